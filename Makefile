@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all the set-up themselves. PYTHON chooses the interpreter (>= 3.11).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := src tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check format bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## Install the project and its tools into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, found " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## Make scenes, train on them, evaluate, draw: runs/demo/report.html
+	$(BIN)/retinanet demo
+
+test: install  ## Run the fast tests
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: install  ## Run all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+check: install  ## Lint, types, layers, spelling
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell $(SOURCES) docs README.md CHANGELOG.md CONTRIBUTING.md pyproject.toml Makefile
+
+format: install  ## Put the code into the project's format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: install  ## Compare with peers; takes long and wants a quiet machine
+	$(BIN)/python benchmarks/run_all.py
+
+clean:  ## Remove what was installed and built
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

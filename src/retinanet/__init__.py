@@ -1,0 +1,37 @@
+"""RetinaNet with focal loss, to train on one's own pictures, understand, export and serve.
+
+The names below are imported when they are first used, so that `import retinanet` alone pulls in nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retinanet.config import TrainConfig
+    from retinanet.model import RetinaNet
+    from retinanet.predict import Detector, load
+    from retinanet.train import fit
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "RetinaNet": "retinanet.model",
+    "Detector": "retinanet.predict",
+    "load": "retinanet.predict",
+    "fit": "retinanet.train",
+    "TrainConfig": "retinanet.config",
+}
+
+__all__ = ["Detector", "RetinaNet", "TrainConfig", "__version__", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -1,0 +1,101 @@
+"""Boxes: convert, compare, clip, encode, decode.
+
+Every box is xyxy in pixels with x2 > x1 and y2 > y1; a box covers (x2 - x1) x (y2 - y1) pixels, without a "+1".
+Shape suffixes: B boxes, P pairs, A anchors, G ground-truth boxes, D detections.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_LOG_SCALE: Final = math.log(1000.0 / 16)
+"""Largest dw, dh that is decoded: keeps exp finite on an untrained network. 62.5 times the anchor is enough."""
+
+
+def xyxy_to_xywh(boxes_B4: Tensor) -> Tensor:
+    """Corners to (left, top, width, height), COCO's order."""
+    return torch.cat([boxes_B4[..., :2], boxes_B4[..., 2:] - boxes_B4[..., :2]], dim=-1)
+
+
+def xywh_to_xyxy(boxes_B4: Tensor) -> Tensor:
+    """(left, top, width, height), COCO's order, to corners."""
+    return torch.cat([boxes_B4[..., :2], boxes_B4[..., :2] + boxes_B4[..., 2:]], dim=-1)
+
+
+def area(boxes_B4: Tensor) -> Tensor:
+    """Return the area of each box in square pixels, (..., 4) -> (...); 0 for an inverted box."""
+    sides = (boxes_B4[..., 2:] - boxes_B4[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def intersection(first_B4: Tensor, second_B4: Tensor) -> Tensor:
+    """Return the common area of each pair, broadcast over the leading dimensions."""
+    top_left = torch.maximum(first_B4[..., :2], second_B4[..., :2])
+    bottom_right = torch.minimum(first_B4[..., 2:], second_B4[..., 2:])
+    sides = (bottom_right - top_left).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(first_B4: Tensor, second_B4: Tensor) -> Tensor:
+    """Return intersection over union of each pair, broadcast over the leading dimensions.
+
+    `iou(a[:, None], b[None])` gives all pairs. Two boxes without area have IoU 0, never NaN.
+    """
+    common = intersection(first_B4, second_B4)
+    union = area(first_B4) + area(second_B4) - common
+    return torch.where(union > 0, common / union.where(union > 0, 1.0), 0.0)
+
+
+def generalized_iou(first_P4: Tensor, second_P4: Tensor) -> Tensor:
+    """Return GIoU in (-1, 1] of each pair: IoU minus the share of the hull that neither covers.
+
+    Source: Rezatofighi et al., arXiv 1902.09630, algorithm 1.
+    """
+    common = intersection(first_P4, second_P4)
+    union = area(first_P4) + area(second_P4) - common
+    hull_sides = torch.maximum(first_P4[..., 2:], second_P4[..., 2:]) - torch.minimum(
+        first_P4[..., :2], second_P4[..., :2]
+    )
+    hull = hull_sides[..., 0] * hull_sides[..., 1]
+    # Clamped rather than shifted by an epsilon: exact for every box that covers anything at all.
+    tiny = torch.finfo(union.dtype).tiny
+    return common / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+
+
+def clip(boxes_B4: Tensor, *, width: float, height: float) -> Tensor:
+    """Return the boxes cut off at the picture's edges."""
+    limit = boxes_B4.new_tensor([width, height, width, height])
+    return torch.minimum(boxes_B4.clamp(min=0), limit)
+
+
+def encode(boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+    """Return the offsets that turn each anchor into its box.
+
+    dx = (cx - cx_a) / w_a, dy likewise, dw = log(w / w_a), dh likewise (R-CNN, arXiv 1311.2524, appendix C).
+
+    Args:
+        boxes_P4: xyxy, with an area above 0.
+        anchors_P4: xyxy, one for each box.
+    """
+    anchor_sides_P2 = anchors_P4[..., 2:] - anchors_P4[..., :2]
+    box_sides_P2 = boxes_P4[..., 2:] - boxes_P4[..., :2]
+    shift_P2 = (boxes_P4[..., :2] + boxes_P4[..., 2:] - anchors_P4[..., :2] - anchors_P4[..., 2:]) / 2
+    return torch.cat([shift_P2 / anchor_sides_P2, torch.log(box_sides_P2 / anchor_sides_P2)], dim=-1)
+
+
+def decode(deltas_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+    """Return the boxes that offsets make of anchors: the inverse of `encode`, xyxy.
+
+    dw and dh are cut off at `MAX_LOG_SCALE`.
+    """
+    anchor_sides_P2 = anchors_P4[..., 2:] - anchors_P4[..., :2]
+    anchor_centres_P2 = (anchors_P4[..., :2] + anchors_P4[..., 2:]) / 2
+    centres_P2 = anchor_centres_P2 + deltas_P4[..., :2] * anchor_sides_P2
+    half_P2 = anchor_sides_P2 * torch.exp(deltas_P4[..., 2:].clamp(max=MAX_LOG_SCALE)) / 2
+    return torch.cat([centres_P2 - half_P2, centres_P2 + half_P2], dim=-1)

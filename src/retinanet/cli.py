@@ -1,0 +1,157 @@
+"""The command line: parse, call one function, print. Flags and YAML keys are the fields of the config dataclasses."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+import yaml
+from cyclopts import App, ArgumentCollection, Parameter
+
+from retinanet import __version__
+from retinanet.config import (
+    PRESETS,
+    ConfigError,
+    EvaluateConfig,
+    PredictConfig,
+    TrainConfig,
+    UserError,
+    did_you_mean,
+)
+
+Flat = Parameter(name="*")
+Output = Parameter(alias="-o", help="Folder for what is written.")
+
+app = App(
+    name="retinanet",
+    help="RetinaNet with focal loss: train on your own pictures, understand, export and serve.",
+    version=__version__,
+    help_format="plaintext",
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainFlags(TrainConfig):
+    output: Annotated[Path, Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PredictFlags(PredictConfig):
+    output: Annotated[Path, Output]
+
+
+@app.command
+def train(*, options: Annotated[_TrainFlags, Flat]) -> None:
+    """Train a detector; writes best.ckpt, last.ckpt, metrics.csv, config.yaml and report.html.
+
+    `retinanet train --train data/train.json --val data/val.json -o runs/first --preset small`
+    """
+    from retinanet.train import fit
+
+    fit(options)
+
+
+@app.command
+def evaluate(model: Path, *, options: Annotated[EvaluateConfig, Flat]) -> None:
+    """Evaluate a checkpoint or a COCO results file: the 12 COCO numbers and the AP of each class.
+
+    `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
+    """
+    from retinanet.evaluate import run
+
+    run(model, options)
+
+
+@app.command
+def predict(model: Path, inputs: list[str], *, options: Annotated[_PredictFlags, Flat]) -> int:
+    """Detect in files, folders and globs; writes the detections and drawn pictures.
+
+    `retinanet predict runs/first/best.ckpt pictures/ -o found --format csv`
+    """
+    from retinanet.predict import run
+
+    return run(model, inputs, options)
+
+
+class _Layers:
+    """What fills the options that the command line leaves open: the YAML file, the resumed run's config, the preset."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+
+    def __call__(self, _: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if self.file is not None:
+            self._fill(read_yaml(self.file), str(self.file), commands, arguments)
+        if _given(arguments, "--resume") == "True" and (folder := _given(arguments, "--output")):
+            path = Path(folder) / "config.yaml"
+            if path.exists():
+                values = {k: v for k, v in read_yaml(path).items() if k not in {"output", "resume"}}
+                self._fill(values, str(path), commands, arguments)
+        preset = _given(arguments, "--preset")
+        if preset in PRESETS:
+            self._fill(PRESETS[preset], f"preset {preset}", commands, arguments)
+
+    @staticmethod
+    def _fill(values: dict[str, Any], source: str, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        known = {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
+        for key in values:
+            if key.replace("-", "_") not in known:
+                raise ConfigError(f"{source}: unknown option {key!r}{did_you_mean(key, sorted(known))}")
+        present = {key: value for key, value in values.items() if value is not None}
+        # Nested under the command: at the root, cyclopts would take the key `train` for the command of that name.
+        cyclopts.config.Dict({commands[0]: present}, source=source)(app[commands[0]], commands, arguments)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: {path} is no YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"config: {path} must hold `option: value` lines, found {type(values).__name__}")
+    return values
+
+
+def _given(arguments: ArgumentCollection, name: str) -> str | None:
+    argument = arguments.get(name, None)
+    if argument is None or not argument.tokens:
+        return None
+    token = argument.tokens[-1]
+    return str(
+        token.implicit_value if token.value == "" and token.implicit_value is not cyclopts.UNSET else token.value
+    )
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
+) -> Any:
+    """Run a command.
+
+    Args:
+        tokens: command and options.
+        config: YAML file with options; flags go before it, and it before the preset.
+    """
+    app.config = (_Layers(config),)
+    return app(tokens, result_action="return_value")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        status = app.meta(arguments, result_action="return_value")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    sys.exit(status if isinstance(status, int) else 0)

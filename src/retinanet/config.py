@@ -1,0 +1,502 @@
+"""Every option of the project and its default: the only place a default lives.
+
+A command's flags, its YAML keys and the Python arguments are the fields of these dataclasses, name for name.
+`resolve` builds one from a preset, and refuses what it does not know with the nearest name that it does.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+CONFIG_VERSION: Final = 1
+
+PresetName = Literal["default", "paper", "small"]
+LossName = Literal["focal", "ce", "balanced_ce"]
+BoxLossName = Literal["smooth_l1", "l1", "giou"]
+
+
+class UserError(ValueError):
+    """Something that the user can mend: the command line prints its message alone, without a traceback."""
+
+
+class ConfigError(UserError):
+    """An option that does not exist, or a value that it cannot take."""
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ConfigError(f"{name} must be above 0, found {value}")
+
+
+def _between(config: object, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name} must be between {low} and {high}, found {value}")
+
+
+def _one_of(config: object, **choices: tuple[str, ...]) -> None:
+    for name, allowed in choices.items():
+        value = getattr(config, name)
+        if value not in allowed:
+            raise ConfigError(
+                f"{name} must be one of {', '.join(allowed)}, found {value!r}{did_you_mean(value, allowed)}"
+            )
+
+
+def did_you_mean(found: object, known: Any) -> str:
+    """Return '. Did you mean X?' for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(str(found), [str(name) for name in known], n=1, cutoff=0.5)
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: backbone, feature pyramid, heads and anchors."""
+
+    backbone: str = "resnet50"
+    """timm's name of the backbone; any model with feature maps at strides 8, 16 and 32."""
+    levels: tuple[int, ...] = (3, 4, 5, 6, 7)
+    """Pyramid levels; level l has stride 2^l. Consecutive, starting at 3, or at 2 for very small objects."""
+    p6_from: Literal["c5", "p5"] = "c5"
+    """What level 6 is computed from: the backbone's last map (the paper) or the pyramid's."""
+    fpn_width: int = 256
+    """Channels of the feature pyramid."""
+    head_width: int = 256
+    """Channels of the hidden layers of both heads."""
+    head_depth: int = 4
+    """Hidden 3x3 convolutions of each head."""
+    head_norm: Literal["none", "group"] = "none"
+    """Normalisation in the heads: none (the paper) or GroupNorm."""
+    prior: float = 0.01
+    """pi: the probability that every anchor gives every class before training. 0.5 switches the prior off."""
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side of the square anchor of each level, input pixels."""
+    anchor_scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    """Factors on that size, at every level."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width of the anchors, the area kept."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "fpn_width", "head_width")
+        _one_of(self, p6_from=("c5", "p5"), head_norm=("none", "group"))
+        if not 0 <= self.head_depth <= 16:
+            raise ConfigError(f"head_depth must be between 0 and 16, found {self.head_depth}")
+        if not 0 < self.prior < 1:
+            raise ConfigError(f"prior is a probability above 0 and below 1, found {self.prior}")
+        first = self.levels[0] if self.levels else None
+        if first not in {2, 3} or self.levels != tuple(range(first, first + len(self.levels))) or self.levels[-1] < 5:
+            raise ConfigError(f"levels must be consecutive, start at 2 or 3 and reach 5, found {self.levels}")
+        if self.levels[-1] > 8:
+            raise ConfigError(f"levels end at 8 (stride 256) at the most, found {self.levels}")
+        if len(self.anchor_sizes) != len(self.levels):
+            raise ConfigError(
+                f"anchor_sizes needs one size for each of the {len(self.levels)} levels, found {self.anchor_sizes}"
+            )
+        for name in ("anchor_sizes", "anchor_scales", "anchor_ratios"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise ConfigError(f"{name} must be one or more numbers above 0, found {getattr(self, name)}")
+
+    @property
+    def anchors_per_position(self) -> int:
+        """A in the paper's figure 3: anchors at every position of a level."""
+        return len(self.anchor_scales) * len(self.anchor_ratios)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchConfig:
+    """Which anchors answer for which objects."""
+
+    positive_iou: float = 0.5
+    """An anchor with at least this IoU with an object is positive."""
+    negative_iou: float = 0.4
+    """An anchor below this IoU with all objects is negative; between the two it is ignored."""
+    low_quality_matches: bool = False
+    """Also make the best anchors of an object positive that no anchor reaches (torchvision's and Detectron2's way)."""
+
+    def __post_init__(self) -> None:
+        _between(self, 0.0, 1.0, "positive_iou", "negative_iou")
+        if self.negative_iou > self.positive_iou:
+            raise ConfigError(f"negative_iou {self.negative_iou} is above positive_iou {self.positive_iou}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The two losses and how they are summed."""
+
+    loss: LossName = "focal"
+    """Classification loss: focal, cross-entropy, or alpha-balanced cross-entropy."""
+    alpha: float = 0.75
+    """Weight of the positives; the negatives have 1 - alpha. The paper's best on COCO is 0.25."""
+    gamma: float = 2.0
+    """How strongly focal loss turns down what is already classified well; 0 gives alpha-balanced cross-entropy."""
+    box_loss: BoxLossName = "smooth_l1"
+    """Box loss: on the offsets (smooth_l1, l1) or on the boxes themselves (giou)."""
+    smooth_l1_beta: float = 1 / 9
+    """Where smooth L1 turns from square to straight."""
+    box_loss_weight: float = 1.0
+    """Weight of the box loss in the sum."""
+    normaliser: Literal["batch", "image"] = "batch"
+    """Divide by the positives of the whole batch on all ranks, or of each picture on its own (torchvision's way)."""
+
+    def __post_init__(self) -> None:
+        _one_of(
+            self,
+            loss=("focal", "ce", "balanced_ce"),
+            box_loss=("smooth_l1", "l1", "giou"),
+            normaliser=("batch", "image"),
+        )
+        _between(self, 0.0, 1.0, "alpha")
+        _positive(self, "smooth_l1_beta")
+        for name in ("gamma", "box_loss_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessConfig:
+    """From dense predictions to detections."""
+
+    score_threshold: float = 0.05
+    """Detections below this score are dropped before NMS."""
+    nms_threshold: float = 0.5
+    """Of two boxes of a class that overlap by more than this IoU, the better one stays."""
+    candidates_per_level: int = 1000
+    """How many of the best scores of each level are decoded."""
+    max_detections: int = 100
+    """Detections kept in a picture."""
+
+    def __post_init__(self) -> None:
+        _between(self, 0.0, 1.0, "score_threshold", "nms_threshold")
+        _positive(self, "candidates_per_level", "max_detections")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How a picture becomes the network's input: the same to train, predict and serve."""
+
+    image_size: int = 800
+    """Shorter side of the resized picture, pixels, unless the longer side would pass `max_size`."""
+    max_size: int = 1333
+    """Longest side of the resized picture, pixels."""
+    size_divisor: int = 32
+    """Batches are padded at the right and bottom to multiples of this."""
+    image_mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean of each channel, RGB in [0, 1]. `train` takes the pretrained backbone's own unless it is given."""
+    image_std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of each channel, likewise."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "image_size", "max_size", "size_divisor")
+        if self.max_size < self.image_size:
+            raise ConfigError(f"max_size {self.max_size} is below image_size {self.image_size}")
+        if min(self.image_std) <= 0:
+            raise ConfigError(f"image_std must be above 0, found {self.image_std}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What happens to a picture between the disk and the network while training. 0 switches a step off."""
+
+    augment: bool = True
+    """False switches all of it off."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    vertical_flip: float = 0.0
+    """Probability of a vertical flip; for pictures without an up and down, as under a microscope."""
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Each picture is resized by a random factor between these two on top of `image_size`."""
+    multi_scale: tuple[int, ...] = ()
+    """Each batch takes its `image_size` from this list; empty: always `image_size`."""
+    color_jitter: float = 0.0
+    """Strength of random brightness, contrast, saturation (this) and hue (a tenth of this)."""
+    crop: float = 0.0
+    """Probability of a random crop; it keeps at least one object whole and drops those whose centre it cuts off."""
+    min_crop: float = 0.5
+    """The smallest crop, as a share of each side."""
+
+    def __post_init__(self) -> None:
+        _between(self, 0.0, 1.0, "flip", "vertical_flip", "color_jitter", "crop")
+        if not 0 < self.min_crop <= 1:
+            raise ConfigError(f"min_crop must be above 0 and at most 1, found {self.min_crop}")
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise ConfigError(f"scale_jitter needs two factors above 0, the smaller first, found {self.scale_jitter}")
+        if any(size <= 0 for size in self.multi_scale):
+            raise ConfigError(f"multi_scale holds sizes in pixels above 0, found {self.multi_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig):
+    """Everything that `retinanet train` can be told. `config.yaml` in the run folder holds all of it."""
+
+    train: Path
+    """Training data: a COCO .json, or a Pascal VOC folder or ImageSets .txt."""
+    val: Path
+    """Validation data, likewise."""
+    output: Path
+    """The run's folder."""
+    preset: PresetName = "default"
+    """default (ResNet-50), paper (the same, alpha 0.25) or small (EfficientNet-Lite0 at 512, for a laptop)."""
+    images: Path | None = None
+    """Folder of the training pictures, where they do not lie beside the annotations."""
+    val_images: Path | None = None
+    """Folder of the validation pictures; `images` unless given."""
+    skip_bad: bool = False
+    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+    workers: int = 2
+    """Processes that load pictures; 0 loads them in the training process."""
+    pretrained: bool = True
+    """Start from ImageNet weights of the backbone."""
+    backbone_weights: Path | None = None
+    """A local file with those weights (.safetensors, .pth), where nothing can be downloaded."""
+    freeze_batchnorm: bool = True
+    """Keep the BatchNorm of a pretrained backbone as it is (statistics and affine weights)."""
+    epochs: int = 12
+    """Passes over the training data."""
+    max_steps: int = -1
+    """Stop after so many optimiser steps; -1: no such limit."""
+    batch_size: int = 8
+    """Pictures of one step on one device."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before the optimiser steps."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9, or AdamW."""
+    lr: float = 0.01
+    """Learning rate for `lr_batch_size` pictures a step; scaled in proportion to those there are."""
+    lr_batch_size: int = 16
+    """The pictures a step, over all devices and accumulated batches, that `lr` is meant for."""
+    backbone_lr_factor: float = 1.0
+    """Factor on the learning rate of the backbone."""
+    weight_decay: float = 1e-4
+    """Weight decay; biases and norm layers have none."""
+    schedule: Literal["step", "cosine"] = "step"
+    """After the warm-up: a tenth at 2/3 and a hundredth at 8/9 of the steps, or half a cosine down to 0."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up; at most a tenth of all steps."""
+    clip_gradients: float = 10.0
+    """Largest norm of the gradient; 0: no clipping."""
+    ema: float = 0.0
+    """Decay of the running average of the weights that is evaluated and saved; 0: none."""
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    """Number format of the network: float32, or mixed precision in bfloat16 or float16. The loss is float32 always."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    devices: int = 1
+    """How many devices; 0: all there are."""
+    nodes: int = 1
+    """How many machines, under torchrun or SLURM."""
+    patience: int = 0
+    """Stop after so many evaluations without a better AP; 0: never."""
+    evaluate_every: int = 1
+    """Evaluate after every so many epochs."""
+    log_every: int = 10
+    """Write the losses down every so many steps."""
+    seed: int = 0
+    """The same seed and options give the same run."""
+    resume: bool = False
+    """Go on from last.ckpt in the run's folder."""
+    overwrite: bool = False
+    """Replace a run that is already in the run's folder."""
+
+    def __post_init__(self) -> None:
+        for base in (ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig):
+            base.__post_init__(self)
+        _one_of(
+            self,
+            preset=tuple(PRESETS),
+            optimizer=("sgd", "adamw"),
+            schedule=("step", "cosine"),
+            precision=("32", "bf16", "fp16"),
+        )
+        _positive(
+            self, "epochs", "batch_size", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes"
+        )
+        _between(self, 0.0, 0.999999, "ema")
+        names = (
+            "workers",
+            "backbone_lr_factor",
+            "weight_decay",
+            "warmup_steps",
+            "clip_gradients",
+            "patience",
+            "devices",
+        )
+        for name in names:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise ConfigError(f"max_steps must be above 0, or -1 for no limit, found {self.max_steps}")
+        if self.resume and self.overwrite:
+            raise ConfigError("resume goes on with a run and overwrite throws it away: give one of them")
+
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "default": {},
+    "paper": {"alpha": 0.25},
+    "small": {
+        "backbone": "tf_efficientnet_lite0",
+        "fpn_width": 128,
+        "head_width": 128,
+        "head_depth": 2,
+        "head_norm": "group",
+        "image_size": 512,
+        "max_size": 512,
+        "box_loss": "giou",
+        "box_loss_weight": 2.0,
+        "batch_size": 4,
+        "optimizer": "adamw",
+        "lr": 4e-4,
+        "lr_batch_size": 4,
+        "weight_decay": 1e-2,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "ema": 0.998,
+    },
+}
+"""What each preset sets differently from the defaults above."""
+
+C = TypeVar("C")
+
+
+def resolve(cls: type[C], options: dict[str, Any]) -> C:
+    """Build a config from named options on top of the preset that they name.
+
+    Values from YAML (lists, strings for paths) are brought to the field's type.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest known one) or a bad value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in options:
+        if name not in fields:
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, fields)}")
+    preset = options.get("preset", "default")
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}: one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
+    merged = {**{name: value for name, value in PRESETS[preset].items() if name in fields}, **options}
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in merged]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}")
+    return cls(**{name: _to_type(name, value, fields[name].type) for name, value in merged.items()})
+
+
+def _to_type(name: str, value: Any, expected: Any) -> Any:
+    """Bring a value as YAML writes it to the annotated type, or refuse it."""
+    if get_origin(expected) is UnionType:
+        if value is None:
+            return None
+        expected = next(choice for choice in get_args(expected) if choice is not NoneType)
+    if get_origin(expected) is tuple:
+        items = get_args(expected)
+        if not isinstance(value, (list, tuple)) or (items[-1] is not Ellipsis and len(value) != len(items)):
+            count = "any number of" if items[-1] is Ellipsis else len(items)
+            raise ConfigError(f"{name} needs {count} values, found {value!r}")
+        return tuple(_to_type(name, item, items[0]) for item in value)
+    if get_origin(expected) is Literal:
+        return value if isinstance(value, str) else str(value)  # __post_init__ knows the choices
+    right = isinstance(value, bool) if expected is bool else not isinstance(value, bool)
+    try:
+        converted = expected(value)
+    except (TypeError, ValueError, OverflowError):
+        right = False
+    if not right or (expected is int and float(value) != converted):
+        raise ConfigError(f"{name} must be of type {expected.__name__}, found {value!r}")
+    return converted
+
+
+def section(cls: type[C], config: object) -> C:
+    """Return the part of a larger config that `cls` declares, for example the `ModelConfig` within a `TrainConfig`."""
+    return cls(**{f.name: getattr(config, f.name) for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the config as plain numbers, strings and lists, fit for YAML, JSON and a checkpoint."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def section_from_dict(cls: type[C], values: dict[str, Any]) -> C:
+    """Return `cls` from a saved dictionary that may hold more than it declares (a whole `TrainConfig`)."""
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return resolve(cls, {name: value for name, value in values.items() if name in names})
+
+
+ResultFormat = Literal["coco", "voc", "yolo", "csv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What `retinanet evaluate MODEL` can be told. Of these, a COCO results file as MODEL needs `data` alone."""
+
+    data: Path
+    """Data to evaluate on: a COCO .json, or a Pascal VOC folder or ImageSets .txt."""
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside the annotations."""
+    json: Path | None = None
+    """File for the numbers as JSON."""
+    results: Path | None = None
+    """File for the detections as COCO results; evaluating it gives the same numbers without the model."""
+    confusion: bool = False
+    """Also print which class is taken for which, at IoU 0.5."""
+    confusion_threshold: float = 0.5
+    """Score from which a detection counts in that table."""
+    skip_bad: bool = False
+    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+    batch_size: int = 8
+    """Pictures that go through the network at once."""
+    workers: int = 2
+    """Threads that load pictures ahead of the network; 0 loads them in between."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size")
+        _between(self, 0.0, 1.0, "confusion_threshold")
+        if self.workers < 0:
+            raise ConfigError(f"workers must be 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What `retinanet predict MODEL INPUT...` can be told."""
+
+    output: Path
+    """Folder for the detections and the drawn pictures."""
+    format: ResultFormat = "coco"
+    """coco (detections.json), csv (detections.csv), voc (Annotations/) or yolo (labels/)."""
+    threshold: float | None = None
+    """Write detections from this score on; the model's own `score_threshold` unless given."""
+    draw: bool = True
+    """Draw the detections on copies of the pictures, in drawn/."""
+    draw_threshold: float = 0.5
+    """Draw detections from this score on."""
+    ids_from: Path | None = None
+    """Data set whose picture ids the COCO results take; pictures are numbered from 1 unless given."""
+    overwrite: bool = False
+    """Replace what an earlier run wrote into the folder."""
+    batch_size: int = 8
+    """Pictures that go through the network at once."""
+    workers: int = 2
+    """Threads that load pictures ahead of the network; 0 loads them in between."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size")
+        _one_of(self, format=("coco", "voc", "yolo", "csv"))
+        _between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))
+        if self.workers < 0:
+            raise ConfigError(f"workers must be 0 or more, found {self.workers}")

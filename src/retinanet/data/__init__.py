@@ -1,0 +1,28 @@
+"""From files to batches: read and check data sets, augment, load.
+
+`load` reads a data set and refuses a faulty one with the list of all its faults; `DetectionDataset`, a sampler and
+`collate` make batches of it. All randomness of a sample comes from its `SampleKey`.
+"""
+
+from retinanet.data.batch import Batch, TrainBatchSampler, collate, eval_batches
+from retinanet.data.check import load, verify_pictures
+from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
+from retinanet.data.formats import read
+from retinanet.data.records import DataError, DetectionData, Fault, Record
+
+__all__ = [
+    "Batch",
+    "DataError",
+    "DetectionData",
+    "DetectionDataset",
+    "Fault",
+    "Record",
+    "Sample",
+    "SampleKey",
+    "TrainBatchSampler",
+    "collate",
+    "eval_batches",
+    "load",
+    "read",
+    "verify_pictures",
+]

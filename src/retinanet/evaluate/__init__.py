@@ -1,0 +1,24 @@
+"""How good a detector is: COCO's metrics, precision-recall curves, the confusion matrix."""
+
+from retinanet.evaluate.coco import ClassMetrics, EvaluationError, Metrics, evaluate_results
+from retinanet.evaluate.confusion import ConfusionMatrix, confusion_matrix
+from retinanet.evaluate.curves import PrecisionRecall, precision_recall
+from retinanet.evaluate.run import Evaluation, evaluate, evaluate_model, match_classes, run
+from retinanet.results import detections_to_coco
+
+__all__ = [
+    "ClassMetrics",
+    "ConfusionMatrix",
+    "Evaluation",
+    "EvaluationError",
+    "Metrics",
+    "PrecisionRecall",
+    "confusion_matrix",
+    "detections_to_coco",
+    "evaluate",
+    "evaluate_model",
+    "evaluate_results",
+    "match_classes",
+    "precision_recall",
+    "run",
+]

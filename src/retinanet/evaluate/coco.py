@@ -1,0 +1,267 @@
+"""COCO's detection metrics, computed by hotcoco (pycocotools' definitions, to the last digit).
+
+A result is a dictionary as COCO defines it: image_id, category_id, bbox (xywh, original pixels), score.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, Final
+
+import hotcoco
+import numpy as np
+import numpy.typing as npt
+from rich.console import Group
+from rich.table import Table
+
+from retinanet.config import UserError
+
+NOT_COMPUTED: Final = -1.0
+"""COCO's number for an average over nothing: no object of that class or size in the data."""
+
+SUMMARY: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The twelve numbers of the COCO challenge, in its order."""
+
+_MEANING: Final = {
+    "AP": "IoU 0.50:0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "APs": "small, below 32² pixels",
+    "APm": "medium",
+    "APl": "large, above 96² pixels",
+    "AR1": "1 detection a picture",
+    "AR10": "10 detections a picture",
+    "AR100": "100 detections a picture",
+    "ARs": "small",
+    "ARm": "medium",
+    "ARl": "large",
+}
+_FAULTS_SHOWN: Final = 5
+
+Results = Sequence[dict[str, Any]] | npt.NDArray[Any] | Path | str
+GroundTruth = dict[str, Any] | Path | str
+
+
+class EvaluationError(UserError):
+    """Ground truth or results that cannot be evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
+    """One class's numbers at up to 100 detections a picture; -1 where it has no object.
+
+    Args:
+        AP: average precision, mean over IoU 0.50:0.95.
+        AP50: average precision at IoU 0.5.
+        AP75: average precision at IoU 0.75.
+        AR: recall, mean over IoU 0.50:0.95.
+        objects: objects in the ground truth, crowd regions not counted.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    AR: float
+    objects: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """COCO's twelve numbers in [0, 1], and each class's own; -1 where there is no such object.
+
+    `per_class` has one entry for each category in the order of their ids; a name that repeats has its id added.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    APs: float
+    APm: float
+    APl: float
+    AR1: float
+    AR10: float
+    AR100: float
+    ARs: float
+    ARm: float
+    ARl: float
+    per_class: dict[str, ClassMetrics]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the twelve numbers and `per_class` (AP, AP50, objects); -1 stays -1."""
+        per_class = {
+            name: {"AP": row.AP, "AP50": row.AP50, "objects": row.objects} for name, row in self.per_class.items()
+        }
+        return {**{name: getattr(self, name) for name in SUMMARY}, "per_class": per_class}
+
+    def table(self) -> Group:
+        """Return the numbers as two tables for `rich.print`; "-" where there is no such object."""
+        summary = Table("", "", title="COCO metrics", title_justify="left", show_header=False)
+        summary.add_column(justify="right")
+        for name in SUMMARY:
+            summary.add_row(name, _MEANING[name], _shown(getattr(self, name)), end_section=name == "APl")
+        classes = Table("class", title="Classes", title_justify="left")
+        for name in ("objects", "AP", "AP50", "AP75", "AR"):
+            classes.add_column(name, justify="right")
+        for name, row in self.per_class.items():
+            values = asdict(row)
+            # A class may be called "[red]": that is its name, not rich's markup.
+            cells = [_shown(values[key]) for key in ("AP", "AP50", "AP75", "AR")]
+            classes.add_row(name.replace("[", r"\["), f"{row.objects:,}", *cells)
+        return Group(summary, classes)
+
+
+def _shown(value: float) -> str:
+    return "-" if value == NOT_COMPUTED else f"{value:.3f}"
+
+
+def evaluate_results(ground_truth: GroundTruth, results: Results) -> Metrics:
+    """Compute COCO's metrics for the boxes of `results`.
+
+    Args:
+        ground_truth: a COCO dictionary, or the path of a COCO .json, which is read as it stands.
+            `area` (width times height) and `iscrowd` (0) may be missing.
+        results: a list of COCO results, the path of one as JSON, or an array of
+            (image_id, x, y, w, h, score, category_id). No result at all gives AP 0.
+
+    Raises:
+        EvaluationError: ground truth that cannot be read, or results that do not fit it, each named by its index.
+    """
+    run = coco_eval(ground_truth, results)
+    run.summary_lines()  # computes what `get_results` returns, and unlike `summarize` prints nothing
+    summary = run.get_results()
+    precision_TRK = run.eval["precision"][..., 0, -1]  # IoU thresholds, recall levels, classes; all areas, 100 boxes
+    recall_TK = run.eval["recall"][..., 0, -1]
+    thresholds = list(np.round(run.params.iou_thrs, 2))
+    at50, at75 = thresholds.index(0.5), thresholds.index(0.75)
+    coco = run.coco_gt
+    per_class = {}
+    for k, (name, category_id) in enumerate(category_names(coco)):
+        per_class[name] = ClassMetrics(
+            AP=_mean(precision_TRK[:, :, k]),
+            AP50=_mean(precision_TRK[at50, :, k]),
+            AP75=_mean(precision_TRK[at75, :, k]),
+            AR=_mean(recall_TK[:, k]),
+            objects=len(coco.get_ann_ids(img_ids=coco.get_img_ids(), cat_ids=[category_id], iscrowd=False)),
+        )
+    return Metrics(**{name: float(summary[name]) for name in SUMMARY}, per_class=per_class)
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Mean of what was computed, as pycocotools takes it."""
+    computed = values[values > NOT_COMPUTED]
+    return float(computed.mean()) if computed.size else NOT_COMPUTED
+
+
+def coco_eval(ground_truth: GroundTruth, results: Results) -> Any:
+    """Return a `hotcoco.COCOeval` for boxes, matched and accumulated. Arguments and errors: `evaluate_results`."""
+    coco = load_ground_truth(ground_truth)
+    run = hotcoco.COCOeval(coco, coco.load_res(check_results(coco, results)), "bbox")
+    run.evaluate()
+    run.accumulate()
+    return run
+
+
+def load_ground_truth(ground_truth: GroundTruth) -> Any:
+    """Return a `hotcoco.COCO` of a COCO dictionary or file."""
+    is_file = isinstance(ground_truth, str | Path)
+    where = str(ground_truth) if is_file else "ground truth"
+    try:
+        coco = hotcoco.COCO(where if is_file else ground_truth)
+    except (OSError, TypeError, ValueError) as error:
+        raise EvaluationError(f"{where}: expected COCO annotations: {error}") from error
+    if not coco.get_img_ids() or not coco.get_cat_ids():
+        missing = "images" if not coco.get_img_ids() else "categories"
+        raise EvaluationError(f"{where}: expected COCO annotations with images and categories, found no {missing}")
+    return coco
+
+
+def category_names(coco: Any) -> list[tuple[str, int]]:
+    """Return (name, id) of each category by ascending id, the order of the evaluator; repeated names made unique."""
+    categories = sorted(coco.load_cats(coco.get_cat_ids()), key=lambda category: category["id"])
+    names = [str(category.get("name") or f"category {category['id']}") for category in categories]
+    count = Counter(names)
+    return [
+        (name if count[name] == 1 else f"{name} (id {category['id']})", category["id"])
+        for name, category in zip(names, categories, strict=True)
+    ]
+
+
+def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
+    """Return the results as a list of dictionaries, every one of them fit to be evaluated against `coco`.
+
+    Raises:
+        EvaluationError: with the index of each of the first few that are not.
+    """
+    where = "results"
+    if isinstance(results, str | Path):
+        where = str(results)
+        results = _read_json(Path(results))
+    rows: object = _from_array(results) if isinstance(results, np.ndarray) else results
+    if not isinstance(rows, list | tuple):
+        hint = ""
+        if isinstance(rows, dict) and "annotations" in rows:
+            hint = ": these look like annotations; results are the list of detections alone"
+        raise EvaluationError(f"{where}: expected a list of COCO results, found {type(rows).__name__}{hint}")
+    images, categories = set(coco.get_img_ids()), set(coco.get_cat_ids())
+    faults = []
+    for i, row in enumerate(rows):
+        fault = _fault(row, images, categories)
+        if fault:
+            faults.append(f"entry {i}: {fault}")
+    if faults:
+        more = f"\n  and {len(faults) - _FAULTS_SHOWN:,} more" if len(faults) > _FAULTS_SHOWN else ""
+        shown = "\n  ".join(faults[:_FAULTS_SHOWN])
+        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results cannot be used\n  {shown}{more}")
+    return list(rows)
+
+
+def _fault(row: object, images: Collection[int], categories: Collection[int]) -> str | None:
+    """Say what is wrong with a result, or None."""
+    if not isinstance(row, dict):
+        return f"expected an object with image_id, category_id, bbox and score, found {row!r}"
+    missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
+    if missing:
+        return f"{', '.join(missing)} missing"
+    for key, known in (("image_id", images), ("category_id", categories)):
+        if not isinstance(row[key], Real) or row[key] not in known:
+            some = ", ".join(str(value) for value in sorted(known)[:3])
+            return f"{key} {row[key]!r} is not in the ground truth, which has {some}{', ...' if len(known) > 3 else ''}"
+    bbox = row["bbox"]
+    if not isinstance(bbox, list | tuple | np.ndarray) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
+        return f"bbox must be four finite numbers (x, y, width, height), found {bbox!r}"
+    if bbox[2] < 0 or bbox[3] < 0:
+        return f"bbox must have width and height of 0 or more, found {bbox!r}"
+    if not _is_finite(row["score"]):
+        return f"score must be a finite number, found {row['score']!r}"
+    return None
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _from_array(array: npt.NDArray[Any]) -> list[dict[str, Any]]:
+    if array.ndim != 2 or array.shape[1] != 7:
+        raise EvaluationError(
+            "results: expected an array (detections, 7) of image_id, x, y, w, h, score, category_id, "
+            f"found one of shape {array.shape}"
+        )
+    return [
+        {"image_id": image_id, "bbox": bbox, "score": score, "category_id": category_id}
+        for image_id, *bbox, score, category_id in array.tolist()
+    ]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EvaluationError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise EvaluationError(f"{path}: expected COCO results as JSON: {error}") from error

@@ -1,0 +1,54 @@
+"""Precision over recall, class by class, as COCO samples it.
+
+Shape suffixes: R the 101 recall levels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retinanet.config import ConfigError
+from retinanet.evaluate.coco import GroundTruth, Results, category_names, coco_eval
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecall:
+    """Curves of all classes at one IoU threshold.
+
+    Args:
+        classes: their names, in the order of the category ids.
+        recall_R: 0, 0.01, ..., 1.
+        precision_RK: the best precision at that recall or above; 0 where it is never reached; NaN throughout for a
+            class without objects. Its mean over R is the class's AP at this IoU.
+        scores_RK: the score threshold that gives that recall; 0 where it is never reached, NaN as above.
+        iou: from which IoU a detection counts as right.
+    """
+
+    classes: tuple[str, ...]
+    recall_R: npt.NDArray[np.float64]
+    precision_RK: npt.NDArray[np.float64]
+    scores_RK: npt.NDArray[np.float64]
+    iou: float
+
+
+def precision_recall(ground_truth: GroundTruth, results: Results, *, iou: float = 0.5) -> PrecisionRecall:
+    """Compute the curves. `iou` is one of COCO's 0.50, 0.55, ..., 0.95; the rest as for `evaluate_results`."""
+    run = coco_eval(ground_truth, results)
+    thresholds = [round(float(value), 2) for value in run.params.iou_thrs]
+    if round(iou, 2) not in thresholds:
+        raise ConfigError(f"iou must be one of {', '.join(f'{value:.2f}' for value in thresholds)}, found {iou}")
+    t = thresholds.index(round(iou, 2))
+    precision_RK = np.array(run.eval["precision"][t, :, :, 0, -1], dtype=np.float64)
+    scores_RK = np.array(run.eval["scores"][t, :, :, 0, -1], dtype=np.float64)
+    absent_K = (precision_RK < 0).all(axis=0)
+    precision_RK[:, absent_K] = scores_RK[:, absent_K] = np.nan
+    return PrecisionRecall(
+        classes=tuple(name for name, _ in category_names(run.coco_gt)),
+        recall_R=np.array(run.params.rec_thrs, dtype=np.float64),
+        precision_RK=precision_RK,
+        scores_RK=scores_RK,
+        iou=thresholds[t],
+    )

@@ -1,0 +1,108 @@
+"""The loss of a batch: chooses the two losses, sums them, and divides, here and nowhere else.
+
+Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
+from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy
+from retinanet.losses.focal import sigmoid_focal_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retinanet.config import LossConfig
+    from retinanet.types import AnchorTargets, HeadOutputs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectionLosses:
+    """The loss of a batch, normalised.
+
+    Args:
+        total: what is minimised: classification + box_loss_weight x box.
+        classification: summed over all anchors and classes but the ignored ones, divided by the positives.
+        box: summed over the positives, divided likewise; before its weight.
+        num_positives: positive anchors of this batch on this rank, int64 scalar.
+    """
+
+    total: Tensor
+    classification: Tensor
+    box: Tensor
+    num_positives: Tensor
+
+
+class DetectionLoss:
+    """Network outputs and anchor targets to the loss that is minimised. Holds no state."""
+
+    def __init__(self, *, config: LossConfig) -> None:
+        self.config = config
+
+    def __call__(self, outputs: HeadOutputs, targets: AnchorTargets) -> DetectionLosses:
+        """Return the losses of a batch, each a float32 scalar with a gradient even where there is no object at all."""
+        classification_N = self.classification_NAK(outputs, targets).sum(dim=(1, 2))
+        box_N = self._box_N(outputs, targets)
+        positives_N = targets.positive_NA.sum(dim=1)
+        classification, box = self._normalise(classification_N, box_N, positives_N)
+        return DetectionLosses(
+            total=classification + self.config.box_loss_weight * box,
+            classification=classification,
+            box=box,
+            num_positives=positives_N.sum(),
+        )
+
+    def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the chosen classification loss of each logit; targets as `sigmoid_focal_loss` takes them."""
+        if self.config.loss == "focal":
+            return sigmoid_focal_loss(logits, targets, alpha=self.config.alpha, gamma=self.config.gamma)
+        if self.config.loss == "balanced_ce":
+            return balanced_cross_entropy(logits, targets, alpha=self.config.alpha)
+        return sigmoid_cross_entropy(logits, targets)
+
+    def classification_NAK(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return the loss of every anchor and class before any sum; 0 at ignored anchors, whatever their logits."""
+        logits_NAK = outputs.logits_NAK
+        # Nearly every target is 0: all elements as background first, then the few positives by index. No one-hot.
+        background = logits_NAK.new_zeros(())
+        loss_NAK = self.elementwise(logits_NAK, background)
+        n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
+        k = targets.labels_NA[n, a]
+        loss_P = self.elementwise(logits_NAK[n, a, k], torch.ones_like(background))
+        loss_NAK = loss_NAK.index_put((n, a, k), loss_P)
+        return loss_NAK.masked_fill(targets.ignored_NA.unsqueeze(-1), 0.0)
+
+    def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
+        deltas_P4 = outputs.deltas_NA4[n, a]
+        boxes_P4 = targets.boxes_NA4[n, a]
+        anchors_P4 = outputs.anchors_A4[a]
+        if self.config.box_loss == "giou":
+            loss_P = giou_loss(deltas_P4, boxes_P4, anchors_P4)
+        elif self.config.box_loss == "l1":
+            loss_P = l1_loss(deltas_P4, boxes_P4, anchors_P4)
+        else:
+            loss_P = smooth_l1_loss(deltas_P4, boxes_P4, anchors_P4, beta=self.config.smooth_l1_beta)
+        return loss_P.new_zeros(len(targets.positive_NA)).index_add(0, n, loss_P)
+
+    def _normalise(self, classification_N: Tensor, box_N: Tensor, positives_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide by the positives: of the batch over all ranks, or of each picture on its own. The one place."""
+        if self.config.normaliser == "image":
+            divisor_N = positives_N.clamp(min=1)
+            return (classification_N / divisor_N).mean(), (box_N / divisor_N).mean()
+        positives = positives_N.sum().to(classification_N.dtype)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(positives)
+            # DDP averages the gradients over the ranks; the mean of the positives makes that their sum over all.
+            positives = positives / dist.get_world_size()
+            floor = 1 / dist.get_world_size()
+        else:
+            floor = 1.0
+        positives = positives.clamp(min=floor)
+        return classification_N.sum() / positives, box_N.sum() / positives

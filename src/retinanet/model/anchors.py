@@ -1,0 +1,59 @@
+"""Anchors: reference boxes at every position of every level. Xyxy, input pixels. A: all anchors, C: one position's."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from retinanet.config import ModelConfig
+
+
+class AnchorGenerator(nn.Module):
+    """Anchors of a batch from the sizes of its feature maps.
+
+    Level l has stride 2^l, declared and never inferred. The centre of position (i, j) is (j, i) x stride: offset 0, as
+    in torchvision and Detectron2. At every position the order is ratio by ratio, and scale by scale within a ratio.
+    Source: arXiv 1708.02002, section 4 "Anchors".
+    """
+
+    def __init__(self, *, config: ModelConfig) -> None:
+        super().__init__()
+        self.strides = tuple(2**level for level in config.levels)
+        self.cells = [
+            cell_anchors(size, scales=config.anchor_scales, ratios=config.anchor_ratios) for size in config.anchor_sizes
+        ]
+
+    def forward(self, sizes: Sequence[tuple[int, int]], *, like: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return anchors_A4 and the number of anchors of each level.
+
+        Args:
+            sizes: (height, width) of each level's feature map.
+            like: a tensor on the device that the anchors go to. They are float32 always.
+        """
+        levels = []
+        for (height, width), stride, cell_C4 in zip(sizes, self.strides, self.cells, strict=True):
+            x = torch.arange(width, device=like.device, dtype=torch.float32) * stride
+            y = torch.arange(height, device=like.device, dtype=torch.float32) * stride
+            y_HW, x_HW = torch.meshgrid(y, x, indexing="ij")
+            centres_HW14 = torch.stack([x_HW, y_HW, x_HW, y_HW], dim=-1).unsqueeze(2)
+            levels.append((centres_HW14 + cell_C4.to(like.device)).reshape(-1, 4))
+        return torch.cat(levels), tuple(len(level) for level in levels)
+
+
+def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """Return the anchors around (0, 0): height over width is the ratio, the area (size x scale)^2. (C, 4), float32."""
+    rows = []
+    for ratio in ratios:
+        for scale in scales:
+            half_width = size * scale / math.sqrt(ratio) / 2
+            half_height = size * scale * math.sqrt(ratio) / 2
+            rows.append([-half_width, -half_height, half_width, half_height])
+    return torch.tensor(rows, dtype=torch.float32)

@@ -1,0 +1,52 @@
+"""Feature pyramid (Lin et al., arXiv 1612.03144) with RetinaNet's coarse levels (arXiv 1708.02002, section 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+class FeaturePyramid(nn.Module):
+    """Backbone maps, finest first, to as many maps of one width and `num_coarse` further levels of half the size each.
+
+    Args:
+        channels: of each backbone map.
+        width: channels of every level.
+        num_coarse: levels beyond the backbone's, each a 3x3 convolution of stride 2 on the one before.
+        coarse_from: what the first of them works on: "c5", the backbone's last map, or "p5", the pyramid's.
+    """
+
+    def __init__(self, *, channels: Sequence[int], width: int, num_coarse: int, coarse_from: str) -> None:
+        super().__init__()
+        self.coarse_from = coarse_from
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
+        first = channels[-1] if coarse_from == "c5" else width
+        self.coarse = nn.ModuleList(
+            nn.Conv2d(first if i == 0 else width, width, 3, stride=2, padding=1) for i in range(num_coarse)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the levels, finest first."""
+        merged = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
+        for i in range(len(merged) - 2, -1, -1):
+            above = F.interpolate(merged[i + 1], size=merged[i].shape[-2:], mode="nearest")
+            merged[i] = merged[i] + above
+        levels = [output(m) for output, m in zip(self.output, merged, strict=True)]
+        coarse = maps[-1] if self.coarse_from == "c5" else levels[-1]
+        for i, convolution in enumerate(self.coarse):
+            # The paper puts a ReLU between P6 and P7.
+            coarse = convolution(coarse if i == 0 else F.relu(coarse))
+            levels.append(coarse)
+        return levels

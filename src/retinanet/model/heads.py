@@ -1,0 +1,64 @@
+"""The two subnets that every level shares: class scores and box offsets (arXiv 1708.02002, section 4 and figure 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+class Head(nn.Module):
+    """`depth` 3x3 convolutions and one more that gives `values` numbers for each of the anchors of a position.
+
+    Args:
+        in_channels: of the pyramid.
+        width: channels of the hidden layers.
+        depth: hidden layers.
+        norm: "none" or "group" (GroupNorm of at most 32 groups after each hidden convolution).
+        anchors_per_position: A of one position.
+        values: numbers per anchor: K scores or 4 offsets.
+    """
+
+    def __init__(
+        self, *, in_channels: int, width: int, depth: int, norm: str, anchors_per_position: int, values: int
+    ) -> None:
+        super().__init__()
+        self.values = values
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for _ in range(depth):
+            layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=norm == "none"))
+            if norm == "group":
+                # At least two channels a group: one alone, on a 1 x 1 map, would be normalised to nothing.
+                groups = math.gcd(32, width // 2) if width % 2 == 0 else 1
+                layers.append(nn.GroupNorm(groups, width))
+            layers.append(nn.ReLU(inplace=True))
+            channels = width
+        self.hidden = nn.Sequential(*layers)
+        self.output = nn.Conv2d(channels, anchors_per_position * values, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Return (N, anchors of all levels, values)."""
+        rows = []
+        for level in levels:
+            N, _, H, W = level.shape
+            out = self.output(self.hidden(level))
+            rows.append(out.view(N, -1, self.values, H, W).permute(0, 3, 4, 1, 2).reshape(N, -1, self.values))
+        return torch.cat(rows, dim=1)
+
+
+def initialise_prior(head: Head, prior: float) -> None:
+    """Make every anchor start at p = prior for every class: bias -log((1 - pi) / pi) (arXiv 1708.02002, 4.1)."""
+    nn.init.constant_(head.output.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]

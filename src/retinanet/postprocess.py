@@ -1,0 +1,75 @@
+"""Dense predictions to detections: threshold, top-k, decode, clip, per-class NMS, back to original pixels.
+
+Shape suffixes: N batch, A anchors, K classes, C candidates of a picture, D detections of a picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torchvision.ops import batched_nms
+
+from retinanet.boxes import clip, decode
+from retinanet.types import HeadOutputs, ImageDetections
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from retinanet.config import PostprocessConfig
+    from retinanet.images import Frame
+
+
+def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: PostprocessConfig) -> list[ImageDetections]:
+    """Return each picture's detections in its own original pixels, best first.
+
+    Per level, the `candidates_per_level` best scores above `score_threshold` are decoded (arXiv 1708.02002, section
+    4.1, "Inference"); what overlaps a better box of its class by more than `nms_threshold` goes; `max_detections` stay.
+
+    Args:
+        outputs: of the network, any float type; decoded in float32.
+        frames: original and resized size of each picture of the batch.
+        config: the thresholds.
+    """
+    logits_NAK, deltas_NA4 = outputs.logits_NAK.float(), outputs.deltas_NA4.float()
+    return [
+        _one_picture(logits_AK, deltas_A4, outputs, frame, config)
+        for logits_AK, deltas_A4, frame in zip(logits_NAK, deltas_NA4, frames, strict=True)
+    ]
+
+
+def _one_picture(
+    logits_AK: Tensor, deltas_A4: Tensor, outputs: HeadOutputs, frame: Frame, config: PostprocessConfig
+) -> ImageDetections:
+    K = logits_AK.shape[1]
+    chosen = []
+    for logits_LK, offset in zip(
+        torch.split(logits_AK, list(outputs.anchors_per_level)), _offsets(outputs.anchors_per_level), strict=True
+    ):
+        flat = logits_LK.flatten()
+        # On logits: the sigmoid is taken of what is left, not of every anchor and class.
+        index = torch.nonzero(flat > _logit(config.score_threshold)).squeeze(1)
+        if len(index) > config.candidates_per_level:
+            index = index[flat[index].topk(config.candidates_per_level).indices]
+        chosen.append(index + offset * K)
+    index_C = torch.cat(chosen)
+    anchor_C, label_C = index_C // K, index_C % K
+    score_C = logits_AK[anchor_C, label_C].sigmoid()
+    box_C4 = decode(deltas_A4[anchor_C], outputs.anchors_A4[anchor_C])
+    box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
+    keep_D = batched_nms(box_C4, score_C, label_C, config.nms_threshold)[: config.max_detections]
+    to_original = box_C4.new_tensor([frame.width / frame.resized_width, frame.height / frame.resized_height] * 2)
+    return ImageDetections(boxes_D4=box_C4[keep_D] * to_original, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
+
+
+def _offsets(counts: Sequence[int]) -> list[int]:
+    return [sum(counts[:i]) for i in range(len(counts))]
+
+
+def _logit(probability: float) -> float:
+    if probability <= 0:
+        return -math.inf
+    return math.inf if probability >= 1 else math.log(probability / (1 - probability))

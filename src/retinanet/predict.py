@@ -1,0 +1,430 @@
+"""A trained network that takes pictures and returns what is on them; files and folders in, detections and drawings out.
+
+Boxes are xyxy in original pixels, after EXIF rotation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from retinanet.config import (
+    ConfigError,
+    ImageConfig,
+    PostprocessConfig,
+    PredictConfig,
+    UserError,
+    did_you_mean,
+    resolve,
+)
+from retinanet.images import Frame, ImageError, decode, prepare
+from retinanet.postprocess import postprocess
+from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
+from retinanet.types import ImageDetections
+
+if TYPE_CHECKING:
+    from retinanet.types import HeadOutputs
+
+PICTURE_SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
+)
+"""What is taken from a folder or a glob. A file that is named is taken whatever its suffix."""
+DRAWN: Final = "drawn"
+JPEG_QUALITY: Final = 92
+
+Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
+S = TypeVar("S", bound=Source)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What became of one picture: `image` and `detections`, or the `error` where it does not decode."""
+
+    source: Source
+    image: Image.Image | None = None
+    detections: ImageDetections | None = None
+    error: ImageError | None = None
+
+    def result(self) -> ImageDetections:
+        """Return the detections, or raise the error."""
+        if self.detections is None:
+            raise self.error or RuntimeError("neither detections nor an error")
+        return self.detections
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """`pictures` as decoded, in order; the network's input and frames of those that did decode."""
+
+    sources: Sequence[Source]
+    pictures: list[Image.Image | ImageError]
+    images_N3HW: npt.NDArray[np.float32] | None
+    frames: list[Frame]
+
+
+class Detector:
+    """A network with all it takes to go from pictures to named boxes.
+
+    Args:
+        model: images_N3HW -> HeadOutputs. It is moved to the device and put into eval mode.
+        classes: name of each 0-based class id.
+        category_ids: COCO's id of each class id.
+        image_config: how pictures become input.
+        postprocess_config: how outputs become detections.
+        device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        image_config: ImageConfig,
+        postprocess_config: PostprocessConfig,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.device = pick_device(device)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.classes = tuple(classes)
+        self.category_ids = tuple(category_ids)
+        self.image_config = image_config
+        self.postprocess_config = postprocess_config
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "auto") -> Detector:
+        """Return the detector of a checkpoint that `retinanet train` wrote."""
+        from retinanet.train.checkpoint import read_model
+
+        saved = read_model(_existing(Path(path)))
+        return cls(
+            model=saved.model,
+            classes=saved.classes,
+            category_ids=saved.category_ids,
+            image_config=saved.image_config,
+            postprocess_config=saved.postprocess_config,
+            device=device,
+        )
+
+    @overload
+    def predict(self, source: Source, *, threshold: float | None = None) -> sv.Detections: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, source: Sequence[Source], *, threshold: float | None = None) -> list[sv.Detections]: ...
+    def predict(
+        self, source: Source | Sequence[Source], *, threshold: float | None = None
+    ) -> sv.Detections | list[sv.Detections]:
+        """Return the detections of one picture, or of each picture of a list; best first.
+
+        Args:
+            source: path, bytes of a file, PIL image or array (H, W, 3), RGB uint8; or a list of these.
+            threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
+
+        Raises:
+            ImageError: a picture that does not decode.
+        """
+        many = isinstance(source, list | tuple)
+        sources: Sequence[Source] = source if many else [source]  # type: ignore[assignment, list-item]
+        found = []
+        batches = batched(sources, PredictConfig.batch_size)
+        for item in self.stream(batches, workers=0, threshold=threshold):
+            found.append(self.named(item.result()))
+        return found if many else found[0]
+
+    def predict_batches(
+        self,
+        sources: Iterable[S],
+        *,
+        batch_size: int = PredictConfig.batch_size,
+        workers: int = PredictConfig.workers,
+        threshold: float | None = None,
+    ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
+        """Yield (source, detections) in order, for as many pictures as there may be: `workers` + 1 batches are held.
+
+        A picture that does not decode yields its error, and the rest go on.
+        """
+        for found in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
+            outcome = found.error if found.detections is None else self.named(found.detections)
+            yield found.source, outcome  # type: ignore[misc]
+
+    def stream(
+        self, batches: Iterable[Sequence[Source]], *, workers: int, threshold: float | None = None
+    ) -> Iterator[Found]:
+        """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network."""
+        config = self.postprocess_config
+        if threshold is not None:
+            config = dataclasses.replace(config, score_threshold=threshold)
+        for batch in _ahead(batches, self.image_config, workers):
+            detections = iter(self._detect(batch, config))
+            for source, picture in zip(batch.sources, batch.pictures, strict=True):
+                if isinstance(picture, ImageError):
+                    yield Found(source=source, error=picture)
+                else:
+                    yield Found(source=source, image=picture, detections=next(detections))
+
+    @torch.inference_mode()
+    def _detect(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
+        if batch.images_N3HW is None:
+            return []
+        images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
+        outputs: HeadOutputs = self.model(images_N3HW)
+        return postprocess(outputs, frames=batch.frames, config=config)
+
+    def named(self, detections: ImageDetections) -> sv.Detections:
+        """Return the detections for supervision, with the class names as `data["class_name"]`."""
+        labels_D = detections.labels_D.cpu().numpy().astype(np.int64)
+        return sv.Detections(
+            xyxy=detections.boxes_D4.float().cpu().numpy(),
+            confidence=detections.scores_D.float().cpu().numpy(),
+            class_id=labels_D,
+            data={"class_name": np.array(self.classes, dtype=np.str_)[labels_D]},
+        )
+
+
+def load(path: str | Path, device: str | torch.device = "auto") -> Detector:
+    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`."""
+    return Detector.from_checkpoint(path, device)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Return the named device; for auto the accelerator that there is, else the CPU."""
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # no such name; a torch without CUDA asserts
+        raise ConfigError(f"device {str(name)!r} is not there: {str(error).splitlines()[0]}") from error
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _load(sources: Sequence[Source], config: ImageConfig) -> _Batch:
+    pictures: list[Image.Image | ImageError] = []
+    for source in sources:
+        try:
+            pictures.append(decode(source))
+        except ImageError as error:
+            pictures.append(error)
+    images = [picture for picture in pictures if isinstance(picture, Image.Image)]
+    images_N3HW, frames = prepare(images, config) if images else (None, [])
+    return _Batch(sources=sources, pictures=pictures, images_N3HW=images_N3HW, frames=frames)
+
+
+def _ahead(batches: Iterable[Sequence[Source]], config: ImageConfig, workers: int) -> Iterator[_Batch]:
+    """Yield the loaded batches in order, with `workers` of them on the way."""
+    if workers == 0:
+        yield from (_load(batch, config) for batch in batches)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="retinanet-load")
+    waiting: deque[Future[_Batch]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(_load, batch, config))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[Path]:
+    """Return the pictures behind files, folders (with all below them) and globs (`**` too): sorted, each one once.
+
+    Raises:
+        UserError: a path that is not there (with the nearest name), or a folder or glob without pictures.
+    """
+    found: dict[str, Path] = {}
+    for entry in inputs:
+        path = Path(entry)
+        if path.is_file():
+            pictures = [path]
+        else:
+            pictures = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
+            if not pictures:
+                raise UserError(f"{entry}: no pictures there (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
+        for picture in pictures:
+            found.setdefault(os.path.abspath(picture), picture)  # noqa: PTH100 - resolve() would follow links
+    return [found[key] for key in sorted(found)]
+
+
+def _search(entry: str) -> list[Path]:
+    """Return the files with a picture's suffix in a folder or behind a glob."""
+    path = Path(entry)
+    if path.is_dir():
+        files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
+    elif glob.has_magic(entry):
+        files = [Path(name) for name in glob.glob(entry, recursive=True)]  # noqa: PTH207 - absolute patterns too
+    else:
+        _existing(path)
+        files = [path]
+    return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _existing(path: Path) -> Path:
+    if path.exists():
+        return path
+    parent = path.parent
+    if not parent.is_dir():
+        raise UserError(f"{path}: there is no folder {parent}")
+    near = did_you_mean(path.name, [entry.name for entry in parent.iterdir()])
+    raise UserError(f"{path}: no such file or folder{near}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSummary:
+    """What `predict_files` did.
+
+    Args:
+        pictures: how many were looked at, failed ones not among them.
+        detections: how many were written.
+        failed: the pictures that do not decode, and why.
+        results: the file or folder with the detections.
+        drawn: the folder of drawn pictures, if any.
+    """
+
+    pictures: int
+    detections: int
+    failed: tuple[tuple[Path, str], ...]
+    results: Path
+    drawn: Path | None
+
+
+def predict_files(
+    model: Path | Detector, inputs: Sequence[str | Path], config: PredictConfig | None = None, **options: Any
+) -> PredictSummary:
+    """Detect in files, folders and globs, and write the detections and drawn pictures into `config.output`.
+
+    Args:
+        model: a checkpoint, or a detector.
+        inputs: see `expand_inputs`. Pictures below the output folder are left out of folders and globs.
+        config: all options at once,
+        options: or by name, as the flags of `retinanet predict`.
+
+    Raises:
+        UserError: an input or a model that is not there, or an output folder in use; before anything is written.
+    """
+    config = config or resolve(PredictConfig, options)
+    paths = expand_inputs(inputs, exclude=config.output)
+    ids = list(range(1, len(paths) + 1)) if config.ids_from is None else picture_ids(paths, config.ids_from)
+    _check_output(config)
+    detector = model if isinstance(model, Detector) else load(model, config.device)
+    drawn = config.output / DRAWN if config.draw else None
+    writer = open_writer(config.format, config.output, classes=detector.classes, category_ids=detector.category_ids)
+    batches = batched(paths, config.batch_size)
+    stream = detector.stream(batches, workers=config.workers, threshold=config.threshold)
+    total, failed = 0, []
+    with writer, progress_bar("predict", len(paths)) as advance:
+        for path, name, image_id, found in zip(paths, output_names(paths), ids, stream, strict=True):
+            advance()
+            if found.image is None or found.detections is None:
+                failed.append((path, str(found.error)))
+                continue
+            width, height = found.image.size
+            detections = detector.named(found.detections)
+            writer.write(Picture(path=path, name=name, image_id=image_id, width=width, height=height), detections)
+            total += len(detections)
+            if drawn is not None:
+                save_jpeg(draw(found.image, detections, threshold=config.draw_threshold), drawn / f"{name}.jpg")
+    return PredictSummary(
+        pictures=len(paths) - len(failed),
+        detections=total,
+        failed=tuple(failed),
+        results=config.output / TARGETS[config.format],
+        drawn=drawn,
+    )
+
+
+def run(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
+    """Do what `retinanet predict` does, print what was done, and return the exit status: 1 if a picture failed."""
+    summary = predict_files(model, inputs, config)
+    print(f"{summary.detections:,} detections in {summary.pictures:,} pictures: {summary.results}")
+    if summary.drawn is not None and summary.pictures:
+        print(f"drawn from score {config.draw_threshold:g} on: {summary.drawn}")
+    for _, error in summary.failed:
+        print(f"error: {error}", file=sys.stderr)
+    if summary.failed:
+        print(f"{len(summary.failed):,} pictures could not be read", file=sys.stderr)
+    return 1 if summary.failed else 0
+
+
+def _check_output(config: PredictConfig) -> None:
+    """Refuse a folder that holds what would be written over."""
+    if config.output.exists() and not config.output.is_dir():
+        raise ConfigError(f"output {config.output} is a file; it must be a folder")
+    targets = [
+        TARGETS[config.format],
+        *([DRAWN] if config.draw else []),
+        *(["data.yaml"] if config.format == "yolo" else []),
+    ]
+    present = [name for name in targets if (config.output / name).exists()]
+    if present and not config.overwrite:
+        raise ConfigError(
+            f"{config.output} already holds {', '.join(present)}: give --overwrite to replace them, or another folder"
+        )
+
+
+def picture_ids(paths: Sequence[Path], source: Path) -> list[int]:
+    """Return the id that a data set gives each picture, found by its path, or by its file name where that is unique.
+
+    Raises:
+        UserError: naming the pictures that the data set does not have.
+    """
+    from retinanet.data import read
+
+    records = read(source).records
+    by_path = {record.path.resolve(): record.image_id for record in records}
+    names = Counter(record.path.name for record in records)
+    by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}
+    ids = [by_path.get(path.resolve(), by_name.get(path.name)) for path in paths]
+    missing = [str(path) for path, image_id in zip(paths, ids, strict=True) if image_id is None]
+    if missing:
+        raise UserError(f"{source} has no picture {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else ""))
+    return [image_id for image_id in ids if image_id is not None]
+
+
+def save_jpeg(image: Image.Image, path: Path) -> None:
+    """Write a picture whole under its name, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    image.save(partial, format="JPEG", quality=JPEG_QUALITY)
+    partial.replace(path)
+
+
+@contextmanager
+def progress_bar(what: str, total: int, *, show: bool = True) -> Iterator[Callable[[], None]]:
+    """Show a bar with the time left on the terminal's stderr, none elsewhere; yields what counts one picture."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,19 @@
+"""Reports: one self-contained HTML file each."""
+
+from __future__ import annotations
+
+from retinanet.report.gallery import GalleryItem, choose, draw_pair, items_from_results, judge
+from retinanet.report.html import Picture, Report, Section
+from retinanet.report.training import training_report
+
+__all__ = [
+    "GalleryItem",
+    "Picture",
+    "Report",
+    "Section",
+    "choose",
+    "draw_pair",
+    "items_from_results",
+    "judge",
+    "training_report",
+]

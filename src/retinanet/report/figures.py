@@ -1,0 +1,167 @@
+"""Line charts and bars in colours that colour-blind eyes tell apart, by day and by night.
+
+Figures are drawn with matplotlib's object interface: no window, no global state. Colours are those of `CSS_COLOURS`;
+`html.svg` turns them into variables of the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+CSS_COLOURS: Final[dict[str, tuple[str, str]]] = {
+    "ink": ("#1c2127", "#e6e9ed"),
+    "muted": ("#5a6470", "#a3adb8"),
+    "line": ("#c9ced5", "#434b55"),
+    "series-1": ("#0072b1", "#56b4e9"),
+    "series-2": ("#c2560a", "#f0a04b"),
+    "series-3": ("#00805e", "#35c79a"),
+    "series-4": ("#a8487f", "#e29cc4"),
+    "series-5": ("#6b5b00", "#d9c938"),
+}
+"""Each colour's name, its value on a light page and on a dark one. After Okabe and Ito; 3:1 or more to the page."""
+
+INK, MUTED, LINE = (CSS_COLOURS[name][0] for name in ("ink", "muted", "line"))
+SERIES: Final = tuple(shades[0] for name, shades in CSS_COLOURS.items() if name.startswith("series"))
+DASHES: Final = ("-", "--", "-.", ":")
+MAX_BARS: Final = 30
+SMOOTH_FROM: Final = 60
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""x and y."""
+
+
+def _axes(*, x: str, y: str, height: float = 3.1) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4.9, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.grid(color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in {"left", "bottom"})
+        spine.set_color(MUTED)
+    return figure, axes
+
+
+def _legend(axes: Any, **where: Any) -> None:
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9, **where)
+
+
+def line_chart(lines: Mapping[str, Points], *, x: str, y: str, markers: bool = False, smooth: bool = True) -> Figure:
+    """Draw a line for each name. `x` and `y` say what the axes show, and its unit.
+
+    Lines of many points are drawn faint, with their running mean on top, unless `smooth` is False.
+    """
+    figure, axes = _axes(x=x, y=y)
+    for number, (name, (xs, raw)) in enumerate(lines.items()):
+        ys = np.asarray(raw, dtype=np.float64)
+        style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
+        if markers or len(xs) == 1:  # a line of one point is not to be seen
+            style |= {"marker": "os^Dv"[number % 5], "markersize": 4}
+        if smooth and len(xs) >= SMOOTH_FROM:
+            axes.plot(xs, ys, color=style["color"], alpha=0.25, linewidth=0.8)
+            ys = running_mean(ys, max(5, len(ys) // 25))
+        axes.plot(xs, ys, label=name, linewidth=1.7, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    places = {place for xs, _ in lines.values() for place in xs}
+    if len(places) == 1:
+        axes.set_xlim(min(places) - 1, min(places) + 1)
+    if len(lines) > 1:
+        _legend(axes)
+    return figure
+
+
+def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+    """Return the mean of the `window` values around each, of fewer at the ends."""
+    kernel = np.ones(min(window, len(values)))
+    result: npt.NDArray[np.float64] = np.convolve(values, kernel, "same") / np.convolve(
+        np.ones(len(values)), kernel, "same"
+    )
+    return result
+
+
+def loss_curves(losses: Mapping[str, Points]) -> Figure:
+    """Draw losses over optimiser steps; the axis is logarithmic where they span more than a factor of 30."""
+    values = [y for _, ys in losses.values() for y in ys if np.isfinite(y)]
+    log = bool(values) and min(values) > 0 and max(values) / min(values) > 30
+    figure = line_chart(losses, x="optimiser step", y="loss per positive anchor")
+    if log:
+        figure.axes[0].set_yscale("log")
+    return figure
+
+
+def ap_curves(scores: Mapping[str, Points]) -> Figure:
+    """Draw AP, AP50 and so on over epochs."""
+    figure = line_chart(scores, x="epoch", y="average precision (0 to 1)", markers=True, smooth=False)
+    figure.axes[0].set_ylim(0, 1.02)
+    return figure
+
+
+def learning_rate(points: Points) -> Figure:
+    """Draw the learning rate over optimiser steps."""
+    figure = line_chart({"learning rate": points}, x="optimiser step", y="learning rate", smooth=False)
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[0].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    figure.axes[0].yaxis.offsetText.set_color(INK)
+    return figure
+
+
+def class_bars(classes: Mapping[str, tuple[float, float]]) -> Figure:
+    """Draw AP and AP50 of each class, the best on top; of more than `MAX_BARS` classes the weakest.
+
+    Args:
+        classes: (AP, AP50) by name, both from 0 to 1.
+    """
+    chosen = sorted(classes.items(), key=lambda item: item[1][0])[:MAX_BARS]
+    figure, axes = _axes(x="average precision (0 to 1)", y="", height=max(1.6, 0.7 + 0.28 * len(chosen)))
+    rows = np.arange(len(chosen))
+    for number, (label, offset) in enumerate((("AP50", 0.2), ("AP", -0.2))):
+        values = [scores[1 - number] for _, scores in chosen]
+        axes.barh(rows + offset, values, height=0.36, color=SERIES[1 - number], label=label)
+    # A "$" in a name is a "$", not mathematics.
+    axes.set_yticks(rows, [shorten(name).replace("$", r"\$") for name, _ in chosen])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.6, len(chosen) - 0.4)
+    axes.grid(visible=False, axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, labelcolor=INK)
+    return figure
+
+
+def precision_recall(curves: Mapping[str, Points]) -> Figure:
+    """Draw precision over recall: of one to five classes each by name, of more all in grey and their mean.
+
+    Args:
+        curves: (recall, precision) by class, all from 0 to 1.
+    """
+    figure, axes = _axes(x="recall (0 to 1)", y="precision (0 to 1)")
+    few = len(curves) <= len(SERIES)
+    for number, (name, (recall, precision)) in enumerate(curves.items()):
+        if few:
+            label = shorten(name).replace("$", r"\$")
+            axes.plot(recall, precision, color=SERIES[number], linestyle=DASHES[number % 4], label=label, linewidth=1.7)
+        else:
+            axes.plot(
+                recall, precision, color=MUTED, alpha=0.45, linewidth=0.8, label="one class" if not number else None
+            )
+    if not few:
+        levels = np.linspace(0, 1, 101)
+        mean = np.mean([np.interp(levels, r, p, right=0) for r, p in curves.values()], axis=0)
+        axes.plot(levels, mean, color=SERIES[0], linewidth=2.2, label="mean of the classes")
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, 1.02)
+    _legend(axes, loc="lower left")
+    return figure
+
+
+def shorten(name: str, length: int = 22) -> str:
+    """Return the name, cut where it is too long for an axis."""
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,0 +1,244 @@
+"""Ground truth beside detections: which pictures to show, and how they are drawn.
+
+Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from retinanet.images import decode
+from retinanet.report.html import MAX_SIDE, Picture
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from retinanet.data import DetectionData
+
+    Floats = npt.NDArray[np.floating]
+    Ints = npt.NDArray[np.integer]
+
+SHOWN_SCORE: Final = 0.3
+"""Detections below this score are neither drawn nor counted."""
+MATCH_IOU: Final = 0.5
+RIGHT: Final = (0, 114, 177)
+WRONG: Final = (194, 60, 0)
+
+Group = Literal["best", "worst", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryItem:
+    """A picture with what is on it and what was found.
+
+    Args:
+        name: shown below it.
+        image: the picture, or its path.
+        boxes_G4: the objects; labels_G: their class ids; crowd_G: true for regions of many (none by default).
+        found_D4: the detections; found_labels_D and scores_D: their class ids and scores.
+        group: why it is shown.
+    """
+
+    name: str
+    image: Image.Image | Path
+    boxes_G4: Floats
+    labels_G: Ints
+    found_D4: Floats
+    found_labels_D: Ints
+    scores_D: Floats
+    crowd_G: npt.NDArray[np.bool_] | None = None
+    group: Group | None = None
+
+    def __post_init__(self) -> None:
+        G, D = len(self.boxes_G4), len(self.found_D4)
+        shapes = {"boxes_G4": (G, 4), "labels_G": (G,), "found_D4": (D, 4), "found_labels_D": (D,), "scores_D": (D,)}
+        for name, shape in shapes.items() if self.crowd_G is None else [*shapes.items(), ("crowd_G", (G,))]:
+            found = np.shape(getattr(self, name))
+            if found != shape:
+                raise ValueError(f"{self.name}: {name} needs the shape {shape}, found {found}")
+
+
+def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]) -> list[GalleryItem]:
+    """Return every picture of `data` with its detections out of COCO results (image_id, category_id, bbox, score).
+
+    Raises:
+        ValueError: a result of a picture or category that `data` does not have.
+    """
+    label_of = {category_id: label for label, category_id in enumerate(data.category_ids)}
+    found: dict[int, list[tuple[list[float], int, float]]] = {record.image_id: [] for record in data.records}
+    for row in results:
+        if row["image_id"] not in found or row["category_id"] not in label_of:
+            raise ValueError(f"expected pictures and categories of {data.source}, found the result {dict(row)}")
+        x, y, w, h = row["bbox"]
+        found[row["image_id"]].append(([x, y, x + w, y + h], label_of[row["category_id"]], row["score"]))
+    return [
+        GalleryItem(
+            name=record.path.name,
+            image=record.path,
+            boxes_G4=record.boxes_G4,
+            labels_G=record.labels_G,
+            crowd_G=record.crowd_G,
+            found_D4=np.array([box for box, _, _ in rows], dtype=np.float64).reshape(-1, 4),
+            found_labels_D=np.array([label for _, label, _ in rows], dtype=np.int64),
+            scores_D=np.array([score for _, _, score in rows], dtype=np.float64),
+        )
+        for record in data.records
+        for rows in [found[record.image_id]]
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is right about a picture: `found_G` and `right_D` say of each object and detection whether it has a partner.
+
+    Args:
+        found_G: bool; crowd regions, which need not be found, count as found.
+        right_D: bool; detections in crowd regions, which may be there, count as right.
+        shown_D: bool, detections with a score of at least `SHOWN_SCORE`.
+        crowd_G: bool.
+    """
+
+    found_G: npt.NDArray[np.bool_] = field(repr=False)
+    right_D: npt.NDArray[np.bool_] = field(repr=False)
+    shown_D: npt.NDArray[np.bool_] = field(repr=False)
+    crowd_G: npt.NDArray[np.bool_] = field(repr=False)
+
+    @property
+    def objects(self) -> int:
+        """Objects on the picture."""
+        return int((~self.crowd_G).sum())
+
+    @property
+    def missed(self) -> int:
+        """Objects without a detection of their class at IoU `MATCH_IOU`."""
+        return int((~self.found_G).sum())
+
+    @property
+    def false(self) -> int:
+        """Detections without an object."""
+        return int((self.shown_D & ~self.right_D).sum())
+
+    @property
+    def f1(self) -> float:
+        """2 hits / (2 hits + missed + false); 1 where there is nothing and nothing was found."""
+        hits = self.objects - self.missed
+        total = 2 * hits + self.missed + self.false
+        return 2 * hits / total if total else 1.0
+
+
+def judge(item: GalleryItem) -> Verdict:
+    """Pair detections with objects of their class at IoU >= `MATCH_IOU`, the best score first, each once."""
+    G, D = len(item.boxes_G4), len(item.found_D4)
+    crowd_G = np.zeros(G, dtype=bool) if item.crowd_G is None else np.asarray(item.crowd_G, dtype=bool)
+    found_G, right_D = crowd_G.copy(), np.zeros(D, dtype=bool)
+    shown_D = np.asarray(item.scores_D) >= SHOWN_SCORE
+    overlap_DG, inside_DG = _overlaps(item.found_D4, item.boxes_G4)
+    for d in np.argsort(-np.asarray(item.scores_D), kind="stable"):
+        same_G = np.asarray(item.labels_G) == item.found_labels_D[d]
+        free_G = np.flatnonzero(same_G & ~found_G & (overlap_DG[d] >= MATCH_IOU))
+        if shown_D[d] and len(free_G):
+            found_G[free_G[np.argmax(overlap_DG[d, free_G])]] = right_D[d] = True
+        elif (same_G & crowd_G & (inside_DG[d] >= MATCH_IOU)).any():
+            right_D[d] = True
+    return Verdict(found_G=found_G, right_D=right_D, shown_D=shown_D, crowd_G=crowd_G)
+
+
+def _overlaps(a_D4: Floats, b_G4: Floats) -> tuple[Floats, Floats]:
+    """Return IoU, and intersection as a share of a's area (what COCO takes for crowds): both (D, G)."""
+    a, b = np.asarray(a_D4, dtype=np.float64)[:, None], np.asarray(b_G4, dtype=np.float64)[None]
+    sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0)
+    inner = sides[..., 0] * sides[..., 1]
+    area_a, area_b = (np.prod((box[..., 2:] - box[..., :2]).clip(0), axis=-1) for box in (a, b))
+    union = area_a + area_b - inner
+    area = np.broadcast_to(area_a, inner.shape)
+    return inner / np.where(union > 0, union, 1), inner / np.where(area > 0, area, 1)
+
+
+def choose(items: Sequence[GalleryItem], *, each: int = 4, seed: int = 0) -> list[GalleryItem]:
+    """Return up to `each` of the worst pictures, then of the best with objects, then of the others at random.
+
+    "Worst" has the lowest F1 (`Verdict.f1`) and among equals the most errors; a picture without any error is never
+    shown as one of the worst, nor one without any hit as one of the best.
+    """
+    verdicts = [judge(item) for item in items]
+    left = list(range(len(items)))
+    flawed = [i for i in left if verdicts[i].f1 < 1]
+    flawed.sort(key=lambda i: (verdicts[i].f1, -verdicts[i].missed - verdicts[i].false))
+    worst = flawed[:each]
+    good = [i for i in left if i not in worst and verdicts[i].objects and verdicts[i].f1 > 0]
+    best = sorted(good, key=lambda i: (-verdicts[i].f1, -verdicts[i].objects))[:each]
+    rest = [i for i in left if i not in {*worst, *best}]
+    picked = np.random.default_rng(seed).permutation(len(rest))[:each]
+    groups: list[tuple[Group, list[int]]] = [("worst", worst), ("best", best), ("random", [rest[i] for i in picked])]
+    return [replace(items[i], group=group) for group, chosen in groups for i in chosen]
+
+
+def draw_pair(item: GalleryItem, classes: Sequence[str]) -> Picture:
+    """Draw ground truth at the left and detections at the right; what is missed or wrong is orange and marked x."""
+    verdict = judge(item)
+    image = decode(item.image)
+    scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
+    # Halves narrower than this cannot be read on a phone either: rather one above the other.
+    stacked = image.width > 1.2 * image.height
+    if stacked:
+        scale = min(1.0, MAX_SIDE / image.width, (MAX_SIDE - 8) / 2 / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    left, right = image.resize(size, Image.Resampling.LANCZOS), image.resize(size, Image.Resampling.LANCZOS)
+    for g in range(len(item.boxes_G4)):
+        mark = "" if verdict.found_G[g] else "× "
+        name = f"{mark}{_name(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
+        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, RIGHT if verdict.found_G[g] else WRONG)
+    for d in np.flatnonzero(verdict.shown_D)[::-1]:
+        mark = "" if verdict.right_D[d] else "× "
+        name = f"{mark}{_name(classes, item.found_labels_D[d])} {item.scores_D[d]:.2f}"
+        _draw_box(right, np.asarray(item.found_D4[d]) * scale, name, RIGHT if verdict.right_D[d] else WRONG)
+    w, h = size
+    both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
+    both.paste(left, (0, 0))
+    both.paste(right, (0, h + 8) if stacked else (w + 8, 0))
+    where = ("above", "below") if stacked else ("left", "right")
+    said = f"{count(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} wrong"
+    return Picture(
+        image=both,
+        alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {said}",
+        caption=f"{item.name}: {said}. Ground truth {where[0]}, detections {where[1]}.",
+    )
+
+
+def _name(classes: Sequence[str], label: int) -> str:
+    return classes[label] if 0 <= label < len(classes) else str(label)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """Return the font that matplotlib brings: it has the letters of most alphabets, Pillow's own only a few."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size=12)
+
+
+def _draw_box(image: Image.Image, box: Floats, text: str, colour: tuple[int, int, int]) -> None:
+    draw = ImageDraw.Draw(image)
+    x1, y1, x2, y2 = (float(value) for value in box)
+    x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
+    # White below the colour keeps the outline visible on any ground.
+    draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(255, 255, 255), width=4)
+    draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
+    font = _font()
+    _, _, w, h = (round(value) for value in draw.textbbox((0, 0), text, font=font))
+    x = min(max(0.0, x1 - 1), max(0, image.width - w - 6))
+    y = y1 - h - 4 if y1 - h - 4 >= 0 else min(y2 + 2, image.height - h - 4)
+    draw.rectangle((x, y, x + w + 5, y + h + 3), fill=colour)
+    draw.text((x + 3, y + 1), text, fill=(255, 255, 255), font=font)
+
+
+def count(number: int, thing: str) -> str:
+    """Return "no objects", "1 object", "12 objects"."""
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"1 {thing}" if number == 1 else f"{number or 'no'} {plural}"

@@ -1,0 +1,80 @@
+"""The loaders of a run. Nothing here draws from the global random state: a picture's key carries its own seed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from retinanet.config import AugmentConfig, ImageConfig, section
+from retinanet.data import DetectionDataset, TrainBatchSampler, collate, eval_batches
+
+if TYPE_CHECKING:
+    from retinanet.config import TrainConfig
+    from retinanet.data import Batch, DetectionData
+
+
+class DetectionDataModule(L.LightningDataModule):
+    """Training and validation loaders, for the rank and the epoch at which Lightning asks for them."""
+
+    def __init__(self, *, config: TrainConfig, train_data: DetectionData, val_data: DetectionData) -> None:
+        super().__init__()
+        self.config = config
+        self.train_data = train_data
+        self.val_data = val_data
+        self.sampler: TrainBatchSampler | None = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training loader, set to the trainer's epoch: after a resume it is not the first."""
+        trainer = self._attached()
+        image_config = section(ImageConfig, self.config)
+        dataset = DetectionDataset(
+            data=self.train_data, image_config=image_config, augment=section(AugmentConfig, self.config)
+        )
+        self.sampler = TrainBatchSampler(
+            widths=[record.width for record in self.train_data.records],
+            heights=[record.height for record in self.train_data.records],
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            image_size=self.config.image_size,
+            multi_scale=self.config.multi_scale if self.config.augment else (),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        self.sampler.set_epoch(trainer.current_epoch)
+        return self._loader(dataset, self.sampler, image_config)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation loader: every picture once, on one rank."""
+        trainer = self._attached()
+        image_config = section(ImageConfig, self.config)
+        dataset = DetectionDataset(data=self.val_data, image_config=image_config, augment=None)
+        batches = eval_batches(
+            self.val_data, self.config.batch_size, rank=trainer.global_rank, world_size=trainer.world_size
+        )
+        return self._loader(dataset, batches, image_config)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch as the type itself says."""
+        return batch.to(device)
+
+    def _attached(self) -> L.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("the loaders need a trainer: it knows rank and epoch")
+        return self.trainer
+
+    def _loader(self, dataset: DetectionDataset, batches: Any, image_config: ImageConfig) -> DataLoader[Any]:
+        workers = self.config.workers
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=partial(collate, image_config=image_config),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: the loader's seed for its workers must not move the training's random state.
+            generator=torch.Generator().manual_seed(self.config.seed),
+        )

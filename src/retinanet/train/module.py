@@ -1,0 +1,127 @@
+"""One training step and one validation step, for Lightning. Network, loss and decoding stay three objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, UserError, section
+from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
+from retinanet.losses import DetectionLoss
+from retinanet.matching import match
+from retinanet.postprocess import postprocess
+from retinanet.train.checkpoint import KEY, describe
+from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
+
+if TYPE_CHECKING:
+    from retinanet.config import TrainConfig
+    from retinanet.data import Batch, DetectionData
+    from retinanet.model import RetinaNet
+
+
+class NonFiniteLossError(UserError):
+    """The loss became NaN or infinite; training on would only destroy the weights."""
+
+
+class DetectionModule(L.LightningModule):
+    """Ties the network to its loss, its data's classes and its optimiser.
+
+    Args:
+        model: the network.
+        config: the run's.
+        train_data: for class names and file names in messages.
+        val_data: for the ground truth of the evaluation.
+    """
+
+    def __init__(
+        self, *, model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.run_config = config
+        self.match_config = section(MatchConfig, config)
+        self.loss = DetectionLoss(config=section(LossConfig, config))
+        self.postprocess_config = section(PostprocessConfig, config)
+        # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
+        self.data = _DataHolder(train_data, val_data)
+        self.metrics: Metrics | None = None
+        self.results: list[dict[str, Any]] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the loss of a batch; log it, its parts and the positives per picture."""
+        images_N3HW = batch.images_N3HW.to(memory_format=torch.channels_last)
+        outputs = self.model(images_N3HW)
+        targets = match(outputs.anchors_A4, batch.targets, self.match_config)
+        losses = self.loss(outputs, targets)
+        if not torch.isfinite(losses.total):
+            files = ", ".join(str(self.data.train.records[i].path) for i in batch.indices)
+            raise NonFiniteLossError(
+                f"the loss is {losses.total.item()} (classification {losses.classification.item()}, box "
+                f"{losses.box.item()}) at step {self.global_step} of epoch {self.current_epoch}, on {files}. A lower "
+                "--lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
+            )
+        pictures = len(batch.images_N3HW)
+        values = {
+            "loss": losses.total.detach(),
+            "classification_loss": losses.classification.detach(),
+            "box_loss": losses.box.detach(),
+            "positives_per_image": losses.num_positives / pictures,
+        }
+        for name, value in values.items():
+            self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=pictures)
+        return losses.total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the detections of the last evaluation."""
+        self.results = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Detect, and keep the detections for the end of the epoch."""
+        outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
+        detections = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
+        for index, found in zip(batch.indices, detections, strict=True):
+            image_id = self.data.val.records[index].image_id
+            self.results += detections_to_coco(found, image_id=image_id, category_ids=self.data.val.category_ids)
+
+    def on_validation_epoch_end(self) -> None:
+        """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
+        if dist.is_available() and dist.is_initialized():
+            gathered: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, self.results)
+            self.results = [row for rows in gathered for row in rows]
+        self.metrics = evaluate_results(self.data.val.to_coco(), self.results)
+        numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
+        self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and its schedule, stepped with every optimiser step."""
+        config = self.run_config
+        pictures = config.batch_size * config.accumulate * self.trainer.world_size
+        optimizer = make_optimizer(self.model, config, pictures_per_step=pictures)
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the weights need to be used: classes, config, preprocessing; and the random states."""
+        checkpoint[KEY] = describe(self.run_config, self.data.train.classes, self.data.train.category_ids)
+        checkpoint["randomness"] = state_of_randomness()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the random states back; refuse a checkpoint of other classes."""
+        found = tuple(checkpoint[KEY]["classes"])
+        if found != self.data.train.classes:
+            raise ValueError(f"the run to resume has classes {found}, the training data has {self.data.train.classes}")
+        restore_randomness(checkpoint["randomness"])
+
+
+class _DataHolder:
+    def __init__(self, train: DetectionData, val: DetectionData) -> None:
+        self.train = train
+        self.val = val
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _DataHolder:
+        return self

@@ -1,0 +1,235 @@
+"""A training run from options to best.ckpt, last.ckpt, metrics.csv, config.yaml and report.html."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from retinanet.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ConfigError,
+    ModelConfig,
+    TrainConfig,
+    resolve,
+    section,
+    to_dict,
+)
+from retinanet.data import DetectionData
+from retinanet.data import load as load_data
+from retinanet.model import RetinaNet, load_pretrained
+from retinanet.train.callbacks import Checkpoints, EpochLine, MetricsFile, clock, write_atomically
+from retinanet.train.checkpoint import read_checkpoint
+from retinanet.train.coverage import reach
+from retinanet.train.data_module import DetectionDataModule
+from retinanet.train.module import DetectionModule
+from retinanet.train.optim import RunningAverage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OUR_FILES: Final = (
+    *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"),
+    *("evaluation.json", "detections.json", "report.html"),
+)
+PRECISIONS: Final = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a run ended with.
+
+    Args:
+        best: checkpoint with the highest AP.
+        last: checkpoint of the last epoch.
+        ap: the highest AP on the validation data.
+        seconds: of training, over all resumed parts.
+    """
+
+    best: Path
+    last: Path
+    ap: float
+    seconds: float
+
+
+def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
+    """Train a detector: `fit(train=..., val=..., output=..., preset="small", epochs=20)`.
+
+    Args:
+        config: all options at once,
+        options: or by name, as the flags of `retinanet train`; `preset` fills in the others.
+
+    Raises:
+        ConfigError: an option that does not exist, a bad value, or a run folder that is in use.
+        DataError: faults in the data, all of them, before any training.
+        BackboneError: no weights for the backbone.
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    config = config or resolve(TrainConfig, options)
+    _check_output(config)
+    say = print if _is_rank_zero() else _silent
+    L.seed_everything(config.seed, workers=False, verbose=False)
+    train_data = load_data(config.train, images=config.images, skip_bad=config.skip_bad, workers=max(1, config.workers))
+    val_data = load_data(
+        config.val,
+        images=config.val_images or config.images,
+        classes=train_data.classes,
+        skip_bad=config.skip_bad,
+        workers=max(1, config.workers),
+    )
+    for name, data in (("train", train_data), ("val", val_data)):
+        left_out = f", {len(data.faults)} faults left out (--skip-bad)" if data.faults else ""
+        say(f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}")
+    say(f"anchors: {reach(train_data, config).sentence()}")
+    model, config = _build(config, num_classes=len(train_data.classes), say=say)
+    config.output.mkdir(parents=True, exist_ok=True)
+    if _is_rank_zero():
+        write_config(config, config.output / "config.yaml")
+    result = _train(model, config, train_data, val_data)
+    if _is_rank_zero():
+        say(f"best AP {result.ap:.3f}: {result.best}\nreport: {_write_report(config, val_data, result)}")
+    return result
+
+
+def _write_report(config: TrainConfig, val_data: DetectionData, result: TrainResult) -> Path:
+    from retinanet.evaluate import precision_recall
+    from retinanet.report import items_from_results, training_report
+
+    detections = json.loads((config.output / "detections.json").read_text())
+    return training_report(
+        config.output,
+        gallery=items_from_results(val_data, detections),
+        classes=val_data.classes,
+        curves=precision_recall(val_data.to_coco(), detections) if detections else None,
+        seconds=result.seconds,
+        command=f"retinanet train --config {config.output / 'config.yaml'} -o NEW_FOLDER",
+        seed=config.seed,
+    )
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write every option as YAML: `retinanet train --config FILE -o NEW` repeats the run."""
+    values = to_dict(dataclasses.replace(config, resume=False, overwrite=False))
+    for name in ("train", "val", "images", "val_images", "backbone_weights"):
+        if values[name] is not None:
+            values[name] = str(Path(values[name]).absolute())
+    from retinanet import __version__
+
+    head = f"# retinanet {__version__}; `retinanet train --config THIS -o NEW_FOLDER` repeats the run\n"
+    write_atomically(path, (head + yaml.safe_dump(values, sort_keys=False)).encode())
+
+
+def _check_output(config: TrainConfig) -> None:
+    last = config.output / "last.ckpt"
+    if config.output.exists() and not config.output.is_dir():
+        raise ConfigError(f"output {config.output} is a file; it must be a folder")
+    if config.resume:
+        if not last.exists():
+            raise ConfigError(f"nothing to resume: no {last}")
+        return
+    present = [name for name in OUR_FILES if (config.output / name).exists()]
+    if not present or not _is_rank_zero():
+        return
+    if not config.overwrite:
+        raise ConfigError(
+            f"{config.output} already holds a run ({', '.join(present)}): give --resume to go on with it, "
+            "--overwrite to replace it, or another folder"
+        )
+    for name in present:
+        (config.output / name).unlink()
+
+
+def _build(config: TrainConfig, *, num_classes: int, say: Callable[[str], None]) -> tuple[RetinaNet, TrainConfig]:
+    """Return the network, pretrained as wanted, and the config with the normalisation that its weights expect."""
+    model = RetinaNet(num_classes=num_classes, config=section(ModelConfig, config))
+    if config.pretrained:
+        info = load_pretrained(model.backbone, weights=config.backbone_weights)
+        say(f"backbone: {config.backbone}, ImageNet weights from {info.source}")
+        if (config.image_mean, config.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
+            config = dataclasses.replace(config, image_mean=info.mean, image_std=info.std)
+        if config.freeze_batchnorm:
+            model.backbone.freeze_batchnorm()
+    else:
+        say(f"backbone: {config.backbone}, random weights")
+    return model.to(memory_format=torch.channels_last), config
+
+
+def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData) -> TrainResult:
+    checkpoints = Checkpoints(folder=config.output)
+    metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
+    # The running average swaps its weights in before the evaluation and out after it, so it comes first.
+    callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
+    callbacks += [metrics_file, checkpoints]
+    if config.patience:
+        callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
+    callbacks.append(EpochLine())
+    on_terminal = sys.stdout.isatty()
+    if on_terminal:
+        callbacks.append(RichProgressBar(leave=False))
+    _quieten()
+    trainer = L.Trainer(
+        accelerator=config.device,
+        devices=config.devices or "auto",
+        num_nodes=config.nodes,
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        max_steps=config.max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_gradients or None,
+        check_val_every_n_epoch=config.evaluate_every,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(save_dir=config.output, name=None, version="tensorboard"),
+        log_every_n_steps=config.log_every,
+        enable_checkpointing=False,
+        enable_progress_bar=on_terminal,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=config.output,
+    )
+    module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data)
+    data = DetectionDataModule(config=config, train_data=train_data, val_data=val_data)
+    last = config.output / "last.ckpt"
+    if config.resume:
+        read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
+    start = time.monotonic()
+    trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
+    if checkpoints.unevaluated:
+        trainer.validate(module, data, verbose=False)
+        checkpoints.settle(trainer, module)
+    if trainer.is_global_zero:
+        print(f"trained for {clock(time.monotonic() - start)}", flush=True)
+    return TrainResult(
+        best=config.output / "best.ckpt", last=last, ap=checkpoints.best_ap, seconds=metrics_file.seconds()
+    )
+
+
+def _quieten() -> None:
+    """Silence Lightning where it only advertises or repeats what we say in our own words."""
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+
+
+def _is_rank_zero() -> bool:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
+def _silent(*_: object) -> None:
+    return None

@@ -1,0 +1,118 @@
+"""The tensors that pass between the parts, with validated shapes.
+
+Shape suffixes: N batch, A anchors (all levels, P3 first), K classes, G ground-truth boxes.
+Every box is xyxy in input pixels: the frame of the resized, padded picture that the network sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def _expect(condition: bool, what: str, found: object) -> None:
+    if not condition:
+        raise ValueError(f"expected {what}, found {found}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What is to be found in one picture.
+
+    Args:
+        boxes_G4: float, xyxy, input pixels. G may be 0.
+        labels_G: int64, 0-based class ids; there is no background id.
+        crowd_G: bool, true for a region of many objects that is neither to be found nor to be punished.
+    """
+
+    boxes_G4: Tensor
+    labels_G: Tensor
+    crowd_G: Tensor
+
+    def __post_init__(self) -> None:
+        G = len(self.boxes_G4)
+        _expect(tuple(self.boxes_G4.shape) == (G, 4), "boxes_G4 of shape (G, 4)", tuple(self.boxes_G4.shape))
+        _expect(tuple(self.labels_G.shape) == (G,), f"labels_G of shape ({G},)", tuple(self.labels_G.shape))
+        _expect(tuple(self.crowd_G.shape) == (G,), f"crowd_G of shape ({G},)", tuple(self.crowd_G.shape))
+
+    def to(self, device: torch.device | str) -> Target:
+        """Return the same target on another device."""
+        return Target(
+            boxes_G4=self.boxes_G4.to(device), labels_G=self.labels_G.to(device), crowd_G=self.crowd_G.to(device)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadOutputs:
+    """What the network says of a batch: a score per class and four offsets at every anchor.
+
+    Args:
+        logits_NAK: class scores before the sigmoid.
+        deltas_NA4: (dx, dy, dw, dh) relative to the anchor, see `boxes.decode`.
+        anchors_A4: xyxy, input pixels, the same for every picture of the batch.
+        anchors_per_level: how many of the A anchors each level holds, finest level first.
+    """
+
+    logits_NAK: Tensor
+    deltas_NA4: Tensor
+    anchors_A4: Tensor
+    anchors_per_level: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        N, A = self.logits_NAK.shape[:2]
+        _expect(self.logits_NAK.ndim == 3, "logits_NAK of three dimensions", tuple(self.logits_NAK.shape))
+        _expect(tuple(self.deltas_NA4.shape) == (N, A, 4), f"deltas_NA4 ({N}, {A}, 4)", tuple(self.deltas_NA4.shape))
+        _expect(tuple(self.anchors_A4.shape) == (A, 4), f"anchors_A4 ({A}, 4)", tuple(self.anchors_A4.shape))
+        _expect(sum(self.anchors_per_level) == A, f"anchors_per_level that add up to {A}", self.anchors_per_level)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnchorTargets:
+    """What every anchor should say. An anchor is positive, ignored or (neither) negative.
+
+    Args:
+        positive_NA: bool, the anchor answers for an object.
+        ignored_NA: bool, the anchor takes part in no loss. Never true where `positive_NA` is.
+        labels_NA: int64 class id; meaningful where positive, 0 elsewhere.
+        boxes_NA4: the matched ground-truth box, xyxy, input pixels; the anchor itself is no substitute: 0 elsewhere.
+        matched_NA: int64 index of the matched box within its picture's `Target`; meaningful where positive, else 0.
+    """
+
+    positive_NA: Tensor
+    ignored_NA: Tensor
+    labels_NA: Tensor
+    boxes_NA4: Tensor
+    matched_NA: Tensor
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.positive_NA.shape)
+        _expect(len(shape) == 2, "positive_NA of shape (N, A)", shape)
+        for name in ("ignored_NA", "labels_NA", "matched_NA"):
+            found = tuple(getattr(self, name).shape)
+            _expect(found == shape, f"{name} of shape {shape}", found)
+        _expect(tuple(self.boxes_NA4.shape) == (*shape, 4), f"boxes_NA4 of shape {(*shape, 4)}", self.boxes_NA4.shape)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageDetections:
+    """The detections of one picture, best first.
+
+    Args:
+        boxes_D4: float, xyxy, original pixels, clipped to the picture.
+        scores_D: float in (0, 1).
+        labels_D: int64, 0-based class ids.
+    """
+
+    boxes_D4: Tensor
+    scores_D: Tensor
+    labels_D: Tensor
+
+    def __post_init__(self) -> None:
+        D = len(self.boxes_D4)
+        _expect(tuple(self.boxes_D4.shape) == (D, 4), "boxes_D4 of shape (D, 4)", tuple(self.boxes_D4.shape))
+        _expect(tuple(self.scores_D.shape) == (D,), f"scores_D of shape ({D},)", tuple(self.scores_D.shape))
+        _expect(tuple(self.labels_D.shape) == (D,), f"labels_D of shape ({D},)", tuple(self.labels_D.shape))

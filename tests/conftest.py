@@ -1,0 +1,96 @@
+"""Fixtures of all tests: the shared data, and helpers that write small pictures and data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The real data beside the project, which no user's machine has."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the shared data in {SHARED}")
+    return SHARED
+
+
+def picture(width: int, height: int, *, seed: int = 0) -> Image.Image:
+    """A smooth random RGB picture: JPEG barely changes it."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def write_picture() -> Callable[..., Path]:
+    """Write a random picture of a size: write_picture(path, 64, 48, seed=3, format='PNG')."""
+
+    def write(path: Path, width: int = 64, height: int = 48, *, seed: int = 0, **save: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(width, height, seed=seed).save(path, **save)
+        return path
+
+    return write
+
+
+def voc_object(name: str, box: Sequence[object], *, difficult: int = 0) -> str:
+    """One <object> of a VOC file."""
+    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>"
+
+
+@pytest.fixture
+def write_voc(tmp_path: Path, write_picture: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a VOC folder: write_voc({'a': [('cat', (1, 2, 30, 40))]}); an object may be its XML text instead."""
+
+    def write(content: dict[str, Sequence[Any]], *, size: tuple[int, int] = (64, 48), folder: str = "voc") -> Path:
+        root = tmp_path / folder
+        (root / "Annotations").mkdir(parents=True)
+        for seed, (stem, objects) in enumerate(content.items()):
+            write_picture(root / "JPEGImages" / f"{stem}.jpg", *size, seed=seed)
+            text = "".join(o if isinstance(o, str) else voc_object(*o) for o in objects)
+            header = f"<filename>{stem}.jpg</filename><size><width>{size[0]}</width><height>{size[1]}</height></size>"
+            (root / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{header}{text}</annotation>")
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_coco(tmp_path: Path, write_picture: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a COCO file with its pictures (images 1, 2, ...; 64x48) beside it.
+
+    write_coco([{'image_id': 1, 'category_id': 7, 'bbox': [1, 2, 3, 4]}], images=2, categories={7: 'cat'})
+    """
+
+    def write(
+        annotations: Sequence[dict[str, Any]],
+        *,
+        images: int = 1,
+        categories: dict[int, str] | None = None,
+    ) -> Path:
+        for i in range(1, images + 1):
+            write_picture(tmp_path / "images" / f"{i}.jpg", seed=i)
+        content: dict[str, Any] = {
+            "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in range(1, images + 1)],
+            "categories": [{"id": i, "name": n} for i, n in (categories or {1: "cat"}).items()],
+            "annotations": [
+                {"id": i, "iscrowd": 0, "category_id": 1, **a}
+                | ({"area": a["bbox"][2] * a["bbox"][3]} if "area" not in a and len(a.get("bbox", ())) == 4 else {})
+                for i, a in enumerate(annotations, 1)
+            ],
+        }
+        path = tmp_path / "annotations" / "instances_train.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+        return path
+
+    return write

@@ -1,0 +1,99 @@
+"""Every picture is decoded before the work begins."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from retinanet import data
+from retinanet.data import DataError
+
+Write = Callable[..., Path]
+CAT = ("cat", (1, 2, 30, 40))
+
+
+def test_all_faulty_pictures_are_listed_and_can_be_left_out(write_voc: Write, write_picture: Write) -> None:
+    root = write_voc({stem: [CAT] for stem in "abcdefg"})
+    folder = root / "JPEGImages"
+    (folder / "a.jpg").write_bytes((folder / "a.jpg").read_bytes()[:-300])
+    (folder / "b.jpg").write_bytes(b"")
+    (folder / "c.jpg").write_text("<html>")
+    (folder / "d.jpg").unlink()
+    write_picture(folder / "e.jpg", 63, 48)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_picture(folder / "f.jpg", 64, 48, exif=exif)
+    with pytest.raises(DataError, match="6 faults") as caught:
+        data.load(root)
+    says = {fault.file.name: fault.what for fault in caught.value.faults}
+    assert list(says) == [f"{stem}.jpg" for stem in "abcdef"]
+    assert "truncated" in says["a.jpg"]
+    assert says["b.jpg"] == "empty file"
+    assert "not a picture" in says["c.jpg"]
+    assert "not found" in says["d.jpg"]
+    assert says["e.jpg"] == "expected 64x48 pixels as annotated, found 63x48"
+    assert "found 48x64" in says["f.jpg"]
+    assert "EXIF" in says["f.jpg"]
+    assert all("--skip-bad" in str(fault) for fault in caught.value.faults)
+    left = data.load(root, skip_bad=True, workers=3)
+    assert [r.path.name for r in left.records] == ["g.jpg"]
+    assert [r.image_id for r in left.records] == [7]
+    assert len(left.faults) == 6
+
+
+def test_faults_of_objects_and_of_pictures_come_together(write_voc: Write) -> None:
+    root = write_voc({"a": [("cat", (3, 3, 3, 3))], "b": [CAT], "c": [CAT]})
+    (root / "JPEGImages" / "b.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 faults\n.*a\.xml, object 1 of 1.*\n.*b\.jpg: empty"):
+        data.load(root)
+    left = data.load(root, skip_bad=True)
+    assert [(r.path.name, len(r.boxes_G4)) for r in left.records] == [("a.jpg", 0), ("c.jpg", 1)]
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "rgba", "sixteen", "exif", "suffix"])
+def test_unusual_pictures_are_no_fault(write_voc: Write, kind: str) -> None:
+    root = write_voc({"a": [CAT]})
+    path = root / "JPEGImages" / "a.jpg"
+    image = Image.open(path)
+    image.load()
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    path.unlink()
+    png = path.with_suffix(".png")
+    {
+        "grey": lambda: image.convert("L").save(path),
+        "palette": lambda: image.quantize(16).save(png),
+        "rgba": lambda: image.convert("RGBA").save(png),
+        "sixteen": lambda: image.convert("L").convert("I").convert("I;16").save(png),
+        "exif": lambda: image.transpose(Image.Transpose.ROTATE_270).save(path, exif=exif),
+        "suffix": lambda: image.save(path, format="PNG"),
+    }[kind]()
+    assert data.load(root).num_objects == 1
+
+
+def test_nothing_to_learn_from_is_an_error(write_voc: Write) -> None:
+    with pytest.raises(DataError, match="expected objects, found none in 2 pictures"):
+        data.load(write_voc({"a": [], "b": []}, folder="empty"))
+    crowd = write_voc({"a": [CAT]}, folder="crowd")
+    file = crowd / "Annotations" / "a.xml"
+    file.write_text(file.read_text().replace("<difficult>0", "<difficult>1"))
+    with pytest.raises(DataError, match="only 1 crowd or difficult"):
+        data.load(crowd)
+    bad = write_voc({"a": [("cat", (3, 3, 3, 3))]}, folder="bad")
+    with pytest.raises(DataError, match="found none in 1 pictures after 1 faults were left out"):
+        data.load(bad, skip_bad=True)
+    (bad / "Annotations" / "a.xml").unlink()
+    with pytest.raises(DataError, match="at least one picture, found none"):
+        data.load(bad)
+
+
+def test_errors_and_data_travel_between_processes(write_voc: Write) -> None:
+    found = data.load(write_voc({"a": [CAT]}))
+    assert pickle.loads(pickle.dumps(found)).records[0].path == found.records[0].path  # noqa: S301
+    fault = data.Fault(file=Path("x"), where="line 1", what="wrong", advice="Correct it")
+    error = pickle.loads(pickle.dumps(DataError("bad", [fault])))  # noqa: S301
+    assert str(error) == "bad\n  x, line 1: wrong. Correct it."

@@ -1,0 +1,218 @@
+"""The COCO reader: ids, faults, where the pictures are found, and the way back to COCO."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retinanet import data
+from retinanet.data import DataError
+
+Write = Callable[..., Path]
+
+
+def test_ids_with_gaps_crowds_and_pictures_without_objects(write_coco: Write) -> None:
+    source = write_coco(
+        [
+            {"id": 901, "image_id": 3, "category_id": 90, "bbox": [1, 2, 10, 20], "area": 55.5},
+            {"id": 44, "image_id": 1, "category_id": 7, "bbox": [0, 0, 64, 48], "iscrowd": 1},
+        ],
+        images=3,
+        categories={90: "dog", 7: "cat", 13: "never used"},
+    )
+    found = data.load(source)
+    assert found.classes == ("cat", "never used", "dog")
+    assert found.category_ids == (7, 13, 90)
+    assert [len(r.boxes_G4) for r in found.records] == [1, 0, 1]
+    assert (found.num_objects, found.num_crowd) == (2, 1)
+    dog = found.records[2]
+    assert (dog.image_id, dog.annotation_ids, dog.labels_G.tolist(), dog.areas_G.tolist()) == (3, (901,), [2], [55.5])
+    np.testing.assert_array_equal(dog.boxes_G4, [[1, 2, 11, 22]])
+    assert found.records[0].crowd_G.tolist() == [True]
+    assert found.records[1].boxes_G4.shape == (0, 4)
+    coco = found.to_coco()
+    assert [c["id"] for c in coco["categories"]] == [7, 13, 90]
+    assert {
+        (a["id"], a["image_id"], a["category_id"], tuple(a["bbox"]), a["iscrowd"]) for a in coco["annotations"]
+    } == {
+        (901, 3, 90, (1, 2, 10, 20), 0),
+        (44, 1, 7, (0, 0, 64, 48), 1),
+    }
+    json.dumps(coco)  # plain numbers only
+
+
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [
+        ({"bbox": [5, 5, 0, 10]}, r"area above 0, found \(5, 5\) to \(5, 15\)"),
+        ({"bbox": [5, 5, -3, 10]}, "area above 0"),
+        ({"bbox": [1, 2, 3]}, "four finite numbers"),
+        ({"bbox": [1, 2, 3, "4"]}, "four finite numbers"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "four finite numbers"),
+        ({"bbox": [1, 2, float("inf"), 4]}, "four finite numbers"),
+        ({"bbox": [100, 5, 10, 10]}, "within the 64x48 picture"),
+        ({"bbox": [63.5, 5, 10, 10]}, "within the 64x48 picture"),  # half a pixel of it is left
+        ({"bbox": [1, 2, 3, 4], "image_id": 77}, "one of the images as image_id, found 77"),
+        ({"bbox": [1, 2, 3, 4], "category_id": 77}, "one of the categories as category_id, found 77"),
+        ({"bbox": [1, 2, 3, 4], "iscrowd": 5}, "0 or 1 as iscrowd, found 5"),
+        ({"bbox": [1, 2, 3, 4], "id": 1}, "position 1 too"),
+    ],
+)
+def test_a_faulty_object_is_named_and_can_be_left_out(write_coco: Write, annotation: dict[str, Any], says: str) -> None:
+    source = write_coco(
+        [{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}, {"id": 1768, "image_id": 1, "area": 1, **annotation}]
+    )
+    where = "annotation 1768" if "id" not in annotation else "annotation 1"
+    with pytest.raises(DataError, match=rf"1 fault\n.*instances_train\.json, {where}: .*{says}.*--skip-bad"):
+        data.load(source)
+    left = data.load(source, skip_bad=True)
+    assert left.num_objects == 1
+    assert len(left.faults) == 1
+
+
+def test_boxes_over_the_edge_are_cut_and_tiny_ones_kept(write_coco: Write) -> None:
+    boxes = [[-5, -0.5, 20, 20], [60, 40, 10, 8.5], [63, 0, 5, 5], [3, 3, 0.5, 0.25], [0, 0, 1, 1]]
+    found = data.load(write_coco([{"image_id": 1, "bbox": b} for b in boxes]))
+    np.testing.assert_allclose(
+        found.records[0].boxes_G4,
+        [[0, 0, 15, 19.5], [60, 40, 64, 48], [63, 0, 64, 5], [3, 3, 3.5, 3.25], [0, 0, 1, 1]],
+    )
+
+
+ONE = {"id": 1, "file_name": "1.jpg", "width": 64, "height": 48}
+OBJECT = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+
+
+@pytest.mark.parametrize(
+    ("section", "entries", "says"),
+    [
+        ("images", [ONE, {"id": 2, "width": 4}], "image 2: .*file_name None"),
+        ("images", [ONE, {**ONE, "file_name": "2.jpg"}], r"image 1: .*already that of 1\.jpg"),
+        ("images", [ONE, {"file_name": "2.jpg"}], "image at position 2: .*integer 'id'"),
+        ("images", [ONE, {"id": 5, "file_name": "5.jpg"}], "image 5: .*width and height.*no such"),
+        ("images", [ONE, None], "image at position 2: .*integer 'id'"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], "category 1: .*already that of 'cat'"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}], "category 2: .*another category"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 2}], "category 2: .*text 'name'"),
+        ("annotations", [OBJECT, "x"], "annotation at position 2: .*found 'x'"),
+        ("annotations", [OBJECT, {**OBJECT, "id": "two"}], "annotation two: .*integer 'id', found 'two'"),
+    ],
+)
+def test_faulty_sections(write_coco: Write, section: str, entries: list[Any], says: str) -> None:
+    source = write_coco([OBJECT])
+    source.write_text(json.dumps({**json.loads(source.read_text()), section: entries}))
+    with pytest.raises(DataError, match=says):
+        data.load(source)
+    assert data.load(source, skip_bad=True).num_objects == 1
+
+
+def test_every_fault_is_listed_at_once(write_coco: Write) -> None:
+    source = write_coco([{"image_id": 1, "bbox": [0, 0, 0, 0]}] * 250 + [{"image_id": 1, "bbox": [0, 0, 9, 9]}])
+    with pytest.raises(DataError) as caught:
+        data.load(source)
+    assert len(caught.value.faults) == 250
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 202
+    assert "annotation 200:" in lines[200]
+    assert lines[-1].strip() == "and 50 more"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "line 1, column 2: not JSON"),
+        ("\n\n[1,", "line 3"),
+        ("[]", "found a list"),
+        ('[{"image_id": 1, "score": 0.5}]', "COCO results, not ground truth"),
+        ('{"images": [], "annotations": []}', "found no 'categories'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "found another 'images'"),
+        ("3", "found int"),
+        ('{"images": [], "annotations": [], "categories": []}', "at least one picture, found none"),
+    ],
+)
+def test_files_that_are_no_ground_truth(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=says):
+        data.load(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("folder", ["annotations", "annotations/images", "images", "train", "images/train", "."])
+def test_where_pictures_are_found(tmp_path: Path, write_coco: Write, write_picture: Write, folder: str) -> None:
+    source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
+    (tmp_path / "images" / "1.jpg").unlink()
+    expected = write_picture(tmp_path / folder / "1.jpg")
+    assert data.load(source).records[0].path.samefile(expected)
+
+
+def test_pictures_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None:
+    source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"none of its 1 pictures was found.*1\.jpg.*--images"):
+        data.load(source, skip_bad=True)
+    assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
+    with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):
+        data.load(source, images=tmp_path / "elswhere")
+    assert data.read(source).num_objects == 1  # to evaluate a results file no pictures are needed
+
+
+def test_sizes_that_the_file_lacks_come_from_the_pictures(write_coco: Write) -> None:
+    source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
+    content = json.loads(source.read_text())
+    del content["images"][0]["width"]
+    source.write_text(json.dumps(content))
+    assert (data.load(source).records[0].width, data.load(source).records[0].height) == (64, 48)
+
+
+def test_labels_follow_the_classes_asked_for(write_coco: Write) -> None:
+    source = write_coco(
+        [{"image_id": 1, "category_id": i, "bbox": [0, 0, 9, 9]} for i in (5, 9)], categories={5: "cat", 9: "dog"}
+    )
+    found = data.load(source, classes=["dog", "bird", "cat"])
+    assert found.records[0].labels_G.tolist() == [2, 0]
+    assert found.category_ids == (9, 10, 5)  # the file's own; bird, which it lacks, has a new one
+    with pytest.raises(
+        DataError, match=r"annotation 2: expected one of the classes cat, dogs; found 'dog'\. Did you mean 'dogs'"
+    ):
+        data.load(source, classes=["cat", "dogs"])
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (None, 2)])
+def test_annotation_ids_that_evaluators_cannot_take_are_numbered_anew(write_coco: Write, ids: tuple[Any, Any]) -> None:
+    source = write_coco([{"id": i, "image_id": 1, "bbox": [0, 0, 9, 9]} for i in ids])
+    content = json.loads(source.read_text())
+    content["annotations"] = [{k: v for k, v in a.items() if v is not None} for a in content["annotations"]]
+    source.write_text(json.dumps(content))
+    assert [a["id"] for a in data.load(source).to_coco()["annotations"]] == [1, 2]
+
+
+def test_coco128(shared_data: Path) -> None:
+    found = data.load(shared_data / "coco128" / "annotations" / "instances_train2017.json")
+    assert (len(found.records), found.num_objects, found.num_crowd) == (128, 939, 10)
+    assert len(found.classes) == 80
+    assert (found.category_ids[0], found.category_ids[-1]) == (1, 90)
+    assert len(np.unique(np.concatenate([r.labels_G for r in found.records]))) == 71
+    assert sum(len(r.boxes_G4) == 0 for r in found.records) == 2
+
+
+def test_the_reference_detections_keep_their_numbers(shared_data: Path) -> None:
+    pycocotools = pytest.importorskip("pycocotools.cocoeval")
+    from pycocotools.coco import COCO
+
+    folder = shared_data / "coco_reference"
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = data.read(folder / "ground_truth.json").to_coco()
+        truth.createIndex()
+        evaluation = pycocotools.COCOeval(truth, truth.loadRes(str(folder / "detections.json")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = json.loads((folder / "expected.json").read_text())
+    np.testing.assert_allclose(evaluation.stats, list(expected.values()), atol=1e-9)

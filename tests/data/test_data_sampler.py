@@ -1,0 +1,122 @@
+"""Batches: every picture once, like shapes together, the same on every run, the same number on every rank."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinanet.data import DetectionData, Record, TrainBatchSampler, eval_batches
+from retinanet.data.batch import sample_seed
+
+
+def sampler(sides: list[tuple[int, int]], **options: object) -> TrainBatchSampler:
+    defaults = {"batch_size": 4, "seed": 0, "image_size": 100}
+    return TrainBatchSampler(widths=[w for w, _ in sides], heights=[h for _, h in sides], **(defaults | options))
+
+
+SIDES = [(64, 48)] * 13 + [(48, 64)] * 10
+
+sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, max_size=60)
+
+
+@given(sizes, st.integers(1, 9), st.integers(1, 5), st.integers(-3, 2**64), st.integers(0, 50))
+@settings(max_examples=150, deadline=None)
+def test_every_rank_has_as_many_batches_and_no_picture_is_lost(
+    sides: list[tuple[int, int]], batch_size: int, world_size: int, seed: int, epoch: int
+) -> None:
+    ranks = [sampler(sides, batch_size=batch_size, seed=seed, rank=r, world_size=world_size) for r in range(world_size)]
+    seen: Counter[int] = Counter()
+    for rank in ranks:
+        rank.set_epoch(epoch)
+        batches = list(rank)
+        assert len(batches) == len(rank) == math.ceil(math.ceil(len(sides) / batch_size) / world_size)
+        assert all(1 <= len(batch) <= batch_size for batch in batches)
+        seen.update(key.index for batch in batches for key in batch)
+    assert set(seen) == set(range(len(sides)))
+    if len(sides) >= len(ranks) * len(ranks[0]):  # enough pictures: none comes twice
+        assert set(seen.values()) == {1}
+
+
+def test_like_shapes_go_together() -> None:
+    batches = list(sampler(SIDES))
+    mixed = [batch for batch in batches if len({SIDES[key.index] for key in batch}) > 1]
+    assert len(mixed) == 1  # 13 % 4 = 1 and 10 % 4 = 2 are left over
+    assert sorted(map(len, batches)) == [3, 4, 4, 4, 4, 4]
+
+
+def test_epochs_differ_and_runs_do_not() -> None:
+    a, b = sampler(SIDES), sampler(SIDES)
+    first = list(a)
+    assert first == list(a) == list(b)
+    a.set_epoch(1)
+    second = list(a)
+    assert [[k.index for k in batch] for batch in second] != [[k.index for k in batch] for batch in first]
+    seeds = {k.seed for batch in first + second for k in batch}
+    assert len(seeds) == 2 * len(SIDES)  # no two samples of any epoch share one
+    assert list(sampler(SIDES, seed=1)) != first
+    b.set_epoch(1)
+    assert list(b) == second
+
+
+def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
+    a = sampler(SIDES, multi_scale=(64, 96, 128))
+    a.set_epoch(3)
+    whole = list(a)
+    a.set_epoch(3, skip=2)
+    assert len(a) == len(whole) - 2
+    assert list(a) == whole[2:]
+    a.set_epoch(4)
+    assert len(list(a)) == len(whole)
+    with pytest.raises(ValueError, match="skip between 0 and 6, found 7"):
+        a.set_epoch(0, skip=7)
+
+
+def test_multi_scale_is_by_batch_and_alike_on_all_ranks() -> None:
+    ranks = [sampler(SIDES * 10, multi_scale=(64, 96), rank=r, world_size=2) for r in range(2)]
+    drawn = [[{key.image_size for key in batch} for batch in rank] for rank in ranks]
+    assert drawn[0] == drawn[1]
+    assert all(len(size) == 1 for size in drawn[0])
+    assert set().union(*drawn[0]) == {64, 96}
+    assert {key.image_size for batch in sampler(SIDES) for key in batch} == {100}
+
+
+def test_seeds_are_well_mixed_and_within_range() -> None:
+    seeds = [sample_seed(seed, epoch, index) for seed in (0, 1, -1) for epoch in range(10) for index in range(50)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= s < 2**63 for s in seeds)
+    assert 0.4 < np.mean([s >> 62 for s in seeds]) < 0.6
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}])
+def test_bad_arguments(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected batch_size >= 1"):
+        sampler(SIDES, **options)
+    with pytest.raises(ValueError, match="found 0 and 0"):
+        sampler([])
+
+
+def data_of(sides: list[tuple[int, int]]) -> DetectionData:
+    empty = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, np.int64), "crowd_G": np.zeros(0, bool)}
+    records = tuple(
+        Record(path=Path("x"), width=w, height=h, **empty, areas_G=np.zeros(0), annotation_ids=(), image_id=i)
+        for i, (w, h) in enumerate(sides)
+    )
+    return DetectionData(records=records, classes=("a",), category_ids=(1,), source=Path("x"))
+
+
+@given(sizes, st.integers(1, 9), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_evaluation_sees_every_picture_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
+    data = data_of(sides)
+    ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]
+    assert sorted(i for rank in ranks for batch in rank for i in batch) == list(range(len(sides)))
+    whole = eval_batches(data, batch_size)
+    assert all(len(batch) == batch_size for batch in whole[:-1])
+    shapes = [sides[i][1] / sides[i][0] for batch in whole for i in batch]
+    assert sorted(shapes) == shapes

@@ -1,0 +1,131 @@
+"""Pictures with ground truth and detections: judged by hand-worked cases, chosen, drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinanet.report import GalleryItem, choose, draw_pair, items_from_results, judge
+from retinanet.report.gallery import RIGHT, WRONG
+
+
+def make(truth: list[Any], found: list[Any], *, crowd: list[bool] | None = None, size: Any = (100, 80)) -> GalleryItem:
+    """`truth` holds (x1, y1, x2, y2, label), `found` the same and a score."""
+    t, f = np.array(truth, dtype=float).reshape(-1, 5), np.array(found, dtype=float).reshape(-1, 6)
+    return GalleryItem(
+        name="p.jpg",
+        image=Image.new("RGB", size, (90, 90, 90)),
+        boxes_G4=t[:, :4],
+        labels_G=t[:, 4].astype(int),
+        found_D4=f[:, :4],
+        found_labels_D=f[:, 4].astype(int),
+        scores_D=f[:, 5],
+        crowd_G=None if crowd is None else np.array(crowd),
+    )
+
+
+A, B = (10, 10, 30, 30), (50, 10, 70, 30)
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "expected"),  # objects, missed, false
+    [
+        ([(*A, 0)], [(*A, 0, 0.9)], (1, 0, 0)),
+        ([(*A, 0)], [(*A, 1, 0.9)], (1, 1, 1)),  # the wrong class
+        ([(*A, 0)], [(*A, 0, 0.9), (*A, 0, 0.8)], (1, 0, 1)),  # found twice
+        ([(*A, 0)], [(*A, 0, 0.2)], (1, 1, 0)),  # too low a score to be shown
+        ([(*A, 0)], [(10, 10, 30, 20, 0, 0.9)], (1, 0, 0)),  # IoU 0.5 is enough
+        ([(*A, 0)], [(10, 10, 30, 19.9, 0, 0.9)], (1, 1, 1)),  # IoU 0.495 is not
+        ([(*A, 0), (*B, 0)], [(*B, 0, 0.9)], (2, 1, 0)),
+        ([], [(*A, 0, 0.9)], (0, 0, 1)),
+        ([], [], (0, 0, 0)),
+        ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 1)),  # nothing to overlap with
+    ],
+)
+def test_verdicts(truth: list[Any], found: list[Any], expected: tuple[int, int, int]) -> None:
+    verdict = judge(make(truth, found))
+    assert (verdict.objects, verdict.missed, verdict.false) == expected
+    hits = expected[0] - expected[1]
+    total = 2 * hits + expected[1] + expected[2]
+    assert verdict.f1 == (2 * hits / total if total else 1)
+
+
+def test_crowd_regions_need_not_be_found_and_swallow_what_lies_in_them() -> None:
+    region = (0, 0, 60, 60, 0)
+    verdict = judge(make([region], [(*A, 0, 0.9), (5, 5, 25, 25, 0, 0.8), (*A, 1, 0.9)], crowd=[True]))
+    assert (verdict.objects, verdict.missed, verdict.false) == (0, 0, 1)
+
+
+def test_the_worst_come_first_and_are_really_wrong() -> None:
+    right, half, wrong = [(*A, 0, 0.9)], [(*A, 0, 0.9), (*B, 1, 0.9)], [(*B, 0, 0.9)]
+    items = [make([(*A, 0)], found) for found in (right, half, wrong, right, right)]
+    chosen = choose(items, each=1)
+    assert [item.group for item in chosen] == ["worst", "best", "random"]
+    assert judge(chosen[0]).f1 == 0
+    assert judge(chosen[1]).f1 == 1
+    assert choose(items, each=1) == chosen or [i.group for i in choose(items, each=1)] == [i.group for i in chosen]
+    assert "worst" not in {item.group for item in choose([make([(*A, 0)], right)] * 3)}
+    assert [item.group for item in choose([make([], [])])] == ["random"]
+    assert choose([]) == []
+    assert len(choose(items, each=50)) == len(items)
+
+
+@pytest.mark.parametrize(
+    ("size", "stacked"), [((300, 200), True), ((200, 300), False), ((4000, 3000), True), ((1, 1), False)]
+)
+def test_pairs_fit_and_say_what_they_show(size: tuple[int, int], stacked: bool) -> None:
+    picture = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=size), ["cat", "dog"])
+    assert max(picture.image.size) <= 640
+    assert ("above" in picture.caption) == stacked
+    assert "2 objects, 1 missed, 0 wrong" in picture.alt
+    assert "2 objects, 1 missed, 0 wrong" in picture.caption
+
+
+def test_right_is_blue_and_wrong_is_orange_where_the_boxes_are() -> None:
+    picture = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=(100, 100)), ["cat", "dog"])
+    truth, found = picture.image.crop((0, 0, 100, 100)), picture.image.crop((108, 0, 208, 100))
+    assert truth.getpixel((10, 20)) == found.getpixel((10, 20)) == RIGHT
+    assert truth.getpixel((50, 20)) == WRONG
+    assert found.getpixel((50, 20)) == (90, 90, 90)
+
+
+def test_odd_names_and_labels_are_drawn() -> None:
+    draw_pair(make([(*A, 7)], [(0, 0, 100, 80, 7, 1.0)]), ["only one"])
+    draw_pair(make([(*A, 0)], []), ["<b>größe\nчисло"])
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"scores_D needs the shape \(1,\), found \(2,\)"):
+        GalleryItem(
+            name="x",
+            image=Path("x.jpg"),
+            boxes_G4=np.zeros((0, 4)),
+            labels_G=np.zeros(0, dtype=int),
+            found_D4=np.zeros((1, 4)),
+            found_labels_D=np.zeros(1, dtype=int),
+            scores_D=np.zeros(2),
+        )
+
+
+def test_items_from_coco_results() -> None:
+    record = SimpleNamespace(
+        image_id=5,
+        path=Path("folder/p.jpg"),
+        boxes_G4=np.array([[1.0, 2, 3, 4]]),
+        labels_G=np.array([1]),
+        crowd_G=np.array([False]),
+    )
+    data: Any = SimpleNamespace(records=(record,), category_ids=(3, 9), source=Path("a.json"))
+    (item,) = items_from_results(data, [{"image_id": 5, "category_id": 9, "bbox": [1, 2, 10, 20], "score": 0.5}])
+    assert item.name == "p.jpg"
+    assert item.found_D4.tolist() == [[1, 2, 11, 22]]
+    assert item.found_labels_D.tolist() == [1]
+    (empty,) = items_from_results(data, [])
+    assert empty.found_D4.shape == (0, 4)
+    with pytest.raises(ValueError, match=r"of a\.json, found the result"):
+        items_from_results(data, [{"image_id": 6, "category_id": 9, "bbox": [1, 2, 10, 20], "score": 0.5}])

@@ -1,0 +1,157 @@
+"""The page: one file that needs no other, in which every word from outside is escaped and every picture described."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinanet.report import Picture, Report, figures, html
+
+NASTY = "<b>\"&' </svg><script>alert(1)</script> $x^2$ {{ 7*7 }}"
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects elements and the text of a page, and notices tags that do not close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def assert_self_contained(text: str) -> Page:
+    page = Page(text)
+    assert not re.search(r"https?:|//\w|file:|@import", re.sub(r"base64,[\w+/=]+", "", text))
+    for _, attributes in page.elements:
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#"))
+        for reference in re.findall(r"url\(([^)]*)", " ".join(str(v) for v in attributes.values())):
+            assert reference.startswith("#")
+    assert not page.all("script")
+    ids = [a["id"] for _, a in page.elements if a.get("id")]
+    assert len(ids) == len(set(ids))
+    used = {v[1:] for _, a in page.elements for v in [a.get("href")] if v and v.startswith("#")}
+    used |= set(re.findall(r"url\(#([^)]*)\)", text))
+    assert used <= set(ids)
+    for picture in page.all("img"):
+        assert picture["alt"]
+    for drawing in page.all("svg"):
+        assert drawing["role"] == "img"
+        assert drawing["aria-label"]
+    return page
+
+
+def full_report() -> Report:
+    report = Report(title=f"Title {NASTY}", subtitle=NASTY, in_short=[NASTY])
+    section = report.section(NASTY)
+    section.text(NASTY)
+    section.table(
+        [NASTY, "n"], [[NASTY, 1234], ["nothing", -1.0], ["missing", None], ["share", 0.12345]], caption=NASTY
+    )
+    section.figure(figures.class_bars({NASTY: (0.4, 0.6), "other": (0.5, 0.7)}), alt=NASTY, caption=NASTY)
+    section.figure(figures.loss_curves({"total": ([1, 2], [3.0, 2.0])}), alt="losses")
+    section.gallery([Picture(image=Image.new("RGB", (2000, 1000), "red"), alt=NASTY, caption=NASTY)])
+    section.details(NASTY, NASTY)
+    return report
+
+
+def test_the_page_is_whole_in_itself_and_escapes_what_comes_from_outside(tmp_path: Path) -> None:
+    path = full_report().write(tmp_path / "new" / "report.html")
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    text = path.read_text(encoding="utf-8")
+    page = assert_self_contained(text)
+    assert not page.all("b")
+    assert page.text.count(NASTY) == 13  # everywhere but in alt texts, whole, and as text
+    assert [a["aria-label"] for a in page.all("svg")] == [NASTY, "losses"]
+    assert page.all("img")[0]["alt"] == NASTY
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+
+
+def test_numbers_in_tables() -> None:
+    page = Page(full_report().html())
+    for shown in ("1,234", "–", "0.123"):
+        assert shown in page.text
+    assert "-1.0" not in page.text
+
+
+def test_a_row_with_too_few_cells_is_refused() -> None:
+    with pytest.raises(ValueError, match="row 1 of the table needs 2 cells, found 1"):
+        Report(title="t").section("s").table(["a", "b"], [["x", 1], ["y"]])
+
+
+def test_pictures_are_made_smaller_and_keep_their_shape() -> None:
+    image = Image.open(io.BytesIO(base64.b64decode(html.jpeg(Image.new("L", (2000, 1000), 200)))))
+    assert (image.format, image.size) == ("JPEG", (640, 320))
+    small = Image.open(io.BytesIO(base64.b64decode(html.jpeg(Image.new("RGBA", (20, 10))))))
+    assert small.size == (20, 10)
+
+
+def test_the_file_stays_small_and_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
+    picture = Picture(image=Image.fromarray(noise), alt="noise", caption="noise")
+    monkeypatch.setattr(html, "MAX_BYTES", html.RESERVED + 2 * len(html.jpeg(picture.image)) + 10)
+    report = Report(title="t")
+    report.section("s").gallery([picture] * 5)
+    page = Page(report.html())
+    assert len(page.all("img")) == 2
+    assert "3 more pictures are left out" in page.text
+
+
+def test_drawings_take_their_colours_from_the_page_and_keep_apart() -> None:
+    text = full_report().html()
+    drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(drawings) == 2
+    for drawing in drawings:
+        assert "var(--series-1)" in drawing
+        assert "var(--ink)" in drawing
+        assert not re.findall(r"#(?!f\d)[0-9a-f]{6}", drawing)  # nothing is left that would vanish in the dark
+    for name, shades in figures.CSS_COLOURS.items():
+        for shade in shades:
+            assert f"--{name}: {shade};" in text
+
+
+@pytest.mark.parametrize(("shade", "page"), [(0, "#ffffff"), (1, "#1d2126")])
+def test_colours_stand_out_from_the_page(shade: int, page: str) -> None:
+    def luminance(colour: str) -> float:  # WCAG 2.2, relative luminance
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(a: str, b: str) -> float:
+        low, high = sorted((luminance(a), luminance(b)))
+        return (high + 0.05) / (low + 0.05)
+
+    for name, shades in figures.CSS_COLOURS.items():
+        if name != "line":
+            assert contrast(shades[shade], page) >= (4.5 if name in {"ink", "muted"} else 3)
