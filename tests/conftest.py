@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.squares import squares, tiny
+
+__all__ = ["squares", "tiny"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -22,6 +22,7 @@ from retinanet.config import (
     UserError,
     did_you_mean,
 )
+from retinanet.demo import DemoConfig
 
 Flat = Parameter(name="*")
 Output = Parameter(alias="-o", help="Folder for what is written.")
@@ -43,6 +44,11 @@ class _TrainFlags(TrainConfig):
 @dataclass(frozen=True, kw_only=True)
 class _PredictFlags(PredictConfig):
     output: Annotated[Path, Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DemoFlags(DemoConfig):
+    output: Annotated[Path, Output] = DemoConfig.output
 
 
 @app.command
@@ -76,6 +82,17 @@ def predict(model: Path, inputs: list[str], *, options: Annotated[_PredictFlags,
     from retinanet.predict import run
 
     return run(model, inputs, options)
+
+
+@app.command
+def demo(*, options: Annotated[_DemoFlags | None, Flat] = None) -> None:
+    """Make scenes from real pixels, train on them, evaluate, draw and report; minutes on two cores, no network.
+
+    `retinanet demo`
+    """
+    from retinanet.demo import run_demo
+
+    run_demo(options or DemoConfig())
 
 
 class _Layers:
@@ -143,7 +160,10 @@ def _launch(
         config: YAML file with options; flags go before it, and it before the preset.
     """
     app.config = (_Layers(config),)
-    return app(tokens, result_action="return_value")
+    try:
+        return app(tokens, result_action="return_value")
+    finally:
+        app.config = ()  # the next call in this process parses its own --config without this one's
 
 
 def main(arguments: list[str] | None = None) -> None:

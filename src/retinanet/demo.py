@@ -398,7 +398,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     from retinanet.evaluate.coco import evaluate_results
     from retinanet.evaluate.curves import precision_recall
     from retinanet.predict import load, predict_files
-    from retinanet.report import items_from_results, training_report
+    from retinanet.report import best_threshold, items_from_results, training_report
     from retinanet.train import fit
     from retinanet.train.run import OUR_FILES
 
@@ -426,11 +426,14 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     _write_json(output / "test_results.json", results)
     _write_json(output / "test_evaluation.json", metrics.to_json())
     pictures = [record.path for record in data.records[:DRAWN_SCENES]]
-    drawn = predict_files(detector, pictures, output=output / "detections", overwrite=True).drawn or output
+    items = items_from_results(data, results)
+    threshold = best_threshold(items)
+    found = predict_files(detector, pictures, output=output / "detections", draw_threshold=threshold, overwrite=True)
+    drawn = found.drawn or found.results
     report = training_report(
         output,
         title="The demo: handwritten digits on photographs",
-        gallery=items_from_results(data, results),
+        gallery=items,
         classes=data.classes,
         metrics=metrics.to_json(),
         curves=precision_recall(scenes.test_json, results),

@@ -158,7 +158,7 @@ def test_pictures_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> No
         data.load(source, skip_bad=True)
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
     with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):
-        data.load(source, images=tmp_path / "elswhere")
+        data.load(source, images=tmp_path / "elsewhere")
     assert data.read(source).num_objects == 1  # to evaluate a results file no pictures are needed
 
 

@@ -80,7 +80,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     for said in (
         "The best AP on the validation pictures was 0.500 (AP50 0.500), after epoch 3 of 3.",
         "The weakest class is <b>cat</b> with AP 0.400 (50 objects).",
-        "1 of 3 pictures have every object found and nothing wrong.",
+        "With detections of a score of 0.50 or more, 1 of 3 pictures has every object found and nothing wrong; in all, "
+        "1 of 2 objects are missed and 1 detection wrong.",
         "On 1 picture with objects nothing was found.",
         "Of 1 picture without objects 1 got a detection all the same.",
         "Training took 1 min 2 s.",

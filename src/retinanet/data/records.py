@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.config import did_you_mean
+from retinanet.config import UserError, did_you_mean
 
 MOST_FAULTS_PRINTED: Final = 200
 
@@ -40,7 +40,7 @@ class Fault:
         return f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}."
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that cannot be used. The message holds the list of what is wrong with it."""
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinanet.report.gallery import GalleryItem, choose, draw_pair, items_from_results, judge
+from retinanet.report.gallery import GalleryItem, best_threshold, choose, draw_pair, items_from_results, judge
 from retinanet.report.html import Picture, Report, Section
 from retinanet.report.training import training_report
 
@@ -11,6 +11,7 @@ __all__ = [
     "Picture",
     "Report",
     "Section",
+    "best_threshold",
     "choose",
     "draw_pair",
     "items_from_results",

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.floating]
     Ints = npt.NDArray[np.integer]
 
-SHOWN_SCORE: Final = 0.3
-"""Detections below this score are neither drawn nor counted."""
 MATCH_IOU: Final = 0.5
 RIGHT: Final = (0, 114, 177)
 WRONG: Final = (194, 60, 0)
@@ -102,7 +100,7 @@ class Verdict:
     Args:
         found_G: bool; crowd regions, which need not be found, count as found.
         right_D: bool; detections in crowd regions, which may be there, count as right.
-        shown_D: bool, detections with a score of at least `SHOWN_SCORE`.
+        shown_D: bool, detections with a score of at least the threshold.
         crowd_G: bool.
     """
 
@@ -134,21 +132,63 @@ class Verdict:
         return 2 * hits / total if total else 1.0
 
 
-def judge(item: GalleryItem) -> Verdict:
-    """Pair detections with objects of their class at IoU >= `MATCH_IOU`, the best score first, each once."""
-    G, D = len(item.boxes_G4), len(item.found_D4)
-    crowd_G = np.zeros(G, dtype=bool) if item.crowd_G is None else np.asarray(item.crowd_G, dtype=bool)
-    found_G, right_D = crowd_G.copy(), np.zeros(D, dtype=bool)
-    shown_D = np.asarray(item.scores_D) >= SHOWN_SCORE
+def judge(item: GalleryItem, threshold: float) -> Verdict:
+    """Judge the detections with a score of at least `threshold`."""
+    partner_D, in_crowd_D = _pair(item)
+    shown_D = np.asarray(item.scores_D) >= threshold
+    crowd_G = _crowd(item)
+    found_G = crowd_G.copy()
+    found_G[partner_D[shown_D & (partner_D >= 0)]] = True
+    return Verdict(found_G=found_G, right_D=(partner_D >= 0) | in_crowd_D, shown_D=shown_D, crowd_G=crowd_G)
+
+
+def best_threshold(items: Sequence[GalleryItem]) -> float:
+    """Return the score, out of 0.05, 0.10, ..., 0.95, from which on the detections have the highest F1 of all.
+
+    0.5 where no detection is right. Of equals the one nearest to 0.5.
+    """
+    hits, wrong = [], []
+    for item in items:
+        partner_D, in_crowd_D = _pair(item)
+        hits.append(np.asarray(item.scores_D)[partner_D >= 0])
+        wrong.append(np.asarray(item.scores_D)[(partner_D < 0) & ~in_crowd_D])
+    objects = sum(int((~_crowd(item)).sum()) for item in items)
+    right, false = np.concatenate([[], *hits]), np.concatenate([[], *wrong])
+    best, best_f1 = 0.5, 0.0
+    for threshold in sorted((round(0.05 * step, 2) for step in range(1, 20)), key=lambda t: abs(t - 0.5)):
+        found, shown = (right >= threshold).sum(), (right >= threshold).sum() + (false >= threshold).sum()
+        f1 = 2 * found / (objects + shown) if objects + shown else 0.0
+        if f1 > best_f1:
+            best, best_f1 = threshold, f1
+    return best
+
+
+def _crowd(item: GalleryItem) -> npt.NDArray[np.bool_]:
+    G = len(item.boxes_G4)
+    return np.zeros(G, dtype=bool) if item.crowd_G is None else np.asarray(item.crowd_G, dtype=bool)
+
+
+def _pair(item: GalleryItem) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Pair detections with objects of their class at IoU >= `MATCH_IOU`, the best score first, each once.
+
+    A threshold leaves out the last ones of that order, so the pairs of the others hold for every threshold.
+
+    Returns:
+        the index of each detection's object, or -1; whether it has none, but lies in a crowd region of its class.
+    """
+    crowd_G = _crowd(item)
+    taken_G = crowd_G.copy()
+    partner_D, in_crowd_D = np.full(len(item.found_D4), -1), np.zeros(len(item.found_D4), dtype=bool)
     overlap_DG, inside_DG = _overlaps(item.found_D4, item.boxes_G4)
+    same_DG = np.asarray(item.found_labels_D)[:, None] == np.asarray(item.labels_G)[None]
     for d in np.argsort(-np.asarray(item.scores_D), kind="stable"):
-        same_G = np.asarray(item.labels_G) == item.found_labels_D[d]
-        free_G = np.flatnonzero(same_G & ~found_G & (overlap_DG[d] >= MATCH_IOU))
-        if shown_D[d] and len(free_G):
-            found_G[free_G[np.argmax(overlap_DG[d, free_G])]] = right_D[d] = True
-        elif (same_G & crowd_G & (inside_DG[d] >= MATCH_IOU)).any():
-            right_D[d] = True
-    return Verdict(found_G=found_G, right_D=right_D, shown_D=shown_D, crowd_G=crowd_G)
+        free_G = np.flatnonzero(same_DG[d] & ~taken_G & (overlap_DG[d] >= MATCH_IOU))
+        if len(free_G):
+            partner_D[d] = free_G[np.argmax(overlap_DG[d, free_G])]
+            taken_G[partner_D[d]] = True
+        else:
+            in_crowd_D[d] = (same_DG[d] & crowd_G & (inside_DG[d] >= MATCH_IOU)).any()
+    return partner_D, in_crowd_D
 
 
 def _overlaps(a_D4: Floats, b_G4: Floats) -> tuple[Floats, Floats]:
@@ -162,13 +202,13 @@ def _overlaps(a_D4: Floats, b_G4: Floats) -> tuple[Floats, Floats]:
     return inner / np.where(union > 0, union, 1), inner / np.where(area > 0, area, 1)
 
 
-def choose(items: Sequence[GalleryItem], *, each: int = 4, seed: int = 0) -> list[GalleryItem]:
+def choose(items: Sequence[GalleryItem], *, threshold: float, each: int = 4, seed: int = 0) -> list[GalleryItem]:
     """Return up to `each` of the worst pictures, then of the best with objects, then of the others at random.
 
     "Worst" has the lowest F1 (`Verdict.f1`) and among equals the most errors; a picture without any error is never
     shown as one of the worst, nor one without any hit as one of the best.
     """
-    verdicts = [judge(item) for item in items]
+    verdicts = [judge(item, threshold) for item in items]
     left = list(range(len(items)))
     flawed = [i for i in left if verdicts[i].f1 < 1]
     flawed.sort(key=lambda i: (verdicts[i].f1, -verdicts[i].missed - verdicts[i].false))
@@ -181,9 +221,9 @@ def choose(items: Sequence[GalleryItem], *, each: int = 4, seed: int = 0) -> lis
     return [replace(items[i], group=group) for group, chosen in groups for i in chosen]
 
 
-def draw_pair(item: GalleryItem, classes: Sequence[str]) -> Picture:
+def draw_pair(item: GalleryItem, classes: Sequence[str], *, threshold: float) -> Picture:
     """Draw ground truth at the left and detections at the right; what is missed or wrong is orange and marked x."""
-    verdict = judge(item)
+    verdict = judge(item, threshold)
     image = decode(item.image)
     scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
     # Halves narrower than this cannot be read on a phone either: rather one above the other.

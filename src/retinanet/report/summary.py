@@ -146,16 +146,21 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) and value >= 0 else None
 
 
-def pictures(items: Sequence[GalleryItem]) -> list[str]:
+def pictures(items: Sequence[GalleryItem], threshold: float) -> list[str]:
     """Return how many of ALL the pictures (not of a choice of them) are right, and how many are silent or noisy."""
     if not items:
         return []
-    verdicts = [judge(item) for item in items]
+    verdicts = [judge(item, threshold) for item in items]
     perfect = sum(not v.missed and not v.false for v in verdicts)
     silent = sum(v.objects > 0 and not v.shown_D.any() for v in verdicts)
     empty = sum(v.objects == 0 for v in verdicts)
     noisy = sum(v.objects == 0 and v.false > 0 for v in verdicts)
-    sentences = [f"{perfect} of {count(len(items), 'picture')} have every object found and nothing wrong."]
+    sentences = [
+        f"With detections of a score of {threshold:.2f} or more, {perfect} of {count(len(items), 'picture')} "
+        f"{'has' if perfect == 1 else 'have'} every object found and nothing wrong; in all, "
+        f"{sum(v.missed for v in verdicts)} of {count(sum(v.objects for v in verdicts), 'object')} are missed "
+        f"and {count(sum(v.false for v in verdicts), 'detection')} wrong."
+    ]
     if silent:
         sentences.append(f"On {count(silent, 'picture')} with objects nothing was found.")
     if empty:

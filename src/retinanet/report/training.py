@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.report import figures, summary
-from retinanet.report.gallery import MATCH_IOU, SHOWN_SCORE, GalleryItem, choose, draw_pair
+from retinanet.report.gallery import MATCH_IOU, GalleryItem, best_threshold, choose, draw_pair
 from retinanet.report.html import Report, Section
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def training_report(
     command: str | None = None,
     title: str | None = None,
     notes: Sequence[str] = (),
+    threshold: float | None = None,
     seed: int = 0,
 ) -> Path:
     """Write RUN/report.html from metrics.csv and config.yaml in RUN, as far as they are there. Return its path.
@@ -61,6 +62,7 @@ def training_report(
         command: what was typed.
         title: of the page.
         notes: further sentences for the top.
+        threshold: score from which a detection counts in the gallery; by default the one with the highest F1.
         seed: for the random pictures.
     """
     rows = summary.read_metrics(run / "metrics.csv")
@@ -75,14 +77,15 @@ def training_report(
         # The evaluation that training itself wrote is the one that `course` has named.
         report.in_short += summary.overall(metrics, pictures) if given else []
         report.in_short += summary.weaknesses(metrics)
-    report.in_short += summary.pictures(gallery)
+    threshold = best_threshold(gallery) if threshold is None else threshold
+    report.in_short += summary.pictures(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
     report.in_short += notes
     _course(report.section("Training"), rows)
     if metrics:
         _evaluation(report.section(f"Evaluation on the {pictures}"), metrics, curves)
     if gallery:
-        _gallery(report.section("Detections beside ground truth"), gallery, classes, seed)
+        _gallery(report.section("Detections beside ground truth"), gallery, classes, threshold, seed)
     repeat = report.section("How to repeat it")
     if command:
         repeat.details("Command", command)
@@ -169,14 +172,19 @@ def _evaluation(section: Section, metrics: Mapping[str, Any], curves: PrecisionR
         )
 
 
-def _gallery(section: Section, items: Sequence[GalleryItem], classes: Sequence[str], seed: int) -> None:
+def _gallery(
+    section: Section, items: Sequence[GalleryItem], classes: Sequence[str], threshold: float, seed: int
+) -> None:
+    best = threshold == best_threshold(items)
+    why = ", the score that best balances missed and wrong ones on these pictures (highest F1)" if best else ""
     section.text(
-        f"Detections with a score of at least {SHOWN_SCORE:g} are drawn. Blue: object and detection agree (same class, "
-        f"IoU of at least {MATCH_IOU:g}). Orange with a ×: an object that was missed, or a detection that is wrong."
+        f"Drawn are detections with a score of {threshold:.2f} or more{why}. Blue: object and detection agree "
+        f"(same class, IoU of at least {MATCH_IOU:g}). "
+        "Orange with a ×: an object that was missed, or a detection that is wrong."
     )
-    chosen = choose(items, seed=seed)
+    chosen = choose(items, threshold=threshold, seed=seed)
     for group, heading in HEADINGS.items():
-        pictures = [draw_pair(item, classes) for item in chosen if item.group == group]
+        pictures = [draw_pair(item, classes, threshold=threshold) for item in chosen if item.group == group]
         if pictures:
             section.text(f"Pictures {heading}:")
             section.gallery(pictures)

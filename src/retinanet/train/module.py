@@ -50,6 +50,12 @@ class DetectionModule(L.LightningModule):
         self.metrics: Metrics | None = None
         self.results: list[dict[str, Any]] = []
 
+    def on_train_epoch_start(self) -> None:
+        """Tell the sampler its epoch: Lightning does so for samplers, but not for batch samplers."""
+        loader = self.trainer.train_dataloader
+        assert loader is not None  # noqa: S101
+        loader.batch_sampler.set_epoch(self.current_epoch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch; log it, its parts and the positives per picture."""
         images_N3HW = batch.images_N3HW.to(memory_format=torch.channels_last)

@@ -91,7 +91,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
         workers=max(1, config.workers),
     )
     for name, data in (("train", train_data), ("val", val_data)):
-        left_out = f", {len(data.faults)} faults left out (--skip-bad)" if data.faults else ""
+        left_out = f", {len(data.faults)} left out for a fault (--skip-bad)" if data.faults else ""
         say(f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}")
     say(f"anchors: {reach(train_data, config).sentence()}")
     model, config = _build(config, num_classes=len(train_data.classes), say=say)
@@ -221,8 +221,8 @@ def _quieten() -> None:
     """Silence Lightning where it only advertises or repeats what we say in our own words."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    for words in ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"):
+        warnings.filterwarnings("ignore", f".*{words}.*", module="lightning")
 
 
 def _is_rank_zero() -> bool:

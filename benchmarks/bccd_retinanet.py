@@ -1,0 +1,75 @@
+"""Our side of `bccd_torchvision.py`: the `small` preset on BCCD, through the same functions as the command line.
+
+Trains on `train`, chooses the best epoch by `val`, and measures on `test` once, which nothing was chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+import torchvision
+from bccd_torchvision import SHARED, cpu_model
+
+import retinanet
+from retinanet.evaluate import evaluate
+from retinanet.train import fit
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Train and evaluate our RetinaNet on BCCD.")
+    weights = SHARED / "weights" / "tf_efficientnet_lite0-imagenet-timm.safetensors"
+    parser.add_argument("--data", type=Path, default=SHARED / "bccd", help="a Pascal VOC folder")
+    parser.add_argument("--weights", type=Path, default=weights, help="ImageNet weights under timm's names")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, default=Path("runs/bccd"), help="folder of the run")
+    parser.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, evaluate, print and write what came out."""
+    args = parse_args()
+    splits = args.data / "ImageSets" / "Main"
+    result = fit(
+        train=splits / "train.txt",
+        val=splits / "val.txt",
+        output=args.run,
+        preset="small",
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        vertical_flip=0.5,
+        skip_bad=True,
+        backbone_weights=args.weights,
+        seed=args.seed,
+        overwrite=True,
+    )
+    numbers = evaluate(result.best, data=splits / "test.txt").metrics.to_json()
+    report = {
+        "metrics": {name: value for name, value in numbers.items() if name != "per_class"},
+        "per_class": numbers["per_class"],
+        "train_seconds": result.seconds,
+        "versions": {
+            "python": platform.python_version(),
+            "retinanet": retinanet.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "cpu": cpu_model(),
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+    }
+    print(json.dumps(report, indent=2))
+    if args.out:
+        partial = args.out.with_name(args.out.name + ".partial")
+        partial.write_text(json.dumps(report, indent=2) + "\n")
+        partial.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()
