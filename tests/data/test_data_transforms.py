@@ -71,7 +71,7 @@ def assert_sound(scene: Scene) -> None:
     assert torch.isfinite(boxes_G4).all()
     assert (boxes_G4[:, 2:] > boxes_G4[:, :2]).all()
     assert (boxes_G4 >= 0).all()
-    assert (boxes_G4[:, 2:] <= torch.tensor(scene.image.size) + 1e-9).all()
+    assert (boxes_G4[:, 2:] <= torch.tensor(scene.image.size, dtype=torch.float64) + 1e-9).all()
     assert len(boxes_G4) == len(scene.labels_G) == len(scene.crowd_G)
 
 
