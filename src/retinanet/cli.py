@@ -15,9 +15,11 @@ from cyclopts import App, ArgumentCollection, Parameter
 from retinanet import __version__
 from retinanet.config import (
     PRESETS,
+    CheckConfig,
     ConfigError,
     EvaluateConfig,
     PredictConfig,
+    StudyConfig,
     TrainConfig,
     UserError,
     did_you_mean,
@@ -43,6 +45,17 @@ class _TrainFlags(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class _PredictFlags(PredictConfig):
+    output: Annotated[Path, Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CheckFlags(CheckConfig):
+    output: Annotated[Path, Output] = CheckConfig.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StudyFlags(StudyConfig):
+    train: Annotated[Path, Parameter(parse=False)] = Path()
     output: Annotated[Path, Output]
 
 
@@ -85,6 +98,32 @@ def predict(model: Path, inputs: list[str], *, options: Annotated[_PredictFlags,
 
 
 @app.command
+def check(
+    model_or_data: Path, data: Path | None = None, /, *, options: Annotated[_CheckFlags | None, Flat] = None
+) -> int:
+    """Check data, or a trained model on data: faults, statistics, anchor coverage, hard examples.
+
+    `retinanet check data/train.json --val data/val.json --preset small --report check.html`
+    `retinanet check runs/first/best.ckpt data/val.json --hard`
+    """
+    from retinanet.analysis.check import run
+
+    options = options or _CheckFlags()
+    return run(options, model=None if data is None else model_or_data, data=data or model_or_data)
+
+
+@app.command
+def study(data: Path, /, *, options: Annotated[_StudyFlags, Flat]) -> None:
+    """Train each loss on the same data with several seeds, and say which differences the data supports.
+
+    `retinanet study data/train.json --val data/val.json -o runs/study --preset small --epochs 12`
+    """
+    from retinanet.analysis.study import run
+
+    run(data, options)
+
+
+@app.command
 def demo(*, options: Annotated[_DemoFlags | None, Flat] = None) -> None:
     """Make scenes from real pixels, train on them, evaluate, draw and report; minutes on two cores, no network.
 
@@ -111,17 +150,23 @@ class _Layers:
                 self._fill(values, str(path), commands, arguments)
         preset = _given(arguments, "--preset")
         if preset in PRESETS:
-            self._fill(PRESETS[preset], f"preset {preset}", commands, arguments)
+            known = _names(arguments)  # a command such as `check` has part of the options that a preset sets
+            values = {key: value for key, value in PRESETS[preset].items() if key in known}
+            self._fill(values, f"preset {preset}", commands, arguments)
 
     @staticmethod
     def _fill(values: dict[str, Any], source: str, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        known = {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
+        known = _names(arguments)
         for key in values:
             if key.replace("-", "_") not in known:
                 raise ConfigError(f"{source}: unknown option {key!r}{did_you_mean(key, sorted(known))}")
         present = {key: value for key, value in values.items() if value is not None}
         # Nested under the command: at the root, cyclopts would take the key `train` for the command of that name.
         cyclopts.config.Dict({commands[0]: present}, source=source)(app[commands[0]], commands, arguments)
+
+
+def _names(arguments: ArgumentCollection) -> set[str]:
+    return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -16,7 +16,9 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 CONFIG_VERSION: Final = 1
 
 PresetName = Literal["default", "paper", "small"]
-LossName = Literal["focal", "ce", "balanced_ce"]
+LossName = Literal[
+    "focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem", "quality_focal", "varifocal"
+]
 BoxLossName = Literal["smooth_l1", "l1", "giou"]
 
 
@@ -132,11 +134,27 @@ class LossConfig:
     """The two losses and how they are summed."""
 
     loss: LossName = "focal"
-    """Classification loss: focal, cross-entropy, or alpha-balanced cross-entropy."""
+    """Classification loss: focal; cross-entropy (ce), alpha-balanced (balanced_ce) or with the negatives turned down
+    (weighted, as YOLO); of the hardest examples only (hard_negative_mining as SSD, ohem); or towards the IoU of the
+    predicted box (quality_focal, varifocal)."""
     alpha: float = 0.75
     """Weight of the positives; the negatives have 1 - alpha. The paper's best on COCO is 0.25."""
+    class_alpha: tuple[float, ...] = ()
+    """An alpha for each class, in the order of the class ids, instead of `alpha`."""
     gamma: float = 2.0
     """How strongly focal loss turns down what is already classified well; 0 gives alpha-balanced cross-entropy."""
+    negative_weight: float = 0.5
+    """Weight of the negatives in the loss `weighted`; the positives have 1."""
+    negatives_per_positive: float = 3.0
+    """How many negatives hard example mining keeps for each positive of a picture."""
+    ohem_examples: int = 512
+    """How many anchors of a picture the loss `ohem` keeps at the most."""
+    ohem_nms: float = 0.7
+    """Of two anchors that overlap by more than this IoU, `ohem` considers the one with the higher loss."""
+    ohem_balanced: bool = False
+    """Let `ohem` keep no more than `negatives_per_positive` negatives for each positive."""
+    label_smoothing: float = 0.0
+    """What is taken off the target 1 of the positives; the background's target stays 0."""
     box_loss: BoxLossName = "smooth_l1"
     """Box loss: on the offsets (smooth_l1, l1) or on the boxes themselves (giou)."""
     smooth_l1_beta: float = 1 / 9
@@ -149,15 +167,22 @@ class LossConfig:
     def __post_init__(self) -> None:
         _one_of(
             self,
-            loss=("focal", "ce", "balanced_ce"),
+            loss=get_args(LossName),
             box_loss=("smooth_l1", "l1", "giou"),
             normaliser=("batch", "image"),
         )
         _between(self, 0.0, 1.0, "alpha")
-        _positive(self, "smooth_l1_beta")
-        for name in ("gamma", "box_loss_weight"):
+        _positive(self, "smooth_l1_beta", "negatives_per_positive", "ohem_examples")
+        _between(self, 0.0, 1.0, "ohem_nms")
+        for name in ("gamma", "box_loss_weight", "negative_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
+        if any(not 0 <= value <= 1 for value in self.class_alpha):
+            raise ConfigError(f"class_alpha must hold numbers between 0 and 1, found {self.class_alpha}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing must be 0 or more and below 1, found {self.label_smoothing}")
+        if self.label_smoothing and self.loss in {"quality_focal", "varifocal"}:
+            raise ConfigError(f"label_smoothing has no meaning for {self.loss}: its targets are IoUs already")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +274,12 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
     """Folder of the training pictures, where they do not lie beside the annotations."""
     val_images: Path | None = None
     """Folder of the validation pictures; `images` unless given."""
+    anchors: Literal["given", "auto"] = "given"
+    """auto: fit anchor_sizes, anchor_ratios and levels to the training data instead of taking them as given."""
+    balance_classes: bool = False
+    """Set `class_alpha` from how often each class occurs: rarer classes get more weight."""
+    measure_imbalance: int = 4
+    """How many times an epoch the shares of the loss are measured, for the report; 0: never."""
     skip_bad: bool = False
     """Go on without faulty pictures and boxes, and say how many, rather than stop."""
     workers: int = 2
@@ -312,6 +343,7 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
         _one_of(
             self,
             preset=tuple(PRESETS),
+            anchors=("given", "auto"),
             optimizer=("sgd", "adamw"),
             schedule=("step", "cosine"),
             precision=("32", "bf16", "fp16"),
@@ -322,6 +354,7 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
         _between(self, 0.0, 0.999999, "ema")
         names = (
             "workers",
+            "measure_imbalance",
             "backbone_lr_factor",
             "weight_decay",
             "warmup_steps",
@@ -334,6 +367,8 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
                 raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
         if self.max_steps == 0 or self.max_steps < -1:
             raise ConfigError(f"max_steps must be above 0, or -1 for no limit, found {self.max_steps}")
+        if self.balance_classes and self.class_alpha:
+            raise ConfigError("balance_classes computes class_alpha: give one of them")
         if self.resume and self.overwrite:
             raise ConfigError("resume goes on with a run and overwrite throws it away: give one of them")
 
@@ -453,6 +488,8 @@ class EvaluateConfig:
     """Also print which class is taken for which, at IoU 0.5."""
     confusion_threshold: float = 0.5
     """Score from which a detection counts in that table."""
+    report: Path | None = None
+    """File for a report: numbers, curves, confusion matrix, the best and the worst pictures."""
     skip_bad: bool = False
     """Go on without faulty pictures and boxes, and say how many, rather than stop."""
     batch_size: int = 8
@@ -500,3 +537,79 @@ class PredictConfig:
         _between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))
         if self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig):
+    """What `retinanet check DATA` and `retinanet check MODEL DATA` can be told.
+
+    With a model, its own network, anchors, loss and picture size are what is checked, and those options have no effect.
+    """
+
+    preset: PresetName = "default"
+    """default, paper or small: the settings that training would use."""
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside the annotations."""
+    val: Path | None = None
+    """Validation data: also look for pictures that are in both, and classes that are in one only."""
+    val_images: Path | None = None
+    """Folder of the validation pictures; `images` unless given."""
+    report: Path | None = None
+    """File for a report with figures (HTML)."""
+    hard: bool = False
+    """With a model: list and draw what it gets most wrong, background and objects; probably wrong labels."""
+    hard_examples: int = 50
+    """How many of either kind."""
+    output: Path = Path("runs/check")
+    """Folder for what --hard writes: hard.csv and report.html."""
+    skip_bad: bool = False
+    """Exit with status 0 although there are faults; they are listed all the same."""
+    batch_size: int = 8
+    """Pictures that go through the model at once."""
+    workers: int = 2
+    """Threads that decode pictures."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    seed: int = 0
+    """For what is picked at random."""
+
+    def __post_init__(self) -> None:
+        for base in (ModelConfig, MatchConfig, LossConfig, ImageConfig):
+            base.__post_init__(self)
+        _one_of(self, preset=tuple(PRESETS))
+        _positive(self, "batch_size", "workers", "hard_examples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(TrainConfig):
+    """What `retinanet study DATA` can be told: which set-ups to train, and all that `train` can be told about each."""
+
+    train: Path = Path()
+    """Given as DATA: the data to train on; without `val`, a fifth of its pictures is kept for validation."""
+    val: Path | None = None  # type: ignore[assignment]
+    """Validation data, on which all are measured."""
+    losses: tuple[LossName, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
+    """The losses to compare, each with the settings given for it."""
+    without_prior: tuple[LossName, ...] = ()
+    """Losses to train with the prior switched off (0.5) as well."""
+    alphas: tuple[float, ...] = ()
+    """Values of alpha to train focal loss with, besides `alpha`; with `gammas`, every pair of the two."""
+    gammas: tuple[float, ...] = ()
+    """Values of gamma, likewise."""
+    seeds: int = 3
+    """How often each is trained, with another seed each time; intervals need 2 or more."""
+    keep_checkpoints: bool = False
+    """Keep the weights of every run, not only of the first seed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "seeds")
+        if not self.losses:
+            raise ConfigError("losses must name one loss or more, found none")
+        for name in ("losses", "without_prior"):
+            for value in getattr(self, name):
+                if value not in get_args(LossName):
+                    near = did_you_mean(value, get_args(LossName))
+                    raise ConfigError(f"{name} must hold {', '.join(get_args(LossName))}, found {value!r}{near}")
+        if any(not 0 <= alpha <= 1 for alpha in self.alphas) or any(gamma < 0 for gamma in self.gammas):
+            raise ConfigError(f"alphas are between 0 and 1, gammas 0 or more; found {self.alphas} and {self.gammas}")

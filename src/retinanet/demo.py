@@ -396,6 +396,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     """
     from retinanet.config import TrainConfig, resolve
     from retinanet.evaluate.coco import evaluate_results
+    from retinanet.evaluate.confusion import confusion_matrix
     from retinanet.evaluate.curves import precision_recall
     from retinanet.predict import load, predict_files
     from retinanet.report import best_threshold, items_from_results, training_report
@@ -437,6 +438,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
         classes=data.classes,
         metrics=metrics.to_json(),
         curves=precision_recall(scenes.test_json, results),
+        confusion=confusion_matrix(scenes.test_json, results, score=threshold),
         pictures="held-out scenes",
         seconds=trained.seconds,
         command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {config.seed}",

@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
+from retinanet.analysis.coverage import reach
 from retinanet.config import ConfigError, TrainConfig, resolve
 from retinanet.data import load
 from retinanet.train import CheckpointError, NonFiniteLossError, fit, read_model
-from retinanet.train.coverage import reach
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import lr_factor, make_optimizer
 

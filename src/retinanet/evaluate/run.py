@@ -79,8 +79,25 @@ def run(model: Path, config: EvaluateConfig) -> None:
     if config.confusion:
         matrix = confusion_matrix(found.ground_truth, found.results, score=config.confusion_threshold)
         console.print(matrix.table())
+    if config.report is not None:
+        console.print(f"report: {_write_report(model, config, found)}", markup=False, highlight=False)
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
+
+
+def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Path:
+    from retinanet.report.evaluation import model_report
+
+    assert config.report is not None  # noqa: S101
+    return model_report(
+        config.report,
+        data=read(config.data, images=config.images),
+        metrics=found.metrics.to_json(),
+        results=found.results,
+        title=f"Evaluation of {Path(model).name} on {config.data.name}",
+        notes=found.notes,
+        confusion_threshold=config.confusion_threshold if config.confusion else None,
+    )
 
 
 def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:

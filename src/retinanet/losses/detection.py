@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from retinanet.boxes import decode, iou
 from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
-from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy
-from retinanet.losses.focal import sigmoid_focal_loss
+from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy, weighted_cross_entropy
+from retinanet.losses.focal import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
+from retinanet.losses.mining import hard_negative_mining, ohem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +30,7 @@ class DetectionLosses:
 
     Args:
         total: what is minimised: classification + box_loss_weight x box.
-        classification: summed over all anchors and classes but the ignored ones, divided by the positives.
+        classification: summed over all anchors and classes that count, divided by the positives.
         box: summed over the positives, divided likewise; before its weight.
         num_positives: positive anchors of this batch on this rank, int64 scalar.
     """
@@ -58,25 +60,74 @@ class DetectionLoss:
             num_positives=positives_N.sum(),
         )
 
-    def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the chosen classification loss of each logit; targets as `sigmoid_focal_loss` takes them."""
-        if self.config.loss == "focal":
-            return sigmoid_focal_loss(logits, targets, alpha=self.config.alpha, gamma=self.config.gamma)
-        if self.config.loss == "balanced_ce":
-            return balanced_cross_entropy(logits, targets, alpha=self.config.alpha)
+    def elementwise(self, logits: Tensor, targets: Tensor, alpha: float | Tensor | None = None) -> Tensor:
+        """Return the chosen classification loss of each logit, before any mining.
+
+        Args:
+            logits: of any shape; with `class_alpha`, its last dimension is the classes, unless `alpha` is given.
+            targets: a shape that broadcasts to it; 1 or 0, or for quality_focal and varifocal an IoU.
+            alpha: the weight of the positives; by default as configured.
+        """
+        config = self.config
+        if alpha is None:
+            alpha = logits.new_tensor(config.class_alpha, dtype=torch.float32) if config.class_alpha else config.alpha
+        if config.loss == "focal":
+            return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=config.gamma)
+        if config.loss == "balanced_ce":
+            return balanced_cross_entropy(logits, targets, alpha=alpha)
+        if config.loss == "weighted":
+            return weighted_cross_entropy(logits, targets, negative_weight=config.negative_weight)
+        if config.loss == "quality_focal":
+            return quality_focal_loss(logits, targets, gamma=config.gamma)
+        if config.loss == "varifocal":
+            return varifocal_loss(logits, targets, alpha=config.alpha, gamma=config.gamma)
         return sigmoid_cross_entropy(logits, targets)
 
     def classification_NAK(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return the loss of every anchor and class before any sum; 0 at ignored anchors, whatever their logits."""
+        """Return the loss of every anchor and class before any sum.
+
+        0 at ignored anchors, whatever their logits, and at those that hard example mining leaves out.
+        """
         logits_NAK = outputs.logits_NAK
         # Nearly every target is 0: all elements as background first, then the few positives by index. No one-hot.
         background = logits_NAK.new_zeros(())
         loss_NAK = self.elementwise(logits_NAK, background)
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
         k = targets.labels_NA[n, a]
-        loss_P = self.elementwise(logits_NAK[n, a, k], torch.ones_like(background))
+        alpha = (
+            logits_NAK.new_tensor(self.config.class_alpha, dtype=torch.float32)[k] if self.config.class_alpha else None
+        )
+        loss_P = self.elementwise(logits_NAK[n, a, k], self._positive_targets_P(outputs, targets), alpha)
         loss_NAK = loss_NAK.index_put((n, a, k), loss_P)
-        return loss_NAK.masked_fill(targets.ignored_NA.unsqueeze(-1), 0.0)
+        return loss_NAK.masked_fill(~self._counted_NA(loss_NAK, outputs, targets).unsqueeze(-1), 0.0)
+
+    def _positive_targets_P(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return what the positives' own class is to reach: 1, less the smoothing, or the IoU of the predicted box."""
+        n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
+        if self.config.loss not in {"quality_focal", "varifocal"}:
+            return outputs.logits_NAK.new_full((len(n),), 1 - self.config.label_smoothing, dtype=torch.float32)
+        with torch.no_grad():
+            boxes_P4 = decode(outputs.deltas_NA4[n, a].float(), outputs.anchors_A4[a])
+            return iou(boxes_P4, targets.boxes_NA4[n, a])
+
+    def _counted_NA(self, loss_NAK: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return which anchors take part: all but the ignored ones, or those that hard example mining keeps."""
+        config = self.config
+        if config.loss not in {"hard_negative_mining", "ohem"}:
+            return ~targets.ignored_NA
+        loss_NA = loss_NAK.detach().sum(dim=2)
+        if config.loss == "hard_negative_mining":
+            ratio = config.negatives_per_positive
+            return hard_negative_mining(loss_NA, targets.positive_NA, targets.ignored_NA, ratio=ratio)
+        return ohem(
+            loss_NA,
+            targets.positive_NA,
+            targets.ignored_NA,
+            outputs.anchors_A4,
+            examples=config.ohem_examples,
+            nms_threshold=config.ohem_nms,
+            ratio=config.negatives_per_positive if config.ohem_balanced else None,
+        )
 
     def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)

@@ -1,4 +1,4 @@
-"""Focal loss (Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, equations 4 and 5)."""
+"""Focal loss (Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, section 3) and its heirs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def sigmoid_focal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: float = LossConfig.alpha,
+    alpha: float | Tensor = LossConfig.alpha,
     gamma: float = LossConfig.gamma,
     reduction: Reduction = "none",
 ) -> Tensor:
@@ -29,7 +29,8 @@ def sigmoid_focal_loss(
     Args:
         inputs: logits of any shape.
         targets: the same shape (or one that broadcasts to it), in [0, 1].
-        alpha: weight of the positives in [0, 1]; a negative alpha means no weighting.
+        alpha: weight of the positives in [0, 1]; a negative alpha means no weighting. Or a tensor of such weights that
+            broadcasts to the inputs, for example (K,): one for each class.
         gamma: focusing parameter, 0 or more; 0 gives alpha-balanced cross-entropy.
         reduction: none, mean or sum.
 
@@ -39,19 +40,74 @@ def sigmoid_focal_loss(
     Raises:
         ValueError: gamma below 0, alpha above 1, or another reduction.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma must be 0 or more, found {gamma}")
-    if alpha > 1:
+    _check_gamma(gamma)
+    if not isinstance(alpha, torch.Tensor) and alpha > 1:
         raise ValueError(f"alpha must be at most 1, found {alpha}")
     x, t = in_float32(inputs), in_float32(targets)
     loss = sigmoid_cross_entropy(x, t)
     if gamma > 0:
-        # 1 - p_t without a difference that cancels. Below gamma 1 the power has an infinite slope at 0; there the
-        # cross-entropy has long underflowed, so the clamp changes no value that float32 can hold.
-        wrong = t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x)
-        if gamma < 1:
-            wrong = wrong.clamp(min=torch.finfo(wrong.dtype).tiny)
-        loss = wrong**gamma * loss
-    if alpha >= 0:
+        # 1 - p_t without a difference that cancels.
+        loss = _power(t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x), gamma) * loss
+    if isinstance(alpha, torch.Tensor) or alpha >= 0:
         loss = balance(t, alpha) * loss
     return reduce(loss, reduction)
+
+
+def quality_focal_loss(
+    inputs: Tensor, quality: Tensor, gamma: float = LossConfig.gamma, reduction: Reduction = "none"
+) -> Tensor:
+    """Quality focal loss: |q - p|^gamma (-q log p - (1 - q) log(1 - p)).
+
+    The target q is the IoU of the predicted box with its object where there is one, and 0 elsewhere, so that the score
+    also says how well the box fits. Without alpha, as in the source: Li et al., arXiv 2006.04388, equation 5.
+
+    Args:
+        inputs: logits of any shape.
+        quality: the same shape (or one that broadcasts to it), in [0, 1]; constant: no gradient flows into it.
+        gamma: the source's beta, 0 or more.
+        reduction: none, mean or sum.
+
+    Returns:
+        float32 (float64 for float64 inputs), of the inputs' shape or, reduced, a scalar.
+    """
+    _check_gamma(gamma)
+    x, q = in_float32(inputs), in_float32(quality).detach()
+    distance = (q * torch.sigmoid(-x) - (1 - q) * torch.sigmoid(x)).abs()  # q - p, exact in both tails
+    return reduce(_power(distance, gamma) * sigmoid_cross_entropy(x, q), reduction)
+
+
+def varifocal_loss(
+    inputs: Tensor,
+    quality: Tensor,
+    alpha: float = LossConfig.alpha,
+    gamma: float = LossConfig.gamma,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Varifocal loss: q (-q log p - (1 - q) log(1 - p)) for q > 0, -alpha p^gamma log(1 - p) for q = 0.
+
+    Only the background is turned down where it is easy; objects weigh as much as their box fits. Note that alpha weighs
+    the background here. Source: Zhang et al., arXiv 2008.13367, equation 2 (alpha 0.75, gamma 2). Arguments as
+    `quality_focal_loss`.
+    """
+    _check_gamma(gamma)
+    x, q = in_float32(inputs), in_float32(quality).detach()
+    weight = torch.where(q > 0, q, alpha * _power(torch.sigmoid(x), gamma))
+    return reduce(weight * sigmoid_cross_entropy(x, q), reduction)
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """Return base^exponent with a finite slope at 0.
+
+    Below 1 the slope there is infinite; but the cross-entropy that it is multiplied by has long underflowed, so the
+    clamp changes no value that float32 can hold.
+    """
+    if exponent == 0:
+        return torch.ones_like(base)
+    if exponent < 1:
+        base = base.clamp(min=torch.finfo(base.dtype).tiny)
+    return base**exponent
+
+
+def _check_gamma(gamma: float) -> None:
+    if gamma < 0:
+        raise ValueError(f"gamma must be 0 or more, found {gamma}")

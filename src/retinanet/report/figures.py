@@ -38,7 +38,8 @@ Points = tuple[Sequence[float], Sequence[float]]
 """x and y."""
 
 
-def _axes(*, x: str, y: str, height: float = 3.1) -> tuple[Figure, Any]:
+def new_axes(*, x: str, y: str, height: float = 3.1) -> tuple[Figure, Any]:
+    """Return an empty figure in the report's style, and its axes; `x` and `y` name them."""
     figure = Figure(figsize=(4.9, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x, color=INK)
@@ -61,7 +62,7 @@ def line_chart(lines: Mapping[str, Points], *, x: str, y: str, markers: bool = F
 
     Lines of many points are drawn faint, with their running mean on top, unless `smooth` is False.
     """
-    figure, axes = _axes(x=x, y=y)
+    figure, axes = new_axes(x=x, y=y)
     for number, (name, (xs, raw)) in enumerate(lines.items()):
         ys = np.asarray(raw, dtype=np.float64)
         style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
@@ -122,7 +123,7 @@ def class_bars(classes: Mapping[str, tuple[float, float]]) -> Figure:
         classes: (AP, AP50) by name, both from 0 to 1.
     """
     chosen = sorted(classes.items(), key=lambda item: item[1][0])[:MAX_BARS]
-    figure, axes = _axes(x="average precision (0 to 1)", y="", height=max(1.6, 0.7 + 0.28 * len(chosen)))
+    figure, axes = new_axes(x="average precision (0 to 1)", y="", height=max(1.6, 0.7 + 0.28 * len(chosen)))
     rows = np.arange(len(chosen))
     for number, (label, offset) in enumerate((("AP50", 0.2), ("AP", -0.2))):
         values = [scores[1 - number] for _, scores in chosen]
@@ -142,7 +143,7 @@ def precision_recall(curves: Mapping[str, Points]) -> Figure:
     Args:
         curves: (recall, precision) by class, all from 0 to 1.
     """
-    figure, axes = _axes(x="recall (0 to 1)", y="precision (0 to 1)")
+    figure, axes = new_axes(x="recall (0 to 1)", y="precision (0 to 1)")
     few = len(curves) <= len(SERIES)
     for number, (name, (recall, precision)) in enumerate(curves.items()):
         if few:

@@ -253,6 +253,12 @@ def draw_pair(item: GalleryItem, classes: Sequence[str], *, threshold: float) ->
     )
 
 
+def draw_boxes(image: Image.Image, boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]) -> None:
+    """Draw (xyxy in the picture's pixels, name, colour) boxes onto a picture."""
+    for box, text, colour in boxes:
+        _draw_box(image, np.asarray(box), text, colour)
+
+
 def _name(classes: Sequence[str], label: int) -> str:
     return classes[label] if 0 <= label < len(classes) else str(label)
 

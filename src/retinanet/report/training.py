@@ -7,31 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from retinanet.report import figures, summary
-from retinanet.report.gallery import MATCH_IOU, GalleryItem, best_threshold, choose, draw_pair
+from retinanet.report.evaluation import confusion_section, evaluation_section, gallery_section
+from retinanet.report.gallery import GalleryItem, best_threshold
 from retinanet.report.html import Report, Section
+from retinanet.report.imbalance import shares_over_time, shares_sentence
 
 if TYPE_CHECKING:
+    from retinanet.evaluate import ConfusionMatrix
     from retinanet.evaluate.curves import PrecisionRecall
 
 LOSSES: Final = {"loss": "total", "classification_loss": "classification", "box_loss": "box"}
-SIZES: Final = {
-    "AP": "AP, mean over IoU 0.50 to 0.95",
-    "AP50": "AP50, at IoU 0.50",
-    "AP75": "AP75, at IoU 0.75",
-    "APs": "APs, small objects (below 32² pixels)",
-    "APm": "APm, medium objects",
-    "APl": "APl, large objects (above 96² pixels)",
-    "AR1": "AR1, recall with 1 detection a picture",
-    "AR10": "AR10, with 10 detections",
-    "AR100": "AR100, with 100 detections",
-    "ARs": "ARs, recall of small objects",
-    "ARm": "ARm, of medium ones",
-    "ARl": "ARl, of large ones",
-}
-HEADINGS: Final = {"worst": "with the most mistakes", "best": "that went best", "random": "picked at random"}
 
 
 def training_report(
@@ -41,6 +27,7 @@ def training_report(
     classes: Sequence[str] = (),
     metrics: Mapping[str, Any] | None = None,
     curves: PrecisionRecall | None = None,
+    confusion: ConfusionMatrix | None = None,
     pictures: str = "validation pictures",
     seconds: float | None = None,
     command: str | None = None,
@@ -57,6 +44,7 @@ def training_report(
         classes: names by class id, for the gallery.
         metrics: `Metrics.to_json()` of the best weights; by default RUN/evaluation.json.
         curves: precision over recall.
+        confusion: which class is taken for which.
         pictures: what `metrics` and `gallery` were measured on, in words.
         seconds: how long the training took; by default what metrics.csv says.
         command: what was typed.
@@ -81,11 +69,20 @@ def training_report(
     report.in_short += summary.pictures(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
     report.in_short += notes
+    shares = summary.read_metrics(run / "imbalance.csv")
+    report.in_short += shares_sentence(shares)
+    start = run / "start.json"
+    if start.exists():
+        report.in_short.append(f"Start: {json.loads(start.read_text(encoding='utf-8'))['said']}")
     _course(report.section("Training"), rows)
+    if shares:
+        shares_over_time(report.section("Where the loss came from"), shares)
     if metrics:
-        _evaluation(report.section(f"Evaluation on the {pictures}"), metrics, curves)
+        evaluation_section(report.section(f"Evaluation on the {pictures}"), metrics, curves)
+    if confusion is not None:
+        confusion_section(report.section("Which class is taken for which"), confusion)
     if gallery:
-        _gallery(report.section("Detections beside ground truth"), gallery, classes, threshold, seed)
+        gallery_section(report.section("Detections beside ground truth"), gallery, classes, threshold, seed)
     repeat = report.section("How to repeat it")
     if command:
         repeat.details("Command", command)
@@ -132,59 +129,3 @@ def _course(section: Section, rows: Sequence[summary.Row]) -> None:
         )
     if not section.blocks:
         section.text("The run has left no numbers of its training (metrics.csv is missing or empty).")
-
-
-def _evaluation(section: Section, metrics: Mapping[str, Any], curves: PrecisionRecall | None) -> None:
-    per_class: Mapping[str, Mapping[str, Any]] = metrics.get("per_class") or {}
-    bars = {
-        name: (float(row["AP"]), max(0.0, float(row.get("AP50", 0))))
-        for name, row in per_class.items()
-        if row.get("AP") is not None and row["AP"] >= 0
-    }
-    if bars:
-        some = f" The {figures.MAX_BARS} weakest of {len(bars)} classes." if len(bars) > figures.MAX_BARS else ""
-        low, high = min(bars, key=lambda name: bars[name][0]), max(bars, key=lambda name: bars[name][0])
-        section.figure(
-            figures.class_bars(bars),
-            alt=f"Bar chart by class: AP from {bars[low][0]:.3f} ({low}) to {bars[high][0]:.3f} ({high}), and AP50.",
-            caption=f"Average precision of each class, the best on top.{some}",
-        )
-    if curves is not None:
-        lines = {
-            name: (curves.recall_R.tolist(), curves.precision_RK[:, k].tolist())
-            for k, name in enumerate(curves.classes)
-            if not np.isnan(curves.precision_RK[0, k])  # NaN: a class without objects
-        }
-        if lines:
-            section.figure(
-                figures.precision_recall(lines),
-                alt=f"Precision over recall at IoU {curves.iou:.2f} of {len(lines)} classes.",
-                caption=f"Of the detections, how many are right (precision), against how much of what is there they "
-                f"find (recall), as the score threshold goes down. IoU {curves.iou:.2f}.",
-            )
-    numbers = [(label, float(metrics[name])) for name, label in SIZES.items() if name in metrics]
-    section.table(["Measure", "Value"], numbers, caption="COCO's numbers, 0 to 1; – where there are no such objects.")
-    if per_class:
-        section.table(
-            ["Class", "Objects", "AP", "AP50"],
-            [(name, row.get("objects"), row.get("AP"), row.get("AP50")) for name, row in per_class.items()],
-            caption="Each class.",
-        )
-
-
-def _gallery(
-    section: Section, items: Sequence[GalleryItem], classes: Sequence[str], threshold: float, seed: int
-) -> None:
-    best = threshold == best_threshold(items)
-    why = ", the score that best balances missed and wrong ones on these pictures (highest F1)" if best else ""
-    section.text(
-        f"Drawn are detections with a score of {threshold:.2f} or more{why}. Blue: object and detection agree "
-        f"(same class, IoU of at least {MATCH_IOU:g}). "
-        "Orange with a ×: an object that was missed, or a detection that is wrong."
-    )
-    chosen = choose(items, threshold=threshold, seed=seed)
-    for group, heading in HEADINGS.items():
-        pictures = [draw_pair(item, classes, threshold=threshold) for item in chosen if item.group == group]
-        if pictures:
-            section.text(f"Pictures {heading}:")
-            section.gallery(pictures)

@@ -38,6 +38,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def kept_rows(path: Path, step: int) -> list[list[str]]:
+    """Return the rows of a CSV file of a run (epoch, step, ...) before `step`: a resumed run writes the others anew.
+
+    A last row that the end of the run cut off is dropped.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    return [row for row in rows if len(row) == len(header) and int(row[1]) < step]
+
+
 class Checkpoints(Callback):
     """last.ckpt after every epoch; best.ckpt, evaluation.json and detections.json after every one with a higher AP.
 
@@ -127,10 +139,7 @@ class MetricsFile(Callback):
         self._last_step = trainer.global_step
         if not trainer.is_global_zero:
             return
-        rows: list[list[str]] = []
-        if trainer.global_step and self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in list(csv.reader(file))[1:] if int(row[1]) <= trainer.global_step]
+        rows = kept_rows(self.path, trainer.global_step + 1)
         text = io.StringIO()
         csv.writer(text).writerows([COLUMNS, *rows])
         write_atomically(self.path, text.getvalue().encode())
@@ -169,7 +178,12 @@ class EpochLine(Callback):
     def __init__(self) -> None:
         self._start = 0.0
         self._first_epoch = 0
+        self._evaluated = False
         self._losses: list[float] = []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remember that this epoch has an AP of its own."""
+        self._evaluated = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -193,8 +207,9 @@ class EpochLine(Callback):
         seconds = time.monotonic() - self._start
         left = seconds / (done - self._first_epoch) * (epochs - done)
         line = f"epoch {done}/{epochs}  loss {sum(losses) / max(1, len(losses)):.4f}"
-        if "AP" in values:
+        if self._evaluated:
             line += f"  AP {float(values['AP']):.3f}  AP50 {float(values['AP50']):.3f}"
+        self._evaluated = False
         print(f"{line}  {clock(seconds)} gone, {clock(left)} left", flush=True)
 
 

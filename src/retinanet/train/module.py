@@ -17,9 +17,15 @@ from retinanet.train.checkpoint import KEY, describe
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retinanet.config import TrainConfig
     from retinanet.data import Batch, DetectionData
+    from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
+    from retinanet.types import AnchorTargets, HeadOutputs
+
+    Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
 
 class NonFiniteLossError(UserError):
@@ -47,6 +53,7 @@ class DetectionModule(L.LightningModule):
         self.postprocess_config = section(PostprocessConfig, config)
         # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
         self.data = _DataHolder(train_data, val_data)
+        self.watch: Watch | None = None
         self.metrics: Metrics | None = None
         self.results: list[dict[str, Any]] = []
 
@@ -69,6 +76,8 @@ class DetectionModule(L.LightningModule):
                 f"{losses.box.item()}) at step {self.global_step} of epoch {self.current_epoch}, on {files}. A lower "
                 "--lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
             )
+        if self.watch is not None:
+            self.watch(self, batch_idx, batch, outputs, targets, losses)
         pictures = len(batch.images_N3HW)
         values = {
             "loss": losses.total.detach(),

@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning as L
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from retinanet.analysis.class_balance import class_alphas
+from retinanet.analysis.coverage import reach
 from retinanet.config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ConfigError,
+    ImageConfig,
+    MatchConfig,
     ModelConfig,
     TrainConfig,
     resolve,
@@ -33,8 +38,8 @@ from retinanet.data import load as load_data
 from retinanet.model import RetinaNet, load_pretrained
 from retinanet.train.callbacks import Checkpoints, EpochLine, MetricsFile, clock, write_atomically
 from retinanet.train.checkpoint import read_checkpoint
-from retinanet.train.coverage import reach
 from retinanet.train.data_module import DetectionDataModule
+from retinanet.train.imbalance import ImbalanceFile
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
 
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 
 OUR_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"),
-    *("evaluation.json", "detections.json", "report.html"),
+    *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html"),
 )
 PRECISIONS: Final = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -93,6 +98,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
     for name, data in (("train", train_data), ("val", val_data)):
         left_out = f", {len(data.faults)} left out for a fault (--skip-bad)" if data.faults else ""
         say(f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}")
+    config = _fitted_to(train_data, config, say)
     say(f"anchors: {reach(train_data, config).sentence()}")
     model, config = _build(config, num_classes=len(train_data.classes), say=say)
     config.output.mkdir(parents=True, exist_ok=True)
@@ -104,16 +110,55 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
     return result
 
 
+def _fitted_to(data: DetectionData, config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
+    """Return the config with what was to be computed from the data: anchors, and an alpha for each class.
+
+    The result holds numbers only: `config.yaml` repeats the run without computing them again.
+    """
+    if config.anchors == "auto":
+        from retinanet.analysis.auto_anchors import fit_anchors
+
+        fitted = fit_anchors(
+            data,
+            model_config=section(ModelConfig, config),
+            match_config=section(MatchConfig, config),
+            image_config=section(ImageConfig, config),
+            seed=config.seed,
+        )
+        say(f"auto-anchors: {fitted.sentence()}")
+        config = dataclasses.replace(config, anchors="given", **to_options(fitted.model_config))
+    if config.balance_classes:
+        labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
+        counts = np.bincount(labels, minlength=len(data.classes)).tolist()
+        alphas = class_alphas(counts, alpha=config.alpha)
+        said = ", ".join(f"{name} {alpha:.2f}" for name, alpha in zip(data.classes, alphas, strict=True))
+        say(f"alpha by class: {said}")
+        config = dataclasses.replace(config, class_alpha=alphas, balance_classes=False)
+    if config.class_alpha and len(config.class_alpha) != len(data.classes):
+        raise ConfigError(
+            f"class_alpha needs a value for each of the {len(data.classes)} classes, found {config.class_alpha}"
+        )
+    return config
+
+
+def to_options(model_config: ModelConfig) -> dict[str, Any]:
+    """Return the fields of a `ModelConfig` by name, as they are."""
+    return {f.name: getattr(model_config, f.name) for f in dataclasses.fields(model_config)}
+
+
 def _write_report(config: TrainConfig, val_data: DetectionData, result: TrainResult) -> Path:
-    from retinanet.evaluate import precision_recall
-    from retinanet.report import items_from_results, training_report
+    from retinanet.evaluate import confusion_matrix, precision_recall
+    from retinanet.report import best_threshold, items_from_results, training_report
 
     detections = json.loads((config.output / "detections.json").read_text())
+    gallery, truth = items_from_results(val_data, detections), val_data.to_coco()
+    score = best_threshold(gallery)
     return training_report(
         config.output,
-        gallery=items_from_results(val_data, detections),
+        gallery=gallery,
         classes=val_data.classes,
-        curves=precision_recall(val_data.to_coco(), detections) if detections else None,
+        curves=precision_recall(truth, detections) if detections else None,
+        confusion=confusion_matrix(truth, detections, score=score) if detections else None,
         seconds=result.seconds,
         command=f"retinanet train --config {config.output / 'config.yaml'} -o NEW_FOLDER",
         seed=config.seed,
@@ -172,7 +217,8 @@ def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val
     metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
     # The running average swaps its weights in before the evaluation and out after it, so it comes first.
     callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
-    callbacks += [metrics_file, checkpoints]
+    callbacks += [metrics_file, ImbalanceFile(folder=config.output, config=config, classes=train_data.classes)]
+    callbacks += [checkpoints]
     if config.patience:
         callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
     callbacks.append(EpochLine())

@@ -1,0 +1,249 @@
+"""Anchors fitted to the data: sizes, scales and ratios, within RetinaNet's structure.
+
+All positions of a level share their anchors, and all levels share scales and ratios. An object's best anchor is then
+the one at the nearest position of each level, and its IoU depends on the object's sides and on how far that position
+lies from its centre: the search computes just that, exactly, for all objects at once. What it finds is measured by the
+real matching before it is proposed. Shape suffixes: O objects, L levels, C anchors of one position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from retinanet.analysis.coverage import Coverage, coverage, input_boxes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from retinanet.config import ImageConfig, MatchConfig, ModelConfig
+    from retinanet.data import DetectionData
+
+    Floats = npt.NDArray[np.float64]
+
+MOST_OBJECTS: Final = 5000
+"""More than these are sampled for the search (not for the measurement)."""
+STEPS: Final = 500
+WORTHWHILE: Final = 0.005
+"""Anchors are changed for no less than half a percent of the objects."""
+LEFT_FOR_P2: Final = 0.01
+GAIN_OF_P2: Final = 0.01
+"""A P2 level has three times the anchors of all others: added where over 1 % is left without and it wins 1 %."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedAnchors:
+    """Anchors for a data set.
+
+    Args:
+        model_config: with the fitted anchors, or as it was where they win nothing.
+        before: coverage by the anchors as they were.
+        after: coverage by `model_config`.
+        positive_iou: from which IoU an anchor counts.
+    """
+
+    model_config: ModelConfig
+    before: Coverage
+    after: Coverage
+    positive_iou: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether other anchors are proposed."""
+        return self.after is not self.before
+
+    def flags(self) -> str:
+        """Return the options of `retinanet train` for these anchors; nothing where they are as they were."""
+        if not self.changed:
+            return ""
+        config = self.model_config
+        words = {"anchor-sizes": config.anchor_sizes, "anchor-scales": config.anchor_scales}
+        words["anchor-ratios"] = config.anchor_ratios
+        parts = [f"--{name} {' '.join(f'{value:g}' for value in values)}" for name, values in words.items()]
+        if len(config.levels) != len(self.before.levels):
+            parts.insert(0, f"--levels {' '.join(map(str, config.levels))}")
+        return " ".join(parts)
+
+    def sentence(self) -> str:
+        """Return what was found in words."""
+        before, after = (_share(c, self.positive_iou) for c in (self.before, self.after))
+        means = [float(c.best_iou_O.mean()) if c.objects else 1.0 for c in (self.before, self.after)]
+        if not self.changed:
+            return f"the anchors fit: {before:.1%} of the objects have a positive anchor, and fitted ones win no more"
+        extra = ", with a P2 level," if len(self.after.levels) > len(self.before.levels) else ""
+        return (
+            f"fitted anchors{extra} give {after:.1%} of the objects a positive anchor instead of {before:.1%} "
+            f"(mean best IoU {means[1]:.2f} instead of {means[0]:.2f}): {self.flags()}"
+        )
+
+
+def fit_anchors(
+    data: DetectionData,
+    *,
+    model_config: ModelConfig,
+    match_config: MatchConfig,
+    image_config: ImageConfig,
+    seed: int = 0,
+) -> FittedAnchors:
+    """Fit anchor sizes, scales and ratios to the objects at the size that the network sees them.
+
+    What is maximised is the share of objects with an anchor of at least `positive_iou`, then the mean best IoU. Each
+    object weighs 1 / sqrt(objects of its class), so that rare classes are not given up for frequent ones. How many
+    scales and ratios there are stays, and so do the levels, unless a P2 level is needed (see `LEFT_FOR_P2`).
+
+    Args:
+        data: pictures and objects.
+        model_config: the anchors to start from.
+        match_config: what is positive.
+        image_config: the size of the input.
+        seed: of the search; the same seed gives the same anchors.
+    """
+    settings = {"match_config": match_config, "image_config": image_config}
+    before = coverage(data, model_config=model_config, **settings)  # type: ignore[arg-type]
+    objects = _Objects.of(data, image_config, np.random.default_rng(seed))
+    if not len(objects.width_O):
+        return FittedAnchors(
+            model_config=model_config, before=before, after=before, positive_iou=match_config.positive_iou
+        )
+    best = _search(model_config, objects, match_config.positive_iou, seed)
+    after = coverage(data, model_config=best, **settings)  # type: ignore[arg-type]
+    if model_config.levels[0] == 3 and 1 - _share(after, match_config.positive_iou) > LEFT_FOR_P2:
+        finer = dataclasses.replace(
+            model_config,
+            levels=(2, *model_config.levels),
+            anchor_sizes=(model_config.anchor_sizes[0] / 2, *model_config.anchor_sizes),
+        )
+        finer = _search(finer, objects, match_config.positive_iou, seed)
+        with_p2 = coverage(data, model_config=finer, **settings)  # type: ignore[arg-type]
+        gain = _share(with_p2, match_config.positive_iou) - _share(after, match_config.positive_iou)
+        if gain >= GAIN_OF_P2:
+            best, after = finer, with_p2
+    won = _share(after, match_config.positive_iou) - _share(before, match_config.positive_iou)
+    if won < WORTHWHILE:
+        best, after = model_config, before
+    return FittedAnchors(model_config=best, before=before, after=after, positive_iou=match_config.positive_iou)
+
+
+def _share(found: Coverage, positive_iou: float) -> float:
+    """Return the share of objects with an anchor of at least that IoU; not those that a low-quality match saves."""
+    return float((found.best_iou_O >= positive_iou).mean()) if found.objects else 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Objects:
+    """Objects in input pixels: centres, sides, the size of the padded input, and their weights (sum 1)."""
+
+    x_O: Floats
+    y_O: Floats
+    width_O: Floats
+    height_O: Floats
+    padded_O2: Floats
+    weight_O: Floats
+
+    @classmethod
+    def of(cls, data: DetectionData, image_config: ImageConfig, rng: np.random.Generator) -> _Objects:
+        boxes, padded, labels = [], [], []
+        for record in data.records:
+            keep = ~record.crowd_G
+            boxes_G4, size = input_boxes(record, image_config)
+            boxes.append(boxes_G4.double().numpy()[keep])
+            divisor = image_config.size_divisor
+            padded.append(np.tile([-(-side // divisor) * divisor for side in size], (int(keep.sum()), 1)))
+            labels.append(record.labels_G[keep])
+        boxes_O4, padded_O2, label_O = np.concatenate(boxes), np.concatenate(padded), np.concatenate(labels)
+        if len(boxes_O4) > MOST_OBJECTS:
+            some = rng.choice(len(boxes_O4), MOST_OBJECTS, replace=False)
+            boxes_O4, padded_O2, label_O = boxes_O4[some], padded_O2[some], label_O[some]
+        weight_O = 1 / np.sqrt(np.bincount(label_O, minlength=1)[label_O])
+        sides_O2 = boxes_O4[:, 2:] - boxes_O4[:, :2]
+        return cls(
+            x_O=(boxes_O4[:, 0] + boxes_O4[:, 2]) / 2,
+            y_O=(boxes_O4[:, 1] + boxes_O4[:, 3]) / 2,
+            width_O=sides_O2[:, 0],
+            height_O=sides_O2[:, 1],
+            padded_O2=padded_O2.astype(np.float64),
+            weight_O=weight_O / max(weight_O.sum(), 1e-30),
+        )
+
+
+def best_ious(
+    objects: _Objects,
+    *,
+    levels: Sequence[int],
+    sizes: Sequence[float] | Floats,
+    scales: Sequence[float] | Floats,
+    ratios: Sequence[float] | Floats,
+) -> Floats:
+    """Return each object's highest IoU with any anchor of the grid, (O,)."""
+    best_O = np.zeros(len(objects.width_O))
+    scale_C = np.tile(scales, len(ratios))
+    root_C = np.sqrt(np.repeat(ratios, len(scales)))
+    for level, size in zip(levels, sizes, strict=True):
+        stride = 2.0**level
+        dx_O, dy_O = (
+            np.abs(c - np.clip(np.round(c / stride), 0, np.ceil(side / stride) - 1) * stride)
+            for c, side in zip((objects.x_O, objects.y_O), objects.padded_O2.T, strict=True)
+        )
+        width_C, height_C = size * scale_C / root_C, size * scale_C * root_C
+        common_OC = _common(objects.width_O, dx_O, width_C) * _common(objects.height_O, dy_O, height_C)
+        area_O = objects.width_O * objects.height_O
+        iou_OC = common_OC / (area_O[:, None] + (width_C * height_C)[None] - common_OC)
+        best_O = np.maximum(best_O, iou_OC.max(axis=1))
+    return best_O
+
+
+def _common(side_O: Floats, distance_O: Floats, anchor_C: Floats) -> Floats:
+    """Return the length that two intervals share whose centres lie `distance_O` apart, (O, C)."""
+    side, distance, anchor = side_O[:, None], distance_O[:, None], anchor_C[None]
+    common: Floats = np.minimum(side / 2, distance + anchor / 2) - np.maximum(-side / 2, distance - anchor / 2)
+    return common.clip(0)
+
+
+def _search(config: ModelConfig, objects: _Objects, positive_iou: float, seed: int) -> ModelConfig:
+    """Return the config with the best anchors of a random local search, which accepts improvements only."""
+    L, R = len(config.levels), len(config.anchor_ratios)
+    rng = np.random.default_rng(seed)
+
+    def unpack(state: Floats) -> tuple[Floats, Floats, Floats]:
+        sizes, ratios = np.exp(state[:L]), np.exp(state[L : L + R])
+        scales = np.exp(np.arange(len(config.anchor_scales)) * state[-1])
+        return sizes, scales, ratios
+
+    def score(state: Floats) -> float:
+        sizes, scales, ratios = unpack(state)
+        best_O = best_ious(objects, levels=config.levels, sizes=sizes, scales=scales, ratios=ratios)
+        return float((objects.weight_O * ((best_O >= positive_iou) + 0.5 * best_O)).sum())
+
+    steps = np.diff(np.log(config.anchor_scales))
+    start = np.concatenate(
+        [np.log(config.anchor_sizes), np.log(config.anchor_ratios), [steps.mean() if len(steps) else 0.0]]
+    )
+    shifts = [start + np.concatenate([np.full(L, octave * math.log(2)), np.zeros(R + 1)]) for octave in _OCTAVES]
+    state = max(shifts, key=score)
+    value = score(state)
+    spread = np.concatenate([np.full(L, 0.4), np.full(R, 0.5), [0.15]])
+    for step in range(STEPS):
+        width = spread * (1 - 0.9 * step / STEPS)
+        chosen = rng.random(len(state)) < 2 / len(state)
+        proposal = state + np.where(chosen, rng.normal(0, 1, len(state)) * width, 0)
+        proposal[:L] = np.maximum(proposal[:L], np.log([2.0**level for level in config.levels]))
+        proposal[-1] = np.clip(proposal[-1], 0.05, 0.7)
+        if chosen.any() and (found := score(proposal)) > value + 1e-9:
+            state, value = proposal, found
+    sizes, scales, ratios = unpack(state)
+    return dataclasses.replace(
+        config,
+        anchor_sizes=tuple(float(f"{size:.3g}") for size in sizes),
+        anchor_scales=tuple(round(float(scale), 3) for scale in scales),
+        anchor_ratios=tuple(sorted(float(f"{ratio:.2g}") for ratio in ratios)),
+    )
+
+
+_OCTAVES: Final = tuple(np.arange(-2.5, 1.01, 0.25).tolist())
+"""How far the configured sizes are shifted to find a start, in powers of two."""

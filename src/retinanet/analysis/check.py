@@ -1,0 +1,178 @@
+"""`retinanet check`: every fault of a data set, and what training on it would meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
+from retinanet.analysis.coverage import Coverage
+from retinanet.analysis.expected import ExpectedLoss, expected_loss
+from retinanet.analysis.statistics import (
+    DataStatistics,
+    anchor_findings,
+    data_findings,
+    duplicate_pictures,
+    split_findings,
+    start_findings,
+    statistics,
+)
+from retinanet.config import CheckConfig, ImageConfig, LossConfig, MatchConfig, ModelConfig, section
+from retinanet.data import DetectionData, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retinanet.analysis.finding import Finding
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataCheck:
+    """What a check of a data set found.
+
+    Args:
+        data: without what is faulty; `data.faults` lists that.
+        val: the validation data, likewise.
+        statistics: counts.
+        fitted: anchors before and after fitting.
+        expected: the loss of the first step, None where it cannot be computed.
+        findings: what to know, the worst first.
+    """
+
+    data: DetectionData
+    val: DetectionData | None
+    statistics: DataStatistics
+    fitted: FittedAnchors
+    expected: ExpectedLoss | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the anchors reach as they are configured."""
+        return self.fitted.before
+
+
+def check_data(path: Path, config: CheckConfig) -> DataCheck:
+    """Read, decode, count and match a data set as training would.
+
+    Raises:
+        DataError: a source that cannot be read at all, or nothing left of it.
+    """
+    data = load(path, images=config.images, skip_bad=True, workers=config.workers)
+    sets = [("train", data)]
+    val = None
+    if config.val is not None:
+        val = load(config.val, images=config.val_images or config.images, skip_bad=True, workers=config.workers)
+        sets.append(("val", val))
+    model_config = section(ModelConfig, config)
+    fitted = fit_anchors(
+        data,
+        model_config=model_config,
+        match_config=section(MatchConfig, config),
+        image_config=section(ImageConfig, config),
+        seed=config.seed,
+    )
+    positives, _, negatives = fitted.before.anchors_P3.sum(axis=0).tolist()
+    expected = expected_loss(
+        positives=positives,
+        negatives=negatives,
+        num_classes=len(data.classes),
+        prior=config.prior,
+        loss_config=section(LossConfig, config),
+    )
+    findings = [
+        *anchor_findings(fitted.before, model_config, fitted),
+        *start_findings(expected),
+        *duplicate_pictures(sets, workers=config.workers),
+        *data_findings(data),
+        *(split_findings(data, val) if val is not None else []),
+    ]
+    order = ("error", "warning", "note")
+    return DataCheck(
+        data=data,
+        val=val,
+        statistics=statistics(data),
+        fitted=fitted,
+        expected=expected,
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+    )
+
+
+def run(config: CheckConfig, *, model: Path | None, data: Path) -> int:
+    """Do what `retinanet check` does, print what was found, and return the exit status: 1 where data is faulty."""
+    if model is not None:
+        from retinanet.analysis.trained import run_trained
+
+        return run_trained(config, model, data)
+    found = check_data(data, config)
+    console = Console()
+    faults = print_faults(console, [found.data, *([found.val] if found.val is not None else [])])
+    for sentence in sentences(found):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(class_table(found))
+    if found.findings:
+        console.print()
+    print_findings(console, found.findings)
+    if config.report is not None:
+        from retinanet.report.check import check_report
+
+        console.print(f"report: {check_report(found, config, config.report)}", markup=False, highlight=False)
+    return 1 if faults and not config.skip_bad else 0
+
+
+def sentences(found: DataCheck) -> list[str]:
+    """Return the counts, the anchors and the start in words."""
+    said = found.statistics.sentences()
+    coverage = found.coverage
+    positive, ignored, negative = coverage.anchors_P3.mean(axis=0).tolist()
+    said.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
+    ratio = f", one positive for every {negative / positive:,.0f} negatives" if positive else ""
+    said.append(
+        f"A picture has {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative anchors{ratio}."
+    )
+    said.append(f"Auto-anchors: {found.fitted.sentence()}.")
+    if found.expected is not None:
+        said.append(
+            f"Expected classification loss of the first step: {found.expected.total:.3g} (background "
+            f"{found.expected.background:.3g}, objects {found.expected.foreground:.3g}), from the prior "
+            f"{found.expected.prior:g} and loss {found.expected.loss_config.loss}."
+        )
+    return said
+
+
+def class_table(found: DataCheck) -> Table:
+    """Return objects, pictures and reach of each class."""
+    counts, missed = found.statistics, {name: n for name, n, _ in found.coverage.per_class()}
+    table = Table(title="Classes", title_justify="left")
+    for name in ("class", "objects", "pictures", "median side, px", "no positive anchor"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for k, name in enumerate(counts.classes):
+        of_class = counts.label_O == k
+        sides = (counts.width_O[of_class] * counts.height_O[of_class]) ** 0.5
+        table.add_row(
+            name.replace("[", r"\["),
+            f"{counts.objects_K[k]:,}",
+            f"{counts.pictures_K[k]:,}",
+            f"{sorted(sides)[len(sides) // 2]:.0f}" if len(sides) else "–",
+            f"{missed[name]:,}" if missed.get(name) else "",
+        )
+    return table
+
+
+def print_faults(console: Console, sets: list[DetectionData]) -> int:
+    """Print every fault of the data sets, and return how many there are."""
+    faults = [fault for data in sets for fault in data.faults]
+    for fault in faults:
+        console.print(f"fault: {fault}", markup=False, highlight=False, soft_wrap=True)
+    if faults:
+        console.print(f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}; the rest is without them.\n")
+    return len(faults)
+
+
+def print_findings(console: Console, findings: tuple[Finding, ...]) -> None:
+    """Print findings, one below the other."""
+    for finding in findings:
+        console.print(str(finding), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,430 @@
+"""Where the classification loss comes from: positive or negative, easy or hard, which class, level and object size.
+
+Source: arXiv 1708.02002, sections 3 and 5.1 and figure 4. An example is one class at one anchor, as the sigmoid loss
+sees it; it is positive where the anchor answers for an object of that class. The loss and its gradient are those of
+`DetectionLoss`, the very function that training minimises; the gradient is the one with respect to the logits.
+
+Shape suffixes: N batch, A anchors, K classes, L levels, B bins; S = 2: positive, negative; E = 2: easy, hard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from retinanet.boxes import area
+from retinanet.config import LossConfig, ModelConfig
+from retinanet.losses import DetectionLoss, sigmoid_focal_loss
+from retinanet.types import AnchorTargets, HeadOutputs, Target
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from retinanet.analysis.dense import TrainedModel
+    from retinanet.data import DetectionData
+    from retinanet.images import Frame
+
+    Floats = npt.NDArray[np.float64]
+    Ints = npt.NDArray[np.int64]
+
+GAMMAS: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
+"""Those of the paper's figure 4, and table 1b."""
+SIZES: Final = ("small", "medium", "large")
+SIZE_LIMITS: Final = (32.0**2, 96.0**2)
+"""COCO's, square pixels of the original picture."""
+LOWEST, HIGHEST, BINS_PER_UNIT = -30.0, 30.0, 100
+"""Of the histogram of logits. A bin is 0.01 wide, so a loss read off it is right to 1 %; beyond +-30 lies nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imbalance:
+    """What was measured. Sums are over all pictures; shares are of the sum over everything that counts.
+
+    Args:
+        classes: the name of each class id.
+        levels: of the pyramid; level l has stride 2^l.
+        pictures: measured.
+        easy_from: an example is easy from this p_t on.
+        loss_config: the loss that was measured.
+        positive_anchors, ignored_anchors, negative_anchors: over all pictures.
+        objects: to be found, crowd regions left out.
+        unreached: of these, without a positive anchor.
+        examples_SE: how many examples there are of each kind.
+        loss_SE: their loss.
+        gradient_SE: the sum of the absolute gradients.
+        squares: sum of the squared gradients of the negatives.
+        class_loss_KS, class_gradient_KS: by class.
+        class_positives_K: positive anchors of each class.
+        level_loss_LS, level_gradient_LS, level_positives_L: by level, the finest first.
+        size_loss: of the positives, by the size of their object (`SIZES`), None where frames were not known.
+        size_positives: positive anchors, likewise.
+        histogram_SB: how many examples have their wrong answer's logit in each bin: -x for positives, x for negatives.
+    """
+
+    classes: tuple[str, ...]
+    levels: tuple[int, ...]
+    pictures: int
+    easy_from: float
+    loss_config: LossConfig
+    positive_anchors: int
+    ignored_anchors: int
+    negative_anchors: int
+    objects: int
+    unreached: int
+    examples_SE: Ints
+    loss_SE: Floats
+    gradient_SE: Floats
+    squares: float
+    class_loss_KS: Floats
+    class_gradient_KS: Floats
+    class_positives_K: Ints
+    level_loss_LS: Floats
+    level_gradient_LS: Floats
+    level_positives_L: Ints
+    size_loss: Floats
+    size_positives: Ints
+    histogram_SB: Ints
+
+    @property
+    def loss_shares_SE(self) -> Floats:
+        """Share of the loss that each kind has; zeros where there is no loss at all."""
+        return _shares(self.loss_SE)
+
+    @property
+    def gradient_shares_SE(self) -> Floats:
+        """Share of the gradient, likewise."""
+        return _shares(self.gradient_SE)
+
+    @property
+    def effective_negatives(self) -> float:
+        """How many negatives of a picture pull, if all that pull pulled alike: (sum |g|)^2 / sum g^2 (Kish, 1965)."""
+        total = float(self.gradient_SE[1].sum())
+        return total**2 / self.squares / self.pictures if self.squares > 0 else 0.0
+
+    def cumulative_loss(self, gamma: float, *, positive: bool) -> tuple[Floats, Floats]:
+        """Return figure 4: the share of the examples, the easiest first, and the share of their loss that they make.
+
+        Alpha is the same for all examples of a kind and cancels out. From the histogram: exact to the width of a bin.
+
+        Args:
+            gamma: of the focal loss; 0 is cross-entropy.
+            positive: the objects' examples, or else the background's.
+        """
+        counts_B = self.histogram_SB[0 if positive else 1].astype(np.float64)
+        loss_B = counts_B * bin_losses(gamma)
+        if counts_B.sum() == 0:
+            return np.array([0.0, 1.0]), np.array([0.0, 1.0])
+        used_B = np.flatnonzero(counts_B)
+        share, loss = (np.concatenate([[0.0], x[used_B].cumsum() / x.sum()]) for x in (counts_B, loss_B))
+        return share, loss
+
+    def hardest_share(self, gamma: float, fraction: float, *, positive: bool) -> float:
+        """Return what share of their loss the hardest `fraction` of the examples makes up."""
+        share, loss = self.cumulative_loss(gamma, positive=positive)
+        return float(1 - np.interp(1 - fraction, share, loss))
+
+    def sentences(self) -> list[str]:
+        """Return what was found in plain words."""
+        positives, negatives = self.positive_anchors, self.negative_anchors
+        per_picture = [count / max(1, self.pictures) for count in (positives, self.ignored_anchors, negatives)]
+        ratio = f", one positive for every {negatives / positives:,.0f} negatives" if positives else ""
+        loss_SE, gradient_SE = self.loss_shares_SE, self.gradient_shares_SE
+        found = [
+            f"Of the anchors of a picture, {per_picture[0]:,.0f} are positive, {per_picture[1]:,.0f} ignored and "
+            f"{per_picture[2]:,.0f} negative{ratio}.",
+            f"{_percent(loss_SE[1].sum())} of the classification loss comes from the background "
+            f"({_percent(loss_SE[1, 0])} from easy, {_percent(loss_SE[1, 1])} from hard examples) and "
+            f"{_percent(loss_SE[0].sum())} from objects ({_percent(loss_SE[0, 0])} easy, {_percent(loss_SE[0, 1])} "
+            f"hard); of the gradient, the background has {_percent(gradient_SE[1].sum())}.",
+            f"The pull of the background is that of about {self.effective_negatives:,.0f} equal negatives a picture, "
+            f"out of {self.examples_SE[1].sum() / max(1, self.pictures):,.0f} examples.",
+        ]
+        if self.unreached:
+            found.append(f"{self.unreached:,} of {self.objects:,} objects have no positive anchor and teach nothing.")
+        if self.examples_SE[1].sum():
+            plain, focal = (self.hardest_share(gamma, 0.01, positive=False) for gamma in (0.0, 2.0))
+            found.append(
+                f"The hardest hundredth of the background makes up {_percent(plain)} of its cross-entropy and "
+                f"{_percent(focal)} of its focal loss at gamma 2."
+            )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers by name, as plain values."""
+        kinds = [(side, ease) for side in ("positive", "negative") for ease in ("easy", "hard")]
+
+        def by_kind(values_SE: Floats | Ints) -> dict[str, float]:
+            return {f"{ease}_{side}": float(v) for (side, ease), v in zip(kinds, values_SE.flatten(), strict=True)}
+
+        def rows(names: Sequence[str], loss: Floats, gradient: Floats, positives: Ints) -> dict[str, Any]:
+            return {
+                name: {
+                    "positive_anchors": int(positives[i]),
+                    "positive_loss": float(loss[i, 0]),
+                    "negative_loss": float(loss[i, 1]),
+                    "positive_gradient": float(gradient[i, 0]),
+                    "negative_gradient": float(gradient[i, 1]),
+                }
+                for i, name in enumerate(names)
+            }
+
+        levels = [f"P{level}" for level in self.levels]
+        per_picture = {
+            "positive": self.positive_anchors,
+            "ignored": self.ignored_anchors,
+            "negative": self.negative_anchors,
+        }
+        return {
+            "pictures": self.pictures,
+            "loss": self.loss_config.loss,
+            "alpha": self.loss_config.alpha,
+            "gamma": self.loss_config.gamma,
+            "easy_from": self.easy_from,
+            "anchors_per_picture": {name: count / max(1, self.pictures) for name, count in per_picture.items()},
+            "objects": self.objects,
+            "unreached_objects": self.unreached,
+            "examples": by_kind(self.examples_SE),
+            "loss_shares": by_kind(self.loss_shares_SE),
+            "gradient_shares": by_kind(self.gradient_shares_SE),
+            "effective_negatives_per_picture": self.effective_negatives,
+            "per_class": rows(self.classes, self.class_loss_KS, self.class_gradient_KS, self.class_positives_K),
+            "per_level": rows(levels, self.level_loss_LS, self.level_gradient_LS, self.level_positives_L),
+            "per_size": {
+                name: {"positive_anchors": int(n), "positive_loss": float(loss)}
+                for name, n, loss in zip(SIZES, self.size_positives, self.size_loss, strict=True)
+            },
+            "hardest_hundredth": {
+                f"gamma {gamma:g}": {
+                    side: self.hardest_share(gamma, 0.01, positive=side == "positive")
+                    for side in ("positive", "negative")
+                }
+                for gamma in GAMMAS
+            },
+        }
+
+
+class ImbalanceMeter:
+    """Adds up batch after batch; memory does not grow with the number of pictures.
+
+    Args:
+        classes: the name of each class id.
+        levels: of the pyramid, as `ModelConfig.levels`.
+        loss_config: the loss to measure.
+        easy_from: an example is easy from this p_t on, in (0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        loss_config: LossConfig,
+        levels: Sequence[int] = ModelConfig.levels,
+        easy_from: float = 0.5,
+    ) -> None:
+        if not 0 < easy_from < 1:
+            raise ValueError(f"expected easy_from between 0 and 1, found {easy_from}")
+        self.classes = tuple(classes)
+        self.levels = tuple(levels)
+        self.loss = DetectionLoss(config=loss_config)
+        self.easy_from = easy_from
+        K = len(self.classes)
+        self._pictures = 0
+        self._anchors = np.zeros(3, dtype=np.int64)
+        self._objects = np.zeros(2, dtype=np.int64)
+        self._examples_SE = np.zeros((2, 2), dtype=np.int64)
+        self._loss_SE, self._gradient_SE = np.zeros((2, 2)), np.zeros((2, 2))
+        self._squares = 0.0
+        self._class_KS, self._class_gradient_KS = np.zeros((K, 2)), np.zeros((K, 2))
+        self._class_positives_K = np.zeros(K, dtype=np.int64)
+        L = len(self.levels)
+        self._level_LS, self._level_gradient_LS = np.zeros((L, 2)), np.zeros((L, 2))
+        self._level_positives_L = np.zeros(L, dtype=np.int64)
+        self._size_loss, self._size_positives = np.zeros(3), np.zeros(3, dtype=np.int64)
+        self._histogram_SB = np.zeros((2, number_of_bins()), dtype=np.int64)
+
+    def add(
+        self,
+        outputs: HeadOutputs,
+        targets: AnchorTargets,
+        objects: Sequence[Target],
+        frames: Sequence[Frame] | None = None,
+    ) -> None:
+        """Measure a batch.
+
+        Args:
+            outputs: of the network; no gradient flows back into it.
+            targets: what `match` made of `objects`.
+            objects: of each picture.
+            frames: of each picture; gives the objects' size in original pixels.
+        """
+        if len(outputs.anchors_per_level) != len(self.levels):
+            raise ValueError(f"expected the levels {self.levels}, found {len(outputs.anchors_per_level)} of them")
+        for n, picture in enumerate(objects):
+            # One picture at a time: what is added up elementwise never exceeds the logits of one.
+            one = HeadOutputs(
+                logits_NAK=outputs.logits_NAK[n : n + 1].detach().float().requires_grad_(),
+                deltas_NA4=outputs.deltas_NA4[n : n + 1].detach(),
+                anchors_A4=outputs.anchors_A4,
+                anchors_per_level=outputs.anchors_per_level,
+            )
+            said = AnchorTargets(
+                positive_NA=targets.positive_NA[n : n + 1],
+                ignored_NA=targets.ignored_NA[n : n + 1],
+                labels_NA=targets.labels_NA[n : n + 1],
+                boxes_NA4=targets.boxes_NA4[n : n + 1],
+                matched_NA=targets.matched_NA[n : n + 1],
+            )
+            self._add_picture(one, said, picture, None if frames is None else frames[n])
+
+    def _add_picture(self, outputs: HeadOutputs, targets: AnchorTargets, picture: Target, frame: Frame | None) -> None:
+        with torch.enable_grad():
+            loss_AK = self.loss.classification_NAK(outputs, targets)[0]
+            (gradient_AK,) = (g[0].abs() for g in torch.autograd.grad(loss_AK.sum(), outputs.logits_NAK))
+        loss_AK = loss_AK.detach()
+        logits_AK = outputs.logits_NAK[0].detach()
+        positive_A, ignored_A = targets.positive_NA[0], targets.ignored_NA[0]
+        a = torch.nonzero(positive_A).squeeze(1)
+        k = targets.labels_NA[0, a]
+        negative_AK = (~ignored_A)[:, None].repeat(1, loss_AK.shape[1])
+        negative_AK[a, k] = False
+
+        self._pictures += 1
+        self._anchors += [len(a), int(ignored_A.sum()), len(positive_A) - len(a) - int(ignored_A.sum())]
+        reached = torch.unique(targets.matched_NA[0, a])
+        wanted = int((~picture.crowd_G).sum())
+        self._objects += [wanted, wanted - len(reached)]
+
+        hard_above = math.log((1 - self.easy_from) / self.easy_from)  # of the wrong answer's logit
+        positives = (-logits_AK[a, k], loss_AK[a, k], gradient_AK[a, k])
+        negatives = (logits_AK[negative_AK], loss_AK[negative_AK], gradient_AK[negative_AK])
+        for s, (wrong, loss, gradient) in enumerate((positives, negatives)):
+            hard = wrong > hard_above
+            for e, chosen in enumerate((~hard, hard)):
+                self._examples_SE[s, e] += int(chosen.sum())
+                self._loss_SE[s, e] += _sum(loss[chosen])
+                self._gradient_SE[s, e] += _sum(gradient[chosen])
+            self._histogram_SB[s] += histogram(wrong)
+        self._squares += _sum(negatives[2] ** 2)
+
+        per_level = list(outputs.anchors_per_level)
+        for total_KS, level_LS, values_AK in (
+            (self._class_KS, self._level_LS, loss_AK),
+            (self._class_gradient_KS, self._level_gradient_LS, gradient_AK),
+        ):
+            positive_AK = torch.zeros_like(values_AK)
+            positive_AK[a, k] = values_AK[a, k]
+            negative = values_AK - positive_AK
+            for s, part_AK in enumerate((positive_AK, negative)):
+                total_KS[:, s] += part_AK.double().sum(0).cpu().numpy()
+                level_LS[:, s] += [_sum(part) for part in torch.split(part_AK.sum(1), per_level)]
+        self._class_positives_K += torch.bincount(k, minlength=len(self.classes)).cpu().numpy()
+        self._level_positives_L += [int(part.sum()) for part in torch.split(positive_A, per_level)]
+        if frame is not None:
+            scale = (frame.resized_width / frame.width) * (frame.resized_height / frame.height)
+            size_P = torch.bucketize(
+                area(targets.boxes_NA4[0, a]) / scale, torch.tensor(SIZE_LIMITS, device=a.device), right=True
+            )
+            for i in range(len(SIZES)):
+                self._size_positives[i] += int((size_P == i).sum())
+                self._size_loss[i] += _sum(positives[1][size_P == i])
+
+    def result(self) -> Imbalance:
+        """Return what was measured so far."""
+        positive, ignored, negative = (int(count) for count in self._anchors)
+        return Imbalance(
+            classes=self.classes,
+            levels=self.levels,
+            pictures=self._pictures,
+            easy_from=self.easy_from,
+            loss_config=self.loss.config,
+            positive_anchors=positive,
+            ignored_anchors=ignored,
+            negative_anchors=negative,
+            objects=int(self._objects[0]),
+            unreached=int(self._objects[1]),
+            examples_SE=self._examples_SE.copy(),
+            loss_SE=self._loss_SE.copy(),
+            gradient_SE=self._gradient_SE.copy(),
+            squares=self._squares,
+            class_loss_KS=self._class_KS.copy(),
+            class_gradient_KS=self._class_gradient_KS.copy(),
+            class_positives_K=self._class_positives_K.copy(),
+            level_loss_LS=self._level_LS.copy(),
+            level_gradient_LS=self._level_gradient_LS.copy(),
+            level_positives_L=self._level_positives_L.copy(),
+            size_loss=self._size_loss.copy(),
+            size_positives=self._size_positives.copy(),
+            histogram_SB=self._histogram_SB.copy(),
+        )
+
+
+def measure(
+    trained: TrainedModel,
+    data: DetectionData,
+    *,
+    batch_size: int = 8,
+    easy_from: float = 0.5,
+    loss_config: LossConfig | None = None,
+    progress: bool = False,
+) -> Imbalance:
+    """Measure a trained network on a data set, without augmentation.
+
+    Args:
+        trained: see `dense.load_trained`.
+        data: loaded with `classes=trained.classes`.
+        batch_size: pictures at once.
+        easy_from: an example is easy from this p_t on.
+        loss_config: the loss to measure; by default the one that the network was trained with.
+        progress: show a bar on the terminal.
+    """
+    from retinanet.analysis.dense import dense_outputs
+
+    meter = ImbalanceMeter(
+        classes=trained.classes,
+        levels=trained.model.config.levels,
+        loss_config=loss_config or trained.loss_config,
+        easy_from=easy_from,
+    )
+    for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
+        meter.add(dense.outputs, dense.targets, dense.batch.targets, dense.batch.frames)
+    return meter.result()
+
+
+def number_of_bins() -> int:
+    """Return how many bins the histogram of logits has."""
+    return round((HIGHEST - LOWEST) * BINS_PER_UNIT)
+
+
+def histogram(logits: Tensor) -> Ints:
+    """Return how many logits lie in each bin, (B,) int64; what lies beyond the ends counts with the outermost bins."""
+    place = ((logits.double() - LOWEST) * BINS_PER_UNIT).floor().clamp(0, number_of_bins() - 1).long()
+    counts: Ints = torch.bincount(place.flatten(), minlength=number_of_bins()).cpu().numpy()
+    return counts
+
+
+def bin_losses(gamma: float) -> Floats:
+    """Return the focal loss, without alpha, of a background example in the middle of each bin, (B,)."""
+    middles_B = LOWEST + (torch.arange(number_of_bins(), dtype=torch.float64) + 0.5) / BINS_PER_UNIT
+    losses: Floats = sigmoid_focal_loss(middles_B, torch.zeros_like(middles_B), alpha=-1, gamma=gamma).numpy()
+    return losses
+
+
+def _sum(values: Tensor) -> float:
+    return float(values.double().sum())
+
+
+def _shares(values_SE: Floats) -> Floats:
+    total = values_SE.sum()
+    shares: Floats = values_SE / total if total > 0 else np.zeros_like(values_SE)
+    return shares
+
+
+def _percent(share: float) -> str:
+    """Return 12 %, or 0.3 % where whole ones would hide it."""
+    return f"{share:.0%}" if share >= 0.0995 or share == 0 else f"{share:.1%}"

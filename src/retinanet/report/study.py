@@ -1,0 +1,159 @@
+"""The page of a loss study: what it supports in words, the table, and how the losses went."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retinanet.report import figures, summary
+from retinanet.report.html import Report
+from retinanet.report.imbalance import imbalance_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from retinanet.analysis.study import Outcome, Study
+    from retinanet.data import DetectionData
+    from retinanet.report.html import Section
+
+
+def study_report(study: Study, val_data: DetectionData, path: Path) -> Path:
+    """Write the page of a finished study. Return its path.
+
+    Args:
+        study: what was found.
+        val_data: what the runs were measured on, for precision over recall.
+        path: of the page.
+    """
+    from retinanet.analysis.dense import load_trained
+    from retinanet.analysis.imbalance import measure
+    from retinanet.analysis.study import HEAD, PAPER
+
+    report = Report(
+        title="Which loss suits this data",
+        subtitle=f"Trained on {study.train}; measured on {study.val}; {study.config.epochs} epochs a run",
+    )
+    report.in_short += study.sentences()
+    section = report.section("The comparison")
+    section.figure(
+        interval_chart(study),
+        alt="AP of each set-up with its 95 % interval: "
+        + "; ".join(f"{o.variant.label} {o.mean():.3f} ({_bounds(o)})" for o in study.outcomes),
+        caption="Mean AP over the seeds, with its 95 % interval (Student's t) and each run as a dot. Where intervals "
+        "overlap, the data supports no difference.",
+    )
+    section.table(HEAD, study.rows(), caption="AP after the last step, equal budgets, no best epoch chosen.")
+    _curves(report.section("While training"), study)
+    _precision(report.section("Precision and recall"), study, val_data)
+    first = study.outcomes[0].runs[0]
+    if (first.folder / "best.ckpt").exists() and not first.diverged:
+        trained = load_trained(first.folder / "best.ckpt", device=study.config.device)
+        imbalance_section(report, measure(trained, val_data))
+    report.section("The paper's numbers").table(
+        ["Loss (Lin et al., COCO)", "Network", "AP, %"],
+        [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER],
+        caption="arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Another data set and another network: what can "
+        "be compared is the order, not the values.",
+    )
+    repeat = report.section("How to repeat it")
+    options = {name: value for name, value in study.to_json()["options"].items() if value is not None}
+    repeat.details("All options", json.dumps(options, indent=2))
+    return report.write(path)
+
+
+def interval_chart(study: Study) -> Figure:
+    """Draw AP with its interval, a row for each set-up."""
+    rows = len(study.outcomes)
+    figure, axes = figures.new_axes(x="AP (0 to 1)", y="", height=max(1.6, 0.8 + 0.32 * rows))
+    for place, outcome in enumerate(reversed(study.outcomes)):
+        values = [run.ap for run in outcome.runs]
+        low, high = outcome.interval()
+        if math.isfinite(low):
+            axes.plot([max(0.0, low), min(1.0, high)], [place, place], color=figures.SERIES[0], linewidth=1.7)
+        axes.plot(values, [place] * len(values), ".", color=figures.MUTED, markersize=5)
+        axes.plot([outcome.mean()], [place], "o", color=figures.SERIES[0], markersize=6)
+    axes.set_yticks(range(rows), [figures.shorten(o.variant.label, 34) for o in reversed(study.outcomes)])
+    axes.set_ylim(-0.6, rows - 0.4)
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _curves(section: Section, study: Study) -> None:
+    for column, file, name, text in (
+        ("loss", "metrics.csv", "training loss", "Each loss is measured in its own unit: compare shapes, not heights."),
+        (
+            None,
+            "imbalance.csv",
+            "share of the background",
+            "What share of the classification loss the background made.",
+        ),
+    ):
+        lines = {}
+        for outcome in study.outcomes:
+            rows = summary.read_metrics(outcome.runs[0].folder / file)
+            points = summary.points(rows, "step", column) if column else summary.points(_background(rows), "step", "y")
+            if points[0]:
+                lines[figures.shorten(outcome.variant.label, 34)] = points
+        if not lines:
+            continue
+        for part in _parts(lines):
+            said = "; ".join(f"{label} from {ys[0]:.3g} to {ys[-1]:.3g}" for label, (_, ys) in part.items())
+            figure = figures.line_chart(part, x="optimiser step", y=f"{name}")
+            if column:
+                figure.axes[0].set_yscale("log")
+            else:
+                figure.axes[0].set_ylim(0, 1.02)
+            section.figure(figure, alt=f"Line chart of the {name}: {said}.", caption=f"{text} First seed of each.")
+
+
+def _parts(lines: Mapping[str, figures.Points]) -> list[dict[str, figures.Points]]:
+    """Split into figures of at most as many lines as there are colours; the first line is in each, to compare with."""
+    (first, *others), most = list(lines), len(figures.SERIES) - 1
+    groups = [others[i : i + most] for i in range(0, len(others), most)] or [[]]
+    return [{name: lines[name] for name in (first, *group)} for group in groups]
+
+
+def _background(rows: list[dict[str, float | None]]) -> list[dict[str, float | None]]:
+    return [
+        {"step": row["step"], "y": (row["easy_negative_loss"] or 0.0) + (row["hard_negative_loss"] or 0.0)}
+        for row in rows
+        if row.get("hard_negative_loss") is not None
+    ]
+
+
+def _precision(section: Section, study: Study, val_data: DetectionData) -> None:
+    from retinanet.evaluate import precision_recall
+
+    truth = val_data.to_coco()
+    lines: dict[str, Any] = {}
+    for outcome in study.outcomes:
+        path = outcome.runs[0].folder / "detections.json"
+        detections = json.loads(path.read_text()) if path.exists() and not outcome.runs[0].diverged else []
+        if detections:
+            curves = precision_recall(truth, detections)
+            mean_R = np.nanmean(curves.precision_RK, axis=1)
+            lines[figures.shorten(outcome.variant.label, 34)] = (curves.recall_R.tolist(), mean_R.tolist())
+    if not lines:
+        section.text("No run made a detection.")
+        return
+    for part in _parts(lines):
+        figure = figures.line_chart(part, x="recall (0 to 1)", y="precision (0 to 1)", smooth=False)
+        figure.axes[0].set_xlim(0, 1)
+        figure.axes[0].set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        figure.axes[0].set_ylim(0, 1.02)
+        section.figure(
+            figure,
+            alt=f"Precision over recall at IoU 0.50, mean over the classes, of {', '.join(part)}.",
+            caption="Precision over recall at IoU 0.50, mean over the classes; first seed of each.",
+        )
+
+
+def _bounds(outcome: Outcome) -> str:
+    low, high = outcome.interval()
+    return f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "one seed, no interval"

@@ -1,0 +1,47 @@
+"""Data sets in memory, for what needs no pixels."""
+
+from pathlib import Path
+
+import numpy as np
+
+from retinanet.data import DetectionData
+from retinanet.data.records import Record
+
+
+def made_data(pictures, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhere")):
+    """Return data of pictures given as lists of (class id, x1, y1, x2, y2[, crowd])."""
+    records = []
+    for number, objects in enumerate(pictures):
+        boxes = np.array([o[1:5] for o in objects], dtype=np.float64).reshape(-1, 4)
+        records.append(
+            Record(
+                path=folder / f"{number}.png",
+                width=size[0],
+                height=size[1],
+                boxes_G4=boxes,
+                labels_G=np.array([o[0] for o in objects], dtype=np.int64),
+                crowd_G=np.array([len(o) > 5 and o[5] for o in objects], dtype=bool),
+                areas_G=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+                annotation_ids=tuple(range(1, len(objects) + 1)),
+                image_id=number + 1,
+            )
+        )
+    return DetectionData(
+        records=tuple(records),
+        classes=tuple(classes),
+        category_ids=tuple(range(1, len(classes) + 1)),
+        source=Path("made.json"),
+    )
+
+
+def scattered(count, *, seed=0, sides=(20, 200), ratio=(0.5, 2.0), classes=2, pictures=40, size=(512, 384)):
+    """Return data of boxes of random place, size and shape."""
+    rng = np.random.default_rng(seed)
+    rows = [[] for _ in range(pictures)]
+    for i in range(count):
+        side = np.exp(rng.uniform(*np.log(sides)))
+        root = np.exp(rng.uniform(*np.log(ratio)) / 2)
+        w, h = min(side / root, size[0] - 1), min(side * root, size[1] - 1)
+        x, y = rng.uniform(0, size[0] - w), rng.uniform(0, size[1] - h)
+        rows[i % pictures].append((int(rng.integers(classes)), x, y, x + w, y + h))
+    return made_data(rows, classes=[f"c{k}" for k in range(classes)], size=size)

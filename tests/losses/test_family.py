@@ -1,0 +1,120 @@
+"""Weighted, quality focal and varifocal loss: formula, hand-worked values, float64, extremes, gradients."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinanet.losses import (
+    balanced_cross_entropy,
+    quality_focal_loss,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
+    varifocal_loss,
+    weighted_cross_entropy,
+)
+
+FLOAT64 = torch.float64
+ALL = {
+    "ce": sigmoid_cross_entropy,
+    "balanced_ce": balanced_cross_entropy,
+    "weighted": weighted_cross_entropy,
+    "focal": sigmoid_focal_loss,
+    "quality_focal": quality_focal_loss,
+    "varifocal": varifocal_loss,
+}
+
+
+def logit(p):
+    return torch.tensor(math.log(p / (1 - p)), dtype=FLOAT64)
+
+
+def test_weighted_by_hand():
+    """-log p for objects, -0.5 log(1 - p) for the background (YOLO). p = 0.9: 0.1053605 and 0.5 x 2.3025851."""
+    one, zero = torch.ones((), dtype=FLOAT64), torch.zeros((), dtype=FLOAT64)
+    assert weighted_cross_entropy(logit(0.9), one).item() == pytest.approx(0.10536052)
+    assert weighted_cross_entropy(logit(0.9), zero).item() == pytest.approx(0.5 * 2.30258509)
+    assert weighted_cross_entropy(logit(0.9), zero, negative_weight=1).item() == pytest.approx(2.30258509)
+
+
+def test_quality_focal_by_hand():
+    """|q - p|^2 (-q log p - (1 - q) log(1 - p)). p = 0.6, q = 0.8: 0.04 x (0.8 x 0.5108256 + 0.2 x 0.9162907).
+
+    At p = q the loss is 0 however uncertain both are; at q = 0 it is focal loss without alpha.
+    """
+    found = quality_focal_loss(logit(0.6), torch.tensor(0.8, dtype=FLOAT64))
+    assert found.item() == pytest.approx(0.04 * (0.8 * 0.51082562 + 0.2 * 0.91629073))
+    assert quality_focal_loss(logit(0.7), torch.tensor(0.7, dtype=FLOAT64)).item() == pytest.approx(0, abs=1e-15)
+    x, zero = torch.linspace(-5, 5, 21, dtype=FLOAT64), torch.zeros(21, dtype=FLOAT64)
+    torch.testing.assert_close(quality_focal_loss(x, zero), sigmoid_focal_loss(x, zero, alpha=-1))
+
+
+def test_varifocal_by_hand():
+    """q (-q log p - (1 - q) log(1 - p)) for q = 0.8, p = 0.6: 0.8 x 0.5919186; 0.75 p^2 (-log(1 - p)) for q = 0."""
+    found = varifocal_loss(logit(0.6), torch.tensor(0.8, dtype=FLOAT64))
+    assert found.item() == pytest.approx(0.8 * (0.8 * 0.51082562 + 0.2 * 0.91629073))
+    background = varifocal_loss(logit(0.6), torch.tensor(0.0, dtype=FLOAT64))
+    assert background.item() == pytest.approx(0.75 * 0.36 * 0.91629073)
+
+
+@given(st.floats(-40, 40), st.floats(0, 1), st.floats(0.5, 4))
+@settings(max_examples=200)
+def test_float32_agrees_with_the_formula_in_float64(x, q, gamma):
+    q32 = torch.tensor(q)
+    t, x64 = q32.double(), torch.tensor(x).double()
+    p, entropy = torch.sigmoid(x64), sigmoid_cross_entropy(x64, t)
+    expected = (t - p).abs() ** gamma * entropy
+    torch.testing.assert_close(
+        quality_focal_loss(torch.tensor(x), q32, gamma=gamma).double(), expected, rtol=1e-3, atol=1e-6
+    )
+    expected = t * entropy if q32 > 0 else 0.75 * p**gamma * entropy
+    torch.testing.assert_close(
+        varifocal_loss(torch.tensor(x), q32, gamma=gamma).double(), expected, rtol=1e-4, atol=1e-30
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("target", [0.0, 0.5, 1.0])
+def test_extreme_logits_are_finite_with_the_right_slope(name, dtype, target):
+    """At +-1e4 what is right costs nothing and pulls nothing; what is wrong costs about |x| with a slope up to 1."""
+    x = torch.tensor([-1e4, 1e4], dtype=dtype).requires_grad_()
+    loss = ALL[name](x, torch.full((2,), target))
+    loss.sum().backward()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(x.grad).all()
+    if target in {0.0, 1.0}:
+        right, wrong = (0, 1) if target == 0 else (1, 0)
+        assert loss[right] == 0
+        assert x.grad[right] == 0
+        assert loss[wrong] > 1e3
+        assert 0.2 < x.grad[wrong].abs() <= 1
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+def test_gradcheck(name, target):
+    x = torch.linspace(-8, 8, 9, dtype=FLOAT64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: ALL[name](x, torch.full_like(x, target)), x)
+
+
+def test_gradcheck_at_the_extremes():
+    """Central differences at +-1e4 in float64, where the loss is a straight line."""
+    x = torch.tensor([-1e4, 1e4], dtype=FLOAT64).requires_grad_()
+    for loss in ALL.values():
+        for target in (0.0, 1.0):
+            assert torch.autograd.gradcheck(
+                lambda x, loss=loss, target=target: loss(x, torch.full_like(x, target)), x, eps=1e-2, atol=1e-6
+            )
+
+
+@pytest.mark.parametrize("loss", [balanced_cross_entropy, sigmoid_focal_loss])
+def test_alpha_for_each_class(loss):
+    x, t = torch.randn(5, 3), torch.randint(0, 2, (5, 3)).float()
+    alphas = torch.tensor([0.1, 0.5, 0.9])
+    whole = loss(x, t, alpha=alphas)
+    for k, alpha in enumerate(alphas.tolist()):
+        torch.testing.assert_close(whole[:, k], loss(x[:, k], t[:, k], alpha=alpha))
