@@ -116,7 +116,7 @@ def test_suggestions_and_csv(tmp_path):
     assert rows[2]["annotation_id"] == "1"
     said = " ".join(found.sentences())
     assert "1 background boxes in 1 pictures" in said
-    assert "1 objects have no positive anchor" in said
+    assert "1 object has no positive anchor" in said
 
 
 @pytest.mark.parametrize("loss", ["focal", "hard_negative_mining", "quality_focal"])

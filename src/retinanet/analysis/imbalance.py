@@ -146,7 +146,7 @@ class Imbalance:
             f"out of {self.examples_SE[1].sum() / max(1, self.pictures):,.0f} examples.",
         ]
         if self.unreached:
-            found.append(f"{self.unreached:,} of {self.objects:,} objects have no positive anchor and teach nothing.")
+            found.append(f"{self.unreached:,} of {self.objects:,} objects without a positive anchor teach nothing.")
         if self.examples_SE[1].sum():
             plain, focal = (self.hardest_share(gamma, 0.01, positive=False) for gamma in (0.0, 2.0))
             found.append(

@@ -10,6 +10,7 @@ from retinanet.analysis.check import sentences
 from retinanet.analysis.coverage import BANDS
 from retinanet.images import decode
 from retinanet.report import figures
+from retinanet.report.evaluation import findings_section
 from retinanet.report.gallery import RIGHT, WRONG, count, draw_boxes
 from retinanet.report.html import MAX_SIDE, Picture, Report
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from retinanet.report.html import Section
 
 MOST_BARS: Final = 30
-MOST_PLACES: Final = 200
-"""Files listed for a finding."""
 PICTURES: Final = 6
 
 
@@ -41,7 +40,10 @@ def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
     warnings = [finding.kind for finding in found.findings if finding.severity != "note"]
     if warnings:
         report.in_short.append(f"{count(len(warnings), 'warning')}, explained below: {', '.join(warnings)}.")
-    _findings(report.section("Findings"), found)
+    section = report.section("Findings")
+    findings_section(section, found.findings)
+    if not found.findings:
+        section.text("Nothing to complain about.")
     if faults:
         section = report.section("Faults")
         section.details(f"All {len(faults)}", "\n".join(str(fault) for fault in faults))
@@ -51,19 +53,6 @@ def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
     section.text("Orange with a ×: objects without a positive anchor. The pictures with most of these, and others.")
     section.gallery(_pictures(found, config.seed))
     return report.write(path)
-
-
-def _findings(section: Section, found: DataCheck) -> None:
-    if not found.findings:
-        section.text("Nothing to complain about.")
-        return
-    for finding in found.findings:
-        head = f"{finding.severity.capitalize()}, {finding.kind}"
-        section.text(f"{head}: {finding.what}. {finding.cause}. What to do: {finding.advice}.")
-        if finding.where:
-            more = len(finding.where) - MOST_PLACES
-            text = "\n".join(finding.where[:MOST_PLACES]) + (f"\nand {more} more" if more > 0 else "")
-            section.details(f"{finding.kind}: where", text)
 
 
 def _objects(section: Section, found: DataCheck) -> None:

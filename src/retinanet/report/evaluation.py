@@ -40,6 +40,8 @@ SIZES: Final = {
     "ARl": "ARl, of large ones",
 }
 HEADINGS: Final = {"worst": "with the most mistakes", "best": "that went best", "random": "picked at random"}
+MOST_PLACES: Final = 200
+"""Files listed for a finding."""
 MOST_CLASSES: Final = 30
 """A larger confusion matrix is shown for its most confused classes."""
 
@@ -80,7 +82,7 @@ def model_report(
     report.in_short += summary.overall(metrics, "pictures")
     report.in_short += summary.weaknesses(metrics)
     report.in_short += summary.pictures(items, threshold)
-    report.in_short += [str(finding) for finding in findings]
+    report.in_short += [f"{finding.severity.capitalize()}: {finding.what}." for finding in findings]
     report.in_short += hard.sentences() if hard is not None else []
     report.in_short += notes
     truth, rows = data.to_coco(), [dict(row) for row in results]
@@ -89,6 +91,8 @@ def model_report(
     if rows:
         score = threshold if confusion_threshold is None else confusion_threshold
         confusion_section(report.section("Which class is taken for which"), confusion_matrix(truth, rows, score=score))
+    if findings:
+        findings_section(report.section("Diagnosis"), findings)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:
@@ -99,6 +103,17 @@ def model_report(
     if len(there) < len(items):
         report.in_short.append(f"{len(items) - len(there)} pictures are not there, and so not shown.")
     return report.write(path)
+
+
+def findings_section(section: Section, findings: Sequence[Finding]) -> None:
+    """Add findings with cause and advice, and where they are."""
+    for finding in findings:
+        head = f"{finding.severity.capitalize()}, {finding.kind}"
+        section.text(f"{head}: {finding.what}. {finding.cause}. What to do: {finding.advice}.")
+        if finding.where:
+            more = len(finding.where) - MOST_PLACES
+            text = "\n".join(finding.where[:MOST_PLACES]) + (f"\nand {more} more" if more > 0 else "")
+            section.details(f"{finding.kind}: where", text)
 
 
 def confusion_section(section: Section, matrix: ConfusionMatrix) -> None:

@@ -45,7 +45,9 @@ def hard_sections(report: Report, found: HardExamples) -> None:
     ):
         section = report.section(title)
         section.text(text if examples else "None.")
-        section.gallery([picture(found, example, rank) for rank, example in enumerate(examples[:SHOWN], start=1)])
+        section.gallery(
+            [picture(found, example, rank) for rank, example in enumerate(examples[:SHOWN], start=1)], small=True
+        )
     if found.unreached:
         section = report.section("Objects without a positive anchor")
         rows = [row for row in found.rows() if row["kind"] == "no anchor"]

@@ -49,6 +49,7 @@ class _Block:
     rows: Sequence[Sequence[str]] = ()
     markup: Markup | str = ""
     pictures: Sequence[tuple[Markup, str, str]] = ()
+    small: bool = False
 
 
 @dataclass
@@ -83,8 +84,13 @@ class Section:
             _Block("figure", text=caption, markup=svg(figure, alt=alt, prefix=f"f{self.report.figures}"))
         )
 
-    def gallery(self, pictures: Sequence[Picture]) -> None:
-        """Add pictures, made smaller where they need to be, as many as the size of the report allows."""
+    def gallery(self, pictures: Sequence[Picture], *, small: bool = False) -> None:
+        """Add pictures, made smaller where they need to be, as many as the size of the report allows.
+
+        Args:
+            pictures: to show.
+            small: cut-outs, to stand three or four in a row.
+        """
         kept: list[tuple[Markup, str, str]] = []
         for picture in pictures:
             data = jpeg(picture.image)
@@ -92,7 +98,7 @@ class Section:
                 break
             self.report.picture_bytes += len(data)
             kept.append((Markup("data:image/jpeg;base64,") + Markup(data), picture.alt, picture.caption))  # noqa: S704
-        self.blocks.append(_Block("gallery", pictures=kept))
+        self.blocks.append(_Block("gallery", pictures=kept, small=small))
         if len(kept) < len(pictures):
             self.text(f"{len(pictures) - len(kept)} more pictures are left out to keep this file small.")
 
