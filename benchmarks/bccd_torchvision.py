@@ -313,7 +313,7 @@ def main() -> None:
             "hotcoco": hotcoco.__version__,
         },
         "cpu": cpu_model(),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "options": {key: value.name if isinstance(value, Path) else value for key, value in vars(args).items()},
     }
     print(json.dumps({key: report[key] for key in ("metrics", "per_class", "detections", "train_seconds")}, indent=2))
     if args.out:

@@ -46,7 +46,7 @@ def main() -> None:
         "category_ids": sorted(found),
         "train_seconds": result.seconds,
         "cpu": cpu_model(),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "options": {key: value.name if isinstance(value, Path) else value for key, value in vars(args).items()},
     }
     print(json.dumps(report, indent=2))
     if args.out:

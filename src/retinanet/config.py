@@ -280,6 +280,8 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
     """Set `class_alpha` from how often each class occurs: rarer classes get more weight."""
     measure_imbalance: int = 4
     """How many times an epoch the shares of the loss are measured, for the report; 0: never."""
+    easy_from: float = 0.5
+    """There, an example counts as easy where its own answer has at least this probability."""
     skip_bad: bool = False
     """Go on without faulty pictures and boxes, and say how many, rather than stop."""
     workers: int = 2
@@ -352,6 +354,7 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
             self, "epochs", "batch_size", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes"
         )
         _between(self, 0.0, 0.999999, "ema")
+        _between(self, 0.000001, 0.999999, "easy_from")
         names = (
             "workers",
             "measure_imbalance",
@@ -560,6 +563,8 @@ class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig):
     """With a model: list and draw what it gets most wrong, background and objects; probably wrong labels."""
     hard_examples: int = 50
     """How many of either kind."""
+    easy_from: float = 0.5
+    """With a model: an example counts as easy where its own answer has at least this probability."""
     output: Path = Path("runs/check")
     """Folder for what --hard writes: hard.csv and report.html."""
     skip_bad: bool = False
@@ -578,6 +583,7 @@ class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig):
             base.__post_init__(self)
         _one_of(self, preset=tuple(PRESETS))
         _positive(self, "batch_size", "workers", "hard_examples")
+        _between(self, 0.000001, 0.999999, "easy_from")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,8 @@ def test_mostly_empty_pictures():
 
 def test_classes_that_one_set_lacks():
     train, val = made_data([[(0, 1, 1, 9, 9)]]), made_data([[(1, 1, 1, 9, 9)]])
+    unknown = dataclasses.replace(train, classes=("a", "c"))
+    assert only(split_findings(unknown, val), "class only in val").severity == "error"
     found = split_findings(train, val)
     assert kinds(found) == ["class only in train", "class only in val"]
     assert only(found, "class only in val").severity == "warning"
@@ -112,6 +114,16 @@ def test_anchors_that_miss_name_the_direction(sides, ratio, sizes, kind):
     assert only(anchor_findings(found, config), kind).severity == "warning"
 
 
+def test_objects_on_top_of_each_other():
+    """Two objects of the same box: all anchors go to the first."""
+    pairs = [[(0, 100, 100, 164, 164), (1, 100, 100, 164, 164)] for _ in range(20)]
+    data = made_data(pairs)
+    config = ModelConfig(anchor_scales=(1.0,), anchor_ratios=(1.0,))
+    found = coverage(data, model_config=config, match_config=MatchConfig(), image_config=ImageConfig(image_size=384))
+    assert found.unreached == 20
+    assert only(anchor_findings(found, config), "objects too close")
+
+
 def test_tiny_objects():
     data = scattered(100, sides=(3, 6))
     found = coverage(
@@ -122,8 +134,9 @@ def test_tiny_objects():
 
 def test_no_prior():
     numbers = {"positives": 50, "negatives": 200_000, "num_classes": 80, "loss_config": LossConfig()}
-    assert start_findings(expected_loss(prior=0.01, **numbers)) == []
-    assert "may diverge" in only(start_findings(expected_loss(prior=0.5, **numbers)), "no prior").advice
+    assert start_findings(0.01, expected_loss(prior=0.01, **numbers)) == []
+    assert "may diverge" in only(start_findings(0.5, expected_loss(prior=0.5, **numbers)), "no prior").advice
+    assert only(start_findings(0.5, None), "no prior"), "whatever the loss"
 
 
 def test_the_same_pixels_in_both_sets(squares, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.dense import load_trained
 from retinanet.analysis.imbalance import ImbalanceMeter, bin_losses, histogram, measure
-from retinanet.config import LossConfig
+from retinanet.config import ConfigError, LossConfig
 from retinanet.data import load
 from retinanet.images import Frame
 from retinanet.losses import sigmoid_focal_loss
@@ -185,3 +185,14 @@ def test_from_a_checkpoint_and_live(tiny, squares):
     assert found.objects == data.num_objects
     assert found.positive_anchors == found.size_positives.sum() == found.level_positives_L.sum()
     assert len(found.to_json()["per_level"]) == 5
+
+
+def test_train_with_balanced_classes(tiny):
+    """The rarer class gets the larger alpha; config.yaml holds the numbers and repeats the run."""
+    result = fit(**tiny, epochs=1, balance_classes=True, max_steps=1)
+    config = load_trained(result.best, device="cpu").loss_config
+    data = load(tiny["train"])
+    counts = np.bincount(np.concatenate([r.labels_G for r in data.records]))
+    assert (config.class_alpha[0] > config.class_alpha[1]) == (counts[0] < counts[1])
+    with pytest.raises(ConfigError, match="a value for each of the 2 classes"):
+        fit(**tiny, class_alpha=(0.5,), overwrite=True)

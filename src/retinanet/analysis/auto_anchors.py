@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+MOST_PICTURES: Final = 2000
+"""Of more, an even sample is measured."""
 MOST_OBJECTS: Final = 5000
 """More than these are sampled for the search (not for the measurement)."""
 STEPS: Final = 500
@@ -104,7 +106,7 @@ def fit_anchors(
         image_config: the size of the input.
         seed: of the search; the same seed gives the same anchors.
     """
-    settings = {"match_config": match_config, "image_config": image_config}
+    settings = {"match_config": match_config, "image_config": image_config, "pictures": MOST_PICTURES}
     before = coverage(data, model_config=model_config, **settings)  # type: ignore[arg-type]
     objects = _Objects.of(data, image_config, np.random.default_rng(seed))
     if not len(objects.width_O):

@@ -85,7 +85,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     )
     findings = [
         *anchor_findings(fitted.before, model_config, fitted),
-        *start_findings(expected),
+        *start_findings(config.prior, expected),
         *duplicate_pictures(sets, workers=config.workers),
         *data_findings(data),
         *(split_findings(data, val) if val is not None else []),
@@ -133,6 +133,8 @@ def sentences(found: DataCheck) -> list[str]:
     said.append(
         f"A picture has {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative anchors{ratio}."
     )
+    if len(coverage.anchors_P3) < len(found.data.records):
+        said.append(f"(Anchors were measured on an even sample of {len(coverage.anchors_P3):,} pictures.)")
     said.append(f"Auto-anchors: {found.fitted.sentence()}.")
     if found.expected is not None:
         said.append(

@@ -80,9 +80,11 @@ class DataStatistics:
         if self.objects:
             sides = np.sqrt(self.width_O * self.height_O)
             low, middle, high = np.percentile(sides, [5, 50, 95])
+            flat, tall = np.percentile(self.height_O / self.width_O, [5, 95])
             said.append(
                 f"{self.objects / self.pictures:.1f} objects a picture, at most {self.per_picture_P.max()}; sides of "
-                f"{middle:.0f} pixels in the middle, 5 % below {low:.0f} and 5 % above {high:.0f}."
+                f"{middle:.0f} pixels in the middle, 5 % below {low:.0f} and 5 % above {high:.0f}; height over width "
+                f"{flat:.2f} to {tall:.2f} for nine in ten."
             )
         return said
 
@@ -251,14 +253,25 @@ def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
         found.append(
             Finding(
                 kind=f"class only in {one}",
-                severity="warning" if one == "val" else "note",
+                severity="error"
+                if one == "val" and only_in_list(only, train)
+                else "warning"
+                if one == "val"
+                else "note",
                 what=f"{_number(len(only), 'class')} with objects in {one} and none in {other}",
-                cause="The model never sees them" if one == "val" else "How well they are found is not measured",
+                cause="The model never sees them; `train` refuses classes that are not in its list"
+                if one == "val"
+                else "How well they are found is not measured",
                 advice="Split so that both have them, and name them alike in both",
                 where=tuple(only),
             )
         )
     return found
+
+
+def only_in_list(names: Sequence[str], train: DetectionData) -> bool:
+    """Return whether some of the names are not even in the training data's class list."""
+    return any(name not in train.classes for name in names)
 
 
 def duplicate_pictures(sets: Sequence[tuple[str, DetectionData]], *, workers: int = 2) -> list[Finding]:
@@ -322,7 +335,13 @@ def anchor_findings(found: Coverage, model_config: ModelConfig, fitted: FittedAn
         low = min(model_config.anchor_sizes) * min(model_config.anchor_scales)
         high = max(model_config.anchor_sizes) * max(model_config.anchor_scales)
         middle = float(np.median(sides_O[lost_O]))
-        if middle < low:
+        robbed = float((found.best_iou_O[lost_O] >= 0.5).mean())
+        if robbed > 0.5:
+            kind, cause = (
+                "objects too close",
+                "Their anchors overlap another object more: they lie on top of each other",
+            )
+        elif middle < low:
             kind, cause = "anchors too large", f"The smallest anchor has sides of {low:.0f} pixels, these {middle:.0f}"
         elif middle > high:
             kind, cause = "anchors too small", f"The largest anchor has sides of {high:.0f} pixels, these {middle:.0f}"
@@ -366,18 +385,23 @@ def anchor_findings(found: Coverage, model_config: ModelConfig, fitted: FittedAn
     return findings
 
 
-def start_findings(expected: ExpectedLoss | None) -> list[Finding]:
-    """Return whether training starts where it is stable."""
-    if expected is None or expected.prior <= NO_PRIOR:
+def start_findings(prior: float, expected: ExpectedLoss | None) -> list[Finding]:
+    """Return whether training starts where it is stable; `expected` is None for losses that it is not known for."""
+    if prior <= NO_PRIOR:
         return []
-    ratio = expected.background / max(expected.foreground, 1e-12)
+    what = f"every anchor starts with a probability of {prior:g} for every class"
+    if expected is not None:
+        ratio = expected.background / max(expected.foreground, 1e-12)
+        what += (
+            f": the first step's loss will be about {expected.total:,.3g}, {ratio:,.0f} times as much of it from the "
+        )
+        what += "background as from the objects"
     return [
         Finding(
             kind="no prior",
             severity="warning",
-            what=f"the first step's loss will be about {expected.total:,.3g}, of which the background makes "
-            f"{ratio:,.0f} times as much as the objects",
-            cause=f"--prior {expected.prior:g} lets every anchor start as likely an object as not",
+            what=what,
+            cause=f"--prior {prior:g} switches the prior off",
             advice="--prior 0.01 (the default) starts with background everywhere; without it training may diverge",
         )
     ]

@@ -43,7 +43,7 @@ def run_trained(config: CheckConfig, model: Path, path: Path) -> int:
     numbers = metrics.to_json()
     where = f"{len(data.records)} pictures with {data.num_objects} objects"
     console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
-    found = measure(trained, data, batch_size=config.batch_size, progress=True)
+    found = measure(trained, data, batch_size=config.batch_size, easy_from=config.easy_from, progress=True)
     for sentence in found.sentences():
         console.print(sentence, markup=False, highlight=False)
     findings = diagnose(data, results, train_config=read_model(model).train_config)

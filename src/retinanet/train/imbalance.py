@@ -86,7 +86,12 @@ class ImbalanceFile(Callback):
         every = max(1, -(-int(trainer.num_training_batches) // self.config.measure_imbalance))
         if batch_idx % every:
             return
-        meter = ImbalanceMeter(classes=self.classes, levels=self.config.levels, loss_config=self.loss_config)
+        meter = ImbalanceMeter(
+            classes=self.classes,
+            levels=self.config.levels,
+            loss_config=self.loss_config,
+            easy_from=self.config.easy_from,
+        )
         meter.add(outputs, targets, batch.targets, batch.frames)
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **row_of(meter.result())}
         with self.path.open("a", newline="") as file:
