@@ -153,7 +153,7 @@ def test_where_pictures_are_found(tmp_path: Path, write_coco: Write, write_pictu
 
 def test_pictures_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
-    (tmp_path / "images").rename(tmp_path / "elswhere")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"none of its 1 pictures was found.*1\.jpg.*--images"):
         data.load(source, skip_bad=True)
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1

@@ -143,9 +143,8 @@ class HardExamples:
                 f"of {SAME:g} or more: probably wrong labels."
             )
         if self.unreached:
-            said.append(
-                f"{len(self.unreached)} objects have no positive anchor: the model was never taught to find them."
-            )
+            count = "1 object has" if len(self.unreached) == 1 else f"{len(self.unreached)} objects have"
+            said.append(f"{count} no positive anchor, and so no part in training.")
         return said
 
     def write_csv(self, path: Path) -> None:
