@@ -1,0 +1,42 @@
+"""Real pictures, 80 classes with gaps in their ids: `small` learns a few of them by heart, and COCO's ids come back."""
+
+import json
+
+import pytest
+
+from retinanet.train import fit
+
+
+@pytest.mark.slow
+def test_twelve_pictures_of_coco_are_learnt_by_heart(shared_data, tmp_path):
+    source = shared_data / "coco128" / "annotations" / "instances_train2017.json"
+    content = json.loads(source.read_text())
+    large = [a for a in content["annotations"] if not a["iscrowd"] and a["area"] > 96**2]
+    chosen = sorted({a["image_id"] for a in large})[:12]
+    content["images"] = [image for image in content["images"] if image["id"] in chosen]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in chosen]
+    data = tmp_path / "few.json"
+    data.write_text(json.dumps(content))
+    options = {"train": data, "val": data, "images": source.parents[1] / "images", "output": tmp_path / "run"}
+    result = fit(
+        **options,
+        preset="small",
+        image_size=320,
+        max_size=320,
+        anchors="auto",
+        augment=False,
+        epochs=60,
+        evaluate_every=60,
+        lr=1e-3,
+        weight_decay=0.0,
+        ema=0.9,
+        workers=0,
+        measure_imbalance=0,
+        backbone_weights=shared_data / "weights" / "tf_efficientnet_lite0-imagenet-timm.safetensors",
+    )
+    assert result.ap >= 0.5
+    detections = json.loads((tmp_path / "run" / "detections.json").read_text())
+    labelled = {a["category_id"] for a in content["annotations"]}
+    sure = {row["category_id"] for row in detections if row["score"] > 0.5}
+    assert sure <= labelled
+    assert max(sure) > 80 or len(sure) >= 5, "ids as COCO has them, with gaps, not 0 to 79"
