@@ -30,6 +30,7 @@ def main() -> None:
         epochs=args.epochs,
         lr=args.lr,
         augment=False,
+        anchors="auto",  # the default anchors reach 65 % of these objects at 512, fitted ones 95 %
         weight_decay=0.0,
         evaluate_every=max(1, args.epochs // 5),
         backbone_weights=args.weights,
