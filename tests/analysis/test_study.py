@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_overlapping_intervals_are_no_difference():
     assert not differs(focal, same)
     assert differs(focal, worse)
     said = " ".join(found(focal, same, worse).sentences())
-    assert "No measurable difference between ce (0.520) and focal (0.510)" in said
+    assert "No measurable difference, as the intervals overlap, between focal (0.510) and: ce (0.520)" in said
     assert "ohem is worse than focal by 0.400 AP" in said
     assert "Highest AP: ce" in said
 
@@ -171,3 +172,22 @@ def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
     assert [o.diverged for o in result.outcomes] == [0, 1]
     assert result.outcomes[1].mean() == 0
     assert_self_contained((options["output"] / "report.html").read_text())
+
+
+def test_a_class_that_only_some_losses_learn_is_named(tmp_path):
+    def with_classes(name, aps):
+        made = outcome(name, [0.5] * len(aps))
+        runs = []
+        for run, ap in zip(made.runs, aps, strict=True):
+            folder = tmp_path / f"{name}{run.seed}"
+            folder.mkdir()
+            per_class = {"cat": {"AP": 0.6}, "rare": {"AP": ap}, "none": {"AP": -1}}
+            (folder / "evaluation.json").write_text(json.dumps({"per_class": per_class}))
+            runs.append(replace(run, folder=folder))
+        return replace(made, runs=tuple(runs))
+
+    study_found = found(with_classes("focal", [0.3, 0.4]), with_classes("ce", [0.0, 0.2]))
+    assert study_found.class_aps() == {"cat": [[0.6, 0.6], [0.6, 0.6]], "rare": [[0.3, 0.4], [0.0, 0.2]]}
+    said = " ".join(study_found.sentences())
+    assert "rare was not learnt (AP below 0.01) with ce (1 of 2 runs): with focal its AP is 0.350." in said
+    assert "cat was not learnt" not in said

@@ -23,7 +23,7 @@ def test_twelve_pictures_of_coco_are_learnt_by_heart(shared_data, tmp_path):
         preset="small",
         image_size=320,
         max_size=320,
-        anchors="auto",
+        anchor_sizes=(16, 32, 64, 128, 256),
         augment=False,
         epochs=60,
         evaluate_every=60,

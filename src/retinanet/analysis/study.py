@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -141,16 +141,48 @@ class Study:
         ]
         if len(reference.runs) < 2:
             said.append("With a single seed there are no intervals: no difference below is more than an observation.")
-        for outcome in self.outcomes[1:]:
-            said.append(compare(outcome, reference))
+        others = self.outcomes[1:]
+        said += [difference(outcome, reference) for outcome in others if differs(outcome, reference)]
+        if alike := [f"{o.variant.label} ({o.mean():.3f})" for o in others if not differs(o, reference)]:
+            said.append(
+                f"No measurable difference, as the intervals overlap, between {reference.variant.label} "
+                f"({reference.mean():.3f}) and: {'; '.join(alike)}."
+            )
         for outcome in self.outcomes:
             if outcome.diverged:
                 count = f"{outcome.diverged} of {len(outcome.runs)} runs"
                 said.append(f"{outcome.variant.label}: {count} diverged (counted as AP 0).")
             elif max(run.ap for run in outcome.runs) < 0.01:
                 said.append(f"{outcome.variant.label} learnt nothing in this time: AP below 0.01 with every seed.")
+        said += self._not_learnt()
         said.append(self.suggestion())
         return said
+
+    def class_aps(self) -> dict[str, list[list[float]]]:
+        """Return AP of each class: for every set-up, in their order, a value for each of its runs that was measured."""
+        found: dict[str, list[list[float]]] = {}
+        for place, outcome in enumerate(self.outcomes):
+            for run in outcome.runs:
+                path = run.folder / "evaluation.json"
+                if run.diverged or not path.exists():
+                    continue
+                for name, numbers in json.loads(path.read_text())["per_class"].items():
+                    if numbers["AP"] >= 0:  # -1: a class without objects here
+                        found.setdefault(name, [[] for _ in self.outcomes])[place].append(numbers["AP"])
+        return found
+
+    def _not_learnt(self) -> Iterator[str]:
+        """Yield which classes some set-ups did not learn at all and others did: there imbalance hurts most."""
+        for name, aps in self.class_aps().items():
+            missed = [
+                f"{outcome.variant.label} ({sum(ap < NOT_LEARNT for ap in values)} of {len(values)} runs)"
+                for outcome, values in zip(self.outcomes, aps, strict=True)
+                if any(ap < NOT_LEARNT for ap in values)
+            ]
+            best = max((float(np.mean(values)), place) for place, values in enumerate(aps) if values)
+            if missed and best[0] >= 10 * NOT_LEARNT:
+                said = f"{name} was not learnt (AP below {NOT_LEARNT:g}) with {'; '.join(missed)}"
+                yield f"{said}: with {self.outcomes[best[1]].variant.label} its AP is {best[0]:.3f}."
 
     def suggestion(self) -> str:
         """Return which alpha and gamma to use, as far as the data says."""
@@ -172,11 +204,12 @@ class Study:
 
     def table(self) -> Table:
         """Return the comparison for a terminal."""
-        table = Table(title="Loss study", title_justify="left")
-        for name in HEAD:
-            table.add_column(name, justify="left" if name == HEAD[0] else "right")
+        table = Table(title="Loss study (all columns: study.md)", title_justify="left")
+        shown = [place for place, name in enumerate(HEAD) if name in ON_TERMINAL]
+        for place in shown:
+            table.add_column(HEAD[place], justify="left" if place == 0 else "right", min_width=len(HEAD[place]))
         for row in self.rows():
-            table.add_row(*row)
+            table.add_row(*(row[place] for place in shown))
         return table
 
     def rows(self) -> list[list[str]]:
@@ -237,6 +270,9 @@ HEAD: Final = (
     *("Loss", "AP", "95 % interval", "AP50", "AP75", "To the first", "Supported", "Diverged"),
     *(f"Loss at step {EARLY_STEP}", "Minutes a run"),
 )
+NOT_LEARNT: Final = 0.01
+ON_TERMINAL: Final = ("Loss", "AP", "95 % interval", "AP50", "Supported")
+"""What of it fits 80 columns."""
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -255,14 +291,11 @@ def differs(first: Outcome, second: Outcome) -> bool:
     return low > other_high or high < other_low
 
 
-def compare(outcome: Outcome, reference: Outcome) -> str:
-    """Return in words how a set-up stands to another."""
-    difference = outcome.mean() - reference.mean()
-    names = f"{outcome.variant.label} ({outcome.mean():.3f}) and {reference.variant.label} ({reference.mean():.3f})"
-    if not differs(outcome, reference):
-        return f"No measurable difference between {names}: the intervals overlap."
-    word = "better" if difference > 0 else "worse"
-    return f"{outcome.variant.label} is {word} than {reference.variant.label} by {abs(difference):.3f} AP."
+def difference(outcome: Outcome, reference: Outcome) -> str:
+    """Return in words how a set-up that differs measurably stands to another."""
+    by = outcome.mean() - reference.mean()
+    word = "better" if by > 0 else "worse"
+    return f"{outcome.variant.label} is {word} than {reference.variant.label} by {abs(by):.3f} AP."
 
 
 def variants(config: StudyConfig) -> list[Variant]:

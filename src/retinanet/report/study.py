@@ -49,6 +49,13 @@ def study_report(study: Study, val_data: DetectionData, path: Path) -> Path:
         "overlap, the data supports no difference.",
     )
     section.table(HEAD, study.rows(), caption="AP after the last step, equal budgets, no best epoch chosen.")
+    if aps := study.class_aps():
+        names = sorted(aps)
+        rows = [
+            [outcome.variant.label, *(f"{np.mean(v):.3f}" if (v := aps[name][place]) else "–" for name in names)]
+            for place, outcome in enumerate(study.outcomes)
+        ]
+        section.table(["Loss", *names], rows, caption="AP of each class, mean over the seeds.")
     _curves(report.section("While training"), study)
     _precision(report.section("Precision and recall"), study, val_data)
     first = study.outcomes[0].runs[0]
