@@ -17,8 +17,10 @@ from retinanet.config import (
     PRESETS,
     CheckConfig,
     ConfigError,
+    ConvertConfig,
     EvaluateConfig,
     PredictConfig,
+    SplitConfig,
     StudyConfig,
     TrainConfig,
     UserError,
@@ -56,6 +58,11 @@ class _CheckFlags(CheckConfig):
 @dataclass(frozen=True, kw_only=True)
 class _StudyFlags(StudyConfig):
     train: Annotated[Path, Parameter(parse=False)] = Path()
+    output: Annotated[Path, Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SplitFlags(SplitConfig):
     output: Annotated[Path, Output]
 
 
@@ -121,6 +128,54 @@ def study(data: Path, /, *, options: Annotated[_StudyFlags, Flat]) -> None:
     from retinanet.analysis.study import run
 
     run(data, options)
+
+
+@app.command
+def convert(source: Path, target: Path, /, *, options: Annotated[ConvertConfig, Flat]) -> None:
+    """Write a data set in another format, with all its splits; says what that format cannot hold.
+
+    `retinanet convert data.yaml data-coco --format coco`
+    """
+    from retinanet.data.convert import convert as convert_data
+
+    sets, written = convert_data(source, target, options)
+    for name, data in sets.items():
+        for note in (*data.notes, *(str(fault) for fault in data.faults)):
+            print(f"note: {note}")
+        print(f"{name + ': ' if name else ''}{len(data.records):,} pictures, {data.num_objects:,} objects")
+    for said in written.lost:
+        print(f"lost: {said}")
+    for path in written.files.values():
+        print(f"written: {path}")
+
+
+@app.command
+def split(data: Path, /, *, options: Annotated[_SplitFlags, Flat]) -> None:
+    """Divide a data set by picture: every class on both sides, groups and near-duplicates on one.
+
+    `retinanet split data.json --val 0.2 -o parts`
+    """
+    from retinanet.data import load
+    from retinanet.data.split import divide
+    from retinanet.data.write import write
+
+    found = load(data, images=options.images, skip_bad=options.skip_bad, workers=options.workers, **options.reading)
+    shares = {"train": 1 - options.val - options.test, "val": options.val}
+    if options.test:
+        shares["test"] = options.test
+    division = divide(
+        found,
+        shares,
+        group_by=options.group_by,
+        near_duplicates=options.near_duplicates,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    written = write(division.parts, options.output, options.to, pictures=options.pictures)
+    for said in (*found.notes, *division.sentences(), *(f"lost: {what}" for what in written.lost)):
+        print(said)
+    for path in written.files.values():
+        print(f"written: {path}")
 
 
 @app.command

@@ -9,7 +9,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -20,6 +20,7 @@ LossName = Literal[
     "focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem", "quality_focal", "varifocal"
 ]
 BoxLossName = Literal["smooth_l1", "l1", "giou"]
+DataFormat = Literal["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
 
 
 class UserError(ValueError):
@@ -259,19 +260,71 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig):
+class ClassesConfig:
+    """Where the pictures of a data set lie, and which of its objects are wanted."""
+
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside the annotations."""
+    classes: tuple[str, ...] = ()
+    """Classes to keep (names with spaces or commas between them); the objects of the others are left out."""
+    ignore_classes: tuple[str, ...] = ()
+    """Classes whose objects are left out, likewise."""
+    rename: tuple[str, ...] = ()
+    """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
+    skip_bad: bool = False
+    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+
+    def __post_init__(self) -> None:
+        for pair in _separate(self.rename):
+            if not all(pair.partition("=")):
+                raise ConfigError(f"rename needs old=new, found {pair!r}")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `data.read` is told by these options, `images` apart: training and validation data may differ in it."""
+        return {
+            "keep": _separate(self.classes),
+            "ignore": _separate(self.ignore_classes),
+            "rename": dict(pair.split("=", 1) for pair in _separate(self.rename)),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ClassesConfig):
+    """How data sets are read."""
+
+    format: DataFormat | None = None
+    """What to read the data as: coco, voc, yolo, csv, labelme, label_studio or cvat; recognised unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format is not None:
+            _one_of(self, format=get_args(DataFormat))
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """See `ClassesConfig`; with the format."""
+        return {**super().reading, "format": self.format}
+
+
+def _separate(values: tuple[str, ...]) -> list[str]:
+    """Return the names in values such as 'a,b'."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig, DataConfig):
     """Everything that `retinanet train` can be told. `config.yaml` in the run folder holds all of it."""
 
     train: Path
-    """Training data: a COCO .json, or a Pascal VOC folder or ImageSets .txt."""
+    """Training data: a COCO .json, a Pascal VOC folder or ImageSets .txt, a YOLO data.yaml, a .csv, or an export of
+    Roboflow, Label Studio, CVAT or labelme."""
     val: Path
-    """Validation data, likewise."""
+    """Validation data, likewise; data.yaml stands for the split `val` here and for `train` there."""
     output: Path
     """The run's folder."""
     preset: PresetName = "default"
     """default (ResNet-50), paper (the same, alpha 0.25) or small (EfficientNet-Lite0 at 512, for a laptop)."""
-    images: Path | None = None
-    """Folder of the training pictures, where they do not lie beside the annotations."""
     val_images: Path | None = None
     """Folder of the validation pictures; `images` unless given."""
     anchors: Literal["given", "auto"] = "given"
@@ -282,8 +335,6 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
     """How many times an epoch the shares of the loss are measured, for the report; 0: never."""
     easy_from: float = 0.5
     """There, an example counts as easy where its own answer has at least this probability."""
-    skip_bad: bool = False
-    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
     workers: int = 2
     """Processes that load pictures; 0 loads them in the training process."""
     pretrained: bool = True
@@ -340,7 +391,7 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
     """Replace a run that is already in the run's folder."""
 
     def __post_init__(self) -> None:
-        for base in (ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig):
+        for base in (ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig, DataConfig):
             base.__post_init__(self)
         _one_of(
             self,
@@ -428,7 +479,7 @@ def resolve(cls: type[C], options: dict[str, Any]) -> C:
 
 def _to_type(name: str, value: Any, expected: Any) -> Any:
     """Bring a value as YAML writes it to the annotated type, or refuse it."""
-    if get_origin(expected) is UnionType:
+    if get_origin(expected) in {UnionType, Union}:
         if value is None:
             return None
         expected = next(choice for choice in get_args(expected) if choice is not NoneType)
@@ -475,14 +526,77 @@ def section_from_dict(cls: type[C], values: dict[str, Any]) -> C:
 ResultFormat = Literal["coco", "voc", "yolo", "csv"]
 
 
+PictureFiles = Literal["copy", "link", "none"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class ConvertConfig(ClassesConfig):
+    """What `retinanet convert SRC DST` can be told."""
+
+    format: ResultFormat
+    """What to write: coco, voc, yolo or csv."""
+    from_format: DataFormat | None = None
+    """What to read the source as; recognised unless given."""
+    pictures: PictureFiles = "copy"
+    """copy the pictures into the new data set, link to them, or none: leave them where they are."""
+    workers: int = 2
+    """Threads that decode pictures."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of(self, format=get_args(ResultFormat), pictures=get_args(PictureFiles))
+        _positive(self, "workers")
+        if self.format == "yolo" and self.pictures == "none":
+            raise ConfigError("YOLO finds labels by the place of the pictures: pictures must be copy or link")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """See `ClassesConfig`; with the format of the source."""
+        return {**super().reading, "format": self.from_format}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(DataConfig):
+    """What `retinanet split DATA` can be told."""
+
+    output: Path
+    """Folder for the parts: train.json and val.json, unless `to` says otherwise."""
+    val: float = 0.2
+    """Share of the pictures for validation."""
+    test: float = 0.0
+    """Share of the pictures for a test at the end."""
+    group_by: str | None = None
+    """Pictures that agree in this stay together: a column of the CSV or a field of COCO's images, `folder`, or a
+    regular expression searched in file names: '^[^_]+' is what comes before the first _."""
+    near_duplicates: bool = True
+    """Keep pictures that look the same on one side."""
+    to: ResultFormat = "coco"
+    """Format of the parts: coco, voc, yolo or csv."""
+    pictures: PictureFiles = "none"
+    """none: leave the pictures where they are (coco and csv name their place); copy; or link to them."""
+    workers: int = 2
+    """Threads that decode pictures."""
+    seed: int = 0
+    """The same seed divides alike."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of(self, to=get_args(ResultFormat), pictures=get_args(PictureFiles))
+        _positive(self, "workers", "val")
+        if not 0 <= self.test < 1 or self.val + self.test >= 1:
+            raise ConfigError(
+                f"val and test are shares that leave something to train on, found {self.val}, {self.test}"
+            )
+        if self.to in {"voc", "yolo"} and self.pictures == "none":
+            raise ConfigError(f"{self.to} finds pictures by their place: pictures must be copy or link")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(DataConfig):
     """What `retinanet evaluate MODEL` can be told. Of these, a COCO results file as MODEL needs `data` alone."""
 
     data: Path
-    """Data to evaluate on: a COCO .json, or a Pascal VOC folder or ImageSets .txt."""
-    images: Path | None = None
-    """Folder of the pictures, where they do not lie beside the annotations."""
+    """Data to evaluate on, in any format that `train` takes; data.yaml stands for its split `val`."""
     json: Path | None = None
     """File for the numbers as JSON."""
     results: Path | None = None
@@ -493,8 +607,6 @@ class EvaluateConfig:
     """Score from which a detection counts in that table."""
     report: Path | None = None
     """File for a report: numbers, curves, confusion matrix, the best and the worst pictures."""
-    skip_bad: bool = False
-    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
     batch_size: int = 8
     """Pictures that go through the network at once."""
     workers: int = 2
@@ -503,6 +615,7 @@ class EvaluateConfig:
     """auto, cpu, cuda, mps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive(self, "batch_size")
         _between(self, 0.0, 1.0, "confusion_threshold")
         if self.workers < 0:
@@ -543,7 +656,7 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig):
+class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig, DataConfig):
     """What `retinanet check DATA` and `retinanet check MODEL DATA` can be told.
 
     With a model, its own network, anchors, loss and picture size are what is checked, and those options have no effect.
@@ -551,14 +664,14 @@ class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig):
 
     preset: PresetName = "default"
     """default, paper or small: the settings that training would use."""
-    images: Path | None = None
-    """Folder of the pictures, where they do not lie beside the annotations."""
     val: Path | None = None
     """Validation data: also look for pictures that are in both, and classes that are in one only."""
     val_images: Path | None = None
     """Folder of the validation pictures; `images` unless given."""
     report: Path | None = None
     """File for a report with figures (HTML)."""
+    json: Path | None = None
+    """File for faults, findings and statistics as JSON; - prints them instead of the text."""
     hard: bool = False
     """With a model: list and draw what it gets most wrong, background and objects; probably wrong labels."""
     hard_examples: int = 50
@@ -579,7 +692,7 @@ class CheckConfig(ModelConfig, MatchConfig, LossConfig, ImageConfig):
     """For what is picked at random."""
 
     def __post_init__(self) -> None:
-        for base in (ModelConfig, MatchConfig, LossConfig, ImageConfig):
+        for base in (ModelConfig, MatchConfig, LossConfig, ImageConfig, DataConfig):
             base.__post_init__(self)
         _one_of(self, preset=tuple(PRESETS))
         _positive(self, "batch_size", "workers", "hard_examples")

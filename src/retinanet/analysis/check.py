@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,8 +24,11 @@ from retinanet.analysis.statistics import (
 )
 from retinanet.config import CheckConfig, ImageConfig, LossConfig, MatchConfig, ModelConfig, section
 from retinanet.data import DetectionData, load
+from retinanet.data.formats import splits_of, voc
+from retinanet.results import write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from retinanet.analysis.finding import Finding
@@ -35,7 +40,7 @@ class DataCheck:
 
     Args:
         data: without what is faulty; `data.faults` lists that.
-        val: the validation data, likewise.
+        others: the validation and test data, likewise.
         statistics: counts.
         fitted: anchors before and after fitting.
         expected: the loss of the first step, None where it cannot be computed.
@@ -43,11 +48,33 @@ class DataCheck:
     """
 
     data: DetectionData
-    val: DetectionData | None
+    others: Mapping[str, DetectionData]
     statistics: DataStatistics
     fitted: FittedAnchors
     expected: ExpectedLoss | None
     findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return faults, findings and statistics as plain values."""
+        sets = {"train": self.data, **self.others}
+        return {
+            "sets": {name: {"pictures": len(d.records), "objects": d.num_objects} for name, d in sets.items()},
+            "classes": list(self.data.classes),
+            "notes": [note for data in sets.values() for note in data.notes],
+            "faults": [
+                {"set": name, "file": str(f.file), "where": f.where, "what": f.what, "advice": f.advice}
+                for name, data in sets.items()
+                for f in data.faults
+            ],
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "statistics": self.statistics.to_json(),
+            "anchors": {
+                "objects": self.coverage.objects,
+                "unreached": self.coverage.unreached,
+                "fitted": self.fitted.flags() if self.fitted.changed else None,
+                "unreached_if_fitted": self.fitted.after.unreached,
+            },
+        }
 
     @property
     def coverage(self) -> Coverage:
@@ -61,12 +88,8 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     Raises:
         DataError: a source that cannot be read at all, or nothing left of it.
     """
-    data = load(path, images=config.images, skip_bad=True, workers=config.workers)
-    sets = [("train", data)]
-    val = None
-    if config.val is not None:
-        val = load(config.val, images=config.val_images or config.images, skip_bad=True, workers=config.workers)
-        sets.append(("val", val))
+    sets = _sets(path, config)
+    data, val = sets["train"], sets.get("val")
     model_config = section(ModelConfig, config)
     fitted = fit_anchors(
         data,
@@ -86,19 +109,35 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     findings = [
         *anchor_findings(fitted.before, model_config, fitted),
         *start_findings(config.prior, expected),
-        *duplicate_pictures(sets, workers=config.workers),
+        *duplicate_pictures(list(sets.items()), workers=config.workers),
         *data_findings(data),
         *(split_findings(data, val) if val is not None else []),
     ]
     order = ("error", "warning", "note")
     return DataCheck(
         data=data,
-        val=val,
+        others={name: found for name, found in sets.items() if name != "train"},
         statistics=statistics(data),
         fitted=fitted,
         expected=expected,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
     )
+
+
+def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
+    """Return the training data and what there is beside it: `--val`, or the other splits of the same data set."""
+    paths = splits_of(path, config.format)
+    if voc.is_voc(path):  # the whole folder, as `train` would read it
+        paths = {"": path}
+    train = paths.get("train") or next(iter(paths.values()))
+    others = {name: place for name, place in paths.items() if place != train}
+    options: dict[str, Any] = {"skip_bad": True, "workers": config.workers, **config.reading}
+    sets = {"train": load(train, images=config.images, split="train", **options)}
+    if config.val is not None:
+        others = {"val": config.val}
+    for name, place in others.items():
+        sets[name] = load(place, images=config.val_images or config.images, split=name, **{**options, "keep": ()})
+    return sets
 
 
 def run(config: CheckConfig, *, model: Path | None, data: Path) -> int:
@@ -108,19 +147,34 @@ def run(config: CheckConfig, *, model: Path | None, data: Path) -> int:
 
         return run_trained(config, model, data)
     found = check_data(data, config)
-    console = Console()
-    faults = print_faults(console, [found.data, *([found.val] if found.val is not None else [])])
+    sets = [found.data, *found.others.values()]
+    faults = sum(len(one.faults) for one in sets)
+    if config.json is not None:
+        text = json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n"
+        if str(config.json) == "-":
+            print(text, end="")
+        else:
+            write_text(config.json, text)
+    if config.json is None or str(config.json) != "-":
+        _print(Console(), found, sets)
+    if config.report is not None:
+        from retinanet.report.check import check_report
+
+        path = check_report(found, config, config.report)
+        Console(stderr=str(config.json) == "-").print(f"report: {path}", markup=False, highlight=False)
+    return 1 if faults and not config.skip_bad else 0
+
+
+def _print(console: Console, found: DataCheck, sets: list[DetectionData]) -> None:
+    for note in (note for data in sets for note in data.notes):
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    print_faults(console, sets)
     for sentence in sentences(found):
         console.print(sentence, markup=False, highlight=False)
     console.print(class_table(found))
     if found.findings:
         console.print()
     print_findings(console, found.findings)
-    if config.report is not None:
-        from retinanet.report.check import check_report
-
-        console.print(f"report: {check_report(found, config, config.report)}", markup=False, highlight=False)
-    return 1 if faults and not config.skip_bad else 0
 
 
 def sentences(found: DataCheck) -> list[str]:

@@ -5,17 +5,14 @@ Shape suffixes: K classes, P pictures, O objects.
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from retinanet import images as pictures
 from retinanet.analysis.finding import Finding
+from retinanet.data.duplicates import fingerprints, nearly_same, same
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -71,6 +68,35 @@ class DataStatistics:
         """How many there are."""
         return len(self.label_O)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts, of sides and shapes the percentiles, as plain numbers."""
+        sides_O = np.sqrt(self.width_O * self.height_O)
+        places = (0, 5, 25, 50, 75, 95, 100)
+
+        def percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+            return {str(q): float(v) for q, v in zip(places, np.percentile(values, places), strict=True)}
+
+        return {
+            "pictures": self.pictures,
+            "empty_pictures": self.empty,
+            "objects": self.objects,
+            "crowd": self.crowd,
+            "classes": {
+                name: {"objects": int(n), "pictures": int(p)}
+                for name, n, p in zip(self.classes, self.objects_K, self.pictures_K, strict=True)
+            },
+            "class_imbalance": self.imbalance,
+            "objects_per_picture": percentiles(self.per_picture_P.astype(np.float64)) if self.pictures else {},
+            "side_pixels": percentiles(sides_O) if self.objects else {},
+            "height_over_width": percentiles(self.height_O / self.width_O) if self.objects else {},
+        }
+
+    @property
+    def imbalance(self) -> float | None:
+        """Objects of the most frequent class over those of the rarest that has any; None without objects."""
+        there = self.objects_K[self.objects_K > 0]
+        return float(there.max() / there.min()) if len(there) else None
+
     def sentences(self) -> list[str]:
         """Return the counts in words."""
         said = [
@@ -117,7 +143,7 @@ def data_findings(data: DetectionData, *, max_detections: int = 100) -> list[Fin
         *_classes(counts),
         *_boxes(data),
         *_crowded(data, counts, max_detections),
-        *_emptiness(counts),
+        *_emptiness(data, counts),
     ]
 
 
@@ -227,7 +253,7 @@ def _crowded(data: DetectionData, counts: DataStatistics, max_detections: int) -
         )
 
 
-def _emptiness(counts: DataStatistics) -> Iterable[Finding]:
+def _emptiness(data: DetectionData, counts: DataStatistics) -> Iterable[Finding]:
     if counts.pictures and counts.empty > counts.pictures / 2:
         yield Finding(
             kind="empty pictures",
@@ -236,6 +262,7 @@ def _emptiness(counts: DataStatistics) -> Iterable[Finding]:
             cause="They teach what background looks like; if their objects were only not labelled, they teach it "
             "wrongly",
             advice="Look at some of them",
+            where=tuple(record.path.name for record in data.records if not (~record.crowd_G).any()),
         )
 
 
@@ -275,55 +302,49 @@ def only_in_list(names: Sequence[str], train: DetectionData) -> bool:
 
 
 def duplicate_pictures(sets: Sequence[tuple[str, DetectionData]], *, workers: int = 2) -> list[Finding]:
-    """Return pictures with the very same pixels, within and between data sets. Decodes every picture.
+    """Return pictures that are the same or look it, within and between data sets. Decodes every picture.
 
     Args:
         sets: (name, data), such as ("train", ...), ("val", ...).
         workers: threads that decode.
     """
     places = [(name, record) for name, data in sets for record in data.records]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        digests = list(pool.map(lambda place: _digest(place[1]), places))
-    same: dict[bytes, list[tuple[str, Record]]] = defaultdict(list)
-    for place, digest in zip(places, digests, strict=True):
-        if digest is not None:
-            same[digest].append(place)
-    groups = [group for group in same.values() if len(group) > 1]
-    across = [group for group in groups if len({name for name, _ in group}) > 1]
-    within = [group for group in groups if len({name for name, _ in group}) == 1]
+    prints = fingerprints([record for _, record in places], workers=workers)
+    names = [f"{name}/{record.path.name}" for name, record in places]
     found = []
-    if across:
-        found.append(
-            Finding(
-                kind="pictures in both sets",
-                severity="warning",
-                what=f"{_number(len(across), 'picture')} in more than one of {', '.join(name for name, _ in sets)}",
-                cause="The split was not made by picture, or files were copied",
-                advice="Take them out of one: AP on pictures that were trained on says nothing",
-                where=tuple(" = ".join(f"{name}/{record.path.name}" for name, record in group) for group in across),
+    for kind, groups in (
+        ("the very same pixels", same(prints)),
+        ("nearly the same pixels", [[i, j] for i, j, _ in nearly_same(prints)]),
+    ):
+        across = [group for group in groups if len({places[i][0] for i in group}) > 1]
+        within = [group for group in groups if len({places[i][0] for i in group}) == 1]
+        nearly = kind.startswith("nearly")
+        if across:
+            found.append(
+                Finding(
+                    kind="near-duplicates in both sets" if nearly else "pictures in both sets",
+                    severity="warning",
+                    what=f"{_number(len(across), 'pair' if nearly else 'picture')} with {kind} in more than one of "
+                    f"{', '.join(name for name, _ in sets)}",
+                    cause="The split was not made by picture, or files were copied"
+                    + ("; or frames of a film, or fields of a microscope, lie next to each other" if nearly else ""),
+                    advice="Take them out of one: AP on pictures that were trained on says nothing. `retinanet split` "
+                    "keeps such pictures on one side",
+                    where=tuple(" = ".join(names[i] for i in group) for group in across),
+                )
             )
-        )
-    if within:
-        found.append(
-            Finding(
-                kind="duplicate pictures",
-                severity="warning",
-                what=f"{_number(len(within), 'picture')} more than once in the same set",
-                cause="Files were copied, or the same picture was annotated twice",
-                advice="Keep one of each: they count double, and their annotations may disagree",
-                where=tuple(" = ".join(record.path.name for _, record in group) for group in within),
+        if within:
+            found.append(
+                Finding(
+                    kind="near-duplicates" if nearly else "duplicate pictures",
+                    severity="note" if nearly else "warning",
+                    what=f"{_number(len(within), 'pair' if nearly else 'picture')} with {kind} within a set",
+                    cause="Files were copied, or the same picture was annotated twice",
+                    advice="Keep one of each: they count double, and their annotations may disagree",
+                    where=tuple(" = ".join(places[i][1].path.name for i in group) for group in within),
+                )
             )
-        )
     return found
-
-
-def _digest(record: Record) -> bytes | None:
-    """Return a digest of a picture's pixels, or None where it does not decode (which `data.load` reports)."""
-    try:
-        image = pictures.decode(record.path)
-    except (pictures.ImageError, OSError):
-        return None
-    return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
 
 
 def anchor_findings(found: Coverage, model_config: ModelConfig, fitted: FittedAnchors | None = None) -> list[Finding]:

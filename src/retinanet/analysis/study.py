@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retinanet.config import ConfigError, StudyConfig, TrainConfig, resolve, section_from_dict, to_dict
-from retinanet.data import DetectionData, load
+from retinanet.data import DetectionData, load, load_both
 from retinanet.report.summary import read_metrics
 from retinanet.train import NonFiniteLossError, fit
 from retinanet.train.callbacks import write_atomically
@@ -400,17 +400,17 @@ def _claim(config: StudyConfig) -> None:
 
 def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionData]:
     """Return both data sets; without `val`, a fifth of the pictures, chosen by the seed, is kept for it."""
-    workers = max(1, config.workers)
-    data = load(config.train, images=config.images, skip_bad=config.skip_bad, workers=workers)
     if config.val is not None:
-        val = load(
-            config.val,
-            images=config.val_images or config.images,
-            classes=data.classes,
-            skip_bad=config.skip_bad,
-            workers=workers,
-        )
-        return config.train, config.val, data, val
+        train, val = load_both(config)
+        return config.train, config.val, train, val
+    data = load(
+        config.train,
+        images=config.images,
+        skip_bad=config.skip_bad,
+        workers=max(1, config.workers),
+        split="train",
+        **config.reading,
+    )
     order = np.random.default_rng(config.seed).permutation(len(data.records))
     count = max(1, round(VAL_SHARE * len(order)))
     if count >= len(order):

@@ -33,7 +33,15 @@ def run_trained(config: CheckConfig, model: Path, path: Path) -> int:
         path: the data.
     """
     trained = load_trained(model, device=config.device)
-    data = load(path, images=config.images, classes=trained.classes, skip_bad=True, workers=config.workers)
+    data = load(
+        path,
+        images=config.images,
+        classes=trained.classes,
+        skip_bad=True,
+        workers=config.workers,
+        split="val",
+        **config.reading,
+    )
     console = Console()
     faults = print_faults(console, [data])
     detector = Detector.from_checkpoint(model, config.device)

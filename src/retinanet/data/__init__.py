@@ -5,7 +5,7 @@
 """
 
 from retinanet.data.batch import Batch, TrainBatchSampler, collate, eval_batches
-from retinanet.data.check import load, verify_pictures
+from retinanet.data.check import load, load_both, verify_pictures
 from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
 from retinanet.data.formats import read
 from retinanet.data.records import DataError, DetectionData, Fault, Record
@@ -23,6 +23,7 @@ __all__ = [
     "collate",
     "eval_batches",
     "load",
+    "load_both",
     "read",
     "verify_pictures",
 ]

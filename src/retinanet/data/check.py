@@ -6,10 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinanet import images as pictures
 from retinanet.data.formats import read
 from retinanet.data.records import SKIP_PICTURE, DataError, DetectionData, Fault, Record
+
+if TYPE_CHECKING:
+    from retinanet.config import TrainConfig
 
 
 def load(
@@ -19,6 +23,7 @@ def load(
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
     workers: int = 2,
+    **reading: Any,
 ) -> DetectionData:
     """Read and check a data set.
 
@@ -28,11 +33,12 @@ def load(
         classes: the class list to use; by default the data's own.
         skip_bad: leave out what is faulty (it stays listed in `faults`) rather than refuse the data.
         workers: threads that decode pictures.
+        **reading: format, split, keep, ignore, rename: see `formats.read`.
 
     Raises:
         DataError: something is faulty (all of it is listed) and `skip_bad` is false; no picture or object is left.
     """
-    data = read(source, images=images, classes=classes)
+    data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
         raise DataError(f"{data.source}: expected at least one picture, found none")
     missing = [record for record in data.records if not record.path.is_file()]
@@ -55,6 +61,37 @@ def load(
         crowd = f", only {data.num_crowd} crowd or difficult ones" if data.num_crowd else ""
         raise DataError(f"{data.source}: expected objects, found none in {len(kept)} pictures{crowd}{left_out}", faults)
     return data
+
+
+def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
+    """Return the training and the validation data of a run; the second has the class list of the first.
+
+    Raises:
+        DataError: see `load`.
+    """
+    workers = max(1, config.workers)
+    train = load(
+        config.train,
+        images=config.images,
+        skip_bad=config.skip_bad,
+        workers=workers,
+        split="train",
+        **config.reading,
+    )
+    return train, load_val(config, train.classes)
+
+
+def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:
+    """Return the validation data of a run, with the class list of its training data. Raises `DataError`."""
+    return load(
+        config.val,
+        images=config.val_images or config.images,
+        classes=classes,
+        skip_bad=config.skip_bad,
+        workers=max(1, config.workers),
+        split="val",
+        **config.reading,
+    )
 
 
 def verify_pictures(data: DetectionData, *, workers: int = 2) -> list[Fault]:

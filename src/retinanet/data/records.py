@@ -96,6 +96,8 @@ class DetectionData:
     """Where it was read from."""
     faults: tuple[Fault, ...] = ()
     """What was left out, and why."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the reading, a sentence each: a format that was guessed, polygons made boxes."""
 
     @cached_property
     def num_objects(self) -> int:

@@ -91,7 +91,7 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
     assert config.report is not None  # noqa: S101
     return model_report(
         config.report,
-        data=read(config.data, images=config.images),
+        data=read(config.data, images=config.images, split="val", **config.reading),
         metrics=found.metrics.to_json(),
         results=found.results,
         title=f"Evaluation of {Path(model).name} on {config.data.name}",
@@ -102,10 +102,11 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
 
 def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
     notes: tuple[str, ...] = ()
-    if config.data.suffix.lower() == ".json":
+    plain = config.format in {None, "coco"} and not any((config.classes, config.ignore_classes, config.rename))
+    if config.data.suffix.lower() == ".json" and plain:
         ground_truth: GroundTruth = config.data
     else:
-        data = read(config.data, images=config.images)
+        data = read(config.data, images=config.images, split="val", **config.reading)
         ground_truth, notes = data.to_coco(), _left_out(data)
     results = check_results(load_ground_truth(ground_truth), path)
     metrics = evaluate_results(ground_truth, results)
@@ -116,7 +117,14 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
     from retinanet.predict import load as load_detector
 
     detector = load_detector(path, config.device)
-    data = load(config.data, images=config.images, skip_bad=config.skip_bad, workers=max(1, config.workers))
+    data = load(
+        config.data,
+        images=config.images,
+        skip_bad=config.skip_bad,
+        workers=max(1, config.workers),
+        split="val",
+        **config.reading,
+    )
     _, notes = match_classes(detector.classes, data.classes)
     metrics, results = evaluate_model(
         detector, data, batch_size=config.batch_size, workers=config.workers, progress=True
@@ -193,7 +201,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _left_out(data: DetectionData) -> tuple[str, ...]:
-    """Say what of the data was faulty, and so is not in the numbers."""
+    """Say how the data was read, and what of it was faulty and so is not in the numbers."""
     if not data.faults:
-        return ()
-    return (f"{len(data.faults):,} faults in the data, left out: `retinanet check` lists them",)
+        return data.notes
+    return (*data.notes, f"{len(data.faults):,} faults in the data, left out: `retinanet check` lists them")

@@ -32,7 +32,7 @@ def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
     """Write the page. Return its path."""
     source = str(found.data.source)
     report = Report(title=f"Check of {found.data.source.name}", subtitle=f"{source}: what training on it would meet")
-    faults = [*found.data.faults, *(found.val.faults if found.val is not None else ())]
+    faults = [fault for data in (found.data, *found.others.values()) for fault in data.faults]
     if faults:
         said = f"{count(len(faults), 'fault')} in the data, listed below; all else is without them."
         report.in_short.append(said)

@@ -33,8 +33,7 @@ from retinanet.config import (
     section,
     to_dict,
 )
-from retinanet.data import DetectionData
-from retinanet.data import load as load_data
+from retinanet.data import DetectionData, load_both
 from retinanet.model import RetinaNet, load_pretrained
 from retinanet.train.callbacks import Checkpoints, EpochLine, MetricsFile, clock, write_atomically
 from retinanet.train.checkpoint import read_checkpoint
@@ -87,15 +86,10 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
     _check_output(config)
     say = print if _is_rank_zero() else _silent
     L.seed_everything(config.seed, workers=False, verbose=False)
-    train_data = load_data(config.train, images=config.images, skip_bad=config.skip_bad, workers=max(1, config.workers))
-    val_data = load_data(
-        config.val,
-        images=config.val_images or config.images,
-        classes=train_data.classes,
-        skip_bad=config.skip_bad,
-        workers=max(1, config.workers),
-    )
+    train_data, val_data = load_both(config)
     for name, data in (("train", train_data), ("val", val_data)):
+        for note in data.notes:
+            say(f"{name}: {note}")
         left_out = f", {len(data.faults)} left out for a fault (--skip-bad)" if data.faults else ""
         say(f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}")
     config = _fitted_to(train_data, config, say)

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from retinanet import images as pictures
+from retinanet.data.formats.common import Wanted, category_ids
 from retinanet.data.records import (
     SKIP_OBJECT,
     SKIP_PICTURE,
@@ -18,7 +19,6 @@ from retinanet.data.records import (
     Fault,
     Record,
     clip_box,
-    unknown_class,
 )
 
 _LARGEST: Final = 1e12
@@ -41,16 +41,26 @@ class _Object(NamedTuple):
     area: float
 
 
-def read_coco(source: Path, *, images: Path | None = None, classes: Sequence[str] | None = None) -> DetectionData:
+def read_coco(source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
 
     Pictures are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
     as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
+
+    Args:
+        source: the file.
+        wanted: its classes.
+        images: folder of the pictures.
+        content: of the file, where it is parsed already.
     """
-    content = _parse(source)
+    content = _sections(parse_json(source) if content is None else content, source)
     faults: list[Fault] = []
     names = _categories(content["categories"], source, faults)
-    class_names, category_ids = _classes(names, classes)
+    notes = _drop_parent(names, content)
+    ids: dict[str, int] = {}
+    for category_id in sorted(names):
+        ids.setdefault(wanted.rename.get(names[category_id], names[category_id]), category_id)
+    class_names = wanted.names(names[category_id] for category_id in sorted(names))
     labels = {name: label for label, name in enumerate(class_names)}
     found = _images(content["images"], source, images, faults)
     # an object goes with its picture: a picture that is a fault already needs no further fault for each of its objects
@@ -60,29 +70,34 @@ def read_coco(source: Path, *, images: Path | None = None, classes: Sequence[str
     for number, entry in enumerate(content["annotations"], 1):
         if isinstance(entry, dict) and (image_id := _int(entry.get("image_id"))) in listed and image_id not in found:
             continue
-        result = _annotation(entry, number, found, names, labels, seen)
+        result = _annotation(entry, number, found, names, labels, seen, wanted)
         if isinstance(result, _Object):
             objects[result.image_id].append(result)
-        else:
+        elif result is not None:
             faults.append(
                 Fault(file=source, where=_where("annotation", entry, number), what=result, advice=SKIP_OBJECT)
             )
     return DetectionData(
         records=tuple(_record(image_id, found[image_id], objects[image_id]) for image_id in found),
         classes=class_names,
-        category_ids=category_ids,
+        category_ids=category_ids(class_names, ids),
         source=source,
         faults=tuple(faults),
+        notes=(*notes, *wanted.notes(source)),
     )
 
 
-def _parse(source: Path) -> dict[str, list[Any]]:
+def parse_json(source: Path) -> Any:
+    """Return what a JSON file holds. Raises `DataError` with the place where it is not JSON."""
     try:
-        content = json.loads(source.read_bytes())
+        return json.loads(source.read_bytes())
     except json.JSONDecodeError as error:
         raise DataError(f"{source}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{source}: not JSON ({error})") from error
+
+
+def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
     expected = f"{source}: expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
     if isinstance(content, list):
         scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
@@ -93,6 +108,17 @@ def _parse(source: Path) -> dict[str, list[Any]]:
         if not isinstance(content.get(section), list):
             raise DataError(f"{expected}; found {'another' if section in content else 'no'} {section!r}")
     return content
+
+
+def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[str]:
+    """Leave out the class above the others that Roboflow writes as category 0 and gives to no object."""
+    parents = {e.get("supercategory") for e in content["categories"] if isinstance(e, dict)}
+    first = next((e for e in content["categories"] if isinstance(e, dict) and e.get("id") == 0), None)
+    if first is None or first.get("supercategory") != "none" or first.get("name") not in parents or len(names) < 2:
+        return []
+    if any(isinstance(e, dict) and e.get("category_id") == 0 for e in content["annotations"]):
+        return []
+    return [f"category 0, {names.pop(0)!r}, is Roboflow's name for all of them and was left out"]
 
 
 def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[int, str]:
@@ -113,20 +139,6 @@ def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[i
         advice = "Correct it, or give --skip-bad to go on without this category and its objects"
         faults.append(Fault(file=source, where=_where("category", entry, number), what=what, advice=advice))
     return names
-
-
-def _classes(names: dict[int, str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return class names and their category ids; a class that the file lacks gets an id that the file does not use."""
-    if classes is None:
-        return tuple(names[i] for i in sorted(names)), tuple(sorted(names))
-    ids = {name: i for i, name in names.items()}
-    unused = max(names, default=0)
-    category_ids = []
-    for name in classes:
-        if name not in ids:
-            unused += 1
-        category_ids.append(ids.get(name, unused))
-    return tuple(classes), tuple(category_ids)
 
 
 def _images(entries: list[Any], source: Path, images: Path | None, faults: list[Fault]) -> dict[int, _Picture]:
@@ -190,8 +202,9 @@ def _annotation(
     names: dict[int, str],
     labels: dict[str, int],
     seen: dict[int, int],
-) -> _Object | str:
-    """Return an object, or what is wrong with it."""
+    wanted: Wanted,
+) -> _Object | str | None:
+    """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(entry, dict):
         return f"expected an object with image_id, category_id and bbox, found {entry!r}"
     annotation_id = _int(entry.get("id", number))
@@ -204,8 +217,10 @@ def _annotation(
         return f"expected the id of one of the images as image_id, found {entry.get('image_id')!r}"
     if category_id not in names or category_id is None:
         return f"expected the id of one of the categories as category_id, found {entry.get('category_id')!r}"
-    if names[category_id] not in labels:
-        return unknown_class(names[category_id], list(labels))
+    if (name := wanted.name(names[category_id])) is None:
+        return None
+    if fault := wanted.fault(name):
+        return fault
     numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers:
         return f"expected four finite numbers (x, y, width, height) as bbox, found {bbox!r}"
@@ -221,7 +236,7 @@ def _annotation(
         id=annotation_id,
         image_id=image_id,
         box=box,
-        label=labels[names[category_id]],
+        label=labels[name],
         crowd=bool(entry.get("iscrowd", 0)),
         area=area if area is not None and area > 0 else (box[2] - box[0]) * (box[3] - box[1]),
     )

@@ -1,0 +1,47 @@
+"""All splits of a data set, read with one class list and written in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinanet.data.check import load
+from retinanet.data.formats import splits_of
+from retinanet.data.write import Written, write
+
+if TYPE_CHECKING:
+    from retinanet.config import ConvertConfig
+    from retinanet.data.records import DetectionData
+
+
+def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dict[str, DetectionData]:
+    """Return every split of a data set, all with the same class list.
+
+    Args:
+        source: see `formats.read`.
+        reading: format, keep, ignore, rename.
+        **options: images, skip_bad, workers: see `check.load`.
+
+    Raises:
+        DataError: faults, and `skip_bad` is false.
+    """
+    paths = splits_of(source, reading.get("format"))
+    sets = {name: load(path, **options, **reading) for name, path in paths.items()}
+    classes = tuple(dict.fromkeys(name for data in sets.values() for name in data.classes))
+    return {
+        name: data if data.classes == classes else load(paths[name], classes=classes, **options, **reading)
+        for name, data in sets.items()
+    }
+
+
+def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str, DetectionData], Written]:
+    """Write a data set in another format. Return what was read of each split, and what was written.
+
+    Raises:
+        DataError: faults in the data.
+        UserError: the target is in use.
+    """
+    sets = load_splits(
+        source, reading=config.reading, images=config.images, skip_bad=config.skip_bad, workers=config.workers
+    )
+    return sets, write(sets, target, config.format, pictures=config.pictures)
