@@ -31,6 +31,8 @@ from retinanet.demo import DemoConfig
 Flat = Parameter(name="*")
 Output = Parameter(alias="-o", help="Folder for what is written.")
 
+_FROM = "Checkpoint to start from: its network is used, and what it knows of the classes that stay is kept."
+
 app = App(
     name="retinanet",
     help="RetinaNet with focal loss: train on your own pictures, understand, export and serve.",
@@ -43,6 +45,7 @@ app = App(
 @dataclass(frozen=True, kw_only=True)
 class _TrainFlags(TrainConfig):
     output: Annotated[Path, Output]
+    start_from: Annotated[Path | None, Parameter(alias="--from", help=_FROM)] = TrainConfig.start_from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ PresetName = Literal["default", "paper", "small"]
 LossName = Literal[
     "focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem", "quality_focal", "varifocal"
 ]
+FreezeName = Literal["none", "backbone", "backbone+fpn"]
 BoxLossName = Literal["smooth_l1", "l1", "giou"]
 DataFormat = Literal["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
 
@@ -343,6 +344,11 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
     """A local file with those weights (.safetensors, .pth), where nothing can be downloaded."""
     freeze_batchnorm: bool = True
     """Keep the BatchNorm of a pretrained backbone as it is (statistics and affine weights)."""
+    start_from: Path | None = None
+    """Checkpoint to start from instead of ImageNet weights (`--from`): its network and normalisation are used, and its
+    knowledge of the classes that stay is kept."""
+    freeze: FreezeName = "none"
+    """Parts that stay as they are: none, backbone, or backbone+fpn. For a little data, with `start_from`."""
     epochs: int = 12
     """Passes over the training data."""
     max_steps: int = -1
@@ -397,6 +403,7 @@ class TrainConfig(ModelConfig, MatchConfig, LossConfig, PostprocessConfig, Image
             self,
             preset=tuple(PRESETS),
             anchors=("given", "auto"),
+            freeze=get_args(FreezeName),
             optimizer=("sgd", "adamw"),
             schedule=("step", "cosine"),
             precision=("32", "bf16", "fp16"),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MOST_PICTURES: Final = 500
 """Beyond this many, an even sample of the pictures is measured before training."""
+MOST_OBJECTS: Final = 5000
+"""And beyond this many objects, an even sample of pictures with about so many: a share is then known to 0.7 %."""
 BANDS: Final = ("small", "medium", "large")
 """COCO's sizes: below 32², below 96², and above, square pixels of the original picture."""
 
@@ -132,11 +134,11 @@ def coverage(
         model_config: its anchors and levels.
         match_config: what is positive.
         image_config: the size of the input.
-        pictures: measure an even sample of so many; None: all of them.
+        pictures: measure an even sample of at most so many, with about `MOST_OBJECTS` objects; None: all of them.
     """
     chosen = range(len(data.records))
-    if pictures is not None and len(chosen) > pictures:
-        chosen = chosen[:: -(-len(chosen) // pictures)]
+    if pictures is not None:
+        chosen = chosen[:: max(1, -(-len(chosen) // pictures), round(data.num_objects / MOST_OBJECTS))]
     anchors = _Anchors(model_config, image_config)
     rows: list[_Row] = []
     L = len(model_config.levels)

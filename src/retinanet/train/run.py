@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lightning as L
 import numpy as np
-import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,8 +21,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import reach
 from retinanet.config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     ConfigError,
     ImageConfig,
     MatchConfig,
@@ -34,16 +31,18 @@ from retinanet.config import (
     to_dict,
 )
 from retinanet.data import DetectionData, load_both
-from retinanet.model import RetinaNet, load_pretrained
 from retinanet.train.callbacks import Checkpoints, EpochLine, MetricsFile, clock, write_atomically
 from retinanet.train.checkpoint import read_checkpoint
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.imbalance import ImbalanceFile
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
+from retinanet.train.start import build, with_network_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from retinanet.model import RetinaNet
 
 OUR_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"),
@@ -82,7 +81,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
         BackboneError: no weights for the backbone.
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    config = config or resolve(TrainConfig, options)
+    config = with_network_of(config or resolve(TrainConfig, options))
     _check_output(config)
     say = print if _is_rank_zero() else _silent
     L.seed_everything(config.seed, workers=False, verbose=False)
@@ -94,7 +93,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
         say(f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}")
     config = _fitted_to(train_data, config, say)
     say(f"anchors: {reach(train_data, config).sentence()}")
-    model, config = _build(config, num_classes=len(train_data.classes), say=say)
+    model, config = build(config, train_data.classes, say)
     config.output.mkdir(parents=True, exist_ok=True)
     if _is_rank_zero():
         write_config(config, config.output / "config.yaml")
@@ -162,7 +161,7 @@ def _write_report(config: TrainConfig, val_data: DetectionData, result: TrainRes
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write every option as YAML: `retinanet train --config FILE -o NEW` repeats the run."""
     values = to_dict(dataclasses.replace(config, resume=False, overwrite=False))
-    for name in ("train", "val", "images", "val_images", "backbone_weights"):
+    for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
     from retinanet import __version__
@@ -189,21 +188,6 @@ def _check_output(config: TrainConfig) -> None:
         )
     for name in present:
         (config.output / name).unlink()
-
-
-def _build(config: TrainConfig, *, num_classes: int, say: Callable[[str], None]) -> tuple[RetinaNet, TrainConfig]:
-    """Return the network, pretrained as wanted, and the config with the normalisation that its weights expect."""
-    model = RetinaNet(num_classes=num_classes, config=section(ModelConfig, config))
-    if config.pretrained:
-        info = load_pretrained(model.backbone, weights=config.backbone_weights)
-        say(f"backbone: {config.backbone}, ImageNet weights from {info.source}")
-        if (config.image_mean, config.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
-            config = dataclasses.replace(config, image_mean=info.mean, image_std=info.std)
-        if config.freeze_batchnorm:
-            model.backbone.freeze_batchnorm()
-    else:
-        say(f"backbone: {config.backbone}, random weights")
-    return model.to(memory_format=torch.channels_last), config
 
 
 def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData) -> TrainResult:
