@@ -533,6 +533,23 @@ def section_from_dict(cls: type[C], values: dict[str, Any]) -> C:
 ResultFormat = Literal["coco", "voc", "yolo", "csv"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TileConfig:
+    """How large pictures are cut into tiles."""
+
+    tile: int = 0
+    """Side of the tiles that pictures are cut into, original pixels; 0: not cut. Each tile is resized as a picture of
+    its own, and the whole picture is looked at as well, for what is larger than a tile."""
+    overlap: float = 0.2
+    """How much of a tile its neighbour shows too, at least: more than the small objects need."""
+
+    def __post_init__(self) -> None:
+        if self.tile and self.tile < 32:
+            raise ConfigError(f"tile must be 0 or at least 32 pixels, found {self.tile}")
+        if not 0 <= self.overlap < 0.9:
+            raise ConfigError(f"overlap must be 0 or more and below 0.9, found {self.overlap}")
+
+
 PictureFiles = Literal["copy", "link", "none"]
 
 
@@ -599,7 +616,7 @@ class SplitConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataConfig):
+class EvaluateConfig(DataConfig, TileConfig):
     """What `retinanet evaluate MODEL` can be told. Of these, a COCO results file as MODEL needs `data` alone."""
 
     data: Path
@@ -622,7 +639,8 @@ class EvaluateConfig(DataConfig):
     """auto, cpu, cuda, mps."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        DataConfig.__post_init__(self)
+        TileConfig.__post_init__(self)
         _positive(self, "batch_size")
         _between(self, 0.0, 1.0, "confusion_threshold")
         if self.workers < 0:
@@ -630,7 +648,7 @@ class EvaluateConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(TileConfig):
     """What `retinanet predict MODEL INPUT...` can be told."""
 
     output: Path
@@ -655,6 +673,7 @@ class PredictConfig:
     """auto, cpu, cuda, mps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive(self, "batch_size")
         _one_of(self, format=("coco", "voc", "yolo", "csv"))
         _between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))

@@ -6,6 +6,7 @@ Needs numpy and Pillow, never torch. Shape suffixes: N batch, H, W; 3 is RGB.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -107,6 +108,22 @@ def resized_size(width: int, height: int, *, image_size: int, max_size: int) -> 
     """
     scale = min(image_size / min(width, height), max_size / max(width, height))
     return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+
+
+def tiles(width: int, height: int, *, tile: int, overlap: float) -> list[tuple[int, int, int, int]]:
+    """Return the tiles that cover a picture, xyxy in its pixels, row by row.
+
+    All are `tile` wide and high, or as the picture where that is smaller; they are spread evenly, so that neighbours
+    share `overlap` of a side at least.
+    """
+
+    def starts(side: int) -> list[int]:
+        if side <= tile:
+            return [0]
+        count = math.ceil((side - tile) / max(1, math.floor(tile * (1 - overlap)))) + 1
+        return [round(i * (side - tile) / (count - 1)) for i in range(count)]
+
+    return [(x, y, min(x + tile, width), min(y + tile, height)) for y in starts(height) for x in starts(width)]
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

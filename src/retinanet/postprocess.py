@@ -6,7 +6,7 @@ Shape suffixes: N batch, A anchors, K classes, C candidates of a picture, D dete
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torchvision.ops import batched_nms
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from retinanet.config import PostprocessConfig
     from retinanet.images import Frame
+
+AT_BORDER: Final = 0.01
+"""Share of a tile's side within which a box counts as ending at its border."""
+COVERED: Final = 0.6
+"""Share of such a box within another from which it is taken for a part of the same object."""
 
 
 def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: PostprocessConfig) -> list[ImageDetections]:
@@ -39,6 +44,74 @@ def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: Postpr
         _one_picture(logits_AK, deltas_A4, outputs, frame, config)
         for logits_AK, deltas_A4, frame in zip(logits_NAK, deltas_NA4, frames, strict=True)
     ]
+
+
+def merge_tiles(
+    whole: ImageDetections,
+    parts: Sequence[ImageDetections],
+    tiles: Sequence[tuple[int, int, int, int]],
+    *,
+    width: int,
+    height: int,
+    config: PostprocessConfig,
+) -> ImageDetections:
+    """Return the detections of a picture from those of its tiles and of the whole, best first.
+
+    What ends at a border between tiles may be a part of an object only. Such boxes come second: one that lies by more
+    than `COVERED` of itself in a box of its class that was seen whole is that object again, and goes.
+
+    Args:
+        whole: detections in the whole picture, its pixels.
+        parts: detections in each tile, in the tile's own pixels.
+        tiles: xyxy of each tile in the picture's pixels.
+        width: of the picture.
+        height: of the picture.
+        config: the thresholds; `max_detections` holds for each tile, not for their sum.
+    """
+    boxes, cut = [whole.boxes_D4], [whole.scores_D.new_zeros(len(whole.scores_D), dtype=torch.bool)]
+    for part, (x1, y1, x2, y2) in zip(parts, tiles, strict=True):
+        margin = AT_BORDER * max(x2 - x1, y2 - y1)
+        left, top, right, bottom = part.boxes_D4.unbind(1)
+        at = torch.zeros_like(part.scores_D, dtype=torch.bool)
+        at |= (left < margin) & (x1 > 0)
+        at |= (top < margin) & (y1 > 0)
+        at |= (right > x2 - x1 - margin) & (x2 < width)
+        at |= (bottom > y2 - y1 - margin) & (y2 < height)
+        boxes.append(part.boxes_D4 + part.boxes_D4.new_tensor([x1, y1, x1, y1]))
+        cut.append(at)
+    boxes_D4, cut_D = torch.cat(boxes), torch.cat(cut)
+    scores_D = torch.cat([whole.scores_D, *(part.scores_D for part in parts)])
+    labels_D = torch.cat([whole.labels_D, *(part.labels_D for part in parts)])
+    first = _kept(boxes_D4, scores_D, labels_D, torch.nonzero(~cut_D).squeeze(1), config)
+    second = torch.nonzero(cut_D).squeeze(1)
+    known = torch.zeros(len(second), dtype=torch.bool, device=boxes_D4.device)
+    for label in torch.unique(labels_D[second]).tolist():
+        here = labels_D[second] == label
+        seen_W4 = boxes_D4[first[labels_D[first] == label]]
+        known[here] = _covered(boxes_D4[second[here]], seen_W4) > COVERED
+    second = _kept(boxes_D4, scores_D, labels_D, second[~known], config)
+    keep_D = torch.cat([first, second])
+    keep_D = keep_D[scores_D[keep_D].argsort(descending=True, stable=True)]
+    return ImageDetections(boxes_D4=boxes_D4[keep_D], scores_D=scores_D[keep_D], labels_D=labels_D[keep_D])
+
+
+def _kept(boxes_D4: Tensor, scores_D: Tensor, labels_D: Tensor, index: Tensor, config: PostprocessConfig) -> Tensor:
+    """Return those of `index` that NMS keeps."""
+    return index[batched_nms(boxes_D4[index], scores_D[index], labels_D[index], config.nms_threshold)]
+
+
+def _covered(boxes_D4: Tensor, others_W4: Tensor) -> Tensor:
+    """Return the largest share of each box that lies in one of the others, (D,)."""
+    if not len(others_W4):
+        return boxes_D4.new_zeros(len(boxes_D4))
+    out = []
+    for box_B4 in torch.split(boxes_D4, 1024):  # bounded memory
+        low = torch.maximum(box_B4[:, None, :2], others_W4[None, :, :2])
+        high = torch.minimum(box_B4[:, None, 2:], others_W4[None, :, 2:])
+        common_BW = (high - low).clamp(min=0).prod(dim=2)
+        area_B = (box_B4[:, 2:] - box_B4[:, :2]).prod(dim=1).clamp(min=1e-9)
+        out.append((common_BW / area_B[:, None]).max(dim=1).values)
+    return torch.cat(out)
 
 
 def _one_picture(

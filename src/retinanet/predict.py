@@ -32,12 +32,13 @@ from retinanet.config import (
     ImageConfig,
     PostprocessConfig,
     PredictConfig,
+    TileConfig,
     UserError,
     did_you_mean,
     resolve,
 )
-from retinanet.images import Frame, ImageError, decode, prepare
-from retinanet.postprocess import postprocess
+from retinanet.images import Frame, ImageError, decode, prepare, tiles
+from retinanet.postprocess import merge_tiles, postprocess
 from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
 from retinanet.types import ImageDetections
 
@@ -127,26 +128,43 @@ class Detector:
         )
 
     @overload
-    def predict(self, source: Source, *, threshold: float | None = None) -> sv.Detections: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, source: Source, *, threshold: float | None = None, tile: int = 0, overlap: float = TileConfig.overlap
+    ) -> sv.Detections: ...
     @overload
-    def predict(self, source: Sequence[Source], *, threshold: float | None = None) -> list[sv.Detections]: ...
     def predict(
-        self, source: Source | Sequence[Source], *, threshold: float | None = None
+        self,
+        source: Sequence[Source],
+        *,
+        threshold: float | None = None,
+        tile: int = 0,
+        overlap: float = TileConfig.overlap,
+    ) -> list[sv.Detections]: ...
+    def predict(
+        self,
+        source: Source | Sequence[Source],
+        *,
+        threshold: float | None = None,
+        tile: int = 0,
+        overlap: float = TileConfig.overlap,
     ) -> sv.Detections | list[sv.Detections]:
         """Return the detections of one picture, or of each picture of a list; best first.
 
         Args:
             source: path, bytes of a file, PIL image or array (H, W, 3), RGB uint8; or a list of these.
             threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
+            tile: side of the tiles that large pictures are cut into, original pixels; 0: not cut.
+            overlap: share of a tile that its neighbour shows too.
 
         Raises:
             ImageError: a picture that does not decode.
         """
+        tiling = TileConfig(tile=tile, overlap=overlap)
         many = isinstance(source, list | tuple)
         sources: Sequence[Source] = source if many else [source]  # type: ignore[assignment, list-item]
         found = []
         batches = batched(sources, PredictConfig.batch_size)
-        for item in self.stream(batches, workers=0, threshold=threshold):
+        for item in self.stream(batches, workers=0, threshold=threshold, tiling=tiling):
             found.append(self.named(item.result()))
         return found if many else found[0]
 
@@ -167,9 +185,17 @@ class Detector:
             yield found.source, outcome  # type: ignore[misc]
 
     def stream(
-        self, batches: Iterable[Sequence[Source]], *, workers: int, threshold: float | None = None
+        self,
+        batches: Iterable[Sequence[Source]],
+        *,
+        workers: int,
+        threshold: float | None = None,
+        tiling: TileConfig | None = None,
     ) -> Iterator[Found]:
-        """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network."""
+        """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network.
+
+        With `tiling`, each picture is looked at as a whole and in tiles.
+        """
         config = self.postprocess_config
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
@@ -179,7 +205,30 @@ class Detector:
                 if isinstance(picture, ImageError):
                     yield Found(source=source, error=picture)
                 else:
-                    yield Found(source=source, image=picture, detections=next(detections))
+                    found = next(detections)
+                    if tiling is not None and tiling.tile:
+                        found = self._in_tiles(picture, found, tiling, config, len(batch.sources))
+                    yield Found(source=source, image=picture, detections=found)
+
+    def _in_tiles(
+        self,
+        image: Image.Image,
+        whole: ImageDetections,
+        tiling: TileConfig,
+        config: PostprocessConfig,
+        batch_size: int,
+    ) -> ImageDetections:
+        """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
+        places = tiles(image.width, image.height, tile=tiling.tile, overlap=tiling.overlap)
+        if len(places) == 1:
+            return whole
+        parts: list[ImageDetections] = []
+        for some in batched(places, max(1, batch_size)):
+            crops = [image.crop(place) for place in some]
+            images_N3HW, frames = prepare(crops, self.image_config)
+            batch = _Batch(sources=crops, pictures=list(crops), images_N3HW=images_N3HW, frames=frames)
+            parts += self._detect(batch, config)
+        return merge_tiles(whole, parts, places, width=image.width, height=image.height, config=config)
 
     @torch.inference_mode()
     def _detect(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
@@ -341,7 +390,7 @@ def predict_files(
     drawn = config.output / DRAWN if config.draw else None
     writer = open_writer(config.format, config.output, classes=detector.classes, category_ids=detector.category_ids)
     batches = batched(paths, config.batch_size)
-    stream = detector.stream(batches, workers=config.workers, threshold=config.threshold)
+    stream = detector.stream(batches, workers=config.workers, threshold=config.threshold, tiling=config)
     total, failed = 0, []
     with writer, progress_bar("predict", len(paths)) as advance:
         for path, name, image_id, found in zip(paths, output_names(paths), ids, stream, strict=True):
