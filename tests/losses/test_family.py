@@ -66,8 +66,10 @@ def test_float32_agrees_with_the_formula_in_float64(x, q, gamma):
     t, x64 = q32.double(), torch.tensor(x).double()
     p, entropy = torch.sigmoid(x64), sigmoid_cross_entropy(x64, t)
     expected = (t - p).abs() ** gamma * entropy
+    # Where p is nearly q, float32 knows their difference to its rounding only, and its root to the root of that.
+    rounding = float(entropy) * 2.0 ** (-23 * gamma)
     torch.testing.assert_close(
-        quality_focal_loss(torch.tensor(x), q32, gamma=gamma).double(), expected, rtol=1e-3, atol=1e-6
+        quality_focal_loss(torch.tensor(x), q32, gamma=gamma).double(), expected, rtol=1e-3, atol=1e-6 + rounding
     )
     expected = t * entropy if q32 > 0 else 0.75 * p**gamma * entropy
     torch.testing.assert_close(
