@@ -49,7 +49,7 @@ TILES = [(0, 0, 100, 100), (80, 0, 180, 100)]
 
 
 def merged(whole: ImageDetections, first: ImageDetections, second: ImageDetections) -> list[tuple[Any, ...]]:
-    found = merge_tiles(whole, [first, second], TILES, width=180, height=100, config=CONFIG)
+    found = merge_tiles(whole, [first, second], TILES, width=180, height=100, whole_from=20, config=CONFIG)
     boxes = [tuple(round(v) for v in box) for box in found.boxes_D4.tolist()]
     return list(zip(boxes, [round(s, 2) for s in found.scores_D.tolist()], found.labels_D.tolist(), strict=True))
 
@@ -71,6 +71,12 @@ def test_a_part_that_nothing_else_saw_stays_and_other_classes_do_not_count() -> 
     part = seen((90, 10, 100, 40, 0.7, 0))
     assert merged(NONE, part, NONE) == [((90, 10, 100, 40), 0.7, 0)]
     assert len(merged(seen((70, 10, 130, 40, 0.6, 1)), part, NONE)) == 2
+
+
+def test_of_the_whole_only_what_is_long() -> None:
+    """20 pixels long is left to the tiles, 21 is not."""
+    assert merged(seen((40, 10, 60, 30, 0.9, 0)), NONE, NONE) == []
+    assert merged(seen((40, 10, 61, 30, 0.9, 0)), NONE, NONE) == [((40, 10, 61, 30), 0.9, 0)]
 
 
 def test_the_edge_of_the_picture_is_no_border() -> None:

@@ -53,9 +53,13 @@ def merge_tiles(
     *,
     width: int,
     height: int,
+    whole_from: float,
     config: PostprocessConfig,
 ) -> ImageDetections:
     """Return the detections of a picture from those of its tiles and of the whole, best first.
+
+    Of the whole, only what is longer than `whole_from`: the tiles show all else at the right scale, where the shrunken
+    picture only adds errors (cells a third of their size are taken for platelets).
 
     What ends at a border between tiles may be a part of an object only. Such boxes come second: one that lies by more
     than `COVERED` of itself in a box of its class that was seen whole is that object again, and goes.
@@ -66,8 +70,13 @@ def merge_tiles(
         tiles: xyxy of each tile in the picture's pixels.
         width: of the picture.
         height: of the picture.
+        whole_from: pixels; what is longer is taken from the whole picture too.
         config: the thresholds; `max_detections` holds for each tile, not for their sum.
     """
+    long_D = (whole.boxes_D4[:, 2:] - whole.boxes_D4[:, :2]).amax(dim=1) > whole_from
+    whole = ImageDetections(
+        boxes_D4=whole.boxes_D4[long_D], scores_D=whole.scores_D[long_D], labels_D=whole.labels_D[long_D]
+    )
     boxes, cut = [whole.boxes_D4], [whole.scores_D.new_zeros(len(whole.scores_D), dtype=torch.bool)]
     for part, (x1, y1, x2, y2) in zip(parts, tiles, strict=True):
         margin = AT_BORDER * max(x2 - x1, y2 - y1)

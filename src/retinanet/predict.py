@@ -228,7 +228,10 @@ class Detector:
             images_N3HW, frames = prepare(crops, self.image_config)
             batch = _Batch(sources=crops, pictures=list(crops), images_N3HW=images_N3HW, frames=frames)
             parts += self._detect(batch, config)
-        return merge_tiles(whole, parts, places, width=image.width, height=image.height, config=config)
+        whole_from = max(0.5, tiling.overlap) * tiling.tile
+        return merge_tiles(
+            whole, parts, places, width=image.width, height=image.height, whole_from=whole_from, config=config
+        )
 
     @torch.inference_mode()
     def _detect(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
