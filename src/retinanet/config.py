@@ -6,6 +6,7 @@ A command's flags, its YAML keys and the Python arguments are the fields of thes
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -59,6 +60,11 @@ def did_you_mean(found: object, known: Any) -> str:
     """Return '. Did you mean X?' for the nearest known word, or nothing."""
     near = difflib.get_close_matches(str(found), [str(name) for name in known], n=1, cutoff=0.5)
     return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first ten names with commas between them, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

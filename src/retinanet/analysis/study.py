@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retinanet.config import ConfigError, StudyConfig, TrainConfig, resolve, section_from_dict, to_dict
-from retinanet.data import DetectionData, load, load_both
+from retinanet.data import DetectionData, load_both, load_train
 from retinanet.report.summary import read_metrics
 from retinanet.train import NonFiniteLossError, fit
 from retinanet.train.callbacks import write_atomically
@@ -403,14 +403,7 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
     if config.val is not None:
         train, val = load_both(config)
         return config.train, config.val, train, val
-    data = load(
-        config.train,
-        images=config.images,
-        skip_bad=config.skip_bad,
-        workers=max(1, config.workers),
-        split="train",
-        **config.reading,
-    )
+    data = load_train(config)
     order = np.random.default_rng(config.seed).permutation(len(data.records))
     count = max(1, round(VAL_SHARE * len(order)))
     if count >= len(order):

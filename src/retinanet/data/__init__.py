@@ -5,7 +5,7 @@
 """
 
 from retinanet.data.batch import Batch, TrainBatchSampler, collate, eval_batches
-from retinanet.data.check import load, load_both, verify_pictures
+from retinanet.data.check import load, load_both, load_train, verify_pictures
 from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
 from retinanet.data.formats import read
 from retinanet.data.records import DataError, DetectionData, Fault, Record
@@ -24,6 +24,7 @@ __all__ = [
     "eval_batches",
     "load",
     "load_both",
+    "load_train",
     "read",
     "verify_pictures",
 ]

@@ -69,16 +69,20 @@ def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
     Raises:
         DataError: see `load`.
     """
-    workers = max(1, config.workers)
-    train = load(
+    train = load_train(config)
+    return train, load_val(config, train.classes)
+
+
+def load_train(config: TrainConfig) -> DetectionData:
+    """Return the training data of a run. Raises `DataError`."""
+    return load(
         config.train,
         images=config.images,
         skip_bad=config.skip_bad,
-        workers=workers,
+        workers=max(1, config.workers),
         split="train",
         **config.reading,
     )
-    return train, load_val(config, train.classes)
 
 
 def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:

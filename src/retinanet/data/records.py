@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.config import UserError, did_you_mean
+from retinanet.config import UserError, did_you_mean, some_of
 
 MOST_FAULTS_PRINTED: Final = 200
 
@@ -168,5 +168,4 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:
     """Return what is wrong with an object of a class that is not among those asked for."""
-    shown = ", ".join(classes[:10]) + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
-    return f"expected one of the classes {shown}; found {name!r}{did_you_mean(name, classes)}"
+    return f"expected one of the classes {some_of(classes)}; found {name!r}{did_you_mean(name, classes)}"

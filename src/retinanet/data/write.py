@@ -159,9 +159,8 @@ def _coco(
 def _voc(
     splits: Mapping[str, DetectionData], places: Mapping[str, list[Path]], folder: Path, _: Path | None
 ) -> dict[str, Path]:
-    written, classes = {}, dict[str, None]()
+    written = {}
     for name, data in splits.items():
-        classes.update(dict.fromkeys(data.classes))
         for record, place in zip(data.records, places[name], strict=True):
             _write(folder / "Annotations" / f"{place.stem}.xml", _voc_xml(data, record, place))
         if name:
@@ -169,7 +168,7 @@ def _voc(
             written[name] = _write(folder / "ImageSets" / "Main" / f"{name}.txt", stems)
         else:
             written[name] = folder
-    _write(folder / voc_format.CLASS_FILE, "".join(f"{name}\n" for name in classes))
+    _write(folder / voc_format.CLASS_FILE, "".join(f"{name}\n" for name in _common_classes(splits)))
     return written
 
 

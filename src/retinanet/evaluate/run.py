@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from retinanet.config import EvaluateConfig, did_you_mean, resolve
+from retinanet.config import EvaluateConfig, did_you_mean, resolve, some_of
 from retinanet.data import eval_batches, load, read
 from retinanet.evaluate.coco import (
     EvaluationError,
@@ -186,21 +186,17 @@ def match_classes(model: Sequence[str], data: Sequence[str]) -> tuple[list[int |
         columns.append(free.pop(0) if free else None)
     if all(column is None for column in columns):
         raise EvaluationError(
-            f"the model and the data share no class: the model has {_some(model)}; the data has {_some(data)}"
+            f"the model and the data share no class: the model has {some_of(model)}; the data has {some_of(data)}"
         )
     missed = [data[place] for place in range(len(data)) if place not in columns]
     dropped = [name for name, column in zip(model, columns, strict=True) if column is None]
     notes = []
     if missed:
         near = did_you_mean(missed[0], dropped)
-        notes.append(f"the model does not know {_some(missed)}: these objects count as missed{near}")
+        notes.append(f"the model does not know {some_of(missed)}: these objects count as missed{near}")
     if dropped:
-        notes.append(f"the data does not have {_some(dropped)}: detections of these are left out")
+        notes.append(f"the data does not have {some_of(dropped)}: detections of these are left out")
     return columns, tuple(notes)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _left_out(data: DetectionData) -> tuple[str, ...]:

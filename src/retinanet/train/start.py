@@ -17,6 +17,7 @@ from retinanet.config import (
     TrainConfig,
     section,
     section_from_dict,
+    some_of,
 )
 from retinanet.model import RetinaNet, load_pretrained
 from retinanet.train.checkpoint import read_model
@@ -102,9 +103,9 @@ def _from_model(config: TrainConfig, classes: Sequence[str], say: Callable[[str]
     kept = [name for name in classes if name in saved.classes]
     new = [name for name in classes if name not in saved.classes]
     gone = [name for name in saved.classes if name not in classes]
-    said = [f"{len(kept)} classes kept ({_some(kept)})" if kept else "no class kept"]
-    said += [f"{len(new)} new ({_some(new)}), which start from the prior"] if new else []
-    said += [f"{len(gone)} dropped ({_some(gone)})"] if gone else []
+    said = [f"{len(kept)} classes kept ({some_of(kept)})" if kept else "no class kept"]
+    said += [f"{len(new)} new ({some_of(new)}), which start from the prior"] if new else []
+    said += [f"{len(gone)} dropped ({some_of(gone)})"] if gone else []
     say(f"from {config.start_from}: {config.backbone}, pictures of {config.image_size}; {'; '.join(said)}")
     if (trained_with := saved.train_config.get("preset")) != config.preset:
         say(f"it was trained with --preset {trained_with}; the optimiser's options here are those of {config.preset}")
@@ -135,7 +136,3 @@ def _was_given(config: TrainConfig, name: str) -> bool:
     """Return whether an option differs from what its preset would set."""
     default = {f.name: f.default for f in dataclasses.fields(TrainConfig)}[name]
     return bool(getattr(config, name) != PRESETS[config.preset].get(name, default))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -135,6 +135,11 @@ class Reading:
         """Note a fault."""
         self.faults.append(Fault(file=file, where=where, what=what, advice=advice))
 
+    def note_reduced(self, count: int) -> None:
+        """Note how many shapes were more than a box, if any."""
+        if count:
+            self.notes.append(f"{count:,} polygons and other shapes were reduced to the boxes around them")
+
     def data(self, names: Sequence[str] | None = None, ids: Mapping[str, int] | None = None) -> DetectionData:
         """Return the data set.
 

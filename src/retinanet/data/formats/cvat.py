@@ -41,8 +41,7 @@ def read_cvat(source: Path, wanted: Wanted, *, images: Path | None = None, split
         if split is not None and len(subsets) > 1 and not subset.startswith(split):
             continue
         reduced += _image(node, reading, finder)
-    if reduced:
-        reading.notes.append(f"{reduced:,} polygons and other shapes were reduced to the boxes around them")
+    reading.note_reduced(reduced)
     labels = [name for node in root.iterfind("meta//labels/label") if (name := (node.findtext("name") or "").strip())]
     return reading.data(list(dict.fromkeys(labels)) or None)
 

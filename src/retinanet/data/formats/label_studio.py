@@ -62,8 +62,7 @@ def read_label_studio(
         reduced += _objects(results, picture, where, reading)
     if several:
         reading.notes.append(f"{several:,} tasks have several annotations: the ground truth, else the first, was taken")
-    if reduced:
-        reading.notes.append(f"{reduced:,} polygons and other shapes were reduced to the boxes around them")
+    reading.note_reduced(reduced)
     return reading.data()
 
 

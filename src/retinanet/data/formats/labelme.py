@@ -38,8 +38,7 @@ def read_labelme(source: Path, wanted: Wanted, *, images: Path | None = None) ->
             reading.fault(file, "", what, "Move the file elsewhere, or give --skip-bad to go on without it")
             continue
         reduced += _picture(file, content, reading)
-    if reduced:
-        reading.notes.append(f"{reduced:,} polygons and other shapes were reduced to the boxes around them")
+    reading.note_reduced(reduced)
     return reading.data()
 
 
