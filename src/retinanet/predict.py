@@ -92,6 +92,7 @@ class Detector:
         category_ids: COCO's id of each class id.
         image_config: how pictures become input.
         postprocess_config: how outputs become detections.
+        tiling: how pictures are cut unless a call says otherwise.
         device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
     """
 
@@ -103,6 +104,7 @@ class Detector:
         category_ids: Sequence[int],
         image_config: ImageConfig,
         postprocess_config: PostprocessConfig,
+        tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
     ) -> None:
         self.device = pick_device(device)
@@ -111,6 +113,7 @@ class Detector:
         self.category_ids = tuple(category_ids)
         self.image_config = image_config
         self.postprocess_config = postprocess_config
+        self.tiling = tiling or TileConfig()
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "auto") -> Detector:
@@ -124,12 +127,18 @@ class Detector:
             category_ids=saved.category_ids,
             image_config=saved.image_config,
             postprocess_config=saved.postprocess_config,
+            tiling=saved.tiling,
             device=device,
         )
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, source: Source, *, threshold: float | None = None, tile: int = 0, overlap: float = TileConfig.overlap
+        self,
+        source: Source,
+        *,
+        threshold: float | None = None,
+        tile: int | None = None,
+        overlap: float = TileConfig.overlap,
     ) -> sv.Detections: ...
     @overload
     def predict(
@@ -137,7 +146,7 @@ class Detector:
         source: Sequence[Source],
         *,
         threshold: float | None = None,
-        tile: int = 0,
+        tile: int | None = None,
         overlap: float = TileConfig.overlap,
     ) -> list[sv.Detections]: ...
     def predict(
@@ -145,7 +154,7 @@ class Detector:
         source: Source | Sequence[Source],
         *,
         threshold: float | None = None,
-        tile: int = 0,
+        tile: int | None = None,
         overlap: float = TileConfig.overlap,
     ) -> sv.Detections | list[sv.Detections]:
         """Return the detections of one picture, or of each picture of a list; best first.
@@ -153,7 +162,7 @@ class Detector:
         Args:
             source: path, bytes of a file, PIL image or array (H, W, 3), RGB uint8; or a list of these.
             threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
-            tile: side of the tiles that large pictures are cut into, original pixels; 0: not cut.
+            tile: side of the tiles that large pictures are cut into, original pixels; 0: not cut; None: as trained.
             overlap: share of a tile that its neighbour shows too.
 
         Raises:
@@ -194,8 +203,10 @@ class Detector:
     ) -> Iterator[Found]:
         """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network.
 
-        With `tiling`, each picture is looked at as a whole and in tiles.
+        `tiling` says how pictures are cut, if not as the model was trained: see `TileConfig`.
         """
+        if tiling is None or tiling.tile is None:
+            tiling = self.tiling
         config = self.postprocess_config
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
@@ -206,7 +217,7 @@ class Detector:
                     yield Found(source=source, error=picture)
                 else:
                     found = next(detections)
-                    if tiling is not None and tiling.tile:
+                    if tiling.tile:
                         found = self._in_tiles(picture, found, tiling, config, len(batch.sources))
                     yield Found(source=source, image=picture, detections=found)
 
@@ -219,7 +230,7 @@ class Detector:
         batch_size: int,
     ) -> ImageDetections:
         """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
-        places = tiles(image.width, image.height, tile=tiling.tile, overlap=tiling.overlap)
+        places = tiles(image.width, image.height, tile=tiling.tile or 0, overlap=tiling.overlap)
         if len(places) == 1:
             return whole
         parts: list[ImageDetections] = []
@@ -228,9 +239,14 @@ class Detector:
             images_N3HW, frames = prepare(crops, self.image_config)
             batch = _Batch(sources=crops, pictures=list(crops), images_N3HW=images_N3HW, frames=frames)
             parts += self._detect(batch, config)
-        whole_from = max(0.5, tiling.overlap) * tiling.tile
         return merge_tiles(
-            whole, parts, places, width=image.width, height=image.height, whole_from=whole_from, config=config
+            whole,
+            parts,
+            places,
+            width=image.width,
+            height=image.height,
+            whole_from=tiling.whole_from,
+            config=config,
         )
 
     @torch.inference_mode()

@@ -116,3 +116,9 @@ class ImageDetections:
         _expect(tuple(self.boxes_D4.shape) == (D, 4), "boxes_D4 of shape (D, 4)", tuple(self.boxes_D4.shape))
         _expect(tuple(self.scores_D.shape) == (D,), f"scores_D of shape ({D},)", tuple(self.scores_D.shape))
         _expect(tuple(self.labels_D.shape) == (D,), f"labels_D of shape ({D},)", tuple(self.labels_D.shape))
+
+    def to(self, device: torch.device | str) -> ImageDetections:
+        """Return the same detections on another device."""
+        return ImageDetections(
+            boxes_D4=self.boxes_D4.to(device), scores_D=self.scores_D.to(device), labels_D=self.labels_D.to(device)
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retinanet.config import ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
+from retinanet.config import ImageConfig, LossConfig, MatchConfig, PostprocessConfig, UserError, section_from_dict
 from retinanet.data import Batch, DetectionDataset, collate, eval_batches
 from retinanet.matching import match
 from retinanet.predict import pick_device, progress_bar
@@ -47,6 +47,11 @@ class TrainedModel:
 def load_trained(path: Path, *, device: str = "auto") -> TrainedModel:
     """Return the network of a checkpoint with its settings. Raises `CheckpointError`."""
     saved = read_model(path)
+    if saved.tiling.tile:
+        raise UserError(
+            f"{path} was trained on tiles of {saved.tiling.tile} pixels, and this analysis looks at whole pictures: "
+            "cut the data beforehand"
+        )
     where = pick_device(device)
     return TrainedModel(
         model=saved.model.to(where).to(memory_format=torch.channels_last),

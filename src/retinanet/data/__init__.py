@@ -9,6 +9,7 @@ from retinanet.data.check import load, load_both, load_train, verify_pictures
 from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
 from retinanet.data.formats import read
 from retinanet.data.records import DataError, DetectionData, Fault, Record
+from retinanet.data.tiling import TiledData, cut
 
 __all__ = [
     "Batch",
@@ -19,8 +20,10 @@ __all__ = [
     "Record",
     "Sample",
     "SampleKey",
+    "TiledData",
     "TrainBatchSampler",
     "collate",
+    "cut",
     "eval_batches",
     "load",
     "load_both",

@@ -94,6 +94,10 @@ class DetectionDataset(Dataset[Sample]):
         record = self.data.records[index]
         try:
             image = images.decode(record.path)
+            if record.window is not None:
+                # beyond the edge, crop() would put black
+                inside = record.window[2] <= image.width and record.window[3] <= image.height
+                image = image.crop(record.window) if inside else image
         except images.ImageError as error:
             raise DataError(f"a picture cannot be read any more: {error}") from error
         if image.size != (record.width, record.height):

@@ -69,6 +69,8 @@ class Record:
         areas_G: float64, original pixels: the annotation's own area (COCO's is the mask's), else the box's.
         annotation_ids: the file's own ids (COCO), or the number of each object in its file, from 1 (VOC).
         image_id: the file's own id (COCO), or the number of the picture, from 1.
+        window: the part of the picture that this is, xyxy in its pixels, or None for all of it; width, height and boxes
+            are those of the part. See `tiling.cut`.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Record:
     areas_G: npt.NDArray[np.float64]
     annotation_ids: tuple[int, ...]
     image_id: int
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ from retinanet.config import (
     ImageConfig,
     ModelConfig,
     PostprocessConfig,
+    TileConfig,
     TrainConfig,
     UserError,
     section_from_dict,
@@ -41,6 +42,7 @@ class SavedModel:
         category_ids: the id of each class in the training data (COCO's have gaps).
         image_config: how pictures become input.
         postprocess_config: how outputs become detections.
+        tiling: how pictures are cut.
         train_config: every option of the run, as plain values.
     """
 
@@ -49,6 +51,7 @@ class SavedModel:
     category_ids: tuple[int, ...]
     image_config: ImageConfig
     postprocess_config: PostprocessConfig
+    tiling: TileConfig
     train_config: dict[str, Any]
 
 
@@ -102,5 +105,6 @@ def read_model(path: Path) -> SavedModel:
         category_ids=tuple(about["category_ids"]),
         image_config=section_from_dict(ImageConfig, config),
         postprocess_config=section_from_dict(PostprocessConfig, config),
+        tiling=section_from_dict(TileConfig, config),
         train_config=config,
     )

@@ -8,22 +8,22 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, UserError, section
+from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, UserError, section
 from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.postprocess import postprocess
+from retinanet.postprocess import merge_tiles, postprocess
 from retinanet.train.checkpoint import KEY, describe
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from retinanet.config import TrainConfig
-    from retinanet.data import Batch, DetectionData
+    from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
-    from retinanet.types import AnchorTargets, HeadOutputs
+    from retinanet.types import AnchorTargets, HeadOutputs, ImageDetections
 
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
@@ -40,10 +40,17 @@ class DetectionModule(L.LightningModule):
         config: the run's.
         train_data: for class names and file names in messages.
         val_data: for the ground truth of the evaluation.
+        val_tiles: what the validation loader goes through: `val_data`, cut as `config` says.
     """
 
     def __init__(
-        self, *, model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData
+        self,
+        *,
+        model: RetinaNet,
+        config: TrainConfig,
+        train_data: DetectionData,
+        val_data: DetectionData,
+        val_tiles: TiledData,
     ) -> None:
         super().__init__()
         self.model = model
@@ -52,9 +59,10 @@ class DetectionModule(L.LightningModule):
         self.loss = DetectionLoss(config=section(LossConfig, config))
         self.postprocess_config = section(PostprocessConfig, config)
         # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
-        self.data = _DataHolder(train_data, val_data)
+        self.data = _DataHolder(train_data, val_data, val_tiles)
         self.watch: Watch | None = None
         self.metrics: Metrics | None = None
+        self.found: list[tuple[int, ImageDetections]] = []
         self.results: list[dict[str, Any]] = []
 
     def on_train_epoch_start(self) -> None:
@@ -91,25 +99,49 @@ class DetectionModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the detections of the last evaluation."""
-        self.results = []
+        self.found, self.results = [], []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Detect, and keep the detections for the end of the epoch."""
         outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
         detections = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
-        for index, found in zip(batch.indices, detections, strict=True):
-            image_id = self.data.val.records[index].image_id
-            self.results += detections_to_coco(found, image_id=image_id, category_ids=self.data.val.category_ids)
+        self.found += zip(batch.indices, (found.to("cpu") for found in detections), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, self.results)
-            self.results = [row for rows in gathered for row in rows]
+            gathered: list[list[tuple[int, ImageDetections]]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, self.found)
+            self.found = [found for rank in gathered for found in rank]
+        val = self.data.val
+        for number, detections in self._pictures():
+            image_id = val.records[number].image_id
+            self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
+        self.found = []
         self.metrics = evaluate_results(self.data.val.to_coco(), self.results)
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
+
+    def _pictures(self) -> Iterator[tuple[int, ImageDetections]]:
+        """Yield the number and the detections of every validation picture, those of its tiles merged."""
+        tiled, tiling = self.data.val_tiles, section(TileConfig, self.run_config)
+        by_picture: dict[int, list[tuple[int, ImageDetections]]] = {}
+        for index, found in self.found:
+            by_picture.setdefault(tiled.parents[index], []).append((index, found))
+        for number, parts in by_picture.items():
+            *cut, (_, whole) = sorted(parts, key=lambda part: part[0])
+            if cut:
+                record = self.data.val.records[number]
+                whole = merge_tiles(
+                    whole,
+                    [found for _, found in cut],
+                    [w for w in (tiled.data.records[index].window for index, _ in cut) if w is not None],
+                    width=record.width,
+                    height=record.height,
+                    whole_from=tiling.whole_from,
+                    config=self.postprocess_config,
+                )
+            yield number, whole
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped with every optimiser step."""
@@ -134,9 +166,10 @@ class DetectionModule(L.LightningModule):
 
 
 class _DataHolder:
-    def __init__(self, train: DetectionData, val: DetectionData) -> None:
+    def __init__(self, train: DetectionData, val: DetectionData, val_tiles: TiledData) -> None:
         self.train = train
         self.val = val
+        self.val_tiles = val_tiles
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _DataHolder:
         return self

@@ -25,12 +25,13 @@ from retinanet.config import (
     ImageConfig,
     MatchConfig,
     ModelConfig,
+    TileConfig,
     TrainConfig,
     resolve,
     section,
     to_dict,
 )
-from retinanet.data import DetectionData, load_both
+from retinanet.data import DetectionData, cut, load_both
 from retinanet.train.callbacks import Checkpoints, EpochLine, MetricsFile, clock, write_atomically
 from retinanet.train.checkpoint import read_checkpoint
 from retinanet.train.data_module import DetectionDataModule
@@ -91,6 +92,10 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
             say(f"{name}: {note}")
         left_out = f", {len(data.faults)} left out for a fault (--skip-bad)" if data.faults else ""
         say(f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}")
+    tiling = section(TileConfig, config)
+    if tiling.tile:
+        train_data = cut(train_data, tiling).data
+        say(f"train: {len(train_data.records)} tiles and whole pictures, of tiles of {tiling.tile} pixels")
     config = _fitted_to(train_data, config, say)
     say(f"anchors: {reach(train_data, config).sentence()}")
     model, config = build(config, train_data.classes, say)
@@ -224,8 +229,9 @@ def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val
         use_distributed_sampler=False,
         default_root_dir=config.output,
     )
-    module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data)
-    data = DetectionDataModule(config=config, train_data=train_data, val_data=val_data)
+    val_tiles = cut(val_data, section(TileConfig, config))
+    module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
+    data = DetectionDataModule(config=config, train_data=train_data, val_data=val_tiles.data)
     last = config.output / "last.ckpt"
     if config.resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
