@@ -74,6 +74,6 @@ def _part(record: Record, place: tuple[int, int, int, int]) -> Record:
         labels_G=record.labels_G[kept_G],
         crowd_G=record.crowd_G[kept_G] | (share_G < VISIBLE),
         areas_G=record.areas_G[kept_G] * share_G,
-        annotation_ids=tuple(id for id, kept in zip(record.annotation_ids, kept_G.tolist(), strict=True) if kept),
+        annotation_ids=tuple(record.annotation_ids[i] for i in np.flatnonzero(kept_G)),
         window=place,
     )
