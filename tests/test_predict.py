@@ -136,10 +136,10 @@ def test_expand_inputs_says_what_is_wrong(folder: Path) -> None:
         expand_inputs([folder / "aa.png"])
     with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         expand_inputs([folder / "nowhere" / "a.png"])
-    with pytest.raises(UserError, match=r"no pictures there .*\.jpg"):
+    with pytest.raises(UserError, match=r"no pictures or videos there .*\.jpg"):
         expand_inputs([str(folder / "*.jpg")])
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures there"):
+    with pytest.raises(UserError, match="no pictures or videos there"):
         expand_inputs([folder / "empty"])
 
 

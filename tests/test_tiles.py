@@ -73,6 +73,14 @@ def test_a_part_that_nothing_else_saw_stays_and_other_classes_do_not_count() -> 
     assert len(merged(seen((70, 10, 130, 40, 0.6, 1)), part, NONE)) == 2
 
 
+def test_of_two_parts_the_larger_stays_unless_it_is_doubtful() -> None:
+    """Both tiles see a part of what lies across their borders, the second more of it."""
+    first, second = seen((75, 10, 100, 40, 0.9, 0)), seen((0, 10, 25, 40, 0.8, 0))
+    assert merged(NONE, first, seen((0, 10, 60, 40, 0.8, 0))) == [((80, 10, 140, 40), 0.8, 0)]
+    assert merged(NONE, first, seen((0, 10, 60, 40, 0.3, 0)))[0] == ((75, 10, 100, 40), 0.9, 0)
+    assert len(merged(NONE, first, second)) == 1
+
+
 def test_of_the_whole_only_what_is_long() -> None:
     """20 pixels long is left to the tiles, 21 is not."""
     assert merged(seen((40, 10, 60, 30, 0.9, 0)), NONE, NONE) == []

@@ -675,6 +675,10 @@ class PredictConfig(TileConfig):
     """Draw the detections on copies of the pictures, in drawn/."""
     draw_threshold: float = 0.5
     """Draw detections from this score on."""
+    track: bool = False
+    """In a video: follow the objects from frame to frame and number them (ByteTrack)."""
+    fps: float = 0.0
+    """Take the pictures as the numbered frames of one video, so many a second; 0: each is a picture of its own."""
     ids_from: Path | None = None
     """Data set whose picture ids the COCO results take; pictures are numbered from 1 unless given."""
     overwrite: bool = False
@@ -690,6 +694,7 @@ class PredictConfig(TileConfig):
         super().__post_init__()
         _positive(self, "batch_size")
         _one_of(self, format=("coco", "voc", "yolo", "csv"))
+        _between(self, 0.0, 1000.0, "fps")
         _between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))
         if self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, found {self.workers}")

@@ -430,7 +430,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     items = items_from_results(data, results)
     threshold = best_threshold(items)
     found = predict_files(detector, pictures, output=output / "detections", draw_threshold=threshold, overwrite=True)
-    drawn = found.drawn or found.results
+    drawn = found.drawn or output / "detections"
     report = training_report(
         output,
         title="The demo: handwritten digits on photographs",

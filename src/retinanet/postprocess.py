@@ -26,6 +26,10 @@ AT_BORDER: Final = 0.01
 """Share of a tile's side within which a box counts as ending at its border."""
 COVERED: Final = 0.6
 """Share of such a box within another from which it is taken for a part of the same object."""
+MOST_PAIRS: Final = 1_000_000
+"""Pairs of boxes that are compared at once."""
+HALF: Final = 0.5
+"""Share of a part's score that a larger part of the same object must have."""
 
 
 def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: PostprocessConfig) -> list[ImageDetections]:
@@ -62,7 +66,8 @@ def merge_tiles(
     picture only adds errors (cells a third of their size are taken for platelets).
 
     What ends at a border between tiles may be a part of an object only. Such boxes come second: one that lies by more
-    than `COVERED` of itself in a box of its class that was seen whole is that object again, and goes.
+    than `COVERED` of itself in a box of its class that was seen whole is that object again, and goes; so does one that
+    lies in a larger one that ends at another border, unless that scores less than `HALF` of it.
 
     Args:
         whole: detections in the whole picture, its pixels.
@@ -97,7 +102,8 @@ def merge_tiles(
     for label in torch.unique(labels_D[second]).tolist():
         here = labels_D[second] == label
         seen_W4 = boxes_D4[first[labels_D[first] == label]]
-        known[here] = _covered(boxes_D4[second[here]], seen_W4) > COVERED
+        part_D4, part_scores_D = boxes_D4[second[here]], scores_D[second[here]]
+        known[here] = (_covered(part_D4, seen_W4) > COVERED) | _in_a_larger(part_D4, part_scores_D)
     second = _kept(boxes_D4, scores_D, labels_D, second[~known], config)
     keep_D = torch.cat([first, second])
     keep_D = keep_D[scores_D[keep_D].argsort(descending=True, stable=True)]
@@ -109,12 +115,34 @@ def _kept(boxes_D4: Tensor, scores_D: Tensor, labels_D: Tensor, index: Tensor, c
     return index[batched_nms(boxes_D4[index], scores_D[index], labels_D[index], config.nms_threshold)]
 
 
+def _rows(others: int) -> int:
+    """Return how many boxes are compared with `others` boxes at once: memory stays bounded."""
+    return max(1, MOST_PAIRS // max(1, others))
+
+
+def _in_a_larger(boxes_D4: Tensor, scores_D: Tensor) -> Tensor:
+    """Return which boxes lie by more than `COVERED` of themselves in a larger one that scores enough, (D,) bool."""
+    area_D = (boxes_D4[:, 2:] - boxes_D4[:, :2]).prod(dim=1)
+    order = area_D.argsort(descending=True)
+    out = torch.zeros_like(area_D, dtype=torch.bool)
+    for rows in torch.split(torch.arange(len(order), device=order.device), _rows(len(order))):
+        some, larger = order[rows], order[: rows[-1] + 1]
+        low = torch.maximum(boxes_D4[some, None, :2], boxes_D4[None, larger, :2])
+        high = torch.minimum(boxes_D4[some, None, 2:], boxes_D4[None, larger, 2:])
+        common_SL = (high - low).clamp(min=0).prod(dim=2)
+        inside_SL = common_SL > COVERED * area_D[some, None]
+        inside_SL &= area_D[None, larger] > 1.05 * area_D[some, None]  # not each other's
+        inside_SL &= scores_D[None, larger] >= HALF * scores_D[some, None]
+        out[some] = inside_SL.any(dim=1)
+    return out
+
+
 def _covered(boxes_D4: Tensor, others_W4: Tensor) -> Tensor:
     """Return the largest share of each box that lies in one of the others, (D,)."""
     if not len(others_W4):
         return boxes_D4.new_zeros(len(boxes_D4))
     out = []
-    for box_B4 in torch.split(boxes_D4, 1024):  # bounded memory
+    for box_B4 in torch.split(boxes_D4, _rows(len(others_W4))):
         low = torch.maximum(box_B4[:, None, :2], others_W4[None, :, :2])
         high = torch.minimum(box_B4[:, None, 2:], others_W4[None, :, 2:])
         common_BW = (high - low).clamp(min=0).prod(dim=2)

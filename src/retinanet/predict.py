@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+import re
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,20 +38,35 @@ from retinanet.config import (
     did_you_mean,
     resolve,
 )
-from retinanet.images import Frame, ImageError, decode, prepare, tiles
+from retinanet.images import (
+    LARGE,
+    Frame,
+    ImageError,
+    Scaled,
+    decode_for,
+    open_windows,
+    prepare,
+    resized_size,
+    tiles,
+)
 from retinanet.postprocess import merge_tiles, postprocess
 from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
 from retinanet.types import ImageDetections
 
 if TYPE_CHECKING:
     from retinanet.types import HeadOutputs
+    from retinanet.video import Video, VideoSummary
 
 PICTURE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
 )
 """What is taken from a folder or a glob. A file that is named is taken whatever its suffix."""
+VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
+"""What is taken as a video."""
 DRAWN: Final = "drawn"
 JPEG_QUALITY: Final = 92
+MOST_DRAWN: Final = 4096
+"""Longest side of the drawing of a picture that is too large to decode at once, pixels."""
 
 Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
 S = TypeVar("S", bound=Source)
@@ -59,10 +75,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What became of one picture: `image` and `detections`, or the `error` where it does not decode."""
+    """What became of one picture: its size and `detections`, or the `error` where it does not decode."""
 
     source: Source
-    image: Image.Image | None = None
+    width: int = 0
+    height: int = 0
     detections: ImageDetections | None = None
     error: ImageError | None = None
 
@@ -75,10 +92,10 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Batch:
-    """`pictures` as decoded, in order; the network's input and frames of those that did decode."""
+    """The network's input and the frames of those sources that did decode, and the errors of the others, in order."""
 
     sources: Sequence[Source]
-    pictures: list[Image.Image | ImageError]
+    errors: list[ImageError | None]
     images_N3HW: npt.NDArray[np.float32] | None
     frames: list[Frame]
 
@@ -211,40 +228,45 @@ class Detector:
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
         for batch in _ahead(batches, self.image_config, workers):
-            detections = iter(self._detect(batch, config))
-            for source, picture in zip(batch.sources, batch.pictures, strict=True):
-                if isinstance(picture, ImageError):
-                    yield Found(source=source, error=picture)
-                else:
-                    found = next(detections)
+            detections = zip(batch.frames, self._detect(batch, config), strict=True)
+            for source, error in zip(batch.sources, batch.errors, strict=True):
+                if error is not None:
+                    yield Found(source=source, error=error)
+                    continue
+                frame, found = next(detections)
+                try:
                     if tiling.tile:
-                        found = self._in_tiles(picture, found, tiling, config, len(batch.sources))
-                    yield Found(source=source, image=picture, detections=found)
+                        found = self._in_tiles(source, found, tiling, config, len(batch.sources))
+                except ImageError as broken:  # beyond what the whole picture at a smaller scale needed
+                    yield Found(source=source, error=broken)
+                    continue
+                yield Found(source=source, width=frame.width, height=frame.height, detections=found)
 
     def _in_tiles(
         self,
-        image: Image.Image,
+        source: Source,
         whole: ImageDetections,
         tiling: TileConfig,
         config: PostprocessConfig,
         batch_size: int,
     ) -> ImageDetections:
         """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
-        places = tiles(image.width, image.height, tile=tiling.tile or 0, overlap=tiling.overlap)
-        if len(places) == 1:
-            return whole
-        parts: list[ImageDetections] = []
-        for some in batched(places, max(1, batch_size)):
-            crops = [image.crop(place) for place in some]
-            images_N3HW, frames = prepare(crops, self.image_config)
-            batch = _Batch(sources=crops, pictures=list(crops), images_N3HW=images_N3HW, frames=frames)
-            parts += self._detect(batch, config)
+        with open_windows(source) as picture:
+            width, height = picture.size
+            places = tiles(width, height, tile=tiling.tile or 0, overlap=tiling.overlap)
+            if len(places) == 1:
+                return whole
+            parts: list[ImageDetections] = []
+            for some in batched(places, max(1, batch_size)):
+                images_N3HW, frames = prepare([picture.crop(place) for place in some], self.image_config)
+                batch = _Batch(sources=(), errors=[], images_N3HW=images_N3HW, frames=frames)
+                parts += self._detect(batch, config)
         return merge_tiles(
             whole,
             parts,
             places,
-            width=image.width,
-            height=image.height,
+            width=width,
+            height=height,
             whole_from=tiling.whole_from,
             config=config,
         )
@@ -292,15 +314,16 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _load(sources: Sequence[Source], config: ImageConfig) -> _Batch:
-    pictures: list[Image.Image | ImageError] = []
+    images: list[Scaled] = []
+    errors: list[ImageError | None] = []
     for source in sources:
         try:
-            pictures.append(decode(source))
+            images.append(decode_for(source, image_size=config.image_size, max_size=config.max_size))
+            errors.append(None)
         except ImageError as error:
-            pictures.append(error)
-    images = [picture for picture in pictures if isinstance(picture, Image.Image)]
+            errors.append(error)
     images_N3HW, frames = prepare(images, config) if images else (None, [])
-    return _Batch(sources=sources, pictures=pictures, images_N3HW=images_N3HW, frames=frames)
+    return _Batch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames)
 
 
 def _ahead(batches: Iterable[Sequence[Source]], config: ImageConfig, workers: int) -> Iterator[_Batch]:
@@ -335,7 +358,8 @@ def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) 
         else:
             pictures = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
             if not pictures:
-                raise UserError(f"{entry}: no pictures there (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
+                looked_for = ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+                raise UserError(f"{entry}: no pictures or videos there (looked for {looked_for})")
         for picture in pictures:
             found.setdefault(os.path.abspath(picture), picture)  # noqa: PTH100 - resolve() would follow links
     return [found[key] for key in sorted(found)]
@@ -351,7 +375,7 @@ def _search(entry: str) -> list[Path]:
     else:
         _existing(path)
         files = [path]
-    return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
+    return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()]
 
 
 def _is_below(path: Path, folder: Path) -> bool:
@@ -378,19 +402,24 @@ class PredictSummary:
         failed: the pictures that do not decode, and why.
         results: the file or folder with the detections.
         drawn: the folder of drawn pictures, if any.
+        videos: what was done with each video; their frames are not among the pictures, nor are their detections.
     """
 
     pictures: int
     detections: int
     failed: tuple[tuple[Path, str], ...]
-    results: Path
+    results: Path | None
     drawn: Path | None
+    videos: tuple[VideoSummary, ...] = ()
 
 
 def predict_files(
     model: Path | Detector, inputs: Sequence[str | Path], config: PredictConfig | None = None, **options: Any
 ) -> PredictSummary:
     """Detect in files, folders and globs, and write the detections and drawn pictures into `config.output`.
+
+    Of a video, and of numbered frames with `fps`, NAME.csv holds the detections frame by frame, and drawn/NAME.mp4
+    shows them: see `video.predict_video`.
 
     Args:
         model: a checkpoint, or a detector.
@@ -402,10 +431,15 @@ def predict_files(
         UserError: an input or a model that is not there, or an output folder in use; before anything is written.
     """
     config = config or resolve(PredictConfig, options)
-    paths = expand_inputs(inputs, exclude=config.output)
+    paths, videos = _sources(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else picture_ids(paths, config.ids_from)
-    _check_output(config)
+    if config.track and not videos:
+        raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
+    _check_output(config, videos, pictures=bool(paths))
     detector = model if isinstance(model, Detector) else load(model, config.device)
+    done = tuple(_one_video(detector, video, config) for video in videos)
+    if not paths:
+        return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
     drawn = config.output / DRAWN if config.draw else None
     writer = open_writer(config.format, config.output, classes=detector.classes, category_ids=detector.category_ids)
     batches = batched(paths, config.batch_size)
@@ -414,46 +448,90 @@ def predict_files(
     with writer, progress_bar("predict", len(paths)) as advance:
         for path, name, image_id, found in zip(paths, output_names(paths), ids, stream, strict=True):
             advance()
-            if found.image is None or found.detections is None:
+            if found.detections is None:
                 failed.append((path, str(found.error)))
                 continue
-            width, height = found.image.size
             detections = detector.named(found.detections)
-            writer.write(Picture(path=path, name=name, image_id=image_id, width=width, height=height), detections)
+            picture = Picture(path=path, name=name, image_id=image_id, width=found.width, height=found.height)
+            writer.write(picture, detections)
             total += len(detections)
             if drawn is not None:
-                save_jpeg(draw(found.image, detections, threshold=config.draw_threshold), drawn / f"{name}.jpg")
+                save_jpeg(drawing(path, detections, threshold=config.draw_threshold), drawn / f"{name}.jpg")
     return PredictSummary(
         pictures=len(paths) - len(failed),
         detections=total,
         failed=tuple(failed),
         results=config.output / TARGETS[config.format],
         drawn=drawn,
+        videos=done,
     )
+
+
+def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
+    """Return the pictures and the videos behind the inputs."""
+    from retinanet.video import NumberedFrames, VideoFile
+
+    found = expand_inputs(inputs, exclude=config.output)
+    videos: list[Video] = [VideoFile(path) for path in found if _is_video(path)]
+    pictures = [path for path in found if not _is_video(path)]
+    if config.fps and pictures:
+        pictures.sort(key=_by_numbers)
+        videos.append(NumberedFrames(pictures, name=pictures[0].resolve().parent.name or "frames", fps=config.fps))
+        pictures = []
+    count = Counter(video.name for video in videos)
+    if twice := [name for name, times in count.items() if times > 1]:
+        raise UserError(f"two videos are named {twice[0]}: predict on them one at a time, or rename one")
+    return pictures, videos
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _by_numbers(path: Path) -> list[tuple[int, int | str]]:
+    """Return what sorts frame_10 after frame_9."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", path.as_posix()) if part]
+
+
+def _one_video(detector: Detector, video: Video, config: PredictConfig) -> VideoSummary:
+    from retinanet.video import predict_video
+
+    with progress_bar(video.name, video.count) as advance:
+        return predict_video(detector, video, config, advance)
 
 
 def run(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
     """Do what `retinanet predict` does, print what was done, and return the exit status: 1 if a picture failed."""
     summary = predict_files(model, inputs, config)
-    print(f"{summary.detections:,} detections in {summary.pictures:,} pictures: {summary.results}")
+    for video in summary.videos:
+        print(f"{video.detections:,} detections in {video.frames:,} frames: {video.results}")
+        if video.drawn is not None:
+            print(f"drawn from score {config.draw_threshold:g} on: {video.drawn}")
+        if video.error:
+            print(f"error: {video.error}", file=sys.stderr)
+    if summary.results is not None:
+        print(f"{summary.detections:,} detections in {summary.pictures:,} pictures: {summary.results}")
     if summary.drawn is not None and summary.pictures:
         print(f"drawn from score {config.draw_threshold:g} on: {summary.drawn}")
     for _, error in summary.failed:
         print(f"error: {error}", file=sys.stderr)
     if summary.failed:
         print(f"{len(summary.failed):,} pictures could not be read", file=sys.stderr)
-    return 1 if summary.failed else 0
+    return 1 if summary.failed or any(video.error for video in summary.videos) else 0
 
 
-def _check_output(config: PredictConfig) -> None:
+def _check_output(config: PredictConfig, videos: Sequence[Video], *, pictures: bool) -> None:
     """Refuse a folder that holds what would be written over."""
     if config.output.exists() and not config.output.is_dir():
         raise ConfigError(f"output {config.output} is a file; it must be a folder")
-    targets = [
-        TARGETS[config.format],
-        *([DRAWN] if config.draw else []),
-        *(["data.yaml"] if config.format == "yolo" else []),
-    ]
+    targets = [f"{video.name}.csv" for video in videos]
+    targets += [f"{DRAWN}/{video.name}.mp4" for video in videos if config.draw]
+    if pictures:
+        targets += [
+            TARGETS[config.format],
+            *([DRAWN] if config.draw else []),
+            *(["data.yaml"] if config.format == "yolo" else []),
+        ]
     present = [name for name in targets if (config.output / name).exists()]
     if present and not config.overwrite:
         raise ConfigError(
@@ -478,6 +556,18 @@ def picture_ids(paths: Sequence[Path], source: Path) -> list[int]:
     if missing:
         raise UserError(f"{source} has no picture {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else ""))
     return [image_id for image_id in ids if image_id is not None]
+
+
+def drawing(path: Path, detections: sv.Detections, *, threshold: float) -> Image.Image:
+    """Return the picture of a file with its detections, reduced where JPEG could not hold it or memory would not."""
+    with open_windows(path) as windows:
+        width, height = windows.size
+        if width * height <= LARGE:
+            return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold)
+        size = resized_size(width, height, image_size=MOST_DRAWN, max_size=MOST_DRAWN)
+        image = windows.reduced(size)
+    factor = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    return draw(image, dataclasses.replace(detections, xyxy=detections.xyxy * factor), threshold=threshold)
 
 
 def save_jpeg(image: Image.Image, path: Path) -> None:

@@ -31,6 +31,9 @@ CSV_COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class", "score")
 TARGETS: Final = {"coco": "detections.json", "csv": "detections.csv", "voc": "Annotations", "yolo": "labels"}
 """What each format writes into the output folder; YOLO a data.yaml with the class names as well."""
 
+MOST_LABELS: Final = 1000
+"""With more detections in a picture only the boxes are drawn: nobody could read the names."""
+
 _HEX: Final = (
     *("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe"),
     *("#008080", "#e6beff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
@@ -118,7 +121,7 @@ class _OneFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = partial_of(path)
         self._file: TextIO
 
     def __enter__(self) -> Self:
@@ -264,10 +267,15 @@ def class_names(detections: sv.Detections) -> list[str]:
     return [str(name) for name in (_class_ids(detections) if names is None else names)]
 
 
+def partial_of(path: Path) -> Path:
+    """Return where a file is written before it takes its name."""
+    return path.with_name(path.name + ".partial")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole file under its name, and its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
@@ -307,6 +315,11 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
     side = min(image.size)
     scene = sv.BoxAnnotator(color=_COLORS, thickness=max(1, round(side / 300))).annotate(scene, shown)
     labels = [f"{name} {score:.2f}" for name, score in zip(class_names(shown), _scores(shown), strict=True)]
+    if shown.tracker_id is not None:
+        numbers = ["" if track < 0 else f"#{track} " for track in shown.tracker_id.tolist()]
+        labels = [number + label for number, label in zip(numbers, labels, strict=True)]
+    if len(shown) > MOST_LABELS:
+        return scene
     font_size = max(9, round(side / 38))
     annotator = sv.RichLabelAnnotator(
         color=_COLORS,
@@ -314,7 +327,7 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
         font_path=_font(),
         font_size=font_size,
         text_padding=max(1, font_size // 6),
-        smart_position=True,
+        smart_position=len(shown) <= MOST_LABELS // 4,  # memory and time grow with the square of their number
     )
     drawn: Image.Image = annotator.annotate(scene, shown, labels=labels)
     return drawn

@@ -113,7 +113,7 @@ def _verify(record: Record) -> Fault | None:
         advice = "Put it there, give its folder with --images, or give --skip-bad to go on without this picture"
         return Fault(file=record.path, where="", what="picture not found", advice=advice)
     try:
-        width, height = pictures.decode(record.path).size
+        width, height = pictures.verify(record.path)
     except pictures.ImageError as error:
         what = str(error).removeprefix(f"{record.path}: ")
         return Fault(file=record.path, where="", what=what, advice=advice)

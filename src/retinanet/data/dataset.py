@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from retinanet import images
 from retinanet.config import AugmentConfig, ImageConfig
 from retinanet.data import transforms
-from retinanet.data.records import DataError, DetectionData
+from retinanet.data.records import DataError, DetectionData, Record
 from retinanet.images import Frame
 from retinanet.types import Target
 
@@ -73,12 +73,17 @@ class DetectionDataset(Dataset[Sample]):
         """
         index = key.index if isinstance(key, SampleKey) else key
         image_size = key.image_size if isinstance(key, SampleKey) else self.image_config.image_size
-        scene = self._read(index)
+        record = self.data.records[index]
         if self.augment is not None and isinstance(key, SampleKey):
             generator = torch.Generator().manual_seed(key.seed)
             image_size = transforms.jittered_size(image_size, self.augment, generator)
+            scene = self._read(record, image_size, resize=not self.augment.crop)
+            factor = record.width / scene.image.width
             scene = transforms.augment(scene, self.augment, generator)
-        original = scene.image.size
+            original = (round(scene.image.width * factor), round(scene.image.height * factor))
+        else:
+            scene = self._read(record, image_size)
+            original = (record.width, record.height)
         scene = transforms.resize(scene, self.image_config, image_size=image_size)
         target = Target(boxes_G4=scene.boxes_G4.float(), labels_G=scene.labels_G, crowd_G=scene.crowd_G)
         pixels_HW3 = torch.from_numpy(np.array(scene.image))
@@ -87,27 +92,37 @@ class DetectionDataset(Dataset[Sample]):
             target=target,
             frame=Frame(*original, *scene.image.size),
             index=index,
-            image_id=self.data.records[index].image_id,
+            image_id=record.image_id,
         )
 
-    def _read(self, index: int) -> transforms.Scene:
-        record = self.data.records[index]
+    def _read(self, record: Record, image_size: int, *, resize: bool = True) -> transforms.Scene:
+        """Return a picture or a part of one, and its objects; with `resize` it may come at its final size already."""
         try:
-            image = images.decode(record.path)
-            if record.window is not None:
-                # beyond the edge, crop() would put black
-                inside = record.window[2] <= image.width and record.window[3] <= image.height
-                image = image.crop(record.window) if inside else image
+            image, width, height = self._decode(record, image_size, resize=resize)
         except images.ImageError as error:
             raise DataError(f"a picture cannot be read any more: {error}") from error
-        if image.size != (record.width, record.height):
+        if (width, height) != (record.width, record.height):
             raise DataError(
-                f"{record.path}: expected {record.width}x{record.height} pixels, found {image.width}x{image.height}: "
+                f"{record.path}: expected {record.width}x{record.height} pixels, found {width}x{height}: "
                 "it changed since the data was read"
             )
+        scale = np.array([image.width / width, image.height / height] * 2)
         return transforms.Scene(
             image=image,
-            boxes_G4=torch.from_numpy(record.boxes_G4.copy()),
+            boxes_G4=torch.from_numpy(record.boxes_G4 * scale),
             labels_G=torch.from_numpy(record.labels_G.copy()),
             crowd_G=torch.from_numpy(record.crowd_G.copy()),
         )
+
+    def _decode(self, record: Record, image_size: int, *, resize: bool) -> images.Scaled:
+        if record.window is None and not resize:
+            image = images.decode(record.path)
+            return images.Scaled(image, *image.size)
+        if record.window is None:
+            max_size = transforms.max_size_for(self.image_config, image_size=image_size)
+            return images.decode_for(record.path, image_size=image_size, max_size=max_size)
+        with images.open_windows(record.path) as picture:
+            if record.window[2] > picture.size[0] or record.window[3] > picture.size[1]:  # crop() would add black
+                return images.Scaled(picture.crop((0, 0, 1, 1)), *picture.size)
+            image = picture.crop(record.window)
+            return images.Scaled(image, *image.size)

@@ -127,15 +127,21 @@ def color_jitter(image: Image.Image, strength: float, numbers: list[float]) -> I
 def resize(scene: Scene, config: ImageConfig, *, image_size: int) -> Scene:
     """Resize a scene for the network, and leave out objects that end up thinner than a pixel.
 
-    `max_size` is scaled along with `image_size`, or else the picture could not grow where it is the bound.
+    `max_size` is scaled along with `image_size`, or else the picture could not grow where it is the bound: see
+    `max_size_for`.
     """
-    max_size = max(image_size, round(config.max_size * image_size / config.image_size))
+    max_size = max_size_for(config, image_size=image_size)
     width, height = images.resized_size(*scene.image.size, image_size=image_size, max_size=max_size)
     scale = torch.tensor([width / scene.image.width, height / scene.image.height], dtype=torch.float64)
     boxes_G4 = scene.boxes_G4 * scale.repeat(2)
     sides_G2 = boxes_G4[:, 2:] - boxes_G4[:, :2]
     scene = replace(scene, image=images.resize(scene.image, (width, height)), boxes_G4=boxes_G4)
     return scene.keep((sides_G2 >= SMALLEST_SIDE - 1e-6).all(dim=1))
+
+
+def max_size_for(config: ImageConfig, *, image_size: int) -> int:
+    """Return the bound of the longer side that goes with another `image_size` than the config's."""
+    return max(image_size, round(config.max_size * image_size / config.image_size))
 
 
 def _on_both(function: Callable[[Any], Any], scene: Scene) -> Scene:

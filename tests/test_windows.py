@@ -1,0 +1,143 @@
+"""Pictures read by windows or at a reduced scale are the pictures that a full decode gives."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinanet import images
+from retinanet.images import ImageError, decode, decode_for, open_windows, read_size, resize, resized_size, verify
+from retinanet.predict import predict_files
+from tests.conftest import picture
+from tests.evaluate.fakes import block_detector
+
+SAVED = {
+    "rgb.png": ("RGB", {}),
+    "grey.png": ("L", {}),
+    "palette.png": ("P", {}),
+    "alpha.png": ("RGBA", {}),
+    "grey_alpha.png": ("LA", {}),
+    "sixteen.png": ("I;16", {}),
+    "lzw.tif": ("RGB", {"compression": "tiff_lzw"}),
+    "raw.tif": ("RGB", {}),
+    "best.jpg": ("RGB", {"quality": 100, "subsampling": 0}),
+    "rgb.webp": ("RGB", {"lossless": True}),
+    "rgb.bmp": ("RGB", {}),
+}
+
+
+def save(path: Path, mode: str, options: dict[str, object]) -> Path:
+    image = picture(301, 203, seed=4)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    elif mode in {"RGBA", "LA"}:
+        image = image.convert(mode)
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    else:
+        image = image.convert(mode)
+    image.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything above 10,000 pixels counts as large, and is read in strips of 5,000."""
+    pytest.importorskip("rasterio")
+    monkeypatch.setattr(images, "LARGE", 10_000)
+    monkeypatch.setattr(images, "_STRIP", 5_000)
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.usefixtures("small_is_large")
+def test_windows_show_what_a_full_decode_shows(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, *SAVED[name])
+    full = np.asarray(decode(path)).astype(int)
+    with open_windows(path) as windows:
+        assert type(windows) is not images.Windows, "read by windows"
+        assert windows.size == (301, 203)
+        for x1, y1, x2, y2 in ((0, 0, 301, 203), (10, 20, 110, 90), (250, 150, 301, 203)):
+            part = np.asarray(windows.crop((x1, y1, x2, y2))).astype(int)
+            assert part.shape == (y2 - y1, x2 - x1, 3)
+            assert np.abs(part - full[y1:y2, x1:x2]).max() <= (2 if name.endswith("jpg") else 1)
+    assert read_size(path) == (301, 203)
+    assert verify(path) == (301, 203)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_the_reduced_whole_is_the_whole(tmp_path: Path) -> None:
+    path = save(tmp_path / "rgb.png", "RGB", {})
+    scaled = decode_for(path, image_size=40, max_size=400)
+    assert (scaled.width, scaled.height) == (301, 203)
+    size = resized_size(301, 203, image_size=40, max_size=400)
+    ours, full = np.asarray(scaled.image).astype(int), np.asarray(resize(decode(path), size)).astype(int)
+    assert np.abs(ours - full).mean() < 1
+
+
+@pytest.mark.parametrize("target", [30, 60, 90, 110, 200, 250, 480])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_at_a_reduced_scale(tmp_path: Path, target: int, orientation: int) -> None:
+    """Upright, and within a level of what the full decode gives; the same where nothing can be saved."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    picture(640, 427).save(path, quality=95, exif=exif)
+    full = decode(path)
+    scaled = decode_for(path, image_size=target, max_size=10_000)
+    assert (scaled.width, scaled.height) == full.size
+    size = resized_size(*full.size, image_size=target, max_size=10_000)
+    difference = np.asarray(scaled.image).astype(int) - np.asarray(resize(full, size)).astype(int)
+    assert np.abs(difference).mean() < (1 if target <= 427 / 2 else 1e-9)
+
+
+def test_without_rasterio_a_picture_that_is_too_large_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "rgb.png", "RGB", {})
+    monkeypatch.setattr(images, "LARGE", 10_000)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert decode_for(path, image_size=50, max_size=100).width == 301, "decoded whole, within Pillow's limit"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    with pytest.raises(ImageError, match=r"rgb\.png: too many pixels .*retinanet\[large\]"):
+        decode_for(path, image_size=50, max_size=100)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_cut_off_file_is_found_by_windows_too(tmp_path: Path) -> None:
+    path = save(tmp_path / "rgb.png", "RGB", {})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"rgb\.png"):
+        verify(path)
+
+
+def test_a_picture_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
+    """14,000 x 14,000 pixels are more than Pillow decodes; a block is found where it is, the drawing is smaller."""
+    rasterio = pytest.importorskip("rasterio")
+    side, path = 14_000, tmp_path / "big.tif"
+    block = np.zeros((3, 700, 600), np.uint8)
+    block[1] = 255
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", compress="deflate", tiled=True,
+        sparse_ok=True,
+    ) as out:  # fmt: skip
+        out.write(block, window=((9_000, 9_700), (4_000, 4_600)))
+    with pytest.raises(ImageError, match="too many pixels"):
+        decode(path)
+    assert read_size(path) == (side, side)
+    tracemalloc.start()
+    done = predict_files(
+        block_detector(image_size=128), [path], output=tmp_path / "out", tile=2000, format="csv", workers=0
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (done.pictures, done.failed) == (1, ())
+    _, row, *others = (tmp_path / "out" / "detections.csv").read_text().splitlines()
+    assert others == [], row
+    assert [float(v) for v in row.split(",")[1:5]] == pytest.approx([4000, 9000, 4600, 9700], abs=20)
+    assert peak < 250e6, "the pixels alone are 588 MB"
+    assert Image.open(tmp_path / "out" / "drawn" / "big.jpg").size == (4096, 4096)
