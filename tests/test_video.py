@@ -155,9 +155,7 @@ def test_a_playlist_in_the_guise_of_a_video_opens_nothing(tmp_path: Path) -> Non
     """FFmpeg knows formats by their content; an HLS playlist would make it read any file that it names."""
     write_video(tmp_path / "secret.ts", count=2)
     playlist = tmp_path / "harmless.mp4"
-    playlist.write_text(
-        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nsecret.ts\n#EXT-X-ENDLIST\n"
-    )
+    playlist.write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nsecret.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(VideoError, match="not a video"):
         VideoFile(playlist)
 

@@ -639,6 +639,8 @@ class EvaluateConfig(DataConfig, TileConfig):
     """File for the numbers as JSON."""
     results: Path | None = None
     """File for the detections as COCO results; evaluating it gives the same numbers without the model."""
+    tta: bool = False
+    """Test-time augmentation: look at each picture flipped and at 0.8 and 1.25 times its size too."""
     confusion: bool = False
     """Also print which class is taken for which, at IoU 0.5."""
     confusion_threshold: float = 0.5
@@ -675,6 +677,8 @@ class PredictConfig(TileConfig):
     """Draw the detections on copies of the pictures, in drawn/."""
     draw_threshold: float = 0.5
     """Draw detections from this score on."""
+    tta: bool = False
+    """Test-time augmentation: look at each picture flipped and at 0.8 and 1.25 times its size too."""
     track: bool = False
     """In a video: follow the objects from frame to frame and number them (ByteTrack)."""
     fps: float = 0.0

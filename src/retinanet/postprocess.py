@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torchvision.ops import batched_nms
 
-from retinanet.boxes import clip, decode
+from retinanet.boxes import clip, decode, iou
 from retinanet.types import HeadOutputs, ImageDetections
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ COVERED: Final = 0.6
 """Share of such a box within another from which it is taken for a part of the same object."""
 MOST_PAIRS: Final = 1_000_000
 """Pairs of boxes that are compared at once."""
+SAME: Final = 0.65
+"""IoU from which boxes of two views are taken for the same object's."""
 HALF: Final = 0.5
 """Share of a part's score that a larger part of the same object must have."""
 
@@ -48,6 +50,38 @@ def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: Postpr
         _one_picture(logits_AK, deltas_A4, outputs, frame, config)
         for logits_AK, deltas_A4, frame in zip(logits_NAK, deltas_NA4, frames, strict=True)
     ]
+
+
+def merge_views(views: Sequence[ImageDetections], *, config: PostprocessConfig) -> ImageDetections:
+    """Return one picture's detections from those of several views of it (flipped, at other sizes), best first.
+
+    Of boxes of a class that overlap by more than `nms_threshold` the best stays, at the mean of all that overlap it by
+    more than `SAME`, weighted by score (box voting, arXiv 1505.01749, section 4.3). Its score is the mean of the views'
+    best scores for it: what only one view sees counts for less.
+
+    Args:
+        views: of the same picture, each in its original pixels.
+        config: the thresholds.
+    """
+    boxes_D4 = torch.cat([view.boxes_D4 for view in views])
+    scores_D = torch.cat([view.scores_D for view in views])
+    labels_D = torch.cat([view.labels_D for view in views])
+    view_D = torch.cat([torch.full_like(view.labels_D, i) for i, view in enumerate(views)])
+    keep_K = batched_nms(boxes_D4, scores_D, labels_D, config.nms_threshold)
+    voted, means = [], []
+    for kept_R in torch.split(keep_K, _rows(len(boxes_D4))):
+        iou_RD = iou(boxes_D4[kept_R, None], boxes_D4[None])
+        same_RD = (iou_RD > SAME) & (labels_D[kept_R, None] == labels_D)
+        weight_RD = same_RD * scores_D
+        voted.append(weight_RD @ boxes_D4 / weight_RD.sum(dim=1, keepdim=True))
+        best = [weight_RD[:, view_D == i].amax(dim=1) for i, view in enumerate(views) if len(view.scores_D)]
+        means.append(torch.stack(best).sum(dim=0) / len(views) if best else scores_D[kept_R])
+    if not voted:
+        return views[0]
+    mean_K = torch.cat(means)
+    order = mean_K.argsort(descending=True, stable=True)
+    order = order[mean_K[order] > config.score_threshold][: config.max_detections]
+    return ImageDetections(boxes_D4=torch.cat(voted)[order], scores_D=mean_K[order], labels_D=labels_D[keep_K][order])
 
 
 def merge_tiles(

@@ -49,7 +49,7 @@ from retinanet.images import (
     resized_size,
     tiles,
 )
-from retinanet.postprocess import merge_tiles, postprocess
+from retinanet.postprocess import merge_tiles, merge_views, postprocess
 from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
 from retinanet.types import ImageDetections
 
@@ -64,6 +64,8 @@ PICTURE_SUFFIXES: Final = frozenset(
 VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
 """What is taken as a video."""
 DRAWN: Final = "drawn"
+TTA_SCALES: Final = (0.8, 1.25)
+"""Sizes at which test-time augmentation looks at a picture, besides its own."""
 JPEG_QUALITY: Final = 92
 MOST_DRAWN: Final = 4096
 """Longest side of the drawing of a picture that is too large to decode at once, pixels."""
@@ -156,6 +158,7 @@ class Detector:
         threshold: float | None = None,
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
+        tta: bool = False,
     ) -> sv.Detections: ...
     @overload
     def predict(
@@ -165,6 +168,7 @@ class Detector:
         threshold: float | None = None,
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
+        tta: bool = False,
     ) -> list[sv.Detections]: ...
     def predict(
         self,
@@ -173,6 +177,7 @@ class Detector:
         threshold: float | None = None,
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
+        tta: bool = False,
     ) -> sv.Detections | list[sv.Detections]:
         """Return the detections of one picture, or of each picture of a list; best first.
 
@@ -181,6 +186,7 @@ class Detector:
             threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
             tile: side of the tiles that large pictures are cut into, original pixels; 0: not cut; None: as trained.
             overlap: share of a tile that its neighbour shows too.
+            tta: look at the pictures flipped and at other sizes too: six times the work, better boxes.
 
         Raises:
             ImageError: a picture that does not decode.
@@ -190,7 +196,7 @@ class Detector:
         sources: Sequence[Source] = source if many else [source]  # type: ignore[assignment, list-item]
         found = []
         batches = batched(sources, PredictConfig.batch_size)
-        for item in self.stream(batches, workers=0, threshold=threshold, tiling=tiling):
+        for item in self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta):
             found.append(self.named(item.result()))
         return found if many else found[0]
 
@@ -217,10 +223,12 @@ class Detector:
         workers: int,
         threshold: float | None = None,
         tiling: TileConfig | None = None,
+        tta: bool = False,
     ) -> Iterator[Found]:
         """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network.
 
-        `tiling` says how pictures are cut, if not as the model was trained: see `TileConfig`.
+        `tiling` says how pictures are cut, if not as the model was trained: see `TileConfig`. With `tta` each picture
+        is looked at flipped and at other sizes too, six times in all.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
@@ -228,7 +236,8 @@ class Detector:
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
         for batch in _ahead(batches, self.image_config, workers):
-            detections = zip(batch.frames, self._detect(batch, config), strict=True)
+            readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
+            detections = zip(batch.frames, self._look(readable, batch, config, tta), strict=True)
             for source, error in zip(batch.sources, batch.errors, strict=True):
                 if error is not None:
                     yield Found(source=source, error=error)
@@ -236,7 +245,7 @@ class Detector:
                 frame, found = next(detections)
                 try:
                     if tiling.tile:
-                        found = self._in_tiles(source, found, tiling, config, len(batch.sources))
+                        found = self._in_tiles(source, found, tiling, config, len(batch.sources), tta)
                 except ImageError as broken:  # beyond what the whole picture at a smaller scale needed
                     yield Found(source=source, error=broken)
                     continue
@@ -249,6 +258,7 @@ class Detector:
         tiling: TileConfig,
         config: PostprocessConfig,
         batch_size: int,
+        tta: bool,
     ) -> ImageDetections:
         """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
         with open_windows(source) as picture:
@@ -258,9 +268,8 @@ class Detector:
                 return whole
             parts: list[ImageDetections] = []
             for some in batched(places, max(1, batch_size)):
-                images_N3HW, frames = prepare([picture.crop(place) for place in some], self.image_config)
-                batch = _Batch(sources=(), errors=[], images_N3HW=images_N3HW, frames=frames)
-                parts += self._detect(batch, config)
+                crops = [picture.crop(place) for place in some]
+                parts += self._look(crops, _load(crops, self.image_config), config, tta)
         return merge_tiles(
             whole,
             parts,
@@ -270,6 +279,39 @@ class Detector:
             whole_from=tiling.whole_from,
             config=config,
         )
+
+    def _look(
+        self, sources: Sequence[Source], batch: _Batch, config: PostprocessConfig, tta: bool
+    ) -> list[ImageDetections]:
+        """Return the detections of a batch; with `tta` from its pictures flipped and at `TTA_SCALES` as well."""
+        found = self._detect(batch, config)
+        if not tta or not found:
+            return found
+        views = [found, self._flipped(batch, config)]
+        for scale in TTA_SCALES:
+            image_config = dataclasses.replace(
+                self.image_config,
+                image_size=round(self.image_config.image_size * scale),
+                max_size=round(self.image_config.max_size * scale),
+            )
+            scaled = _load(sources, image_config)
+            views += [self._detect(scaled, config), self._flipped(scaled, config)]
+        return [merge_views(of_one, config=config) for of_one in zip(*views, strict=True)]
+
+    def _flipped(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
+        """Return the detections in the mirrored pictures, mirrored back."""
+        assert batch.images_N3HW is not None  # noqa: S101
+        images_N3HW = np.zeros_like(batch.images_N3HW)
+        for out_3HW, image_3HW, frame in zip(images_N3HW, batch.images_N3HW, batch.frames, strict=True):
+            w = frame.resized_width
+            out_3HW[:, :, :w] = image_3HW[:, :, :w][:, :, ::-1]
+        out = []
+        flipped = dataclasses.replace(batch, images_N3HW=images_N3HW)
+        for found, frame in zip(self._detect(flipped, config), batch.frames, strict=True):
+            x1, y1, x2, y2 = found.boxes_D4.unbind(1)
+            boxes_D4 = torch.stack([frame.width - x2, y1, frame.width - x1, y2], dim=1)
+            out.append(dataclasses.replace(found, boxes_D4=boxes_D4))
+        return out
 
     @torch.inference_mode()
     def _detect(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
@@ -443,7 +485,7 @@ def predict_files(
     drawn = config.output / DRAWN if config.draw else None
     writer = open_writer(config.format, config.output, classes=detector.classes, category_ids=detector.category_ids)
     batches = batched(paths, config.batch_size)
-    stream = detector.stream(batches, workers=config.workers, threshold=config.threshold, tiling=config)
+    stream = detector.stream(batches, workers=config.workers, threshold=config.threshold, tiling=config, tta=config.tta)
     total, failed = 0, []
     with writer, progress_bar("predict", len(paths)) as advance:
         for path, name, image_id, found in zip(paths, output_names(paths), ids, stream, strict=True):

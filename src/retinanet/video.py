@@ -131,9 +131,7 @@ class VideoSummary:
     error: str = ""
 
 
-def predict_video(
-    detector: Detector, video: Video, config: PredictConfig, advance: Callable[[], None]
-) -> VideoSummary:
+def predict_video(detector: Detector, video: Video, config: PredictConfig, advance: Callable[[], None]) -> VideoSummary:
     """Detect in every frame; write NAME.csv and, with `config.draw`, drawn/NAME.mp4 into the output folder.
 
     A video that breaks off is written as far as it goes. Memory does not grow with its length.
@@ -161,7 +159,11 @@ def predict_video(
             broken.append(error)
 
     stream = detector.stream(
-        batched(frames(), config.batch_size), workers=config.workers, threshold=config.threshold, tiling=config
+        batched(frames(), config.batch_size),
+        workers=config.workers,
+        threshold=config.threshold,
+        tiling=config,
+        tta=config.tta,
     )
     count = total = 0
     with ExitStack() as stack:

@@ -128,7 +128,13 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
     )
     _, notes = match_classes(detector.classes, data.classes)
     metrics, results = evaluate_model(
-        detector, data, batch_size=config.batch_size, workers=config.workers, tiling=config, progress=True
+        detector,
+        data,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        tiling=config,
+        tta=config.tta,
+        progress=True,
     )
     return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=(*_left_out(data), *notes))
 
@@ -140,6 +146,7 @@ def evaluate_model(
     batch_size: int = EvaluateConfig.batch_size,
     workers: int = EvaluateConfig.workers,
     tiling: TileConfig | None = None,
+    tta: bool = False,
     progress: bool = False,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Return the metrics of a detector on a data set, and its detections as COCO results in the order of the data.
@@ -150,6 +157,7 @@ def evaluate_model(
         batch_size: pictures at once; pictures of like shape go together.
         workers: threads that load pictures ahead of the network.
         tiling: cut the pictures into tiles, as `retinanet predict --tile` does.
+        tta: look at the pictures flipped and at other sizes too.
         progress: show a bar on the terminal.
 
     Raises:
@@ -160,7 +168,8 @@ def evaluate_model(
     columns, _ = match_classes(detector.classes, data.classes)
     category_ids = [-1 if k is None else data.category_ids[k] for k in columns]
     order = eval_batches(data, batch_size)
-    stream = detector.stream(([data.records[i].path for i in batch] for batch in order), workers=workers, tiling=tiling)
+    batches = ([data.records[i].path for i in batch] for batch in order)
+    stream = detector.stream(batches, workers=workers, tiling=tiling, tta=tta)
     rows: dict[int, list[dict[str, Any]]] = {}
     with progress_bar("evaluate", len(data.records), show=progress) as advance:
         for i, found in zip((i for batch in order for i in batch), stream, strict=True):
