@@ -144,7 +144,7 @@ def test_bad_tiles_are_refused() -> None:
 
 
 def test_views_vote_on_a_box() -> None:
-    """Two views of three see an object at x = 10 (0.8) and 12 (0.4), the third does not: mean place 10.67, score 0.4."""
+    """Of three views two see an object, at x = 10 (0.8) and 12 (0.4): it is at 10.67, with a score of 0.4."""
     first, second = seen((10, 10, 50, 50, 0.8, 0), (60, 60, 90, 90, 0.3, 1)), seen((12, 10, 52, 50, 0.4, 0))
     found = merge_views([first, second, NONE], config=CONFIG)
     assert found.labels_D.tolist() == [0, 1]
