@@ -313,7 +313,9 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
         return scene
     shown.class_id = _class_ids(shown)
     side = min(image.size)
-    scene = sv.BoxAnnotator(color=_COLORS, thickness=max(1, round(side / 300))).annotate(scene, shown)
+    object_side = float(np.median((shown.xyxy[:, 2:] - shown.xyxy[:, :2]).min(axis=1)))
+    thickness = max(1, round(min(side / 300, object_side / 10)))  # a thick line would hide a small object
+    scene = sv.BoxAnnotator(color=_COLORS, thickness=thickness).annotate(scene, shown)
     labels = [f"{name} {score:.2f}" for name, score in zip(class_names(shown), _scores(shown), strict=True)]
     if shown.tracker_id is not None:
         numbers = ["" if track < 0 else f"#{track} " for track in shown.tracker_id.tolist()]
