@@ -245,7 +245,7 @@ class Detector:
                 frame, found = next(detections)
                 try:
                     if tiling.tile:
-                        found = self._in_tiles(source, found, tiling, config, len(batch.sources), tta)
+                        found = self._in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
                 except ImageError as broken:  # beyond what the whole picture at a smaller scale needed
                     yield Found(source=source, error=broken)
                     continue
@@ -254,6 +254,7 @@ class Detector:
     def _in_tiles(
         self,
         source: Source,
+        frame: Frame,
         whole: ImageDetections,
         tiling: TileConfig,
         config: PostprocessConfig,
@@ -261,12 +262,11 @@ class Detector:
         tta: bool,
     ) -> ImageDetections:
         """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
+        places = tiles(frame.width, frame.height, tile=tiling.tile or 0, overlap=tiling.overlap)
+        if len(places) == 1:
+            return whole
+        parts: list[ImageDetections] = []
         with open_windows(source) as picture:
-            width, height = picture.size
-            places = tiles(width, height, tile=tiling.tile or 0, overlap=tiling.overlap)
-            if len(places) == 1:
-                return whole
-            parts: list[ImageDetections] = []
             for some in batched(places, max(1, batch_size)):
                 crops = [picture.crop(place) for place in some]
                 parts += self._look(crops, _load(crops, self.image_config), config, tta)
@@ -274,8 +274,8 @@ class Detector:
             whole,
             parts,
             places,
-            width=width,
-            height=height,
+            width=frame.width,
+            height=frame.height,
             whole_from=tiling.whole_from,
             config=config,
         )

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 import av
 import numpy as np
@@ -198,7 +198,14 @@ def _tracker(fps: float, threshold: float) -> Callable[[sv.Detections], sv.Detec
     tracker = ByteTrackTracker(
         frame_rate=max(fps, 1.0), track_activation_threshold=threshold, high_conf_det_threshold=threshold
     )
-    return lambda detections: tracker.update(detections)
+
+    def follow(detections: sv.Detections) -> sv.Detections:
+        found = tracker.update(detections)
+        scores = np.zeros(len(found)) if found.confidence is None else found.confidence
+        order = np.argsort(-scores, kind="stable")  # ByteTrack puts the tracks first
+        return cast(sv.Detections, found[order])
+
+    return follow
 
 
 class _Rows:
