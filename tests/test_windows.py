@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 
 from retinanet import images
+from retinanet.config import ImageConfig, TileConfig
+from retinanet.data import DetectionDataset, cut
 from retinanet.images import ImageError, decode, decode_for, open_windows, read_size, resize, resized_size, verify
 from retinanet.predict import predict_files
 from tests.conftest import picture
+from tests.data.test_data_tiling import data_of
 from tests.evaluate.fakes import block_detector
 
 SAVED = {
@@ -115,6 +118,25 @@ def test_a_cut_off_file_is_found_by_windows_too(tmp_path: Path) -> None:
         verify(path)
 
 
+def test_training_samples_by_windows_are_those_of_a_full_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rasterio")
+    path = save(tmp_path / "rgb.png", "RGB", {})
+    data = cut(data_of(path, 301, 203, [[10, 20, 60, 70], [150, 90, 280, 200]]), TileConfig(tile=128)).data
+    dataset = DetectionDataset(data=data, image_config=ImageConfig(image_size=96, max_size=200))
+    full = [dataset[i] for i in range(len(dataset))]
+    monkeypatch.setattr(images, "LARGE", 10_000)
+    assert len(full) == 7, "3 x 2 tiles and the whole"
+    for i, sample in enumerate(full):
+        other = dataset[i]
+        assert (other.frame, other.target.boxes_G4.tolist()) == (sample.frame, sample.target.boxes_G4.tolist())
+        difference = (other.pixels_3HW.int() - sample.pixels_3HW.int()).abs().float()
+        assert difference.max() <= (0 if data.records[i].window else 8)
+        assert difference.mean() < 1
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_a_picture_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
     """14,000 x 14,000 pixels are more than Pillow decodes; a block is found where it is, the drawing is smaller."""
     rasterio = pytest.importorskip("rasterio")
