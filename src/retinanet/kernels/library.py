@@ -38,6 +38,10 @@ DOUBLE: Final = ctypes.c_double
 
 _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type: ignore[type-arg]
     "rn_sum": (POINTER, INT64, INT, POINTER),
+    "rn_focal": (
+        *(POINTER, INT, INT64, INT64, INT64, POINTER, POINTER, POINTER, POINTER, POINTER),
+        *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),
+    ),
 }
 """Arguments of each exported function; all return an int, 0 when all went well."""
 
@@ -138,7 +142,7 @@ def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[in
     return tensor.data_ptr()
 
 
-def call(name: str, *arguments: float | int) -> None:
+def call(name: str, *arguments: float | int | None) -> None:
     """Call a function of the library, without the GIL.
 
     Raises:
