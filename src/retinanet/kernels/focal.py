@@ -8,7 +8,8 @@ Shape suffixes: N batch, A anchors, K classes; C the elements of a chunk.
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,8 @@ from retinanet.kernels import library
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 TYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The logits' types, as csrc/focal.c numbers them."""
@@ -46,19 +49,32 @@ class FocalTerms:
 
 
 def supports(logits_NAK: Tensor) -> bool:
-    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of at most 32 bits, outside of any tracing."""
+    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of at most 32 bits, outside any tracing."""
     if logits_NAK.dtype not in TYPES or logits_NAK.layout is not torch.strided:
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.maybe_current_level() is not None:
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if traced or type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
         return False
-    if type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
+    if torch._C._functorch.is_functorch_wrapped_tensor(logits_NAK):
         return False
     return logits_NAK.device.type == "cpu" or (logits_NAK.device.type == "cuda" and has_triton())
 
 
+@functools.cache
 def has_triton() -> bool:
-    """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether Triton is installed and can compile for the CUDA device here: tried once, on a tiny batch."""
+    try:
+        from retinanet.kernels import triton_focal
+
+        logits_NAK = torch.zeros((1, 1, 1), device="cuda")
+        mask_NA = torch.zeros((1, 1), dtype=torch.bool, device="cuda")
+        one_K = torch.ones(1, device="cuda")
+        terms = FocalTerms(positive_weight_K=one_K, negative_weight_K=one_K, gamma=2.0, target=1.0)
+        triton_focal.forward(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
+    except (ImportError, OSError, RuntimeError) as error:
+        log.warning("Triton cannot be used (%s): the plain torch code serves on CUDA", error)
+        return False
+    return True
 
 
 def focal_sum_N(
@@ -138,7 +154,8 @@ class _FocalSum(torch.autograd.Function):
         ctx.dtype = logits_NAK.dtype
         if gradient_NAK is not None:
             ctx.save_for_backward(gradient_NAK)
-        return (sums_N if scale_N is None else sums_N * scale_N).float()
+        loss_N: Tensor = sums_N if scale_N is None else sums_N * scale_N
+        return loss_N.float()
 
     @staticmethod
     @once_differentiable
@@ -156,7 +173,7 @@ class _FocalSum(torch.autograd.Function):
 
 
 def _skippable(incoming_N: Tensor) -> bool:
-    """Whether the incoming gradient is 1 for every picture. Waits for the device, but not while a CUDA graph is made."""
+    """Whether the incoming gradient is 1 for every picture. Waits for the device, unless a CUDA graph is being made."""
     if incoming_N.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     return bool((incoming_N == 1).all())
@@ -278,10 +295,10 @@ def _background(x: Tensor, gamma: float, work: Tensor, with_gradient: bool) -> t
 def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
     """Return p^gamma = exp(gamma log p), log p = min(x, 0) - log1p(e).
 
-    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly, since
-    its rounding would be a relative error of the result.
+    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly,
+    since its rounding would be a relative error of the result.
     """
-    low = torch.clamp(x.float(), min=-1e30, max=0)
+    low = torch.clamp(x.float(), min=-128, max=0)  # the cross-entropy is 0 there
     head = low.bfloat16().float()  # 8 bits
     steep = float(torch.tensor(gamma).bfloat16())
     rest = (low - head).mul_(gamma).add_(head, alpha=gamma - steep).add_(log1p_e, alpha=-gamma)

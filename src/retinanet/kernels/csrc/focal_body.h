@@ -61,7 +61,7 @@ static inline __attribute__((always_inline)) void RN_FN(background)(const float 
                the result: the product and the sum are kept in two parts each. The first factors have 12 bits, so that
                their product is exact, whether or not the compiler fuses it with a sum. */
             const float low = v < 0.0f ? v : 0.0f;
-            const float bounded = low < -1e30f ? -1e30f : low;
+            const float bounded = low < -128.0f ? -128.0f : low; /* the entropy is 0 there */
             union {
                 float number;
                 uint32_t bits;
@@ -74,7 +74,7 @@ static inline __attribute__((always_inline)) void RN_FN(background)(const float 
             const float sum = product + bend;
             const float back = sum - product;
             lost += (product - (sum - back)) + (bend - back);
-            power = RN_FN(exp2part)(sum, sum < -87.3f ? 0.0f : lost);
+            power = RN_FN(exp2part)(sum, lost);
         }
         const float weighted = weight[i] * power;
         loss[i] = weighted * entropy;
