@@ -62,6 +62,23 @@ def did_you_mean(found: object, known: Any) -> str:
     return f". Did you mean {near[0]!r}?" if near else ""
 
 
+EXTRAS: Final = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "tensorboard", "safetensors"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+}
+"""Which of retinanet's extras brings a package that not every use of it needs."""
+
+
+def explain_missing(error: ModuleNotFoundError, what: str) -> UserError:
+    """Return what to install for `what`, where the missing module belongs to an extra; else raise the error again."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        raise error
+    return UserError(f"{what} needs {module}, which is not installed: pip install 'retinanet[{EXTRAS[module]}]'")
+
+
 def some_of(names: Sequence[str]) -> str:
     """Return the first ten names with commas between them, and how many more there are."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

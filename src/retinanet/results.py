@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 
 from retinanet.config import UserError
-from retinanet.types import ImageDetections
+from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
     from retinanet.config import ResultFormat
@@ -92,7 +92,7 @@ def open_writer(format: ResultFormat, output: Path, *, classes: Sequence[str], c
 
 
 def detections_to_coco(
-    detections: ImageDetections | sv.Detections, *, image_id: int, category_ids: Sequence[int]
+    detections: ArrayDetections | sv.Detections, *, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return COCO results, best first as they come: image_id, category_id, bbox (xywh, original pixels), score.
 
@@ -101,7 +101,7 @@ def detections_to_coco(
         image_id: its id in the ground truth.
         category_ids: COCO's id of each 0-based class id.
     """
-    if isinstance(detections, ImageDetections):
+    if isinstance(detections, ArrayDetections):
         boxes_D4, scores_D = detections.boxes_D4.tolist(), detections.scores_D.tolist()
         labels_D = detections.labels_D.tolist()
     else:

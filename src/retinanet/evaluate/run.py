@@ -26,7 +26,7 @@ from retinanet.results import detections_to_coco, write_text
 if TYPE_CHECKING:
     from retinanet.config import TileConfig
     from retinanet.data import DetectionData
-    from retinanet.predict import Detector
+    from retinanet.detector import BaseDetector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate_model(
-    detector: Detector,
+    detector: BaseDetector,
     data: DetectionData,
     *,
     batch_size: int = EvaluateConfig.batch_size,

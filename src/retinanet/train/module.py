@@ -12,7 +12,8 @@ from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileCon
 from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.postprocess import merge_tiles, postprocess
+from retinanet.merge import merge_tiles
+from retinanet.postprocess import postprocess
 from retinanet.train.checkpoint import KEY, describe
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
-    from retinanet.types import AnchorTargets, HeadOutputs, ImageDetections
+    from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
 
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
@@ -62,7 +63,7 @@ class DetectionModule(L.LightningModule):
         self.data = _DataHolder(train_data, val_data, val_tiles)
         self.watch: Watch | None = None
         self.metrics: Metrics | None = None
-        self.found: list[tuple[int, ImageDetections]] = []
+        self.found: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
 
     def on_train_epoch_start(self) -> None:
@@ -105,12 +106,12 @@ class DetectionModule(L.LightningModule):
         """Detect, and keep the detections for the end of the epoch."""
         outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
         detections = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
-        self.found += zip(batch.indices, (found.to("cpu") for found in detections), strict=True)
+        self.found += zip(batch.indices, (found.numpy() for found in detections), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[tuple[int, ImageDetections]]] = [[] for _ in range(dist.get_world_size())]
+            gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, self.found)
             self.found = [found for rank in gathered for found in rank]
         val = self.data.val
@@ -122,10 +123,10 @@ class DetectionModule(L.LightningModule):
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
-    def _pictures(self) -> Iterator[tuple[int, ImageDetections]]:
+    def _pictures(self) -> Iterator[tuple[int, ArrayDetections]]:
         """Yield the number and the detections of every validation picture, those of its tiles merged."""
         tiled, tiling = self.data.val_tiles, section(TileConfig, self.run_config)
-        by_picture: dict[int, list[tuple[int, ImageDetections]]] = {}
+        by_picture: dict[int, list[tuple[int, ArrayDetections]]] = {}
         for index, found in self.found:
             by_picture.setdefault(tiled.parents[index], []).append((index, found))
         for number, parts in by_picture.items():
