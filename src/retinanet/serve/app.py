@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
@@ -154,6 +154,7 @@ def create_app(load: Callable[[], Served], config: ServeConfig | None = None, *,
     secured = [Depends(with_key)] if keys else []
     app.include_router(_api(), dependencies=secured, responses=errors(401) if keys else None)
     app.include_router(_health())
+    app.add_api_route("/docs", lambda: RedirectResponse("docs.html"), include_in_schema=False)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     _handle_errors(app)
     app.add_middleware(_Front, metrics=metrics)
