@@ -7,7 +7,9 @@ several hundredths of a score, and in an offset several pixels of a large box.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,6 @@ from retinanet.export.format import (
     dense_names,
 )
 from retinanet.export.graph import NORMALISED, join
-from retinanet.export.network import dense_onnx
 from retinanet.images import decode_for, prepare, prepare_pixels
 
 if TYPE_CHECKING:
@@ -32,24 +33,42 @@ if TYPE_CHECKING:
 
     from retinanet.export.format import Description
     from retinanet.images import Scaled
-    from retinanet.train.checkpoint import SavedModel
 
 
-def quantise(saved: SavedModel, about: Description, path: Path, pictures: Sequence[Path], kind: str) -> None:
-    """Write the network in int8 over its float file.
+def quantise(network: onnx.ModelProto, about: Description, path: Path, pictures: Sequence[Path]) -> None:
+    """Write the network in int8.
 
     Args:
-        saved: the network.
+        network: from `graph.NORMALISED` to the dense outputs, in float.
         about: what the file will say of itself.
         path: .onnx, or OpenVINO's .xml.
         pictures: on which the ranges of the activations are measured.
-        kind: onnx or openvino.
     """
-    network = dense_onnx(saved.model)
-    if kind == "onnx":
+    if path.suffix.lower() == ".onnx":
         onnx.save(join(_quantise_onnx(network, about, pictures), about, defaults=True), path)
     else:
         _quantise_openvino(network, about, pictures, path)
+
+
+def read_onnx(model: onnx.ModelProto) -> Any:
+    """Return a graph as OpenVINO's model. Not by its `convert_model`, which reports its use to its makers."""
+    import openvino as ov
+
+    return ov.Core().read_model(model.SerializeToString())
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep NNCF from reporting its use to its makers, which it does unless it believes to run in CI."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
 
 
 def output_convolutions(network: onnx.ModelProto, about: Description) -> list[str]:
@@ -102,7 +121,8 @@ def _quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Seque
 
 
 def _quantise_openvino(network: onnx.ModelProto, about: Description, pictures: Sequence[Path], path: Path) -> None:
-    import nncf
+    with _unreported():
+        import nncf
     import openvino as ov
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
@@ -119,16 +139,13 @@ def _quantise_openvino(network: onnx.ModelProto, about: Description, pictures: S
         }
 
     names = [f"network_{name}" for name in output_convolutions(network, about)]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "model.onnx"
-        onnx.save(join(network, about, defaults=False), source)
-        model = ov.convert_model(source)
+    with _unreported():
         quantised = nncf.quantize(
-            model,
+            read_onnx(join(network, about, defaults=False)),
             nncf.Dataset(list(_decoded(pictures, about)), inputs),
             subset_size=len(pictures),
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=names, patterns=["decode_.*", "normalise_.*"], validate=False),
         )
-        quantised.set_rt_info(about.to_json(), [KEY])
-        ov.save_model(quantised, path, compress_to_fp16=False)
+    quantised.set_rt_info(about.to_json(), [KEY])
+    ov.save_model(quantised, path, compress_to_fp16=False)

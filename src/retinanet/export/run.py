@@ -25,6 +25,7 @@ from retinanet.export import gate, triton
 from retinanet.export.format import KEY, Description, ExportError
 from retinanet.export.graph import join
 from retinanet.export.network import DIVISOR, dense_onnx, program
+from retinanet.export.quantise import quantise, read_onnx
 from retinanet.export.runtime import RuntimeDetector
 from retinanet.images import prepare_pixels
 from retinanet.predict import Detector, expand_inputs
@@ -92,15 +93,17 @@ def export(model: Path | str, config: ExportConfig | None = None, **options: Any
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.partial-") as folder:
         written = Path(folder) / target.name
-        differences = _WRITERS[kind](saved, about, written, pictures, console)
+        if kind == "torch":
+            differences = _torch(saved, about, written, pictures, console)
+        else:
+            network = dense_onnx(saved.model)
+            differences = _WRITERS[kind](saved, network, about, written, pictures, console)
         ap = {}
         if config.int8:
-            from retinanet.export.quantise import quantise
-
             about = dataclasses.replace(about, precision="int8")
             written = Path(folder) / "int8" / target.name
             written.parent.mkdir()
-            quantise(saved, about, written, _calibration(config), kind)
+            quantise(network, about, written, _calibration(config))
         if data is not None and kind != "torch" and not config.raw:
             ap = _ap(saved, written, data, config, console)
         for path in sorted(written.parent.glob("*.*"), key=lambda p: p.suffix == target.suffix):
@@ -220,18 +223,27 @@ def _detector(saved: SavedModel) -> Detector:
 
 
 def _onnx(
-    saved: SavedModel, about: Description, path: Path, pictures: Sequence[Path], console: Console
+    saved: SavedModel,
+    network: onnx.ModelProto,
+    about: Description,
+    path: Path,
+    pictures: Sequence[Path],
+    console: Console,
 ) -> list[gate.Difference]:
-    network = dense_onnx(saved.model)
     onnx.save(join(network, about, defaults=True), path)
     return _pass(_compare(saved, RuntimeDetector.from_file(path, device="cpu"), pictures), "ONNX Runtime", console)
 
 
 def _openvino(
-    saved: SavedModel, about: Description, path: Path, pictures: Sequence[Path], console: Console
+    saved: SavedModel,
+    network: onnx.ModelProto,
+    about: Description,
+    path: Path,
+    pictures: Sequence[Path],
+    console: Console,
 ) -> list[gate.Difference]:
     """Write the ONNX graph as OpenVINO's; the graph is compared in float32, whatever hint it is going to run with."""
-    write_openvino(join(dense_onnx(saved.model), about, defaults=False), about, path)
+    write_openvino(join(network, about, defaults=False), about, path)
     exported = RuntimeDetector.from_file(path, device="cpu", precision="float32")
     return _pass(_compare(saved, exported, pictures), "OpenVINO in float32", console)
 
@@ -240,12 +252,9 @@ def write_openvino(model: onnx.ModelProto, about: Description, path: Path) -> No
     """Write an ONNX graph as OpenVINO's .xml and .bin."""
     import openvino as ov
 
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "model.onnx"
-        onnx.save(model, source)
-        converted = ov.convert_model(source)
-        converted.set_rt_info(about.to_json(), [KEY])
-        ov.save_model(converted, path, compress_to_fp16=False)
+    converted = read_onnx(model)
+    converted.set_rt_info(about.to_json(), [KEY])
+    ov.save_model(converted, path, compress_to_fp16=False)
 
 
 def _torch(
@@ -265,7 +274,7 @@ def _torch(
     return _pass(_compare_dense(saved, exported, pictures), "torch.export", console)
 
 
-_WRITERS: Final = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}
+_WRITERS: Final = {"onnx": _onnx, "openvino": _openvino}
 
 
 def _compare(saved: SavedModel, exported: RuntimeDetector, pictures: Sequence[Path]) -> list[gate.Difference]:
