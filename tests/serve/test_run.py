@@ -192,6 +192,4 @@ def test_memory_does_not_grow():
         some(300)
         before = resident(server)
         some(1000)
-        assert (
-            resident(server) - before < 8_000_000
-        )  # 8 kB a request; benchmarks/serve_load.py sends 10,000
+        assert resident(server) - before < 8_000_000  # 8 kB a request; benchmarks/serve_load.py sends 10,000
