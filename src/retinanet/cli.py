@@ -18,6 +18,7 @@ from retinanet.config import (
     CheckConfig,
     ConfigError,
     ConvertConfig,
+    ConvertWeightsConfig,
     EvaluateConfig,
     PredictConfig,
     SplitConfig,
@@ -67,6 +68,11 @@ class _StudyFlags(StudyConfig):
 @dataclass(frozen=True, kw_only=True)
 class _SplitFlags(SplitConfig):
     output: Annotated[Path, Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ConvertWeightsFlags(ConvertWeightsConfig):
+    output: Annotated[Path, Parameter(alias="-o")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +156,17 @@ def convert(source: Path, target: Path, /, *, options: Annotated[ConvertConfig, 
         print(f"lost: {said}")
     for path in written.files.values():
         print(f"written: {path}")
+
+
+@app.command
+def convert_weights(file: Path, /, *, options: Annotated[_ConvertWeightsFlags, Flat]) -> None:
+    """Write a RetinaNet of torchvision (.pth) or Detectron2 (.pkl, .pth) as a checkpoint, to use as one of ours.
+
+    `retinanet convert-weights retinanet_resnet50_fpn_coco-eeacb38b.pth -o coco.ckpt`
+    """
+    from retinanet.weights import run
+
+    run(file, options)
 
 
 @app.command

@@ -90,6 +90,8 @@ class ModelConfig:
 
     backbone: str = "resnet50"
     """timm's name of the backbone; any model with feature maps at strides 8, 16 and 32."""
+    stride_in_1x1: bool = False
+    """Bottleneck blocks halve the map in their first, 1x1 convolution, as MSRA's original ResNets and Detectron2's do."""
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
     """Pyramid levels; level l has stride 2^l. Consecutive, starting at 3, or at 2 for very small objects."""
     p6_from: Literal["c5", "p5"] = "c5"
@@ -110,10 +112,15 @@ class ModelConfig:
     """Factors on that size, at every level."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width of the anchors, the area kept."""
+    anchor_style: Literal["exact", "torchvision"] = "exact"
+    """exact; or as torchvision's models were trained: sizes and corners rounded to whole pixels, strides inferred from
+    the sizes of input and feature maps, so that they fall short where the input is no multiple of the coarsest."""
 
     def __post_init__(self) -> None:
         _positive(self, "fpn_width", "head_width")
-        _one_of(self, p6_from=("c5", "p5"), head_norm=("none", "group"))
+        _one_of(
+            self, p6_from=("c5", "p5"), head_norm=("none", "group"), anchor_style=("exact", "torchvision")
+        )
         if not 0 <= self.head_depth <= 16:
             raise ConfigError(f"head_depth must be between 0 and 16, found {self.head_depth}")
         if not 0 < self.prior < 1:
@@ -222,6 +229,8 @@ class PostprocessConfig:
     """How many of the best scores of each level are decoded."""
     max_detections: int = 100
     """Detections kept in a picture."""
+    clip_before_nms: bool = True
+    """Cut boxes off at the picture's edges before NMS (torchvision's way), or after it (Detectron2's)."""
 
     def __post_init__(self) -> None:
         _between(self, 0.0, 1.0, "score_threshold", "nms_threshold")
@@ -608,6 +617,29 @@ class ConvertConfig(ClassesConfig):
     def reading(self) -> dict[str, Any]:
         """See `ClassesConfig`; with the format of the source."""
         return {**super().reading, "format": self.from_format}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertWeightsConfig:
+    """What `retinanet convert-weights FILE` can be told."""
+
+    output: Path
+    """File to write: a checkpoint of ours."""
+    classes: tuple[str, ...] = ()
+    """Names of the file's classes in the order of its outputs (with commas between them), where it is not COCO's."""
+    frozen_eps: float = 0.0
+    """What torchvision's frozen BatchNorm adds to the variance: 0 in its published RetinaNet and what is fine-tuned from
+    it; 1e-5 where training started from ImageNet weights alone."""
+    overwrite: bool = False
+    """Replace a file that is already there."""
+
+    def __post_init__(self) -> None:
+        _between(self, 0.0, 1.0, "frozen_eps")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in `classes`, each on its own."""
+        return tuple(_separate(self.classes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,10 +59,16 @@ def _one_picture(
     anchor_C, label_C = index_C // K, index_C % K
     score_C = logits_AK[anchor_C, label_C].sigmoid()
     box_C4 = decode(deltas_A4[anchor_C], outputs.anchors_A4[anchor_C])
-    box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
+    if config.clip_before_nms:
+        box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
     keep_D = batched_nms(box_C4, score_C, label_C, config.nms_threshold)[: config.max_detections]
     to_original = box_C4.new_tensor([frame.width / frame.resized_width, frame.height / frame.resized_height] * 2)
-    return ImageDetections(boxes_D4=box_C4[keep_D] * to_original, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
+    boxes_D4 = box_C4[keep_D] * to_original
+    if not config.clip_before_nms:
+        boxes_D4 = clip(boxes_D4, width=frame.width, height=frame.height)
+        seen_D = (boxes_D4[:, 2:] > boxes_D4[:, :2]).all(dim=1)  # what lay outside is nothing now
+        boxes_D4, keep_D = boxes_D4[seen_D], keep_D[seen_D]
+    return ImageDetections(boxes_D4=boxes_D4, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
 
 
 def _offsets(counts: Sequence[int]) -> list[int]:
