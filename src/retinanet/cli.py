@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
-import yaml
 from cyclopts import App, ArgumentCollection, Parameter
 
 from retinanet import __version__
@@ -28,6 +27,7 @@ from retinanet.config import (
     did_you_mean,
 )
 from retinanet.demo import DemoConfig
+from retinanet.parse import ParseError, parse_yaml
 
 Flat = Parameter(name="*")
 Output = Parameter(alias="-o", help="Folder for what is written.")
@@ -247,11 +247,13 @@ def _names(arguments: ArgumentCollection) -> set[str]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: {path} is no YAML: {error}") from error
+    except ParseError as error:
+        raise ConfigError(f"config: {error.at(path)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config: {path}: not UTF-8 text ({error})") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

@@ -6,6 +6,7 @@ A command's flags, its YAML keys and the Python arguments are the fields of thes
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,15 @@ class UserError(ValueError):
 
 class ConfigError(UserError):
     """An option that does not exist, or a value that it cannot take."""
+
+
+def _finite(config: Any) -> None:
+    """Refuse NaN and infinity, which pass most comparisons, in every number of a config."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{field.name} must be finite, found {number}")
 
 
 def _positive(config: object, *names: str) -> None:
@@ -117,6 +127,7 @@ class ModelConfig:
     the sizes of input and feature maps, so that they fall short where the input is no multiple of the coarsest."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _positive(self, "fpn_width", "head_width")
         _one_of(
             self, p6_from=("c5", "p5"), head_norm=("none", "group"), anchor_style=("exact", "torchvision")
@@ -197,6 +208,7 @@ class LossConfig:
     """Divide by the positives of the whole batch on all ranks, or of each picture on its own (torchvision's way)."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _one_of(
             self,
             loss=get_args(LossName),
@@ -253,6 +265,7 @@ class ImageConfig:
     """Standard deviation of each channel, likewise."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _positive(self, "image_size", "max_size", "size_divisor")
         if self.max_size < self.image_size:
             raise ConfigError(f"max_size {self.max_size} is below image_size {self.image_size}")
@@ -282,6 +295,7 @@ class AugmentConfig:
     """The smallest crop, as a share of each side."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _between(self, 0.0, 1.0, "flip", "vertical_flip", "color_jitter", "crop")
         if not 0 < self.min_crop <= 1:
             raise ConfigError(f"min_crop must be above 0 and at most 1, found {self.min_crop}")
@@ -306,6 +320,9 @@ class ClassesConfig:
     """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
     skip_bad: bool = False
     """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+    allow_outside: bool = False
+    """Read pictures that the annotations name outside of their own folder, the folder above it and `images`. For
+    annotations that you trust: those of a stranger could draw any picture of the disk into reports and copies."""
 
     def __post_init__(self) -> None:
         for pair in _separate(self.rename):
@@ -319,6 +336,7 @@ class ClassesConfig:
             "keep": _separate(self.classes),
             "ignore": _separate(self.ignore_classes),
             "rename": dict(pair.split("=", 1) for pair in _separate(self.rename)),
+            "allow_outside": self.allow_outside,
         }
 
 
@@ -454,6 +472,7 @@ class TrainConfig(
     """Replace a run that is already in the run's folder."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         for base in TrainConfig.__bases__:
             base.__post_init__(self)  # type: ignore[attr-defined]
         _one_of(
@@ -551,7 +570,7 @@ def _to_type(name: str, value: Any, expected: Any) -> Any:
         items = get_args(expected)
         if not isinstance(value, (list, tuple)) or (items[-1] is not Ellipsis and len(value) != len(items)):
             count = "any number of" if items[-1] is Ellipsis else len(items)
-            raise ConfigError(f"{name} needs {count} values, found {value!r}")
+            raise ConfigError(f"{name} needs {count} values, found {value!r:.200}")
         return tuple(_to_type(name, item, items[0]) for item in value)
     if get_origin(expected) is Literal:
         return value if isinstance(value, str) else str(value)  # __post_init__ knows the choices
@@ -560,8 +579,8 @@ def _to_type(name: str, value: Any, expected: Any) -> Any:
         converted = expected(value)
     except (TypeError, ValueError, OverflowError):
         right = False
-    if not right or (expected is int and float(value) != converted):
-        raise ConfigError(f"{name} must be of type {expected.__name__}, found {value!r}")
+    if not right or (expected is int and isinstance(value, float) and value != converted):
+        raise ConfigError(f"{name} must be of type {expected.__name__}, found {value!r:.200}")
     return converted
 
 

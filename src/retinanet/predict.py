@@ -360,7 +360,7 @@ def picture_ids(paths: Sequence[Path], source: Path) -> list[int]:
     """
     from retinanet.data import read
 
-    records = read(source).records
+    records = read(source, allow_outside=True).records  # only compared with what the user names
     by_path = {record.path.resolve(): record.image_id for record in records}
     names = Counter(record.path.name for record in records)
     by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}

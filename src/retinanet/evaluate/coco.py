@@ -5,7 +5,6 @@ A result is a dictionary as COCO defines it: image_id, category_id, bbox (xywh, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -21,6 +20,7 @@ from rich.console import Group
 from rich.table import Table
 
 from retinanet.config import UserError
+from retinanet.parse import ParseError, parse_json, shown
 
 NOT_COMPUTED: Final = -1.0
 """COCO's number for an average over nothing: no object of that class or size in the data."""
@@ -216,29 +216,29 @@ def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
             faults.append(f"entry {i}: {fault}")
     if faults:
         more = f"\n  and {len(faults) - _FAULTS_SHOWN:,} more" if len(faults) > _FAULTS_SHOWN else ""
-        shown = "\n  ".join(faults[:_FAULTS_SHOWN])
-        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results cannot be used\n  {shown}{more}")
+        some = "\n  ".join(faults[:_FAULTS_SHOWN])
+        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results cannot be used\n  {some}{more}")
     return list(rows)
 
 
 def _fault(row: object, images: Collection[int], categories: Collection[int]) -> str | None:
     """Say what is wrong with a result, or None."""
     if not isinstance(row, dict):
-        return f"expected an object with image_id, category_id, bbox and score, found {row!r}"
+        return f"expected an object with image_id, category_id, bbox and score, found {shown(row)}"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
     if missing:
         return f"{', '.join(missing)} missing"
     for key, known in (("image_id", images), ("category_id", categories)):
         if not isinstance(row[key], Real) or row[key] not in known:
-            some = ", ".join(str(value) for value in sorted(known)[:3])
-            return f"{key} {row[key]!r} is not in the ground truth, which has {some}{', ...' if len(known) > 3 else ''}"
+            some = ", ".join(str(value) for value in sorted(known)[:3]) + (", ..." if len(known) > 3 else "")
+            return f"{key} {shown(row[key])} is not in the ground truth, which has {some}"
     bbox = row["bbox"]
     if not isinstance(bbox, list | tuple | np.ndarray) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
-        return f"bbox must be four finite numbers (x, y, width, height), found {bbox!r}"
+        return f"bbox must be four finite numbers (x, y, width, height), found {shown(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
-        return f"bbox must have width and height of 0 or more, found {bbox!r}"
+        return f"bbox must have width and height of 0 or more, found {shown(bbox)}"
     if not _is_finite(row["score"]):
-        return f"score must be a finite number, found {row['score']!r}"
+        return f"score must be a finite number, found {shown(row['score'])}"
     return None
 
 
@@ -260,8 +260,8 @@ def _from_array(array: npt.NDArray[Any]) -> list[dict[str, Any]]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise EvaluationError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except ParseError as error:
         raise EvaluationError(f"{path}: expected COCO results as JSON: {error}") from error
