@@ -20,11 +20,13 @@ from retinanet.config import (
     ConvertWeightsConfig,
     EvaluateConfig,
     PredictConfig,
+    ServeConfig,
     SplitConfig,
     StudyConfig,
     TrainConfig,
     UserError,
     did_you_mean,
+    explain_missing,
 )
 from retinanet.demo import DemoConfig
 from retinanet.parse import ParseError, parse_yaml
@@ -196,6 +198,22 @@ def split(data: Path, /, *, options: Annotated[_SplitFlags, Flat]) -> None:
         print(said)
     for path in written.files.values():
         print(f"written: {path}")
+
+
+@app.command
+def serve(model: Path, *, options: Annotated[ServeConfig | None, Flat] = None) -> None:
+    """Serve a model: an HTTP API with a page for people, at http://127.0.0.1:8000 unless told otherwise.
+
+    `retinanet serve model.onnx`
+    """
+    from retinanet.predict import load
+
+    options = options or ServeConfig()
+    try:
+        from retinanet.serve import run
+    except ModuleNotFoundError as error:
+        raise explain_missing(error, "retinanet serve") from error
+    run(load, model, options)
 
 
 @app.command

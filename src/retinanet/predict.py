@@ -34,8 +34,8 @@ from retinanet.config import (
     explain_missing,
     resolve,
 )
-from retinanet.detector import BaseDetector, Batch, batched
-from retinanet.images import LARGE, open_windows, resized_size
+from retinanet.detector import BaseDetector, Batch, Source, batched
+from retinanet.images import LARGE, Scaled, decode_for, open_windows, resized_size
 from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
 from retinanet.types import ArrayDetections
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from retinanet.export.runtime import DenseOutputs
     from retinanet.types import HeadOutputs
     from retinanet.video import Video, VideoSummary
 
@@ -124,11 +125,40 @@ class Detector(BaseDetector):
             outputs: HeadOutputs = self.model(images_N3HW)
             return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
 
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        """Return what every level says at every position of one picture: see `BaseDetector.dense`."""
+        import torch
 
-def load(path: str | Path, device: str | torch.device = "auto") -> BaseDetector:
+        from retinanet.export.runtime import DenseOutputs, level_outputs
+        from retinanet.model import RetinaNet
+
+        assert isinstance(self.model, RetinaNet)  # noqa: S101
+        config = self.image_config
+        if not isinstance(source, Scaled):
+            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+        images_N3HW, (frame,) = self._prepare([source], config)
+        with torch.inference_mode():
+            outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))
+        logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
+        deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
+        levels = [
+            level_outputs(level, cells.numpy(), logits_AK.numpy(), deltas_A4.numpy(), images_N3HW.shape[3], frame)
+            for level, cells, logits_AK, deltas_A4 in zip(
+                self.model.config.levels, self.model.anchors.cells, logits, deltas, strict=True
+            )
+        ]
+        return DenseOutputs(frame=frame, levels=tuple(levels))
+
+
+def load(path: str | Path, device: str | torch.device = "auto", *, threads: int = 0) -> BaseDetector:
     """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`.
 
     Of a model that `retinanet export` wrote (.onnx, .xml) it is a `RuntimeDetector`, which needs no torch.
+
+    Args:
+        path: a checkpoint, or .onnx or .xml.
+        device: see `Detector` and `RuntimeDetector.from_file`.
+        threads: that an exported model computes with; 0: all cores.
 
     Raises:
         UserError: no such file, not a model, or a package that is missing for it.
@@ -138,7 +168,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> BaseDetector:
         if path.suffix.lower() in EXPORTED:
             from retinanet.export.runtime import RuntimeDetector
 
-            return RuntimeDetector.from_file(path, device=str(device))
+            return RuntimeDetector.from_file(path, device=str(device), threads=threads)
         return Detector.from_checkpoint(path, device)
     except ModuleNotFoundError as error:
         raise explain_missing(error, f"{path}") from error

@@ -125,22 +125,6 @@ class RuntimeDetector(BaseDetector):
         engine = (_OpenVinoEngine if openvino else _OnnxEngine)(path, device=device, threads=threads)
         return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
 
-    def detect(
-        self, images: Sequence[Scaled | Image.Image], *, config: PostprocessConfig | None = None
-    ) -> list[ArrayDetections]:
-        """Return the detections of decoded pictures, which go through the network as one batch.
-
-        Args:
-            images: of `decode_for(source, image_size=..., max_size=...)` with those of `image_config`, or Pillow's in
-                RGB, upright.
-            config: thresholds; the model's own when None.
-        """
-        if not images:
-            return []
-        pixels_N3HW, frames = self._prepare(images, self.image_config)
-        batch = Batch(sources=[], errors=[], images_N3HW=pixels_N3HW, frames=frames)
-        return self._detect(batch, config or self.postprocess_config)
-
     def dense(self, source: Source | Scaled) -> DenseOutputs:
         """Return what every level says at every position of one picture: why an object is found, or missed.
 
@@ -158,7 +142,8 @@ class RuntimeDetector(BaseDetector):
         levels = []
         for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
             logits_AK, deltas_A4 = (np.asarray(out[0], np.float32) for out in outputs[2 * i : 2 * i + 2])
-            levels.append(_level(level, np.array(cells, np.float32), logits_AK, deltas_A4, pixels_N3HW.shape[3], frame))
+            cells_C4 = np.array(cells, np.float32)
+            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, pixels_N3HW.shape[3], frame))
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
     def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
@@ -196,7 +181,7 @@ class RuntimeDetector(BaseDetector):
         ]
 
 
-def _level(
+def level_outputs(
     level: int,
     cells_C4: npt.NDArray[np.float32],
     logits_AK: npt.NDArray[np.float32],
@@ -204,7 +189,16 @@ def _level(
     input_width: int,
     frame: Frame,
 ) -> LevelOutputs:
-    """Return what a level says, its boxes decoded as `boxes.decode` does."""
+    """Return what a level says of one picture, its boxes decoded as `boxes.decode` does.
+
+    Args:
+        level: its number.
+        cells_C4: the anchors around (0, 0), input pixels.
+        logits_AK: of all anchors of the level, position by position.
+        deltas_A4: likewise.
+        input_width: of the padded input, pixels.
+        frame: of the picture.
+    """
     stride, C = 2**level, len(cells_C4)
     positions = len(logits_AK) // C
     W = -(-input_width // stride)
