@@ -322,8 +322,8 @@ class ClassesConfig:
     skip_bad: bool = False
     """Go on without faulty pictures and boxes, and say how many, rather than stop."""
     allow_outside: bool = False
-    """Read pictures that the annotations name outside of their own folder, the folder above it and `images`. For
-    annotations that you trust: those of a stranger could draw any picture of the disk into reports and copies."""
+    """Follow relative paths in the annotations that climb (..) out of their own folder, the folder above it and
+    `images`. For annotations that you trust: those of a stranger could draw other pictures of the disk into reports."""
 
     def __post_init__(self) -> None:
         for pair in _separate(self.rename):

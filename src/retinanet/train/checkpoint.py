@@ -179,7 +179,7 @@ def read_model(path: Path) -> SavedModel:
     try:
         # First without memory: a file may describe a network of a terabyte and hold a kilobyte.
         with torch.device("meta"):
-            RetinaNet(num_classes=len(classes), config=model_config).load_state_dict(state)
+            RetinaNet(num_classes=len(classes), config=model_config).load_state_dict(state, assign=True)
         model = RetinaNet(num_classes=len(classes), config=model_config)
         model.load_state_dict(state)
     except (BackboneError, *_BROKEN) as error:

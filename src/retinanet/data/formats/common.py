@@ -98,32 +98,37 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Which files an annotation file may name: it may be a stranger's, and its pictures end in reports and copies.
+    """Which files an annotation file may name by climbing out of its folder: it may be a stranger's.
 
     Those below its own folder, below the folder above (annotations/ beside images/), and below the folder that the user
-    names as that of the pictures. Symbolic links are followed: whoever put the data there made them, not the file.
+    names as that of the pictures. Absolute paths are taken as they are: CSV files and our own `split` hold them for
+    honest reasons, and whoever reads them sees where they lead. Symbolic links are followed: whoever put the data there
+    made them, not the file.
     """
 
     folders: tuple[Path, ...]
-    """Empty: any file."""
+    """Absolute. Empty: any file."""
+    named: tuple[Path, ...] = ()
+    """The folders as the user named them, perhaps with a `..` of his own."""
 
     @classmethod
     def around(cls, source: Path, images: Path | None = None, *, allow_outside: bool = False) -> Fence:
         """Return the fence of an annotation file or of a folder of them."""
         if allow_outside:
             return cls(())
-        own = Path(os.path.abspath(source if source.is_dir() else source.parent))  # noqa: PTH100 - see `holds`
+        beside = source if source.is_dir() else source.parent
+        own = Path(os.path.abspath(beside))  # noqa: PTH100 - see `holds`
         above = [own.parent] if own.parent != own.parent.parent else []  # not the root of the disk
         given = [Path(os.path.abspath(images))] if images is not None else []  # noqa: PTH100
-        return cls((own, *above, *given))
+        return cls((own, *above, *given), (beside, *([images] if images is not None else [])))
 
     def holds(self, path: Path) -> bool:
         """Return whether a file may be named. A `..` is followed as the disk does, also behind a symbolic link."""
         if not self.folders:
             return True
-        if ".." not in path.parts:
-            absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-            return any(absolute.is_relative_to(folder) for folder in self.folders)
+        below = [path.relative_to(folder) for folder in self.named if path.is_relative_to(folder)]
+        if any(".." not in part.parts for part in (path, *below)):
+            return True  # absolute, or below the folder that it was joined to
         try:
             absolute = path.resolve()
             return any(absolute.is_relative_to(folder.resolve()) for folder in self.folders)
@@ -134,7 +139,7 @@ class Fence:
         """Return what is wrong with a file that may not be named, or None."""
         if self.holds(path):
             return None
-        return f"expected a picture below {self.folders[-1]}, found {shown(str(path))[1:-1]}, which lies outside"
+        return f"expected a picture below {self.folders[-1]}, found {shown(str(path))[1:-1]}, which climbs out of it"
 
 
 @dataclass(slots=True)
