@@ -21,7 +21,7 @@ from retinanet.types import Target
 
 
 def torchvision_v1(num_classes: int = 91, *, backbone: str = "resnet50", eps: float = 0.0) -> TorchvisionRetinaNet:
-    """`retinanet_resnet50_fpn` as it is with weights: frozen BatchNorm, eps 0. Its builder makes that with a download."""
+    """`retinanet_resnet50_fpn` as it is with weights: frozen BatchNorm, eps 0; without, its builder differs."""
     body = resnet_fpn_backbone(
         backbone_name=backbone,
         weights=None,
