@@ -68,12 +68,13 @@ def through(model, pictures, targets=None):
 )
 @torch.no_grad()
 def test_network_and_detections_equal_torchvisions(shared_data, peers, version, shorter, longer):
-    """Three pictures, the first two in a batch; none of the padded sizes but 512 x 640 is a multiple of 128."""
+    """Three pictures, the first two in a batch (one at 800); all padded sizes but 512 x 640 are no multiples of 128."""
     theirs, saved = peers[version]
     theirs.transform = resized_to(shorter, longer)
     pictures = [picture for picture, _ in coco128(shared_data, 3)]
     survivors = detections = 0
-    for batch in (pictures[:2], pictures[2:]):
+    batches = [pictures[:1]] if shorter == 800 else [pictures[:2], pictures[2:]]
+    for batch in batches:
         images, head, anchors, _ = through(theirs, batch)
         outputs = saved.model(images.tensors)
         torch.testing.assert_close(outputs.logits_NAK, head["cls_logits"], rtol=0, atol=2e-5)
@@ -86,11 +87,23 @@ def test_network_and_detections_equal_torchvisions(shared_data, peers, version, 
         found = postprocess(outputs, frames=frames, config=saved.postprocess_config)
         for ours, their in zip(found, theirs(batch), strict=True):
             detections += len(their["boxes"])
-            assert torch.equal(ours.labels_D, their["labels"]), "the same classes in the same order"
-            torch.testing.assert_close(ours.scores_D, their["scores"], rtol=0, atol=1e-5)
-            torch.testing.assert_close(ours.boxes_D4, their["boxes"], rtol=0, atol=1e-3)
+            assert_same_detections(ours, their)
     assert survivors > 3000, "an equality of empty sets proves nothing"
-    assert detections == 900, "300 of each picture"
+    assert detections == 300 * sum(map(len, batches))
+
+
+def assert_same_detections(ours, their):
+    """The same classes in the same order, scores within 1e-5, boxes within 1e-3 pixels.
+
+    Detections whose scores float32 hardly tells apart (2e-6) may trade places: of 300 scores, one pair or two are.
+    """
+    torch.testing.assert_close(ours.scores_D, their["scores"], rtol=0, atol=1e-5)
+    same_DD = ours.labels_D[:, None] == their["labels"]
+    same_DD &= (ours.boxes_D4[:, None] - their["boxes"]).abs().amax(2) < 1e-3
+    same_DD &= (ours.scores_D[:, None] - their["scores"]).abs() < 2e-6
+    assert same_DD.any(1).all()
+    assert same_DD.any(0).all()
+    assert same_DD.diagonal().float().mean() > 0.98
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
