@@ -102,7 +102,7 @@ class ModelConfig:
     backbone: str = "resnet50"
     """timm's name of the backbone; any model with feature maps at strides 8, 16 and 32."""
     stride_in_1x1: bool = False
-    """Bottleneck blocks halve the map in their first, 1x1 convolution, as MSRA's original ResNets and Detectron2's do."""
+    """Bottleneck blocks halve the map in their first, 1x1 convolution, as MSRA's ResNets and Detectron2's do."""
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
     """Pyramid levels; level l has stride 2^l. Consecutive, starting at 3, or at 2 for very small objects."""
     p6_from: Literal["c5", "p5"] = "c5"
@@ -130,9 +130,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _finite(self)
         _positive(self, "fpn_width", "head_width")
-        _one_of(
-            self, p6_from=("c5", "p5"), head_norm=("none", "group"), anchor_style=("exact", "torchvision")
-        )
+        _one_of(self, p6_from=("c5", "p5"), head_norm=("none", "group"), anchor_style=("exact", "torchvision"))
         if not 0 <= self.head_depth <= 16:
             raise ConfigError(f"head_depth must be between 0 and 16, found {self.head_depth}")
         if not 0 < self.prior < 1:
@@ -648,8 +646,8 @@ class ConvertWeightsConfig:
     classes: tuple[str, ...] = ()
     """Names of the file's classes in the order of its outputs (with commas between them), where it is not COCO's."""
     frozen_eps: float = 0.0
-    """What torchvision's frozen BatchNorm adds to the variance: 0 in its published RetinaNet and what is fine-tuned from
-    it; 1e-5 where training started from ImageNet weights alone."""
+    """What torchvision's frozen BatchNorm adds to the variance: 0 in its published RetinaNet and in what is fine-tuned
+    from it; 1e-5 where training started from ImageNet weights alone."""
     overwrite: bool = False
     """Replace a file that is already there."""
 

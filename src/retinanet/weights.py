@@ -43,7 +43,7 @@ PREFIXES: Final = ("module.", "model.")
 """What wrappers put before every name: DataParallel and DDP, Lightning modules."""
 HOLDERS: Final = ("state_dict", "model")
 """Where training scripts keep the state dict in their files."""
-BACKBONES: Final = {
+BACKBONES: Final[Mapping[tuple[bool, tuple[int, ...]], str]] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -200,8 +200,8 @@ def run(source: Path, config: ConvertWeightsConfig) -> None:
     saved = convert_weights(source, config)
     network = saved.model.config
     print(
-        f"{network.backbone}, {len(saved.classes)} classes, {network.head_depth} hidden layers in each head, pictures of "
-        f"{saved.image_config.image_size}: {config.output}"
+        f"{network.backbone}, {len(saved.classes)} classes, {network.head_depth} hidden layers in each head, pictures "
+        f"of {saved.image_config.image_size}: {config.output}"
     )
 
 
@@ -351,7 +351,8 @@ def _from_bgr_and_scale_first(found: dict[str, Tensor], state: dict[str, Tensor]
     faults = [
         f"{name}: other anchors than {model.config.anchor_sizes} x {model.config.anchor_scales} give"
         for name, cell_C4 in zip(_cells(model), cells, strict=True)
-        if name in state and not (state[name].shape == cell_C4.shape and torch.allclose(state[name], cell_C4, atol=1e-2))
+        if name in state
+        and not (state[name].shape == cell_C4.shape and torch.allclose(state[name], cell_C4, atol=1e-2))
     ]
     _refuse(faults, "give anchor_sizes, anchor_scales and anchor_ratios as trained")
 
@@ -453,6 +454,11 @@ PEERS: Final[Mapping[Kind, _Peer]] = {
         box_output="head.bbox_pred.weight",
         hidden=r"head\.cls_subnet\.\d+\.weight",
         coarse="backbone.top_block.p6.weight",
-        trained_with={**_BOTH, "max_detections": 100, "clip_before_nms": False, **_preprocessing(BGR_MEAN, (1.0, 1.0, 1.0))},
+        trained_with={
+            **_BOTH,
+            "max_detections": 100,
+            "clip_before_nms": False,
+            **_preprocessing(BGR_MEAN, (1.0, 1.0, 1.0)),
+        },
     ),
 }

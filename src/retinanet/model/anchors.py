@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class AnchorGenerator(nn.Module):
     """Anchors of a batch from the sizes of its feature maps.
 
-    Level l has stride 2^l, declared and never inferred (but in the style "torchvision"). The centre of position (i, j) is (j, i) x stride: offset 0, as
-    in torchvision and Detectron2. At every position the order is ratio by ratio, and scale by scale within a ratio.
+    Level l has stride 2^l, declared and never inferred (but in the style "torchvision"). The centre of position (i, j)
+    is (j, i) x stride: offset 0, as in torchvision and Detectron2. At every position the order is ratio by ratio, and
+    scale by scale within a ratio.
     Source: arXiv 1708.02002, section 4 "Anchors".
     """
 
@@ -66,9 +67,7 @@ class AnchorGenerator(nn.Module):
         return [(input_size[0] // height, input_size[1] // width) for height, width in sizes]
 
 
-def cell_anchors(
-    size: float, *, scales: Sequence[float], ratios: Sequence[float], style: str = "exact"
-) -> Tensor:
+def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float], style: str = "exact") -> Tensor:
     """Return the anchors around (0, 0): height over width is the ratio, the area (size x scale)^2. (C, 4), float32.
 
     In the style "torchvision", size x scale is cut off and the corners are rounded to whole pixels, halves to even.
