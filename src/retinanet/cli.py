@@ -19,6 +19,7 @@ from retinanet.config import (
     ConvertConfig,
     ConvertWeightsConfig,
     EvaluateConfig,
+    ExportConfig,
     PredictConfig,
     ServeConfig,
     SplitConfig,
@@ -75,6 +76,11 @@ class _SplitFlags(SplitConfig):
 @dataclass(frozen=True, kw_only=True)
 class _ConvertWeightsFlags(ConvertWeightsConfig):
     output: Annotated[Path, Parameter(alias="-o")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportFlags(ExportConfig):
+    output: Annotated[Path | None, Parameter(alias="-o", help="File to write: .onnx, .xml (OpenVINO) or .pt2.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +223,18 @@ def serve(model: Path, *, options: Annotated[ServeConfig | None, Flat] = None) -
 
 
 @app.command
+def export(model: Path, *, options: Annotated[_ExportFlags | None, Flat] = None) -> None:
+    """Write a checkpoint as ONNX, OpenVINO or torch.export, checked against it on real pictures.
+
+    `retinanet export runs/first/best.ckpt -o m.onnx`
+    `retinanet export runs/first/best.ckpt -o m.xml --int8 --calibrate data/train.json --data data/val.json`
+    """
+    from retinanet.export.run import run
+
+    run(model, options or _ExportFlags())
+
+
+@app.command
 def demo(*, options: Annotated[_DemoFlags | None, Flat] = None) -> None:
     """Make scenes from real pixels, train on them, evaluate, draw and report; minutes on two cores, no network.
 
@@ -311,7 +329,9 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         status = app.meta(arguments, result_action="return_value")
-    except UserError as error:
+    except (UserError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            error = explain_missing(error, "this command")
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     sys.exit(status if isinstance(status, int) else 0)

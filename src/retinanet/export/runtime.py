@@ -6,6 +6,7 @@ C anchors of a position, K classes, D detections of a picture.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,21 +109,27 @@ class RuntimeDetector(BaseDetector):
         self.description = description
 
     @classmethod
-    def from_file(cls, path: str | Path, *, device: str = "auto", threads: int = 0) -> RuntimeDetector:
+    def from_file(
+        cls, path: str | Path, *, device: str = "auto", threads: int = 0, precision: str | None = None
+    ) -> RuntimeDetector:
         """Return the detector of a file that `retinanet export` wrote.
 
         Args:
             path: .onnx, or .xml of OpenVINO with its .bin beside it.
             device: auto (CUDA where ONNX Runtime has it, else the CPU), cpu, cuda, or a name of OpenVINO's.
             threads: that one call computes with; 0: all cores.
+            precision: float32 or bf16, for OpenVINO, in place of the hint in the file.
 
         Raises:
             ExportError: not an export of ours.
             ConfigError: a device that is not there.
         """
         path = Path(path)
-        openvino = path.suffix.lower() == ".xml"
-        engine = (_OpenVinoEngine if openvino else _OnnxEngine)(path, device=device, threads=threads)
+        engine: Engine
+        if path.suffix.lower() == ".xml":
+            engine = _OpenVinoEngine(path, device=device, threads=threads, precision=precision)
+        else:
+            engine = _OnnxEngine(path, device=device, threads=threads)
         return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
@@ -131,20 +138,26 @@ class RuntimeDetector(BaseDetector):
         Raises:
             ImageError: a picture that does not decode.
         """
-        config = self.image_config
         if not isinstance(source, Scaled):
+            config = self.image_config
             source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
-        pixels_N3HW, (frame,) = self._prepare([source], config)
+        return self.dense_batch([source])[0]
+
+    def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:
+        """Return what every level says of each of some decoded pictures, which go through the network as one batch."""
+        pixels_N3HW, frames = self._prepare(images, self.image_config)
         about = self.description
-        outputs = self.engine.run(
-            dense_names(about.levels), self._inputs(pixels_N3HW, [frame], self.postprocess_config)
-        )
-        levels = []
-        for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
-            logits_AK, deltas_A4 = (np.asarray(out[0], np.float32) for out in outputs[2 * i : 2 * i + 2])
-            cells_C4 = np.array(cells, np.float32)
-            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, pixels_N3HW.shape[3], frame))
-        return DenseOutputs(frame=frame, levels=tuple(levels))
+        inputs = self._inputs(pixels_N3HW, frames, self.postprocess_config)
+        outputs = self.engine.run(dense_names(about.levels), inputs)
+        found = []
+        for n, frame in enumerate(frames):
+            levels = []
+            for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
+                logits_AK, deltas_A4 = (np.asarray(out[n], np.float32) for out in outputs[2 * i : 2 * i + 2])
+                width = pixels_N3HW.shape[3]
+                levels.append(level_outputs(level, np.array(cells, np.float32), logits_AK, deltas_A4, width, frame))
+            found.append(DenseOutputs(frame=frame, levels=tuple(levels)))
+        return found
 
     def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
         """Return the pixels as the graph takes them, which normalises them itself."""
@@ -248,7 +261,7 @@ class _OnnxEngine:
 class _OpenVinoEngine:
     """OpenVINO. The dense outputs are compiled when they are first asked for."""
 
-    def __init__(self, path: Path, *, device: str, threads: int) -> None:
+    def __init__(self, path: Path, *, device: str, threads: int, precision: str | None) -> None:
         import openvino as ov
 
         self._core = ov.Core()
@@ -265,6 +278,8 @@ class _OpenVinoEngine:
             raise ExportError(f"{path} cannot be read as an OpenVINO model: {error}") from error
         has = self._model.has_rt_info([KEY])
         self.description = _ours(self._model.get_rt_info([KEY]).value if has else None, path)
+        hint = precision or json.loads(self.description).get("precision")
+        self._options["INFERENCE_PRECISION_HINT"] = "bf16" if hint == "bf16" else "f32"
         self._compiled: dict[tuple[str, ...], Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -286,8 +301,7 @@ class _OpenVinoEngine:
 
         ports = [self._model.output(name) for name in outputs]
         part = ov.Model([port.get_node() for port in ports], self._model.get_parameters(), "retinanet")
-        precision = "bf16" if '"precision": "bf16"' in self.description else "f32"
-        return self._core.compile_model(part, self._device, {**self._options, "INFERENCE_PRECISION_HINT": precision})
+        return self._core.compile_model(part, self._device, self._options)
 
 
 def _ours(description: str | None, path: Path) -> str:

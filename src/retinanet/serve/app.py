@@ -83,6 +83,8 @@ _BODY: Final = {
 }
 _DRAWN: Final = {"schema": {"type": "string", "format": "binary"}}
 
+_BEARER: Final = HTTPBearer(auto_error=False, description="A key of the server's --api-key-file.")
+
 R = TypeVar("R")
 M = TypeVar("M", bound=BaseModel)
 
@@ -136,15 +138,14 @@ def create_app(load: Callable[[], Served], config: ServeConfig | None = None, *,
         lifespan=lifespan,
     )
     app.state.config, app.state.name, app.state.metrics, app.state.service = config, name, metrics, None
-    bearer = HTTPBearer(auto_error=False, description="A key of the server's --api-key-file.")
 
     async def with_key(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
     ) -> None:
         # All keys are compared, each in constant time: the time taken tells nothing about any of them.
         digest = hashlib.sha256((given.credentials if given else "").encode()).digest()
         if not sum(hmac.compare_digest(digest, key) for key in keys):
-            await discard(request, config.upload_bytes)
+            await discard(request)
             raise RefusedError(
                 401,
                 "a key is needed: send the header Authorization: Bearer KEY",
@@ -415,13 +416,13 @@ def _handle_errors(app: FastAPI) -> None:
     async def full(request: Request, error: Exception) -> Response:
         assert isinstance(error, FullError)  # noqa: S101
         config: ServeConfig = request.app.state.config
-        await discard(request, config.upload_bytes)
+        await discard(request)
         message = f"all {config.max_queue} places are taken: try again in {error.retry_after} s"
         return answer(503, message, {"retry-after": str(error.retry_after)})
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        await discard(request, request.app.state.config.upload_bytes)
+        await discard(request)
         return answer(422, _sentence(error.errors()))
 
     async def http(_: Request, error: Exception) -> Response:

@@ -74,6 +74,7 @@ def run(load: Load, model: Path, config: ServeConfig) -> None:
         socket = settings.bind_socket()
     except SystemExit as error:  # uvicorn's way to say it, after a line in the log
         raise UserError(f"cannot listen on {config.host}, port {config.port}") from error
+    socket.listen(settings.backlog)  # whoever reads the next line may connect, and waits until the app has started
     print(f"{model.name} at http://{_shown(config.host)}:{socket.getsockname()[1]} (Ctrl+C stops)", flush=True)
     if not _is_loopback(config.host) and not config.api_key_file:
         print(

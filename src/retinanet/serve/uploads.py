@@ -14,11 +14,14 @@ from PIL import Image
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from retinanet.images import ImageError, Scaled, decode, decode_for
 
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+Image.init()  # registers the formats, of which some builds of Pillow lack one or another
+FORMATS: Final = tuple(
+    name for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM") if name in Image.OPEN
+)
 """What is read, Pillow's names. Not all that Pillow knows: EPS would start Ghostscript, others are hardly tested."""
 READ_SECONDS: Final = 30.0
 """How long a body may take to arrive: a client that stalls does not keep its place."""
@@ -86,12 +89,12 @@ async def _read_form(request: Request, limit: int, most_files: int) -> Body:
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        await discard(request, limit)
+        await discard(request)
         if error.message.startswith("Too many files"):
             raise RefusedError(413, f"too many pictures in a request: the limit is {most_files}") from error
         raise RefusedError(400, f"the form cannot be read: {error.message}") from error
     except (FormParserError, UnicodeDecodeError) as error:
-        await discard(request, limit)
+        await discard(request)
         raise RefusedError(400, f"the form cannot be read: {error}") from error
     try:
         uploads: list[Upload] = []
@@ -113,30 +116,28 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
     too_large = RefusedError(413, f"the request is larger than {limit / 1e6:g} MB, which is the limit")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
-        await discard(request, limit)
+        await discard(request)
         raise too_large
     read = 0
     async for chunk in request.stream():
         read += len(chunk)
         if read > limit:
-            await discard(request, limit)
+            await discard(request)
             raise too_large
         yield chunk
 
 
-async def discard(request: Request, most: int) -> None:
-    """Read on for a moment, `most` bytes, and keep nothing: who still sends would see a broken pipe, not the answer."""
+async def discard(request: Request) -> None:
+    """Read on for a moment and keep nothing: a client that still sends would see a broken pipe, not the answer."""
     if request.headers.get("expect", "").lower() == "100-continue":
         return  # it asks before it sends
-    read = 0
     try:
         async with asyncio.timeout(LINGER_SECONDS):
-            while read < most:
+            more = True
+            while more:
                 message = await request.receive()
-                read += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-    except (TimeoutError, ClientDisconnect):
+                more = message["type"] == "http.request" and message.get("more_body", False)
+    except TimeoutError:
         return
 
 
@@ -161,7 +162,7 @@ def size_of(upload: Upload, *, max_pixels: int) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise RefusedError(413, f"{upload.name}: more than {max_pixels:,} pixels, which is the limit") from error
     except Exception as error:
-        known = ", ".join(name for name in FORMATS if name != "MPO")
+        known = ", ".join(FORMATS)
         raise RefusedError(415, f"{upload.name}: not a picture that can be read (read are {known})") from error
     if width * height > max_pixels:
         raise RefusedError(

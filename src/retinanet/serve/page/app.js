@@ -325,6 +325,8 @@ async function picked(x, y, box) {
   }
 }
 
+const same = (one, other) => String([one.box, one.anchor]) === String([other.box, other.anchor]);
+
 function showWhy(told) {
   state.explained = told;
   $("why").hidden = false;
@@ -332,7 +334,7 @@ function showWhy(told) {
   $("why-levels").replaceChildren(
     ...told.levels.map((level) => {
       const best = proposalButton(level.best, told.threshold, level);
-      const covering = level.covering.filter(({ box }) => String(box) !== String(level.best.box));
+      const covering = level.covering.filter((one) => !same(one, level.best));
       const rows = covering.map((one) => element("li", { children: [proposalButton(one, told.threshold)] }));
       return element("li", { children: [best, element("ul", { class: "covering", children: rows })] });
     }),
