@@ -9,9 +9,10 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import torch
-from torchvision.ops import batched_nms
 
 from retinanet.boxes import clip, decode, iou
+from retinanet.kernels.candidates import candidates
+from retinanet.kernels.nms import nms
 from retinanet.types import HeadOutputs, ImageDetections
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: Postpr
         frames: original and resized size of each picture of the batch.
         config: the thresholds.
     """
-    logits_NAK, deltas_NA4 = outputs.logits_NAK.float(), outputs.deltas_NA4.float()
     return [
         _one_picture(logits_AK, deltas_A4, outputs, frame, config)
-        for logits_AK, deltas_A4, frame in zip(logits_NAK, deltas_NA4, frames, strict=True)
+        for logits_AK, deltas_A4, frame in zip(outputs.logits_NAK, outputs.deltas_NA4, frames, strict=True)
     ]
 
 
@@ -67,7 +67,7 @@ def merge_views(views: Sequence[ImageDetections], *, config: PostprocessConfig) 
     scores_D = torch.cat([view.scores_D for view in views])
     labels_D = torch.cat([view.labels_D for view in views])
     view_D = torch.cat([torch.full_like(view.labels_D, i) for i, view in enumerate(views)])
-    keep_K = batched_nms(boxes_D4, scores_D, labels_D, config.nms_threshold)
+    keep_K = nms(boxes_D4, scores_D, labels_D, threshold=config.nms_threshold)
     voted, means = [], []
     for kept_R in torch.split(keep_K, _rows(len(boxes_D4))):
         iou_RD = iou(boxes_D4[kept_R, None], boxes_D4[None])
@@ -146,7 +146,7 @@ def merge_tiles(
 
 def _kept(boxes_D4: Tensor, scores_D: Tensor, labels_D: Tensor, index: Tensor, config: PostprocessConfig) -> Tensor:
     """Return those of `index` that NMS keeps."""
-    return index[batched_nms(boxes_D4[index], scores_D[index], labels_D[index], config.nms_threshold)]
+    return index[nms(boxes_D4[index], scores_D[index], labels_D[index], threshold=config.nms_threshold)]
 
 
 def _rows(others: int) -> int:
@@ -188,29 +188,19 @@ def _covered(boxes_D4: Tensor, others_W4: Tensor) -> Tensor:
 def _one_picture(
     logits_AK: Tensor, deltas_A4: Tensor, outputs: HeadOutputs, frame: Frame, config: PostprocessConfig
 ) -> ImageDetections:
-    K = logits_AK.shape[1]
-    chosen = []
-    for logits_LK, offset in zip(
-        torch.split(logits_AK, list(outputs.anchors_per_level)), _offsets(outputs.anchors_per_level), strict=True
-    ):
-        flat = logits_LK.flatten()
-        # On logits: the sigmoid is taken of what is left, not of every anchor and class.
-        index = torch.nonzero(flat > _logit(config.score_threshold)).squeeze(1)
-        if len(index) > config.candidates_per_level:
-            index = index[flat[index].topk(config.candidates_per_level).indices]
-        chosen.append(index + offset * K)
-    index_C = torch.cat(chosen)
-    anchor_C, label_C = index_C // K, index_C % K
-    score_C = logits_AK[anchor_C, label_C].sigmoid()
-    box_C4 = decode(deltas_A4[anchor_C], outputs.anchors_A4[anchor_C])
+    # On logits: the sigmoid is taken of what is left, not of every anchor and class.
+    anchor_C, label_C, logit_C = candidates(
+        logits_AK,
+        outputs.anchors_per_level,
+        threshold=_logit(config.score_threshold),
+        most=config.candidates_per_level,
+    )
+    score_C = logit_C.sigmoid()
+    box_C4 = decode(deltas_A4[anchor_C].float(), outputs.anchors_A4[anchor_C])
     box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
-    keep_D = batched_nms(box_C4, score_C, label_C, config.nms_threshold)[: config.max_detections]
+    keep_D = nms(box_C4, score_C, label_C, threshold=config.nms_threshold, limit=config.max_detections)
     to_original = box_C4.new_tensor([frame.width / frame.resized_width, frame.height / frame.resized_height] * 2)
     return ImageDetections(boxes_D4=box_C4[keep_D] * to_original, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
-
-
-def _offsets(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[:i]) for i in range(len(counts))]
 
 
 def _logit(probability: float) -> float:
