@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import logging
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from retinanet.config import (
     ConfigError,
     ImageConfig,
     PostprocessConfig,
+    Precision,
     PredictConfig,
     TileConfig,
     UserError,
@@ -56,6 +58,8 @@ from retinanet.types import ImageDetections
 if TYPE_CHECKING:
     from retinanet.types import HeadOutputs
     from retinanet.video import Video, VideoSummary
+
+log = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
@@ -113,6 +117,8 @@ class Detector:
         postprocess_config: how outputs become detections.
         tiling: how pictures are cut unless a call says otherwise.
         device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
+        precision: 32, or bf16: see `model.for_inference`, which makes the copy of a RetinaNet that is run. Its weights
+            are those that the model has now.
     """
 
     def __init__(
@@ -125,9 +131,11 @@ class Detector:
         postprocess_config: PostprocessConfig,
         tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
+        precision: Precision = PredictConfig.precision,
     ) -> None:
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._network = _fast(self.model, self.device, precision)
         self.classes = tuple(classes)
         self.category_ids = tuple(category_ids)
         self.image_config = image_config
@@ -135,7 +143,9 @@ class Detector:
         self.tiling = tiling or TileConfig()
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "auto") -> Detector:
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+    ) -> Detector:
         """Return the detector of a checkpoint that `retinanet train` wrote."""
         from retinanet.train.checkpoint import read_model
 
@@ -148,6 +158,7 @@ class Detector:
             postprocess_config=saved.postprocess_config,
             tiling=saved.tiling,
             device=device,
+            precision=precision,
         )
 
     @overload
@@ -318,7 +329,7 @@ class Detector:
         if batch.images_N3HW is None:
             return []
         images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
-        outputs: HeadOutputs = self.model(images_N3HW)
+        outputs: HeadOutputs = self._network(images_N3HW)
         return postprocess(outputs, frames=batch.frames, config=config)
 
     def named(self, detections: ImageDetections) -> sv.Detections:
@@ -332,9 +343,32 @@ class Detector:
         )
 
 
-def load(path: str | Path, device: str | torch.device = "auto") -> Detector:
-    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`."""
-    return Detector.from_checkpoint(path, device)
+def load(
+    path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+) -> Detector:
+    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`.
+
+    With `precision="bf16"` it takes half the time on a processor that has bfloat16, and less memory.
+    """
+    return Detector.from_checkpoint(path, device, precision)
+
+
+def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Return what is run for predictions: a simplified copy of a RetinaNet, any other model itself."""
+    from retinanet.model import RetinaNet, for_inference, has_fast_bf16
+
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}"
+            f"{did_you_mean(precision, get_args(Precision))}"
+        )
+    if not isinstance(model, RetinaNet):
+        if precision != "32":
+            raise ConfigError(f"precision {precision} is for a RetinaNet, found {type(model).__name__}")
+        return model
+    if precision == "bf16" and device.type == "cpu" and not has_fast_bf16():
+        log.warning("this processor has no bfloat16 arithmetic: --precision bf16 works, but may be slower than 32")
+    return for_inference(model, precision=precision)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -478,7 +512,7 @@ def predict_files(
     if config.track and not videos:
         raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
     _check_output(config, videos, pictures=bool(paths))
-    detector = model if isinstance(model, Detector) else load(model, config.device)
+    detector = model if isinstance(model, Detector) else load(model, config.device, config.precision)
     done = tuple(_one_video(detector, video, config) for video in videos)
     if not paths:
         return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
