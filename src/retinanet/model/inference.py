@@ -193,7 +193,7 @@ def _simplify(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, int
     before = modules[str(source.target)] if source.op == "call_module" else None
     alone = len(source.users) == 1 and calls.get(str(source.target), 0) == 1
     if isinstance(module, nn.Identity | nn.Dropout):
-        node.replace_all_uses_with(source)
+        _drop(node, source)
     elif _is_plain(module) and calls[str(node.target)] == 1:
         assert isinstance(module, nn.Conv2d)  # noqa: S101
         modules[str(node.target)] = _Convolution(module)
@@ -207,10 +207,15 @@ def _simplify(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, int
             return
         if isinstance(before, _Convolution):
             before.activation = activation
-        node.replace_all_uses_with(source)
+        _drop(node, source)
     elif type(module) in _ACTIVATIONS and alone and isinstance(before, _Convolution) and before.activation is None:
         before.activation = module
-        node.replace_all_uses_with(source)
+        _drop(node, source)
+
+
+def _drop(node: fx.Node, source: fx.Node) -> None:
+    node.replace_all_uses_with(source)
+    node.graph.erase_node(node)
 
 
 def _after_norm(module: nn.Module) -> nn.Module | None:
