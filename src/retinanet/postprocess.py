@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
-
 from retinanet.boxes import clip, decode
 from retinanet.kernels.candidates import candidates
 from retinanet.kernels.nms import nms

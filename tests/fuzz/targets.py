@@ -329,7 +329,10 @@ def seeds(name: str) -> list[bytes]:
             b"a: &a [1, 1]\nb: [*a, *a]\nc: 2001-01-01\nd: !!binary aGVsbG8=\n",
         ],
         "picture": [
-            *(_encoded(f) for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "JPEG2000")),
+            *(
+                _encoded(f)
+                for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "JPEG2000")
+            ),
             _encoded("JPEG", progressive=True),
             _encoded("TIFF", compression="tiff_lzw"),
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n",

@@ -117,7 +117,7 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
     from retinanet.predict import load as load_detector
 
-    detector = load_detector(path, config.device)
+    detector = load_detector(path, config.device, config.precision)
     data = load(
         config.data,
         images=config.images,
