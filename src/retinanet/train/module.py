@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, UserError, section
-from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
+from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
 from retinanet.merge import merge_tiles
@@ -123,11 +123,12 @@ class DetectionModule(L.LightningModule):
             dist.all_gather_object(gathered, self.found)
             self.found = [found for rank in gathered for found in rank]
         val = self.data.val
-        for number, detections in self._pictures():
-            image_id = val.records[number].image_id
+        found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
+        for image_id, detections in found:
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
         self.found = []
-        self.metrics = evaluate_results(self.data.val.to_coco(), self.results)
+        array_D7 = detections_to_array(found, category_ids=val.category_ids)
+        self.metrics = evaluate_results(val.to_coco(), array_D7)
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
