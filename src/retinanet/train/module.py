@@ -69,7 +69,8 @@ class DetectionModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Within an epoch that a resumed run goes on with, skip the batches that were done."""
         loop = self.trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.processed if loop.restarting else 0
+        progress: Any = loop.epoch_loop.batch_progress.current  # the fields of its kind are not declared
+        done = progress.processed if loop.restarting else 0
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
         loader.batch_sampler.set_epoch(self.current_epoch, skip=done)
