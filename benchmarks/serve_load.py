@@ -2,14 +2,15 @@
 
     python benchmarks/serve_load.py model.onnx pictures/ --seconds 300 -o benchmarks/results/serve_load.json
 
-The bare loop runs first, in a process of its own: the same pictures, from their bytes to their boxes, one after the
-other. Then the server is started, and asked from this process:
+The bare loop runs in a process of its own, before, between and after the pieces of each load, as a machine's speed
+drifts: the same pictures, from their bytes to their boxes, in the batches in which it is fastest. The server is asked
+from this process:
 
 - at capacity: as many clients as keep it busy, each sending its next picture when it has the last one's answer;
 - beyond: more clients than it has places, who are told 503 and come back when they were told to.
 
 Every answer is compared with what the bare loop found in that picture. What is refused is counted, and so is what is
-lost; the server's memory is read ten times.
+lost; the server's memory is read after each piece.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BARE = """
 import json, sys, time
 from pathlib import Path
 from retinanet.predict import load
-model, seconds, *pictures = sys.argv[1:]
+model, *pictures = sys.argv[1:]
 detector = load(model, "cpu")
 data = [Path(p).read_bytes() for p in pictures]
 expected = []
@@ -42,19 +43,44 @@ for one in data:
     (found,) = detector.stream([[one]], workers=0)
     found = found.result()
     expected.append([found.boxes_D4.tolist(), found.scores_D.tolist(), found.labels_D.tolist()])
-best = 0.0
-for size in (1, 4, 8):
+print(json.dumps(expected), flush=True)
+for line in sys.stdin:
+    size, seconds = line.split()
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < float(seconds):
-        batch = [data[(count + i) % len(data)] for i in range(size)]
+        batch = [data[(count + i) % len(data)] for i in range(int(size))]
         for found in detector.stream([batch], workers=0):
             found.result()
-        count += size
-    rate = count / (time.perf_counter() - start)
-    print(f"bare loop, {size} at once: {rate:.2f} pictures/s", file=sys.stderr, flush=True)
-    best = max(best, rate)
-json.dump({"rate": best, "expected": expected}, sys.stdout)
+        count += int(size)
+    print(count / (time.perf_counter() - start), flush=True)
 """
+
+
+class Bare:
+    """The bare loop, in a process that waits between its runs."""
+
+    def __init__(self, model: Path, pictures: list[Path]) -> None:
+        command = [sys.executable, "-c", BARE, str(model), *map(str, pictures)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.expected = json.loads(self._line())
+        self.size = 1
+
+    def rate(self, seconds: float, size: int | None = None) -> float:
+        """Return the pictures a second, with `size` at once."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{size or self.size} {seconds}\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def choose(self, seconds: float) -> None:
+        """Find the batch size at which the loop is fastest."""
+        rates = {size: self.rate(seconds, size) for size in (1, 4, 8)}
+        self.size = max(rates, key=lambda size: rates[size])
+        print("bare loop:", {size: round(rate, 2) for size, rate in rates.items()}, "a second", file=sys.stderr)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
 
 class Client(threading.Thread):
@@ -102,19 +128,18 @@ class Client(threading.Thread):
 class Load:
     """A number of clients, and what became of their requests."""
 
-    def __init__(
-        self, bare: dict[str, Any], pictures: list[Path], port: int, clients: int, seconds: float, requests: int
-    ):
-        self.expected = bare["expected"]
+    def __init__(self, bare: Bare, pictures: list[Path], port: int, clients: int, requests: int = 0) -> None:
+        self.expected = bare.expected
         self.data = [path.read_bytes() for path in pictures]
         self.names = [path.name for path in pictures]
         self.port, self.clients, self.requests = port, clients, requests
         self.sent = 0
         self.seconds: list[float] = []
+        self.memory: list[int] = []
+        self.places: list[float] = []
         self.counts = dict.fromkeys(("refused", "lost", "failed", "wrong"), 0)
         self.lock = threading.Lock()
-        self.start = time.perf_counter()
-        self.until = self.start + seconds
+        self.took = self.until = 0.0
 
     def note(self, what: str, why: str = "") -> None:
         """Count what went wrong, and print the first few."""
@@ -128,32 +153,36 @@ class Load:
         with self.lock:
             self.seconds.append(seconds)
 
-    def run(self, pid: int) -> dict[str, Any]:
-        """Send, watch the server of that process, and return the figures."""
+    def run(self, pid: int, seconds: float) -> None:
+        """Send for a time, and watch the server of that process."""
+        start = time.perf_counter()
+        self.until = start + seconds
         threads = [Client(self, i) for i in range(self.clients)]
         for one in threads:
             one.start()
-        memory, places = [resident(pid)], []
-        span = max(0.5, (self.until - self.start) / 10)
         while any(one.is_alive() for one in threads):
-            ending = time.perf_counter() + span
-            while time.perf_counter() < ending and any(one.is_alive() for one in threads):
-                time.sleep(0.25)
-                places.append(places_taken(self.port))
-            memory.append(resident(pid))
-        took = time.perf_counter() - self.start
+            time.sleep(0.25)
+            self.places.append(places_taken(self.port))
+        self.memory.append(resident(pid))
+        self.took += time.perf_counter() - start
+
+    def figures(self, bare: list[float]) -> dict[str, Any]:
+        """Return what came of it, next to what the bare loop did in between."""
         spread = np.percentile(np.array(self.seconds) * 1000, (50, 90, 99)) if self.seconds else np.full(3, np.nan)
+        rate = len(self.seconds) / self.took
         return {
             "clients": self.clients,
-            "seconds": round(took, 1),
+            "seconds": round(self.took, 1),
             "answered": len(self.seconds),
-            "per_second": round(len(self.seconds) / took, 2),
+            "per_second": round(rate, 2),
+            "bare_per_second": [round(one, 2) for one in bare],
+            "of_the_bare_loop": round(rate / (sum(bare) / len(bare)), 3),
             "p50_ms": round(float(spread[0]), 1),
             "p90_ms": round(float(spread[1]), 1),
             "p99_ms": round(float(spread[2]), 1),
             **self.counts,
-            "most_places_taken": int(max(places, default=0)),
-            "memory_mb": [round(value / 1e6, 1) for value in memory],
+            "most_places_taken": int(max(self.places, default=0)),
+            "memory_mb": [round(value / 1e6, 1) for value in self.memory],
         }
 
 
@@ -200,7 +229,8 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--seconds", type=float, default=300, help="of the two loads together")
     parser.add_argument("--requests", type=int, default=0, help="stop each load after so many; 0: when time is up")
-    parser.add_argument("--bare-seconds", type=float, default=10, help="of the bare loop, for each batch size")
+    parser.add_argument("--bare-seconds", type=float, default=5, help="of each run of the bare loop")
+    parser.add_argument("--pieces", type=int, default=3, help="of each load, with the bare loop between them")
     parser.add_argument("--most", type=int, default=40, help="pictures")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--queue", type=int, default=16)
@@ -210,22 +240,26 @@ def main() -> None:
     pictures = sorted(path for path in options.pictures.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})[
         : options.most
     ]
-    command = [sys.executable, "-c", BARE, str(options.model), str(options.bare_seconds), *map(str, pictures)]
-    bare = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    bare = Bare(options.model, pictures)
+    bare.choose(options.bare_seconds)
     words = ["serve", str(options.model), "--port", "0", "--max-queue", str(options.queue), *options.options.split()]
     server = subprocess.Popen([sys.executable, "-m", "retinanet", *words], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     port = int(re.search(r":(\d+) ", server.stdout.readline())[1])  # type: ignore[index]
-    report: dict[str, Any] = {"model": options.model.name, "bare_per_second": round(bare["rate"], 2)}
-    half = options.seconds / 2
+    report: dict[str, Any] = {"model": options.model.name, "queue": options.queue, "bare_batch": bare.size}
+    piece = options.seconds / 2 / options.pieces
     try:
-        Load(bare, pictures, port, 4, 3.0, 0).run(server.pid)  # warm
+        Load(bare, pictures, port, 4).run(server.pid, 3.0)  # warm
         for name, clients in (("at capacity", options.clients), ("beyond", 3 * options.queue)):
-            found = Load(bare, pictures, port, clients, half, options.requests).run(server.pid)
-            found["of_the_bare_loop"] = round(found["per_second"] / bare["rate"], 3)
-            report[name] = found
-            print(name, json.dumps(found), flush=True)
+            load = Load(bare, pictures, port, clients, options.requests)
+            rates = [bare.rate(options.bare_seconds)]
+            for _ in range(options.pieces):
+                load.run(server.pid, piece)
+                rates.append(bare.rate(options.bare_seconds))
+            report[name] = load.figures(rates)
+            print(name, json.dumps(report[name]), flush=True)
     finally:
+        bare.process.kill()
         server.terminate()
         report["exit"] = server.wait(60)
     text = json.dumps(report, indent=1)
