@@ -24,7 +24,7 @@ from harness import Section, interleave, write
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from retinanet.config import ModelConfig, TrainConfig, section
+from retinanet.config import ExportConfig, ModelConfig, TrainConfig, section
 from retinanet.data import read
 from retinanet.export import gate
 from retinanet.export.graph import join
@@ -32,7 +32,6 @@ from retinanet.export.network import dense_onnx
 from retinanet.export.quantise import quantise
 from retinanet.export.run import describe, write_openvino
 from retinanet.export.runtime import RuntimeDetector
-from retinanet.config import ExportConfig
 from retinanet.model import RetinaNet
 from retinanet.predict import Detector
 from retinanet.train.checkpoint import describe as describe_checkpoint
@@ -50,6 +49,7 @@ def spread(weight: torch.Tensor, bias: torch.Tensor) -> None:
 
 
 def prepare(pictures: list[Path], folder: Path) -> None:
+    """Export a ResNet-50 in every format."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Path()
     config = TrainConfig(train=here, val=here, output=here, image_size=640, max_size=640)
@@ -93,6 +93,7 @@ def start(path: Path, picture: Path) -> dict[str, float]:
 
 
 def measure(pictures: list[Path], folder: Path) -> None:
+    """Time them beside torchvision, and write the result."""
     peer = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=len(CLASSES), min_size=640, max_size=640
     ).eval()
