@@ -401,7 +401,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     from retinanet.predict import load, predict_files
     from retinanet.report import best_threshold, items_from_results, training_report
     from retinanet.train import fit
-    from retinanet.train.run import OUR_FILES
+    from retinanet.train.folder import OUR_FILES
 
     config = config or resolve(DemoConfig, options)
     output = config.output

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from retinanet.config import ImageConfig, PostprocessConfig, PredictConfig, Tile
 from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows, prepare, tiles
 from retinanet.merge import merge_tiles, merge_views
 from retinanet.types import ArrayDetections
+
+if TYPE_CHECKING:
+    from retinanet.export.runtime import DenseOutputs
 
 TTA_SCALES: Final = (0.8, 1.25)
 """Sizes at which test-time augmentation looks at a picture, besides its own."""
@@ -96,6 +99,30 @@ class BaseDetector(ABC):
     def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
         """Return the network's input N3HW and the frame of each picture."""
         return prepare(images, config)
+
+    def detect(
+        self, images: Sequence[Scaled | Image.Image], *, config: PostprocessConfig | None = None
+    ) -> list[ArrayDetections]:
+        """Return the detections of decoded pictures, which go through the network as one batch.
+
+        Args:
+            images: of `decode_for(source, image_size=..., max_size=...)` with those of `image_config`, or Pillow's in
+                RGB, upright.
+            config: thresholds; the model's own when None.
+        """
+        if not images:
+            return []
+        pixels_N3HW, frames = self._prepare(images, self.image_config)
+        batch = Batch(sources=[], errors=[], images_N3HW=pixels_N3HW, frames=frames)
+        return self._detect(batch, config or self.postprocess_config)
+
+    @abstractmethod
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        """Return what every level says at every position of one picture: why an object is found, or missed.
+
+        Raises:
+            ImageError: a picture that does not decode.
+        """
 
     @overload
     def predict(  # type: ignore[overload-overlap]

@@ -11,6 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
@@ -34,10 +35,21 @@ LARGE: Final = 64_000_000
 """Pixels. What has more is read window by window, with rasterio: decoded whole it would take 200 MB and more."""
 _STRIP: Final = 16_000_000
 """Pixels that are read at once of such a picture."""
-_WINDOW_CACHE: Final = 256_000_000
-"""Bytes of decoded blocks that rasterio keeps."""
+_GDAL: Final = {
+    "GDAL_CACHEMAX": 256_000_000,  # bytes of decoded blocks that are kept
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no look at files beside the picture:
+    "GDAL_PAM_ENABLED": False,  # .aux.xml, .ovr, .msk, .tfw could name others
+}
 _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
 """Formats of one file each. Not GDAL's virtual ones: those name other files and addresses."""
+
+_NOT_OPENED: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
+"""What Pillow would hand to another program (EPS to Ghostscript) or to a library that somebody else installed."""
+_SMALLEST_SHARE: Final = 1 / 5000
+"""Bytes of file for a byte of pixels, at least, in a picture that is read by windows: deflate packs 1,032 into one, and
+a header that claims more describes nothing that is in the file."""
+_LARGEST_BLOCK: Final = 1_000_000_000
+"""Bytes of the pieces (tiles, strips) that a picture is stored in and decoded by; one cannot be read in part."""
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -259,12 +271,28 @@ def _large(source: str | Path | bytes) -> _FileWindows | None:
         return None
     for driver in _WINDOW_DRIVERS:
         try:
-            with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_WINDOW_CACHE) as env:
+            with warnings.catch_warnings(), rasterio.Env(**_GDAL) as env:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return _FileWindows(str(source), rasterio.open(source, driver=driver), env)
+                dataset = rasterio.open(source, driver=driver)
+                _refuse_bombs(dataset, source)
+                return _FileWindows(str(source), dataset, env)
         except (RasterioError, OSError):
             continue
     raise ImageError(f"{source}: too many pixels to decode at once, and not in a format that can be read by windows")
+
+
+def _refuse_bombs(dataset: Any, source: str | Path) -> None:
+    """Raise `ImageError` where a file holds far less than it claims, or would have to be decoded in one huge piece."""
+    itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
+    pixels, size = dataset.width * dataset.height * dataset.count * itemsize, Path(source).stat().st_size
+    block = max(h * w for h, w in dataset.block_shapes) * dataset.count * itemsize
+    claim = f"{dataset.width}x{dataset.height} pixels"
+    if size < pixels * _SMALLEST_SHARE:
+        dataset.close()
+        raise ImageError(f"{source}: expected a picture, found {size:,} bytes that claim to hold {claim}")
+    if block > _LARGEST_BLOCK:
+        dataset.close()
+        raise ImageError(f"{source}: too many pixels to decode at once: {claim}, stored in pieces of {block:,} bytes")
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
@@ -379,7 +407,17 @@ def _resized(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tup
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
+        # a folder; or a device or a pipe, which may never end
+        raise ImageError(f"{source}: expected a picture, found {'a folder' if Path(source).is_dir() else 'no file'}")
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are tried, the most frequent first."""
+    Image.init()
+    return tuple(sorted((name for name in Image.ID if name not in _NOT_OPENED), key=lambda n: n not in {"JPEG", "PNG"}))
 
 
 def _name(source: object) -> str:

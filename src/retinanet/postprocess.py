@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
-from torchvision.ops import batched_nms
-
 from retinanet.boxes import clip, decode
+from retinanet.kernels.candidates import candidates
+from retinanet.kernels.nms import nms
 from retinanet.types import HeadOutputs, ImageDetections
 
 if TYPE_CHECKING:
@@ -34,39 +33,34 @@ def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: Postpr
         frames: original and resized size of each picture of the batch.
         config: the thresholds.
     """
-    logits_NAK, deltas_NA4 = outputs.logits_NAK.float(), outputs.deltas_NA4.float()
     return [
         _one_picture(logits_AK, deltas_A4, outputs, frame, config)
-        for logits_AK, deltas_A4, frame in zip(logits_NAK, deltas_NA4, frames, strict=True)
+        for logits_AK, deltas_A4, frame in zip(outputs.logits_NAK, outputs.deltas_NA4, frames, strict=True)
     ]
 
 
 def _one_picture(
     logits_AK: Tensor, deltas_A4: Tensor, outputs: HeadOutputs, frame: Frame, config: PostprocessConfig
 ) -> ImageDetections:
-    K = logits_AK.shape[1]
-    chosen = []
-    for logits_LK, offset in zip(
-        torch.split(logits_AK, list(outputs.anchors_per_level)), _offsets(outputs.anchors_per_level), strict=True
-    ):
-        flat = logits_LK.flatten()
-        # On logits: the sigmoid is taken of what is left, not of every anchor and class.
-        index = torch.nonzero(flat > _logit(config.score_threshold)).squeeze(1)
-        if len(index) > config.candidates_per_level:
-            index = index[flat[index].topk(config.candidates_per_level).indices]
-        chosen.append(index + offset * K)
-    index_C = torch.cat(chosen)
-    anchor_C, label_C = index_C // K, index_C % K
-    score_C = logits_AK[anchor_C, label_C].sigmoid()
-    box_C4 = decode(deltas_A4[anchor_C], outputs.anchors_A4[anchor_C])
-    box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
-    keep_D = batched_nms(box_C4, score_C, label_C, config.nms_threshold)[: config.max_detections]
+    # On logits: the sigmoid is taken of what is left, not of every anchor and class.
+    anchor_C, label_C, logit_C = candidates(
+        logits_AK,
+        outputs.anchors_per_level,
+        threshold=_logit(config.score_threshold),
+        most=config.candidates_per_level,
+    )
+    score_C = logit_C.sigmoid()
+    box_C4 = decode(deltas_A4[anchor_C].float(), outputs.anchors_A4[anchor_C])
+    if config.clip_before_nms:
+        box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
+    keep_D = nms(box_C4, score_C, label_C, threshold=config.nms_threshold, limit=config.max_detections)
     to_original = box_C4.new_tensor([frame.width / frame.resized_width, frame.height / frame.resized_height] * 2)
-    return ImageDetections(boxes_D4=box_C4[keep_D] * to_original, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
-
-
-def _offsets(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[:i]) for i in range(len(counts))]
+    boxes_D4 = box_C4[keep_D] * to_original
+    if not config.clip_before_nms:
+        boxes_D4 = clip(boxes_D4, width=frame.width, height=frame.height)
+        seen_D = (boxes_D4[:, 2:] > boxes_D4[:, :2]).all(dim=1)  # what lay outside is nothing now
+        boxes_D4, keep_D = boxes_D4[seen_D], keep_D[seen_D]
+    return ImageDetections(boxes_D4=boxes_D4, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
 
 
 def _logit(probability: float) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import logging
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 import supervision as sv
@@ -27,6 +28,7 @@ from retinanet.config import (
     ConfigError,
     ImageConfig,
     PostprocessConfig,
+    Precision,
     PredictConfig,
     TileConfig,
     UserError,
@@ -34,8 +36,8 @@ from retinanet.config import (
     explain_missing,
     resolve,
 )
-from retinanet.detector import BaseDetector, Batch, batched
-from retinanet.images import LARGE, open_windows, resized_size
+from retinanet.detector import BaseDetector, Batch, Source, batched
+from retinanet.images import LARGE, Scaled, decode_for, open_windows, resized_size
 from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
 from retinanet.types import ArrayDetections
 
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from retinanet.export.runtime import DenseOutputs
     from retinanet.types import HeadOutputs
     from retinanet.video import Video, VideoSummary
+
+log = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
@@ -71,6 +76,8 @@ class Detector(BaseDetector):
         postprocess_config: how outputs become detections.
         tiling: how pictures are cut unless a call says otherwise.
         device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
+        precision: 32, or bf16: see `model.for_inference`, which makes the copy of a RetinaNet that is run. Its weights
+            are those that the model has now.
     """
 
     def __init__(
@@ -83,11 +90,13 @@ class Detector(BaseDetector):
         postprocess_config: PostprocessConfig,
         tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
+        precision: Precision = PredictConfig.precision,
     ) -> None:
         import torch
 
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._network = _fast(self.model, self.device, precision)
         super().__init__(
             classes=classes,
             category_ids=category_ids,
@@ -97,7 +106,9 @@ class Detector(BaseDetector):
         )
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "auto") -> Detector:
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+    ) -> Detector:
         """Return the detector of a checkpoint that `retinanet train` wrote."""
         from retinanet.train.checkpoint import read_model
 
@@ -110,6 +121,7 @@ class Detector(BaseDetector):
             postprocess_config=saved.postprocess_config,
             tiling=saved.tiling,
             device=device,
+            precision=precision,
         )
 
     def _detect(self, batch: Batch, config: PostprocessConfig) -> list[ArrayDetections]:
@@ -121,14 +133,51 @@ class Detector(BaseDetector):
             return []
         with torch.inference_mode():
             images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
-            outputs: HeadOutputs = self.model(images_N3HW)
+            outputs: HeadOutputs = self._network(images_N3HW)
             return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
 
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        """Return what every level says at every position of one picture: see `BaseDetector.dense`."""
+        import torch
 
-def load(path: str | Path, device: str | torch.device = "auto") -> BaseDetector:
+        from retinanet.export.runtime import DenseOutputs, level_outputs
+        from retinanet.model import RetinaNet
+
+        assert isinstance(self.model, RetinaNet)  # noqa: S101
+        config = self.image_config
+        if not isinstance(source, Scaled):
+            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+        images_N3HW, (frame,) = self._prepare([source], config)
+        with torch.inference_mode():
+            outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))
+        logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
+        deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
+        levels = [
+            level_outputs(level, cells.numpy(), logits_AK.numpy(), deltas_A4.numpy(), images_N3HW.shape[3], frame)
+            for level, cells, logits_AK, deltas_A4 in zip(
+                self.model.config.levels, self.model.anchors.cells, logits, deltas, strict=True
+            )
+        ]
+        return DenseOutputs(frame=frame, levels=tuple(levels))
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "auto",
+    precision: Precision = PredictConfig.precision,
+    *,
+    threads: int = 0,
+) -> BaseDetector:
     """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`.
 
     Of a model that `retinanet export` wrote (.onnx, .xml) it is a `RuntimeDetector`, which needs no torch.
+
+    Args:
+        path: a checkpoint, or .onnx or .xml.
+        device: see `Detector` and `RuntimeDetector.from_file`.
+        precision: 32, or bf16: half the time on a processor that has bfloat16, and less memory. Of exported models,
+            OpenVINO's take it.
+        threads: that an exported model computes with; 0: all cores.
 
     Raises:
         UserError: no such file, not a model, or a package that is missing for it.
@@ -138,10 +187,31 @@ def load(path: str | Path, device: str | torch.device = "auto") -> BaseDetector:
         if path.suffix.lower() in EXPORTED:
             from retinanet.export.runtime import RuntimeDetector
 
-            return RuntimeDetector.from_file(path, device=str(device))
-        return Detector.from_checkpoint(path, device)
+            if precision == "bf16" and path.suffix.lower() != ".xml":
+                raise ConfigError(f"precision bf16 is for checkpoints and OpenVINO's .xml, found {path}")
+            hint = "bf16" if precision == "bf16" else None
+            return RuntimeDetector.from_file(path, device=str(device), threads=threads, precision=hint)
+        return Detector.from_checkpoint(path, device, precision)
     except ModuleNotFoundError as error:
         raise explain_missing(error, f"{path}") from error
+
+
+def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Return what is run for predictions: a simplified copy of a RetinaNet, any other model itself."""
+    from retinanet.model import RetinaNet, for_inference, has_fast_bf16
+
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}"
+            f"{did_you_mean(precision, get_args(Precision))}"
+        )
+    if not isinstance(model, RetinaNet):
+        if precision != "32":
+            raise ConfigError(f"precision {precision} is for a RetinaNet, found {type(model).__name__}")
+        return model
+    if precision == "bf16" and device.type == "cpu" and not has_fast_bf16():
+        log.warning("this processor has no bfloat16 arithmetic: --precision bf16 works, but may be slower than 32")
+    return for_inference(model, precision=precision)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -249,7 +319,7 @@ def predict_files(
     if config.track and not videos:
         raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
     _check_output(config, videos, pictures=bool(paths))
-    detector = model if isinstance(model, BaseDetector) else load(model, config.device)
+    detector = model if isinstance(model, BaseDetector) else load(model, config.device, config.precision)
     done = tuple(_one_video(detector, video, config) for video in videos)
     if not paths:
         return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
@@ -360,7 +430,7 @@ def picture_ids(paths: Sequence[Path], source: Path) -> list[int]:
     """
     from retinanet.data import read
 
-    records = read(source).records
+    records = read(source, allow_outside=True).records  # only compared with what the user names
     by_path = {record.path.resolve(): record.image_id for record in records}
     names = Counter(record.path.name for record in records)
     by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}

@@ -132,22 +132,6 @@ class RuntimeDetector(BaseDetector):
             engine = _OnnxEngine(path, device=device, threads=threads)
         return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
 
-    def detect(
-        self, images: Sequence[Scaled | Image.Image], *, config: PostprocessConfig | None = None
-    ) -> list[ArrayDetections]:
-        """Return the detections of decoded pictures, which go through the network as one batch.
-
-        Args:
-            images: of `decode_for(source, image_size=..., max_size=...)` with those of `image_config`, or Pillow's in
-                RGB, upright.
-            config: thresholds; the model's own when None.
-        """
-        if not images:
-            return []
-        pixels_N3HW, frames = self._prepare(images, self.image_config)
-        batch = Batch(sources=[], errors=[], images_N3HW=pixels_N3HW, frames=frames)
-        return self._detect(batch, config or self.postprocess_config)
-
     def dense(self, source: Source | Scaled) -> DenseOutputs:
         """Return what every level says at every position of one picture: why an object is found, or missed.
 
@@ -171,7 +155,7 @@ class RuntimeDetector(BaseDetector):
             for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
                 logits_AK, deltas_A4 = (np.asarray(out[n], np.float32) for out in outputs[2 * i : 2 * i + 2])
                 width = pixels_N3HW.shape[3]
-                levels.append(_level(level, np.array(cells, np.float32), logits_AK, deltas_A4, width, frame))
+                levels.append(level_outputs(level, np.array(cells, np.float32), logits_AK, deltas_A4, width, frame))
             found.append(DenseOutputs(frame=frame, levels=tuple(levels)))
         return found
 
@@ -210,7 +194,7 @@ class RuntimeDetector(BaseDetector):
         ]
 
 
-def _level(
+def level_outputs(
     level: int,
     cells_C4: npt.NDArray[np.float32],
     logits_AK: npt.NDArray[np.float32],
@@ -218,7 +202,16 @@ def _level(
     input_width: int,
     frame: Frame,
 ) -> LevelOutputs:
-    """Return what a level says, its boxes decoded as `boxes.decode` does."""
+    """Return what a level says of one picture, its boxes decoded as `boxes.decode` does.
+
+    Args:
+        level: its number.
+        cells_C4: the anchors around (0, 0), input pixels.
+        logits_AK: of all anchors of the level, position by position.
+        deltas_A4: likewise.
+        input_width: of the padded input, pixels.
+        frame: of the picture.
+    """
     stride, C = 2**level, len(cells_C4)
     positions = len(logits_AK) // C
     W = -(-input_width // stride)

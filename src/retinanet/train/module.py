@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, UserError, section
-from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
+from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
 from retinanet.merge import merge_tiles
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
 
-class NonFiniteLossError(UserError):
+class NonFiniteError(UserError):
     """The loss became NaN or infinite; training on would only destroy the weights."""
 
 
@@ -66,6 +66,15 @@ class DetectionModule(L.LightningModule):
         self.found: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
 
+    def on_train_start(self) -> None:
+        """Within an epoch that a resumed run goes on with, skip the batches that were done."""
+        loop = self.trainer.fit_loop
+        progress: Any = loop.epoch_loop.batch_progress.current  # the fields of its kind are not declared
+        done = progress.processed if loop.restarting else 0
+        loader = self.trainer.train_dataloader
+        assert loader is not None  # noqa: S101
+        loader.batch_sampler.set_epoch(self.current_epoch, skip=done)
+
     def on_train_epoch_start(self) -> None:
         """Tell the sampler its epoch: Lightning does so for samplers, but not for batch samplers."""
         loader = self.trainer.train_dataloader
@@ -80,7 +89,7 @@ class DetectionModule(L.LightningModule):
         losses = self.loss(outputs, targets)
         if not torch.isfinite(losses.total):
             files = ", ".join(str(self.data.train.records[i].path) for i in batch.indices)
-            raise NonFiniteLossError(
+            raise NonFiniteError(
                 f"the loss is {losses.total.item()} (classification {losses.classification.item()}, box "
                 f"{losses.box.item()}) at step {self.global_step} of epoch {self.current_epoch}, on {files}. A lower "
                 "--lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
@@ -115,11 +124,12 @@ class DetectionModule(L.LightningModule):
             dist.all_gather_object(gathered, self.found)
             self.found = [found for rank in gathered for found in rank]
         val = self.data.val
-        for number, detections in self._pictures():
-            image_id = val.records[number].image_id
+        found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
+        for image_id, detections in found:
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
         self.found = []
-        self.metrics = evaluate_results(self.data.val.to_coco(), self.results)
+        array_D7 = detections_to_array(found, category_ids=val.category_ids)
+        self.metrics = evaluate_results(val.to_coco(), array_D7)
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
@@ -150,6 +160,8 @@ class DetectionModule(L.LightningModule):
         pictures = config.batch_size * config.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, pictures_per_step=pictures)
         total = int(self.trainer.estimated_stepping_batches)
+        if config.max_steps > 0:
+            total = min(total, config.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
