@@ -46,7 +46,7 @@ class FocalTerms:
 
 
 def supports(logits_NAK: Tensor) -> bool:
-    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of at most 32 bits, outside of any tracing."""
+    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of 32 bits or less, not traced."""
     if logits_NAK.dtype not in TYPES or logits_NAK.layout is not torch.strided:
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.maybe_current_level() is not None:
@@ -156,7 +156,7 @@ class _FocalSum(torch.autograd.Function):
 
 
 def _skippable(incoming_N: Tensor) -> bool:
-    """Whether the incoming gradient is 1 for every picture. Waits for the device, but not while a CUDA graph is made."""
+    """Whether the incoming gradient is 1 for every picture. Waits for the device, unless a CUDA graph is made."""
     if incoming_N.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     return bool((incoming_N == 1).all())
@@ -278,7 +278,7 @@ def _background(x: Tensor, gamma: float, work: Tensor, with_gradient: bool) -> t
 def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
     """Return p^gamma = exp(gamma log p), log p = min(x, 0) - log1p(e).
 
-    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly, since
+    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly:
     its rounding would be a relative error of the result.
     """
     low = torch.clamp(x.float(), min=-1e30, max=0)
