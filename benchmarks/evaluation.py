@@ -1,4 +1,4 @@
-"""COCO evaluation of 5,000 pictures x 100 detections: from our own results to the twelve numbers, beside hotcoco alone."""
+"""COCO evaluation of 5,000 pictures x 100 detections: our own results to the twelve numbers, beside hotcoco alone."""
 
 from __future__ import annotations
 

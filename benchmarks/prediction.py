@@ -1,4 +1,4 @@
-"""Prediction from file to boxes: R50, 91 classes, ours in float32 and bfloat16 beside torchvision eager, same weights."""
+"""Prediction from file to boxes: R50, 91 classes, ours in float32 and bfloat16 beside torchvision, same weights."""
 
 from __future__ import annotations
 

@@ -137,7 +137,8 @@ def detections_to_array(
     image_D = np.repeat(np.array(ids, np.float64), [len(p.scores_D) for p in parts])
     category_D = np.array(category_ids, np.float64)[labels_D]
     array_D7 = np.column_stack([image_D, boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2], scores_D, category_D])
-    return array_D7[category_D >= 0]
+    kept: npt.NDArray[np.float64] = array_D7[category_D >= 0]
+    return kept
 
 
 class _OneFile:
