@@ -49,7 +49,9 @@ def supports(logits_NAK: Tensor) -> bool:
     """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of 32 bits or less, not traced."""
     if logits_NAK.dtype not in TYPES or logits_NAK.layout is not torch.strided:
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.maybe_current_level() is not None:
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._functorch.maybe_current_level() is not None:
         return False
     if type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
         return False
@@ -119,12 +121,8 @@ class _FocalSum(torch.autograd.Function):
         terms: FocalTerms,
         scale_N: Tensor | None,
     ) -> Tensor:
-        if logits_NAK.device.type == "cuda":
-            from retinanet.kernels import triton_focal
-
-            compute = triton_focal.forward
-        else:
-            compute = _native if library.available() else _chunked
+        native = logits_NAK.device.type == "cpu" and library.available()
+        compute = _native if native else _chunked
         with_gradient = bool(ctx.needs_input_grad[0])
         sums_N, gradient_NAK = compute(
             logits_NAK.contiguous(),
@@ -138,7 +136,8 @@ class _FocalSum(torch.autograd.Function):
         ctx.dtype = logits_NAK.dtype
         if gradient_NAK is not None:
             ctx.save_for_backward(gradient_NAK)
-        return (sums_N if scale_N is None else sums_N * scale_N).float()
+        out_N: Tensor = (sums_N if scale_N is None else sums_N * scale_N).float()
+        return out_N
 
     @staticmethod
     @once_differentiable
