@@ -24,7 +24,7 @@ from harness import Section, interleave, write
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from retinanet.config import ModelConfig, TrainConfig, section
+from retinanet.config import ExportConfig, ImageConfig, ModelConfig, TrainConfig, section
 from retinanet.data import read
 from retinanet.export import gate
 from retinanet.export.graph import join
@@ -32,7 +32,8 @@ from retinanet.export.network import dense_onnx
 from retinanet.export.quantise import quantise
 from retinanet.export.run import describe, write_openvino
 from retinanet.export.runtime import RuntimeDetector
-from retinanet.config import ExportConfig
+from retinanet.images import decode_for
+from retinanet.images import prepare as prepare_input
 from retinanet.model import RetinaNet
 from retinanet.predict import Detector
 from retinanet.train.checkpoint import describe as describe_checkpoint
@@ -43,19 +44,33 @@ CALIBRATION = 16
 FILES = ("float32.onnx", "int8.onnx", "float32.xml", "bf16.xml", "int8.xml")
 
 
-def spread(weight: torch.Tensor, bias: torch.Tensor) -> None:
-    """Spread the scores: some hundred boxes a picture above 0.05."""
-    torch.nn.init.normal_(weight, std=0.03)
-    torch.nn.init.constant_(bias, -5.0)
+def spread(weight: torch.Tensor, bias: torch.Tensor, logits: Callable[[], torch.Tensor]) -> None:
+    """Give the scores of a random network the spread of a trained one's: some hundred above 0.05 in a picture.
+
+    Args:
+        weight: of the last convolution for the scores.
+        bias: likewise.
+        logits: computes the scores of a picture.
+    """
+    torch.nn.init.normal_(weight, std=0.01)
+    torch.nn.init.zeros_(bias)
+    with torch.inference_mode():
+        found = logits()
+    with torch.no_grad():
+        weight /= found.std()
+        bias -= 7 + found.mean() / found.std()
 
 
 def prepare(pictures: list[Path], folder: Path) -> None:
+    """Export a ResNet-50 in every format."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Path()
     config = TrainConfig(train=here, val=here, output=here, image_size=640, max_size=640)
     torch.manual_seed(0)
     model = RetinaNet(num_classes=len(CLASSES), config=section(ModelConfig, config)).eval()
-    spread(model.class_head.output.weight, model.class_head.output.bias)
+    scaled = decode_for(pictures[0], image_size=640, max_size=640)
+    image = torch.from_numpy(prepare_input([scaled], section(ImageConfig, config))[0])
+    spread(model.class_head.output.weight, model.class_head.output.bias, lambda: model(image).logits_NAK)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     ids = tuple(range(1, len(CLASSES) + 1))
     torch.save({"retinanet": describe_checkpoint(config, CLASSES, ids), "state_dict": state}, folder / "model.ckpt")
@@ -93,13 +108,21 @@ def start(path: Path, picture: Path) -> dict[str, float]:
 
 
 def measure(pictures: list[Path], folder: Path) -> None:
+    """Time them beside torchvision, and write the result."""
     peer = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=len(CLASSES), min_size=640, max_size=640
     ).eval()
-    spread(peer.head.classification_head.cls_logits.weight, peer.head.classification_head.cls_logits.bias)
+    first_input = peer.transform([decode_image(str(pictures[0]), ImageReadMode.RGB).float() / 255])[0].tensors
+    last = peer.head.classification_head.cls_logits
+
+    def logits() -> torch.Tensor:
+        found: torch.Tensor = peer.head(list(peer.backbone(first_input).values()))["cls_logits"]
+        return found
+
+    spread(last.weight, last.bias, logits)
 
     @torch.inference_mode()
-    def torchvision(picture: Path) -> object:
+    def torchvision(picture: Path) -> Any:
         return peer([decode_image(str(picture), ImageReadMode.RGB).float() / 255])
 
     detectors: dict[str, Callable[[Path], Any]] = {
@@ -108,6 +131,7 @@ def measure(pictures: list[Path], folder: Path) -> None:
         **{name: RuntimeDetector.from_file(folder / name).predict for name in FILES},
     }
     counts = {name: len(detect(pictures[0])) for name, detect in detectors.items() if name != "torchvision eager"}
+    counts["torchvision eager"] = len(torchvision(pictures[0])[0]["boxes"])
     turns = {name: itertools.cycle(pictures) for name in detectors}
     cases = {name: (lambda n=name: detectors[n](next(turns[n]))) for name in detectors}
     seconds = interleave(cases, rounds=len(pictures))

@@ -254,7 +254,7 @@ def results(data: bytes) -> None:
         try:
             evaluate_results(truth, path)
         except UserError as error:
-            assert len(str(error)) < 20_000
+            assert len(str(error)) < 20_000  # noqa: PT017
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
