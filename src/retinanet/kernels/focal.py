@@ -49,13 +49,14 @@ class FocalTerms:
 
 
 def supports(logits_NAK: Tensor) -> bool:
-    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of at most 32 bits, outside any tracing."""
+    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of 32 bits or less, not traced."""
     if logits_NAK.dtype not in TYPES or logits_NAK.layout is not torch.strided:
         return False
-    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    if traced or type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
-    if torch._C._functorch.is_functorch_wrapped_tensor(logits_NAK):
+    if torch._C._functorch.maybe_current_level() is not None:
+        return False
+    if type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
         return False
     return logits_NAK.device.type == "cpu" or (logits_NAK.device.type == "cuda" and has_triton())
 
@@ -118,6 +119,7 @@ def focal_sum_N(
             raise ValueError(f"{name}: expected shape {shape}, found {tuple(tensor.shape)}")
     if terms.gamma < 0 or not 0 < terms.target <= 1:
         raise ValueError(f"expected gamma >= 0 and a target in (0, 1], found {terms.gamma} and {terms.target}")
+    scale_N = scale_N.detach() if scale_N is not None else None
     loss_N: Tensor = _FocalSum.apply(logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N)
     return loss_N
 
@@ -135,12 +137,8 @@ class _FocalSum(torch.autograd.Function):
         terms: FocalTerms,
         scale_N: Tensor | None,
     ) -> Tensor:
-        if logits_NAK.device.type == "cuda":
-            from retinanet.kernels import triton_focal
-
-            compute = triton_focal.forward
-        else:
-            compute = _native if library.available() else _chunked
+        native = logits_NAK.device.type == "cpu" and library.available()
+        compute = _native if native else _chunked
         with_gradient = bool(ctx.needs_input_grad[0])
         sums_N, gradient_NAK = compute(
             logits_NAK.contiguous(),
@@ -164,8 +162,9 @@ class _FocalSum(torch.autograd.Function):
         (gradient_NAK,) = ctx.saved_tensors
         others = (None,) * 5
         if not _skippable(incoming_N):
-            # Out of place: the graph may be used again.
-            return ((gradient_NAK * incoming_N.view(-1, 1, 1)).to(ctx.dtype), *others)
+            # Out of place: the graph may be used again. The product is made in float32 and stored in the logits' type.
+            out_NAK = torch.empty_like(gradient_NAK, dtype=ctx.dtype)
+            return (torch.mul(gradient_NAK, incoming_N.reshape(-1, 1, 1), out=out_NAK), *others)
         if gradient_NAK.dtype != ctx.dtype:
             return (gradient_NAK.to(ctx.dtype), *others)
         # What is handed out belongs to the caller, who may write into it.
@@ -180,7 +179,7 @@ def _skippable(incoming_N: Tensor) -> bool:
 
 
 def _graph_is_kept() -> bool:
-    """Whether this backward pass leaves the graph for another one; torch before 2.1 could not say."""
+    """Whether this backward pass leaves the graph for another one."""
     return bool(torch._C._autograd._get_current_graph_task_keep_graph())
 
 
@@ -295,8 +294,8 @@ def _background(x: Tensor, gamma: float, work: Tensor, with_gradient: bool) -> t
 def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
     """Return p^gamma = exp(gamma log p), log p = min(x, 0) - log1p(e).
 
-    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly,
-    since its rounding would be a relative error of the result.
+    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly:
+    its rounding would be a relative error of the result.
     """
     low = torch.clamp(x.float(), min=-128, max=0)  # the cross-entropy is 0 there
     head = low.bfloat16().float()  # 8 bits

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ABI: Final = 1
+ABI: Final = 2
 """RN_ABI of csrc/common.h: a library built from other sources is refused."""
 ISAS: Final = ("baseline", "avx2", "avx512")
 """As rn_set_isa numbers them. The baseline is SSE2 on x86-64, NEON on arm64, else scalar."""
@@ -38,6 +38,12 @@ DOUBLE: Final = ctypes.c_double
 
 _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type: ignore[type-arg]
     "rn_sum": (POINTER, INT64, INT, POINTER),
+    "rn_match": (
+        *(POINTER, INT64, POINTER, POINTER, POINTER, POINTER, INT64, FLOAT, FLOAT, INT, INT),
+        *(POINTER, POINTER, POINTER, POINTER, POINTER),
+    ),
+    "rn_candidates": (POINTER, INT, POINTER, INT, INT64, FLOAT, INT64, INT, POINTER, POINTER, POINTER, POINTER),
+    "rn_nms": (POINTER, POINTER, POINTER, INT64, DOUBLE, INT64, POINTER, POINTER),
     "rn_focal": (
         *(POINTER, INT, INT64, INT64, INT64, POINTER, POINTER, POINTER, POINTER, POINTER),
         *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),

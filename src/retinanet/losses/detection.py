@@ -62,7 +62,7 @@ class DetectionLoss:
         )
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
-        """Return each picture's classification loss times its scale: fused where possible, else by the plain code."""
+        """Return each picture's classification loss times its scale: fused where possible, else by plain code."""
         terms = self._fused_terms(outputs.logits_NAK)
         if terms is None or not supports(outputs.logits_NAK):
             return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
