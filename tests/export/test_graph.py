@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.config import ImageConfig, PostprocessConfig
+from retinanet.config import ImageConfig, ModelConfig, PostprocessConfig
 from retinanet.export.format import DETECTIONS, Description, dense_names
 from retinanet.export.gate import differ
 from retinanet.export.graph import NORMALISED, decoding, normalising
@@ -28,11 +28,10 @@ def run(model: Any, inputs: dict[str, Any], outputs: list[str] | tuple[str, ...]
 
 
 def anchors(about: Description, H: int, W: int) -> tuple[torch.Tensor, tuple[int, ...]]:
-    generator = AnchorGenerator.__new__(AnchorGenerator)
-    generator.strides = tuple(2**level for level in about.levels)
+    generator = AnchorGenerator(config=ModelConfig(levels=about.levels, anchor_style=about.anchor_style))  # type: ignore[arg-type]
     generator.cells = [torch.tensor(cells) for cells in about.cells]
     sizes = [(-(-H // s), -(-W // s)) for s in generator.strides]
-    return AnchorGenerator.forward(generator, sizes, like=torch.zeros(1))
+    return generator(sizes, like=torch.zeros(1), input_size=(H, W))
 
 
 def detections(outputs: list[Any], n: int) -> ArrayDetections:
@@ -52,10 +51,13 @@ def detections(outputs: list[Any], n: int) -> ArrayDetections:
         (3, 64, 64, PostprocessConfig(candidates_per_level=2000, score_threshold=0.3, nms_threshold=0.3)),
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.0, max_detections=5000)),
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.9999)),  # next to nothing is left
+        (3, 96, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False)),  # Detectron2's way
+        (3, 64, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False, max_detections=9)),
     ],
 )
-def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: PostprocessConfig) -> None:
-    about = described(K, postprocess_config=config)
+@pytest.mark.parametrize("style", ["exact", "torchvision"])
+def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: PostprocessConfig, style: str) -> None:
+    about = described(K, postprocess_config=config, anchor_style=style)
     anchors_A4, per_level = anchors(about, H, W)
     generator = torch.Generator().manual_seed(K * H + W)
     A, N = len(anchors_A4), 3
