@@ -14,6 +14,7 @@ from retinanet.config import ImageConfig, ModelConfig, PostprocessConfig
 from retinanet.export.format import DETECTIONS, Description, dense_names
 from retinanet.export.gate import differ
 from retinanet.export.graph import NORMALISED, decoding, normalising
+from retinanet.export.runtime import level_outputs
 from retinanet.images import Frame, normalise
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.postprocess import postprocess
@@ -143,3 +144,19 @@ def test_a_description_comes_back_and_what_is_none_is_refused() -> None:
     for wrong in (*broken, text.replace('"image_size": 64', '"image_size": "x"')):
         with pytest.raises(ExportError, match=r"^m"):
             Description.from_json(wrong, "m")
+
+
+@pytest.mark.parametrize("style", ["exact", "torchvision"])
+def test_the_anchors_of_the_dense_outputs_are_the_networks(style: str) -> None:
+    """Sides that no stride divides, where the styles differ; the picture was halved, so all comes back doubled."""
+    about = described(2, anchor_style=style)
+    H, W = 100, 164
+    anchors_A4, per_level = anchors(about, H, W)
+    frame, first = Frame(2 * W, 2 * H, W, H), 0
+    for level, cells, count in zip(about.levels, about.cells, per_level, strict=True):
+        flat = (np.zeros((count, 2), np.float32), np.zeros((count, 4), np.float32))
+        found = level_outputs(level, np.array(cells, np.float32), *flat, (H, W), frame, style=style)
+        expected = anchors_A4[first : first + count].numpy()
+        np.testing.assert_allclose(found.anchors_HWC4.reshape(-1, 4), expected * 2, atol=1e-4)
+        np.testing.assert_allclose(found.boxes_HWC4.reshape(-1, 4), np.clip(expected, 0, [W, H, W, H]) * 2, atol=1e-4)
+        first += count
