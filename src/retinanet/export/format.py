@@ -67,6 +67,7 @@ class Description:
         tiling: how pictures are cut.
         levels: pyramid levels; level l has stride 2^l.
         cells: C x 4 of each level, the anchors around (0, 0), input pixels.
+        anchor_style: exact, or torchvision: see `ModelConfig`.
         uint8: pictures are uint8 rather than float in [0, 1].
         raw: there are the dense outputs only.
         precision: of the network's layers: float32, bf16 (a hint) or int8.
@@ -81,6 +82,7 @@ class Description:
     tiling: TileConfig
     levels: tuple[int, ...]
     cells: tuple[tuple[tuple[float, ...], ...], ...]
+    anchor_style: str
     uint8: bool
     raw: bool
     precision: str
@@ -114,6 +116,7 @@ class Description:
                 tiling=section_from_dict(TileConfig, values["tiling"]),
                 levels=tuple(int(level) for level in values["levels"]),
                 cells=tuple(tuple(tuple(float(v) for v in cell) for cell in cells) for cells in values["cells"]),
+                anchor_style=str(values.get("anchor_style", "exact")),
                 uint8=bool(values["uint8"]),
                 raw=bool(values["raw"]),
                 precision=str(values["precision"]),
