@@ -15,7 +15,7 @@ import numpy as np
 
 from retinanet import images as pictures
 from retinanet.config import did_you_mean
-from retinanet.data.records import DataError, DetectionData, Fault, Record, unknown_class
+from retinanet.data.records import SKIP_OBJECT, DataError, DetectionData, Fault, Record, unknown_class
 from retinanet.parse import shown
 
 PICTURE_SUFFIXES: Final = (
@@ -112,29 +112,41 @@ class Fence:
         """Return the fence of an annotation file or of a folder of them."""
         if allow_outside:
             return cls(())
-        own = Path(os.path.abspath(source if source.is_dir() else source.parent))  # noqa: PTH100 - see `holds`
-        above = [own.parent] if own.parent != own.parent.parent else []  # not the root of the disk
+        own = Path(os.path.abspath(source if source.is_dir() else source.parent))  # noqa: PTH100 - follows no links
         given = [Path(os.path.abspath(images))] if images is not None else []  # noqa: PTH100
-        return cls((own, *above, *given))
+        found = [*given, own, own.resolve()]
+        above = [place.parent for place in found[len(given) :] if place.parent != place.parent.parent]
+        return cls(tuple(dict.fromkeys((*found, *above))))  # above, unless that is the root of the disk
 
     def holds(self, path: Path) -> bool:
-        """Return whether a file may be named. A `..` is followed as the disk does, also behind a symbolic link."""
+        """Return whether a file may be named."""
         if not self.folders:
             return True
-        if ".." not in path.parts:
-            absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-            return any(absolute.is_relative_to(folder) for folder in self.folders)
         try:
-            absolute = path.resolve()
-            return any(absolute.is_relative_to(folder.resolve()) for folder in self.folders)
+            place = _walked(path)
         except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no disk can hold
             return False
+        return any(place.is_relative_to(folder) for folder in self.folders)
 
     def fault(self, path: Path) -> str | None:
         """Return what is wrong with a file that may not be named, or None."""
         if self.holds(path):
             return None
-        return f"expected a picture below {self.folders[-1]}, found {shown(str(path))[1:-1]}, which lies outside"
+        return f"expected a picture below {self.folders[0]}, found {shown(str(path))[1:-1]}, which lies outside"
+
+
+def _walked(path: Path) -> Path:
+    """Return an absolute path without `..`, each taken as the disk takes it: behind a link, from where that leads."""
+    absolute = path.absolute()
+    if ".." not in absolute.parts:
+        return absolute
+    here = Path(absolute.anchor)
+    for part in absolute.parts[1:]:
+        if part != "..":
+            here /= part
+        else:
+            here = (here.resolve() if here.is_symlink() else here).parent
+    return here
 
 
 @dataclass(slots=True)
@@ -213,6 +225,11 @@ class Reading:
         else:
             classes = self.wanted.names(names)
         label_of = {name: label for label, name in enumerate(classes)}
+        for picture in self.pictures:
+            for one in [o for o in picture.objects if o.name not in label_of]:
+                picture.objects.remove(one)
+                what = unknown_class(one.name, classes)
+                self.fault(self.source, f"object {one.number} of {picture.path.name}", what, SKIP_OBJECT)
         return DetectionData(
             records=tuple(_record(i, picture, label_of) for i, picture in enumerate(self.pictures, 1)),
             classes=classes,
