@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,9 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture with each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+
+
+P = TypeVar("P", np.float32, np.uint8)
 
 
 class ImageError(ValueError):
@@ -365,15 +368,15 @@ def normalise(
     return out_3HW
 
 
-def pad(pixels: Sequence[npt.NDArray[np.float32]], *, divisor: int) -> npt.NDArray[np.float32]:
-    """Stack normalised 3HW pictures to N3HW, zeros (the mean colour) at the right and bottom.
+def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
+    """Stack 3HW pictures to N3HW, zeros (the mean colour of normalised ones) at the right and bottom.
 
     H and W are the largest of the batch, rounded up to a multiple of `divisor`.
     """
     if not pixels:
         raise ValueError("expected at least one picture, found none")
     H, W = (-(-max(p.shape[axis] for p in pixels) // divisor) * divisor for axis in (1, 2))
-    out_N3HW = np.zeros((len(pixels), 3, H, W), np.float32)
+    out_N3HW = np.zeros((len(pixels), 3, H, W), pixels[0].dtype)
     for out_3HW, p in zip(out_N3HW, pixels, strict=True):
         out_3HW[:, : p.shape[1], : p.shape[2]] = p
     return out_N3HW
@@ -381,13 +384,27 @@ def pad(pixels: Sequence[npt.NDArray[np.float32]], *, divisor: int) -> npt.NDArr
 
 def prepare(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[npt.NDArray[np.float32], list[Frame]]:
     """Resize, normalise and pad decoded pictures to one N3HW batch, with the frame of each."""
-    frames, pixels = [], []
+    resized, frames = _resized(images, config)
+    pixels = [normalise(image, mean=config.image_mean, std=config.image_std) for image in resized]
+    return pad(pixels, divisor=config.size_divisor), frames
+
+
+def prepare_pixels(
+    images: Sequence[Image.Image | Scaled], config: ImageConfig
+) -> tuple[npt.NDArray[np.uint8], list[Frame]]:
+    """Resize and pad as `prepare` does, without normalising: N3HW uint8, and the frame of each picture."""
+    resized, frames = _resized(images, config)
+    return pad([np.asarray(image).transpose(2, 0, 1) for image in resized], divisor=config.size_divisor), frames
+
+
+def _resized(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[list[Image.Image], list[Frame]]:
+    frames, resized = [], []
     for picture in images:
         image, width, height = picture if isinstance(picture, Scaled) else (picture, *picture.size)
         size = resized_size(width, height, image_size=config.image_size, max_size=config.max_size)
         frames.append(Frame(width, height, *size))
-        pixels.append(normalise(resize(image, size), mean=config.image_mean, std=config.image_std))
-    return pad(pixels, divisor=config.size_divisor), frames
+        resized.append(resize(image, size))
+    return resized, frames
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:

@@ -10,7 +10,7 @@ import pytest
 import retinanet.analysis.study as module
 from retinanet.analysis.study import Outcome, Run, Study, Variant, confidence_interval, differs, study, variants
 from retinanet.config import ConfigError, StudyConfig, resolve
-from retinanet.train import NonFiniteLossError
+from retinanet.train import NonFiniteError
 from tests.report.test_html import assert_self_contained
 
 
@@ -164,7 +164,7 @@ def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
 
     def fails(config):
         if config.loss == "ce":
-            raise NonFiniteLossError("the loss is nan")
+            raise NonFiniteError("the loss is nan")
         return real(config)
 
     monkeypatch.setattr(module, "fit", fails)

@@ -11,7 +11,7 @@ import yaml
 from retinanet.analysis.coverage import reach
 from retinanet.config import ConfigError, TrainConfig, resolve
 from retinanet.data import load
-from retinanet.train import CheckpointError, NonFiniteLossError, fit, read_model
+from retinanet.train import CheckpointError, NonFiniteError, fit, read_model
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import lr_factor, make_optimizer
 
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
 
 
 def test_a_non_finite_loss_stops_with_the_files(tiny):
-    with pytest.raises(NonFiniteLossError, match=r"at step \d+ of epoch 0, on .*\.png"):
+    with pytest.raises(NonFiniteError, match=r"at step \d+ of epoch 0, on .*\.png"):
         fit(**{**tiny, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}, epochs=3)
 
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from retinanet.config import ConfigError, StudyConfig, TrainConfig, resolve, section_from_dict, to_dict
 from retinanet.data import DetectionData, load_both, load_train
 from retinanet.report.summary import read_metrics
-from retinanet.train import NonFiniteLossError, fit
+from retinanet.train import NonFiniteError, fit
 from retinanet.train.callbacks import write_atomically
 
 T_QUANTILES: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
@@ -438,7 +438,7 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
         diverged, start = "", time.monotonic()
         try:
             seconds = fit(options).seconds
-        except NonFiniteLossError as error:
+        except NonFiniteError as error:
             diverged, seconds = str(error), time.monotonic() - start
             print(f"diverged: {error}", flush=True)
         metrics = {} if diverged else json.loads((folder / "evaluation.json").read_text())

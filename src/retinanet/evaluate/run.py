@@ -26,7 +26,7 @@ from retinanet.results import detections_to_coco, write_text
 if TYPE_CHECKING:
     from retinanet.config import TileConfig
     from retinanet.data import DetectionData
-    from retinanet.predict import Detector
+    from retinanet.detector import BaseDetector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
     from retinanet.predict import load as load_detector
 
-    detector = load_detector(path, config.device)
+    detector = load_detector(path, config.device, config.precision)
     data = load(
         config.data,
         images=config.images,
@@ -140,7 +140,7 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate_model(
-    detector: Detector,
+    detector: BaseDetector,
     data: DetectionData,
     *,
     batch_size: int = EvaluateConfig.batch_size,

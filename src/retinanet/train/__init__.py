@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retinanet.train.checkpoint import CheckpointError, SavedModel, read_model
-    from retinanet.train.module import NonFiniteLossError
+    from retinanet.train.module import NonFiniteError
     from retinanet.train.run import TrainResult, fit
 
-__all__ = ["CheckpointError", "NonFiniteLossError", "SavedModel", "TrainResult", "fit", "read_model"]
+__all__ = ["CheckpointError", "NonFiniteError", "SavedModel", "TrainResult", "fit", "read_model"]
 
 _HOMES = {
     **dict.fromkeys(("CheckpointError", "SavedModel", "read_model"), "checkpoint"),
-    "NonFiniteLossError": "module",
+    "NonFiniteError": "module",
     **dict.fromkeys(("TrainResult", "fit"), "run"),
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from retinanet.config import (
     ConfigError,
@@ -76,19 +79,56 @@ def describe(config: TrainConfig, classes: Sequence[str], category_ids: Sequence
     }
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the checkpoint's dictionary, tensors on the CPU.
+class _ArraysOnly(pickle.Unpickler):
+    """Reads a pickle of numpy arrays and plain values, such as Detectron2's model zoo has, and refuses all else."""
+
+    ADMITTED: Final = frozenset(
+        [("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode")]
+        + [("numpy._core.multiarray", name) for name in ("_reconstruct", "scalar")]
+        + [("numpy._core.numeric", "_frombuffer")]
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return an admitted class or function."""
+        if module.startswith("numpy.core."):  # its name before numpy 2
+            module = module.replace("numpy.core.", "numpy._core.")
+        if (module, name) not in self.ADMITTED:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays and plain values are read")
+        return super().find_class(module, name)
+
+
+def read_file(path: Path) -> Any:
+    """Return what a .ckpt, .pth, .pkl or .safetensors file holds, tensors on the CPU.
 
     Raises:
-        CheckpointError: missing, damaged, not ours, or holding anything but tensors and plain values.
+        CheckpointError: missing, damaged, or holding anything but tensors, arrays and plain values.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
     _refuse_archive_bombs(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except _BROKEN as error:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".pkl":
+            with path.open("rb") as file:
+                return _ArraysOnly(file, encoding="latin1").load()
+        # torchvision's training script keeps its arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (*_BROKEN, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the dictionary of a checkpoint of ours, tensors on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, not ours, or holding anything but tensors and plain values.
+    """
+    return _ours(read_file(path), path)
+
+
+def _ours(checkpoint: Any, path: Path) -> dict[str, Any]:
     about = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict):
         raise CheckpointError(f"{path} is no checkpoint of retinanet's: it has no entry {KEY!r}")
@@ -114,8 +154,20 @@ def _refuse_archive_bombs(path: Path) -> None:
 
 
 def read_model(path: Path) -> SavedModel:
-    """Return the trained network of a checkpoint. Raises `CheckpointError`."""
-    checkpoint = read_checkpoint(path)
+    """Return the trained network of a checkpoint of ours, or of a RetinaNet of torchvision or Detectron2.
+
+    Raises:
+        CheckpointError, WeightsError: a file that is none of these, or is damaged.
+    """
+    from retinanet.weights import WeightsError, import_model, kind_of
+
+    content = read_file(path)
+    if (kind := kind_of(content)) is not None:
+        try:
+            return import_model(content, kind)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
+    checkpoint = _ours(content, path)
     classes, category_ids, config = _description(checkpoint[KEY], path)
     try:
         model_config, image_config, postprocess_config, tiling = (
@@ -127,7 +179,7 @@ def read_model(path: Path) -> SavedModel:
     try:
         # First without memory: a file may describe a network of a terabyte and hold a kilobyte.
         with torch.device("meta"):
-            RetinaNet(num_classes=len(classes), config=model_config).load_state_dict(state)
+            RetinaNet(num_classes=len(classes), config=model_config).load_state_dict(state, assign=True)
         model = RetinaNet(num_classes=len(classes), config=model_config)
         model.load_state_dict(state)
     except (BackboneError, *_BROKEN) as error:

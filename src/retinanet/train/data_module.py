@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +16,44 @@ from retinanet.config import AugmentConfig, ImageConfig, section
 from retinanet.data import DetectionDataset, TrainBatchSampler, collate, eval_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retinanet.config import TrainConfig
     from retinanet.data import Batch, DetectionData
+
+
+def _end_with(trainer: int, _: int) -> None:
+    """Let a worker end when the process that trains is gone: killed, it cannot say so itself.
+
+    torch's workers watch their parent, which is not the trainer where processes start from a fork server (Python 3.14).
+    """
+
+    def watch() -> None:
+        while True:
+            time.sleep(5)
+            try:
+                os.kill(trainer, 0)
+            except OSError:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class LazyLoader(DataLoader[Any]):
+    """Reads nothing before the first batch is asked for.
+
+    Lightning asks for an iterator while it sets up, before it has restored the epoch of a resumed run, and with workers
+    a `DataLoader` would begin to read batches of the first epoch there.
+    """
+
+    def __iter__(self) -> Any:
+        """Return the batches of the epoch that the sampler is set to when the first is asked for."""
+        begin = super().__iter__
+
+        def batches() -> Iterator[Any]:
+            yield from begin()
+
+        return batches()
 
 
 class DetectionDataModule(L.LightningDataModule):
@@ -68,12 +107,13 @@ class DetectionDataModule(L.LightningDataModule):
 
     def _loader(self, dataset: DetectionDataset, batches: Any, image_config: ImageConfig) -> DataLoader[Any]:
         workers = self.config.workers
-        return DataLoader(
+        return LazyLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=partial(collate, image_config=image_config),
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=partial(_end_with, os.getpid()),
             pin_memory=torch.cuda.is_available(),
             # Its own generator: the loader's seed for its workers must not move the training's random state.
             generator=torch.Generator().manual_seed(self.config.seed),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.analysis.expected import expected_loss, explain
 from retinanet.analysis.imbalance import Imbalance, ImbalanceMeter
 from retinanet.config import LossConfig, section
-from retinanet.train.callbacks import kept_rows, write_atomically
+from retinanet.train.callbacks import Table, rank_zero, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,21 +49,28 @@ class ImbalanceFile(Callback):
     """
 
     def __init__(self, *, folder: Path, config: TrainConfig, classes: Sequence[str]) -> None:
-        self.path = folder / "imbalance.csv"
+        self.table = Table(folder / "imbalance.csv", COLUMNS)
         self.start = folder / "start.json"
         self.config = config
         self.loss_config = section(LossConfig, config)
         self.classes = tuple(classes)
+        self._resumed = False
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
-        """Write the header, or keep the rows up to the step that the run goes on from; begin to watch."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the file is written."""
+        return {"size": self.table.size()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Cut off the rows after that."""
+        self._resumed = True
+        if rank_zero() and self.config.measure_imbalance:
+            self.table.cut(state_dict["size"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
+        """Begin to watch; write the header of a new run's file."""
         pl_module.watch = self.watch
-        if not trainer.is_global_zero or not self.config.measure_imbalance:
-            return
-        rows = kept_rows(self.path, trainer.global_step)
-        text = io.StringIO()
-        csv.writer(text).writerows([COLUMNS, *rows])
-        write_atomically(self.path, text.getvalue().encode())
+        if trainer.is_global_zero and self.config.measure_imbalance and not self._resumed:
+            self.table.begin()
 
     def watch(
         self,
@@ -84,7 +90,7 @@ class ImbalanceFile(Callback):
         if not self.config.measure_imbalance:
             return
         every = max(1, -(-int(trainer.num_training_batches) // self.config.measure_imbalance))
-        if batch_idx % every:
+        if batch_idx % every or not torch.isfinite(losses.total):  # the flight recorder is about to say why
             return
         meter = ImbalanceMeter(
             classes=self.classes,
@@ -94,8 +100,7 @@ class ImbalanceFile(Callback):
         )
         meter.add(outputs, targets, batch.targets, batch.frames)
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **row_of(meter.result())}
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+        self.table.add(row)
 
     def _check_start(self, targets: AnchorTargets, losses: DetectionLosses) -> None:
         positives = int(targets.positive_NA.sum())

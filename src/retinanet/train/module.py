@@ -12,7 +12,8 @@ from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileCon
 from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.postprocess import merge_tiles, postprocess
+from retinanet.merge import merge_tiles
+from retinanet.postprocess import postprocess
 from retinanet.train.checkpoint import KEY, describe
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
-    from retinanet.types import AnchorTargets, HeadOutputs, ImageDetections
+    from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
 
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
 
-class NonFiniteLossError(UserError):
+class NonFiniteError(UserError):
     """The loss became NaN or infinite; training on would only destroy the weights."""
 
 
@@ -62,8 +63,16 @@ class DetectionModule(L.LightningModule):
         self.data = _DataHolder(train_data, val_data, val_tiles)
         self.watch: Watch | None = None
         self.metrics: Metrics | None = None
-        self.found: list[tuple[int, ImageDetections]] = []
+        self.found: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
+
+    def on_train_start(self) -> None:
+        """Within an epoch that a resumed run goes on with, skip the batches that were done."""
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed if loop.restarting else 0
+        loader = self.trainer.train_dataloader
+        assert loader is not None  # noqa: S101
+        loader.batch_sampler.set_epoch(self.current_epoch, skip=done)
 
     def on_train_epoch_start(self) -> None:
         """Tell the sampler its epoch: Lightning does so for samplers, but not for batch samplers."""
@@ -79,7 +88,7 @@ class DetectionModule(L.LightningModule):
         losses = self.loss(outputs, targets)
         if not torch.isfinite(losses.total):
             files = ", ".join(str(self.data.train.records[i].path) for i in batch.indices)
-            raise NonFiniteLossError(
+            raise NonFiniteError(
                 f"the loss is {losses.total.item()} (classification {losses.classification.item()}, box "
                 f"{losses.box.item()}) at step {self.global_step} of epoch {self.current_epoch}, on {files}. A lower "
                 "--lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
@@ -105,12 +114,12 @@ class DetectionModule(L.LightningModule):
         """Detect, and keep the detections for the end of the epoch."""
         outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
         detections = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
-        self.found += zip(batch.indices, (found.to("cpu") for found in detections), strict=True)
+        self.found += zip(batch.indices, (found.numpy() for found in detections), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[tuple[int, ImageDetections]]] = [[] for _ in range(dist.get_world_size())]
+            gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, self.found)
             self.found = [found for rank in gathered for found in rank]
         val = self.data.val
@@ -122,10 +131,10 @@ class DetectionModule(L.LightningModule):
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
-    def _pictures(self) -> Iterator[tuple[int, ImageDetections]]:
+    def _pictures(self) -> Iterator[tuple[int, ArrayDetections]]:
         """Yield the number and the detections of every validation picture, those of its tiles merged."""
         tiled, tiling = self.data.val_tiles, section(TileConfig, self.run_config)
-        by_picture: dict[int, list[tuple[int, ImageDetections]]] = {}
+        by_picture: dict[int, list[tuple[int, ArrayDetections]]] = {}
         for index, found in self.found:
             by_picture.setdefault(tiled.parents[index], []).append((index, found))
         for number, parts in by_picture.items():
@@ -149,6 +158,8 @@ class DetectionModule(L.LightningModule):
         pictures = config.batch_size * config.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, pictures_per_step=pictures)
         total = int(self.trainer.estimated_stepping_batches)
+        if config.max_steps > 0:
+            total = min(total, config.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,24 +33,32 @@ from retinanet.config import (
     section,
     to_dict,
 )
-from retinanet.data import DetectionData, cut, load_both
-from retinanet.train.callbacks import Checkpoints, EpochLine, MetricsFile, clock, write_atomically
+from retinanet.data import DataError, DetectionData, cut, load_both
+from retinanet.train.callbacks import (
+    Checkpoints,
+    EpochLine,
+    MetricsFile,
+    StepLimit,
+    clock,
+    output_error,
+    rank_zero,
+    write_atomically,
+    writing,
+)
 from retinanet.train.checkpoint import read_checkpoint
 from retinanet.train.data_module import DetectionDataModule
+from retinanet.train.folder import OUR_FILES, Replace, check_output, put_aside
 from retinanet.train.imbalance import ImbalanceFile
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
+from retinanet.train.signals import Stop, how_to_go_on, restarted
 from retinanet.train.start import build, with_network_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from retinanet.model import RetinaNet
 
-OUR_FILES: Final = (
-    *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"),
-    *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html"),
-)
 PRECISIONS: Final = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -80,11 +90,17 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
         ConfigError: an option that does not exist, a bad value, or a run folder that is in use.
         DataError: faults in the data, all of them, before any training.
         BackboneError: no weights for the backbone.
-        NonFiniteLossError: the loss became NaN or infinite.
+        NonFiniteError: a loss, a gradient or an output of the network became NaN or infinite.
+        OutputError: the run's folder cannot be written any more.
+        StopRequest: SIGTERM or Ctrl-C, after saving.
     """
     config = with_network_of(config or resolve(TrainConfig, options))
-    _check_output(config)
-    say = print if _is_rank_zero() else _silent
+    say = print if rank_zero() else _silent
+    if restarted() and not config.resume:
+        config = _going_on(config, say)
+    has_checkpoint = check_output(config)
+    if config.resume and not has_checkpoint:
+        say(f"{config.output} holds a run that ended before its first checkpoint: it begins anew")
     L.seed_everything(config.seed, workers=False, verbose=False)
     train_data, val_data = load_both(config)
     for name, data in (("train", train_data), ("val", val_data)):
@@ -99,11 +115,14 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
     config = _fitted_to(train_data, config, say)
     say(f"anchors: {reach(train_data, config).sentence()}")
     model, config = build(config, train_data.classes, say)
-    config.output.mkdir(parents=True, exist_ok=True)
-    if _is_rank_zero():
+    if rank_zero():
+        with writing(config.output):
+            config.output.mkdir(parents=True, exist_ok=True)
+        if config.overwrite:
+            put_aside(config.output)
         write_config(config, config.output / "config.yaml")
-    result = _train(model, config, train_data, val_data)
-    if _is_rank_zero():
+    result = _train(model, config, train_data, val_data, resume=has_checkpoint)
+    if rank_zero():
         say(f"best AP {result.ap:.3f}: {result.best}\nreport: {_write_report(config, val_data, result)}")
     return result
 
@@ -175,36 +194,28 @@ def write_config(config: TrainConfig, path: Path) -> None:
     write_atomically(path, (head + yaml.safe_dump(values, sort_keys=False)).encode())
 
 
-def _check_output(config: TrainConfig) -> None:
-    last = config.output / "last.ckpt"
-    if config.output.exists() and not config.output.is_dir():
-        raise ConfigError(f"output {config.output} is a file; it must be a folder")
-    if config.resume:
-        if not last.exists():
-            raise ConfigError(f"nothing to resume: no {last}")
-        return
-    present = [name for name in OUR_FILES if (config.output / name).exists()]
-    if not present or not _is_rank_zero():
-        return
-    if not config.overwrite:
-        raise ConfigError(
-            f"{config.output} already holds a run ({', '.join(present)}): give --resume to go on with it, "
-            "--overwrite to replace it, or another folder"
-        )
-    for name in present:
-        (config.output / name).unlink()
+def _going_on(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
+    """Return the config to go on with what this very command began, where SLURM or torchrun runs it once more."""
+    if not any((config.output / name).exists() for name in OUR_FILES):
+        return config
+    say(f"run again by SLURM or torchrun: going on with {config.output}")
+    return dataclasses.replace(config, resume=True, overwrite=False)
 
 
-def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData) -> TrainResult:
+def _train(
+    model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData, *, resume: bool
+) -> TrainResult:
     checkpoints = Checkpoints(folder=config.output)
     metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
     # The running average swaps its weights in before the evaluation and out after it, so it comes first.
     callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
     callbacks += [metrics_file, ImbalanceFile(folder=config.output, config=config, classes=train_data.classes)]
-    callbacks += [checkpoints]
     if config.patience:
         callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
-    callbacks.append(EpochLine())
+    if config.max_steps > 0:
+        callbacks.append(StepLimit(config.max_steps))
+    stop = Stop(checkpoints=checkpoints, folder=config.output)
+    callbacks += [Replace(config.output), EpochLine(), checkpoints, stop]
     on_terminal = sys.stdout.isatty()
     if on_terminal:
         callbacks.append(RichProgressBar(leave=False))
@@ -215,7 +226,6 @@ def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val
         num_nodes=config.nodes,
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
-        max_steps=config.max_steps,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_gradients or None,
         check_val_every_n_epoch=config.evaluate_every,
@@ -233,10 +243,11 @@ def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(config=config, train_data=train_data, val_data=val_tiles.data)
     last = config.output / "last.ckpt"
-    if config.resume:
+    if resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
     start = time.monotonic()
-    trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
+    with stop.listening(), _said_plainly(config.output):
+        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
         checkpoints.settle(trainer, module)
@@ -247,18 +258,26 @@ def _train(model: RetinaNet, config: TrainConfig, train_data: DetectionData, val
     )
 
 
+@contextmanager
+def _said_plainly(folder: Path) -> Iterator[None]:
+    """Take the traceback out of a message that a worker process sent, and put a full disk into words."""
+    try:
+        yield
+    except DataError as error:
+        said = str(error).strip().rpartition("DataError: ")[2]
+        raise DataError(f"{said}\nmend it, then go on with: {how_to_go_on(folder)}") from error
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}:
+            raise
+        raise output_error(error, folder) from error
+
+
 def _quieten() -> None:
     """Silence Lightning where it only advertises or repeats what we say in our own words."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for words in ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"):
         warnings.filterwarnings("ignore", f".*{words}.*", module="lightning")
-
-
-def _is_rank_zero() -> bool:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def _silent(*_: object) -> None:

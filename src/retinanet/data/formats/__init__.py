@@ -68,7 +68,7 @@ def read(
         keep: the classes to keep, the others' objects are left out; empty: all.
         ignore: the classes whose objects are left out.
         rename: new names of classes; the other options name classes by their new names.
-        allow_outside: let the annotations name pictures anywhere on the disk. Otherwise one that lies neither below the
+        allow_outside: follow relative paths that climb (..) anywhere. Otherwise one that ends neither below the
             annotations' folder, nor below the folder above it, nor below `images` is a fault.
 
     Raises:

@@ -98,29 +98,31 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Which files an annotation file may name: it may be a stranger's, and its pictures end in reports and copies.
+    """Which files an annotation file may name by climbing out of its folder: it may be a stranger's.
 
     Those below its own folder, below the folder above (annotations/ beside images/), and below the folder that the user
-    names as that of the pictures. Symbolic links are followed: whoever put the data there made them, not the file.
+    names as that of the pictures. Absolute paths are taken as they are: CSV files and our own `split` hold them for
+    honest reasons, and whoever reads them sees where they lead. Symbolic links are followed: whoever put the data there
+    made them, not the file.
     """
 
     folders: tuple[Path, ...]
-    """Empty: any file."""
+    """Absolute. Empty: any file."""
 
     @classmethod
     def around(cls, source: Path, images: Path | None = None, *, allow_outside: bool = False) -> Fence:
         """Return the fence of an annotation file or of a folder of them."""
         if allow_outside:
             return cls(())
-        own = Path(os.path.abspath(source if source.is_dir() else source.parent))  # noqa: PTH100 - follows no links
-        given = [Path(os.path.abspath(images))] if images is not None else []  # noqa: PTH100
-        found = [*given, own, own.resolve()]
-        above = [place.parent for place in found[len(given) :] if place.parent != place.parent.parent]
-        return cls(tuple(dict.fromkeys((*found, *above))))  # above, unless that is the root of the disk
+        own = _walked(source if source.is_dir() else source.parent)
+        places = [own, own.resolve()]
+        above = [place.parent for place in places if place.parent != place.parent.parent]  # not the root of the disk
+        given = [] if images is None else [_walked(images)]
+        return cls(tuple(dict.fromkeys((*given, *places, *above))))
 
     def holds(self, path: Path) -> bool:
         """Return whether a file may be named."""
-        if not self.folders:
+        if not self.folders or ".." not in path.parts:
             return True
         try:
             place = _walked(path)
@@ -132,7 +134,7 @@ class Fence:
         """Return what is wrong with a file that may not be named, or None."""
         if self.holds(path):
             return None
-        return f"expected a picture below {self.folders[0]}, found {shown(str(path))[1:-1]}, which lies outside"
+        return f"expected a picture below {self.folders[0]}, found {shown(str(path))[1:-1]}, which climbs out of it"
 
 
 def _walked(path: Path) -> Path:
