@@ -146,14 +146,19 @@ class DetectionLoss:
         """Divide by the positives: of the batch over all ranks, or of each picture on its own. The one place."""
         if self.config.normaliser == "image":
             divisor_N = positives_N.clamp(min=1)
-            return (classification_N / divisor_N).mean(), (box_N / divisor_N).mean()
-        positives = positives_N.sum().to(classification_N.dtype)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(positives)
-            # DDP averages the gradients over the ranks; the mean of the positives makes that their sum over all.
-            positives = positives / dist.get_world_size()
-            floor = 1 / dist.get_world_size()
-        else:
-            floor = 1.0
-        positives = positives.clamp(min=floor)
+            pictures, _ = _a_rank(classification_N.new_tensor(len(positives_N)))
+            return (classification_N / divisor_N).sum() / pictures, (box_N / divisor_N).sum() / pictures
+        positives, one = _a_rank(positives_N.sum().to(classification_N.dtype))
+        positives = positives.clamp(min=one)
         return classification_N.sum() / positives, box_N.sum() / positives
+
+
+def _a_rank(count: Tensor) -> tuple[Tensor, float]:
+    """Return the mean of a count over the ranks, and what a count of 1 on all of them together is to each.
+
+    DDP averages the gradients over the ranks; a division by the mean makes that their sum over all, by the whole count.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return count, 1.0
+    dist.all_reduce(count)
+    return count / dist.get_world_size(), 1 / dist.get_world_size()
