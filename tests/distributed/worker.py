@@ -47,9 +47,18 @@ def main() -> None:
     if world == 1 and not extra.get("alone"):
         data_module.TrainBatchSampler = TwoRanksTogether
         options["batch_size"] *= 2
+    build = run.build
+
+    def built(*arguments):  # type: ignore[no-untyped-def]
+        model, config = build(*arguments)
+        # BatchNorm's statistics are those of a rank's own batch: frozen where two must equal one.
+        if extra.get("freeze_batchnorm", True):
+            model.backbone.freeze_batchnorm()
+        return (model.double() if extra.get("double", True) else model), config
+
+    run.build = built
     if extra.get("double", True):
-        build, move = run.build, DetectionDataModule.transfer_batch_to_device
-        run.build = lambda *arguments: (lambda model, config: (model.double(), config))(*build(*arguments))
+        move = DetectionDataModule.transfer_batch_to_device
 
         def moved(self, batch, device, index):  # type: ignore[no-untyped-def]
             batch = move(self, batch, device, index)

@@ -470,7 +470,7 @@ def test_pictures_outside_are_refused_unless_allowed(format: str, how: str, plac
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_honest_layouts_need_no_option(format: str, places: Path, write_picture: Write) -> None:
-    """Beside, in a folder, in the folder above, by an absolute path to anywhere, and behind links that lead elsewhere."""
+    """Beside, in a folder, in the folder above, by an absolute path to anywhere, behind links that lead elsewhere."""
     elsewhere = str(places.parent.parent / "private" / "p.png")
     write_picture(places.parent / "images" / "b.png", 64, 48)
     (places / "linked").symlink_to(places.parent.parent / "private")

@@ -109,7 +109,7 @@ class DetectionModule(L.LightningModule):
     def on_after_backward(self) -> None:
         """Give all ranks the BatchNorm statistics of the first, where they are trained and not shared already.
 
-        DDP would do so in every forward pass, also in those of an evaluation, of which ranks may have different numbers.
+        DDP would do so in every forward pass, those of an evaluation too, of which ranks may have different numbers.
         """
         if not (dist.is_available() and dist.is_initialized()):
             return
