@@ -1,7 +1,7 @@
 """Anchors and ground truth to what every anchor should say.
 
-Shape suffixes: N batch, A anchors, G ground-truth boxes of one picture, T tiles of anchors, S those of them that touch a box,
-U anchors of a tile.
+Shape suffixes: N batch, A anchors, G ground-truth boxes of one picture, T tiles of anchors, S those of them that
+touch a box, U anchors of a tile.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def parse_yaml(text: str) -> Any:
             if node is None:
                 return None
             _refuse_growth(node)
-            return loader.construct_document(node)  # type: ignore[no-untyped-call]
+            return loader.construct_document(node)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:

@@ -115,7 +115,7 @@ def detections_to_coco(
 
 
 def detections_to_array(
-    found: Iterable[tuple[int, ImageDetections]], *, category_ids: Sequence[int]
+    found: Iterable[tuple[int, ArrayDetections]], *, category_ids: Sequence[int]
 ) -> npt.NDArray[np.float64]:
     """Return COCO results as an array (D, 7): image_id, x, y, width, height, score, category_id; as they come.
 
@@ -131,13 +131,14 @@ def detections_to_array(
         parts.append(detections)
     if not parts:
         return np.zeros((0, 7))
-    boxes_D4 = np.concatenate([p.boxes_D4.cpu().double().numpy() for p in parts])
-    scores_D = np.concatenate([p.scores_D.cpu().double().numpy() for p in parts])
-    labels_D = np.concatenate([p.labels_D.cpu().numpy() for p in parts])
+    boxes_D4 = np.concatenate([p.boxes_D4 for p in parts]).astype(np.float64)
+    scores_D = np.concatenate([p.scores_D for p in parts]).astype(np.float64)
+    labels_D = np.concatenate([p.labels_D for p in parts])
     image_D = np.repeat(np.array(ids, np.float64), [len(p.scores_D) for p in parts])
     category_D = np.array(category_ids, np.float64)[labels_D]
     array_D7 = np.column_stack([image_D, boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2], scores_D, category_D])
-    return array_D7[category_D >= 0]
+    kept_D7: npt.NDArray[np.float64] = array_D7[category_D >= 0]
+    return kept_D7
 
 
 class _OneFile:

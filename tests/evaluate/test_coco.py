@@ -231,7 +231,7 @@ def test_arrays_lists_and_mixed_numbers_give_the_same_metrics() -> None:
         ],
     }
     found = [
-        (image_id, ImageDetections(boxes_D4=box + torch.randn(9, 4), scores_D=torch.rand(9), labels_D=label))
+        (image_id, ImageDetections(boxes_D4=box + torch.randn(9, 4), scores_D=torch.rand(9), labels_D=label).numpy())
         for image_id, box, label in (
             (3, torch.tensor([10.0, 10, 40, 40]), torch.randint(0, 2, (9,))),
             (8, torch.tensor([5.0, 50, 45, 70]), torch.randint(0, 3, (9,))),

@@ -36,7 +36,7 @@ def candidates(
         label_C: int64 class.
         logit_C: float32.
     """
-    A, K = logits_AK.shape
+    K = logits_AK.shape[1]
     native = logits_AK.device.type == "cpu" and logits_AK.dtype in TYPES and logits_AK.is_contiguous()
     if native and all(count * K < 2**32 for count in anchors_per_level) and available():
         return _native(logits_AK, anchors_per_level, threshold, most)

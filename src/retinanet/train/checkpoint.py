@@ -130,7 +130,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _ours(checkpoint: Any, path: Path) -> dict[str, Any]:
     about = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(about, dict):
+    if not isinstance(checkpoint, dict) or not isinstance(about, dict):
         raise CheckpointError(f"{path} is no checkpoint of retinanet's: it has no entry {KEY!r}")
     found = about.get("format")
     if not isinstance(found, int) or found > FORMAT:
@@ -170,9 +170,10 @@ def read_model(path: Path) -> SavedModel:
     checkpoint = _ours(content, path)
     classes, category_ids, config = _description(checkpoint[KEY], path)
     try:
-        model_config, image_config, postprocess_config, tiling = (
-            section_from_dict(section, config) for section in (ModelConfig, ImageConfig, PostprocessConfig, TileConfig)
-        )
+        model_config = section_from_dict(ModelConfig, config)
+        image_config = section_from_dict(ImageConfig, config)
+        postprocess_config = section_from_dict(PostprocessConfig, config)
+        tiling = section_from_dict(TileConfig, config)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     state = _state(checkpoint, path)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, UserError, section
-from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
+from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
 from retinanet.merge import merge_tiles
@@ -69,7 +69,8 @@ class DetectionModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Within an epoch that a resumed run goes on with, skip the batches that were done."""
         loop = self.trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.processed if loop.restarting else 0
+        progress: Any = loop.epoch_loop.batch_progress.current  # the fields of its kind are not declared
+        done = progress.processed if loop.restarting else 0
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
         loader.batch_sampler.set_epoch(self.current_epoch, skip=done)
@@ -140,11 +141,12 @@ class DetectionModule(L.LightningModule):
             # A rank for which there was no picture looked at one of another's: each counts once.
             self.found = list({index: found for rank in gathered for index, found in rank}.items())
         val = self.data.val
-        for number, detections in self._pictures():
-            image_id = val.records[number].image_id
+        found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
+        for image_id, detections in found:
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
         self.found = []
-        self.metrics = evaluate_results(self.data.val.to_coco(), self.results)
+        array_D7 = detections_to_array(found, category_ids=val.category_ids)
+        self.metrics = evaluate_results(val.to_coco(), array_D7)
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
