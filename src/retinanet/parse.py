@@ -48,7 +48,7 @@ class ParseError(ValueError):
 
 def shown(value: Any) -> str:
     """Return `repr(value)`, cut where it is long or deep, and with what no terminal can print escaped: for messages."""
-    return _short.repr(value).encode("utf-8", "backslashreplace").decode()
+    return plain(_short.repr(value), 300)
 
 
 def parse_yaml(text: str) -> Any:

@@ -32,9 +32,13 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Eleven pictures to train on (an uneven last batch; every fourth without objects), five to validate on."""
+    """Eleven pictures to train on (an uneven last batch; six of them without objects), five to validate on."""
     folder = tmp_path_factory.mktemp("data")
-    return make_squares(folder / "train", count=11, seed=1), make_squares(folder / "val", count=5, seed=2)
+    train, val = make_squares(folder / "train", count=11, seed=1), make_squares(folder / "val", count=5, seed=2)
+    content = json.loads(train.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] % 2 == 0]
+    train.write_text(json.dumps(content))
+    return train, val
 
 
 def options(data: tuple[Path, Path], output: Path, **more: Any) -> dict[str, Any]:
@@ -129,9 +133,9 @@ def test_bf16(data: tuple[Path, Path], tmp_path: Path) -> None:
     one, *two = both(tmp_path, data, double=False, precision="bf16")
     for rank in two:
         assert rank["loss"] == pytest.approx(one["loss"], rel=0.02)
-        for a, b in zip(one["gradients"], rank["gradients"], strict=True):
-            whole = [torch.cat([g.flatten() for g in grads.values()]) for grads in (a, b)]
-            assert (whole[0] - whole[1]).norm() < 0.1 * whole[0].norm()
+        # the first step's: after it the weights differ
+        whole = [torch.cat([g.flatten() for g in seen["gradients"][0].values()]) for seen in (one, rank)]
+        assert (whole[0] - whole[1]).norm() < 0.1 * whole[0].norm()
 
 
 def test_batchnorm_that_learns_is_the_same_on_all_ranks(data: tuple[Path, Path], tmp_path: Path) -> None:
@@ -223,7 +227,9 @@ def test_two_hosts(data: tuple[Path, Path], tmp_path: Path) -> None:
         assert [host.returncode for host in hosts] == [0, 0], said[0][-2000:] + said[1][-2000:]
         assert "best AP" in said[0]
         assert "best AP" not in said[1]
-        same = launch(tmp_path / "same", options(data, tmp_path / "same" / "run"), ranks=2, double=False)
+        same = launch(
+            tmp_path / "same", options(data, tmp_path / "same" / "run"), ranks=2, double=False, freeze_batchnorm=False
+        )
         assert same.returncode == 0, same.stderr[-2000:]
         a, b = (torch.load(p / "run" / "last.ckpt", weights_only=True) for p in (tmp_path, tmp_path / "same"))
         assert_close(a["state_dict"], b["state_dict"], 1e-5, "weights of two hosts and of two processes on one")

@@ -304,7 +304,7 @@ def test_json_keeps_what_is_right() -> None:
 def test_messages_are_short_and_plain() -> None:
     assert parse.plain("\x1b[2Jé\n\ud800") == "\\x1b[2Jé\n\\ud800"
     assert len(parse.plain("x" * 10**6)) < 2100
-    assert len(parse.shown([[["x" * 10_000] * 1000] * 1000] * 1000)) < 20_000
+    assert len(parse.shown([[["x" * 10_000] * 1000] * 1000] * 1000)) < 400
     assert parse.shown({"id": 2}) == "{'id': 2}"
     assert parse.shown("\ud800").encode()
 
@@ -463,7 +463,7 @@ def test_pictures_outside_are_refused_unless_allowed(format: str, how: str, plac
     assert "--allow-outside" in str(data.faults[0])
     (record,) = read(source, format=format, allow_outside=True).records  # type: ignore[arg-type]
     assert record.path.samefile(private)
-    if how != "behind a link":
+    if how == "relative" and format != "coco":  # COCO's names are taken whole, the others' by their last part too
         (record,) = read(source, format=format, images=private.parent).records  # type: ignore[arg-type]
         assert record.path.samefile(private)
 

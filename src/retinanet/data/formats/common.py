@@ -306,6 +306,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder, likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def pictures_below(folder: Path) -> list[Path]:
     """Return the pictures in a folder and the folders in it, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
