@@ -217,8 +217,9 @@ def checkpoint(data: bytes) -> None:
     from retinanet.train import read_model
 
     pickled = next(name for name in checkpoint_parts() if name.endswith("/data.pkl"))
-    for content in (data, archived({**checkpoint_parts(), pickled: data}) if data else b""):
-        with written("x.ckpt", content) as path:
+    within = archived({**checkpoint_parts(), pickled: data}) if data else b""
+    for name, content in (("x.ckpt", data), ("x.ckpt", within), ("x.pkl", data), ("x.safetensors", data)):
+        with written(name, content) as path:
             try:
                 read_model(path)
             except UserError as error:
@@ -262,16 +263,63 @@ def results(data: bytes) -> None:
         assert len(message) < 20_000
 
 
+def description(data: bytes) -> None:
+    """What an exported file says of itself, in ONNX metadata."""
+    from retinanet.export.format import Description
+
+    try:
+        Description.from_json(data.decode("utf-8", "replace"), "x.onnx")
+    except UserError as error:
+        str(error).encode("utf-8", "backslashreplace")
+
+
+_client: list[object] = []
+
+
+def http(data: bytes) -> None:
+    """The body of a request, raw and as a form: an answer or a refusal, never the server's own fault."""
+    from starlette.testclient import TestClient
+
+    from retinanet.config import ServeConfig
+    from retinanet.serve.app import create_app
+    from tests.serve.fakes import Fake
+
+    if not _client:
+        limits = ServeConfig(max_queue=8, max_upload_mb=0.5, max_pixels=100_000)
+        client = TestClient(create_app(Fake, limits, name="x"), raise_server_exceptions=True)
+        client.__enter__()  # for as long as the process lives
+        _client.append(client)
+    assert isinstance(_client[0], TestClient)
+    for kind in ("application/octet-stream", f"multipart/form-data; boundary={BOUNDARY}", "application/json"):
+        answer = _client[0].post("/v1/detect", content=data, headers={"content-type": kind})
+        assert answer.status_code < 500, answer.text
+        answer.json()
+
+
+BOUNDARY = "b0undary"
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(coco, label_studio, labelme, cvat, voc, voc_split, csv, csv_classes),
-        *(yolo_yaml, yolo_labels, yolo_list, darknet, config, picture, checkpoint, backbone, results),
+        *(
+            yolo_yaml,
+            yolo_labels,
+            yolo_list,
+            darknet,
+            config,
+            picture,
+            checkpoint,
+            backbone,
+            results,
+            description,
+            http,
+        ),
     )
 }
 
 
-BINARY = ("picture", "checkpoint", "backbone")
+BINARY = ("picture", "checkpoint", "backbone", "http")
 """Targets whose input is no text."""
 _TOKEN = re.compile(rb"[\w.+-]+|\s+|.", re.DOTALL)
 _ODD = [
@@ -374,6 +422,33 @@ def seeds(name: str) -> list[bytes]:
         ],
         "backbone": [struct.pack("<Q", 57) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   ' + bytes(4)],
     }
+    if name == "description":
+        from retinanet.config import ImageConfig, PostprocessConfig, TileConfig
+        from retinanet.export.format import Description
+
+        told = Description(
+            classes=CLASSES,
+            category_ids=(1, 2),
+            image_config=ImageConfig(),
+            postprocess_config=PostprocessConfig(),
+            tiling=TileConfig(),
+            levels=(3,),
+            cells=(((0.0, 0.0, 8.0, 8.0),),),
+            uint8=False,
+            raw=False,
+            precision="float32",
+            version="1",
+            train_config={},
+        )
+        return [told.to_json().encode()]
+    if name == "http":
+        form = "".join(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"{more}\r\n\r\n'
+            for key, more in (("threshold", ""), ("file", '; filename="a.png"'))
+        ).encode()
+        first, second = form.split(b'name="file"')
+        whole = first.replace(b'"threshold"\r\n\r\n', b'"threshold"\r\n\r\n0.5\r\n') + b'name="file"' + second
+        return [_encoded("PNG"), whole + _encoded("PNG") + f"\r\n--{BOUNDARY}--\r\n".encode(), b'{"threshold": 1}']
     if name == "checkpoint":
         parts = checkpoint_parts()
         return [next(data for part, data in parts.items() if part.endswith("/data.pkl"))]

@@ -170,6 +170,17 @@ def test_evil_pickles_are_refused_everywhere(
         assert not made.exists(), name
 
 
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".safetensors"])
+def test_evil_pickles_by_other_names(suffix: str, tmp_path: Path) -> None:
+    """Detectron2's .pkl is a pickle in truth, of which arrays and plain values are read."""
+    for protocol in (0, 2, 4):
+        path = tmp_path / f"x{suffix}"
+        path.write_bytes(pickle.dumps({"model": _Evil(tmp_path / "made")}, protocol=protocol))
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_model(path)
+        assert not (tmp_path / "made").exists()
+
+
 def test_evil_pickle_as_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(pickle.dumps(_Evil(tmp_path / "made")))
