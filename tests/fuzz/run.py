@@ -19,11 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> None:
     """Fuzz the target that the command line names; libFuzzer takes the other arguments."""
-    import atheris
-
     sys.path.insert(0, str(ROOT))
     sys.path.insert(1, str(ROOT / "src"))
     name = sys.argv[1]
+    if name == "--list":
+        from tests.fuzz.targets import TARGETS
+
+        print("\n".join(TARGETS))
+        return
+    import atheris
+
     # What is imported under `instrument_imports` counts the branches that are taken; the large libraries do not.
     include = ["retinanet", "yaml", "PIL", "json", "csv", "defusedxml"]
     with atheris.instrument_imports(include=include):
