@@ -185,8 +185,71 @@ def test_a_killed_rank_ends_the_job_and_a_restart_resumes_it(data: tuple[Path, P
     assert rows(tmp_path / "a" / "run") == rows(tmp_path / "c" / "run")
 
 
+def config_file(folder: Path, data: tuple[Path, Path]) -> Path:
+    """Write the options of a run as a user would."""
+    given = options(data, folder / "run")
+    path = folder / "config.yaml"
+    path.write_text(json.dumps({k: v for k, v in given.items() if k != "output"}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def torchrun(data: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the last.ckpt of the command line under torchrun, two processes on this machine."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += [
+        "--master-port",
+        str(free_port()),
+        "-m",
+        "retinanet",
+        "train",
+        "--config",
+        str(config_file(folder, data)),
+    ]
+    command += ["-o", str(folder / "run")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("best AP") == 1, done.stdout
+    return folder / "run" / "last.ckpt"
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    a, b = (torch.load(path, weights_only=True)["state_dict"] for path in (first, second))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+def test_devices_by_the_flag(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "retinanet", "train", "--config", str(config_file(tmp_path, data))]
+    command += ["-o", str(tmp_path / "run"), "--devices", "2"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_weights(torchrun, tmp_path / "run" / "last.ckpt")
+
+
+def test_slurm(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
+    """Two tasks with the variables that srun sets."""
+    command = [sys.executable, "-m", "retinanet", "train", "--config", str(config_file(tmp_path, data))]
+    command += ["-o", str(tmp_path / "run"), "--devices", "2"]
+    tasks = []
+    for rank in (0, 1):
+        slurm = {"JOB_ID": "1", "JOB_NAME": "batch", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}
+        slurm |= {"PROCID": str(rank), "LOCALID": str(rank), "NODEID": "0", "NODELIST": "localhost"}
+        environment = {**ENVIRONMENT, **{f"SLURM_{name}": value for name, value in slurm.items()}}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513"}
+        tasks.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    said = [task.communicate(timeout=150)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said[0][-2000:] + said[1][-2000:]
+    assert ["best AP" in text for text in said] == [True, False]
+    assert_same_weights(torchrun, tmp_path / "run" / "last.ckpt")
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
-def test_two_hosts(data: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_hosts(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
     """Two network namespaces with addresses of their own, and the command that users give."""
     names, addresses = ("rnet0", "rnet1"), ("10.77.0.1", "10.77.0.2")
     made = subprocess.run(["ip", "netns", "add", names[0]], capture_output=True, text=True, check=False)
@@ -205,9 +268,7 @@ def test_two_hosts(data: tuple[Path, Path], tmp_path: Path) -> None:
         for i, name in enumerate(names):
             for command in (f"addr add {addresses[i]}/24 dev rveth{i}", f"link set rveth{i} up", "link set lo up"):
                 subprocess.run(["ip", "-n", name, *command.split()], check=True)
-        config = tmp_path / "config.yaml"
-        given = options(data, tmp_path / "run", epochs=1)
-        config.write_text(json.dumps({k: v for k, v in given.items() if k != "output"}))
+        config = config_file(tmp_path, data)
         hosts = []
         for i, name in enumerate(names):
             command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
@@ -227,12 +288,7 @@ def test_two_hosts(data: tuple[Path, Path], tmp_path: Path) -> None:
         assert [host.returncode for host in hosts] == [0, 0], said[0][-2000:] + said[1][-2000:]
         assert "best AP" in said[0]
         assert "best AP" not in said[1]
-        same = launch(
-            tmp_path / "same", options(data, tmp_path / "same" / "run"), ranks=2, double=False, freeze_batchnorm=False
-        )
-        assert same.returncode == 0, same.stderr[-2000:]
-        a, b = (torch.load(p / "run" / "last.ckpt", weights_only=True) for p in (tmp_path, tmp_path / "same"))
-        assert_close(a["state_dict"], b["state_dict"], 1e-5, "weights of two hosts and of two processes on one")
+        assert_same_weights(torchrun, tmp_path / "run" / "last.ckpt")
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
