@@ -13,7 +13,15 @@ SOURCES = Path("src/retinanet/kernels/csrc")
 
 # No -march: the sources choose the instruction set at run time. No -ffast-math: NaN and infinity must survive. Traps
 # and errno of floating-point operations are nobody's concern here, and would keep the compiler from vectorising.
-FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-pthread",
+]
 
 setup(
     ext_modules=[

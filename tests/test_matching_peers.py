@@ -53,7 +53,7 @@ def random_cases(generator, count):
 
 @pytest.mark.parametrize("calls", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_equals_torchvision_and_detectron2(calls):
-    """1,000 cases, and 10,000 in the slow run; every anchor of each. Peers get no boxes that overlap no anchor."""
+    """1,000 cases, and 10,000 in the slow run, every anchor. Boxes that overlap none are left out for the peers."""
     generator = torch.Generator().manual_seed(2)
     ties = exactly_half = exactly_low = forced = without = 0
     for _ in range(calls):

@@ -1,7 +1,7 @@
 """Anchors and ground truth to what every anchor should say.
 
-Shape suffixes: N batch, A anchors, G ground-truth boxes of one picture, T tiles of anchors, S those of them that
-touch a box, U anchors of a tile.
+Shape suffixes: N batch, A anchors, G ground-truth boxes of one picture, T tiles of anchors, S those of
+them that touch a box, U anchors of a tile.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def match_torch(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConf
     for n, target in enumerate(targets):
         positive_A = positive_NA[n]
         matched_P = matched_NA[n][positive_A]
-        labels_NA[n, positive_A] = target.labels_G[matched_P]
+        labels_NA[n, positive_A] = target.labels_G[matched_P].to(labels_NA.dtype)
         boxes_NA4[n, positive_A] = target.boxes_G4[matched_P].to(boxes_NA4.dtype)
     return AnchorTargets(
         positive_NA=positive_NA, ignored_NA=ignored_NA, labels_NA=labels_NA, boxes_NA4=boxes_NA4, matched_NA=matched_NA

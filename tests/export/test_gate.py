@@ -56,3 +56,10 @@ def test_a_missing_detection_disagrees_unless_a_threshold_decides() -> None:
     full = [(i * 100, 0, i * 100 + 50, 50, 0.5, 0) for i in range(4)]
     other = (900, 0, 950, 50, 0.5, 0)
     assert differ(found(*full), found(*full[:3], other), CONFIG).doubtful == 2, "which of equals is the fourth"
+
+
+def test_boxes_that_all_lie_elsewhere_are_no_accident_of_suppression() -> None:
+    """Shifted by a fifth with the same scores, each overlaps its counterpart as one that suppressed it would."""
+    rows = [(i * 100, 0, i * 100 + 50, 50, 0.9 - 0.05 * i, 0) for i in range(8)]
+    shifted = [(x1 + 10, y1, x2 + 10, y2, score, k) for x1, y1, x2, y2, score, k in rows]
+    assert not differ(found(*rows), found(*shifted), PostprocessConfig()).agrees

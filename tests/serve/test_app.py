@@ -86,7 +86,7 @@ def test_threshold_classes_and_most_detections(client: TestClient):
         ("?max_detections=1001", "less than or equal to 1000"),
         ("?classes=cel", "classes: the model has no 'cel', it has cell, platelet, white, cell. Did you mean 'cell'?"),
         ("?format=gif", "format: input should be 'json', 'jpeg' or 'png', found 'gif'"),
-        ("?treshold=0.5", "treshold: extra inputs are not permitted"),
+        ("?thresh=0.5", "thresh: extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_parameter_is_422_and_says_why(client: TestClient, query: str, said: str):

@@ -276,6 +276,8 @@ def join(network: onnx.ModelProto, about: Description, *, defaults: bool) -> onn
                 MAX_DETECTIONS: np.array([config.max_detections], np.int64),
             }
         whole.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in default.items())
+    del whole.opset_import[:]
+    whole.opset_import.append(helper.make_opsetid("", OPSET))
     whole.graph.name = KEY
     whole.producer_name, whole.producer_version = KEY, about.version
     del whole.metadata_props[:]

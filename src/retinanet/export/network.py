@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DIVISOR: Final = 32
 """Height and width of what an exported network takes are multiples of this."""
-_EXAMPLE: Final = (2, 3, 256, 320)
+_EXAMPLE: Final = (2, 3, 512, 640)
 
 
 class Dense(nn.Module):
@@ -72,8 +72,9 @@ class Decoded(nn.Module):
         inside = torch.arange(W).view(1, 1, 1, W) < sizes_N2[:, 0].view(-1, 1, 1, 1)
         inside = inside & (torch.arange(H).view(1, 1, H, 1) < sizes_N2[:, 1].view(-1, 1, 1, 1))
         model = self.dense.model
-        outputs = model(torch.where(inside, normalised_N3HW, 0.0))
-        return outputs.logits_NAK.sigmoid(), boxes.decode(outputs.deltas_NA4, outputs.anchors_A4)
+        levels = model.fpn(model.backbone(torch.where(inside, normalised_N3HW, 0.0)))
+        anchors_A4, _ = model.anchors([(m.shape[-2], m.shape[-1]) for m in levels], like=normalised_N3HW)
+        return model.class_head(levels).sigmoid(), boxes.decode(model.box_head(levels), anchors_A4)
 
 
 def fixed_padding(model: RetinaNet) -> RetinaNet:
@@ -106,9 +107,14 @@ def fixed_padding(model: RetinaNet) -> RetinaNet:
     return model
 
 
-def _dimensions() -> dict[int, Any]:
+def least_side(model: RetinaNet) -> int:
+    """Return the least height and width that a program of torch.export takes: the coarsest level has two positions."""
+    return int(2 ** model.config.levels[-1]) + DIVISOR
+
+
+def _dimensions(least: int = DIVISOR) -> dict[int, Any]:
     dim = torch.export.Dim
-    side = {axis: DIVISOR * dim(name, min=1, max=4096) for axis, name in ((2, "h"), (3, "w"))}
+    side = {axis: DIVISOR * dim(name, min=least // DIVISOR, max=4096) for axis, name in ((2, "h"), (3, "w"))}
     return {0: dim("n", min=1, max=4096), **side}
 
 
@@ -141,14 +147,14 @@ def dense_onnx(model: RetinaNet) -> onnx.ModelProto:
 
 
 def program(model: RetinaNet, about: Description) -> torch.export.ExportedProgram:
-    """Return `Decoded` as a program of torch.export, for pictures of any number and size.
+    """Return `Decoded` as a program of torch.export, for any number of pictures with sides of `least_side` or more.
 
     Raises:
         ExportError: torch cannot export this backbone.
     """
     images = torch.zeros(_EXAMPLE, dtype=torch.uint8 if about.uint8 else torch.float32)
     sizes = torch.tensor([[_EXAMPLE[3], _EXAMPLE[2]]] * _EXAMPLE[0])
-    dimensions = _dimensions()
+    dimensions = _dimensions(least_side(model))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

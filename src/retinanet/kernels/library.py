@@ -44,6 +44,10 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
     ),
     "rn_candidates": (POINTER, INT, POINTER, INT, INT64, FLOAT, INT64, INT, POINTER, POINTER, POINTER, POINTER),
     "rn_nms": (POINTER, POINTER, POINTER, INT64, DOUBLE, INT64, POINTER, POINTER),
+    "rn_focal": (
+        *(POINTER, INT, INT64, INT64, INT64, POINTER, POINTER, POINTER, POINTER, POINTER),
+        *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),
+    ),
 }
 """Arguments of each exported function; all return an int, 0 when all went well."""
 
@@ -144,7 +148,7 @@ def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[in
     return tensor.data_ptr()
 
 
-def call(name: str, *arguments: float | int) -> None:
+def call(name: str, *arguments: float | int | None) -> None:
     """Call a function of the library, without the GIL.
 
     Raises:

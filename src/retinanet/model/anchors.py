@@ -53,7 +53,7 @@ class AnchorGenerator(nn.Module):
             y_HW, x_HW = torch.meshgrid(y, x, indexing="ij")
             centres_HW14 = torch.stack([x_HW, y_HW, x_HW, y_HW], dim=-1).unsqueeze(2)
             levels.append((centres_HW14 + cell_C4.to(like.device)).reshape(-1, 4))
-        return torch.cat(levels), tuple(len(level) for level in levels)
+        return torch.cat(levels), tuple(level.shape[0] for level in levels)  # not len(): torch.export would fix it
 
     def _strides(
         self, sizes: Sequence[tuple[int, int]], input_size: tuple[int, int] | None

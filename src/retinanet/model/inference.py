@@ -177,7 +177,6 @@ def _folded(body: nn.Module) -> nn.Module:
         if node.op == "call_module" and len(node.args) == 1:
             _simplify(node, modules, calls)
     _join_additions(graph, modules)
-    graph.eliminate_dead_code()
     for name, module in modules.items():
         if module is not before[name]:
             traced.set_submodule(name, module)
@@ -263,7 +262,10 @@ def _join_additions(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
             if ours is None or ours.activation is not None or len(last.users) != 1 or len(last.args) != 1:
                 continue
             others = [user for user in shortcut.users if user is not node]
-            # The convolution must run where the sum does: after whatever makes the shortcut.
+            # The convolution will run where the sum does, after whatever makes the shortcut; nothing in between may
+            # work on its input, perhaps in place.
+            if any(order[user] > order[last] for user in last.args[0].users):
+                continue
             if convolution(shortcut) is None or not all(convolution(o) and order[o] < order[node] for o in others):
                 continue
             following = next(iter(node.users)) if len(node.users) == 1 else None

@@ -66,27 +66,30 @@ HEADERS: Final = {
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
 }
 
-_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                    "required": ["file"],
-                }
-            },
-        },
-    }
-}
 _DRAWN: Final = {"schema": {"type": "string", "format": "binary"}}
 
 _BEARER: Final = HTTPBearer(auto_error=False, description="A key of the server's --api-key-file.")
 
 R = TypeVar("R")
 M = TypeVar("M", bound=BaseModel)
+
+
+def _body(options: type[BaseModel]) -> dict[str, Any]:
+    """Return the bodies that are taken, for OpenAPI: raw bytes, or a form, whose text fields are the options again."""
+    picture = {"type": "string", "format": "binary"}
+    fields = options.model_json_schema()["properties"]
+    form = {
+        "type": "object",
+        "properties": {"file": {"type": "array", "items": picture, "minItems": 1}, **fields},
+        "required": ["file"],
+        "additionalProperties": False,
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"image/*": {"schema": picture}, "multipart/form-data": {"schema": form}},
+        }
+    }
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:
@@ -171,7 +174,7 @@ def _api() -> APIRouter:
         summary="Find objects in one picture or several",
         response_model=DetectResponse,
         responses={200: {"content": {"image/jpeg": _DRAWN, "image/png": _DRAWN}}, **common},
-        openapi_extra=_BODY,
+        openapi_extra=_body(DetectOptions),
     )
     async def detect(request: Request, options: Annotated[DetectOptions, Query()]) -> Response:
         """Send the bytes of a picture as the body, or one or several files as a form.
@@ -186,7 +189,7 @@ def _api() -> APIRouter:
         summary="Why something is found at a place, or is not",
         response_model=ExplainResponse,
         responses=common,
-        openapi_extra=_BODY,
+        openapi_extra=_body(ExplainOptions),
     )
     async def explain_place(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """Send a picture and a place in it: what every level scored there, and which boxes it proposed."""

@@ -341,7 +341,7 @@ function showWhy(told) {
   );
   const best = told.levels.flatMap((level) => [level.best, ...level.covering]).reduce((a, b) => (b.score > a.score ? b : a));
   propose(best);
-  if (innerWidth <= 820) $("why").scrollIntoView({ block: "nearest" });
+  if (innerWidth <= 820) $("why").scrollIntoView({ block: "start" });
 }
 
 function proposalButton(one, threshold, level = null) {
@@ -402,7 +402,7 @@ function closeWhy() {
 function toggleExplaining() {
   viewer.explaining = !viewer.explaining;
   $("explain").setAttribute("aria-pressed", String(viewer.explaining));
-  $("canvas").classList.toggle("explaining", viewer.explaining);
+  document.body.classList.toggle("explaining", viewer.explaining);
   $("hint").textContent = viewer.explaining ? "Click a place in the picture; or move with the arrow keys and press Enter" : "";
   if (!viewer.explaining) closeWhy();
 }
