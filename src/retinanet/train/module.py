@@ -120,7 +120,7 @@ class DetectionModule(L.LightningModule):
         if buffers:
             together = torch.cat([b.flatten() for b in buffers])
             dist.broadcast(together, 0)
-            for buffer, values in zip(buffers, together.split([b.numel() for b in buffers]), strict=True):
+            for buffer, values in zip(buffers, torch.split(together, [b.numel() for b in buffers]), strict=True):
                 buffer.copy_(values.view_as(buffer))
 
     def on_validation_epoch_start(self) -> None:

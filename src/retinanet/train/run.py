@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lightning as L
 import numpy as np
-import timm
 import torch
 import yaml
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import reach
@@ -246,7 +246,7 @@ def _train(
     if config.sync_batchnorm and trainer.world_size > 1:
         if trainer.strategy.root_device.type == "cpu":
             raise ConfigError("sync_batchnorm needs GPUs: PyTorch has no synchronised BatchNorm for the CPU")
-        model = timm.layers.convert_sync_batchnorm(model)  # not torch's: it drops the activations of timm's layers
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's own: torch's drops the activations of its layers
     val_tiles = cut(val_data, section(TileConfig, config))
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(config=config, train_data=train_data, val_data=val_tiles.data)
