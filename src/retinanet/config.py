@@ -457,7 +457,9 @@ class TrainConfig(
     devices: int = 1
     """How many devices; 0: all there are."""
     nodes: int = 1
-    """How many machines, under torchrun or SLURM."""
+    """How many machines, under SLURM; torchrun says it itself, and how many devices."""
+    sync_batchnorm: bool = False
+    """With several GPUs: BatchNorm over the batch of all of them, where it is trained (--no-freeze-batchnorm)."""
     patience: int = 0
     """Stop after so many evaluations without a better AP; 0: never."""
     evaluate_every: int = 1

@@ -19,6 +19,7 @@ from retinanet.config import (
     section_from_dict,
     to_dict,
 )
+from retinanet.parse import parse_json, shown
 
 KEY: Final = "retinanet"
 """Of the entry in the file's metadata."""
@@ -104,7 +105,7 @@ class Description:
             ExportError: it is something else, or written by a later version; `where` names the file.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text.encode("utf-8", "surrogatepass"))
             found = values["format"]
             if not isinstance(found, int) or found > FORMAT:
                 raise ExportError(f"{where} has format {found}, this version reads up to {FORMAT}: update retinanet")
@@ -123,10 +124,10 @@ class Description:
                 version=str(values["version"]),
                 train_config=dict(values["train_config"]),
             )
-        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, ExportError):
                 raise
-            raise ExportError(f"{where}: what the file says of itself cannot be read ({error!r})") from error
+            raise ExportError(f"{where}: what the file says of itself cannot be read ({shown(str(error))})") from error
         if len(out.classes) != len(out.category_ids) or not out.classes or len(out.levels) != len(out.cells):
             raise ExportError(f"{where}: what the file says of itself does not fit together")
         return out

@@ -103,9 +103,25 @@ class DetectionModule(L.LightningModule):
             "box_loss": losses.box.detach(),
             "positives_per_image": losses.num_positives / pictures,
         }
-        for name, value in values.items():
+        for name, value in _over_ranks(values).items():
             self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=pictures)
         return losses.total
+
+    def on_after_backward(self) -> None:
+        """Give all ranks the BatchNorm statistics of the first, where they are trained and not shared already.
+
+        DDP would do so in every forward pass, those of an evaluation too, of which ranks may have different numbers.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        learning = [m for m in layers if m.training and not isinstance(m, torch.nn.SyncBatchNorm)]
+        buffers = [b for m in learning for b in m.buffers() if b.is_floating_point()]
+        if buffers:
+            together = torch.cat([b.flatten() for b in buffers])
+            dist.broadcast(together, 0)
+            for buffer, values in zip(buffers, torch.split(together, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(values.view_as(buffer))
 
     def on_validation_epoch_start(self) -> None:
         """Forget the detections of the last evaluation."""
@@ -122,7 +138,8 @@ class DetectionModule(L.LightningModule):
         if dist.is_available() and dist.is_initialized():
             gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, self.found)
-            self.found = [found for rank in gathered for found in rank]
+            # A rank for which there was no picture looked at one of another's: each counts once.
+            self.found = list({index: found for rank in gathered for index, found in rank}.items())
         val = self.data.val
         found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
         for image_id, detections in found:
@@ -176,6 +193,15 @@ class DetectionModule(L.LightningModule):
         if found != self.data.train.classes:
             raise ValueError(f"the run to resume has classes {found}, the training data has {self.data.train.classes}")
         restore_randomness(checkpoint["randomness"])
+
+
+def _over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the mean of each over the ranks, in one exchange: of the losses it is that of the whole batch."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    together = torch.stack([value.float() for value in values.values()])
+    dist.all_reduce(together)
+    return dict(zip(values, together / dist.get_world_size(), strict=True))
 
 
 class _DataHolder:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -16,9 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lightning as L
 import numpy as np
+import torch
 import yaml
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import reach
@@ -222,8 +227,7 @@ def _train(
     _quieten()
     trainer = L.Trainer(
         accelerator=config.device,
-        devices=config.devices or "auto",
-        num_nodes=config.nodes,
+        **_processes(config),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
@@ -239,6 +243,10 @@ def _train(
         use_distributed_sampler=False,
         default_root_dir=config.output,
     )
+    if config.sync_batchnorm and trainer.world_size > 1:
+        if trainer.strategy.root_device.type == "cpu":
+            raise ConfigError("sync_batchnorm needs GPUs: PyTorch has no synchronised BatchNorm for the CPU")
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's own: torch's drops the activations of its layers
     val_tiles = cut(val_data, section(TileConfig, config))
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(config=config, train_data=train_data, val_data=val_tiles.data)
@@ -256,6 +264,18 @@ def _train(
     return TrainResult(
         best=config.output / "best.ckpt", last=last, ap=checkpoints.best_ap, seconds=metrics_file.seconds()
     )
+
+
+def _processes(config: TrainConfig) -> dict[str, Any]:
+    """Return the trainer's devices, machines and how they work together: under torchrun, what it has started."""
+    devices, nodes = config.devices or max(1, torch.cuda.device_count()), config.nodes
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if devices == 1 and nodes == 1:
+        return {"devices": 1}
+    # `DetectionModule` shares BatchNorm's statistics itself.
+    return {"devices": devices, "num_nodes": nodes, "strategy": DDPStrategy(broadcast_buffers=False)}
 
 
 @contextmanager
