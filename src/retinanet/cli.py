@@ -86,6 +86,17 @@ def train(*, options: Annotated[_TrainFlags, Flat]) -> None:
 
 
 @app.command
+def replay(record: Path, /) -> int:
+    """Run a step again that was not finite, from the record that `train` wrote, on the CPU; says where it went wrong.
+
+    `retinanet replay runs/first/nonfinite.pt`
+    """
+    from retinanet.train.recorder import run
+
+    return run(record)
+
+
+@app.command
 def evaluate(model: Path, *, options: Annotated[EvaluateConfig, Flat]) -> None:
     """Evaluate a checkpoint or a COCO results file: the 12 COCO numbers and the AP of each class.
 

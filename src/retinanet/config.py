@@ -414,6 +414,12 @@ class TrainConfig(
     """How many devices; 0: all there are."""
     nodes: int = 1
     """How many machines, under torchrun or SLURM."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """At a loss, gradient or output that is NaN or infinite: stop, with a record of the step; or skip the step."""
+    max_skipped: int = 20
+    """Stop all the same after more skipped steps than this in all."""
+    max_skipped_in_a_row: int = 3
+    """Or after more than this one after the other."""
     patience: int = 0
     """Stop after so many evaluations without a better AP; 0: never."""
     evaluate_every: int = 1
@@ -438,6 +444,7 @@ class TrainConfig(
             optimizer=("sgd", "adamw"),
             schedule=("step", "cosine"),
             precision=("32", "bf16", "fp16"),
+            on_nonfinite=("stop", "skip"),
         )
         _positive(
             self, "epochs", "batch_size", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes"
@@ -452,6 +459,8 @@ class TrainConfig(
             "warmup_steps",
             "clip_gradients",
             "patience",
+            "max_skipped",
+            "max_skipped_in_a_row",
             "devices",
         )
         for name in names:

@@ -42,10 +42,16 @@ class DetectionLosses:
 
 
 class DetectionLoss:
-    """Network outputs and anchor targets to the loss that is minimised. Holds no state."""
+    """Network outputs and anchor targets to the loss that is minimised. Holds no state.
 
-    def __init__(self, *, config: LossConfig) -> None:
+    Args:
+        config: which losses.
+        distributed: divide by the positives of all ranks, where there are several; False: of this one, asking nobody.
+    """
+
+    def __init__(self, *, config: LossConfig, distributed: bool = True) -> None:
         self.config = config
+        self.distributed = distributed
 
     def __call__(self, outputs: HeadOutputs, targets: AnchorTargets) -> DetectionLosses:
         """Return the losses of a batch, each a float32 scalar with a gradient even where there is no object at all."""
@@ -148,7 +154,7 @@ class DetectionLoss:
             divisor_N = positives_N.clamp(min=1)
             return (classification_N / divisor_N).mean(), (box_N / divisor_N).mean()
         positives = positives_N.sum().to(classification_N.dtype)
-        if dist.is_available() and dist.is_initialized():
+        if self.distributed and dist.is_available() and dist.is_initialized():
             dist.all_reduce(positives)
             # DDP averages the gradients over the ranks; the mean of the positives makes that their sum over all.
             positives = positives / dist.get_world_size()

@@ -51,6 +51,7 @@ from retinanet.train.folder import OUR_FILES, Replace, check_output, put_aside
 from retinanet.train.imbalance import ImbalanceFile
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
+from retinanet.train.recorder import FlightRecorder
 from retinanet.train.signals import Stop, how_to_go_on, restarted
 from retinanet.train.start import build, with_network_of
 
@@ -209,6 +210,7 @@ def _train(
     metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
     # The running average swaps its weights in before the evaluation and out after it, so it comes first.
     callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
+    callbacks.append(FlightRecorder(config=config, classes=train_data.classes))
     callbacks += [metrics_file, ImbalanceFile(folder=config.output, config=config, classes=train_data.classes)]
     if config.patience:
         callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
