@@ -67,7 +67,7 @@ def test_flags_and_python_arguments_give_the_same_config(seen):
         (("--anchor-sizes", 1, 2), "", "one size for each of the 5 levels"),
         (("--resume", "--overwrite"), "", "give one of them"),
         ((), "- a list", "must hold"),
-        ((), "a: [", "no YAML"),
+        ((), "a: [", "not YAML"),
     ],
 )
 def test_a_wrong_option_is_refused_with_the_nearest_right_one(seen, capsys, tmp_path: Path, words, text, said):

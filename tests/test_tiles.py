@@ -15,9 +15,9 @@ from torch import nn
 
 from retinanet.config import ConfigError, ImageConfig, PostprocessConfig, PredictConfig, resolve
 from retinanet.images import tiles
-from retinanet.postprocess import merge_tiles, merge_views
+from retinanet.merge import merge_tiles, merge_views
 from retinanet.predict import Detector
-from retinanet.types import HeadOutputs, ImageDetections
+from retinanet.types import ArrayDetections, HeadOutputs
 
 CONFIG = PostprocessConfig()
 
@@ -39,16 +39,16 @@ def test_a_grid_by_hand() -> None:
     assert tiles(64, 64, tile=64, overlap=0.2) == [(0, 0, 64, 64)]
 
 
-def seen(*rows: tuple[float, float, float, float, float, int]) -> ImageDetections:
-    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return ImageDetections(boxes_D4=table[:, :4], scores_D=table[:, 4], labels_D=table[:, 5].long())
+def seen(*rows: tuple[float, float, float, float, float, int]) -> ArrayDetections:
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return ArrayDetections(boxes_D4=table[:, :4], scores_D=table[:, 4], labels_D=table[:, 5].astype(np.int64))
 
 
 NONE = seen()
 TILES = [(0, 0, 100, 100), (80, 0, 180, 100)]
 
 
-def merged(whole: ImageDetections, first: ImageDetections, second: ImageDetections) -> list[tuple[Any, ...]]:
+def merged(whole: ArrayDetections, first: ArrayDetections, second: ArrayDetections) -> list[tuple[Any, ...]]:
     found = merge_tiles(whole, [first, second], TILES, width=180, height=100, whole_from=20, config=CONFIG)
     boxes = [tuple(round(v) for v in box) for box in found.boxes_D4.tolist()]
     return list(zip(boxes, [round(s, 2) for s in found.scores_D.tolist()], found.labels_D.tolist(), strict=True))
@@ -148,8 +148,8 @@ def test_views_vote_on_a_box() -> None:
     first, second = seen((10, 10, 50, 50, 0.8, 0), (60, 60, 90, 90, 0.3, 1)), seen((12, 10, 52, 50, 0.4, 0))
     found = merge_views([first, second, NONE], config=CONFIG)
     assert found.labels_D.tolist() == [0, 1]
-    torch.testing.assert_close(found.boxes_D4[0], torch.tensor([10 + 2 / 3, 10, 50 + 2 / 3, 50]))
-    torch.testing.assert_close(found.scores_D, torch.tensor([1.2 / 3, 0.3 / 3]))
+    np.testing.assert_allclose(found.boxes_D4[0], [10 + 2 / 3, 10, 50 + 2 / 3, 50], rtol=1e-6)
+    np.testing.assert_allclose(found.scores_D, [1.2 / 3, 0.3 / 3], rtol=1e-6)
     assert len(merge_views([NONE, NONE], config=CONFIG).scores_D) == 0
 
 

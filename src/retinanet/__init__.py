@@ -30,7 +30,12 @@ __all__ = ["Detector", "RetinaNet", "TrainConfig", "__version__", "fit", "load"]
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    try:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    except ModuleNotFoundError as error:
+        from retinanet.config import explain_missing
+
+        raise explain_missing(error, f"retinanet.{name}") from error
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
-import yaml
 from cyclopts import App, ArgumentCollection, Parameter
 
 from retinanet import __version__
@@ -18,15 +17,20 @@ from retinanet.config import (
     CheckConfig,
     ConfigError,
     ConvertConfig,
+    ConvertWeightsConfig,
     EvaluateConfig,
+    ExportConfig,
     PredictConfig,
+    ServeConfig,
     SplitConfig,
     StudyConfig,
     TrainConfig,
     UserError,
     did_you_mean,
+    explain_missing,
 )
 from retinanet.demo import DemoConfig
+from retinanet.parse import ParseError, parse_yaml
 
 Flat = Parameter(name="*")
 Output = Parameter(alias="-o", help="Folder for what is written.")
@@ -67,6 +71,16 @@ class _StudyFlags(StudyConfig):
 @dataclass(frozen=True, kw_only=True)
 class _SplitFlags(SplitConfig):
     output: Annotated[Path, Output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ConvertWeightsFlags(ConvertWeightsConfig):
+    output: Annotated[Path, Parameter(alias="-o")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportFlags(ExportConfig):
+    output: Annotated[Path | None, Parameter(alias="-o", help="File to write: .onnx, .xml (OpenVINO) or .pt2.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +178,17 @@ def convert(source: Path, target: Path, /, *, options: Annotated[ConvertConfig, 
 
 
 @app.command
+def convert_weights(file: Path, /, *, options: Annotated[_ConvertWeightsFlags, Flat]) -> None:
+    """Write a RetinaNet of torchvision (.pth) or Detectron2 (.pkl, .pth) as a checkpoint, to use as one of ours.
+
+    `retinanet convert-weights retinanet_resnet50_fpn_coco-eeacb38b.pth -o coco.ckpt`
+    """
+    from retinanet.weights import run
+
+    run(file, options)
+
+
+@app.command
 def split(data: Path, /, *, options: Annotated[_SplitFlags, Flat]) -> None:
     """Divide a data set by picture: every class on both sides, groups and near-duplicates on one.
 
@@ -190,6 +215,34 @@ def split(data: Path, /, *, options: Annotated[_SplitFlags, Flat]) -> None:
         print(said)
     for path in written.files.values():
         print(f"written: {path}")
+
+
+@app.command
+def serve(model: Path, *, options: Annotated[ServeConfig | None, Flat] = None) -> None:
+    """Serve a model: an HTTP API with a page for people, at http://127.0.0.1:8000 unless told otherwise.
+
+    `retinanet serve model.onnx`
+    """
+    from retinanet.predict import load
+
+    options = options or ServeConfig()
+    try:
+        from retinanet.serve import run
+    except ModuleNotFoundError as error:
+        raise explain_missing(error, "retinanet serve") from error
+    run(load, model, options)
+
+
+@app.command
+def export(model: Path, *, options: Annotated[_ExportFlags | None, Flat] = None) -> None:
+    """Write a checkpoint as ONNX, OpenVINO or torch.export, checked against it on real pictures.
+
+    `retinanet export runs/first/best.ckpt -o m.onnx`
+    `retinanet export runs/first/best.ckpt -o m.xml --int8 --calibrate data/train.json --data data/val.json`
+    """
+    from retinanet.export.run import run
+
+    run(model, options or _ExportFlags())
 
 
 @app.command
@@ -241,11 +294,13 @@ def _names(arguments: ArgumentCollection) -> set[str]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: {path} is no YAML: {error}") from error
+    except ParseError as error:
+        raise ConfigError(f"config: {error.at(path)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config: {path}: not UTF-8 text ({error})") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -285,7 +340,9 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         status = app.meta(arguments, result_action="return_value")
-    except UserError as error:
+    except (UserError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            error = explain_missing(error, "this command")
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -6,6 +6,7 @@ A command's flags, its YAML keys and the Python arguments are the fields of thes
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ LossName = Literal[
 ]
 FreezeName = Literal["none", "backbone", "backbone+fpn"]
 BoxLossName = Literal["smooth_l1", "l1", "giou"]
+Precision = Literal["32", "bf16"]
 DataFormat = Literal["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
 
 
@@ -31,6 +33,15 @@ class UserError(ValueError):
 
 class ConfigError(UserError):
     """An option that does not exist, or a value that it cannot take."""
+
+
+def _finite(config: Any) -> None:
+    """Refuse NaN and infinity, which pass most comparisons, in every number of a config."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{field.name} must be finite, found {number}")
 
 
 def _positive(config: object, *names: str) -> None:
@@ -62,6 +73,24 @@ def did_you_mean(found: object, known: Any) -> str:
     return f". Did you mean {near[0]!r}?" if near else ""
 
 
+EXTRAS: Final = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "tensorboard", "safetensors"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
+}
+"""Which of retinanet's extras brings a package that not every use of it needs."""
+
+
+def explain_missing(error: ModuleNotFoundError, what: str) -> UserError:
+    """Return what to install for `what`, where the missing module belongs to an extra; else raise the error again."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        raise error
+    return UserError(f"{what} needs {module}, which is not installed: pip install 'retinanet[{EXTRAS[module]}]'")
+
+
 def some_of(names: Sequence[str]) -> str:
     """Return the first ten names with commas between them, and how many more there are."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
@@ -73,6 +102,8 @@ class ModelConfig:
 
     backbone: str = "resnet50"
     """timm's name of the backbone; any model with feature maps at strides 8, 16 and 32."""
+    stride_in_1x1: bool = False
+    """Bottleneck blocks halve the map in their first, 1x1 convolution, as MSRA's ResNets and Detectron2's do."""
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
     """Pyramid levels; level l has stride 2^l. Consecutive, starting at 3, or at 2 for very small objects."""
     p6_from: Literal["c5", "p5"] = "c5"
@@ -93,10 +124,14 @@ class ModelConfig:
     """Factors on that size, at every level."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width of the anchors, the area kept."""
+    anchor_style: Literal["exact", "torchvision"] = "exact"
+    """exact; or as torchvision's models were trained: sizes and corners rounded to whole pixels, strides inferred from
+    the sizes of input and feature maps, so that they fall short where the input is no multiple of the coarsest."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _positive(self, "fpn_width", "head_width")
-        _one_of(self, p6_from=("c5", "p5"), head_norm=("none", "group"))
+        _one_of(self, p6_from=("c5", "p5"), head_norm=("none", "group"), anchor_style=("exact", "torchvision"))
         if not 0 <= self.head_depth <= 16:
             raise ConfigError(f"head_depth must be between 0 and 16, found {self.head_depth}")
         if not 0 < self.prior < 1:
@@ -173,6 +208,7 @@ class LossConfig:
     """Divide by the positives of the whole batch on all ranks, or of each picture on its own (torchvision's way)."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _one_of(
             self,
             loss=get_args(LossName),
@@ -205,6 +241,8 @@ class PostprocessConfig:
     """How many of the best scores of each level are decoded."""
     max_detections: int = 100
     """Detections kept in a picture."""
+    clip_before_nms: bool = True
+    """Cut boxes off at the picture's edges before NMS (torchvision's way), or after it (Detectron2's)."""
 
     def __post_init__(self) -> None:
         _between(self, 0.0, 1.0, "score_threshold", "nms_threshold")
@@ -227,6 +265,7 @@ class ImageConfig:
     """Standard deviation of each channel, likewise."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _positive(self, "image_size", "max_size", "size_divisor")
         if self.max_size < self.image_size:
             raise ConfigError(f"max_size {self.max_size} is below image_size {self.image_size}")
@@ -256,6 +295,7 @@ class AugmentConfig:
     """The smallest crop, as a share of each side."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         _between(self, 0.0, 1.0, "flip", "vertical_flip", "color_jitter", "crop")
         if not 0 < self.min_crop <= 1:
             raise ConfigError(f"min_crop must be above 0 and at most 1, found {self.min_crop}")
@@ -280,6 +320,9 @@ class ClassesConfig:
     """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
     skip_bad: bool = False
     """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+    allow_outside: bool = False
+    """Follow relative paths in the annotations that climb (..) out of their own folder, the folder above it and
+    `images`. For annotations that you trust: those of a stranger could draw other pictures of the disk into reports."""
 
     def __post_init__(self) -> None:
         for pair in _separate(self.rename):
@@ -293,6 +336,7 @@ class ClassesConfig:
             "keep": _separate(self.classes),
             "ignore": _separate(self.ignore_classes),
             "rename": dict(pair.split("=", 1) for pair in _separate(self.rename)),
+            "allow_outside": self.allow_outside,
         }
 
 
@@ -434,6 +478,7 @@ class TrainConfig(
     """Replace a run that is already in the run's folder."""
 
     def __post_init__(self) -> None:
+        _finite(self)
         for base in TrainConfig.__bases__:
             base.__post_init__(self)  # type: ignore[attr-defined]
         _one_of(
@@ -534,7 +579,7 @@ def _to_type(name: str, value: Any, expected: Any) -> Any:
         items = get_args(expected)
         if not isinstance(value, (list, tuple)) or (items[-1] is not Ellipsis and len(value) != len(items)):
             count = "any number of" if items[-1] is Ellipsis else len(items)
-            raise ConfigError(f"{name} needs {count} values, found {value!r}")
+            raise ConfigError(f"{name} needs {count} values, found {value!r:.200}")
         return tuple(_to_type(name, item, items[0]) for item in value)
     if get_origin(expected) is Literal:
         return value if isinstance(value, str) else str(value)  # __post_init__ knows the choices
@@ -543,8 +588,8 @@ def _to_type(name: str, value: Any, expected: Any) -> Any:
         converted = expected(value)
     except (TypeError, ValueError, OverflowError):
         right = False
-    if not right or (expected is int and float(value) != converted):
-        raise ConfigError(f"{name} must be of type {expected.__name__}, found {value!r}")
+    if not right or (expected is int and isinstance(value, float) and value != converted):
+        raise ConfigError(f"{name} must be of type {expected.__name__}, found {value!r:.200}")
     return converted
 
 
@@ -600,6 +645,29 @@ class ConvertConfig(ClassesConfig):
     def reading(self) -> dict[str, Any]:
         """See `ClassesConfig`; with the format of the source."""
         return {**super().reading, "format": self.from_format}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertWeightsConfig:
+    """What `retinanet convert-weights FILE` can be told."""
+
+    output: Path
+    """File to write: a checkpoint of ours."""
+    classes: tuple[str, ...] = ()
+    """Names of the file's classes in the order of its outputs (with commas between them), where it is not COCO's."""
+    frozen_eps: float = 0.0
+    """What torchvision's frozen BatchNorm adds to the variance: 0 in its published RetinaNet and in what is fine-tuned
+    from it; 1e-5 where training started from ImageNet weights alone."""
+    overwrite: bool = False
+    """Replace a file that is already there."""
+
+    def __post_init__(self) -> None:
+        _between(self, 0.0, 1.0, "frozen_eps")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in `classes`, each on its own."""
+        return tuple(_separate(self.classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -662,11 +730,14 @@ class EvaluateConfig(DataConfig, TileConfig):
     """Threads that load pictures ahead of the network; 0 loads them in between."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
+    precision: Precision = "32"
+    """Number format of the network: 32, or bf16 (bfloat16), which takes half the time where the processor has it."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         TileConfig.__post_init__(self)
         _positive(self, "batch_size")
+        _one_of(self, precision=get_args(Precision))
         _between(self, 0.0, 1.0, "confusion_threshold")
         if self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, found {self.workers}")
@@ -702,15 +773,54 @@ class PredictConfig(TileConfig):
     """Threads that load pictures ahead of the network; 0 loads them in between."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
+    precision: Precision = "32"
+    """Number format of the network: 32, or bf16 (bfloat16), which takes half the time where the processor has it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "batch_size")
-        _one_of(self, format=("coco", "voc", "yolo", "csv"))
+        _one_of(self, format=("coco", "voc", "yolo", "csv"), precision=get_args(Precision))
         _between(self, 0.0, 1000.0, "fps")
         _between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))
         if self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, found {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What `retinanet serve MODEL` can be told."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The default takes requests from this machine only; 0.0.0.0 from everywhere."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    workers: int = 1
+    """Processes, each with its own copy of the model, its own queue, and its share of the cores."""
+    max_batch: int = 8
+    """Pictures that go through the network at once, at the most."""
+    max_wait_ms: float = 5.0
+    """How long a picture waits for others that are being read, to go through the network together."""
+    max_queue: int = 64
+    """Pictures that are in a process at once, from their first byte to the answer. One more is answered 503."""
+    max_upload_mb: float = 20.0
+    """Largest request, megabytes."""
+    max_pixels: int = 50_000_000
+    """Largest picture, pixels: decoded it takes 3 bytes for each."""
+    api_key_file: Path | None = None
+    """File of keys, one a line; with it, every request needs one of them (Authorization: Bearer KEY)."""
+    device: str = "auto"
+    """auto, cpu, cuda, or what the runtime of the model knows."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "workers", "max_batch", "max_queue", "max_upload_mb")
+        _between(self, 0, 65535, "port")
+        _between(self, 0.0, 1000.0, "max_wait_ms")
+        _between(self, 1, 178_000_000, "max_pixels")  # Pillow's own limit
+
+    @property
+    def upload_bytes(self) -> int:
+        """Largest request, bytes."""
+        return int(self.max_upload_mb * 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -790,3 +900,51 @@ class StudyConfig(TrainConfig):
                     raise ConfigError(f"{name} must hold {', '.join(get_args(LossName))}, found {value!r}{near}")
         if any(not 0 <= alpha <= 1 for alpha in self.alphas) or any(gamma < 0 for gamma in self.gammas):
             raise ConfigError(f"alphas are between 0 and 1, gammas 0 or more; found {self.alphas} and {self.gammas}")
+
+
+ExportFormat = Literal["onnx", "openvino", "torch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(ClassesConfig):
+    """What `retinanet export MODEL` can be told."""
+
+    output: Path | None = None
+    """File to write: .onnx, .xml (OpenVINO, with a .bin beside it) or .pt2 (torch.export)."""
+    format: ExportFormat | None = None
+    """onnx, openvino or torch; by the file's name unless given."""
+    uint8: bool = False
+    """Take pictures as bytes, 0 to 255, rather than as float in [0, 1]: a quarter of the input."""
+    raw: bool = False
+    """Leave out the decoding: logits and offsets of every anchor, level by level."""
+    bf16: bool = False
+    """OpenVINO: compute in bfloat16 where the processor can; faster, with scores that differ in the third digit."""
+    int8: bool = False
+    """Quantise the network to int8; needs `calibrate`."""
+    calibrate: Path | None = None
+    """Data on whose pictures the ranges for int8 are measured: training data."""
+    calibration_pictures: int = 100
+    """How many of them."""
+    max_ap_drop: float = 0.01
+    """Refuse an export whose AP on `data` is lower than the checkpoint's by more than this."""
+    pictures: tuple[str, ...] = ()
+    """Pictures on which export and checkpoint are compared: files, folders, globs."""
+    data: Path | None = None
+    """Data on which they are compared, and the AP of both is measured; the training run's validation data unless
+    given. Its format is recognised."""
+    triton: Path | None = None
+    """Folder of a model repository for Triton Inference Server, in which the model gets its place."""
+    overwrite: bool = False
+    """Replace a file that is there."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format is not None:
+            _one_of(self, format=get_args(ExportFormat))
+        _positive(self, "calibration_pictures")
+        if self.int8 and self.calibrate is None:
+            raise ConfigError("int8 measures the ranges of the activations on real pictures: give --calibrate DATA")
+        if self.int8 and (self.raw or self.bf16):
+            raise ConfigError("int8 goes with neither raw nor bf16")
+        if not self.max_ap_drop >= 0:
+            raise ConfigError(f"max_ap_drop must be 0 or more, found {self.max_ap_drop}")

@@ -23,8 +23,8 @@ from retinanet.config import ConfigError, UserError
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData
+    from retinanet.detector import BaseDetector
     from retinanet.evaluate.coco import Metrics
-    from retinanet.predict import Detector
 
 CLASSES: Final = tuple("0123456789")
 SPLITS: Final = ("train", "val", "test")
@@ -453,7 +453,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     return DemoResult(report=report, model=trained.best, drawn=drawn, metrics=metrics)
 
 
-def _detect(detector: "Detector", annotations: Path) -> tuple["DetectionData", list[dict[str, Any]]]:
+def _detect(detector: "BaseDetector", annotations: Path) -> tuple["DetectionData", list[dict[str, Any]]]:
     """Return the data set and what the detector finds on its pictures, as COCO results."""
     from retinanet.data import load
     from retinanet.images import ImageError

@@ -11,8 +11,9 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +35,21 @@ LARGE: Final = 64_000_000
 """Pixels. What has more is read window by window, with rasterio: decoded whole it would take 200 MB and more."""
 _STRIP: Final = 16_000_000
 """Pixels that are read at once of such a picture."""
-_WINDOW_CACHE: Final = 256_000_000
-"""Bytes of decoded blocks that rasterio keeps."""
+_GDAL: Final = {
+    "GDAL_CACHEMAX": 256_000_000,  # bytes of decoded blocks that are kept
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no look at files beside the picture:
+    "GDAL_PAM_ENABLED": False,  # .aux.xml, .ovr, .msk, .tfw could name others
+}
 _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
 """Formats of one file each. Not GDAL's virtual ones: those name other files and addresses."""
+
+_NOT_OPENED: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
+"""What Pillow would hand to another program (EPS to Ghostscript) or to a library that somebody else installed."""
+_SMALLEST_SHARE: Final = 1 / 5000
+"""Bytes of file for a byte of pixels, at least, in a picture that is read by windows: deflate packs 1,032 into one, and
+a header that claims more describes nothing that is in the file."""
+_LARGEST_BLOCK: Final = 1_000_000_000
+"""Bytes of the pieces (tiles, strips) that a picture is stored in and decoded by; one cannot be read in part."""
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -50,6 +62,9 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture with each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+
+
+P = TypeVar("P", np.float32, np.uint8)
 
 
 class ImageError(ValueError):
@@ -256,12 +271,28 @@ def _large(source: str | Path | bytes) -> _FileWindows | None:
         return None
     for driver in _WINDOW_DRIVERS:
         try:
-            with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_WINDOW_CACHE) as env:
+            with warnings.catch_warnings(), rasterio.Env(**_GDAL) as env:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return _FileWindows(str(source), rasterio.open(source, driver=driver), env)
+                dataset = rasterio.open(source, driver=driver)
+                _refuse_bombs(dataset, source)
+                return _FileWindows(str(source), dataset, env)
         except (RasterioError, OSError):
             continue
     raise ImageError(f"{source}: too many pixels to decode at once, and not in a format that can be read by windows")
+
+
+def _refuse_bombs(dataset: Any, source: str | Path) -> None:
+    """Raise `ImageError` where a file holds far less than it claims, or would have to be decoded in one huge piece."""
+    itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
+    pixels, size = dataset.width * dataset.height * dataset.count * itemsize, Path(source).stat().st_size
+    block = max(h * w for h, w in dataset.block_shapes) * dataset.count * itemsize
+    claim = f"{dataset.width}x{dataset.height} pixels"
+    if size < pixels * _SMALLEST_SHARE:
+        dataset.close()
+        raise ImageError(f"{source}: expected a picture, found {size:,} bytes that claim to hold {claim}")
+    if block > _LARGEST_BLOCK:
+        dataset.close()
+        raise ImageError(f"{source}: too many pixels to decode at once: {claim}, stored in pieces of {block:,} bytes")
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
@@ -336,15 +367,15 @@ def normalise(
     return out_3HW
 
 
-def pad(pixels: Sequence[npt.NDArray[np.float32]], *, divisor: int) -> npt.NDArray[np.float32]:
-    """Stack normalised 3HW pictures to N3HW, zeros (the mean colour) at the right and bottom.
+def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
+    """Stack 3HW pictures to N3HW, zeros (the mean colour of normalised ones) at the right and bottom.
 
     H and W are the largest of the batch, rounded up to a multiple of `divisor`.
     """
     if not pixels:
         raise ValueError("expected at least one picture, found none")
     H, W = (-(-max(p.shape[axis] for p in pixels) // divisor) * divisor for axis in (1, 2))
-    out_N3HW = np.zeros((len(pixels), 3, H, W), np.float32)
+    out_N3HW = np.zeros((len(pixels), 3, H, W), pixels[0].dtype)
     for out_3HW, p in zip(out_N3HW, pixels, strict=True):
         out_3HW[:, : p.shape[1], : p.shape[2]] = p
     return out_N3HW
@@ -352,17 +383,41 @@ def pad(pixels: Sequence[npt.NDArray[np.float32]], *, divisor: int) -> npt.NDArr
 
 def prepare(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[npt.NDArray[np.float32], list[Frame]]:
     """Resize, normalise and pad decoded pictures to one N3HW batch, with the frame of each."""
-    frames, pixels = [], []
+    resized, frames = _resized(images, config)
+    pixels = [normalise(image, mean=config.image_mean, std=config.image_std) for image in resized]
+    return pad(pixels, divisor=config.size_divisor), frames
+
+
+def prepare_pixels(
+    images: Sequence[Image.Image | Scaled], config: ImageConfig
+) -> tuple[npt.NDArray[np.uint8], list[Frame]]:
+    """Resize and pad as `prepare` does, without normalising: N3HW uint8, and the frame of each picture."""
+    resized, frames = _resized(images, config)
+    return pad([np.asarray(image).transpose(2, 0, 1) for image in resized], divisor=config.size_divisor), frames
+
+
+def _resized(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[list[Image.Image], list[Frame]]:
+    frames, resized = [], []
     for picture in images:
         image, width, height = picture if isinstance(picture, Scaled) else (picture, *picture.size)
         size = resized_size(width, height, image_size=config.image_size, max_size=config.max_size)
         frames.append(Frame(width, height, *size))
-        pixels.append(normalise(resize(image, size), mean=config.image_mean, std=config.image_std))
-    return pad(pixels, divisor=config.size_divisor), frames
+        resized.append(resize(image, size))
+    return resized, frames
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
+        # a folder; or a device or a pipe, which may never end
+        raise ImageError(f"{source}: expected a picture, found {'a folder' if Path(source).is_dir() else 'no file'}")
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are tried, the most frequent first."""
+    Image.init()
+    return tuple(sorted((name for name in Image.ID if name not in _NOT_OPENED), key=lambda n: n not in {"JPEG", "PNG"}))
 
 
 def _name(source: object) -> str:

@@ -7,55 +7,49 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import logging
 import os
 import re
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
-import numpy.typing as npt
 import supervision as sv
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
 from retinanet.config import (
     ConfigError,
     ImageConfig,
     PostprocessConfig,
+    Precision,
     PredictConfig,
     TileConfig,
     UserError,
     did_you_mean,
+    explain_missing,
     resolve,
 )
-from retinanet.images import (
-    LARGE,
-    Frame,
-    ImageError,
-    Scaled,
-    decode_for,
-    open_windows,
-    prepare,
-    resized_size,
-    tiles,
-)
-from retinanet.postprocess import merge_tiles, merge_views, postprocess
+from retinanet.detector import BaseDetector, Batch, Source, batched
+from retinanet.images import LARGE, Scaled, decode_for, open_windows, resized_size
 from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
-from retinanet.types import ImageDetections
+from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from retinanet.export.runtime import DenseOutputs
     from retinanet.types import HeadOutputs
     from retinanet.video import Video, VideoSummary
+
+log = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
@@ -64,46 +58,15 @@ PICTURE_SUFFIXES: Final = frozenset(
 VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
 """What is taken as a video."""
 DRAWN: Final = "drawn"
-TTA_SCALES: Final = (0.8, 1.25)
-"""Sizes at which test-time augmentation looks at a picture, besides its own."""
+EXPORTED: Final = frozenset((".onnx", ".xml"))
+"""What `retinanet export` writes and the runtime without torch reads."""
 JPEG_QUALITY: Final = 92
 MOST_DRAWN: Final = 4096
 """Longest side of the drawing of a picture that is too large to decode at once, pixels."""
 
-Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
-S = TypeVar("S", bound=Source)
-T = TypeVar("T")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What became of one picture: its size and `detections`, or the `error` where it does not decode."""
-
-    source: Source
-    width: int = 0
-    height: int = 0
-    detections: ImageDetections | None = None
-    error: ImageError | None = None
-
-    def result(self) -> ImageDetections:
-        """Return the detections, or raise the error."""
-        if self.detections is None:
-            raise self.error or RuntimeError("neither detections nor an error")
-        return self.detections
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Batch:
-    """The network's input and the frames of those sources that did decode, and the errors of the others, in order."""
-
-    sources: Sequence[Source]
-    errors: list[ImageError | None]
-    images_N3HW: npt.NDArray[np.float32] | None
-    frames: list[Frame]
-
-
-class Detector:
-    """A network with all it takes to go from pictures to named boxes.
+class Detector(BaseDetector):
+    """A PyTorch network with all it takes to go from pictures to named boxes.
 
     Args:
         model: images_N3HW -> HeadOutputs. It is moved to the device and put into eval mode.
@@ -113,6 +76,8 @@ class Detector:
         postprocess_config: how outputs become detections.
         tiling: how pictures are cut unless a call says otherwise.
         device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
+        precision: 32, or bf16: see `model.for_inference`, which makes the copy of a RetinaNet that is run. Its weights
+            are those that the model has now.
     """
 
     def __init__(
@@ -125,17 +90,25 @@ class Detector:
         postprocess_config: PostprocessConfig,
         tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
+        precision: Precision = PredictConfig.precision,
     ) -> None:
+        import torch
+
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
-        self.classes = tuple(classes)
-        self.category_ids = tuple(category_ids)
-        self.image_config = image_config
-        self.postprocess_config = postprocess_config
-        self.tiling = tiling or TileConfig()
+        self._network = _fast(self.model, self.device, precision)
+        super().__init__(
+            classes=classes,
+            category_ids=category_ids,
+            image_config=image_config,
+            postprocess_config=postprocess_config,
+            tiling=tiling,
+        )
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "auto") -> Detector:
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+    ) -> Detector:
         """Return the detector of a checkpoint that `retinanet train` wrote."""
         from retinanet.train.checkpoint import read_model
 
@@ -148,197 +121,103 @@ class Detector:
             postprocess_config=saved.postprocess_config,
             tiling=saved.tiling,
             device=device,
+            precision=precision,
         )
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]
-        self,
-        source: Source,
-        *,
-        threshold: float | None = None,
-        tile: int | None = None,
-        overlap: float = TileConfig.overlap,
-        tta: bool = False,
-    ) -> sv.Detections: ...
-    @overload
-    def predict(
-        self,
-        source: Sequence[Source],
-        *,
-        threshold: float | None = None,
-        tile: int | None = None,
-        overlap: float = TileConfig.overlap,
-        tta: bool = False,
-    ) -> list[sv.Detections]: ...
-    def predict(
-        self,
-        source: Source | Sequence[Source],
-        *,
-        threshold: float | None = None,
-        tile: int | None = None,
-        overlap: float = TileConfig.overlap,
-        tta: bool = False,
-    ) -> sv.Detections | list[sv.Detections]:
-        """Return the detections of one picture, or of each picture of a list; best first.
+    def _detect(self, batch: Batch, config: PostprocessConfig) -> list[ArrayDetections]:
+        import torch
 
-        Args:
-            source: path, bytes of a file, PIL image or array (H, W, 3), RGB uint8; or a list of these.
-            threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
-            tile: side of the tiles that large pictures are cut into, original pixels; 0: not cut; None: as trained.
-            overlap: share of a tile that its neighbour shows too.
-            tta: look at the pictures flipped and at other sizes too: six times the work, better boxes.
+        from retinanet.postprocess import postprocess
 
-        Raises:
-            ImageError: a picture that does not decode.
-        """
-        tiling = TileConfig(tile=tile, overlap=overlap)
-        many = isinstance(source, list | tuple)
-        sources: Sequence[Source] = source if many else [source]  # type: ignore[assignment, list-item]
-        found = []
-        batches = batched(sources, PredictConfig.batch_size)
-        for item in self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta):
-            found.append(self.named(item.result()))
-        return found if many else found[0]
-
-    def predict_batches(
-        self,
-        sources: Iterable[S],
-        *,
-        batch_size: int = PredictConfig.batch_size,
-        workers: int = PredictConfig.workers,
-        threshold: float | None = None,
-    ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
-        """Yield (source, detections) in order, for as many pictures as there may be: `workers` + 1 batches are held.
-
-        A picture that does not decode yields its error, and the rest go on.
-        """
-        for found in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
-            outcome = found.error if found.detections is None else self.named(found.detections)
-            yield found.source, outcome  # type: ignore[misc]
-
-    def stream(
-        self,
-        batches: Iterable[Sequence[Source]],
-        *,
-        workers: int,
-        threshold: float | None = None,
-        tiling: TileConfig | None = None,
-        tta: bool = False,
-    ) -> Iterator[Found]:
-        """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network.
-
-        `tiling` says how pictures are cut, if not as the model was trained: see `TileConfig`. With `tta` each picture
-        is looked at flipped and at other sizes too, six times in all.
-        """
-        if tiling is None or tiling.tile is None:
-            tiling = self.tiling
-        config = self.postprocess_config
-        if threshold is not None:
-            config = dataclasses.replace(config, score_threshold=threshold)
-        for batch in _ahead(batches, self.image_config, workers):
-            readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
-            detections = zip(batch.frames, self._look(readable, batch, config, tta), strict=True)
-            for source, error in zip(batch.sources, batch.errors, strict=True):
-                if error is not None:
-                    yield Found(source=source, error=error)
-                    continue
-                frame, found = next(detections)
-                try:
-                    if tiling.tile:
-                        found = self._in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
-                except ImageError as broken:  # beyond what the whole picture at a smaller scale needed
-                    yield Found(source=source, error=broken)
-                    continue
-                yield Found(source=source, width=frame.width, height=frame.height, detections=found)
-
-    def _in_tiles(
-        self,
-        source: Source,
-        frame: Frame,
-        whole: ImageDetections,
-        tiling: TileConfig,
-        config: PostprocessConfig,
-        batch_size: int,
-        tta: bool,
-    ) -> ImageDetections:
-        """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
-        places = tiles(frame.width, frame.height, tile=tiling.tile or 0, overlap=tiling.overlap)
-        if len(places) == 1:
-            return whole
-        parts: list[ImageDetections] = []
-        with open_windows(source) as picture:
-            for some in batched(places, max(1, batch_size)):
-                crops = [picture.crop(place) for place in some]
-                parts += self._look(crops, _load(crops, self.image_config), config, tta)
-        return merge_tiles(
-            whole,
-            parts,
-            places,
-            width=frame.width,
-            height=frame.height,
-            whole_from=tiling.whole_from,
-            config=config,
-        )
-
-    def _look(
-        self, sources: Sequence[Source], batch: _Batch, config: PostprocessConfig, tta: bool
-    ) -> list[ImageDetections]:
-        """Return the detections of a batch; with `tta` from its pictures flipped and at `TTA_SCALES` as well."""
-        found = self._detect(batch, config)
-        if not tta or not found:
-            return found
-        views = [found, self._flipped(batch, config)]
-        for scale in TTA_SCALES:
-            image_config = dataclasses.replace(
-                self.image_config,
-                image_size=round(self.image_config.image_size * scale),
-                max_size=round(self.image_config.max_size * scale),
-            )
-            scaled = _load(sources, image_config)
-            views += [self._detect(scaled, config), self._flipped(scaled, config)]
-        return [merge_views(of_one, config=config) for of_one in zip(*views, strict=True)]
-
-    def _flipped(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
-        """Return the detections in the mirrored pictures, mirrored back."""
-        assert batch.images_N3HW is not None  # noqa: S101
-        images_N3HW = np.zeros_like(batch.images_N3HW)
-        for out_3HW, image_3HW, frame in zip(images_N3HW, batch.images_N3HW, batch.frames, strict=True):
-            w = frame.resized_width
-            out_3HW[:, :, :w] = image_3HW[:, :, :w][:, :, ::-1]
-        out = []
-        flipped = dataclasses.replace(batch, images_N3HW=images_N3HW)
-        for found, frame in zip(self._detect(flipped, config), batch.frames, strict=True):
-            x1, y1, x2, y2 = found.boxes_D4.unbind(1)
-            boxes_D4 = torch.stack([frame.width - x2, y1, frame.width - x1, y2], dim=1)
-            out.append(dataclasses.replace(found, boxes_D4=boxes_D4))
-        return out
-
-    @torch.inference_mode()
-    def _detect(self, batch: _Batch, config: PostprocessConfig) -> list[ImageDetections]:
         if batch.images_N3HW is None:
             return []
-        images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
-        outputs: HeadOutputs = self.model(images_N3HW)
-        return postprocess(outputs, frames=batch.frames, config=config)
+        with torch.inference_mode():
+            images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
+            outputs: HeadOutputs = self._network(images_N3HW)
+            return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
 
-    def named(self, detections: ImageDetections) -> sv.Detections:
-        """Return the detections for supervision, with the class names as `data["class_name"]`."""
-        labels_D = detections.labels_D.cpu().numpy().astype(np.int64)
-        return sv.Detections(
-            xyxy=detections.boxes_D4.float().cpu().numpy(),
-            confidence=detections.scores_D.float().cpu().numpy(),
-            class_id=labels_D,
-            data={"class_name": np.array(self.classes, dtype=np.str_)[labels_D]},
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        """Return what every level says at every position of one picture: see `BaseDetector.dense`."""
+        import torch
+
+        from retinanet.export.runtime import DenseOutputs, level_outputs
+        from retinanet.model import RetinaNet
+
+        assert isinstance(self.model, RetinaNet)  # noqa: S101
+        config = self.image_config
+        if not isinstance(source, Scaled):
+            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+        images_N3HW, (frame,) = self._prepare([source], config)
+        with torch.inference_mode():
+            outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))
+        logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
+        deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
+        levels = [
+            level_outputs(level, cells.numpy(), logits_AK.numpy(), deltas_A4.numpy(), images_N3HW.shape[3], frame)
+            for level, cells, logits_AK, deltas_A4 in zip(
+                self.model.config.levels, self.model.anchors.cells, logits, deltas, strict=True
+            )
+        ]
+        return DenseOutputs(frame=frame, levels=tuple(levels))
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "auto",
+    precision: Precision = PredictConfig.precision,
+    *,
+    threads: int = 0,
+) -> BaseDetector:
+    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`.
+
+    Of a model that `retinanet export` wrote (.onnx, .xml) it is a `RuntimeDetector`, which needs no torch.
+
+    Args:
+        path: a checkpoint, or .onnx or .xml.
+        device: see `Detector` and `RuntimeDetector.from_file`.
+        precision: 32, or bf16: half the time on a processor that has bfloat16, and less memory. Of exported models,
+            OpenVINO's take it.
+        threads: that an exported model computes with; 0: all cores.
+
+    Raises:
+        UserError: no such file, not a model, or a package that is missing for it.
+    """
+    path = _existing(Path(path))
+    try:
+        if path.suffix.lower() in EXPORTED:
+            from retinanet.export.runtime import RuntimeDetector
+
+            if precision == "bf16" and path.suffix.lower() != ".xml":
+                raise ConfigError(f"precision bf16 is for checkpoints and OpenVINO's .xml, found {path}")
+            hint = "bf16" if precision == "bf16" else None
+            return RuntimeDetector.from_file(path, device=str(device), threads=threads, precision=hint)
+        return Detector.from_checkpoint(path, device, precision)
+    except ModuleNotFoundError as error:
+        raise explain_missing(error, f"{path}") from error
+
+
+def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Return what is run for predictions: a simplified copy of a RetinaNet, any other model itself."""
+    from retinanet.model import RetinaNet, for_inference, has_fast_bf16
+
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}"
+            f"{did_you_mean(precision, get_args(Precision))}"
         )
-
-
-def load(path: str | Path, device: str | torch.device = "auto") -> Detector:
-    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`."""
-    return Detector.from_checkpoint(path, device)
+    if not isinstance(model, RetinaNet):
+        if precision != "32":
+            raise ConfigError(f"precision {precision} is for a RetinaNet, found {type(model).__name__}")
+        return model
+    if precision == "bf16" and device.type == "cpu" and not has_fast_bf16():
+        log.warning("this processor has no bfloat16 arithmetic: --precision bf16 works, but may be slower than 32")
+    return for_inference(model, precision=precision)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
     """Return the named device; for auto the accelerator that there is, else the CPU."""
+    import torch
+
     if name == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
@@ -346,44 +225,6 @@ def pick_device(name: str | torch.device) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # no such name; a torch without CUDA asserts
         raise ConfigError(f"device {str(name)!r} is not there: {str(error).splitlines()[0]}") from error
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _load(sources: Sequence[Source], config: ImageConfig) -> _Batch:
-    images: list[Scaled] = []
-    errors: list[ImageError | None] = []
-    for source in sources:
-        try:
-            images.append(decode_for(source, image_size=config.image_size, max_size=config.max_size))
-            errors.append(None)
-        except ImageError as error:
-            errors.append(error)
-    images_N3HW, frames = prepare(images, config) if images else (None, [])
-    return _Batch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames)
-
-
-def _ahead(batches: Iterable[Sequence[Source]], config: ImageConfig, workers: int) -> Iterator[_Batch]:
-    """Yield the loaded batches in order, with `workers` of them on the way."""
-    if workers == 0:
-        yield from (_load(batch, config) for batch in batches)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="retinanet-load")
-    waiting: deque[Future[_Batch]] = deque()
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(_load, batch, config))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[Path]:
@@ -456,7 +297,7 @@ class PredictSummary:
 
 
 def predict_files(
-    model: Path | Detector, inputs: Sequence[str | Path], config: PredictConfig | None = None, **options: Any
+    model: Path | BaseDetector, inputs: Sequence[str | Path], config: PredictConfig | None = None, **options: Any
 ) -> PredictSummary:
     """Detect in files, folders and globs, and write the detections and drawn pictures into `config.output`.
 
@@ -464,7 +305,7 @@ def predict_files(
     shows them: see `video.predict_video`.
 
     Args:
-        model: a checkpoint, or a detector.
+        model: a checkpoint, an exported model (.onnx, .xml), or a detector.
         inputs: see `expand_inputs`. Pictures below the output folder are left out of folders and globs.
         config: all options at once,
         options: or by name, as the flags of `retinanet predict`.
@@ -478,7 +319,7 @@ def predict_files(
     if config.track and not videos:
         raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
     _check_output(config, videos, pictures=bool(paths))
-    detector = model if isinstance(model, Detector) else load(model, config.device)
+    detector = model if isinstance(model, BaseDetector) else load(model, config.device, config.precision)
     done = tuple(_one_video(detector, video, config) for video in videos)
     if not paths:
         return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
@@ -535,7 +376,7 @@ def _by_numbers(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", path.as_posix()) if part]
 
 
-def _one_video(detector: Detector, video: Video, config: PredictConfig) -> VideoSummary:
+def _one_video(detector: BaseDetector, video: Video, config: PredictConfig) -> VideoSummary:
     from retinanet.video import predict_video
 
     with progress_bar(video.name, video.count) as advance:
@@ -589,7 +430,7 @@ def picture_ids(paths: Sequence[Path], source: Path) -> list[int]:
     """
     from retinanet.data import read
 
-    records = read(source).records
+    records = read(source, allow_outside=True).records  # only compared with what the user names
     by_path = {record.path.resolve(): record.image_id for record in records}
     names = Counter(record.path.name for record in records)
     by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TextIO, cast
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import numpy.typing as npt
 import supervision as sv
 import yaml
 from PIL import Image
 
 from retinanet.config import UserError
-from retinanet.types import ImageDetections
+from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
     from retinanet.config import ResultFormat
@@ -92,7 +93,7 @@ def open_writer(format: ResultFormat, output: Path, *, classes: Sequence[str], c
 
 
 def detections_to_coco(
-    detections: ImageDetections | sv.Detections, *, image_id: int, category_ids: Sequence[int]
+    detections: ArrayDetections | sv.Detections, *, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return COCO results, best first as they come: image_id, category_id, bbox (xywh, original pixels), score.
 
@@ -101,7 +102,7 @@ def detections_to_coco(
         image_id: its id in the ground truth.
         category_ids: COCO's id of each 0-based class id.
     """
-    if isinstance(detections, ImageDetections):
+    if isinstance(detections, ArrayDetections):
         boxes_D4, scores_D = detections.boxes_D4.tolist(), detections.scores_D.tolist()
         labels_D = detections.labels_D.tolist()
     else:
@@ -111,6 +112,33 @@ def detections_to_coco(
         {"image_id": image_id, "category_id": category_ids[k], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
         for (x1, y1, x2, y2), score, k in zip(boxes_D4, scores_D, labels_D, strict=True)
     ]
+
+
+def detections_to_array(
+    found: Iterable[tuple[int, ArrayDetections]], *, category_ids: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """Return COCO results as an array (D, 7): image_id, x, y, width, height, score, category_id; as they come.
+
+    What `evaluate_results` takes, in a fraction of the time that a dictionary for each detection needs.
+
+    Args:
+        found: id in the ground truth, and detections, of each picture.
+        category_ids: COCO's id of each 0-based class id; those below 0 are left out.
+    """
+    ids, parts = [], []
+    for image_id, detections in found:
+        ids.append(image_id)
+        parts.append(detections)
+    if not parts:
+        return np.zeros((0, 7))
+    boxes_D4 = np.concatenate([p.boxes_D4 for p in parts]).astype(np.float64)
+    scores_D = np.concatenate([p.scores_D for p in parts]).astype(np.float64)
+    labels_D = np.concatenate([p.labels_D for p in parts])
+    image_D = np.repeat(np.array(ids, np.float64), [len(p.scores_D) for p in parts])
+    category_D = np.array(category_ids, np.float64)[labels_D]
+    array_D7 = np.column_stack([image_D, boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2], scores_D, category_D])
+    kept_D7: npt.NDArray[np.float64] = array_D7[category_D >= 0]
+    return kept_D7
 
 
 class _OneFile:

@@ -1,4 +1,4 @@
-"""The tensors that pass between the parts, with validated shapes.
+"""The tensors that pass between the parts, with validated shapes. Importing this does not import torch.
 
 Shape suffixes: N batch, A anchors (all levels, P3 first), K classes, G ground-truth boxes.
 Every box is xyxy in input pixels: the frame of the resized, padded picture that the network sees.
@@ -6,8 +6,12 @@ Every box is xyxy in input pixels: the frame of the resized, padded picture that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import torch
@@ -122,3 +126,50 @@ class ImageDetections:
         return ImageDetections(
             boxes_D4=self.boxes_D4.to(device), scores_D=self.scores_D.to(device), labels_D=self.labels_D.to(device)
         )
+
+    def numpy(self) -> ArrayDetections:
+        """Return the same detections as arrays."""
+        return ArrayDetections(
+            boxes_D4=self.boxes_D4.float().cpu().numpy(),
+            scores_D=self.scores_D.float().cpu().numpy(),
+            labels_D=self.labels_D.cpu().numpy().astype(np.int64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrayDetections:
+    """The detections of one picture, best first, as numpy arrays.
+
+    Args:
+        boxes_D4: float32, xyxy, original pixels, clipped to the picture.
+        scores_D: float32 in (0, 1).
+        labels_D: int64, 0-based class ids.
+    """
+
+    boxes_D4: npt.NDArray[np.float32]
+    scores_D: npt.NDArray[np.float32]
+    labels_D: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        D = len(self.boxes_D4)
+        _expect(self.boxes_D4.shape == (D, 4), "boxes_D4 of shape (D, 4)", self.boxes_D4.shape)
+        _expect(self.scores_D.shape == (D,), f"scores_D of shape ({D},)", self.scores_D.shape)
+        _expect(self.labels_D.shape == (D,), f"labels_D of shape ({D},)", self.labels_D.shape)
+
+    def __getitem__(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64] | slice) -> ArrayDetections:
+        """Return some of the detections, by their numbers or a mask."""
+        return ArrayDetections(
+            boxes_D4=self.boxes_D4[index], scores_D=self.scores_D[index], labels_D=self.labels_D[index]
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores_D)
+
+
+def concatenate(parts: Sequence[ArrayDetections]) -> ArrayDetections:
+    """Return the detections of all parts, of which there is one or more."""
+    return ArrayDetections(
+        boxes_D4=np.concatenate([part.boxes_D4 for part in parts]),
+        scores_D=np.concatenate([part.scores_D for part in parts]),
+        labels_D=np.concatenate([part.labels_D for part in parts]),
+    )

@@ -20,6 +20,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.config import ConfigError, UserError
+from retinanet.detector import batched
 from retinanet.images import ImageError
 from retinanet.images import decode as decode_image
 from retinanet.results import class_names, draw, partial_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from retinanet.config import PredictConfig
-    from retinanet.predict import Detector
+    from retinanet.detector import BaseDetector
 
 CSV_COLUMNS: Final = ("frame", "seconds", "track", "x1", "y1", "x2", "y2", "class", "score")
 
@@ -131,7 +132,9 @@ class VideoSummary:
     error: str = ""
 
 
-def predict_video(detector: Detector, video: Video, config: PredictConfig, advance: Callable[[], None]) -> VideoSummary:
+def predict_video(
+    detector: BaseDetector, video: Video, config: PredictConfig, advance: Callable[[], None]
+) -> VideoSummary:
     """Detect in every frame; write NAME.csv and, with `config.draw`, drawn/NAME.mp4 into the output folder.
 
     A video that breaks off is written as far as it goes. Memory does not grow with its length.
@@ -142,8 +145,6 @@ def predict_video(detector: Detector, video: Video, config: PredictConfig, advan
         config: of `retinanet predict`; with `track`, objects keep a number from frame to frame.
         advance: called after every frame.
     """
-    from retinanet.predict import batched
-
     results = config.output / f"{video.name}.csv"
     target = config.output / "drawn" / f"{video.name}.mp4" if config.draw else None
     follow = _tracker(video.fps, config.draw_threshold) if config.track else None

@@ -437,7 +437,7 @@ def test_shapes_that_are_no_boxes(tmp_path: Path, write_picture: Write) -> None:
     ]
     (root / "b.json").write_text(json.dumps(content))
     with pytest.raises(
-        DataError, match=r"b\.json, shape 3 of 3: expected a rectangle, a polygon or a circle, found a po"
+        DataError, match=r"b\.json, shape 3 of 3: expected a rectangle, a polygon or a circle, found 'po"
     ):
         data.load(root)
     found = data.load(root, skip_bad=True)

@@ -86,7 +86,9 @@ def test_told_to_stop(options: Options, tmp_path: Path, signum: int, method: str
 @pytest.mark.slow
 def test_sigterm_to_the_command(options: Options, tmp_path: Path):
     """The real command, told from outside; then the command that it names."""
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if isinstance(v, (int, str, Path)) and v is not False]
+    flags = [
+        f"--{k.replace('_', '-')}={v}" for k, v in options.items() if isinstance(v, (int, str, Path)) and v is not False
+    ]
     command = [sys.executable, "-m", "retinanet", "train", *flags, "--no-pretrained", "--epochs", "200"]
     command += ["--anchor-sizes", "16", "32", "64", "128", "256"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -56,7 +56,9 @@ def stopped(options: Options, message: str) -> Path:
 
 def test_a_weight_that_a_step_destroyed(plain: Options):
     """The usual case: a learning rate far too high. Nothing is planted."""
-    path = stopped({**plain, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}, r"in all 4 pictures")
+    path = stopped(
+        {**plain, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}, r"in all 4 pictures"
+    )
     record = read_record(path)
     assert record["step"] >= 1
     said, same = replay(path)
@@ -71,7 +73,9 @@ def test_an_output_is_named_with_its_module_and_replayed(plain: Options, at_step
             model.fpn.lateral[1].weight.fill_(3e38)
 
     at_step(2, spoil)
-    path = stopped({**plain, "precision": precision}, r"the output of fpn\.lateral\.1 \([\d,]+ of [\d,]+ values\), in all 4")
+    path = stopped(
+        {**plain, "precision": precision}, r"the output of fpn\.lateral\.1 \([\d,]+ of [\d,]+ values\), in all 4"
+    )
     content = torch.load(path, weights_only=True)
     assert len(content["files"]) == len(content["boxes"]) == len(content["images_N3HW"]) == 4
     assert content["config"]["fpn_width"] == 16
@@ -168,5 +172,8 @@ def test_files_that_are_no_records(tmp_path: Path):
 
 def test_the_network_is_the_one_that_trained(plain: Options):
     """What is frozen stays frozen in the replay: gradients of it do not exist."""
-    path = stopped({**plain, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd", "freeze": "backbone"}, "not finite at")
+    path = stopped(
+        {**plain, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd", "freeze": "backbone"},
+        "not finite at",
+    )
     assert replay(path)[1]

@@ -214,7 +214,7 @@ class _Anchors:
             sizes = [(-(-padded[1] // stride), -(-padded[0] // stride)) for stride in self.generator.strides]
             if len(self.known) >= 16:  # pictures of all sizes must not fill the memory with anchors
                 self.known.clear()
-            self.known[padded] = self.generator(sizes, like=torch.zeros(()))
+            self.known[padded] = self.generator(sizes, like=torch.zeros(()), input_size=(padded[1], padded[0]))
         return self.known[padded]
 
 

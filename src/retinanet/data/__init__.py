@@ -4,12 +4,19 @@
 `collate` make batches of it. All randomness of a sample comes from its `SampleKey`.
 """
 
-from retinanet.data.batch import Batch, TrainBatchSampler, collate, eval_batches
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from retinanet.data.check import load, load_both, load_train, verify_pictures
-from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
 from retinanet.data.formats import read
-from retinanet.data.records import DataError, DetectionData, Fault, Record
+from retinanet.data.records import DataError, DetectionData, Fault, Record, eval_batches
 from retinanet.data.tiling import TiledData, cut
+
+if TYPE_CHECKING:
+    from retinanet.data.batch import Batch, TrainBatchSampler, collate
+    from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
 
 __all__ = [
     "Batch",
@@ -31,3 +38,15 @@ __all__ = [
     "read",
     "verify_pictures",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("Batch", "TrainBatchSampler", "collate"), "batch"),
+    **dict.fromkeys(("DetectionDataset", "Sample", "SampleKey"), "dataset"),
+}
+"""What needs torch, and is loaded on use: reading a data set does not."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

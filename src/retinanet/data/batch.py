@@ -13,7 +13,6 @@ from torch.utils.data import Sampler
 from retinanet import images
 from retinanet.config import ImageConfig
 from retinanet.data.dataset import Sample, SampleKey
-from retinanet.data.records import DetectionData
 from retinanet.images import Frame
 from retinanet.types import Target
 
@@ -164,17 +163,6 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     """Return a well-mixed seed, 0 to 2^63 - 1, for one picture in one epoch."""
     mixed = np.random.SeedSequence([_unsigned(seed), epoch, index]).generate_state(1, np.uint64)[0]
     return int(mixed >> np.uint64(1))
-
-
-def eval_batches(data: DetectionData, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
-    """Return this rank's batches of picture numbers; over all ranks every picture comes exactly once.
-
-    Pictures of like shape go together, which saves padding. Ranks may have one batch more or less than others.
-    """
-    records = data.records
-    order = sorted(range(len(records)), key=lambda i: (records[i].height / records[i].width, i))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return batches[rank::world_size]
 
 
 def _unsigned(seed: int) -> int:

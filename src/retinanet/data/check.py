@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinanet import images as pictures
 from retinanet.data.formats import read
+from retinanet.data.formats.common import is_file
 from retinanet.data.records import SKIP_PICTURE, DataError, DetectionData, Fault, Record
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def load(
         classes: the class list to use; by default the data's own.
         skip_bad: leave out what is faulty (it stays listed in `faults`) rather than refuse the data.
         workers: threads that decode pictures.
-        **reading: format, split, keep, ignore, rename: see `formats.read`.
+        **reading: format, split, keep, ignore, rename, allow_outside: see `formats.read`.
 
     Raises:
         DataError: something is faulty (all of it is listed) and `skip_bad` is false; no picture or object is left.
@@ -41,7 +42,7 @@ def load(
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
         raise DataError(f"{data.source}: expected at least one picture, found none")
-    missing = [record for record in data.records if not record.path.is_file()]
+    missing = [record for record in data.records if not is_file(record.path)]
     if missing and len(missing) == len(data.records):
         raise DataError(
             f"{data.source}: none of its {len(missing)} pictures was found; the first was expected at "
@@ -109,7 +110,7 @@ def verify_pictures(data: DetectionData, *, workers: int = 2) -> list[Fault]:
 
 def _verify(record: Record) -> Fault | None:
     advice = SKIP_PICTURE
-    if not record.path.is_file():
+    if not is_file(record.path):
         advice = "Put it there, give its folder with --images, or give --skip-bad to go on without this picture"
         return Fault(file=record.path, where="", what="picture not found", advice=advice)
     try:

@@ -172,3 +172,14 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
 def unknown_class(name: str, classes: Sequence[str]) -> str:
     """Return what is wrong with an object of a class that is not among those asked for."""
     return f"expected one of the classes {some_of(classes)}; found {name!r}{did_you_mean(name, classes)}"
+
+
+def eval_batches(data: DetectionData, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
+    """Return this rank's batches of picture numbers; over all ranks every picture comes exactly once.
+
+    Pictures of like shape go together, which saves padding. Ranks may have one batch more or less than others.
+    """
+    records = data.records
+    order = sorted(range(len(records)), key=lambda i: (records[i].height / records[i].width, i))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return batches[rank::world_size]

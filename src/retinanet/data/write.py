@@ -140,7 +140,9 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+    """Return the path as seen from the folder; absolute where it would climb further than readers follow."""
+    relative = Path(os.path.relpath(path, folder))
+    return (path.absolute() if relative.parts[:2] == ("..", "..") else relative).as_posix()
 
 
 def _coco(

@@ -4,7 +4,7 @@ from retinanet.evaluate.coco import ClassMetrics, EvaluationError, Metrics, eval
 from retinanet.evaluate.confusion import ConfusionMatrix, confusion_matrix
 from retinanet.evaluate.curves import PrecisionRecall, precision_recall
 from retinanet.evaluate.run import Evaluation, evaluate, evaluate_model, match_classes, run
-from retinanet.results import detections_to_coco
+from retinanet.results import detections_to_array, detections_to_coco
 
 __all__ = [
     "ClassMetrics",
@@ -14,6 +14,7 @@ __all__ = [
     "Metrics",
     "PrecisionRecall",
     "confusion_matrix",
+    "detections_to_array",
     "detections_to_coco",
     "evaluate",
     "evaluate_model",

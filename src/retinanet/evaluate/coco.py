@@ -5,11 +5,11 @@ A result is a dictionary as COCO defines it: image_id, category_id, bbox (xywh, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from numbers import Real
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from rich.console import Group
 from rich.table import Table
 
 from retinanet.config import UserError
+from retinanet.parse import ParseError, parse_json, shown
 
 NOT_COMPUTED: Final = -1.0
 """COCO's number for an average over nothing: no object of that class or size in the data."""
@@ -43,6 +44,8 @@ _MEANING: Final = {
     "ARl": "large",
 }
 _FAULTS_SHOWN: Final = 5
+_EXACT: Final = 2**53
+"""Integers below this are exact in float64."""
 
 Results = Sequence[dict[str, Any]] | npt.NDArray[Any] | Path | str
 GroundTruth = dict[str, Any] | Path | str
@@ -161,7 +164,7 @@ def _mean(values: npt.NDArray[np.float64]) -> float:
 def coco_eval(ground_truth: GroundTruth, results: Results) -> Any:
     """Return a `hotcoco.COCOeval` for boxes, matched and accumulated. Arguments and errors: `evaluate_results`."""
     coco = load_ground_truth(ground_truth)
-    run = hotcoco.COCOeval(coco, coco.load_res(check_results(coco, results)), "bbox")
+    run = hotcoco.COCOeval(coco, coco.load_res(_loadable(coco, results)), "bbox")
     run.evaluate()
     run.accumulate()
     return run
@@ -198,6 +201,24 @@ def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
     Raises:
         EvaluationError: with the index of each of the first few that are not.
     """
+    rows, where = _rows(results)
+    _fast_array(coco, rows, where)
+    return list(rows)
+
+
+def _loadable(coco: Any, results: Results) -> Any:
+    """Return the results, checked, as what hotcoco takes fastest: an array (D, 7), or none and large ids as a list."""
+    if isinstance(results, np.ndarray):
+        _check_shape(results)
+        if results.dtype.kind in "iuf" and _is_usable(coco, found := results.astype(np.float64)):
+            return found if len(found) else []
+    rows, where = _rows(results)
+    array = _fast_array(coco, rows, where)
+    return list(rows) if array is None or not len(array) else array
+
+
+def _rows(results: Results) -> tuple[Sequence[dict[str, Any]], str]:
+    """Return the results as a sequence, its entries unchecked, and what to call it."""
     where = "results"
     if isinstance(results, str | Path):
         where = str(results)
@@ -208,6 +229,41 @@ def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
         if isinstance(rows, dict) and "annotations" in rows:
             hint = ": these look like annotations; results are the list of detections alone"
         raise EvaluationError(f"{where}: expected a list of COCO results, found {type(rows).__name__}{hint}")
+    return rows, where
+
+
+def _fast_array(coco: Any, rows: Sequence[dict[str, Any]], where: str) -> npt.NDArray[np.float64] | None:
+    """Return the results as (D, 7) if plain numbers can hold them; raise for every fault.
+
+    One look at all together; only where something is out of the ordinary they are looked at one by one.
+    """
+    try:
+        values = [(row["image_id"], *row["bbox"], row["score"], row["category_id"]) for row in rows]
+        plain = {type(value) for value in chain.from_iterable(values)} <= {int, float}
+        if plain and all(map((7).__eq__, map(len, values))):
+            array = np.array(values, np.float64).reshape(-1, 7)
+            if _is_usable(coco, array):
+                return array
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError):
+        pass  # named below
+    _refuse_faults(coco, rows, where)
+    return None
+
+
+def _is_usable(coco: Any, array_D7: npt.NDArray[np.float64]) -> bool:
+    ids = [np.array(sorted(known), dtype=object) for known in (coco.get_img_ids(), coco.get_cat_ids())]
+    if any(len(known) and max(abs(known[0]), abs(known[-1])) >= _EXACT for known in ids):
+        return False
+    image_D, category_D, numbers_D5 = array_D7[:, 0], array_D7[:, 6], array_D7[:, 1:6]
+    return bool(
+        np.isfinite(numbers_D5).all()
+        and (array_D7[:, 3:5] >= 0).all()
+        and np.isin(image_D, ids[0].astype(np.float64)).all()
+        and np.isin(category_D, ids[1].astype(np.float64)).all()
+    )
+
+
+def _refuse_faults(coco: Any, rows: Sequence[dict[str, Any]], where: str) -> None:
     images, categories = set(coco.get_img_ids()), set(coco.get_cat_ids())
     faults = []
     for i, row in enumerate(rows):
@@ -216,29 +272,28 @@ def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
             faults.append(f"entry {i}: {fault}")
     if faults:
         more = f"\n  and {len(faults) - _FAULTS_SHOWN:,} more" if len(faults) > _FAULTS_SHOWN else ""
-        shown = "\n  ".join(faults[:_FAULTS_SHOWN])
-        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results cannot be used\n  {shown}{more}")
-    return list(rows)
+        some = "\n  ".join(faults[:_FAULTS_SHOWN])
+        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results cannot be used\n  {some}{more}")
 
 
 def _fault(row: object, images: Collection[int], categories: Collection[int]) -> str | None:
     """Say what is wrong with a result, or None."""
     if not isinstance(row, dict):
-        return f"expected an object with image_id, category_id, bbox and score, found {row!r}"
+        return f"expected an object with image_id, category_id, bbox and score, found {shown(row)}"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
     if missing:
         return f"{', '.join(missing)} missing"
     for key, known in (("image_id", images), ("category_id", categories)):
         if not isinstance(row[key], Real) or row[key] not in known:
-            some = ", ".join(str(value) for value in sorted(known)[:3])
-            return f"{key} {row[key]!r} is not in the ground truth, which has {some}{', ...' if len(known) > 3 else ''}"
+            some = ", ".join(str(value) for value in sorted(known)[:3]) + (", ..." if len(known) > 3 else "")
+            return f"{key} {shown(row[key])} is not in the ground truth, which has {some}"
     bbox = row["bbox"]
     if not isinstance(bbox, list | tuple | np.ndarray) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
-        return f"bbox must be four finite numbers (x, y, width, height), found {bbox!r}"
+        return f"bbox must be four finite numbers (x, y, width, height), found {shown(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
-        return f"bbox must have width and height of 0 or more, found {bbox!r}"
+        return f"bbox must have width and height of 0 or more, found {shown(bbox)}"
     if not _is_finite(row["score"]):
-        return f"score must be a finite number, found {row['score']!r}"
+        return f"score must be a finite number, found {shown(row['score'])}"
     return None
 
 
@@ -246,12 +301,16 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def _from_array(array: npt.NDArray[Any]) -> list[dict[str, Any]]:
+def _check_shape(array: npt.NDArray[Any]) -> None:
     if array.ndim != 2 or array.shape[1] != 7:
         raise EvaluationError(
             "results: expected an array (detections, 7) of image_id, x, y, w, h, score, category_id, "
             f"found one of shape {array.shape}"
         )
+
+
+def _from_array(array: npt.NDArray[Any]) -> list[dict[str, Any]]:
+    _check_shape(array)
     return [
         {"image_id": image_id, "bbox": bbox, "score": score, "category_id": category_id}
         for image_id, *bbox, score, category_id in array.tolist()
@@ -260,8 +319,8 @@ def _from_array(array: npt.NDArray[Any]) -> list[dict[str, Any]]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise EvaluationError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except ParseError as error:
         raise EvaluationError(f"{path}: expected COCO results as JSON: {error}") from error

@@ -21,12 +21,13 @@ from retinanet.evaluate.coco import (
     load_ground_truth,
 )
 from retinanet.evaluate.confusion import confusion_matrix
-from retinanet.results import detections_to_coco, write_text
+from retinanet.results import detections_to_array, detections_to_coco, write_text
 
 if TYPE_CHECKING:
     from retinanet.config import TileConfig
     from retinanet.data import DetectionData
-    from retinanet.predict import Detector
+    from retinanet.detector import BaseDetector
+    from retinanet.types import ArrayDetections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
     from retinanet.predict import load as load_detector
 
-    detector = load_detector(path, config.device)
+    detector = load_detector(path, config.device, config.precision)
     data = load(
         config.data,
         images=config.images,
@@ -140,7 +141,7 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate_model(
-    detector: Detector,
+    detector: BaseDetector,
     data: DetectionData,
     *,
     batch_size: int = EvaluateConfig.batch_size,
@@ -170,15 +171,20 @@ def evaluate_model(
     order = eval_batches(data, batch_size)
     batches = ([data.records[i].path for i in batch] for batch in order)
     stream = detector.stream(batches, workers=workers, tiling=tiling, tta=tta)
-    rows: dict[int, list[dict[str, Any]]] = {}
+    by_picture: dict[int, ArrayDetections] = {}
     with progress_bar("evaluate", len(data.records), show=progress) as advance:
         for i, found in zip((i for batch in order for i in batch), stream, strict=True):
-            image_id = data.records[i].image_id
-            coco = detections_to_coco(found.result(), image_id=image_id, category_ids=category_ids)
-            rows[i] = [row for row in coco if row["category_id"] != -1]
+            by_picture[i] = found.result()
             advance()
-    results = [row for i in sorted(rows) for row in rows[i]]
-    return evaluate_results(data.to_coco(), results), results
+    in_order = [(data.records[i].image_id, by_picture[i]) for i in sorted(by_picture)]
+    metrics = evaluate_results(data.to_coco(), detections_to_array(in_order, category_ids=category_ids))
+    results = [
+        row
+        for image_id, detections in in_order
+        for row in detections_to_coco(detections, image_id=image_id, category_ids=category_ids)
+        if row["category_id"] != -1
+    ]
+    return metrics, results
 
 
 def match_classes(model: Sequence[str], data: Sequence[str]) -> tuple[list[int | None], tuple[str, ...]]:

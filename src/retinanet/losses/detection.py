@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from retinanet.boxes import decode, iou
+from retinanet.kernels.focal import FocalTerms, focal_sum_N, supports
 from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy, weighted_cross_entropy
 from retinanet.losses.focal import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
@@ -55,16 +56,39 @@ class DetectionLoss:
 
     def __call__(self, outputs: HeadOutputs, targets: AnchorTargets) -> DetectionLosses:
         """Return the losses of a batch, each a float32 scalar with a gradient even where there is no object at all."""
-        classification_N = self.classification_NAK(outputs, targets).sum(dim=(1, 2))
-        box_N = self._box_N(outputs, targets)
         positives_N = targets.positive_NA.sum(dim=1)
-        classification, box = self._normalise(classification_N, box_N, positives_N)
+        scale_N = self._scale_N(positives_N)
+        classification = self._classification_N(outputs, targets, scale_N).sum()
+        box = (self._box_N(outputs, targets) * scale_N).sum()
         return DetectionLosses(
             total=classification + self.config.box_loss_weight * box,
             classification=classification,
             box=box,
             num_positives=positives_N.sum(),
         )
+
+    def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
+        """Return each picture's classification loss times its scale: fused where possible, else by plain code."""
+        terms = self._fused_terms(outputs.logits_NAK)
+        if terms is None or not supports(outputs.logits_NAK):
+            return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
+        # The scale goes in, so that the gradient that comes back is 1 and the stored one needs no second pass.
+        masks = (targets.positive_NA, targets.ignored_NA, targets.labels_NA)
+        return focal_sum_N(outputs.logits_NAK, *masks, terms=terms, scale_N=scale_N)
+
+    def _fused_terms(self, logits_NAK: Tensor) -> FocalTerms | None:
+        """Return the configured loss as the fused kernels have it, or None for one that they cannot express."""
+        config, K = self.config, logits_NAK.shape[-1]
+        if config.loss not in {"focal", "balanced_ce", "ce"}:
+            return None
+        target = 1 - config.label_smoothing
+        alpha_K = logits_NAK.new_tensor(config.class_alpha or (config.alpha,), dtype=torch.float32).expand(K)
+        if config.loss == "ce":
+            positive_K = negative_K = torch.ones_like(alpha_K)
+        else:
+            positive_K, negative_K = alpha_K * target + (1 - alpha_K) * (1 - target), 1 - alpha_K
+        gamma = config.gamma if config.loss == "focal" else 0.0
+        return FocalTerms(positive_weight_K=positive_K, negative_weight_K=negative_K, gamma=gamma, target=target)
 
     def elementwise(self, logits: Tensor, targets: Tensor, alpha: float | Tensor | None = None) -> Tensor:
         """Return the chosen classification loss of each logit, before any mining.
@@ -148,12 +172,13 @@ class DetectionLoss:
             loss_P = smooth_l1_loss(deltas_P4, boxes_P4, anchors_P4, beta=self.config.smooth_l1_beta)
         return loss_P.new_zeros(len(targets.positive_NA)).index_add(0, n, loss_P)
 
-    def _normalise(self, classification_N: Tensor, box_N: Tensor, positives_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Divide by the positives: of the batch over all ranks, or of each picture on its own. The one place."""
+    def _scale_N(self, positives_N: Tensor) -> Tensor:
+        """Return what each picture's sums are multiplied by: 1 / the positives of the batch over all ranks, or of the
+        picture on its own and averaged over the batch. The one place where the loss is normalised. Float32.
+        """
         if self.config.normaliser == "image":
-            divisor_N = positives_N.clamp(min=1)
-            return (classification_N / divisor_N).mean(), (box_N / divisor_N).mean()
-        positives = positives_N.sum().to(classification_N.dtype)
+            return 1 / (positives_N.clamp(min=1) * max(1, len(positives_N))).float()
+        positives = positives_N.sum().float()
         if self.distributed and dist.is_available() and dist.is_initialized():
             dist.all_reduce(positives)
             # DDP averages the gradients over the ranks; the mean of the positives makes that their sum over all.
@@ -161,5 +186,4 @@ class DetectionLoss:
             floor = 1 / dist.get_world_size()
         else:
             floor = 1.0
-        positives = positives.clamp(min=floor)
-        return classification_N.sum() / positives, box_N.sum() / positives
+        return (1 / positives.clamp(min=floor)).expand(len(positives_N))

@@ -2,6 +2,7 @@
 
 from retinanet.model.anchors import AnchorGenerator, cell_anchors
 from retinanet.model.backbone import Backbone, BackboneError, load_pretrained, pretrained_normalisation
+from retinanet.model.inference import for_inference, has_fast_bf16
 from retinanet.model.retinanet import RetinaNet
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "BackboneError",
     "RetinaNet",
     "cell_anchors",
+    "for_inference",
+    "has_fast_bf16",
     "load_pretrained",
     "pretrained_normalisation",
 ]

@@ -19,41 +19,66 @@ if TYPE_CHECKING:
 class AnchorGenerator(nn.Module):
     """Anchors of a batch from the sizes of its feature maps.
 
-    Level l has stride 2^l, declared and never inferred. The centre of position (i, j) is (j, i) x stride: offset 0, as
-    in torchvision and Detectron2. At every position the order is ratio by ratio, and scale by scale within a ratio.
+    Level l has stride 2^l, declared and never inferred (but in the style "torchvision"). The centre of position (i, j)
+    is (j, i) x stride: offset 0, as in torchvision and Detectron2. At every position the order is ratio by ratio, and
+    scale by scale within a ratio.
     Source: arXiv 1708.02002, section 4 "Anchors".
     """
 
     def __init__(self, *, config: ModelConfig) -> None:
         super().__init__()
         self.strides = tuple(2**level for level in config.levels)
+        self.style = config.anchor_style
         self.cells = [
-            cell_anchors(size, scales=config.anchor_scales, ratios=config.anchor_ratios) for size in config.anchor_sizes
+            cell_anchors(size, scales=config.anchor_scales, ratios=config.anchor_ratios, style=self.style)
+            for size in config.anchor_sizes
         ]
 
-    def forward(self, sizes: Sequence[tuple[int, int]], *, like: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    def forward(
+        self, sizes: Sequence[tuple[int, int]], *, like: Tensor, input_size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, tuple[int, ...]]:
         """Return anchors_A4 and the number of anchors of each level.
 
         Args:
             sizes: (height, width) of each level's feature map.
             like: a tensor on the device that the anchors go to. They are float32 always.
+            input_size: (height, width) of the padded pictures; only the style "torchvision" needs it.
         """
         levels = []
-        for (height, width), stride, cell_C4 in zip(sizes, self.strides, self.cells, strict=True):
-            x = torch.arange(width, device=like.device, dtype=torch.float32) * stride
-            y = torch.arange(height, device=like.device, dtype=torch.float32) * stride
+        for (height, width), (stride_y, stride_x), cell_C4 in zip(
+            sizes, self._strides(sizes, input_size), self.cells, strict=True
+        ):
+            x = torch.arange(width, device=like.device, dtype=torch.float32) * stride_x
+            y = torch.arange(height, device=like.device, dtype=torch.float32) * stride_y
             y_HW, x_HW = torch.meshgrid(y, x, indexing="ij")
             centres_HW14 = torch.stack([x_HW, y_HW, x_HW, y_HW], dim=-1).unsqueeze(2)
             levels.append((centres_HW14 + cell_C4.to(like.device)).reshape(-1, 4))
-        return torch.cat(levels), tuple(len(level) for level in levels)
+        return torch.cat(levels), tuple(level.shape[0] for level in levels)  # not len(): torch.export would fix it
+
+    def _strides(
+        self, sizes: Sequence[tuple[int, int]], input_size: tuple[int, int] | None
+    ) -> Sequence[tuple[int, int]]:
+        """Return the vertical and the horizontal stride of each level, pixels."""
+        if self.style == "exact":
+            return [(stride, stride) for stride in self.strides]
+        if input_size is None:
+            raise ValueError("anchors of the style torchvision need the input's size")
+        # At 800 x 1344, P7 is 7 x 11 and not 6.25 x 10.5: strides of 114 and 122 instead of 128.
+        return [(input_size[0] // height, input_size[1] // width) for height, width in sizes]
 
 
-def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """Return the anchors around (0, 0): height over width is the ratio, the area (size x scale)^2. (C, 4), float32."""
+def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float], style: str = "exact") -> Tensor:
+    """Return the anchors around (0, 0): height over width is the ratio, the area (size x scale)^2. (C, 4), float32.
+
+    In the style "torchvision", size x scale is cut off and the corners are rounded to whole pixels, halves to even.
+    """
     rows = []
+    if style == "torchvision":
+        size, scales = 1, [int(size * scale) for scale in scales]
     for ratio in ratios:
         for scale in scales:
             half_width = size * scale / math.sqrt(ratio) / 2
             half_height = size * scale * math.sqrt(ratio) / 2
             rows.append([-half_width, -half_height, half_width, half_height])
-    return torch.tensor(rows, dtype=torch.float32)
+    cells_C4 = torch.tensor(rows, dtype=torch.float32)
+    return cells_C4.round() if style == "torchvision" else cells_C4

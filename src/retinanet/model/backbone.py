@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models.resnet import Bottleneck
 from torch import nn
 
 from retinanet.config import IMAGENET_MEAN, IMAGENET_STD, UserError, did_you_mean
@@ -31,9 +32,12 @@ class BackboneError(UserError):
 
 
 class Backbone(nn.Module):
-    """A timm model cut to its feature maps at the given strides. images_N3HW -> one map per stride, finest first."""
+    """A timm model cut to its feature maps at the given strides. images_N3HW -> one map per stride, finest first.
 
-    def __init__(self, *, name: str, strides: Sequence[int] = (8, 16, 32)) -> None:
+    With `stride_in_1x1`, the stride of bottleneck blocks moves from the 3x3 to the first 1x1 convolution.
+    """
+
+    def __init__(self, *, name: str, strides: Sequence[int] = (8, 16, 32), stride_in_1x1: bool = False) -> None:
         super().__init__()
         self.name = name
         if not timm.is_model(name):
@@ -52,6 +56,17 @@ class Backbone(nn.Module):
         info: Any = self.body.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.batchnorm_frozen = False
+        if stride_in_1x1:
+            self._move_strides()
+
+    def _move_strides(self) -> None:
+        moved = False
+        for block in self.modules():
+            if isinstance(block, Bottleneck) and block.conv2.stride != (1, 1):
+                block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+                moved = True
+        if not moved:
+            raise BackboneError(f"stride_in_1x1 is for ResNets of bottleneck blocks (resnet50, ...), not {self.name}")
 
     def forward(self, images_N3HW: Tensor) -> list[Tensor]:
         """Return the feature maps N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i])."""

@@ -41,7 +41,7 @@ class RetinaNet(nn.Module):
         self.config = config = config or resolve(ModelConfig, options)
         self.num_classes = num_classes
         strides = [2**level for level in config.levels if level <= 5]
-        self.backbone = Backbone(name=config.backbone, strides=strides)
+        self.backbone = Backbone(name=config.backbone, strides=strides, stride_in_1x1=config.stride_in_1x1)
         self.fpn = FeaturePyramid(
             channels=self.backbone.channels,
             width=config.fpn_width,
@@ -67,7 +67,11 @@ class RetinaNet(nn.Module):
             images_N3HW: normalised and padded as `images.prepare` does; any height and width.
         """
         levels = self.fpn(self.backbone(images_N3HW))
-        anchors_A4, per_level = self.anchors([(m.shape[-2], m.shape[-1]) for m in levels], like=images_N3HW)
+        anchors_A4, per_level = self.anchors(
+            [(m.shape[-2], m.shape[-1]) for m in levels],
+            like=images_N3HW,
+            input_size=(images_N3HW.shape[-2], images_N3HW.shape[-1]),
+        )
         return HeadOutputs(
             logits_NAK=self.class_head(levels),
             deltas_NA4=self.box_head(levels),

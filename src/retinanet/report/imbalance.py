@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from retinanet.analysis.imbalance import GAMMAS, SIZES, Imbalance
 from retinanet.report import figures, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from retinanet.analysis.imbalance import Imbalance
     from retinanet.report.html import Report, Section
 
 KINDS: Final = {
@@ -27,6 +27,8 @@ POINTS: Final = 400
 
 def imbalance_section(report: Report, found: Imbalance) -> None:
     """Add what `analysis.imbalance` measured on a trained network, with figure 4."""
+    from retinanet.analysis.imbalance import SIZES  # with torch, which other reports come without
+
     section = report.section("Class imbalance: where the loss comes from")
     for sentence in found.sentences():
         section.text(sentence)
@@ -83,6 +85,8 @@ def imbalance_section(report: Report, found: Imbalance) -> None:
 
 def figure_four(section: Section, found: Imbalance) -> None:
     """Add the cumulative loss over objects and over background for several gammas (the paper's figure 4)."""
+    from retinanet.analysis.imbalance import GAMMAS
+
     for positive, name in ((True, "objects"), (False, "background")):
         hardest = ", ".join(
             f"{found.hardest_share(gamma, 0.05, positive=positive):.0%} at gamma {gamma:g}" for gamma in GAMMAS
@@ -99,6 +103,8 @@ def figure_four(section: Section, found: Imbalance) -> None:
 
 def cumulative_chart(found: Imbalance, *, positive: bool) -> Figure:
     """Draw one half of figure 4."""
+    from retinanet.analysis.imbalance import GAMMAS
+
     lines = {}
     for gamma in GAMMAS:
         share, loss = found.cumulative_loss(gamma, positive=positive)

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retinanet.train.checkpoint import CheckpointError, SavedModel, read_model
     from retinanet.train.callbacks import OutputError
+    from retinanet.train.checkpoint import CheckpointError, SavedModel, read_model
     from retinanet.train.recorder import NonFiniteError, RecordError, replay
     from retinanet.train.run import TrainResult, fit
 

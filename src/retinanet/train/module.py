@@ -9,13 +9,14 @@ import torch
 import torch.distributed as dist
 
 from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, section
-from retinanet.evaluate import Metrics, detections_to_coco, evaluate_results
+from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.postprocess import merge_tiles, postprocess
+from retinanet.merge import merge_tiles
+from retinanet.postprocess import postprocess
 from retinanet.train.checkpoint import KEY, describe
-from retinanet.train.recorder import health
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
+from retinanet.train.recorder import health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
-    from retinanet.types import AnchorTargets, HeadOutputs, ImageDetections
+    from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
 
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
@@ -60,13 +61,14 @@ class DetectionModule(L.LightningModule):
         self.watch: Watch | None = None
         self.health: torch.Tensor | None = None
         self.metrics: Metrics | None = None
-        self.found: list[tuple[int, ImageDetections]] = []
+        self.found: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
 
     def on_train_start(self) -> None:
         """Within an epoch that a resumed run goes on with, skip the batches that were done."""
         loop = self.trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.processed if loop.restarting else 0
+        progress: Any = loop.epoch_loop.batch_progress.current  # the fields of its kind are not declared
+        done = progress.processed if loop.restarting else 0
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
         loader.batch_sampler.set_epoch(self.current_epoch, skip=done)
@@ -105,27 +107,28 @@ class DetectionModule(L.LightningModule):
         """Detect, and keep the detections for the end of the epoch."""
         outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
         detections = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
-        self.found += zip(batch.indices, (found.to("cpu") for found in detections), strict=True)
+        self.found += zip(batch.indices, (found.numpy() for found in detections), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[tuple[int, ImageDetections]]] = [[] for _ in range(dist.get_world_size())]
+            gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, self.found)
             self.found = [found for rank in gathered for found in rank]
         val = self.data.val
-        for number, detections in self._pictures():
-            image_id = val.records[number].image_id
+        found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
+        for image_id, detections in found:
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
         self.found = []
-        self.metrics = evaluate_results(self.data.val.to_coco(), self.results)
+        array_D7 = detections_to_array(found, category_ids=val.category_ids)
+        self.metrics = evaluate_results(val.to_coco(), array_D7)
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
-    def _pictures(self) -> Iterator[tuple[int, ImageDetections]]:
+    def _pictures(self) -> Iterator[tuple[int, ArrayDetections]]:
         """Yield the number and the detections of every validation picture, those of its tiles merged."""
         tiled, tiling = self.data.val_tiles, section(TileConfig, self.run_config)
-        by_picture: dict[int, list[tuple[int, ImageDetections]]] = {}
+        by_picture: dict[int, list[tuple[int, ArrayDetections]]] = {}
         for index, found in self.found:
             by_picture.setdefault(tiled.parents[index], []).append((index, found))
         for number, parts in by_picture.items():

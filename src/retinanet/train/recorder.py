@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 KEY: Final = "retinanet flight record"
-ADVICE: Final = "A lower --lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
+ADVICE: Final = (
+    "A lower --lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
+)
 
 
 class NonFiniteError(UserError):
@@ -108,7 +110,11 @@ class FlightRecorder(Callback):
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: DetectionModule, batch: Any, batch_idx: int  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        pl_module: DetectionModule,
+        batch: Any,
+        batch_idx: int,  # type: ignore[override]
     ) -> None:
         """Keep what the step starts from: the batch and the random states, and for `skip` what it will change."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
@@ -124,7 +130,10 @@ class FlightRecorder(Callback):
         self._healths.append(pl_module.health)
 
     def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        pl_module: DetectionModule,
+        optimizer: torch.optim.Optimizer,  # type: ignore[override]
     ) -> None:
         """Look at the health of the step's batches and at its gradient: one number, read once."""
         signs = torch.stack(self._healths).sum()
@@ -242,9 +251,7 @@ def sentence_of(cause: Cause | None, record: dict[str, Any]) -> str:
     return f"the first that is not finite is {cause.said}, {where}."
 
 
-def find_cause(
-    model: RetinaNet, batch: Batch, record: dict[str, Any], *, device: torch.device | str
-) -> Cause | None:
+def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device: torch.device | str) -> Cause | None:
     """Run a step again and return where it first is not finite; None where all is.
 
     Forward first: each module's output in the order of the computation. Then the loss of each picture. Then the
@@ -336,9 +343,7 @@ class _Watch:
                 for part, parameter in module.named_parameters(recurse=False):
                     if parameter.requires_grad:
                         said = f"the gradient of {name}'s {part}"
-                        self._handles.append(
-                            parameter.register_post_accumulate_grad_hook(self._weight(name, said))
-                        )
+                        self._handles.append(parameter.register_post_accumulate_grad_hook(self._weight(name, said)))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.config import UserError
@@ -28,7 +28,7 @@ RESTART_COUNTS: Final = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 """What SLURM after a requeue and torchrun after `--max-restarts` tell a command that they run again."""
 
 
-class StopRequest(SystemExit):  # noqa: N818  # an exit, as SystemExit is
+class StopRequest(SystemExit):  # an exit, as SystemExit is
     """A signal ended the run, after it saved; `code` is the exit status, 128 and the signal's number."""
 
 
@@ -84,7 +84,9 @@ class Stop(Callback):
             raise KeyboardInterrupt
         self._noted = signum
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """From here to the end of the step no state is consistent."""
         self._between_steps = False
 

@@ -13,6 +13,8 @@ from retinanet.config import (
     PRESETS,
     ConfigError,
     ImageConfig,
+    LossConfig,
+    MatchConfig,
     ModelConfig,
     TrainConfig,
     section,
@@ -70,7 +72,8 @@ def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
 def with_network_of(config: TrainConfig) -> TrainConfig:
     """Return the config with the network and the normalisation of the model that the run starts from, if any.
 
-    The picture size is the model's too, unless it was given.
+    The picture size, the matching and the losses are the model's too, unless they were given; but not the weights that
+    it gave to its classes.
 
     Raises:
         ConfigError: an option of the network that contradicts the model.
@@ -89,9 +92,11 @@ def with_network_of(config: TrainConfig) -> TrainConfig:
                 f"{name} is given as {getattr(config, name)}, but the model in {config.start_from} has {value}, and a "
                 "run that starts from it has its network"
             )
-    for field in dataclasses.fields(ImageConfig):
-        if not _was_given(config, field.name):
-            taken[field.name] = getattr(saved.image_config, field.name)
+    for cls in (ImageConfig, MatchConfig, LossConfig):
+        its: object = section_from_dict(cls, saved.train_config)
+        for field in dataclasses.fields(cls):
+            if field.name != "class_alpha" and not _was_given(config, field.name):
+                taken[field.name] = getattr(its, field.name)
     return dataclasses.replace(config, **taken)
 
 
@@ -112,6 +117,9 @@ def _from_model(config: TrainConfig, classes: Sequence[str], say: Callable[[str]
     said += [f"{len(new)} new ({some_of(new)}), which start from the prior"] if new else []
     said += [f"{len(gone)} dropped ({some_of(gone)})"] if gone else []
     say(f"from {config.start_from}: {config.backbone}, pictures of {config.image_size}; {'; '.join(said)}")
+    alpha = "an alpha for each class" if config.class_alpha else f"alpha {config.alpha:g}"
+    low = "on" if config.low_quality_matches else "off"
+    say(f"as given or as it was trained: {config.loss}, {alpha}, {config.box_loss}, low-quality matches {low}")
     if (trained_with := saved.train_config.get("preset")) != config.preset:
         say(f"it was trained with --preset {trained_with}; the optimiser's options here are those of {config.preset}")
     return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +52,7 @@ def read(
     keep: Sequence[str] = (),
     ignore: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> DetectionData:
     """Read a data set's annotations; what is wrong with single objects ends in `faults`, without them.
 
@@ -67,6 +68,8 @@ def read(
         keep: the classes to keep, the others' objects are left out; empty: all.
         ignore: the classes whose objects are left out.
         rename: new names of classes; the other options name classes by their new names.
+        allow_outside: follow relative paths that climb (..) anywhere. Otherwise one that ends neither below the
+            annotations' folder, nor below the folder above it, nor below `images` is a fault.
 
     Raises:
         DataError: a path or a kind of file that cannot be read at all.
@@ -83,7 +86,7 @@ def read(
         only=None if classes is None else tuple(classes), keep=tuple(keep), ignore=tuple(ignore), rename=rename or {}
     )
     chosen, said = _choose_split(found, asked, strict=named is not None)
-    data = _read(found, wanted, Path(images) if images is not None else None, chosen)
+    data = _read(found, wanted, Path(images) if images is not None else None, chosen, allow_outside=allow_outside)
     if format is None and (found.why or found.others):
         maybe = f"; it could also be {' or '.join(found.others)}" if found.others else ""
         notes.append(f"{folder} was read as {TITLES[found.format]}{found.why}{maybe} (--format overrides)")
@@ -135,7 +138,7 @@ def recognise(source: Path, format: DataFormat | None = None) -> Found:
             return kept[0]
         if source.is_dir() and format not in {"voc", "labelme", "yolo"}:
             raise DataError(f"{source}: expected {TITLES[format]}, found no such file in the folder")
-        return Found(format, source, "", (), coco.parse_json(source) if source.suffix.lower() == ".json" else None)
+        return Found(format, source, "", (), coco.read_json(source) if source.suffix.lower() == ".json" else None)
     if not found:
         files = sorted(source.glob("*.json")) if source.is_dir() else []
         hint = f". Give the file itself: {files[0]}" if files else ""
@@ -150,27 +153,28 @@ def recognise(source: Path, format: DataFormat | None = None) -> Found:
     return first._replace(others=others)
 
 
-def _read(found: Found, wanted: Wanted, images: Path | None, split: str | None) -> DetectionData:
+def _read(
+    found: Found, wanted: Wanted, images: Path | None, split: str | None, *, allow_outside: bool
+) -> DetectionData:
+    where: dict[str, Any] = {"images": images, "allow_outside": allow_outside}
     if found.format == "coco":
-        return coco.read_coco(found.path, wanted, images=images, content=found.content)
+        return coco.read_coco(found.path, wanted, content=found.content, **where)
     if found.format == "label_studio":
-        return label_studio.read_label_studio(found.path, wanted, images=images, content=found.content)
+        return label_studio.read_label_studio(found.path, wanted, content=found.content, **where)
     if found.format == "yolo":
-        return yolo.read_yolo(found.path, wanted, images=images, split=split)
+        return yolo.read_yolo(found.path, wanted, split=split, **where)
     if found.format == "cvat":
-        return cvat.read_cvat(found.path, wanted, images=images, split=split)
-    readers: dict[str, Callable[..., DetectionData]] = {
-        "voc": voc.read_voc,
-        "csv": csv.read_csv,
-        "labelme": labelme.read_labelme,
-    }
-    return readers[found.format](found.path, wanted, images=images)
+        return cvat.read_cvat(found.path, wanted, split=split, **where)
+    if found.format == "voc":
+        return voc.read_voc(found.path, wanted, images=images)  # it finds pictures by the last part of their names
+    readers = {"csv": csv.read_csv, "labelme": labelme.read_labelme}
+    return readers[found.format](found.path, wanted, **where)
 
 
 def _file_kinds(source: Path) -> Iterator[Found]:
     suffix = source.suffix.lower()
     if suffix == ".json":
-        content = coco.parse_json(source)
+        content = coco.read_json(source)
         if label_studio.is_label_studio(content):
             yield Found("label_studio", source, "", (), content)
         elif labelme.is_labelme(content):
@@ -219,7 +223,7 @@ def _folder_kinds(folder: Path) -> Iterator[Found]:
 def _json_kinds(folder: Path) -> Iterator[Found]:
     """Yield what the first .json file says of a folder."""
     first = next(iter(sorted(folder.glob("*.json"))), None)
-    if first is not None and labelme.is_labelme(content := coco.parse_json(first)):
+    if first is not None and labelme.is_labelme(content := coco.read_json(first)):
         yield Found("labelme", folder, " by the .json files in it")
     elif first is not None and label_studio.is_label_studio(content):
         yield Found("label_studio", first, f" by its {first.name}", (), content)

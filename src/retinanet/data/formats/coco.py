@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from retinanet import images as pictures
-from retinanet.data.formats.common import Wanted, category_ids
+from retinanet.data.formats.common import ALLOW, LARGEST_SIDE, Fence, Wanted, category_ids, is_file
 from retinanet.data.records import (
     SKIP_OBJECT,
     SKIP_PICTURE,
@@ -20,9 +19,12 @@ from retinanet.data.records import (
     Record,
     clip_box,
 )
+from retinanet.parse import ParseError, parse_json, shown
 
 _LARGEST: Final = 1e12
 """No coordinate is beyond it; comparing with it also refuses NaN, infinity and integers that no float holds."""
+_IDS_END: Final = 2**63
+"""No id is that large: evaluators hold them in 64 bits."""
 _SECTIONS: Final = ("images", "annotations", "categories")
 
 
@@ -41,7 +43,9 @@ class _Object(NamedTuple):
     area: float
 
 
-def read_coco(source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None) -> DetectionData:
+def read_coco(
+    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
+) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
 
     Pictures are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
@@ -52,8 +56,9 @@ def read_coco(source: Path, wanted: Wanted, *, images: Path | None = None, conte
         wanted: its classes.
         images: folder of the pictures.
         content: of the file, where it is parsed already.
+        allow_outside: let the file name pictures anywhere on the disk.
     """
-    content = _sections(parse_json(source) if content is None else content, source)
+    content = _sections(read_json(source) if content is None else content, source)
     faults: list[Fault] = []
     names = _categories(content["categories"], source, faults)
     notes = _drop_parent(names, content)
@@ -62,7 +67,8 @@ def read_coco(source: Path, wanted: Wanted, *, images: Path | None = None, conte
         ids.setdefault(wanted.rename.get(names[category_id], names[category_id]), category_id)
     class_names = wanted.names(names[category_id] for category_id in sorted(names))
     labels = {name: label for label, name in enumerate(class_names)}
-    found = _images(content["images"], source, images, faults)
+    fence = Fence.around(source, images, allow_outside=allow_outside)
+    found = _images(content["images"], source, images, faults, fence)
     # an object goes with its picture: a picture that is a fault already needs no further fault for each of its objects
     listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
     objects: dict[int, list[_Object]] = {image_id: [] for image_id in found}
@@ -87,14 +93,12 @@ def read_coco(source: Path, wanted: Wanted, *, images: Path | None = None, conte
     )
 
 
-def parse_json(source: Path) -> Any:
+def read_json(source: Path) -> Any:
     """Return what a JSON file holds. Raises `DataError` with the place where it is not JSON."""
     try:
-        return json.loads(source.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{source}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{source}: not JSON ({error})") from error
+        return parse_json(source.read_bytes())
+    except ParseError as error:
+        raise DataError(error.at(source)) from error
 
 
 def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
@@ -128,7 +132,7 @@ def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[i
         fields = entry if isinstance(entry, dict) else {}
         category_id, name = _int(fields.get("id")), fields.get("name")
         if category_id is None or not isinstance(name, str):
-            what = f"expected an integer 'id' and a text 'name', found {entry!r}"
+            what = f"expected an integer 'id' and a text 'name', found {shown(entry)}"
         elif category_id in names:
             what = f"the id is already that of {names[category_id]!r}, found it again for {name!r}"
         elif name in names.values():
@@ -141,7 +145,9 @@ def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[i
     return names
 
 
-def _images(entries: list[Any], source: Path, images: Path | None, faults: list[Fault]) -> dict[int, _Picture]:
+def _images(
+    entries: list[Any], source: Path, images: Path | None, faults: list[Fault], fence: Fence
+) -> dict[int, _Picture]:
     """Return the usable pictures by id. Whether the files exist and decode is for `check` to say."""
     finder = _Finder(_folders(source, images))
     found: dict[int, _Picture] = {}
@@ -149,14 +155,18 @@ def _images(entries: list[Any], source: Path, images: Path | None, faults: list[
         fields = entry if isinstance(entry, dict) else {}
         image_id, name = _int(fields.get("id")), fields.get("file_name")
         if image_id is None or not isinstance(name, str) or not name:
-            what = f"expected an integer 'id' and a text 'file_name', found id {fields.get('id')!r}, file_name {name!r}"
+            found_id = shown(fields.get("id"))
+            what = f"expected an integer 'id' and a text 'file_name', found id {found_id}, file_name {shown(name)}"
         elif image_id in found:
-            what = f"the id is already that of {found[image_id].path.name}, found it again for {name}"
+            what = f"the id is already that of {found[image_id].path.name}, found it again for {shown(name)}"
         else:
             path = finder.find(name)
+            if (outside := fence.fault(path)) is not None:
+                faults.append(Fault(file=source, where=_where("image", entry, number), what=outside, advice=ALLOW))
+                continue
             width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
             try:
-                if min(width, height) < 1:
+                if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
                     width, height = pictures.read_size(path)
                 found[image_id] = _Picture(path, width, height)
                 continue
@@ -183,7 +193,7 @@ class _Finder:
     def find(self, name: str) -> Path:
         """Return the path of a picture; in the first folder where none holds it."""
         for path, place in self._candidates(name):
-            if path.is_file():
+            if is_file(path):
                 self.places.remove(place)
                 self.places.insert(0, place)
                 return path
@@ -206,27 +216,27 @@ def _annotation(
 ) -> _Object | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(entry, dict):
-        return f"expected an object with image_id, category_id and bbox, found {entry!r}"
+        return f"expected an object with image_id, category_id and bbox, found {shown(entry)}"
     annotation_id = _int(entry.get("id", number))
     image_id, category_id, bbox = _int(entry.get("image_id")), _int(entry.get("category_id")), entry.get("bbox")
     if annotation_id is None:
-        return f"expected an integer 'id', found {entry['id']!r}"
+        return f"expected an integer 'id', found {shown(entry['id'])}"
     if "id" in entry and seen.setdefault(annotation_id, number) != number:
         return f"the id is that of the annotation at position {seen[annotation_id]} too"
     if image_id not in found or image_id is None:
-        return f"expected the id of one of the images as image_id, found {entry.get('image_id')!r}"
+        return f"expected the id of one of the images as image_id, found {shown(entry.get('image_id'))}"
     if category_id not in names or category_id is None:
-        return f"expected the id of one of the categories as category_id, found {entry.get('category_id')!r}"
+        return f"expected the id of one of the categories as category_id, found {shown(entry.get('category_id'))}"
     if (name := wanted.name(names[category_id])) is None:
         return None
     if fault := wanted.fault(name):
         return fault
     numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers:
-        return f"expected four finite numbers (x, y, width, height) as bbox, found {bbox!r}"
+        return f"expected four finite numbers (x, y, width, height) as bbox, found {shown(bbox)}"
     x, y, w, h = (value for value in numbers if value is not None)
     if entry.get("iscrowd", 0) not in (0, 1):
-        return f"expected 0 or 1 as iscrowd, found {entry['iscrowd']!r}"
+        return f"expected 0 or 1 as iscrowd, found {shown(entry['iscrowd'])}"
     picture = found[image_id]
     box = clip_box((x, y, x + w, y + h), picture.width, picture.height)
     if isinstance(box, str):
@@ -259,14 +269,16 @@ def _record(image_id: int, picture: _Picture, objects: Sequence[_Object]) -> Rec
 def _where(kind: str, entry: Any, number: int) -> str:
     """Return 'annotation 1768', by its id, or by its position where it has none."""
     entry_id = entry.get("id") if isinstance(entry, dict) else None
-    return f"{kind} at position {number}" if entry_id is None else f"{kind} {entry_id}"
+    if entry_id is None:
+        return f"{kind} at position {number}"
+    return f"{kind} {shown(entry_id)[1:-1] if isinstance(entry_id, str) else shown(entry_id)}"
 
 
 def _int(value: Any) -> int | None:
     """Return an integer, also one written as 1.0 (pandas does), or None for anything else."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _IDS_END else None
 
 
 def _float(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +16,15 @@ import numpy as np
 from retinanet import images as pictures
 from retinanet.config import did_you_mean
 from retinanet.data.records import DataError, DetectionData, Fault, Record, unknown_class
+from retinanet.parse import shown
 
 PICTURE_SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".avif"),
 )
+ALLOW: Final = "Move it there, give its folder with --images, or give --allow-outside if you trust the file"
+"""How to go on with a picture that lies outside."""
+LARGEST_SIDE: Final = 2**31 - 1
+"""No picture is wider or higher, no class id larger: what a file says beyond it is no number of pixels."""
 _HASH_PREFIX: Final = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a picture that was uploaded."""
 
@@ -90,6 +96,52 @@ class Wanted:
         return said + [f"{old} was renamed {new}" for old, new in self.rename.items() if old in self._written]
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Which files an annotation file may name by climbing out of its folder: it may be a stranger's.
+
+    Those below its own folder, below the folder above (annotations/ beside images/), and below the folder that the user
+    names as that of the pictures. Absolute paths are taken as they are: CSV files and our own `split` hold them for
+    honest reasons, and whoever reads them sees where they lead. Symbolic links are followed: whoever put the data there
+    made them, not the file.
+    """
+
+    folders: tuple[Path, ...]
+    """Absolute. Empty: any file."""
+    named: tuple[Path, ...] = ()
+    """The folders as the user named them, perhaps with a `..` of his own."""
+
+    @classmethod
+    def around(cls, source: Path, images: Path | None = None, *, allow_outside: bool = False) -> Fence:
+        """Return the fence of an annotation file or of a folder of them."""
+        if allow_outside:
+            return cls(())
+        beside = source if source.is_dir() else source.parent
+        own = Path(os.path.abspath(beside))  # noqa: PTH100 - see `holds`
+        above = [own.parent] if own.parent != own.parent.parent else []  # not the root of the disk
+        given = [Path(os.path.abspath(images))] if images is not None else []  # noqa: PTH100
+        return cls((own, *above, *given), (beside, *([images] if images is not None else [])))
+
+    def holds(self, path: Path) -> bool:
+        """Return whether a file may be named. A `..` is followed as the disk does, also behind a symbolic link."""
+        if not self.folders:
+            return True
+        below = [path.relative_to(folder) for folder in self.named if path.is_relative_to(folder)]
+        if any(".." not in part.parts for part in (path, *below)):
+            return True  # absolute, or below the folder that it was joined to
+        try:
+            absolute = path.resolve()
+            return any(absolute.is_relative_to(folder.resolve()) for folder in self.folders)
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no disk can hold
+            return False
+
+    def fault(self, path: Path) -> str | None:
+        """Return what is wrong with a file that may not be named, or None."""
+        if self.holds(path):
+            return None
+        return f"expected a picture below {self.folders[-1]}, found {shown(str(path))[1:-1]}, which climbs out of it"
+
+
 @dataclass(slots=True)
 class Labelled:
     """An object as a file holds it: xyxy in original pixels, cut to its picture."""
@@ -119,6 +171,7 @@ class Reading:
         source: where from.
         wanted: its classes.
         images: the folder of the pictures, if it was given.
+        allow_outside: let the annotations name pictures anywhere on the disk.
         pictures: those that can be used.
         faults: what cannot.
         notes: what the user should know, a sentence each.
@@ -127,9 +180,20 @@ class Reading:
     source: Path
     wanted: Wanted
     images: Path | None = None
+    allow_outside: bool = False
     pictures: list[Picture] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fence: Fence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fence = Fence.around(self.source, self.images, allow_outside=self.allow_outside)
+
+    def outside(self, path: Path, file: Path, where: str) -> bool:
+        """Return whether a picture may not be named, and note it as a fault if so."""
+        if (what := self.fence.fault(path)) is not None:
+            self.fault(file, where, what, ALLOW)
+        return what is not None
 
     def fault(self, file: Path, where: str, what: str, advice: str) -> None:
         """Note a fault."""
@@ -207,12 +271,12 @@ class Finder:
     def find(self, name: str) -> Path:
         """Return the path of a picture; where there is none, the one it should have."""
         written = Path(name.replace("\\", "/"))
-        if written.is_absolute() and written.is_file():
+        if written.is_absolute() and is_file(written):
             return written
         relative = Path(*written.parts[1:]) if written.is_absolute() else written
         for candidate in dict.fromkeys((relative, Path(relative.name), Path(_HASH_PREFIX.sub("", relative.name)))):
             for place in self.places:
-                if (place / candidate).is_file():
+                if is_file(place / candidate):
                     return place / candidate
         return self.below().get(relative.name, self.places[0] / relative)
 
@@ -221,6 +285,11 @@ class Finder:
         if self._below is None:
             self._below = {path.name: path for place in reversed(self.places) for path in pictures_below(place)}
         return self._below
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; False for a name that no disk can hold, where pathlib raises."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def pictures_below(folder: Path) -> list[Path]:
@@ -235,7 +304,7 @@ def size_of(path: Path, width: Any, height: Any) -> tuple[int, int]:
         ImageError: neither is there.
     """
     w, h = number(width), number(height)
-    if w is not None and h is not None and w >= 1 and h >= 1:
+    if w is not None and h is not None and 1 <= w <= LARGEST_SIDE and 1 <= h <= LARGEST_SIDE:
         return int(w), int(h)
     return pictures.read_size(path)
 

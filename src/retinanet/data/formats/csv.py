@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from retinanet import images as pictures
-from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, number
+from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, is_file, number
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
 
 COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class")
@@ -29,9 +29,9 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def read_csv(source: Path, wanted: Wanted, *, images: Path | None = None) -> DetectionData:
+def read_csv(source: Path, wanted: Wanted, *, images: Path | None = None, allow_outside: bool = False) -> DetectionData:
     """Read a CSV file: see `formats.read`. Category ids are 1, 2, ... in the order of the classes."""
-    reading = Reading(source, wanted, images)
+    reading = Reading(source, wanted, images, allow_outside)
     finder = Finder([images] if images is not None else [source.parent, source.parent / "images"])
     found: dict[str, Picture | None] = {}
     place: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
@@ -112,10 +112,13 @@ def _row(
     if name not in found:
         path = finder.find(name)
         try:
+            if reading.outside(path, reading.source, where):
+                found[name] = None
+                return
             found[name] = Picture(path, *pictures.read_size(path))
         except pictures.ImageError as error:
             found[name] = None
-            what = f"picture not found at {path}" if not path.is_file() else str(error)
+            what = f"picture not found at {path}" if not is_file(path) else str(error)
             reading.fault(reading.source, where, what, SKIP_PICTURE)
     picture = found[name]
     cells = [row[place[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]

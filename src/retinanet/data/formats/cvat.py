@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET  # for the types: parsing is defusedxml's
-
-from defusedxml import ElementTree as SafeET
-from defusedxml.common import DefusedXmlException
+from xml.etree import ElementTree as ET  # for the types: parsing is parse.py's
 
 from retinanet import images as pictures
 from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, around, number, size_of, turned
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import ParseError, parse_xml, shown
 
 _SHAPES: Final = ("box", "polygon", "ellipse", "mask", "polyline", "points", "cuboid", "skeleton")
 
@@ -27,9 +25,11 @@ def is_cvat(source: Path) -> bool:
     return b"<annotations" in head
 
 
-def read_cvat(source: Path, wanted: Wanted, *, images: Path | None = None, split: str | None = None) -> DetectionData:
+def read_cvat(
+    source: Path, wanted: Wanted, *, images: Path | None = None, split: str | None = None, allow_outside: bool = False
+) -> DetectionData:
     """Read an annotations.xml: see `formats.read`. With `split`, of a project's subsets that one only."""
-    reading = Reading(source, wanted, images)
+    reading = Reading(source, wanted, images, allow_outside)
     root = _parse(source)
     if root.find("track") is not None:
         raise DataError(f"{source}: expected CVAT for images, found CVAT for video: export it as 'CVAT for images 1.1'")
@@ -48,14 +48,11 @@ def read_cvat(source: Path, wanted: Wanted, *, images: Path | None = None, split
 
 def _parse(source: Path) -> ET.Element:
     try:
-        root = SafeET.parse(source).getroot()
-    except ET.ParseError as error:
-        line, column = error.position
-        raise DataError(f"{source}, line {line}, column {column + 1}: not XML ({str(error).split(':')[0]})") from error
-    except (DefusedXmlException, ValueError, LookupError) as error:
-        raise DataError(f"{source}: XML that cannot be read ({error})") from error
-    if root is None or root.tag != "annotations":
-        raise DataError(f"{source}: expected CVAT's <annotations>, found <{root.tag if root is not None else ''}>")
+        root = parse_xml(source)
+    except ParseError as error:
+        raise DataError(error.at(source)) from error
+    if root.tag != "annotations":
+        raise DataError(f"{source}: expected CVAT's <annotations>, found <{shown(root.tag)[1:-1]}>")
     return root
 
 
@@ -64,6 +61,8 @@ def _image(node: ET.Element, reading: Reading, finder: Finder) -> int:
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
     path = finder.find(name)
+    if reading.outside(path, reading.source, where):
+        return 0
     try:
         picture = Picture(path, *size_of(path, node.get("width"), node.get("height")))
     except pictures.ImageError as error:
@@ -104,13 +103,13 @@ def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
         points = [tuple(number(v) for v in point.split(",")) for point in (shape.get("points") or "").split(";")]
         known = [(p[0], p[1]) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
         if len(known) < len(points):
-            return f"expected points x,y;x,y of finite numbers, found {shape.get('points')!r}"
+            return f"expected points x,y;x,y of finite numbers, found {shown(shape.get('points'))}"
         return around(known)
     if shape.tag not in keys:
         return f"expected a box, a polygon, an ellipse or a mask, found {shape.tag}"
     a, b, c, d = (number(shape.get(key)) for key in keys[shape.tag])
     if a is None or b is None or c is None or d is None:
-        return f"expected finite numbers in {', '.join(keys[shape.tag])}, found {dict(shape.attrib)}"
+        return f"expected finite numbers in {', '.join(keys[shape.tag])}, found {shown(dict(shape.attrib))}"
     degrees = number(shape.get("rotation")) or 0.0
     if shape.tag == "mask":
         return a, b, a + c, b + d

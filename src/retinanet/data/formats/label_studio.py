@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from retinanet import images as pictures
 from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, around, number, size_of, turned
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import shown
 
 _PICTURE_KEYS: Final = ("image", "img", "picture", "photo")
 
@@ -33,14 +34,14 @@ def is_label_studio(content: Any) -> bool:
 
 
 def read_label_studio(
-    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None
+    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
 ) -> DetectionData:
     """Read an export: see `formats.read`. Classes are the names found, sorted."""
     if not is_label_studio(content):
         raise DataError(
             f"{source}: expected a list of Label Studio's tasks with `data` and `annotations`, found another"
         )
-    reading = Reading(source, wanted, images)
+    reading = Reading(source, wanted, images, allow_outside)
     finder = Finder([images] if images is not None else [source.parent, source.parent / "images"])
     reduced = several = 0
     for place, task in enumerate(content, 1):
@@ -51,6 +52,8 @@ def read_label_studio(
         results, more = _results(task)
         several += more
         path = finder.find(name)
+        if reading.outside(path, source, where):
+            continue
         shown = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
         try:
             size = size_of(path, shown.get("original_width"), shown.get("original_height"))
@@ -149,7 +152,7 @@ def _shares(value: dict[str, Any], picture: Picture) -> tuple[float, float, floa
         points = [[number(v) for v in point] if isinstance(point, list) else [] for point in value["points"]]
         known = [(p[0] * W, p[1] * H) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
         if len(known) < len(points) or not points:
-            return f"expected points (x, y) in percent, found {value['points']!r}"
+            return f"expected points (x, y) in percent, found {shown(value['points'])}"
         return around(known)
     if "radiusX" in value:
         x, y, rx, ry = (number(value.get(key)) for key in ("x", "y", "radiusX", "radiusY"))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from retinanet import images as pictures
-from retinanet.data.formats.coco import parse_json
+from retinanet.data.formats.coco import read_json
 from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, around, number, size_of
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import shown
 
 _REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
 
@@ -23,13 +24,15 @@ def is_labelme(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
-def read_labelme(source: Path, wanted: Wanted, *, images: Path | None = None) -> DetectionData:
+def read_labelme(
+    source: Path, wanted: Wanted, *, images: Path | None = None, allow_outside: bool = False
+) -> DetectionData:
     """Read a folder of labelme's files, or one of them: see `formats.read`. Classes are the names found, sorted."""
-    reading = Reading(source, wanted, images)
+    reading = Reading(source, wanted, images, allow_outside)
     reduced = 0
     for file in sorted(source.rglob("*.json")) if source.is_dir() else [source]:
         try:
-            content = parse_json(file)
+            content = read_json(file)
         except DataError as error:
             reading.fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_PICTURE)
             continue
@@ -46,6 +49,8 @@ def _picture(file: Path, content: dict[str, Any], reading: Reading) -> int:
     """Take one file in, and return how many of its shapes were more than a box."""
     finder = Finder([reading.images] if reading.images is not None else [file.parent])
     path = finder.find(str(content.get("imagePath") or f"{file.stem}.jpg"))
+    if reading.outside(path, file, ""):
+        return 0
     try:
         picture = Picture(path, *size_of(path, content.get("imageWidth"), content.get("imageHeight")))
     except pictures.ImageError as error:
@@ -77,11 +82,11 @@ def _object(shape: Any, place: int, picture: Picture, wanted: Wanted) -> Labelle
     for point in entries:
         x, y = (number(value) for value in point) if isinstance(point, list) and len(point) == 2 else (None, None)
         if x is None or y is None:
-            return f"expected points (x, y) of finite numbers, found {point!r}"
+            return f"expected points (x, y) of finite numbers, found {shown(point)}"
         points.append((x, y))
     needed = {"rectangle": 2, "mask": 2, "circle": 2, "oriented_rectangle": 3, "polygon": 3}.get(kind)
     if needed is None:
-        return f"expected a rectangle, a polygon or a circle, found a {kind}"
+        return f"expected a rectangle, a polygon or a circle, found {shown(kind)}"
     if len(points) < needed:
         return f"expected {needed} points or more of a {kind}, found {len(points)}"
     if kind == "circle":

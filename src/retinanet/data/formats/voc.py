@@ -13,23 +13,23 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET  # for the types: parsing is defusedxml's
-
-from defusedxml import ElementTree as SafeET
-from defusedxml.common import DefusedXmlException
+from xml.etree import ElementTree as ET  # for the types: parsing is parse.py's
 
 from retinanet import images as pictures
 from retinanet.data.formats.common import (
     PICTURE_SUFFIXES,
+    Fence,
     Labelled,
     Picture,
     Reading,
     Wanted,
+    is_file,
     lines_of,
     number,
     size_of,
 )
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import ParseError, parse_xml, shown
 
 CLASS_FILE: Final = "classes.txt"
 """A class a line, beside Annotations/: VOC itself has no list of its classes. `retinanet convert` writes it."""
@@ -102,10 +102,12 @@ def _split(reading: Reading, annotations: Path) -> list[Path]:
             stem = stem[: -len(Path(stem).suffix)]
         file = annotations / f"{stem}.xml"
         advice = SKIP_PICTURE
-        if file in files:
+        if not Fence.around(annotations).holds(file):
+            what = f"expected the name of a picture, found {shown(stem)}, which leads elsewhere"
+        elif file in files:
             what = f"{stem!r} stands in line {files[file]} already"
             advice = "Remove one of the lines, or give --skip-bad to use the picture once"
-        elif not file.is_file():
+        elif not is_file(file):
             what = f"expected the annotations of {stem!r} in {file}, found no such file"
         else:
             files[file] = number_of_line
@@ -133,24 +135,19 @@ class _Finder:
         with_stem = self.by_stem.get(file.stem, [])
         suffix = Path(written).suffix.lower()
         same_suffix = [path for path in with_stem if path.suffix.lower() == suffix]
-        named = [place / written for place in self.places if written and (place / written).is_file()]
+        named = [place / written for place in self.places if written and is_file(place / written)]
         return [*same_suffix, *with_stem, *named, self.places[0] / (written or f"{file.stem}.jpg")][0]
 
 
 def _read_file(file: Path, finder: _Finder, reading: Reading) -> Picture | None:
     """Read one .xml; None with a fault where nothing of it can be used."""
     try:
-        root = SafeET.parse(file).getroot()
-    except ET.ParseError as error:
-        line, column = error.position
-        what, where = f"not XML ({str(error).split(':')[0]})", f"line {line}, column {column + 1}"
-        reading.fault(file, where, what, SKIP_PICTURE)
+        root = parse_xml(file)
+    except ParseError as error:
+        reading.fault(file, error.where, error.what, SKIP_PICTURE)
         return None
-    except (DefusedXmlException, ValueError, LookupError) as error:  # entities; an encoding that does not exist
-        reading.fault(file, "", f"XML that cannot be read ({error})", SKIP_PICTURE)
-        return None
-    if root is None or root.tag != "annotation":
-        what = f"expected <annotation> of Pascal VOC, found <{root.tag if root is not None else ''}>"
+    if root.tag != "annotation":
+        what = f"expected <annotation> of Pascal VOC, found <{shown(root.tag)[1:-1]}>"
         reading.fault(file, "", what, SKIP_PICTURE)
         return None
     written = (root.findtext("filename") or "").strip().replace("\\", "/")
@@ -187,7 +184,7 @@ def _object(node: ET.Element, number_of_object: int, picture: Picture, wanted: W
     numbers = [number(text) for text in texts]
     for key, text, value in zip(_COORDINATES, texts, numbers, strict=True):
         if value is None:
-            return f"expected a number in <{key}>, found {'none' if text is None else repr(text)}"
+            return f"expected a number in <{key}>, found {'none' if text is None else shown(text)}"
     x1, y1, x2, y2 = (value for value in numbers if value is not None)
     box = clip_box((x1, y1, x2, y2), picture.width, picture.height)
     if isinstance(box, str):

@@ -16,22 +16,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from retinanet import images as pictures
 from retinanet.config import did_you_mean
 from retinanet.data.formats.common import (
+    ALLOW,
+    LARGEST_SIDE,
     PICTURE_SUFFIXES,
+    Fence,
     Labelled,
     Picture,
     Reading,
     Wanted,
     around,
+    is_file,
     lines_of,
     number,
     pictures_below,
 )
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import ParseError, parse_yaml, shown
 
 SPLITS: Final = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Every split, and the keys or folders that stand for it."""
@@ -42,7 +45,14 @@ _NOT_LABELS: Final = frozenset(
 )
 
 
-def read_yolo(source: Path, wanted: Wanted, *, images: Path | None = None, split: str | None = None) -> DetectionData:
+def read_yolo(
+    source: Path,
+    wanted: Wanted,
+    *,
+    images: Path | None = None,
+    split: str | None = None,
+    allow_outside: bool = False,
+) -> DetectionData:
     """Read a YOLO data set: see `formats.read`. Category ids are YOLO's own plus 1, as COCO's begin at 1.
 
     Args:
@@ -51,19 +61,19 @@ def read_yolo(source: Path, wanted: Wanted, *, images: Path | None = None, split
         images: folder of the pictures, in place of the one that the file names.
         split: train, val or test, of a file that has several.
     """
-    reading = Reading(source, wanted, images)
+    reading = Reading(source, wanted, images, allow_outside)
     if source.suffix.lower() in {".yaml", ".yml"}:
         content = _parse(source)
         names = _names(content["names"], content.get("nc"), source)
-        paths = _pictures(content, split or "train", source) if images is None else pictures_below(images)
+        paths = _pictures(content, split or "train", reading) if images is None else pictures_below(images)
     elif source.suffix.lower() == ".data":
         content = dict(_darknet(source))
-        names = dict(enumerate(_class_file(_beside(source, content.get("names", "obj.names")))))
-        paths = _pictures(content, split or "train", source) if images is None else pictures_below(images)
+        names = dict(enumerate(_class_file(_beside(reading, content.get("names", "obj.names")))))
+        paths = _pictures(content, split or "train", reading) if images is None else pictures_below(images)
     else:
         root = source if source.is_dir() else source.parent
         names = _names_near(root, reading)
-        paths = pictures_below(images or root) if source.is_dir() else _list(source)
+        paths = pictures_below(images or root) if source.is_dir() else _list(source, reading.fence)
     labels: set[Path] = set()
     reduced, without = 0, 0
     for path in paths:
@@ -75,7 +85,7 @@ def read_yolo(source: Path, wanted: Wanted, *, images: Path | None = None, split
             reading.fault(path, "", str(error).removeprefix(f"{path}: "), SKIP_PICTURE)
             continue
         reading.pictures.append(picture)
-        if file.is_file():
+        if is_file(file):
             reduced += _labels(file, picture, names, reading)
         else:
             without += 1
@@ -114,8 +124,10 @@ def label_path(picture: Path) -> Path:
 
 def _parse(source: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(source.read_text(encoding="utf-8-sig"))
+    except ParseError as error:
+        raise DataError(error.at(source)) from error
+    except UnicodeDecodeError as error:
         raise DataError(f"{source}: not YAML ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
         raise DataError(f"{source}: expected YOLO's data.yaml with `names` and `train`, found no list or map `names`")
@@ -128,8 +140,8 @@ def _names(names: Any, count: Any, source: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     for key, name in pairs:
         class_id = number(key)
-        if class_id is None or class_id < 0 or not class_id.is_integer():
-            raise DataError(f"{source}: expected class ids from 0 in `names`, found {key!r}")
+        if class_id is None or not 0 <= class_id <= LARGEST_SIDE or not class_id.is_integer():
+            raise DataError(f"{source}: expected class ids from 0 in `names`, found {shown(key)}")
         if str(name) in found.values():
             raise DataError(f"{source}: expected every class name once in `names`, found {str(name)!r} again")
         found[int(class_id)] = str(name)
@@ -171,25 +183,26 @@ def _darknet(source: Path) -> Iterable[tuple[str, str]]:
         yield key.strip(), value.strip()
 
 
-def _beside(source: Path, name: str) -> Path:
+def _beside(reading: Reading, name: str) -> Path:
     """Return a file that obj.data names: its path begins with data/, wherever it lies."""
+    source = reading.source
     for candidate in (
         source.parent / name,
         source.parent / name.removeprefix("data/"),
         source.parent / Path(name).name,
     ):
-        if candidate.is_file():
+        if is_file(candidate) and reading.fence.holds(candidate):
             return candidate
-    return source.parent / name
+    return source.parent / Path(name).name
 
 
 def _entry(content: dict[str, Any], split: str) -> Any:
     return next((content[key] for key in SPLITS[split] if content.get(key) not in (None, "", [])), None)
 
 
-def _pictures(content: dict[str, Any], split: str, source: Path) -> list[Path]:
+def _pictures(content: dict[str, Any], split: str, reading: Reading) -> list[Path]:
     """Return the pictures of a split: one entry or a list of them, each a folder, or a .txt with a picture a line."""
-    entry = _entry(content, split)
+    entry, source = _entry(content, split), reading.source
     if entry is None:
         have = ", ".join(name for name in SPLITS if _entry(content, name) is not None)
         raise DataError(f"{source}: expected the split {split!r}, found {have or 'none'}")
@@ -201,16 +214,18 @@ def _pictures(content: dict[str, Any], split: str, source: Path) -> list[Path]:
         # Roboflow writes ../train/images and CVAT data/train.txt in files that lie one folder higher than they say
         trimmed = text.removeprefix("../").removeprefix("data/")
         places = [Path(text)] if Path(text).is_absolute() else [r / t for t in (text, trimmed) for r in roots]
-        place = next((p for p in places if p.exists()), None)
+        place = next((p for p in places if p.is_dir() or is_file(p)), None)
         if place is None:
             parent = next(p for p in places[0].absolute().parents if p.is_dir())
             near = did_you_mean(places[0].name, [p.name for p in parent.iterdir()])
             raise DataError(f"{source}: `{split}` leads to {places[0]}, which is not there{near}")
-        found += pictures_below(place) if place.is_dir() else _list(place)
+        if (what := reading.fence.fault(place)) is not None:
+            raise DataError(f"{source}: `{split}`: {what}. {ALLOW}")
+        found += pictures_below(place) if place.is_dir() else _list(place, reading.fence)
     return found
 
 
-def _list(path: Path) -> list[Path]:
+def _list(path: Path, fence: Fence) -> list[Path]:
     """Return the pictures that a list names: from its own folder, or with a data/ before that is not there."""
     found = []
     for line, text in lines_of(path):
@@ -218,7 +233,10 @@ def _list(path: Path) -> list[Path]:
         if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
             raise DataError(f"{path}, line {line}: expected the path of a picture, found {text!r}")
         candidates = [path.parent / name, path.parent / name.removeprefix("data/"), Path(name)]
-        found.append(next((c for c in candidates if c.is_file()), candidates[0]))
+        picture = next((c for c in candidates if is_file(c)), candidates[0])
+        if (what := fence.fault(picture)) is not None:
+            raise DataError(f"{path}, line {line}: {what}. {ALLOW}")
+        found.append(picture)
     return found
 
 

@@ -1,0 +1,186 @@
+"""Where the time goes in a prediction and in a training step of R50, and how it grows; beside it the floor.
+
+The floor: operations over the speed of a matrix product that is measured here, or bytes of weights and maps over the
+measured speed of a copy, whichever is longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from harness import RESULTS, Section, interleave, write
+from r50_peer import CLASSES
+
+from retinanet.config import LossConfig, MatchConfig, PostprocessConfig
+from retinanet.images import Frame
+from retinanet.losses import DetectionLoss
+from retinanet.matching import match
+from retinanet.model import RetinaNet, for_inference
+from retinanet.postprocess import postprocess
+from retinanet.types import Target
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def best(run: Callable[[], object], rounds: int = 3) -> float:
+    """Return the shortest of a few calls in seconds, after one that warms up."""
+    run()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def peaks() -> tuple[float, float]:
+    """Return operations a second of a float32 matrix product, and bytes a second of a copy (read and written)."""
+    a, big = torch.randn(2048, 2048), torch.randn(64_000_000)
+    out = torch.empty_like(big)
+    return 2 * 2048**3 / best(lambda: a @ a, 7), 2 * big.nbytes / best(lambda: out.copy_(big), 7)
+
+
+def work(network: RetinaNet, images_N3HW: torch.Tensor) -> tuple[float, float]:
+    """Return the operations of the convolutions, and the bytes that they read and write, of a forward pass."""
+    total = [0.0, 0.0]
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], out: torch.Tensor) -> None:
+        weight = module.weight
+        total[0] += 2 * out.numel() * weight[0].numel()
+        total[1] += inputs[0].nbytes + out.nbytes + weight.nbytes
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    with torch.inference_mode():
+        network(images_N3HW)
+    for hook in hooks:
+        hook.remove()
+    return total[0], total[1]
+
+
+def pictures(batch: int, side: int) -> torch.Tensor:
+    """Return normalised noise."""
+    return torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+
+
+def targets_of(batch: int, objects: int, side: int) -> list[Target]:
+    """Return random objects."""
+    low = torch.rand(batch, objects, 2) * side * 0.6
+    boxes = torch.cat([low, low + 16 + torch.rand(batch, objects, 2) * side * 0.3], 2)
+    labels = torch.randint(0, 3, (batch, objects))
+    return [
+        Target(boxes_G4=b, labels_G=k, crowd_G=torch.zeros_like(k, dtype=torch.bool))
+        for b, k in zip(boxes, labels, strict=True)
+    ]
+
+
+def prediction_parts(side: int) -> dict[str, Callable[[], object]]:
+    """Return the parts of a prediction after decoding."""
+    network = for_inference(RetinaNet(num_classes=CLASSES))
+    images = pictures(1, side)
+    with torch.inference_mode():
+        maps = network.backbone(images)
+        levels = network.fpn(maps)
+        outputs = network(images)
+    frames = [Frame(side, side, side, side)]
+
+    def inference(run: Callable[[], object]) -> Callable[[], object]:
+        return torch.inference_mode()(run)
+
+    return {
+        "whole network": inference(lambda: network(images)),
+        "backbone": inference(lambda: network.backbone(images)),
+        "pyramid": inference(lambda: network.fpn(maps)),
+        "class head": inference(lambda: network.class_head(levels)),
+        "box head": inference(lambda: network.box_head(levels)),
+        "top-k, NMS": inference(lambda: postprocess(outputs, frames=frames, config=PostprocessConfig())),
+    }
+
+
+def training_parts(side: int) -> dict[str, Callable[[], object]]:
+    """Return the parts of a training step on two pictures; the backward pass is the step less the rest."""
+    network = RetinaNet(num_classes=CLASSES).train().to(memory_format=torch.channels_last)
+    network.backbone.freeze_batchnorm()
+    images, targets, loss = pictures(2, side), targets_of(2, 10, side), DetectionLoss(config=LossConfig())
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
+    outputs = network(images)
+    found = match(outputs.anchors_A4, targets, MatchConfig())
+
+    def step() -> None:
+        out = network(images)
+        total = loss(out, match(out.anchors_A4, targets, MatchConfig())).total
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+
+    return {
+        "whole step": step,
+        "forward": lambda: network(images),
+        "matching": lambda: match(outputs.anchors_A4, targets, MatchConfig()),
+        "loss, forward": lambda: loss(outputs, found),
+        "optimiser": optimizer.step,
+    }
+
+
+def curves(axes: dict[str, list[int]], peak: tuple[float, float], out: Path) -> Section:
+    """Return the seconds of a prediction and of matching and loss along each axis, and draw them beside the floor."""
+    figure, plots = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    seconds: dict[str, list[float]] = {}
+    for plot, (axis, values) in zip(plots, axes.items(), strict=True):
+        measured, floors = [], []
+        for value in values:
+            side = value if axis == "side of the picture" else 256
+            batch = value if axis == "batch" else 1
+            network = RetinaNet(num_classes=value if axis == "classes" else 80).eval()
+            images = pictures(batch, side)
+            if axis == "objects":
+                targets, loss = targets_of(1, value, side), DetectionLoss(config=LossConfig())
+                outputs = network(images)
+                took = best(lambda t=targets, o=outputs, f=loss: f(o, match(o.anchors_A4, t, MatchConfig())))
+            else:
+                operations, moved = work(network, images)
+                floors.append(max(operations / peak[0], moved / peak[1]))
+                fast = for_inference(network)
+                took = best(torch.inference_mode()(lambda n=fast, x=images: n(x)))
+            measured.append(took)
+            seconds[f"{axis} {value}"] = [took]
+        plot.plot(values, [s * 1e3 for s in measured], "o-", label="measured")
+        if floors:
+            plot.plot(values, [s * 1e3 for s in floors], "s--", color="0.5", label="floor")
+        plot.set(xlabel=axis, title="matching and loss" if axis == "objects" else "network, prediction", ylim=(0, None))
+        plot.legend()
+    plots[0].set_ylabel("ms")
+    figure.savefig(out, dpi=110)
+    note = f"Peak {peak[0] / 1e9:.0f} GFLOP/s (float32 product), {peak[1] / 1e9:.1f} GB/s (copy)."
+    return Section("How the cost grows (256 x 256, batch 1, 80 classes but for the axis)", seconds, note=note)
+
+
+def main() -> None:
+    """Measure, draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=512, help="of the pictures of the two profiles")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    axes = {
+        "side of the picture": [128, 256, 384, 512, 640],
+        "batch": [1, 2, 4, 8],
+        "classes": [1, 20, 80, 365],
+        "objects": [1, 10, 100, 500],
+    }
+    sections = [curves(axes, peaks(), RESULTS / "cost_curves.png")]
+    for title, parts in (("A prediction", prediction_parts), ("A training step of 2 pictures", training_parts)):
+        cases = parts(args.side)
+        seconds = interleave(cases, rounds=args.rounds)
+        sections.append(
+            Section(f"{title}, {args.side} x {args.side}, R50, {CLASSES} classes", seconds, next(iter(cases)))
+        )
+    write("cost_curves", "Where the time goes, and how it grows", sections)
+
+
+if __name__ == "__main__":
+    main()

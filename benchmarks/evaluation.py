@@ -1,0 +1,90 @@
+"""COCO evaluation of 5,000 pictures x 100 detections: our own results to the twelve numbers, beside hotcoco alone."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import hotcoco
+import numpy as np
+import torch
+from harness import Section, interleave, write
+
+from retinanet.evaluate import evaluate_results
+from retinanet.results import detections_to_array, detections_to_coco
+from retinanet.types import ImageDetections
+
+CLASSES, OBJECTS = 80, 7
+
+
+def made(pictures: int, detections: int) -> tuple[dict[str, Any], list[tuple[int, ImageDetections]]]:
+    """Return ground truth and detections: the objects, moved by 6 pixels on average, with random scores."""
+    rng = np.random.default_rng(0)
+    xy, wh = rng.uniform(0, 400, (pictures, OBJECTS, 2)), rng.uniform(8, 200, (pictures, OBJECTS, 2))
+    labels = rng.integers(0, CLASSES, (pictures, OBJECTS))
+    annotations = [
+        {
+            "id": i * OBJECTS + g + 1,
+            "image_id": i + 1,
+            "category_id": int(labels[i, g]) + 1,
+            "bbox": [*xy[i, g].tolist(), *wh[i, g].tolist()],
+            "area": float(wh[i, g].prod()),
+            "iscrowd": 0,
+        }
+        for i in range(pictures)
+        for g in range(OBJECTS)
+    ]
+    truth = {
+        "images": [{"id": i + 1, "width": 640, "height": 640} for i in range(pictures)],
+        "categories": [{"id": k + 1, "name": f"class {k}"} for k in range(CLASSES)],
+        "annotations": annotations,
+    }
+    found = []
+    for i in range(pictures):
+        source = rng.integers(0, OBJECTS, detections)
+        low = xy[i, source] + rng.normal(0, 6, (detections, 2))
+        high = low + (wh[i, source] + rng.normal(0, 6, (detections, 2))).clip(1)
+        found.append(
+            (
+                i + 1,
+                ImageDetections(
+                    boxes_D4=torch.from_numpy(np.concatenate([low, high], 1)).float(),
+                    scores_D=torch.from_numpy(np.sort(rng.uniform(0.05, 1, detections))[::-1].copy()).float(),
+                    labels_D=torch.from_numpy(labels[i, source]),
+                ),
+            )
+        )
+    return truth, found
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    truth, found = made(args.pictures, args.detections)
+    ids = range(1, CLASSES + 1)
+    rows = [row for i, d in found for row in detections_to_coco(d, image_id=i, category_ids=ids)]
+
+    def hotcoco_alone() -> object:
+        coco = hotcoco.COCO(truth)
+        run = hotcoco.COCOeval(coco, coco.load_res(rows), "bbox")
+        run.evaluate(), run.accumulate(), run.summary_lines()
+        return run.get_results()
+
+    seconds = interleave(
+        {
+            "hotcoco, from dictionaries": hotcoco_alone,
+            "ours, from dictionaries": lambda: evaluate_results(truth, rows),
+            "ours, from ImageDetections": lambda: evaluate_results(truth, detections_to_array(found, category_ids=ids)),
+        },
+        rounds=args.rounds,
+    )
+    title = f"{args.pictures:,} pictures x {args.detections} detections"
+    write("evaluation", "COCO evaluation, to the twelve numbers", [Section(title, seconds)])
+
+
+if __name__ == "__main__":
+    main()

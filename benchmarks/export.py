@@ -1,0 +1,152 @@
+"""From file to boxes on the CPU: exported models and torchvision's RetinaNet in eager mode, in one process.
+
+    python benchmarks/export.py prepare PICTURES runs/export-bench     # export a ResNet-50 with random weights: minutes
+    python benchmarks/export.py measure PICTURES runs/export-bench     # wants a quiet machine
+
+Both networks have a ResNet-50, 80 classes and a picture size of 640, and random weights whose scores are spread so that
+non-maximum suppression has its work. What int8 does to AP is measured by `retinanet export --int8 --data`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from harness import Section, interleave, write
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.models.detection import retinanet_resnet50_fpn
+
+from retinanet.config import ExportConfig, ImageConfig, ModelConfig, TrainConfig, section
+from retinanet.data import read
+from retinanet.export import gate
+from retinanet.export.graph import join
+from retinanet.export.network import dense_onnx
+from retinanet.export.quantise import quantise
+from retinanet.export.run import describe, write_openvino
+from retinanet.export.runtime import RuntimeDetector
+from retinanet.images import decode_for
+from retinanet.images import prepare as prepare_input
+from retinanet.model import RetinaNet
+from retinanet.predict import Detector
+from retinanet.train.checkpoint import describe as describe_checkpoint
+from retinanet.train.checkpoint import read_model
+
+CLASSES = tuple(f"class {k}" for k in range(80))
+CALIBRATION = 16
+FILES = ("float32.onnx", "int8.onnx", "float32.xml", "bf16.xml", "int8.xml")
+
+
+def spread(weight: torch.Tensor, bias: torch.Tensor, logits: Callable[[], torch.Tensor]) -> None:
+    """Give the scores of a random network the spread of a trained one's: some hundred above 0.05 in a picture.
+
+    Args:
+        weight: of the last convolution for the scores.
+        bias: likewise.
+        logits: computes the scores of a picture.
+    """
+    torch.nn.init.normal_(weight, std=0.01)
+    torch.nn.init.zeros_(bias)
+    with torch.inference_mode():
+        found = logits()
+    with torch.no_grad():
+        weight /= found.std()
+        bias -= 7 + found.mean() / found.std()
+
+
+def prepare(pictures: list[Path], folder: Path) -> None:
+    """Export a ResNet-50 in every format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = Path()
+    config = TrainConfig(train=here, val=here, output=here, image_size=640, max_size=640)
+    torch.manual_seed(0)
+    model = RetinaNet(num_classes=len(CLASSES), config=section(ModelConfig, config)).eval()
+    scaled = decode_for(pictures[0], image_size=640, max_size=640)
+    image = torch.from_numpy(prepare_input([scaled], section(ImageConfig, config))[0])
+    spread(model.class_head.output.weight, model.class_head.output.bias, lambda: model(image).logits_NAK)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    ids = tuple(range(1, len(CLASSES) + 1))
+    torch.save({"retinanet": describe_checkpoint(config, CLASSES, ids), "state_dict": state}, folder / "model.ckpt")
+    saved = read_model(folder / "model.ckpt")
+    about = describe(saved, ExportConfig(uint8=True))
+    network = dense_onnx(saved.model)
+    onnx.save(join(network, about, defaults=True), folder / "float32.onnx")
+    write_openvino(join(network, about, defaults=False), about, folder / "float32.xml")
+    hinted = dataclasses.replace(about, precision="bf16")
+    write_openvino(join(network, hinted, defaults=False), hinted, folder / "bf16.xml")
+    small = dataclasses.replace(about, precision="int8")
+    for name in ("int8.onnx", "int8.xml"):
+        quantise(network, small, folder / name, pictures[:CALIBRATION])
+        print(name, flush=True)
+    detector = Detector.from_checkpoint(folder / "model.ckpt", "cpu")
+    for name in ("float32.onnx", "float32.xml"):
+        found = gate.compare(detector, RuntimeDetector.from_file(folder / name), pictures[:3], scales=(1.0,))
+        print(name, found, flush=True)
+
+
+def start(path: Path, picture: Path) -> dict[str, float]:
+    """Return seconds to the first detection and the peak of memory of a new process."""
+    code = (
+        "import time; t = time.perf_counter()\n"
+        "import json, sys, retinanet\n"
+        "retinanet.load(sys.argv[1]).predict(sys.argv[2])\n"
+        "seconds = time.perf_counter() - t\n"
+        "rows = open('/proc/self/status').read().splitlines()\n"
+        "peak = next(int(r.split()[1]) for r in rows if r.startswith('VmHWM'))\n"
+        "print(json.dumps({'seconds': seconds, 'mb': peak * 1024 / 1e6}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path, picture], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def measure(pictures: list[Path], folder: Path) -> None:
+    """Time them beside torchvision, and write the result."""
+    peer = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=len(CLASSES), min_size=640, max_size=640
+    ).eval()
+    first_input = peer.transform([decode_image(str(pictures[0]), ImageReadMode.RGB).float() / 255])[0].tensors
+    last = peer.head.classification_head.cls_logits
+
+    def logits() -> torch.Tensor:
+        found: torch.Tensor = peer.head(list(peer.backbone(first_input).values()))["cls_logits"]
+        return found
+
+    spread(last.weight, last.bias, logits)
+
+    @torch.inference_mode()
+    def torchvision(picture: Path) -> Any:
+        return peer([decode_image(str(picture), ImageReadMode.RGB).float() / 255])
+
+    detectors: dict[str, Callable[[Path], Any]] = {
+        "torchvision eager": torchvision,
+        "checkpoint eager": Detector.from_checkpoint(folder / "model.ckpt", "cpu").predict,
+        **{name: RuntimeDetector.from_file(folder / name).predict for name in FILES},
+    }
+    counts = {name: len(detect(pictures[0])) for name, detect in detectors.items() if name != "torchvision eager"}
+    counts["torchvision eager"] = len(torchvision(pictures[0])[0]["boxes"])
+    turns = {name: itertools.cycle(pictures) for name in detectors}
+    cases = {name: (lambda n=name: detectors[n](next(turns[n]))) for name in detectors}
+    seconds = interleave(cases, rounds=len(pictures))
+    first = {name: start(folder / name, pictures[0]) for name in ("model.ckpt", *FILES)}
+    first["checkpoint eager"] = first.pop("model.ckpt")
+    columns = {
+        "first detection, s": {name: f"{found['seconds']:.1f}" for name, found in first.items()},
+        "process at its peak, MB": {name: f"{found['mb']:.0f}" for name, found in first.items()},
+    }
+    note = f"One picture at a time, file to boxes; boxes in the first picture: {counts}."
+    title = f"ResNet-50, 80 classes, 640 pixels, {len(pictures)} COCO pictures"
+    write("export", "Exported models", [Section(title, seconds, "torchvision eager", note=note, extra=columns)])
+
+
+if __name__ == "__main__":
+    command, source, target = sys.argv[1:]
+    found = sorted(Path(source).rglob("*.jpg")) if Path(source).is_dir() else [r.path for r in read(source).records]
+    (prepare if command == "prepare" else measure)(found[:CALIBRATION], Path(target))

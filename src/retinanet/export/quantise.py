@@ -1,0 +1,151 @@
+"""Static quantisation to int8: ONNX Runtime's (QDQ) for ONNX, NNCF for OpenVINO. Weights per channel.
+
+The normalisation, the decoding and the last convolution of each head stay in float: a step of int8 in a logit of -3 is
+several hundredths of a score, and in an offset several pixels of a large box.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from retinanet.export.format import (
+    FRAMES,
+    IMAGES,
+    KEY,
+    MAX_DETECTIONS,
+    NMS_THRESHOLD,
+    SCORE_THRESHOLD,
+    dense_names,
+)
+from retinanet.export.graph import NORMALISED, join
+from retinanet.images import decode_for, prepare, prepare_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from retinanet.export.format import Description
+    from retinanet.images import Scaled
+
+
+def quantise(network: onnx.ModelProto, about: Description, path: Path, pictures: Sequence[Path]) -> None:
+    """Write the network in int8.
+
+    Args:
+        network: from `graph.NORMALISED` to the dense outputs, in float.
+        about: what the file will say of itself.
+        path: .onnx, or OpenVINO's .xml.
+        pictures: on which the ranges of the activations are measured.
+    """
+    if path.suffix.lower() == ".onnx":
+        onnx.save(join(_quantise_onnx(network, about, pictures), about, defaults=True), path)
+    else:
+        _quantise_openvino(network, about, pictures, path)
+
+
+def read_onnx(model: onnx.ModelProto) -> Any:
+    """Return a graph as OpenVINO's model. Not by its `convert_model`, which reports its use to its makers."""
+    import openvino as ov
+
+    return ov.Core().read_model(model.SerializeToString())
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep NNCF from reporting its use to its makers, which it does unless it believes to run in CI."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
+
+
+def output_convolutions(network: onnx.ModelProto, about: Description) -> list[str]:
+    """Return the names of the convolutions that give the dense outputs: the first one above each of them."""
+    maker = {name: node for node in network.graph.node for name in node.output}
+    found = []
+    for name in dense_names(about.levels):
+        node = maker[name]
+        while node.op_type != "Conv":
+            node = maker[node.input[0]]
+        found.append(node.name)
+    return found
+
+
+def _decoded(pictures: Sequence[Path], about: Description) -> Iterator[Scaled]:
+    config = about.image_config
+    return (decode_for(path, image_size=config.image_size, max_size=config.max_size) for path in pictures)
+
+
+def _quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Sequence[Path]) -> onnx.ModelProto:
+    from onnxruntime import quantization as q
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.images = _decoded(pictures, about)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.images, None)
+            return None if image is None else {NORMALISED: prepare([image], about.image_config)[0]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, ready, small = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "ready", "small"))
+        onnx.save(network, plain)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        q.quantize_static(
+            ready,
+            small,
+            Reader(),
+            quant_format=q.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=q.QuantType.QUInt8,
+            weight_type=q.QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Add", "Relu", "MaxPool", "Resize"],
+            nodes_to_exclude=output_convolutions(onnx.load(ready), about),
+            calibrate_method=q.CalibrationMethod.MinMax,
+            extra_options={"CalibMovingAverage": True},
+        )
+        return onnx.load(small)
+
+
+def _quantise_openvino(network: onnx.ModelProto, about: Description, pictures: Sequence[Path], path: Path) -> None:
+    with _unreported():
+        import nncf
+    import openvino as ov
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    config = about.postprocess_config
+
+    def inputs(image: Scaled) -> dict[str, Any]:
+        pixels_N3HW, frames = prepare_pixels([image], about.image_config)
+        return {
+            IMAGES: pixels_N3HW if about.uint8 else pixels_N3HW.astype(np.float32) / 255,
+            FRAMES: np.array(frames, np.float32),
+            SCORE_THRESHOLD: np.array([config.score_threshold], np.float32),
+            NMS_THRESHOLD: np.array([config.nms_threshold], np.float32),
+            MAX_DETECTIONS: np.array([config.max_detections], np.int64),
+        }
+
+    names = [f"network_{name}" for name in output_convolutions(network, about)]
+    with _unreported():
+        quantised = nncf.quantize(
+            read_onnx(join(network, about, defaults=False)),
+            nncf.Dataset(list(_decoded(pictures, about)), inputs),
+            subset_size=len(pictures),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=names, patterns=["decode_.*", "normalise_.*"], validate=False),
+        )
+    quantised.set_rt_info(about.to_json(), [KEY])
+    ov.save_model(quantised, path, compress_to_fp16=False)

@@ -1,0 +1,195 @@
+/* Focal loss of a batch, summed for each picture, and its gradient, in one pass over the logits.
+
+   Labels are by index: an anchor is ignored (0 and gradient 0, whatever its logits), or positive with a class id, or
+   background. Nearly every element is background, so those are worked on as long runs, broken at ignored anchors and at
+   the one element of a positive anchor that is no background. That one is done in float64 with libm.
+
+   Blocks are fixed, a partial sum in float64 is kept for each, and they are added up in their order: the sum does not
+   depend on the threads. */
+#if defined(__linux__) && !defined(_DEFAULT_SOURCE)
+#define _DEFAULT_SOURCE /* madvise */
+#endif
+#include "common.h"
+
+#include <float.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
+enum { CHUNK = 256, BLOCK = 1 << 15 };
+
+#define RN_BODY "focal_body.h"
+#include "each_isa.h"
+
+typedef struct {
+    const void *logits;
+    int type;
+    int64_t anchors, classes, anchors_per_block, blocks_per_picture;
+    const uint8_t *positive, *ignored;
+    const int64_t *labels;
+    const float *positive_weight;
+    const float *pattern; /* the negatives' weights, repeated: CHUNK of them from any class on */
+    double gamma, target;
+    const float *scale;
+    void *gradient; /* bfloat16 for bfloat16 logits, else float32; or NULL */
+    double *partial;
+} job;
+
+static float load(const job *j, int64_t i) {
+    float value;
+    if (j->type == FLOAT32) return ((const float *)j->logits)[i];
+    if (j->type == BFLOAT16)
+        from_bfloat16_baseline((const uint16_t *)j->logits + i, 1, &value);
+    else
+        from_float16_baseline((const uint16_t *)j->logits + i, 1, &value);
+    return value;
+}
+
+static void store(const job *j, int64_t i, float value) {
+    if (j->gradient == NULL) return;
+    if (j->type == BFLOAT16)
+        to_bfloat16_baseline(&value, 1, (uint16_t *)j->gradient + i);
+    else
+        ((float *)j->gradient)[i] = value;
+}
+
+static void clear(const job *j, int64_t begin, int64_t end) {
+    if (j->gradient == NULL) return;
+    const size_t size = j->type == BFLOAT16 ? 2 : 4;
+    memset((char *)j->gradient + (size_t)begin * size, 0, (size_t)(end - begin) * size);
+}
+
+/* The elements begin .. end - 1, all of them background. */
+static double run(const job *j, int64_t begin, int64_t end, float scale) {
+    double sum = 0;
+    for (int64_t i = begin; i < end; i += CHUNK) {
+        const int count = end - i < CHUNK ? (int)(end - i) : CHUNK;
+        const float *weight = j->pattern + i % j->classes;
+        float in[CHUNK], out[CHUNK];
+        if (j->type == FLOAT32) {
+            const float *x = (const float *)j->logits + i;
+            float *gradient = j->gradient == NULL ? NULL : (float *)j->gradient + i;
+            sum += RN_DISPATCH(focal_chunk, x, weight, scale, count, (float)j->gamma, gradient);
+        } else if (j->type == BFLOAT16) {
+            RN_DISPATCH(from_bfloat16, (const uint16_t *)j->logits + i, count, in);
+            sum += RN_DISPATCH(focal_chunk, in, weight, scale, count, (float)j->gamma, j->gradient == NULL ? NULL : out);
+            if (j->gradient != NULL) RN_DISPATCH(to_bfloat16, out, count, (uint16_t *)j->gradient + i);
+        } else {
+            float *gradient = j->gradient == NULL ? NULL : (float *)j->gradient + i;
+            RN_DISPATCH(from_float16, (const uint16_t *)j->logits + i, count, in);
+            sum += RN_DISPATCH(focal_chunk, in, weight, scale, count, (float)j->gamma, gradient);
+        }
+    }
+    return sum;
+}
+
+/* The element i of a positive anchor, its own class: w base^g entropy with base = |t - p| without the cancelling
+   difference, t p(-x) + (1 - t) p(x), and entropy = t softplus(-x) + (1 - t) softplus(x). */
+static double own_class(const job *j, int64_t i, double weight, float scale) {
+    const double x = (double)load(j, i), t = j->target;
+    const double e = exp(-fabs(x));
+    const double l = log1p(e);
+    const double p = x > 0 ? 1 / (1 + e) : e / (1 + e), q = x > 0 ? e / (1 + e) : 1 / (1 + e);
+    const double down = (x < 0 ? -x : 0) + l, up = (x > 0 ? x : 0) + l; /* softplus(-x), softplus(x) */
+    double base, entropy, ratio;                                       /* ratio: base' / base */
+    if (t == 1) {
+        base = q;
+        entropy = down;
+        ratio = -p;
+    } else {
+        base = t * q + (1 - t) * p;
+        entropy = t * down + (1 - t) * up;
+        ratio = (1 - 2 * t) * p * q / base;
+    }
+    const double power = j->gamma == 0 ? 1 : pow(base, j->gamma);
+    const double finite = entropy > DBL_MAX ? DBL_MAX : entropy; /* ratio is 0 where the entropy is infinite */
+    const double slope = j->gamma * ratio * finite + (t == 1 ? -q : (1 - t) * p - t * q);
+    store(j, i, (float)(weight * power * slope * (double)scale));
+    return weight * power * entropy;
+}
+
+static void task(void *context, int64_t block, int worker) {
+    (void)worker;
+    const job *j = context;
+    const int64_t picture = block / j->blocks_per_picture, part = block % j->blocks_per_picture;
+    const int64_t first = part * j->anchors_per_block;
+    const int64_t last = first + j->anchors_per_block < j->anchors ? first + j->anchors_per_block : j->anchors;
+    const int64_t base = picture * j->anchors, classes = j->classes;
+    const float scale = j->scale == NULL ? 1.0f : j->scale[picture];
+    double sum = 0;
+    int64_t begin = (base + first) * classes;
+    for (int64_t a = base + first; a < base + last; a++) {
+        if (j->ignored[a]) {
+            sum += run(j, begin, a * classes, scale);
+            clear(j, a * classes, (a + 1) * classes);
+            begin = (a + 1) * classes;
+        } else if (j->positive[a]) {
+            const int64_t own = a * classes + j->labels[a];
+            sum += run(j, begin, own, scale);
+            sum += own_class(j, own, (double)j->positive_weight[j->labels[a]], scale);
+            begin = own + 1;
+        }
+    }
+    sum += run(j, begin, (base + last) * classes, scale);
+    j->partial[block] = sum;
+}
+
+/* Fresh memory comes in pages of 4 KB, each a fault: in large pages it comes several times faster. A hint, no more. */
+static void prefer_large_pages(void *memory, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t large = (uintptr_t)1 << 21;
+    const uintptr_t begin = ((uintptr_t)memory + large - 1) & ~(large - 1);
+    const uintptr_t end = ((uintptr_t)memory + size) & ~(large - 1);
+    if (end > begin) (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
+/* All arrays contiguous: logits (pictures, anchors, classes), positive, ignored and labels (pictures, anchors), weights
+   (classes), scale (pictures) or NULL, gradient as the logits or NULL, sums (pictures).
+
+   The gradient is that of sum_n scale_n sums_n. Returns 0; -1 without memory; 1 for a label that is no class, then nothing is
+   written. */
+RN_EXPORT int rn_focal(const void *logits, int type, int64_t pictures, int64_t anchors, int64_t classes,
+                       const uint8_t *positive, const uint8_t *ignored, const int64_t *labels,
+                       const float *positive_weight, const float *negative_weight, double gamma, double target,
+                       const float *scale, void *gradient, int threads, double *sums) {
+    for (int64_t n = 0; n < pictures; n++) sums[n] = 0;
+    if (pictures == 0 || anchors == 0 || classes == 0) return 0;
+    for (int64_t a = 0; a < pictures * anchors; a++)
+        if (positive[a] && (labels[a] < 0 || labels[a] >= classes)) return 1;
+    job j = {.logits = logits,
+             .type = type,
+             .anchors = anchors,
+             .classes = classes,
+             .positive = positive,
+             .ignored = ignored,
+             .labels = labels,
+             .positive_weight = positive_weight,
+             .gamma = gamma,
+             .target = target,
+             .scale = scale,
+             .gradient = gradient};
+    j.anchors_per_block = BLOCK / classes > 0 ? BLOCK / classes : 1;
+    j.blocks_per_picture = (anchors + j.anchors_per_block - 1) / j.anchors_per_block;
+    float *pattern = malloc(sizeof(float) * ((size_t)classes + CHUNK));
+    j.partial = malloc(sizeof(double) * (size_t)(pictures * j.blocks_per_picture));
+    if (pattern == NULL || j.partial == NULL) {
+        free(pattern);
+        free(j.partial);
+        return -1;
+    }
+    for (int64_t k = 0; k < classes + CHUNK; k++) pattern[k] = negative_weight[k % classes];
+    j.pattern = pattern;
+    if (gradient != NULL)
+        prefer_large_pages(gradient, (size_t)(pictures * anchors * classes) * (type == BFLOAT16 ? 2 : 4));
+    rn_parallel(pictures * j.blocks_per_picture, threads, task, &j);
+    for (int64_t n = 0; n < pictures; n++)
+        for (int64_t b = 0; b < j.blocks_per_picture; b++) sums[n] += j.partial[n * j.blocks_per_picture + b];
+    free(pattern);
+    free(j.partial);
+    return 0;
+}

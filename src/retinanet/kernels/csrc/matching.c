@@ -1,0 +1,134 @@
+/* Anchors to objects: what retinanet.matching does, over tiles of anchors of which only those that touch a box are
+ * looked at. Every float operation and its order are those of the torch path (no contraction, no reassociation), so
+ * that both decide alike at the thresholds, bit for bit.
+ *
+ * A block is what a thread takes at a time; its anchors lie as structure of arrays on the stack. A tile is a run of
+ * anchors within it that shares a bounding box. Memory grows with the anchors and with the boxes, never their product.
+ */
+#include "common.h"
+
+enum { BLOCK = 1024, TILE = 64, TILES = BLOCK / TILE, LANES = 16, CHUNK = 256 };
+
+typedef struct {
+    float *x1, *y1, *x2, *y2, *area;
+    int32_t *index; /* within the picture's target */
+    int64_t *starts; /* of each picture, and the end */
+} boxes_t;
+
+typedef struct {
+    const float *anchors;
+    int64_t anchor_count, pictures, block_count;
+    const float *boxes;
+    const int64_t *labels, *starts;
+    float positive_iou, negative_iou;
+    int low_quality, shift;
+    boxes_t objects, crowds;
+    uint64_t *best; /* of each object: bits of the highest IoU | first block with it | last block with it */
+    int32_t *best_object;
+    uint8_t *positive, *ignored;
+    int64_t *out_labels, *matched;
+    float *out_boxes;
+} match_t;
+
+typedef struct {
+    float x1[BLOCK], y1[BLOCK], x2[BLOCK], y2[BLOCK], area[BLOCK];
+    float low_x[TILES], low_y[TILES], high_x[TILES], high_y[TILES];
+    int64_t first;
+    int count;
+} block_t;
+
+/* Area as boxes.area has it: an inverted side is 0, NaN stays NaN. */
+static inline float box_side(float low, float high) {
+    const float length = high - low;
+    return length < 0.0f ? 0.0f : length;
+}
+
+#define RN_BODY "matching_body.h"
+#include "each_isa.h"
+
+static void first_pass(void *context, int64_t block, int worker) {
+    (void)worker;
+    RN_DISPATCH(match_block, context, block);
+}
+
+static void second_pass(void *context, int64_t block, int worker) {
+    (void)worker;
+    RN_DISPATCH(match_best, context, block);
+}
+
+static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *starts, int64_t pictures, int want,
+                       boxes_t *out) {
+    const int64_t total = starts[pictures];
+    float *memory = malloc((size_t)(total + 1) * 5 * sizeof(float));
+    out->x1 = memory;
+    out->index = malloc((size_t)(total + 1) * sizeof(int32_t));
+    out->starts = malloc((size_t)(pictures + 1) * sizeof(int64_t));
+    if (!memory || !out->index || !out->starts) return 0;
+    out->y1 = memory + (total + 1);
+    out->x2 = memory + 2 * (total + 1);
+    out->y2 = memory + 3 * (total + 1);
+    out->area = memory + 4 * (total + 1);
+    int64_t count = 0;
+    for (int64_t n = 0; n < pictures; n++) {
+        out->starts[n] = count;
+        for (int64_t g = starts[n]; g < starts[n + 1]; g++) {
+            if ((crowd[g] != 0) != want) continue;
+            const float *box = boxes + 4 * g;
+            out->x1[count] = box[0];
+            out->y1[count] = box[1];
+            out->x2[count] = box[2];
+            out->y2[count] = box[3];
+            out->area[count] = box_side(box[0], box[2]) * box_side(box[1], box[3]);
+            out->index[count++] = (int32_t)(g - starts[n]);
+        }
+    }
+    out->starts[pictures] = count;
+    return 1;
+}
+
+static void free_boxes(boxes_t *boxes) {
+    free(boxes->x1);
+    free(boxes->index);
+    free(boxes->starts);
+}
+
+/* 0, or -1 where there is no memory. Outputs of (pictures, anchor_count), boxes x 4, are written in full. */
+RN_EXPORT int rn_match(const float *anchors, int64_t anchor_count, const float *boxes, const int64_t *labels,
+                           const uint8_t *crowd, const int64_t *starts, int64_t pictures, float positive_iou,
+                           float negative_iou, int low_quality, int threads, uint8_t *positive, uint8_t *ignored,
+                           int64_t *out_labels, float *out_boxes, int64_t *matched) {
+    match_t m = {
+        .anchors = anchors,
+        .anchor_count = anchor_count,
+        .pictures = pictures,
+        .block_count = (anchor_count + BLOCK - 1) / BLOCK,
+        .boxes = boxes,
+        .labels = labels,
+        .starts = starts,
+        .positive_iou = positive_iou,
+        .negative_iou = negative_iou,
+        .low_quality = low_quality,
+        .positive = positive,
+        .ignored = ignored,
+        .out_labels = out_labels,
+        .matched = matched,
+        .out_boxes = out_boxes,
+    };
+    while ((m.block_count >> m.shift) > 0xffff) m.shift++;
+    int good = split_boxes(boxes, crowd, starts, pictures, 0, &m.objects);
+    good = split_boxes(boxes, crowd, starts, pictures, 1, &m.crowds) && good;
+    if (low_quality && good) {
+        m.best = calloc((size_t)(m.objects.starts[pictures] + 1), sizeof(uint64_t));
+        m.best_object = malloc((size_t)(pictures * anchor_count + 1) * sizeof(int32_t));
+        good = m.best && m.best_object;
+    }
+    if (good) {
+        rn_parallel(m.block_count, threads, first_pass, &m);
+        if (low_quality) rn_parallel(m.block_count, threads, second_pass, &m);
+    }
+    free(m.best);
+    free(m.best_object);
+    free_boxes(&m.objects);
+    free_boxes(&m.crowds);
+    return good ? 0 : -1;
+}

@@ -1,0 +1,302 @@
+"""Focal loss of a batch in one pass: labels by index, summed for each picture, the gradient made with the value.
+
+Three forms of one function: C for CPU tensors, Triton for CUDA ones, and torch in chunks where neither is there. Each
+keeps one gradient in memory and nothing else of that size. `losses.focal` has the formula; this must agree with it.
+
+Shape suffixes: N batch, A anchors, K classes; C the elements of a chunk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from retinanet.kernels import library
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""The logits' types, as csrc/focal.c numbers them."""
+CHUNK: Final = 1 << 17
+"""Elements that the torch form works on at a time: half a megabyte, so that all its steps stay in the cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalTerms:
+    """What the loss of an element is, for a target t, p = sigmoid(logit) and w the weight:
+
+    w (t (1 - p) + (1 - t) p)^gamma (-t log p - (1 - t) log(1 - p)).
+
+    Args:
+        positive_weight_K: w of a positive anchor's own class, for each class; float32.
+        negative_weight_K: w of everything else, where t is 0.
+        gamma: 0 or more; 0 gives cross-entropy.
+        target: t of a positive anchor's own class, in (0, 1].
+    """
+
+    positive_weight_K: Tensor
+    negative_weight_K: Tensor
+    gamma: float
+    target: float
+
+
+def supports(logits_NAK: Tensor) -> bool:
+    """Whether `focal_sum_N` takes these logits: a plain CPU or CUDA tensor of 32 bits or less, not traced."""
+    if logits_NAK.dtype not in TYPES or logits_NAK.layout is not torch.strided:
+        return False
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._functorch.maybe_current_level() is not None:
+        return False
+    if type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
+        return False
+    return logits_NAK.device.type == "cpu" or (logits_NAK.device.type == "cuda" and has_triton())
+
+
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def focal_sum_N(
+    logits_NAK: Tensor,
+    positive_NA: Tensor,
+    ignored_NA: Tensor,
+    labels_NA: Tensor,
+    *,
+    terms: FocalTerms,
+    scale_N: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of each picture, summed over its anchors and classes and multiplied by `scale_N`; float32.
+
+    Ignored anchors give exactly 0 and a gradient of 0, whatever their logits. The gradient is kept in the logits' type
+    (float32 for float16 ones, where 1e-8 would be 0), so what is known of the loss's factor belongs into `scale_N`: a
+    gradient that comes in as 1 costs no further pass. It can be differentiated once.
+
+    Args:
+        logits_NAK: float32, bfloat16 or float16, see `supports`.
+        positive_NA: bool.
+        ignored_NA: bool, never true where `positive_NA` is.
+        labels_NA: int64 class ids, read where positive.
+        terms: the loss.
+        scale_N: float32, constant: no gradient flows into it. None: 1.
+
+    Raises:
+        TypeError, ValueError: tensors of other types or shapes, gamma below 0, or a label that is no class.
+    """
+    N, A, K = logits_NAK.shape
+    for name, tensor, dtype, shape in (
+        ("positive_NA", positive_NA, torch.bool, (N, A)),
+        ("ignored_NA", ignored_NA, torch.bool, (N, A)),
+        ("labels_NA", labels_NA, torch.int64, (N, A)),
+        ("positive_weight_K", terms.positive_weight_K, torch.float32, (K,)),
+        ("negative_weight_K", terms.negative_weight_K, torch.float32, (K,)),
+        *([("scale_N", scale_N, torch.float32, (N,))] if scale_N is not None else []),
+    ):
+        if tensor.dtype != dtype or tensor.device != logits_NAK.device:
+            raise TypeError(f"{name}: expected {dtype} on {logits_NAK.device}, found {tensor.dtype} on {tensor.device}")
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, found {tuple(tensor.shape)}")
+    if terms.gamma < 0 or not 0 < terms.target <= 1:
+        raise ValueError(f"expected gamma >= 0 and a target in (0, 1], found {terms.gamma} and {terms.target}")
+    loss_N: Tensor = _FocalSum.apply(logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N)
+    return loss_N
+
+
+class _FocalSum(torch.autograd.Function):
+    """The gradient is made in the forward pass, where all that it needs is at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_NAK: Tensor,
+        positive_NA: Tensor,
+        ignored_NA: Tensor,
+        labels_NA: Tensor,
+        terms: FocalTerms,
+        scale_N: Tensor | None,
+    ) -> Tensor:
+        native = logits_NAK.device.type == "cpu" and library.available()
+        compute = _native if native else _chunked
+        with_gradient = bool(ctx.needs_input_grad[0])
+        sums_N, gradient_NAK = compute(
+            logits_NAK.contiguous(),
+            positive_NA.contiguous(),
+            ignored_NA.contiguous(),
+            labels_NA.contiguous(),
+            terms,
+            scale_N.contiguous() if scale_N is not None else None,
+            with_gradient,
+        )
+        ctx.dtype = logits_NAK.dtype
+        if gradient_NAK is not None:
+            ctx.save_for_backward(gradient_NAK)
+        out_N: Tensor = (sums_N if scale_N is None else sums_N * scale_N).float()
+        return out_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
+        incoming_N = incoming[0]
+        (gradient_NAK,) = ctx.saved_tensors
+        others = (None,) * 5
+        if not _skippable(incoming_N):
+            # Out of place: the graph may be used again.
+            return ((gradient_NAK * incoming_N.view(-1, 1, 1)).to(ctx.dtype), *others)
+        if gradient_NAK.dtype != ctx.dtype:
+            return (gradient_NAK.to(ctx.dtype), *others)
+        # What is handed out belongs to the caller, who may write into it.
+        return (gradient_NAK.clone() if _graph_is_kept() else gradient_NAK, *others)
+
+
+def _skippable(incoming_N: Tensor) -> bool:
+    """Whether the incoming gradient is 1 for every picture. Waits for the device, unless a CUDA graph is made."""
+    if incoming_N.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return bool((incoming_N == 1).all())
+
+
+def _graph_is_kept() -> bool:
+    """Whether this backward pass leaves the graph for another one; torch before 2.1 could not say."""
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
+
+
+def _native(
+    logits_NAK: Tensor,
+    positive_NA: Tensor,
+    ignored_NA: Tensor,
+    labels_NA: Tensor,
+    terms: FocalTerms,
+    scale_N: Tensor | None,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    N, A, K = logits_NAK.shape
+    half = logits_NAK.dtype == torch.float16
+    gradient_NAK = torch.empty_like(logits_NAK, dtype=torch.float32 if half else None) if with_gradient else None
+    sums_N = torch.empty(N, dtype=torch.float64)
+    weights = [w.contiguous() for w in (terms.positive_weight_K, terms.negative_weight_K)]
+    address = library.address
+    library.call(
+        "rn_focal",
+        address(logits_NAK, name="logits_NAK", dtype=logits_NAK.dtype, shape=(N, A, K)),
+        TYPES[logits_NAK.dtype],
+        *(N, A, K),
+        address(positive_NA, name="positive_NA", dtype=torch.bool, shape=(N, A)),
+        address(ignored_NA, name="ignored_NA", dtype=torch.bool, shape=(N, A)),
+        address(labels_NA, name="labels_NA", dtype=torch.int64, shape=(N, A)),
+        *(address(w, name="weight_K", dtype=torch.float32, shape=(K,)) for w in weights),
+        *(float(terms.gamma), float(terms.target)),
+        address(scale_N, name="scale_N", dtype=torch.float32, shape=(N,)) if scale_N is not None else None,
+        gradient_NAK.data_ptr() if gradient_NAK is not None else None,
+        torch.get_num_threads(),
+        sums_N.data_ptr(),
+    )
+    return sums_N, gradient_NAK
+
+
+def _chunked(
+    logits_NAK: Tensor,
+    positive_NA: Tensor,
+    ignored_NA: Tensor,
+    labels_NA: Tensor,
+    terms: FocalTerms,
+    scale_N: Tensor | None,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Everything as background, a chunk of anchors at a time; then ignored anchors and the positives' own class."""
+    N, A, K = logits_NAK.shape
+    half = logits_NAK.dtype == torch.float16
+    gradient_NAK = torch.empty_like(logits_NAK, dtype=torch.float32 if half else None) if with_gradient else None
+    sums_N = logits_NAK.new_zeros(N, dtype=torch.float64)
+    rows = max(1, CHUNK // max(K, 1))
+    work = logits_NAK.new_empty((5, min(rows, A), K), dtype=torch.float32)
+    weight_K = terms.negative_weight_K
+    for n in range(N):
+        scale = 1.0 if scale_N is None else scale_N[n]
+        for a in range(0, A, rows):
+            part = slice(a, min(a + rows, A))
+            x, positive, ignored = logits_NAK[n, part], positive_NA[n, part], ignored_NA[n, part]
+            loss, slope = _background(x, terms.gamma, work[:, : len(x)], with_gradient)
+            loss *= weight_K
+            own = torch.nonzero(positive).squeeze(1)
+            label = labels_NA[n, part][own]
+            if len(own) and bool(((label < 0) | (label >= K)).any()):
+                raise ValueError(f"labels_NA: expected class ids below {K} where positive")
+            own_loss, own_slope = _own_class(x[own, label], terms, label)
+            loss.index_put_((own, label), own_loss)
+            left_out = torch.nonzero(ignored).squeeze(1)
+            loss[left_out] = 0.0
+            sums_N[n] += loss.sum(dtype=torch.float64)
+            if gradient_NAK is not None and slope is not None:
+                slope *= weight_K * scale
+                slope.index_put_((own, label), own_slope * scale)
+                slope[left_out] = 0.0
+                gradient_NAK[n, part] = slope
+    return sums_N, gradient_NAK
+
+
+def _background(x: Tensor, gamma: float, work: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """Return p^gamma softplus(x) and its slope, in the first and second of five buffers. As csrc/focal_body.h."""
+    loss, slope, e, p, spare = work.unbind()
+    torch.abs(x.float(), out=e)
+    e.neg_().exp_()
+    # log1p(e) = 2 atanh(s): torch's own log1p is ten times slower, until a fractional pow has run on the thread.
+    torch.add(e, 2.0, out=spare)
+    torch.div(e, spare, out=spare)  # s
+    torch.mul(spare, spare, out=p)  # s^2
+    torch.mul(p, 0.268514991, out=loss)
+    for coefficient in (0.282366186, 0.400075614, 0.666666389):
+        loss.add_(coefficient).mul_(p)
+    loss.add_(2.0).mul_(spare)  # log1p(e)
+    entropy = loss
+    torch.add(e, 1.0, out=spare)
+    torch.reciprocal(spare, out=spare)  # the larger of p and 1 - p
+    e.mul_(spare)  # the smaller
+    above = x > 0
+    torch.where(above, spare, e, out=p)
+    q = torch.where(above, e, spare, out=e)
+    whole = gamma in range(9)
+    power = p if whole else _power(x, entropy, gamma)
+    torch.clamp(x.float(), min=0, out=spare)
+    entropy.add_(spare)
+    if with_gradient:
+        # Clamped for x = +inf, where q is 0: the slope there is the weight.
+        torch.clamp(entropy, max=torch.finfo(torch.float32).max, out=slope)
+        slope.mul_(q).mul_(gamma).add_(p)
+    for values in (entropy, slope)[: 2 if with_gradient else 1]:
+        for _ in range(int(gamma) if whole else 1):
+            values.mul_(power)
+    return entropy, slope if with_gradient else None
+
+
+def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
+    """Return p^gamma = exp(gamma log p), log p = min(x, 0) - log1p(e).
+
+    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly:
+    its rounding would be a relative error of the result.
+    """
+    low = torch.clamp(x.float(), min=-1e30, max=0)
+    head = low.bfloat16().float()  # 8 bits
+    steep = float(torch.tensor(gamma).bfloat16())
+    rest = (low - head).mul_(gamma).add_(head, alpha=gamma - steep).add_(log1p_e, alpha=-gamma)
+    return head.mul_(steep).exp_().mul_(rest.exp_())
+
+
+def _own_class(x_P: Tensor, terms: FocalTerms, label_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss and the slope at the positives' own class: worked out in float64, returned as float32."""
+    x, t, gamma = x_P.double(), terms.target, terms.gamma
+    p, q = torch.sigmoid(x), torch.sigmoid(-x)
+    down, up = torch.nn.functional.softplus(-x), torch.nn.functional.softplus(x)
+    if t == 1:  # apart, for 0 times infinity
+        base, entropy, ratio, inner = q, down, -p, -q
+    else:
+        base, entropy = t * q + (1 - t) * p, t * down + (1 - t) * up
+        ratio, inner = (1 - 2 * t) * p * q / base, (1 - t) * p - t * q
+    power = terms.positive_weight_K[label_P] * base**gamma
+    slope = gamma * ratio * entropy.clamp(max=torch.finfo(torch.float64).max) + inner
+    return (power * entropy).float(), (power * slope).float()

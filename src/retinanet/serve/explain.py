@@ -1,0 +1,266 @@
+"""Why something was found at a place, or was not: what every level scored there, and what became of its boxes.
+
+Boxes are xyxy in original pixels. Shape suffixes: A anchors (all levels, finest first), K classes, C candidates, or the
+anchors of a position; D detections; H, W positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retinanet.config import PostprocessConfig
+    from retinanet.export.runtime import DenseOutputs
+
+Floats = npt.NDArray[np.float32]
+
+COVERING: Final = 3
+"""How many of the best boxes that cover the place are told of for each level."""
+LOOKED_AT: Final = 300
+"""Among how many of the best they are looked for."""
+SAME: Final = 0.7
+"""IoU from which two of them would show the same."""
+
+Fate = Literal["detected", "below_threshold", "not_a_candidate", "suppressed", "beyond_max_detections"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """The dense predictions of all levels in one row, and where each level starts."""
+
+    scores_AK: Floats
+    boxes_A4: Floats
+    anchors_A4: Floats
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dense: DenseOutputs) -> _Flat:
+        K = dense.levels[0].scores_HWCK.shape[-1]
+        scores = [level.scores_HWCK.reshape(-1, K) for level in dense.levels]
+        return cls(
+            scores_AK=np.concatenate(scores),
+            boxes_A4=np.concatenate([level.boxes_HWC4.reshape(-1, 4) for level in dense.levels]),
+            anchors_A4=np.concatenate([level.anchors_HWC4.reshape(-1, 4) for level in dense.levels]),
+            starts=(0, *np.cumsum([len(part) for part in scores]).tolist()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What NMS keeps, best first, before `max_detections` cuts it off: anchor and class of each."""
+
+    anchor_D: npt.NDArray[np.int64]
+    label_D: npt.NDArray[np.int64]
+
+
+def explain(
+    dense: DenseOutputs,
+    *,
+    x: float,
+    y: float,
+    width: int,
+    height: int,
+    classes: Sequence[str],
+    threshold: float,
+    config: PostprocessConfig,
+) -> dict[str, Any]:
+    """Return, for every level, what it scored at (x, y) and which boxes it proposed there, each with its fate.
+
+    Args:
+        dense: of the picture.
+        x: pixels from the left of the original picture.
+        y: pixels from the top.
+        width: of the original picture.
+        height: of the original picture.
+        classes: name of each class id.
+        threshold: least score of a detection.
+        config: of the model; its own `score_threshold` plays no part.
+
+    Returns:
+        plain values, fit for JSON: see `ExplainResponse` in `schemas.py`.
+    """
+    flat = _Flat.of(dense)
+    candidate_AK = _candidates(flat, threshold, config.candidates_per_level)
+    kept = _nms(flat, candidate_AK, config.nms_threshold)
+
+    def proposal(anchor: int, label: int) -> dict[str, Any]:
+        fate = _fate(flat, anchor, label, threshold=threshold, config=config, candidate_AK=candidate_AK, kept=kept)
+        return {
+            "class_id": label,
+            "class": classes[label],
+            "score": _score(flat.scores_AK[anchor, label]),
+            "box": _box(flat.boxes_A4[anchor]),
+            "anchor": _box(flat.anchors_A4[anchor]),
+            **fate,
+        }
+
+    levels = []
+    covers_A = _inside(flat.boxes_A4, x, y)
+    for (level, row, column), start, end in zip(dense.at(x, y), flat.starts, flat.starts[1:], strict=False):
+        at_CK = level.scores_HWCK[row, column]
+        first = start + (row * level.scores_HWCK.shape[1] + column) * len(at_CK)
+        anchor, label = np.unravel_index(int(at_CK.argmax()), at_CK.shape)
+        levels.append(
+            {
+                "level": f"P{level.level}",
+                "stride": level.stride,
+                "position": _middle(level.anchors_HWC4[row, column, 0]),
+                "scores": [_score(score) for score in at_CK.max(axis=0)],
+                "best": proposal(first + int(anchor), int(label)),
+                "covering": [proposal(a, k) for a, k in _covering(flat, start + np.flatnonzero(covers_A[start:end]))],
+            }
+        )
+    detections = [
+        {
+            "box": _box(flat.boxes_A4[a]),
+            "score": _score(flat.scores_AK[a, k]),
+            "class_id": int(k),
+            "class": classes[k],
+        }
+        for a, k in list(zip(kept.anchor_D, kept.label_D, strict=True))[: config.max_detections]
+    ]
+    return {
+        "x": x,
+        "y": y,
+        "width": width,
+        "height": height,
+        "threshold": threshold,
+        "summary": _summary(levels, detections, x, y),
+        "levels": levels,
+        "detections": detections,
+    }
+
+
+def _candidates(flat: _Flat, threshold: float, per_level: int) -> npt.NDArray[np.bool_]:
+    """Return which anchors and classes are decoded, (A, K): see `postprocess`."""
+    candidate_AK = flat.scores_AK > threshold
+    for start, end in pairwise(flat.starts):
+        part = candidate_AK[start:end].reshape(-1)  # a view
+        chosen = np.flatnonzero(part)
+        if len(chosen) > per_level:
+            scores_C = flat.scores_AK[start:end].reshape(-1)[chosen]
+            part[:] = False
+            part[chosen[(-scores_C).argsort(kind="stable")[:per_level]]] = True
+    return candidate_AK
+
+
+def _nms(flat: _Flat, candidate_AK: npt.NDArray[np.bool_], iou_threshold: float) -> _Kept:
+    anchor_C, label_C = np.nonzero(candidate_AK)
+    score_C = flat.scores_AK[anchor_C, label_C]
+    kept = []
+    for k in np.unique(label_C):
+        of_class = np.flatnonzero(label_C == k)
+        left = of_class[(-score_C[of_class]).argsort(kind="stable")]
+        while len(left):
+            kept.append(left[0])
+            overlap = iou(flat.boxes_A4[anchor_C[left[0]]], flat.boxes_A4[anchor_C[left[1:]]])
+            left = left[1:][overlap <= iou_threshold]
+    keep_D = np.array(kept, np.int64)
+    keep_D = keep_D[(-score_C[keep_D]).argsort(kind="stable")]
+    return _Kept(anchor_D=anchor_C[keep_D], label_D=label_C[keep_D])
+
+
+def _fate(
+    flat: _Flat,
+    anchor: int,
+    label: int,
+    *,
+    threshold: float,
+    config: PostprocessConfig,
+    candidate_AK: npt.NDArray[np.bool_],
+    kept: _Kept,
+) -> dict[str, Any]:
+    """Return what became of an anchor's box, why in words, and which detection it is or gave way to, with the IoU."""
+
+    def told(fate: Fate, why: str, detection: int | None = None, overlap: float | None = None) -> dict[str, Any]:
+        return {"fate": fate, "why": why, "detection": detection, "iou": overlap}
+
+    score = float(flat.scores_AK[anchor, label])
+    if not score > threshold:
+        return told("below_threshold", f"score {score:.3f} is not above the threshold {threshold:g}")
+    if not candidate_AK[anchor, label]:
+        most = config.candidates_per_level
+        return told("not_a_candidate", f"{most} others of this level score more, and no more are looked at")
+    same = np.flatnonzero((kept.anchor_D == anchor) & (kept.label_D == label))
+    if len(same):
+        number = int(same[0])
+        if number < config.max_detections:
+            return told("detected", f"this is detection {number + 1}", number)
+        return told("beyond_max_detections", f"{config.max_detections} detections score more, which is the limit")
+    # Of the better ones that overlap too much, the best is the one that removed it.
+    overlap_D = iou(flat.boxes_A4[anchor], flat.boxes_A4[kept.anchor_D])
+    better_D = (kept.label_D == label) & (flat.scores_AK[kept.anchor_D, kept.label_D] >= score)
+    number = int(np.flatnonzero(better_D & (overlap_D > config.nms_threshold))[0])
+    overlap = round(float(overlap_D[number]), 4)
+    shown = number if number < config.max_detections else None
+    what = f"detection {number + 1}" if shown is not None else "a box beyond the limit of detections"
+    return told(
+        "suppressed", f"suppressed by {what}, which scores more and overlaps it: IoU {overlap:.2f}", shown, overlap
+    )
+
+
+def _covering(flat: _Flat, covering: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the best few that are not almost the same box: neighbours propose one object many times over."""
+    label = flat.scores_AK[covering].argmax(axis=1)
+    order = (-flat.scores_AK[covering, label]).argsort(kind="stable")
+    chosen: list[int] = []
+    for i in order[:LOOKED_AT].tolist():
+        if not (iou(flat.boxes_A4[covering[i]], flat.boxes_A4[covering[chosen]]) > SAME).any():
+            chosen.append(i)
+        if len(chosen) == COVERING:
+            break
+    return [(int(covering[i]), int(label[i])) for i in chosen]
+
+
+def _inside(boxes_A4: Floats, x: float, y: float) -> npt.NDArray[np.bool_]:
+    inside: npt.NDArray[np.bool_] = (
+        (boxes_A4[:, 0] <= x) & (x <= boxes_A4[:, 2]) & (boxes_A4[:, 1] <= y) & (y <= boxes_A4[:, 3])
+    )
+    return inside
+
+
+def iou(box_4: Floats, boxes_A4: Floats) -> Floats:
+    """Return the IoU of a box with each of others, (A,); 0 where neither has an area."""
+    sides = np.minimum(box_4[2:], boxes_A4[:, 2:]) - np.maximum(box_4[:2], boxes_A4[:, :2])
+    common_A = sides.clip(min=0).prod(axis=1)
+    area_A = (boxes_A4[:, 2:] - boxes_A4[:, :2]).clip(min=0).prod(axis=1)
+    union_A = area_A + (box_4[2:] - box_4[:2]).clip(min=0).prod() - common_A
+    out: Floats = np.divide(common_A, union_A, out=np.zeros_like(common_A), where=union_A > 0)
+    return out
+
+
+def _summary(levels: list[dict[str, Any]], detections: list[dict[str, Any]], x: float, y: float) -> str:
+    """Say in a sentence why there is a detection at the place, or why there is none."""
+    over = [
+        (number, d)
+        for number, d in enumerate(detections, 1)
+        if d["box"][0] <= x <= d["box"][2] and d["box"][1] <= y <= d["box"][3]
+    ]
+    if over:
+        number, best = over[0]
+        more = f", and {len(over) - 1} more" if len(over) > 1 else ""
+        return f"Found here: detection {number}, {best['class']} at {best['score']:.2f}{more}."
+    level, best = max(
+        ((level["level"], p) for level in levels for p in (level["best"], *level["covering"])),
+        key=lambda pair: pair[1]["score"],
+    )
+    return f"Nothing found here. The best box is of {level}: {best['class']}, {best['why']}."
+
+
+def _score(value: np.floating[Any]) -> float:
+    return round(float(value), 6)
+
+
+def _middle(box_4: Floats) -> list[float]:
+    return [round(float(value), 2) for value in (box_4[:2] + box_4[2:]) / 2]
+
+
+def _box(box_4: Floats) -> list[float]:
+    return [round(float(value), 2) for value in box_4]

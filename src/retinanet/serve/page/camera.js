@@ -1,0 +1,35 @@
+// A picture from the camera.
+
+export async function takePicture(dialog) {
+  if (!navigator.mediaDevices?.getUserMedia) {
+    throw new Error("the browser gives no camera to this page: it needs https, or an address on this machine");
+  }
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
+  } catch (error) {
+    const said = { NotAllowedError: "its use was not allowed", NotFoundError: "there is none" };
+    throw new Error(said[error.name] ?? error.message);
+  }
+  const video = dialog.querySelector("video");
+  video.srcObject = stream;
+  try {
+    dialog.showModal();
+    await video.play();
+    const taken = await new Promise((done) => {
+      dialog.querySelector("#shoot").onclick = () => done(true);
+      dialog.querySelector("#camera-close").onclick = () => done(false);
+      dialog.onclose = () => done(false);
+    });
+    if (!taken) return null;
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { width: video.videoWidth, height: video.videoHeight });
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.95));
+    return new File([blob], `camera ${new Date().toTimeString().slice(0, 8).replaceAll(":", ".")}.jpg`, { type: "image/jpeg" });
+  } finally {
+    for (const track of stream.getTracks()) track.stop();
+    video.srcObject = null;
+    dialog.close();
+  }
+}

@@ -1,0 +1,243 @@
+// The picture with its boxes on a canvas: zoom, pan, pick a box or a place; by mouse, touch and keyboard.
+
+import { colorOf, inkOn } from "./colors.js";
+
+const MOST_LABELS = 150;
+const CLICK_PIXELS = 5; // a pointer that moved less than this has clicked
+const MOST_ZOOM = 24; // screen pixels of a picture's pixel
+
+export class Viewer {
+  constructor(canvas, { onPick, onHover }) {
+    Object.assign(this, { canvas, onPick, onHover });
+    this.context = canvas.getContext("2d");
+    this.image = null; // anything that drawImage takes
+    this.boxes = []; // {box, class_id, class, score}
+    this.proposal = null; // {box, anchor, class_id}
+    this.place = null; // [x, y], picture's pixels
+    this.marked = null; // one of the boxes
+    this.labels = true;
+    this.explaining = false;
+    this.cursor = null; // the place that the arrow keys move while explaining
+    this.pointers = new Map();
+    new ResizeObserver(() => this.#resized()).observe(canvas);
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    canvas.addEventListener("pointerdown", (event) => this.#down(event));
+    canvas.addEventListener("pointermove", (event) => this.#move(event));
+    canvas.addEventListener("pointerup", (event) => this.#up(event));
+    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  show(image, width, height) {
+    Object.assign(this, { image, width, height, place: null, proposal: null, marked: null, cursor: null });
+    this.fit();
+  }
+
+  fit() {
+    const { clientWidth: w, clientHeight: h } = this.canvas;
+    if (!this.image || !w || !h) return;
+    this.fitted = true;
+    this.scale = Math.min((w - 16) / this.width, (h - 16) / this.height);
+    this.left = (w - this.width * this.scale) / 2;
+    this.top = (h - this.height * this.scale) / 2;
+    this.draw();
+  }
+
+  zoom(factor, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {
+    if (!this.image) return;
+    const least = 0.5 * Math.min(this.canvas.clientWidth / this.width, this.canvas.clientHeight / this.height);
+    const scale = Math.min(Math.max(this.scale * factor, least), MOST_ZOOM);
+    this.left = x - ((x - this.left) * scale) / this.scale;
+    this.top = y - ((y - this.top) * scale) / this.scale;
+    this.scale = scale;
+    this.fitted = false;
+    this.draw();
+  }
+
+  draw() {
+    if (this.pending) return;
+    this.pending = requestAnimationFrame(() => {
+      this.pending = 0;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    const { canvas, context } = this;
+    const ratio = devicePixelRatio || 1;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    if (!this.image) return;
+    context.imageSmoothingEnabled = this.scale < 3;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.image, this.left, this.top, this.width * this.scale, this.height * this.scale);
+    const faded = this.proposal !== null;
+    drawBoxes(context, this.boxes, {
+      toScreen: (x, y) => [this.left + x * this.scale, this.top + y * this.scale],
+      labels: this.labels && !faded,
+      marked: this.marked,
+      alpha: faded ? 0.3 : 1,
+    });
+    if (this.proposal) this.#drawProposal();
+    const place = this.place ?? (this.explaining && document.activeElement === canvas ? this.cursor : null);
+    if (place) this.#drawPlace(place);
+  }
+
+  #drawProposal() {
+    const { context } = this;
+    const { box, anchor, class_id } = this.proposal;
+    for (const [corners, dash, color] of [[anchor, [5, 4], "#fff"], [box, [], colorOf(class_id)]]) {
+      const [x1, y1, x2, y2] = this.#rectangle(corners);
+      for (const [style, width] of [["rgb(0 0 0 / 75%)", 5], [color, 2.5]]) {
+        context.setLineDash(style === color ? dash : []);
+        context.strokeStyle = style;
+        context.lineWidth = width;
+        context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+      }
+    }
+    context.setLineDash([]);
+  }
+
+  #drawPlace([x, y]) {
+    const { context } = this;
+    const [sx, sy] = [this.left + x * this.scale, this.top + y * this.scale];
+    for (const [style, width] of [["#000", 5], ["#fff", 2]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.beginPath();
+      context.arc(sx, sy, 7, 0, 2 * Math.PI);
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(sx + 10 * dx, sy + 10 * dy);
+        context.lineTo(sx + 17 * dx, sy + 17 * dy);
+      }
+      context.stroke();
+    }
+  }
+
+  #rectangle([x1, y1, x2, y2]) {
+    return [this.left + x1 * this.scale, this.top + y1 * this.scale, this.left + x2 * this.scale, this.top + y2 * this.scale];
+  }
+
+  #resized() {
+    const { canvas } = this;
+    const ratio = devicePixelRatio || 1;
+    canvas.width = Math.round(canvas.clientWidth * ratio);
+    canvas.height = Math.round(canvas.clientHeight * ratio);
+    if (this.fitted ?? true) this.fit();
+    this.#draw();
+  }
+
+  #wheel(event) {
+    event.preventDefault();
+    const lines = event.deltaMode === 1 ? 30 : 1;
+    this.zoom(Math.exp(-event.deltaY * lines * 0.0018), event.offsetX, event.offsetY);
+  }
+
+  #down(event) {
+    this.canvas.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, { x: event.offsetX, y: event.offsetY, moved: this.pointers.size ? Infinity : 0 });
+  }
+
+  #move(event) {
+    const pointer = this.pointers.get(event.pointerId);
+    if (!pointer) {
+      this.onHover(this.#boxAt(...this.#toPicture(event.offsetX, event.offsetY)));
+      return;
+    }
+    const [dx, dy] = [event.offsetX - pointer.x, event.offsetY - pointer.y];
+    pointer.moved += Math.hypot(dx, dy);
+    const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)?.[1];
+    const before = other && Math.hypot(pointer.x - other.x, pointer.y - other.y);
+    Object.assign(pointer, { x: event.offsetX, y: event.offsetY });
+    if (other) {
+      other.moved = Infinity;
+      const after = Math.hypot(pointer.x - other.x, pointer.y - other.y);
+      if (before > 0) this.zoom(after / before, (pointer.x + other.x) / 2, (pointer.y + other.y) / 2);
+    } else if (pointer.moved > CLICK_PIXELS && this.image) {
+      this.left += dx;
+      this.top += dy;
+      this.fitted = false;
+      this.draw();
+    }
+  }
+
+  #up(event) {
+    const pointer = this.pointers.get(event.pointerId);
+    this.pointers.delete(event.pointerId);
+    if (pointer && pointer.moved <= CLICK_PIXELS) this.#pick(...this.#toPicture(event.offsetX, event.offsetY));
+  }
+
+  #pick(x, y) {
+    if (this.image && x >= 0 && y >= 0 && x <= this.width && y <= this.height) this.onPick(x, y, this.#boxAt(x, y));
+  }
+
+  #key(event) {
+    if (!this.image || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = event.shiftKey ? 10 : 1;
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (event.key in arrows) {
+      const [dx, dy] = arrows[event.key];
+      if (this.explaining) {
+        const [x, y] = this.cursor ?? this.place ?? [this.width / 2, this.height / 2];
+        const pixels = (4 * step) / this.scale;
+        this.cursor = [Math.min(Math.max(x + dx * pixels, 0), this.width), Math.min(Math.max(y + dy * pixels, 0), this.height)];
+        this.place = null;
+      } else {
+        this.left -= 24 * step * dx;
+        this.top -= 24 * step * dy;
+        this.fitted = false;
+      }
+      this.draw();
+    } else if (event.key === "+" || event.key === "=") this.zoom(1.3);
+    else if (event.key === "-") this.zoom(1 / 1.3);
+    else if (event.key === "0") this.fit();
+    else if (event.key === "Enter" && this.explaining) this.#pick(...(this.cursor ?? [this.width / 2, this.height / 2]));
+    else return;
+    event.preventDefault();
+  }
+
+  #toPicture(x, y) {
+    return [(x - this.left) / this.scale, (y - this.top) / this.scale];
+  }
+
+  // The smallest box over a place: a large one would hide all within it.
+  #boxAt(x, y) {
+    const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
+    const over = this.boxes.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
+    return over.sort((a, b) => area(a) - area(b))[0] ?? null;
+  }
+}
+
+export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alpha = 1, unit = 1 }) {
+  const order = [...boxes].sort((a, b) => (a === marked) - (b === marked) || a.score - b.score);
+  context.globalAlpha = alpha;
+  for (const one of order) {
+    const [x1, y1] = toScreen(one.box[0], one.box[1]);
+    const [x2, y2] = toScreen(one.box[2], one.box[3]);
+    const thin = Math.max(1, Math.min(2, Math.min(x2 - x1, y2 - y1) / 12)) * unit;
+    context.lineWidth = one === marked ? 2 * thin + 1 : thin;
+    if (one === marked) {
+      context.fillStyle = colorOf(one.class_id) + "33";
+      context.fillRect(x1, y1, x2 - x1, y2 - y1);
+    }
+    context.strokeStyle = colorOf(one.class_id);
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
+  if (labels || marked) {
+    const size = 12 * unit;
+    context.font = `${size}px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
+    context.textBaseline = "middle";
+    for (const one of labels && order.length <= MOST_LABELS ? order : order.filter((box) => box === marked)) {
+      const [x, y] = toScreen(one.box[0], one.box[1]);
+      const text = `${one.class} ${one.score.toFixed(2)}`;
+      const width = context.measureText(text).width + 8 * unit;
+      const height = 17 * unit;
+      const top = y - height < 0 ? y : y - height;
+      context.fillStyle = colorOf(one.class_id);
+      context.fillRect(x - context.lineWidth / 2, top, width, height);
+      context.fillStyle = inkOn(colorOf(one.class_id));
+      context.fillText(text, x + 4 * unit - context.lineWidth / 2, top + height / 2 + unit / 2);
+    }
+  }
+  context.globalAlpha = 1;
+}

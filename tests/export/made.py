@@ -1,0 +1,95 @@
+"""A network with random weights that finds many boxes of many scores, and its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from retinanet.config import ModelConfig, PostprocessConfig, TrainConfig, section
+from retinanet.export.format import Description
+from retinanet.model import RetinaNet
+from retinanet.train.checkpoint import describe
+
+CLASSES = ("square", "bar", "dot")
+CATEGORY_IDS = (3, 17, 90)
+
+
+def train_config(val: Path, **options: Any) -> TrainConfig:
+    return TrainConfig(
+        train=val,
+        val=val,
+        output=Path("run"),
+        backbone=options.pop("backbone", "resnet18"),
+        fpn_width=16,
+        head_width=16,
+        head_depth=1,
+        head_norm="group",
+        image_size=128,
+        max_size=192,
+        anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
+        **options,
+    )
+
+
+def network(config: TrainConfig, seed: int = 0) -> RetinaNet:
+    """Scores spread over (0, 1), offsets of half an anchor and more."""
+    torch.manual_seed(seed)
+    model = RetinaNet(num_classes=len(CLASSES), config=section(ModelConfig, config)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for head, spread in ((model.class_head, 0.6), (model.box_head, 0.15)):
+            weight = head.output.weight
+            weight.copy_(torch.randn(weight.shape, generator=generator) * spread / (weight.shape[1] * 9) ** 0.5 * 4)
+        torch.nn.init.constant_(model.class_head.output.bias, -3.0)
+        for module in model.modules():  # BatchNorm that does something
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
+                module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    return model
+
+
+def checkpoint(path: Path, model: RetinaNet, config: TrainConfig) -> Path:
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"retinanet": describe(config, CLASSES, CATEGORY_IDS), "state_dict": state}, path)
+    return path
+
+
+def pictures(
+    folder: Path, sizes: tuple[tuple[int, int], ...] = ((200, 140), (120, 180), (333, 100), (96, 64))
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    out = []
+    for i, (width, height) in enumerate(sizes):
+        coarse = np.random.default_rng(i).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        out.append(folder / f"{i}.png")
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(out[-1])
+    return out
+
+
+def described(K: int, **changes: Any) -> Description:
+    """What a file of a network with random outputs would say."""
+    from retinanet.config import ImageConfig, TileConfig
+    from retinanet.model.anchors import cell_anchors
+
+    values: dict[str, Any] = {
+        "classes": tuple(f"c{k}" for k in range(K)),
+        "category_ids": tuple(range(1, K + 1)),
+        "image_config": ImageConfig(image_size=64, max_size=96),
+        "postprocess_config": PostprocessConfig(candidates_per_level=50),
+        "tiling": TileConfig(),
+        "levels": (3, 4, 5, 6, 7),
+        "cells": tuple(
+            tuple(tuple(c) for c in cell_anchors(size, scales=(1.0, 1.5), ratios=(0.5, 2.0)).tolist())
+            for size in (16, 32, 64, 128, 256)
+        ),
+        "uint8": False,
+        "raw": False,
+        "precision": "float32",
+        "version": "0",
+        "train_config": {"epochs": 3},
+    }
+    return Description(**{**values, **changes})

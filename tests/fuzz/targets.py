@@ -1,0 +1,345 @@
+"""What is fuzzed: each target takes any bytes and must return, or raise an error that is meant for the user.
+
+Used by the Hypothesis tests (test_untrusted.py), by atheris (run.py), and by the regression tests over what broke once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from retinanet import images
+from retinanet.config import CheckConfig, EvaluateConfig, TrainConfig, UserError, resolve
+from retinanet.data import read
+
+CLASSES = ("cat", "dog")
+_FOLDER: list[Path] = []
+
+
+def folder() -> Path:
+    """Return a folder with a few pictures, made once: memory is faster than the disk."""
+    if not _FOLDER:
+        place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
+        (place / "set" / "images").mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (8, 6), "white").save(place / "set" / "images" / name)
+        (place / "secret.png").write_bytes((place / "set" / "images" / "a.png").read_bytes())
+        _FOLDER.append(place / "set")
+    return _FOLDER[0]
+
+
+@contextlib.contextmanager
+def written(name: str, data: bytes) -> Iterator[Path]:
+    """Write a file for as long as it is needed."""
+    path = folder() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
+def _read(path: Path, **options: object) -> None:
+    """Read a data set; every message must be printable and short, and no picture may lie outside."""
+    try:
+        data = read(path, **options)  # type: ignore[arg-type]
+    except UserError as error:
+        message = str(error)
+        message.encode()
+        assert len(message) < 20_000, len(message)
+        return
+    for fault in data.faults:
+        str(fault).encode()
+        assert len(str(fault)) < 20_000
+    for record in data.records:
+        record.boxes_G4.sum()
+        inside = os.path.realpath(record.path).startswith(str(folder().parent))
+        assert inside, record.path
+    for note in data.notes:
+        note.encode()
+    data.to_coco()
+
+
+def coco(data: bytes) -> None:
+    with written("coco.json", data) as path:
+        _read(path)
+        _read(path, classes=CLASSES)
+
+
+def label_studio(data: bytes) -> None:
+    with written("studio.json", data) as path:
+        _read(path, format="label_studio")
+
+
+def labelme(data: bytes) -> None:
+    with written("a.json", data) as path:
+        _read(path, format="labelme")
+
+
+def cvat(data: bytes) -> None:
+    with written("annotations.xml", data) as path:
+        _read(path, format="cvat")
+
+
+def voc(data: bytes) -> None:
+    with written("voc/Annotations/a.xml", data) as path:
+        _read(path.parent.parent, format="voc", images=folder() / "images")
+
+
+def voc_split(data: bytes) -> None:
+    xml = b"<annotation><filename>a.png</filename><size><width>8</width><height>6</height></size></annotation>"
+    with written("voc/Annotations/a.xml", xml), written("voc/ImageSets/Main/x.txt", data) as path:
+        _read(path, format="voc", images=folder() / "images")
+
+
+def csv(data: bytes) -> None:
+    with written("x.csv", data) as path:
+        _read(path)
+
+
+def csv_classes(data: bytes) -> None:
+    with written("classes.csv", data), written("x.csv", b"images/a.png,1,1,3,3,cat\n") as path:
+        _read(path)
+
+
+def yolo_yaml(data: bytes) -> None:
+    with written("labels/a.txt", b"0 0.5 0.5 0.2 0.2\n"), written("data.yaml", data) as path:
+        _read(path)
+        _read(path, split="val")
+
+
+def yolo_labels(data: bytes) -> None:
+    with written("labels/a.txt", data), written("data.yaml", b"names: [cat, dog]\ntrain: images\n") as path:
+        _read(path)
+
+
+def yolo_list(data: bytes) -> None:
+    with (
+        written("labels/a.txt", b"0 0.5 0.5 0.2 0.2\n"),
+        written("classes.txt", b"cat\ndog\n"),
+        written("list.txt", data) as path,
+    ):
+        _read(path, format="yolo")
+
+
+def darknet(data: bytes) -> None:
+    with written("obj.names", b"cat\n"), written("train.txt", b"images/a.png\n"), written("obj.data", data) as path:
+        _read(path)
+
+
+def config(data: bytes) -> None:
+    """The YAML of --config, and what it gives each command."""
+    from retinanet.cli import read_yaml
+
+    with written("config.yaml", data) as path:
+        try:
+            values = read_yaml(path)
+        except UserError as error:
+            str(error).encode()
+            return
+    for kind, given in (
+        (TrainConfig, {"train": "a", "val": "b", "output": "c"}),
+        (EvaluateConfig, {"data": "a"}),
+        (CheckConfig, {}),
+    ):
+        try:
+            resolve(kind, {**given, **values})
+        except UserError as error:
+            str(error).encode()
+
+
+def picture(data: bytes) -> None:
+    with written("x.png", data) as path:
+        for look in (
+            lambda: images.read_size(path),
+            lambda: images.verify(path),
+            lambda: images.decode_for(path, image_size=8, max_size=16),
+            lambda: images.decode(data),
+        ):
+            try:
+                look()
+            except images.ImageError as error:
+                str(error).encode()
+
+
+def _a_checkpoint() -> dict[str, bytes]:
+    """Return the parts of a small checkpoint's archive, made once."""
+    import torch
+
+    from retinanet.config import ModelConfig, section, to_dict
+    from retinanet.model import RetinaNet
+    from retinanet.train.checkpoint import KEY, describe
+
+    options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 8, "head_width": 8, "head_depth": 0}
+    run = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", **options})
+    model = RetinaNet(num_classes=2, config=section(ModelConfig, run))
+    about = describe(run, CLASSES, (1, 2))
+    assert to_dict(run) == about["config"]
+    buffer = io.BytesIO()
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({KEY: about, "state_dict": state}, buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+_PARTS: dict[str, bytes] = {}
+
+
+def checkpoint_parts() -> dict[str, bytes]:
+    """Return the parts of a checkpoint: its pickle under '.../data.pkl', the numbers under '.../data/N'."""
+    if not _PARTS:
+        _PARTS.update(_a_checkpoint())
+    return _PARTS
+
+
+def archived(parts: dict[str, bytes]) -> bytes:
+    """Return the ZIP archive of parts, as torch.save makes it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def checkpoint(data: bytes) -> None:
+    """Any bytes as a checkpoint, and as the pickle within one."""
+    from retinanet.train import read_model
+
+    pickled = next(name for name in checkpoint_parts() if name.endswith("/data.pkl"))
+    for content in (data, archived({**checkpoint_parts(), pickled: data}) if data else b""):
+        with written("x.ckpt", content) as path:
+            try:
+                read_model(path)
+            except UserError as error:
+                str(error).encode("utf-8", "backslashreplace")
+
+
+def backbone(data: bytes) -> None:
+    """Any bytes as weights of a backbone."""
+    from retinanet.model import load_pretrained
+    from retinanet.model.backbone import Backbone
+
+    global _backbone  # noqa: PLW0603
+    _backbone = _backbone or Backbone(name="tf_efficientnet_lite0")
+    for name in ("x.pth", "x.safetensors"):
+        with written(name, data) as path:
+            try:
+                load_pretrained(_backbone, weights=path)
+            except UserError as error:
+                str(error).encode("utf-8", "backslashreplace")
+
+
+_backbone = None
+
+
+def results(data: bytes) -> None:
+    """A file of COCO results."""
+    from retinanet.evaluate import evaluate_results
+
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "area": 9, "iscrowd": 0}],
+    }
+    with written("results.json", data) as path:
+        try:
+            evaluate_results(truth, path)
+        except UserError as error:
+            assert len(str(error)) < 20_000  # noqa: PT017
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (
+        *(coco, label_studio, labelme, cvat, voc, voc_split, csv, csv_classes),
+        *(yolo_yaml, yolo_labels, yolo_list, darknet, config, picture, checkpoint, backbone, results),
+    )
+}
+
+
+def _encoded(format: str, **save: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), "red").save(buffer, format, **save)
+    return buffer.getvalue()
+
+
+def seeds(name: str) -> list[bytes]:
+    """Return inputs that are right, from which a fuzzer finds its way to those that are nearly right."""
+    coco_json = (
+        b'{"images": [{"id": 1, "file_name": "images/a.png", "width": 8, "height": 6}], "categories": [{"id": 1, '
+        b'"name": "cat", "supercategory": "none"}], "annotations": [{"id": 1, "image_id": 1, "category_id": 1, '
+        b'"bbox": [1, 1, 3, 3], "area": 9, "iscrowd": 0}]}'
+    )
+    found: dict[str, list[bytes]] = {
+        "coco": [coco_json, coco_json.replace(b"images/a.png", b"../../secret.png")],
+        "results": [b'[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "score": 0.5}]'],
+        "label_studio": [
+            b'[{"id": 1, "data": {"image": "/data/upload/1/0a1b2c3d-a.png"}, "annotations": [{"result": [{"id": "x", '
+            b'"original_width": 8, "original_height": 6, "type": "rectanglelabels", "value": {"x": 10, "y": 10, "width"'
+            b': 50, "height": 50, "rotation": 10, "rectanglelabels": ["cat"]}}]}]}]',
+            b'[{"id": 1, "annotator": 1, "image": "images/a.png", "label": [{"x": 1, "y": 2, "width": 9, "height": 9, '
+            b'"rectanglelabels": ["cat"], "original_width": 8, "original_height": 6}]}]',
+            b'[{"id": 1, "data": {"image": "s3://b/a.png"}, "annotations": [{"result": [{"value": {"points": [[1, 2], '
+            b'[50, 3], [20, 60]], "polygonlabels": ["dog"]}}, {"value": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 9,'
+            b' "ellipselabels": ["cat"]}}]}]}]',
+        ],
+        "labelme": [
+            b'{"imagePath": "images/a.png", "imageWidth": 8, "imageHeight": 6, "shapes": [{"label": "cat", "shape_type"'
+            b': "rectangle", "points": [[1, 1], [4, 4]]}, {"label": "dog", "shape_type": "circle", "points": [[3, 3], '
+            b'[4, 4]]}, {"label": "dog", "points": [[1, 1], [2, 4], [5, 5]]}]}'
+        ],
+        "cvat": [
+            b'<?xml version="1.0"?><annotations><meta><task><labels><label><name>cat</name></label></labels></task></me'
+            b'ta><image id="0" name="images/a.png" width="8" height="6" subset="train"><box label="cat" xtl="1" ytl="1"'
+            b' xbr="4" ybr="4" rotation="30"/><polygon label="cat" points="1,1;2,5;4,4"/><ellipse label="cat" cx="3" '
+            b'cy="3" rx="2" ry="1"/><mask label="cat" left="1" top="1" width="3" height="3"/></image></annotations>'
+        ],
+        "voc": [
+            b"<annotation><filename>a.png</filename><size><width>8</width><height>6</height></size><object><name>cat</n"
+            b"ame><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></ob"
+            b"ject></annotation>",
+            b'<!DOCTYPE x [<!ENTITY a "b">]><annotation><filename>&a;</filename></annotation>',
+        ],
+        "voc_split": [b"a\n", b"a.png 1\n../../x -1\n"],
+        "csv": [
+            b"images/a.png,1,1,3,3,cat\nb.png,,,,,\n",
+            b'filename,width,height,class,xmin,ymin,xmax,ymax\n"a.png",8,6,cat,1,1,4,4\n',
+        ],
+        "csv_classes": [b"cat,0\ndog,1\n", b"class,id\ncat,1\n"],
+        "yolo_yaml": [
+            b"names: [cat, dog]\nnc: 2\ntrain: images\nval: images\n",
+            b"path: .\ntrain: [images, ../set/images]\nnames:\n  0: cat\n  1: dog\n",
+            b"a: &a [x, x]\nb: &b [*a, *a]\nnames: *b\n<<: {train: images}\n",
+        ],
+        "yolo_labels": [b"0 0.5 0.5 0.2 0.2\n", b"1 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n"],
+        "yolo_list": [b"images/a.png\n./images/b.png\ndata/images/a.png\n"],
+        "darknet": [b"classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"],
+        "config": [
+            b"preset: small\nlr: 0.01\nepochs: 3\nanchor_sizes: [16, 32, 64, 128, 256]\nclasses: [cat]\n",
+            b"loss: focal\nalpha: .nan\nmulti_scale: [64, 80]\nimages: pictures\nresume: true\n",
+            b"a: &a [1, 1]\nb: [*a, *a]\nc: 2001-01-01\nd: !!binary aGVsbG8=\n",
+        ],
+        "picture": [
+            *(
+                _encoded(f)
+                for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "JPEG2000")
+            ),
+            _encoded("JPEG", progressive=True),
+            _encoded("TIFF", compression="tiff_lzw"),
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n",
+        ],
+        "backbone": [struct.pack("<Q", 57) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   ' + bytes(4)],
+    }
+    if name == "checkpoint":
+        parts = checkpoint_parts()
+        return [next(data for part, data in parts.items() if part.endswith("/data.pkl"))]
+    return found[name]

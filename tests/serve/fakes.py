@@ -1,0 +1,159 @@
+"""A detector without a network, whose answer is written in the picture, and a server of it in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retinanet.config import ConfigError, ImageConfig, PostprocessConfig
+from retinanet.detector import BaseDetector, Batch, Source
+from retinanet.export.runtime import DenseOutputs, level_outputs
+from retinanet.images import Scaled, decode_for
+from retinanet.types import ArrayDetections
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("cell", "platelet", "white, cell")
+FAILS = 13
+"""Red of a picture on which the detector fails."""
+LEVELS = (3, 4, 5, 6, 7)
+
+
+def png(red: int, width: int = 64, height: int = 48, green: int = 0) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (red, green, 0)).save(out, "PNG")
+    return out.getvalue()
+
+
+def expected(red: int, width: int = 64, height: int = 48) -> list[dict[str, Any]]:
+    """What the detector says of `png(red, width, height)`: three boxes that only this picture has."""
+    boxes = [(0, 0, red / 8, 10), (1, 1, width, height), (2, 2, 12, 12)]
+    scores = (0.9, 0.6, 0.3)
+    return [
+        {"box": [float(v) for v in box], "score": score, "class_id": i, "class": CLASSES[i]}
+        for i, (box, score) in enumerate(zip(boxes, scores, strict=True))
+    ]
+
+
+class Fake(BaseDetector):
+    """Finds what `expected` says, `seconds` a picture; notes the size of each batch."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(
+            classes=CLASSES,
+            category_ids=(1, 2, 3),
+            image_config=ImageConfig(image_size=64, max_size=128),
+            postprocess_config=PostprocessConfig(),
+        )
+        self.seconds = seconds
+        self.batches: list[int] = []
+        self.seen: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _detect(self, batch: Batch, config: PostprocessConfig) -> list[ArrayDetections]:
+        assert batch.images_N3HW is not None
+        self.gate.wait(20)
+        self.batches.append(len(batch.frames))
+        time.sleep(self.seconds * len(batch.frames))
+        std, mean = self.image_config.image_std[0], self.image_config.image_mean[0]
+        out = []
+        for image_3HW, frame in zip(batch.images_N3HW, batch.frames, strict=True):
+            red = round(float(image_3HW[0, 0, 0] * std + mean) * 255)
+            self.seen.append(red)
+            if red == FAILS:
+                raise RuntimeError("the network fell over: secret detail")
+            found = expected(red, frame.width, frame.height)
+            all_of = ArrayDetections(
+                boxes_D4=np.array([d["box"] for d in found], np.float32),
+                scores_D=np.array([d["score"] for d in found], np.float32),
+                labels_D=np.array([d["class_id"] for d in found], np.int64),
+            )
+            out.append(all_of[all_of.scores_D > config.score_threshold][: config.max_detections])
+        return out
+
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        c = self.image_config
+        if not isinstance(source, Scaled):
+            source = decode_for(source, image_size=c.image_size, max_size=c.max_size)
+        images_N3HW, (frame,) = self._prepare([source], c)
+        rng = np.random.default_rng(0)
+        levels = []
+        for level in LEVELS:
+            H, W = (-(-side // 2**level) for side in images_N3HW.shape[2:])
+            cells_C4 = np.array([[-1, -1, 1, 1], [-2, -1, 2, 1]], np.float32) * 2**level * 2
+            logits_AK = rng.normal(-4, 1.5, (H * W * 2, len(CLASSES))).astype(np.float32)
+            deltas_A4 = rng.normal(0, 0.1, (H * W * 2, 4)).astype(np.float32)
+            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, images_N3HW.shape[3], frame))
+        return DenseOutputs(frame=frame, levels=tuple(levels))
+
+
+def load(path: Path, device: str, *, threads: int = 0) -> Fake:
+    """Stand for `retinanet.load`: the file's name says how many milliseconds a picture takes."""
+    if path.stem == "broken":
+        raise ConfigError("this model is broken")
+    return Fake(seconds=int(path.stem) / 1000)
+
+
+class Server:
+    """`retinanet serve` of the fake, or of another loader, in a process; with its address and what it printed."""
+
+    def __init__(self, options: str = "", *, model: str = "0.onnx", loader: str = "tests.serve.fakes:load") -> None:
+        module, name = loader.split(":")
+        code = (
+            f"from pathlib import Path\nfrom {module} import {name}\nfrom retinanet.serve import run\n"
+            f"from retinanet.config import ServeConfig\n"
+            f"if __name__ == '__main__': run({name}, Path({model!r}), ServeConfig(port=0, {options}))"
+        )
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        self.output: list[str] = []
+        self.url = ""
+
+    def __enter__(self) -> Server:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], 60)
+        line = self.process.stdout.readline() if ready else ""
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        if not found:
+            if not ready:
+                self.process.kill()
+            raise AssertionError(f"no address: {line}{self.process.stdout.read()}")
+        self.port = int(found[1])
+        self.url = found[0]
+        self._reader = threading.Thread(target=lambda: self.output.extend(self.process.stdout or ()), daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def detections(answer: Any, names: Sequence[str] = ("box", "score", "class_id", "class")) -> list[list[dict[str, Any]]]:
+    """What an answer says was found in each picture."""
+    return [[{name: d[name] for name in names} for d in picture["detections"]] for picture in answer["pictures"]]

@@ -1,0 +1,194 @@
+"""A corpus of uploads that browsers, cameras and vandals send, made here; each has its one right answer."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from retinanet.config import ServeConfig
+from retinanet.serve.app import create_app
+from tests.conftest import picture
+from tests.serve.fakes import Fake, png
+
+PIXELS = 1_000_000
+BYTES = 400_000
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_of(width: int, height: int, data: bytes, *, before: bytes = b"") -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + before + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def zeros(count: int) -> bytes:
+    packer = zlib.compressobj(9)
+    return b"".join([*(packer.compress(bytes(10**6)) for _ in range(count // 10**6)), packer.flush()])
+
+
+def jpeg() -> bytes:
+    return saved(picture(64, 48), "JPEG")
+
+
+def exif_rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(picture(64, 48), "JPEG", exif=exif)
+
+
+def sixteen_bits() -> bytes:
+    values = np.linspace(0, 65535, 64 * 48, dtype=np.uint16).reshape(48, 64)
+    return saved(Image.fromarray(values), "PNG")
+
+
+def animated(kind: str) -> bytes:
+    frames = [Image.new("RGB", (64, 48), (red, 0, 0)) for red in (10, 200, 90)]
+    return saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+
+
+def huge_jpeg() -> bytes:
+    """A small JPEG whose header claims 65,000 x 65,000 pixels."""
+    data = bytearray(jpeg())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 65000, 65000)
+    return bytes(data)
+
+
+def tiff_of_many_strips() -> bytes:
+    """A TIFF header whose tags point far beyond its end."""
+    tags = [(256, 3, 1, 64), (257, 3, 1, 48), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 4_000_000, 200), (277, 3, 1, 1)]
+    tags += [(278, 3, 1, 1), (279, 4, 4_000_000, 300)]
+    body = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
+
+
+GOOD: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
+    "jpeg": (jpeg, (64, 48)),
+    "grey": (lambda: saved(picture(64, 48).convert("L"), "JPEG"), (64, 48)),
+    "cmyk jpeg": (lambda: saved(picture(64, 48).convert("CMYK"), "JPEG"), (64, 48)),
+    "progressive": (lambda: saved(picture(64, 48), "JPEG", progressive=True), (64, 48)),
+    "rotated by exif": (exif_rotated, (48, 64)),
+    "16-bit png": (sixteen_bits, (64, 48)),
+    "palette": (lambda: saved(picture(64, 48).quantize(16), "PNG"), (64, 48)),
+    "one bit": (lambda: saved(picture(64, 48).convert("1"), "PNG"), (64, 48)),
+    "transparent": (lambda: saved(picture(64, 48).convert("RGBA"), "PNG"), (64, 48)),
+    "animated gif": (lambda: animated("GIF"), (64, 48)),
+    "animated webp": (lambda: animated("WEBP"), (64, 48)),
+    "animated png": (lambda: animated("PNG"), (64, 48)),
+    "webp": (lambda: saved(picture(64, 48), "WEBP"), (64, 48)),
+    "bmp": (lambda: saved(picture(64, 48), "BMP"), (64, 48)),
+    "tiff": (lambda: saved(picture(64, 48), "TIFF", compression="tiff_lzw"), (64, 48)),
+    "one pixel": (lambda: png(9, 1, 1), (1, 1)),
+    "a line": (lambda: png(9, 1000, 1), (1000, 1)),
+    "at the limit of pixels": (lambda: png(9, 1000, 1000), (1000, 1000)),
+    "a jpeg with bytes after its end": (lambda: jpeg() + bytes(1000), (64, 48)),
+}
+
+BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
+    "0 bytes": (lambda: b"", 415, "empty, expected the bytes of a picture"),
+    "one byte": (lambda: b"\xff", 415, "not a picture that can be read"),
+    "text": (lambda: b"GET / HTTP/1.1", 415, "not a picture"),
+    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not a picture"),
+    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "not a picture"),
+    "zip": (lambda: b"PK\x03\x04" + bytes(100), 415, "not a picture"),
+    "pdf": (lambda: b"%PDF-1.7\n", 415, "not a picture"),
+    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 415, "not a picture"),
+    "a format of Pillow's that is not read": (lambda: saved(picture(64, 48), "PCX"), 415, "not a picture"),
+    "truncated jpeg": (lambda: saved(picture(640, 480), "JPEG")[:3000], 415, "cannot be decoded"),
+    "truncated png": (lambda: saved(picture(640, 480), "PNG")[:2000], 415, "cannot be decoded"),
+    "a jpeg's head alone": (lambda: jpeg()[:20], 415, "picture"),
+    "a png whose pixels are noise": (lambda: png_of(64, 48, b"\0" * 50), 415, "cannot be decoded"),
+    "32-bit grey": (lambda: saved(Image.new("F", (64, 48), 0.5), "TIFF"), 415, "expected 8 or 16 bits"),
+    "tiff with tags beyond its end": (tiff_of_many_strips, 415, "picture"),
+    "one pixel too many": (lambda: png(9, 1000, 1001), 413, "1000 x 1001 is 1,001,000 pixels, the limit is 1,000,000"),
+    "huge jpeg": (huge_jpeg, 413, "1,000,000"),
+    "huge png": (lambda: png_of(2**31 - 1, 2**31 - 1, b""), 413, "1,000,000"),
+    "wide png": (lambda: png_of(2**31 - 1, 1, b""), 413, "1,000,000"),
+    "decompression bomb": (lambda: png_of(18_000, 18_000, zeros(200 * 10**6)), 413, "1,000,000"),
+    "a bomb of text in a small png": (
+        lambda: png_of(64, 48, zeros(10**6), before=chunk(b"zTXt", b"a\0\0" + zeros(200 * 10**6))),
+        415,
+        "picture",
+    ),
+    "too many bytes": (lambda: jpeg() + bytes(BYTES), 413, "the request is larger than 0.4 MB, which is the limit"),
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    config = ServeConfig(max_upload_mb=BYTES / 1e6, max_pixels=PIXELS)
+    with TestClient(create_app(Fake, config)) as made:
+        yield made
+
+
+def both_ways(client: TestClient, data: bytes) -> Iterator[object]:
+    yield client.post("/v1/detect", content=data, headers={"content-type": "image/jpeg"})
+    yield client.post("/v1/detect", files={"file": ("x.jpg", data)})
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_pictures_of_all_kinds_are_looked_at(client: TestClient, name: str):
+    make, size = GOOD[name]
+    for answer in both_ways(client, make()):
+        assert answer.status_code == 200, answer.text  # type: ignore[attr-defined]
+        (found,) = answer.json()["pictures"]  # type: ignore[attr-defined]
+        assert (found["width"], found["height"]) == size
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_refused_and_with_which_words(client: TestClient, name: str):
+    make, status, said = BAD[name]
+    data = make()
+    for answer in both_ways(client, data):
+        assert answer.status_code == status, answer.text  # type: ignore[attr-defined]
+        detail = answer.json()["detail"]  # type: ignore[attr-defined]
+        assert said in detail
+        assert "Traceback" not in detail
+    for query in ("v1/detect?format=jpeg", "v1/explain?x=0&y=0"):
+        assert client.post(query, content=data).status_code == status
+
+
+def test_a_bomb_is_refused_from_its_head_without_being_unpacked(client: TestClient):
+    bomb = BAD["decompression bomb"][0]()
+    assert len(bomb) < BYTES
+    tracemalloc.start()
+    try:
+        assert client.post("/v1/detect", content=bomb).status_code == 413
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(bomb)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_body_that_does_not_say_its_length_is_cut_off_at_the_limit(client: TestClient):
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        while read < 100 * BYTES:
+            read += 10_000
+            yield bytes(10_000)
+
+    answer = client.post("/v1/detect", content=endless(), headers={"content-type": "image/jpeg"})
+    assert answer.status_code == 413
+
+
+def test_a_name_is_shown_without_folders_and_control_characters(client: TestClient):
+    answer = client.post("/v1/detect", files={"file": ("..\\..\\C:\\a/b/evil\x01name.png", png(3))})
+    assert "/" not in answer.json()["pictures"][0]["name"]
+    assert "\\" not in answer.json()["pictures"][0]["name"]
