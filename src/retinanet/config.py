@@ -429,7 +429,7 @@ class TrainConfig(
     max_steps: int = -1
     """Stop after so many optimiser steps; -1: no such limit."""
     batch_size: int = 8
-    """Pictures of one step on one device."""
+    """Pictures of one step on one device; auto (0): as many as fit into memory, measured; a number in config.yaml."""
     accumulate: int = 1
     """Batches whose gradients are added up before the optimiser steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -491,12 +491,11 @@ class TrainConfig(
             precision=("32", "bf16", "fp16"),
             on_nonfinite=("stop", "skip"),
         )
-        _positive(
-            self, "epochs", "batch_size", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes"
-        )
+        _positive(self, "epochs", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes")
         _between(self, 0.0, 0.999999, "ema")
         _between(self, 0.000001, 0.999999, "easy_from")
         names = (
+            "batch_size",
             "workers",
             "measure_imbalance",
             "backbone_lr_factor",
@@ -566,6 +565,8 @@ def resolve(cls: type[C], options: dict[str, Any]) -> C:
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in merged]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}")
+    if merged.get("batch_size") == "auto" and issubclass(cls, TrainConfig):
+        merged["batch_size"] = 0
     return cls(**{name: _to_type(name, value, fields[name].type) for name, value in merged.items()})
 
 

@@ -1,4 +1,4 @@
-"""The flight recorder, with faults planted where they can happen: a picture, a weight, an output, the loss, a gradient."""
+"""The flight recorder, with faults planted where they can happen: a picture, a weight, an output, a gradient."""
 
 import re
 from collections.abc import Callable
@@ -43,6 +43,9 @@ def spoil_picture(_: RetinaNet, batch: Batch) -> Batch:
     return replace(batch, images_N3HW=pixels)
 
 
+FAR_TOO_FAST = {"lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}
+
+
 @pytest.fixture
 def plain(tiny: Options) -> Options:
     return {**tiny, "epochs": 3, "ema": 0}
@@ -56,9 +59,7 @@ def stopped(options: Options, message: str) -> Path:
 
 def test_a_weight_that_a_step_destroyed(plain: Options):
     """The usual case: a learning rate far too high. Nothing is planted."""
-    path = stopped(
-        {**plain, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}, r"in all 4 pictures"
-    )
+    path = stopped({**plain, **FAR_TOO_FAST}, r"in all 4 pictures")
     record = read_record(path)
     assert record["step"] >= 1
     said, same = replay(path)
@@ -172,8 +173,5 @@ def test_files_that_are_no_records(tmp_path: Path):
 
 def test_the_network_is_the_one_that_trained(plain: Options):
     """What is frozen stays frozen in the replay: gradients of it do not exist."""
-    path = stopped(
-        {**plain, "lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd", "freeze": "backbone"},
-        "not finite at",
-    )
+    path = stopped({**plain, **FAR_TOO_FAST, "freeze": "backbone"}, "not finite at")
     assert replay(path)[1]

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import pickle
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from retinanet.model import RetinaNet
 from retinanet.train.callbacks import put_in_place, writing
 from retinanet.train.folder import RECORD
 from retinanet.train.optim import restore_randomness, state_of_randomness
+from retinanet.train.precision import autocast
 from retinanet.train.start import freeze_parts
 from retinanet.types import HeadOutputs, Target
 
@@ -109,12 +109,8 @@ class FlightRecorder(Callback):
         """Take them back."""
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
-    def on_train_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: DetectionModule,
-        batch: Any,
-        batch_idx: int,  # type: ignore[override]
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: DetectionModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep what the step starts from: the batch and the random states, and for `skip` what it will change."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
@@ -129,11 +125,8 @@ class FlightRecorder(Callback):
         assert pl_module.health is not None  # noqa: S101
         self._healths.append(pl_module.health)
 
-    def on_before_optimizer_step(
-        self,
-        trainer: L.Trainer,
-        pl_module: DetectionModule,
-        optimizer: torch.optim.Optimizer,  # type: ignore[override]
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Look at the health of the step's batches and at its gradient: one number, read once."""
         signs = torch.stack(self._healths).sum()
@@ -192,8 +185,8 @@ class FlightRecorder(Callback):
         if skipping:
             raise NonFiniteError(
                 f"{self.in_a_row} steps in a row and {self.skipped} in all were not finite, which is more than "
-                f"--max-skipped-in-a-row {self.config.max_skipped_in_a_row} or --max-skipped {self.config.max_skipped}; "
-                f"the first is in {self.path}. {ADVICE}"
+                f"--max-skipped-in-a-row {self.config.max_skipped_in_a_row} or "
+                f"--max-skipped {self.config.max_skipped}; the first is in {self.path}. {ADVICE}"
             )
         raise NonFiniteError(f"not finite at {where}, on {files}: {sentence}{written}\n{ADVICE}")
 
@@ -291,7 +284,7 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
     for parameter in model.parameters():
         parameter.grad = None
     with _Watch(model, len(batch)) as watch:
-        with _autocast(config, device):
+        with autocast(config["precision"], device):
             outputs = model(batch.images_N3HW.to(memory_format=torch.channels_last))
         if watch.found is not None:
             return watch.found
@@ -301,7 +294,7 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
             return _bad_loss(loss, outputs, batch, match_config, losses)
         outputs.logits_NAK.register_hook(watch.gradient("loss", "the gradient of the loss at the class scores"))
         outputs.deltas_NA4.register_hook(watch.gradient("loss", "the gradient of the loss at the box offsets"))
-        losses.total.backward()
+        torch.autograd.backward(losses.total)
         return watch.found
 
 
@@ -359,7 +352,8 @@ class _Watch:
                 pictures = _bad_rows(output) if len(output) == self.batch_size else ()
                 self.found = Cause(kind="output", module=name, said=said, pictures=pictures)
             elif output.requires_grad:
-                output.register_hook(self.gradient(name, f"the gradient at the output of {name}"))
+                hook = self.gradient(name, f"the gradient at the output of {name}")
+                output.register_hook(hook)  # type: ignore[no-untyped-call]
 
         return look
 
@@ -383,12 +377,6 @@ class _Watch:
 
 def _bad_rows(values: Tensor) -> tuple[int, ...]:
     return tuple(torch.nonzero(~torch.isfinite(values).flatten(1).all(dim=1)).flatten().tolist())
-
-
-def _autocast(config: dict[str, Any], device: str) -> AbstractContextManager[Any]:
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = kinds.get(config["precision"])
-    return nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
 
 
 def read_record(path: Path) -> dict[str, Any]:
