@@ -8,7 +8,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, UserError, section
+from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, section
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
@@ -16,6 +16,7 @@ from retinanet.merge import merge_tiles
 from retinanet.postprocess import postprocess
 from retinanet.train.checkpoint import KEY, describe
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
+from retinanet.train.recorder import health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
 
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
-
-
-class NonFiniteError(UserError):
-    """The loss became NaN or infinite; training on would only destroy the weights."""
 
 
 class DetectionModule(L.LightningModule):
@@ -62,6 +59,7 @@ class DetectionModule(L.LightningModule):
         # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
         self.data = _DataHolder(train_data, val_data, val_tiles)
         self.watch: Watch | None = None
+        self.health: torch.Tensor | None = None
         self.metrics: Metrics | None = None
         self.found: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
@@ -87,13 +85,7 @@ class DetectionModule(L.LightningModule):
         outputs = self.model(images_N3HW)
         targets = match(outputs.anchors_A4, batch.targets, self.match_config)
         losses = self.loss(outputs, targets)
-        if not torch.isfinite(losses.total):
-            files = ", ".join(str(self.data.train.records[i].path) for i in batch.indices)
-            raise NonFiniteError(
-                f"the loss is {losses.total.item()} (classification {losses.classification.item()}, box "
-                f"{losses.box.item()}) at step {self.global_step} of epoch {self.current_epoch}, on {files}. A lower "
-                "--lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
-            )
+        self.health = health(losses, outputs)
         if self.watch is not None:
             self.watch(self, batch_idx, batch, outputs, targets, losses)
         pictures = len(batch.images_N3HW)

@@ -13,7 +13,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
@@ -54,8 +54,11 @@ from retinanet.train.checkpoint import read_checkpoint
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.folder import OUR_FILES, Replace, check_output, put_aside
 from retinanet.train.imbalance import ImbalanceFile
+from retinanet.train.memory import explained, with_batch_size
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
+from retinanet.train.precision import PRECISIONS
+from retinanet.train.recorder import FlightRecorder
 from retinanet.train.signals import Stop, how_to_go_on, restarted
 from retinanet.train.start import build, with_network_of
 
@@ -63,8 +66,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from retinanet.model import RetinaNet
-
-PRECISIONS: Final = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
     config = _fitted_to(train_data, config, say)
     say(f"anchors: {reach(train_data, config).sentence()}")
     model, config = build(config, train_data.classes, say)
+    config = with_batch_size(model, _as_it_began(config), train_data, say)
     if rank_zero():
         with writing(config.output):
             config.output.mkdir(parents=True, exist_ok=True)
@@ -207,6 +209,14 @@ def _going_on(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
     return dataclasses.replace(config, resume=True, overwrite=False)
 
 
+def _as_it_began(config: TrainConfig) -> TrainConfig:
+    """Return the config with the number that `batch_size` auto became when the run began, where it is resumed."""
+    path = config.output / "config.yaml"
+    if config.batch_size or not config.resume or not path.exists():
+        return config
+    return dataclasses.replace(config, batch_size=int(yaml.safe_load(path.read_text())["batch_size"]))
+
+
 def _train(
     model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData, *, resume: bool
 ) -> TrainResult:
@@ -214,6 +224,7 @@ def _train(
     metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
     # The running average swaps its weights in before the evaluation and out after it, so it comes first.
     callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
+    callbacks.append(FlightRecorder(config=config, classes=train_data.classes))
     callbacks += [metrics_file, ImbalanceFile(folder=config.output, config=config, classes=train_data.classes)]
     if config.patience:
         callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
@@ -254,7 +265,8 @@ def _train(
     if resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
     start = time.monotonic()
-    with stop.listening(), _said_plainly(config.output):
+    device = trainer.strategy.root_device
+    with stop.listening(), _said_plainly(config.output), explained(model, config, train_data, device):
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
