@@ -104,9 +104,10 @@ def test_a_gradient_alone(plain: Options, at_step):
     def spoil(model: RetinaNet, _: Batch) -> None:
         with torch.no_grad():
             output = model.box_head.output
-            output.weight.fill_(1e38)
+            output.weight.fill_(0)
+            output.weight[:, 0, 1, 1] = 3e38
             model.box_head.hidden[0].weight.fill_(0)
-            model.box_head.hidden[1].bias.fill_(0)
+            model.box_head.hidden[1].bias.fill_(1e-39)
 
     at_step(1, spoil)
     path = stopped({**plain, "box_loss_weight": 1e6}, r"the gradient")
