@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SOURCES := src tests benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format bench clean
+.PHONY: help install demo test test-all check format fuzz audit bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,19 @@ check: install  ## Lint, types, layers, spelling
 format: install  ## Put the code into the project's format
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+SECONDS ?= 60
+fuzz: install  ## Fuzz every reader of untrusted input for SECONDS each (Linux, Python 3.11 to 3.13)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	@broke=0; for target in $$($(BIN)/python tests/fuzz/run.py --list); do \
+	  echo "fuzz $$target"; $(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) -print_final_stats=1 \
+	    > build-fuzz.log 2>&1 || { broke=1; grep -a -A30 "Uncaught\|SUMMARY" build-fuzz.log; }; \
+	done; rm -f build-fuzz.log; exit $$broke
+
+audit: install  ## Known vulnerabilities of the pinned packages; needs a service that knows them, and fails without
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 bench: install  ## Compare with peers; takes long and wants a quiet machine
 	$(BIN)/python benchmarks/run_all.py

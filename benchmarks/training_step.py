@@ -56,7 +56,7 @@ def step(name: str, *, pictures: int = 2, size: int = 512) -> Callable[[], objec
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        return float(total)
+        return total.item()
 
     return run
 

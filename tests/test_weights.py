@@ -106,7 +106,8 @@ def test_network_and_detections_equal_torchvisions(shared_data, peers, version, 
 def assert_same_detections(ours, their):
     """The same classes in the same order, scores within 1e-5, boxes within 1e-3 pixels.
 
-    Detections whose scores float32 hardly tells apart (2e-6) may trade places: of 300 scores, one pair or two are.
+    Detections whose scores float32 hardly tells apart (2e-6) may trade places: of 300, up to three pairs did.
+    `test_the_order_is_the_same_in_float64` allows none.
     """
     torch.testing.assert_close(ours.scores_D, their["scores"], rtol=0, atol=1e-5)
     same_DD = ours.labels_D[:, None] == their["labels"]
@@ -114,14 +115,35 @@ def assert_same_detections(ours, their):
     same_DD &= (ours.scores_D[:, None] - their["scores"]).abs() < 2e-6
     assert same_DD.any(1).all()
     assert same_DD.any(0).all()
-    assert same_DD.diagonal().float().mean() > 0.98
+    assert same_DD.diagonal().float().mean() > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@torch.no_grad()
+def test_the_order_is_the_same_in_float64(shared_data, peers, version):
+    """With both networks in float64, no two of the 900 detections trade places."""
+    theirs = MAKERS[version]().double().eval()
+    theirs.load_state_dict(peers[version][0].state_dict())
+    theirs.transform = resized_to(200, 333)
+    saved = import_model(theirs.state_dict(), "torchvision")
+    model = saved.model.double()
+    for picture, _ in coco128(shared_data, 3):
+        (images, _), _, _, (their,) = seen_within(theirs, [picture.double()])
+        height, width = images.image_sizes[0]
+        frame = Frame(picture.shape[2], picture.shape[1], width, height)
+        (ours,) = postprocess(model(images.tensors), frames=[frame], config=saved.postprocess_config)
+        assert len(ours.labels_D) == 300
+        assert torch.equal(ours.labels_D, their["labels"])
+        torch.testing.assert_close(ours.scores_D.double(), their["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.boxes_D4.double(), their["boxes"], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_training_step_equals_torchvisions(shared_data, peers, version):
     """Matched boxes, both losses (normalised by picture) and the gradient of every parameter, in float64.
 
-    In float32 the order of additions alone moves gradients of the first layers by more than 1e-5 of their size.
+    In float32, 10 of v1's 89 parameters differ by more than 1e-5, at the most by 1.5e-3; v2's by 3.4e-6 at the most.
     BatchNorm is in training mode in v2, and frozen in v1.
     """
     theirs, saved = peers[version]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
-from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts import App, ArgumentCollection, Parameter, Token
 
 from retinanet import __version__
 from retinanet.config import (
@@ -46,9 +47,19 @@ app = App(
 )
 
 
+def _batch_size(_: Any, tokens: Sequence[Token]) -> int:
+    """Take auto for 0."""
+    value = _text(tokens[-1])
+    return 0 if value == "auto" else int(value)
+
+
+BatchSize = Annotated[int, Parameter(converter=_batch_size)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _TrainFlags(TrainConfig):
     output: Annotated[Path, Output]
+    batch_size: BatchSize = TrainConfig.batch_size
     start_from: Annotated[Path | None, Parameter(alias="--from", help=_FROM)] = TrainConfig.start_from
 
 
@@ -66,6 +77,7 @@ class _CheckFlags(CheckConfig):
 class _StudyFlags(StudyConfig):
     train: Annotated[Path, Parameter(parse=False)] = Path()
     output: Annotated[Path, Output]
+    batch_size: BatchSize = StudyConfig.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +109,17 @@ def train(*, options: Annotated[_TrainFlags, Flat]) -> None:
     from retinanet.train import fit
 
     fit(options)
+
+
+@app.command
+def replay(record: Path, /) -> int:
+    """Run a step again that was not finite, from the record that `train` wrote, on the CPU; says where it went wrong.
+
+    `retinanet replay runs/first/nonfinite.pt`
+    """
+    from retinanet.train.recorder import run
+
+    return run(record)
 
 
 @app.command
@@ -301,7 +324,11 @@ def _given(arguments: ArgumentCollection, name: str) -> str | None:
     argument = arguments.get(name, None)
     if argument is None or not argument.tokens:
         return None
-    token = argument.tokens[-1]
+    return _text(argument.tokens[-1])
+
+
+def _text(token: Token) -> str:
+    """Return a value as it was written, on the command line or in a file."""
     return str(
         token.implicit_value if token.value == "" and token.implicit_value is not cyclopts.UNSET else token.value
     )

@@ -429,7 +429,7 @@ class TrainConfig(
     max_steps: int = -1
     """Stop after so many optimiser steps; -1: no such limit."""
     batch_size: int = 8
-    """Pictures of one step on one device."""
+    """Pictures of one step on one device; auto (0): as many as fit into memory, measured; a number in config.yaml."""
     accumulate: int = 1
     """Batches whose gradients are added up before the optimiser steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -457,7 +457,15 @@ class TrainConfig(
     devices: int = 1
     """How many devices; 0: all there are."""
     nodes: int = 1
-    """How many machines, under torchrun or SLURM."""
+    """How many machines, under SLURM; torchrun says it itself, and how many devices."""
+    sync_batchnorm: bool = False
+    """With several GPUs: BatchNorm over the batch of all of them, where it is trained (--no-freeze-batchnorm)."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """At a loss, gradient or output that is NaN or infinite: stop, with a record of the step; or skip the step."""
+    max_skipped: int = 20
+    """Stop all the same after more skipped steps than this in all."""
+    max_skipped_in_a_row: int = 3
+    """Or after more than this one after the other."""
     patience: int = 0
     """Stop after so many evaluations without a better AP; 0: never."""
     evaluate_every: int = 1
@@ -483,13 +491,13 @@ class TrainConfig(
             optimizer=("sgd", "adamw"),
             schedule=("step", "cosine"),
             precision=("32", "bf16", "fp16"),
+            on_nonfinite=("stop", "skip"),
         )
-        _positive(
-            self, "epochs", "batch_size", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes"
-        )
+        _positive(self, "epochs", "accumulate", "lr", "lr_batch_size", "evaluate_every", "log_every", "nodes")
         _between(self, 0.0, 0.999999, "ema")
         _between(self, 0.000001, 0.999999, "easy_from")
         names = (
+            "batch_size",
             "workers",
             "measure_imbalance",
             "backbone_lr_factor",
@@ -497,6 +505,8 @@ class TrainConfig(
             "warmup_steps",
             "clip_gradients",
             "patience",
+            "max_skipped",
+            "max_skipped_in_a_row",
             "devices",
         )
         for name in names:
@@ -557,6 +567,8 @@ def resolve(cls: type[C], options: dict[str, Any]) -> C:
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in merged]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}")
+    if merged.get("batch_size") == "auto" and issubclass(cls, TrainConfig):
+        merged["batch_size"] = 0
     return cls(**{name: _to_type(name, value, fields[name].type) for name, value in merged.items()})
 
 

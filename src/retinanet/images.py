@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import warnings
 import zlib
@@ -438,7 +439,7 @@ def _explain(error: Exception, source: object, name: str) -> ImageError:
         return ImageError(f"{name}: no such file")
     if isinstance(error, IsADirectoryError):
         return ImageError(f"{name}: expected a picture, found a folder")
-    if isinstance(source, str | Path) and Path(source).is_file() and not Path(source).stat().st_size:
+    if isinstance(source, str | Path) and os.path.isfile(source) and not Path(source).stat().st_size:  # noqa: PTH113
         return ImageError(f"{name}: empty file")
     if isinstance(source, bytes) and not source:
         return ImageError("expected the bytes of a picture, found none")

@@ -28,6 +28,12 @@ _short.maxlevel, _short.maxlist, _short.maxdict, _short.maxtuple = 3, 8, 8, 8
 _short.maxstring = _short.maxother = 200
 
 
+def plain(text: str, most: int = 2000) -> str:
+    """Return a message without control characters, which could move a terminal's cursor, and cut in its middle."""
+    safe = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return safe if len(safe) <= most else f"{safe[: most // 2]} ... {safe[-most // 2 :]}"
+
+
 class ParseError(ValueError):
     """A text that is not what it should be, or that would grow without bound: `what` is wrong, and `where` in it."""
 
@@ -42,7 +48,7 @@ class ParseError(ValueError):
 
 def shown(value: Any) -> str:
     """Return `repr(value)`, cut where it is long or deep, and with what no terminal can print escaped: for messages."""
-    return _short.repr(value).encode("utf-8", "backslashreplace").decode()
+    return plain(_short.repr(value), 300)
 
 
 def parse_yaml(text: str) -> Any:

@@ -153,7 +153,15 @@ class Detector(BaseDetector):
         logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
         deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
         levels = [
-            level_outputs(level, cells.numpy(), logits_AK.numpy(), deltas_A4.numpy(), images_N3HW.shape[3], frame)
+            level_outputs(
+                level,
+                cells.numpy(),
+                logits_AK.numpy(),
+                deltas_A4.numpy(),
+                images_N3HW.shape[2:],
+                frame,
+                style=self.model.config.anchor_style,
+            )
             for level, cells, logits_AK, deltas_A4 in zip(
                 self.model.config.levels, self.model.anchors.cells, logits, deltas, strict=True
             )

@@ -86,6 +86,7 @@ def described(K: int, **changes: Any) -> Description:
             tuple(tuple(c) for c in cell_anchors(size, scales=(1.0, 1.5), ratios=(0.5, 2.0)).tolist())
             for size in (16, 32, 64, 128, 256)
         ),
+        "anchor_style": "exact",
         "uint8": False,
         "raw": False,
         "precision": "float32",

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.config import ImageConfig, PostprocessConfig
+from retinanet.config import ImageConfig, ModelConfig, PostprocessConfig
 from retinanet.export.format import DETECTIONS, Description, dense_names
 from retinanet.export.gate import differ
 from retinanet.export.graph import NORMALISED, decoding, normalising
+from retinanet.export.runtime import level_outputs
 from retinanet.images import Frame, normalise
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.postprocess import postprocess
@@ -28,11 +29,10 @@ def run(model: Any, inputs: dict[str, Any], outputs: list[str] | tuple[str, ...]
 
 
 def anchors(about: Description, H: int, W: int) -> tuple[torch.Tensor, tuple[int, ...]]:
-    generator = AnchorGenerator.__new__(AnchorGenerator)
-    generator.strides = tuple(2**level for level in about.levels)
+    generator = AnchorGenerator(config=ModelConfig(levels=about.levels, anchor_style=about.anchor_style))  # type: ignore[arg-type]
     generator.cells = [torch.tensor(cells) for cells in about.cells]
     sizes = [(-(-H // s), -(-W // s)) for s in generator.strides]
-    return AnchorGenerator.forward(generator, sizes, like=torch.zeros(1))
+    return generator(sizes, like=torch.zeros(1), input_size=(H, W))
 
 
 def detections(outputs: list[Any], n: int) -> ArrayDetections:
@@ -52,10 +52,13 @@ def detections(outputs: list[Any], n: int) -> ArrayDetections:
         (3, 64, 64, PostprocessConfig(candidates_per_level=2000, score_threshold=0.3, nms_threshold=0.3)),
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.0, max_detections=5000)),
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.9999)),  # next to nothing is left
+        (3, 96, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False)),  # Detectron2's way
+        (3, 64, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False, max_detections=9)),
     ],
 )
-def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: PostprocessConfig) -> None:
-    about = described(K, postprocess_config=config)
+@pytest.mark.parametrize("style", ["exact", "torchvision"])
+def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: PostprocessConfig, style: str) -> None:
+    about = described(K, postprocess_config=config, anchor_style=style)
     anchors_A4, per_level = anchors(about, H, W)
     generator = torch.Generator().manual_seed(K * H + W)
     A, N = len(anchors_A4), 3
@@ -141,3 +144,19 @@ def test_a_description_comes_back_and_what_is_none_is_refused() -> None:
     for wrong in (*broken, text.replace('"image_size": 64', '"image_size": "x"')):
         with pytest.raises(ExportError, match=r"^m"):
             Description.from_json(wrong, "m")
+
+
+@pytest.mark.parametrize("style", ["exact", "torchvision"])
+def test_the_anchors_of_the_dense_outputs_are_the_networks(style: str) -> None:
+    """Sides that no stride divides, where the styles differ; the picture was halved, so all comes back doubled."""
+    about = described(2, anchor_style=style)
+    H, W = 100, 164
+    anchors_A4, per_level = anchors(about, H, W)
+    frame, first = Frame(2 * W, 2 * H, W, H), 0
+    for level, cells, count in zip(about.levels, about.cells, per_level, strict=True):
+        flat = (np.zeros((count, 2), np.float32), np.zeros((count, 4), np.float32))
+        found = level_outputs(level, np.array(cells, np.float32), *flat, (H, W), frame, style=style)
+        expected = anchors_A4[first : first + count].numpy()
+        np.testing.assert_allclose(found.anchors_HWC4.reshape(-1, 4), expected * 2, atol=1e-4)
+        np.testing.assert_allclose(found.boxes_HWC4.reshape(-1, 4), np.clip(expected, 0, [W, H, W, H]) * 2, atol=1e-4)
+        first += count

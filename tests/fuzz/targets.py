@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 from PIL import Image
 
@@ -49,7 +51,7 @@ def written(name: str, data: bytes) -> Iterator[Path]:
 
 
 def _read(path: Path, **options: object) -> None:
-    """Read a data set; every message must be printable and short, and no picture may lie outside."""
+    """Read a data set; every message must be printable and short, and no path may climb out."""
     try:
         data = read(path, **options)  # type: ignore[arg-type]
     except UserError as error:
@@ -62,8 +64,8 @@ def _read(path: Path, **options: object) -> None:
         assert len(str(fault)) < 20_000
     for record in data.records:
         record.boxes_G4.sum()
-        inside = os.path.realpath(record.path).startswith(str(folder().parent))
-        assert inside, record.path
+        if ".." in record.path.parts and "\0" not in str(record.path):  # absolute paths are taken as they are
+            assert os.path.realpath(record.path).startswith(str(folder().parent)), record.path
     for note in data.notes:
         note.encode()
     data.to_coco()
@@ -215,8 +217,9 @@ def checkpoint(data: bytes) -> None:
     from retinanet.train import read_model
 
     pickled = next(name for name in checkpoint_parts() if name.endswith("/data.pkl"))
-    for content in (data, archived({**checkpoint_parts(), pickled: data}) if data else b""):
-        with written("x.ckpt", content) as path:
+    within = archived({**checkpoint_parts(), pickled: data}) if data else b""
+    for name, content in (("x.ckpt", data), ("x.ckpt", within), ("x.pkl", data), ("x.safetensors", data)):
+        with written(name, content) as path:
             try:
                 read_model(path)
             except UserError as error:
@@ -254,16 +257,96 @@ def results(data: bytes) -> None:
         try:
             evaluate_results(truth, path)
         except UserError as error:
-            assert len(str(error)) < 20_000  # noqa: PT017
+            message = str(error)
+        else:
+            message = ""
+        assert len(message) < 20_000
 
+
+def description(data: bytes) -> None:
+    """What an exported file says of itself, in ONNX metadata."""
+    from retinanet.export.format import Description
+
+    try:
+        Description.from_json(data.decode("utf-8", "replace"), "x.onnx")
+    except UserError as error:
+        str(error).encode("utf-8", "backslashreplace")
+
+
+_client: list[object] = []
+
+
+def http(data: bytes) -> None:
+    """The body of a request, raw and as a form: an answer or a refusal, never the server's own fault."""
+    from starlette.testclient import TestClient
+
+    from retinanet.config import ServeConfig
+    from retinanet.serve.app import create_app
+    from tests.serve.fakes import Fake
+
+    if not _client:
+        limits = ServeConfig(max_queue=8, max_upload_mb=0.5, max_pixels=100_000)
+        client = TestClient(create_app(Fake, limits, name="x"), raise_server_exceptions=True)
+        client.__enter__()  # for as long as the process lives
+        _client.append(client)
+    assert isinstance(_client[0], TestClient)
+    for kind in ("application/octet-stream", f"multipart/form-data; boundary={BOUNDARY}", "application/json"):
+        answer = _client[0].post("/v1/detect", content=data, headers={"content-type": kind})
+        assert answer.status_code < 500, answer.text
+        answer.json()
+
+
+BOUNDARY = "b0undary"
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(coco, label_studio, labelme, cvat, voc, voc_split, csv, csv_classes),
-        *(yolo_yaml, yolo_labels, yolo_list, darknet, config, picture, checkpoint, backbone, results),
+        *(
+            yolo_yaml,
+            yolo_labels,
+            yolo_list,
+            darknet,
+            config,
+            picture,
+            checkpoint,
+            backbone,
+            results,
+            description,
+            http,
+        ),
     )
 }
+
+
+BINARY = ("picture", "checkpoint", "backbone", "http")
+"""Targets whose input is no text."""
+_TOKEN = re.compile(rb"[\w.+-]+|\s+|.", re.DOTALL)
+_ODD = [
+    *(b"", b"0", b"1", b"-1", b"1e308", b"1e999", b"NaN", b"-Infinity", b"nan", b"inf", b"9" * 30, b"9" * 5000, b"0.5"),
+    *(b"null", b"true", b"[]", b"{}", b'""', b'"x"', b"[" * 2000, b'{"a":' * 500, b"(", b"<", b"&a;", b"<<", b"*a"),
+    *(b"&a ", b"../../secret.png", b"/etc/passwd", b"../" * 9 + b"dev/zero", b"a" * 5000, b"\\u0000", b"\\ud800"),
+    *(b"!!python/object/apply:os.system [x]", b"!!int x", b"!!timestamp x", b"2020-99-99", b"\xc2\xb2", b"-", b","),
+    *(b"\n", b'"', b"\xff", b"\0", b"\x1b[2J"),
+]
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    """Return a text with a few of its words replaced by odd ones, taken out, doubled or moved."""
+    words = _TOKEN.findall(data) or [b""]
+    for _ in range(random.randint(1, 4)):
+        place = random.randrange(len(words))
+        how = random.randrange(5)
+        if how <= 1:
+            words[place] = random.choice(_ODD)
+        elif how == 2:
+            words.insert(place, random.choice([*_ODD, random.choice(words)]))
+        elif how == 3 and len(words) > 1:
+            del words[place]
+        else:
+            other = random.randrange(len(words))
+            words[place], words[other] = words[other], words[place]
+    return b"".join(words)
 
 
 def _encoded(format: str, **save: object) -> bytes:
@@ -339,6 +422,33 @@ def seeds(name: str) -> list[bytes]:
         ],
         "backbone": [struct.pack("<Q", 57) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   ' + bytes(4)],
     }
+    if name == "description":
+        from retinanet.config import ImageConfig, PostprocessConfig, TileConfig
+        from retinanet.export.format import Description
+
+        told = Description(
+            classes=CLASSES,
+            category_ids=(1, 2),
+            image_config=ImageConfig(),
+            postprocess_config=PostprocessConfig(),
+            tiling=TileConfig(),
+            levels=(3,),
+            cells=(((0.0, 0.0, 8.0, 8.0),),),
+            uint8=False,
+            raw=False,
+            precision="float32",
+            version="1",
+            train_config={},
+        )
+        return [told.to_json().encode()]
+    if name == "http":
+        form = "".join(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"{more}\r\n\r\n'
+            for key, more in (("threshold", ""), ("file", '; filename="a.png"'))
+        ).encode()
+        first, second = form.split(b'name="file"')
+        whole = first.replace(b'"threshold"\r\n\r\n', b'"threshold"\r\n\r\n0.5\r\n') + b'name="file"' + second
+        return [_encoded("PNG"), whole + _encoded("PNG") + f"\r\n--{BOUNDARY}--\r\n".encode(), b'{"threshold": 1}']
     if name == "checkpoint":
         parts = checkpoint_parts()
         return [next(data for part, data in parts.items() if part.endswith("/data.pkl"))]

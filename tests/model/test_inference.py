@@ -8,7 +8,7 @@ from torch import nn
 
 from retinanet.config import ConfigError, ImageConfig, PostprocessConfig
 from retinanet.model import RetinaNet, for_inference
-from retinanet.model.inference import _Convolution
+from retinanet.model.inference import _Convolution, _has_onednn
 from retinanet.predict import Detector
 
 SMALL = {"fpn_width": 32, "head_width": 32, "head_depth": 1}
@@ -64,6 +64,20 @@ def test_every_step_of_a_resnet_is_within_its_convolutions():
     kinds = [type(body.get_submodule(node.target)) for node in steps if node.op == "call_module"]
     assert len(kinds) == len(steps) == 54
     assert kinds.count(_Convolution) == 53
+
+
+def test_pictures_of_changing_sizes():
+    """Weights are laid out for the last shape of the backbone, and for that of each level in the heads."""
+    if not _has_onednn():
+        pytest.skip("torch has no oneDNN here")
+    model = trained("resnet18")
+    fast = for_inference(model)
+    with torch.inference_mode():
+        for height, width in ((64, 96), (160, 96), (64, 96)):
+            images_N3HW = torch.randn(1, 3, height, width)
+            assert difference(fast(images_N3HW).logits_NAK, model(images_N3HW).logits_NAK) < 1e-4
+    assert len(fast.class_head.output.module._packed) == 5
+    assert len(fast.fpn.lateral[0]._packed) == 1
 
 
 def test_without_onednn_the_same(monkeypatch):

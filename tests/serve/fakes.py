@@ -96,7 +96,7 @@ class Fake(BaseDetector):
             cells_C4 = np.array([[-1, -1, 1, 1], [-2, -1, 2, 1]], np.float32) * 2**level * 2
             logits_AK = rng.normal(-4, 1.5, (H * W * 2, len(CLASSES))).astype(np.float32)
             deltas_A4 = rng.normal(0, 0.1, (H * W * 2, 4)).astype(np.float32)
-            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, images_N3HW.shape[3], frame))
+            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, images_N3HW.shape[2:], frame))
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
 

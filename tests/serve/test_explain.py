@@ -22,9 +22,12 @@ CLASSES = ("a", "b")
 
 
 def level(number: int, boxes: list[list[list[float]]], scores: list[list[list[float]]]) -> LevelOutputs:
-    """One anchor at each position: boxes[row][column] and scores[row][column] of each class."""
+    """One anchor of 32 x 32 at each position: boxes[row][column] and scores[row][column] of each class."""
     boxes_HWC4 = np.array(boxes, np.float32)[:, :, None]
-    return LevelOutputs(number, 2**number, np.array(scores, np.float32)[:, :, None], boxes_HWC4, boxes_HWC4 + 1)
+    H, W = boxes_HWC4.shape[:2]
+    centers_HW2 = np.stack(np.meshgrid(np.arange(W), np.arange(H)), axis=-1).astype(np.float32) * 2**number
+    anchors_HWC4 = np.concatenate([centers_HW2 - 16, centers_HW2 + 16], axis=-1)[:, :, None]
+    return LevelOutputs(number, 2**number, np.array(scores, np.float32)[:, :, None], boxes_HWC4, anchors_HWC4)
 
 
 def made() -> DenseOutputs:
@@ -58,7 +61,7 @@ def test_every_level_says_what_it_scored_at_the_nearest_position():
     assert (first["level"], first["stride"], first["scores"]) == ("P5", 32, pytest.approx([0.7, 0.6]))
     assert (second["level"], second["stride"], second["scores"]) == ("P6", 64, pytest.approx([0.3, 0.04]))
     assert first["best"]["box"] == [0, 0, 20, 16]
-    assert first["best"]["anchor"] == [1, 1, 21, 17]
+    assert first["best"]["anchor"] == [16, -16, 48, 16]
     assert told(3, 3)["levels"][0]["scores"] == pytest.approx([0.9, 0.1])
 
 

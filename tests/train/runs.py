@@ -24,6 +24,13 @@ def processes() -> ForkServerContext:
     return context
 
 
+def warm_up() -> None:
+    """Have the imports done, so that what follows can be timed."""
+    process = processes().Process(target=int)
+    process.start()
+    process.join()
+
+
 def start(options: Options, log: Path, prepare: Callable[[], None] | None = None) -> Any:
     process = processes().Process(target=_train, args=(options, log, prepare))
     process.start()

@@ -11,7 +11,7 @@ import pytest
 
 from retinanet.config import ConfigError
 from retinanet.train import fit
-from tests.train.runs import Killer, Options, assert_same_run, run, start
+from tests.train.runs import Killer, Options, assert_same_run, run, start, warm_up
 
 SEED = int(os.environ.get("RETINANET_KILL_SEED", "0"))
 
@@ -27,6 +27,7 @@ def options(tiny: Options) -> Options:
 @pytest.mark.timeout(600)
 def test_killed_at_20_random_moments(options: Options, tmp_path: Path):
     generator = random.Random(SEED)
+    warm_up()
     began = time.monotonic()
     assert run(options, tmp_path / "log") == 0
     seconds = time.monotonic() - began

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinanet.config import UserError, did_you_mean, some_of
+from retinanet.parse import plain
 
 MOST_FAULTS_PRINTED: Final = 200
 
@@ -37,7 +38,7 @@ class Fault:
     """How to go on."""
 
     def __str__(self) -> str:
-        return f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}."
+        return plain(f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}.")
 
 
 class DataError(UserError):
@@ -49,7 +50,7 @@ class DataError(UserError):
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  {fault}" for fault in self.faults[:MOST_FAULTS_PRINTED])]
+        lines = [plain(self.message), *(f"  {fault}" for fault in self.faults[:MOST_FAULTS_PRINTED])]
         if len(self.faults) > MOST_FAULTS_PRINTED:
             lines.append(f"  and {len(self.faults) - MOST_FAULTS_PRINTED} more")
         return "\n".join(lines)

@@ -19,6 +19,7 @@ from retinanet.config import (
     section_from_dict,
     to_dict,
 )
+from retinanet.parse import parse_json, shown
 
 KEY: Final = "retinanet"
 """Of the entry in the file's metadata."""
@@ -67,6 +68,7 @@ class Description:
         tiling: how pictures are cut.
         levels: pyramid levels; level l has stride 2^l.
         cells: C x 4 of each level, the anchors around (0, 0), input pixels.
+        anchor_style: exact, or torchvision: see `ModelConfig`.
         uint8: pictures are uint8 rather than float in [0, 1].
         raw: there are the dense outputs only.
         precision: of the network's layers: float32, bf16 (a hint) or int8.
@@ -81,6 +83,7 @@ class Description:
     tiling: TileConfig
     levels: tuple[int, ...]
     cells: tuple[tuple[tuple[float, ...], ...], ...]
+    anchor_style: str
     uint8: bool
     raw: bool
     precision: str
@@ -102,7 +105,7 @@ class Description:
             ExportError: it is something else, or written by a later version; `where` names the file.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text.encode("utf-8", "surrogatepass"))
             found = values["format"]
             if not isinstance(found, int) or found > FORMAT:
                 raise ExportError(f"{where} has format {found}, this version reads up to {FORMAT}: update retinanet")
@@ -114,16 +117,17 @@ class Description:
                 tiling=section_from_dict(TileConfig, values["tiling"]),
                 levels=tuple(int(level) for level in values["levels"]),
                 cells=tuple(tuple(tuple(float(v) for v in cell) for cell in cells) for cells in values["cells"]),
+                anchor_style=str(values.get("anchor_style", "exact")),
                 uint8=bool(values["uint8"]),
                 raw=bool(values["raw"]),
                 precision=str(values["precision"]),
                 version=str(values["version"]),
                 train_config=dict(values["train_config"]),
             )
-        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, ExportError):
                 raise
-            raise ExportError(f"{where}: what the file says of itself cannot be read ({error!r})") from error
+            raise ExportError(f"{where}: what the file says of itself cannot be read ({shown(str(error))})") from error
         if len(out.classes) != len(out.category_ids) or not out.classes or len(out.levels) != len(out.cells):
             raise ExportError(f"{where}: what the file says of itself does not fit together")
         return out

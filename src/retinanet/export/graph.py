@@ -121,7 +121,8 @@ def decoding(about: Description) -> onnx.ModelProto:
     boxes_NM4 = g("Concat", *boxes, axis=1)
     scores_NM, labels_NM = g("Concat", *scores, axis=1), g("Concat", *labels, axis=1)
     limit_N14 = g("Concat", frame["rw"], frame["rh"], frame["rw"], frame["rh"], axis=2)
-    boxes_NM4 = g("Min", g("Max", boxes_NM4, g.const(0, np.float32)), limit_N14)
+    if about.postprocess_config.clip_before_nms:
+        boxes_NM4 = g("Min", g("Max", boxes_NM4, g.const(0, np.float32)), limit_N14)
     kept_NM = _suppressed(g, boxes_NM4, scores_NM, labels_NM, len(about.classes))
 
     # The best of what is left; below them -1, of which there are always enough.
@@ -129,16 +130,20 @@ def decoding(about: Description) -> onnx.ModelProto:
     N = g("Slice", count, g.const([0]), g.const([1]))
     filler_ND = g("Expand", g.const(-1, np.float32), g("Concat", N, MAX_DETECTIONS, axis=0))
     scores_ND, index_ND = g.many("TopK", [g("Concat", kept_NM, filler_ND, axis=1), MAX_DETECTIONS], 2, axis=1)
-    real_ND = g("Greater", scores_ND, g.const(0, np.float32))
     last = g("Sub", g("Slice", count, g.const([1]), g.const([2])), g.const([1]))
     index_ND = g("Min", index_ND, last)
     x_factor, y_factor = g("Div", frame["w"], frame["rw"]), g("Div", frame["h"], frame["rh"])
     factor_N14 = g("Concat", x_factor, y_factor, x_factor, y_factor, axis=2)
-    boxes_ND4 = g("Mul", _gather_rows(g, boxes_NM4, index_ND, 4), factor_N14)
+    boxes_ND4, labels_ND = _gather_rows(g, boxes_NM4, index_ND, 4), g("GatherElements", labels_NM, index_ND, axis=1)
+    if not about.postprocess_config.clip_before_nms:
+        boxes_ND4 = g("Min", g("Max", boxes_ND4, g.const(0, np.float32)), limit_N14)
+        boxes_ND4, scores_ND, labels_ND = _without_empty(g, boxes_ND4, scores_ND, labels_ND)
+    boxes_ND4 = g("Mul", boxes_ND4, factor_N14)
+    real_ND = g("GreaterOrEqual", scores_ND, g.const(0, np.float32))
     real_ND1 = g("Unsqueeze", real_ND, g.const([2]))
     g.give(g("Where", real_ND1, boxes_ND4, g.const(0, np.float32)), "boxes")
     g.give(g("Where", real_ND, scores_ND, g.const(0, np.float32)), "scores")
-    g.give(g("Where", real_ND, g("GatherElements", labels_NM, index_ND, axis=1), g.const(-1)), "labels")
+    g.give(g("Where", real_ND, labels_ND, g.const(-1)), "labels")
     g.give(g("ReduceSum", g("Cast", real_ND, to=TensorProto.INT64), g.const([1]), keepdims=0), "counts")
     kind = TensorProto.UINT8 if about.uint8 else TensorProto.FLOAT
     K = len(about.classes)
@@ -157,6 +162,16 @@ def decoding(about: Description) -> onnx.ModelProto:
         _value("counts", TensorProto.INT64, "N"),
     ]
     return g.model(inputs, outputs)
+
+
+def _without_empty(g: Graph, boxes_ND4: str, scores_ND: str, labels_ND: str) -> tuple[str, str, str]:
+    """Return detections without those whose box has no area; they go to the end, with the score -1."""
+    low_ND2, high_ND2 = g.many("Split", [boxes_ND4, g.const([2, 2])], 2, axis=2)
+    sides_ND2 = g("Sub", high_ND2, low_ND2)
+    seen_ND = g("Greater", g("ReduceMin", sides_ND2, g.const([2]), keepdims=0), g.const(0, np.float32))
+    scores_ND = g("Where", seen_ND, scores_ND, g.const(-1, np.float32))
+    scores_ND, order_ND = g.many("TopK", [scores_ND, MAX_DETECTIONS], 2, axis=1)
+    return _gather_rows(g, boxes_ND4, order_ND, 4), scores_ND, g("GatherElements", labels_ND, order_ND, axis=1)
 
 
 def _frame(g: Graph, size: str) -> dict[str, str]:
@@ -203,11 +218,16 @@ def _best_of_level(
         logits_NT = g("GatherElements", g("Squeeze", logits_NAK, g.const([2])), anchor_NT, axis=1)
         label_NT = g("Mul", anchor_NT, g.const(0))
     # Anchors of these alone: position (i, j) has its centre at (j, i) x stride.
-    width = g("Div", g("Add", g("Gather", size, g.const(3)), g.const(stride - 1)), g.const(stride))
+    H, W = g("Gather", size, g.const(2)), g("Gather", size, g.const(3))
+    height, width = (g("Div", g("Add", side, g.const(stride - 1)), g.const(stride)) for side in (H, W))
+    stride_2 = g.const([stride, stride])
+    if about.anchor_style == "torchvision":
+        inferred = [g("Reshape", g("Div", *sides), g.const([1])) for sides in ((W, width), (H, height))]
+        stride_2 = g("Concat", *inferred, axis=0)
     position_NT = g("Div", anchor_NT, g.const(C))
     x_NT, y_NT = g("Mod", position_NT, width), g("Div", position_NT, width)
     places = [g("Unsqueeze", value, g.const([2])) for value in (x_NT, y_NT)]
-    center_NT2 = g("Cast", g("Mul", g("Concat", *places, axis=2), g.const(stride)), to=TensorProto.FLOAT)
+    center_NT2 = g("Cast", g("Mul", g("Concat", *places, axis=2), stride_2), to=TensorProto.FLOAT)
     table = np.array(cells, np.float32)
     cell_NT = g("Mod", anchor_NT, g.const(C))
     sides_NT2 = g("Gather", g.const(table[:, 2:] - table[:, :2], np.float32), cell_NT)

@@ -73,7 +73,8 @@ class Decoded(nn.Module):
         inside = inside & (torch.arange(H).view(1, 1, H, 1) < sizes_N2[:, 1].view(-1, 1, 1, 1))
         model = self.dense.model
         levels = model.fpn(model.backbone(torch.where(inside, normalised_N3HW, 0.0)))
-        anchors_A4, _ = model.anchors([(m.shape[-2], m.shape[-1]) for m in levels], like=normalised_N3HW)
+        sizes = [(m.shape[-2], m.shape[-1]) for m in levels]
+        anchors_A4, _ = model.anchors(sizes, like=normalised_N3HW, input_size=(H, W))
         return model.class_head(levels).sigmoid(), boxes.decode(model.box_head(levels), anchors_A4)
 
 

@@ -129,6 +129,7 @@ def describe(saved: SavedModel, config: ExportConfig) -> Description:
         tiling=saved.tiling,
         levels=saved.model.config.levels,
         cells=tuple(tuple(tuple(cell) for cell in cells.tolist()) for cells in saved.model.anchors.cells),
+        anchor_style=saved.model.config.anchor_style,
         uint8=config.uint8,
         raw=config.raw,
         precision="bf16" if config.bf16 else "float32",

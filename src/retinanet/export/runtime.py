@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retinanet.config import ConfigError, ImageConfig, PostprocessConfig
+from retinanet.config import ConfigError, ImageConfig, ModelConfig, PostprocessConfig
 from retinanet.detector import BaseDetector, Batch, Pixels, Source
 from retinanet.export.format import (
     DETECTIONS,
@@ -55,7 +55,7 @@ class LevelOutputs(NamedTuple):
 
     level: int
     stride: int
-    """Input pixels between positions: position (i, j) looks at (j, i) x stride, input pixels."""
+    """Input pixels between positions, as declared: see `ModelConfig.anchor_style`."""
     scores_HWCK: npt.NDArray[np.float32]
     """Probability of each class, for each of the C anchors of a position."""
     boxes_HWC4: npt.NDArray[np.float32]
@@ -78,14 +78,11 @@ class DenseOutputs:
 
     def at(self, x: float, y: float) -> list[tuple[LevelOutputs, int, int]]:
         """Return, for each level, it and the row and column of its position nearest to a place, original pixels."""
-        x *= self.frame.resized_width / self.frame.width
-        y *= self.frame.resized_height / self.frame.height
         out = []
         for level in self.levels:
-            H, W = level.scores_HWCK.shape[:2]
-            out.append(
-                (level, min(max(round(y / level.stride), 0), H - 1), min(max(round(x / level.stride), 0), W - 1))
-            )
+            centers_HW2 = (level.anchors_HWC4[:, :, 0, :2] + level.anchors_HWC4[:, :, 0, 2:]) / 2
+            row = int(np.abs(centers_HW2[:, 0, 1] - y).argmin())
+            out.append((level, row, int(np.abs(centers_HW2[0, :, 0] - x).argmin())))
         return out
 
 
@@ -154,8 +151,9 @@ class RuntimeDetector(BaseDetector):
             levels = []
             for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
                 logits_AK, deltas_A4 = (np.asarray(out[n], np.float32) for out in outputs[2 * i : 2 * i + 2])
-                width = pixels_N3HW.shape[3]
-                levels.append(level_outputs(level, np.array(cells, np.float32), logits_AK, deltas_A4, width, frame))
+                size, style = pixels_N3HW.shape[2:], about.anchor_style
+                cells_C4 = np.array(cells, np.float32)
+                levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, size, frame, style=style))
             found.append(DenseOutputs(frame=frame, levels=tuple(levels)))
         return found
 
@@ -199,8 +197,10 @@ def level_outputs(
     cells_C4: npt.NDArray[np.float32],
     logits_AK: npt.NDArray[np.float32],
     deltas_A4: npt.NDArray[np.float32],
-    input_width: int,
+    input_size: tuple[int, ...],
     frame: Frame,
+    *,
+    style: str = ModelConfig.anchor_style,
 ) -> LevelOutputs:
     """Return what a level says of one picture, its boxes decoded as `boxes.decode` does.
 
@@ -209,14 +209,14 @@ def level_outputs(
         cells_C4: the anchors around (0, 0), input pixels.
         logits_AK: of all anchors of the level, position by position.
         deltas_A4: likewise.
-        input_width: of the padded input, pixels.
+        input_size: height and width of the padded input, pixels.
         frame: of the picture.
+        style: of the anchors, see `ModelConfig`.
     """
     stride, C = 2**level, len(cells_C4)
-    positions = len(logits_AK) // C
-    W = -(-input_width // stride)
-    H = positions // W
-    centers_HW2 = np.stack(np.meshgrid(np.arange(W), np.arange(H)), axis=-1).astype(np.float32) * stride
+    H, W = (-(-side // stride) for side in input_size)
+    steps_2 = (input_size[1] // W, input_size[0] // H) if style == "torchvision" else (stride, stride)
+    centers_HW2 = (np.stack(np.meshgrid(np.arange(W), np.arange(H)), axis=-1) * steps_2).astype(np.float32)
     anchors_HWC4 = np.tile(centers_HW2, 2)[:, :, None] + cells_C4
     deltas_HWC4 = deltas_A4.reshape(H, W, C, 4)
     sides = anchors_HWC4[..., 2:] - anchors_HWC4[..., :2]

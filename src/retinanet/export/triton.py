@@ -74,8 +74,7 @@ def config_text(name: str, about: Description, backend: str) -> str:
     for input_name, data_type, dims in inputs:
         lines.append(f'input [ {{ name: "{input_name}" data_type: {data_type} dims: [ {dims} ] }} ]')
     for output_name, data_type, dims, more in outputs:
-        label = ' label_filename: "labels.txt"' if output_name == "labels" else ""
-        lines.append(f'output [ {{ name: "{output_name}" data_type: {data_type} dims: [ {dims} ]{more}{label} }} ]')
+        lines.append(f'output [ {{ name: "{output_name}" data_type: {data_type} dims: [ {dims} ]{more} }} ]')
     if batched:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}")
     return "\n".join(lines) + "\n"

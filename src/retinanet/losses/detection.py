@@ -43,10 +43,16 @@ class DetectionLosses:
 
 
 class DetectionLoss:
-    """Network outputs and anchor targets to the loss that is minimised. Holds no state."""
+    """Network outputs and anchor targets to the loss that is minimised. Holds no state.
 
-    def __init__(self, *, config: LossConfig) -> None:
+    Args:
+        config: which losses.
+        distributed: divide by the positives of all ranks, where there are several; False: of this one, asking nobody.
+    """
+
+    def __init__(self, *, config: LossConfig, distributed: bool = True) -> None:
         self.config = config
+        self.distributed = distributed
 
     def __call__(self, outputs: HeadOutputs, targets: AnchorTargets) -> DetectionLosses:
         """Return the losses of a batch, each a float32 scalar with a gradient even where there is no object at all."""
@@ -171,13 +177,18 @@ class DetectionLoss:
         picture on its own and averaged over the batch. The one place where the loss is normalised. Float32.
         """
         if self.config.normaliser == "image":
-            return 1 / (positives_N.clamp(min=1) * max(1, len(positives_N))).float()
-        positives = positives_N.sum().float()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(positives)
-            # DDP averages the gradients over the ranks; the mean of the positives makes that their sum over all.
-            positives = positives / dist.get_world_size()
-            floor = 1 / dist.get_world_size()
-        else:
-            floor = 1.0
-        return (1 / positives.clamp(min=floor)).expand(len(positives_N))
+            pictures, _ = _a_rank(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
+            return 1 / (positives_N.clamp(min=1) * pictures.clamp(min=1)).float()
+        positives, one = _a_rank(positives_N.sum().float(), self.distributed)
+        return (1 / positives.clamp(min=one)).expand(len(positives_N))
+
+
+def _a_rank(count: Tensor, distributed: bool) -> tuple[Tensor, float]:
+    """Return the mean of a count over the ranks, and what a count of 1 on all of them together is to each.
+
+    DDP averages the gradients over the ranks; a division by the mean makes that their sum over all, by the whole count.
+    """
+    if not (distributed and dist.is_available() and dist.is_initialized()):
+        return count, 1.0
+    dist.all_reduce(count)
+    return count / dist.get_world_size(), 1 / dist.get_world_size()

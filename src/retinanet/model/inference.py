@@ -1,7 +1,7 @@
 """A copy of a network for prediction alone: the same outputs, in less time.
 
 BatchNorm is folded into the convolutions, activations and the residual additions become a part of them where oneDNN
-does that (CPU), weights are brought to its layout once. In bfloat16 the output convolutions stay float32: a score near
+does that (CPU), weights are kept in its layout. In bfloat16 the output convolutions stay float32: a score near
 the threshold or a box of 500 pixels would feel the rounding of its last layer most.
 """
 
@@ -41,11 +41,11 @@ def for_inference(model: RetinaNet, *, precision: str = "32") -> RetinaNet:
             out in float32.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    dtype = DTYPES[precision]
+    dtype, levels = DTYPES[precision], len(network.config.levels)
     network.backbone.body = _Cast(_folded(network.backbone.body), dtype)
     for head in (network.class_head, network.box_head):
-        head.hidden = _join(list(head.hidden))
-        head.output = _Cast(_Convolution(head.output), torch.float32)  # type: ignore[assignment]
+        head.hidden = _join(list(head.hidden), shapes=levels)
+        head.output = _Cast(_Convolution(head.output, shapes=levels), torch.float32)  # type: ignore[assignment]
     for convolutions in (network.fpn.lateral, network.fpn.output, network.fpn.coarse):
         for i, convolution in enumerate(convolutions):
             convolutions[i] = _Convolution(convolution)
@@ -55,9 +55,6 @@ def for_inference(model: RetinaNet, *, precision: str = "32") -> RetinaNet:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 if tensor.is_floating_point():
                     tensor.data = tensor.data.to(dtype)
-    for module in network.modules():
-        if isinstance(module, _Convolution):
-            module.pack()
     return network
 
 
@@ -88,43 +85,51 @@ class _Convolution(nn.Module):
     Args:
         convolution: taken over.
         activation: one of `_ACTIVATIONS`.
+        shapes: for how many shapes of the input the weights are kept in oneDNN's layout.
     """
 
-    def __init__(self, convolution: nn.Module, activation: nn.Module | None = None) -> None:
+    def __init__(self, convolution: nn.Module, activation: nn.Module | None = None, shapes: int = 1) -> None:
         super().__init__()
         assert isinstance(convolution, nn.Conv2d) and isinstance(convolution.padding, tuple)  # noqa: S101, PT018
         self.weight, self.bias = convolution.weight, convolution.bias
         self.stride, self.padding = list(convolution.stride), list(convolution.padding)
         self.dilation, self.groups = list(convolution.dilation), convolution.groups
         self.activation = activation
-        self.packed: Tensor | None = None
-
-    def pack(self) -> None:
-        """Bring the weights to oneDNN's layout, if they are where it works."""
-        if self.weight.device.type == "cpu" and _has_onednn():
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight.data, self.padding, self.stride, self.dilation, self.groups
-            )
-            self.weight = None  # type: ignore[assignment] # one copy is enough
+        self.shapes = shapes
+        self.fused = self.weight.device.type == "cpu" and _has_onednn()
+        self._packed: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return activation(convolution(x) + added); `added` is overwritten and must be nobody else's."""
-        name, numbers = ("none", []) if self.activation is None else _ACTIVATIONS[type(self.activation)]
-        if self.packed is not None:
-            geometry = (self.padding, self.stride, self.dilation, self.groups)
+        if self.fused:
+            name, numbers = ("none", []) if self.activation is None else _ACTIVATIONS[type(self.activation)]
+            settings = (self._weight_for(x), self.bias, self.padding, self.stride, self.dilation, self.groups)
             if added is None:
-                out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                    x, self.packed, self.bias, *geometry, name, numbers, ""
-                )
+                out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *settings, name, numbers, "")
                 return out
             unary = None if self.activation is None else name
             return torch.ops.mkldnn._convolution_pointwise_.binary(  # type: ignore[no-any-return]
-                added, x, self.packed, self.bias, *geometry, "add", 1.0, unary, numbers, ""
+                added, x, *settings, "add", 1.0, unary, numbers, ""
             )
         y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if added is not None:
             y += added
         return y if self.activation is None else self.activation(y)
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        """Return the weights in the layout that oneDNN wants for inputs of this shape; the last few are kept.
+
+        In another layout it would bring them into this one at every call, which on small pictures takes half the time.
+        """
+        shape = tuple(x.shape)
+        packed = self._packed.get(shape)
+        if packed is None:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight.data, self.padding, self.stride, self.dilation, self.groups, list(shape)
+            )
+            # A new dictionary, not a changed one: another thread may be reading.
+            self._packed = dict([*self._packed.items(), (shape, packed)][-self.shapes :])
+        return packed
 
 
 def _has_onednn() -> bool:
@@ -139,7 +144,7 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
 
 
-def _join(layers: list[nn.Module]) -> nn.Sequential:
+def _join(layers: list[nn.Module], *, shapes: int) -> nn.Sequential:
     """Return the layers one after the other, activations within the convolutions before them."""
     out: list[nn.Module] = []
     for layer in layers:
@@ -147,7 +152,7 @@ def _join(layers: list[nn.Module]) -> nn.Sequential:
         if type(layer) in _ACTIVATIONS and isinstance(before, _Convolution) and before.activation is None:
             before.activation = layer
         else:
-            out.append(_Convolution(layer) if _is_plain(layer) else layer)
+            out.append(_Convolution(layer, shapes=shapes) if _is_plain(layer) else layer)
     return nn.Sequential(*out)
 
 

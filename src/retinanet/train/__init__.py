@@ -6,15 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retinanet.train.callbacks import OutputError
     from retinanet.train.checkpoint import CheckpointError, SavedModel, read_model
-    from retinanet.train.module import NonFiniteError
+    from retinanet.train.recorder import NonFiniteError, RecordError, replay
     from retinanet.train.run import TrainResult, fit
 
-__all__ = ["CheckpointError", "NonFiniteError", "SavedModel", "TrainResult", "fit", "read_model"]
+__all__ = [
+    "CheckpointError",
+    "NonFiniteError",
+    "OutputError",
+    "RecordError",
+    "SavedModel",
+    "TrainResult",
+    "fit",
+    "read_model",
+    "replay",
+]
 
 _HOMES = {
     **dict.fromkeys(("CheckpointError", "SavedModel", "read_model"), "checkpoint"),
-    "NonFiniteError": "module",
+    "OutputError": "callbacks",
+    **dict.fromkeys(("NonFiniteError", "RecordError", "replay"), "recorder"),
     **dict.fromkeys(("TrainResult", "fit"), "run"),
 }
 

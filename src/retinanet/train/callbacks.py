@@ -48,12 +48,9 @@ def output_error(error: OSError, path: Path) -> OutputError:
     """Return the error in words, and what is safe."""
     folder = path if path.is_dir() else path.parent
     saved = folder / "last.ckpt"
-    safe = (
-        f"{saved} is whole: when there is room again, `retinanet train --resume -o {folder}` goes on from it"
-        if saved.exists()
-        else "nothing was saved yet"
-    )
-    return OutputError(f"{path} cannot be written: {error.strerror or error}. {safe}")
+    safe = f"{saved} is whole" if saved.exists() else "nothing was saved yet"
+    how = f"when it can be written again, `retinanet train --resume -o {folder}` goes on"
+    return OutputError(f"{path} cannot be written: {error.strerror or error}. {safe}; {how}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

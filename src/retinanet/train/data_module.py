@@ -91,9 +91,12 @@ class DetectionDataModule(L.LightningDataModule):
         trainer = self._attached()
         image_config = section(ImageConfig, self.config)
         dataset = DetectionDataset(data=self.val_data, image_config=image_config, augment=None)
-        batches = eval_batches(
-            self.val_data, self.config.batch_size, rank=trainer.global_rank, world_size=trainer.world_size
-        )
+        world = trainer.world_size
+        size = min(self.config.batch_size, -(-len(dataset) // world))
+        batches = eval_batches(self.val_data, size, rank=trainer.global_rank, world_size=world)
+        batches = batches or [
+            [0]
+        ]  # Lightning skips the evaluation of a rank without batches, and the others would wait
         return self._loader(dataset, batches, image_config)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, UserError, section
+from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, section
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
@@ -16,6 +16,7 @@ from retinanet.merge import merge_tiles
 from retinanet.postprocess import postprocess
 from retinanet.train.checkpoint import KEY, describe
 from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
+from retinanet.train.recorder import health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
 
     Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
-
-
-class NonFiniteError(UserError):
-    """The loss became NaN or infinite; training on would only destroy the weights."""
 
 
 class DetectionModule(L.LightningModule):
@@ -62,6 +59,7 @@ class DetectionModule(L.LightningModule):
         # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
         self.data = _DataHolder(train_data, val_data, val_tiles)
         self.watch: Watch | None = None
+        self.health: torch.Tensor | None = None
         self.metrics: Metrics | None = None
         self.found: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
@@ -87,13 +85,7 @@ class DetectionModule(L.LightningModule):
         outputs = self.model(images_N3HW)
         targets = match(outputs.anchors_A4, batch.targets, self.match_config)
         losses = self.loss(outputs, targets)
-        if not torch.isfinite(losses.total):
-            files = ", ".join(str(self.data.train.records[i].path) for i in batch.indices)
-            raise NonFiniteError(
-                f"the loss is {losses.total.item()} (classification {losses.classification.item()}, box "
-                f"{losses.box.item()}) at step {self.global_step} of epoch {self.current_epoch}, on {files}. A lower "
-                "--lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
-            )
+        self.health = health(losses, outputs)
         if self.watch is not None:
             self.watch(self, batch_idx, batch, outputs, targets, losses)
         pictures = len(batch.images_N3HW)
@@ -103,9 +95,25 @@ class DetectionModule(L.LightningModule):
             "box_loss": losses.box.detach(),
             "positives_per_image": losses.num_positives / pictures,
         }
-        for name, value in values.items():
+        for name, value in _over_ranks(values).items():
             self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=pictures)
         return losses.total
+
+    def on_after_backward(self) -> None:
+        """Give all ranks the BatchNorm statistics of the first, where they are trained and not shared already.
+
+        DDP would do so in every forward pass, those of an evaluation too, of which ranks may have different numbers.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        learning = [m for m in layers if m.training and not isinstance(m, torch.nn.SyncBatchNorm)]
+        buffers = [b for m in learning for b in m.buffers() if b.is_floating_point()]
+        if buffers:
+            together = torch.cat([b.flatten() for b in buffers])
+            dist.broadcast(together, 0)
+            for buffer, values in zip(buffers, torch.split(together, [b.numel() for b in buffers]), strict=True):
+                buffer.copy_(values.view_as(buffer))
 
     def on_validation_epoch_start(self) -> None:
         """Forget the detections of the last evaluation."""
@@ -122,7 +130,8 @@ class DetectionModule(L.LightningModule):
         if dist.is_available() and dist.is_initialized():
             gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, self.found)
-            self.found = [found for rank in gathered for found in rank]
+            # A rank for which there was no picture looked at one of another's: each counts once.
+            self.found = list({index: found for rank in gathered for index, found in rank}.items())
         val = self.data.val
         found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
         for image_id, detections in found:
@@ -176,6 +185,15 @@ class DetectionModule(L.LightningModule):
         if found != self.data.train.classes:
             raise ValueError(f"the run to resume has classes {found}, the training data has {self.data.train.classes}")
         restore_randomness(checkpoint["randomness"])
+
+
+def _over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the mean of each over the ranks, in one exchange: of the losses it is that of the whole batch."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    together = torch.stack([value.float() for value in values.values()])
+    dist.all_reduce(together)
+    return dict(zip(values, together / dist.get_world_size(), strict=True))
 
 
 class _DataHolder:

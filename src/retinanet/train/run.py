@@ -6,19 +6,24 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import sys
 import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
+import torch
 import yaml
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import reach
@@ -49,8 +54,11 @@ from retinanet.train.checkpoint import read_checkpoint
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.folder import OUR_FILES, Replace, check_output, put_aside
 from retinanet.train.imbalance import ImbalanceFile
+from retinanet.train.memory import explained, with_batch_size
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
+from retinanet.train.precision import PRECISIONS
+from retinanet.train.recorder import FlightRecorder
 from retinanet.train.signals import Stop, how_to_go_on, restarted
 from retinanet.train.start import build, with_network_of
 
@@ -58,8 +66,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from retinanet.model import RetinaNet
-
-PRECISIONS: Final = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +121,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
     config = _fitted_to(train_data, config, say)
     say(f"anchors: {reach(train_data, config).sentence()}")
     model, config = build(config, train_data.classes, say)
+    config = with_batch_size(model, _as_it_began(config), train_data, say)
     if rank_zero():
         with writing(config.output):
             config.output.mkdir(parents=True, exist_ok=True)
@@ -202,6 +209,14 @@ def _going_on(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
     return dataclasses.replace(config, resume=True, overwrite=False)
 
 
+def _as_it_began(config: TrainConfig) -> TrainConfig:
+    """Return the config with the number that `batch_size` auto became when the run began, where it is resumed."""
+    path = config.output / "config.yaml"
+    if config.batch_size or not config.resume or not path.exists():
+        return config
+    return dataclasses.replace(config, batch_size=int(yaml.safe_load(path.read_text())["batch_size"]))
+
+
 def _train(
     model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData, *, resume: bool
 ) -> TrainResult:
@@ -209,6 +224,7 @@ def _train(
     metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
     # The running average swaps its weights in before the evaluation and out after it, so it comes first.
     callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
+    callbacks.append(FlightRecorder(config=config, classes=train_data.classes))
     callbacks += [metrics_file, ImbalanceFile(folder=config.output, config=config, classes=train_data.classes)]
     if config.patience:
         callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
@@ -222,8 +238,7 @@ def _train(
     _quieten()
     trainer = L.Trainer(
         accelerator=config.device,
-        devices=config.devices or "auto",
-        num_nodes=config.nodes,
+        **_processes(config),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
@@ -239,6 +254,10 @@ def _train(
         use_distributed_sampler=False,
         default_root_dir=config.output,
     )
+    if config.sync_batchnorm and trainer.world_size > 1:
+        if trainer.strategy.root_device.type == "cpu":
+            raise ConfigError("sync_batchnorm needs GPUs: PyTorch has no synchronised BatchNorm for the CPU")
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's own: torch's drops the activations of its layers
     val_tiles = cut(val_data, section(TileConfig, config))
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(config=config, train_data=train_data, val_data=val_tiles.data)
@@ -246,7 +265,8 @@ def _train(
     if resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
     start = time.monotonic()
-    with stop.listening(), _said_plainly(config.output):
+    device = trainer.strategy.root_device
+    with stop.listening(), _said_plainly(config.output), explained(model, config, train_data, device):
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
@@ -256,6 +276,18 @@ def _train(
     return TrainResult(
         best=config.output / "best.ckpt", last=last, ap=checkpoints.best_ap, seconds=metrics_file.seconds()
     )
+
+
+def _processes(config: TrainConfig) -> dict[str, Any]:
+    """Return the trainer's devices, machines and how they work together: under torchrun, what it has started."""
+    devices, nodes = config.devices or max(1, torch.cuda.device_count()), config.nodes
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if devices == 1 and nodes == 1:
+        return {"devices": 1}
+    # `DetectionModule` shares BatchNorm's statistics itself.
+    return {"devices": devices, "num_nodes": nodes, "strategy": DDPStrategy(broadcast_buffers=False)}
 
 
 @contextmanager

@@ -52,16 +52,21 @@ def build(config: TrainConfig, classes: Sequence[str], say: Callable[[str], None
                 config = dataclasses.replace(config, image_mean=info.mean, image_std=info.std)
         else:
             say(f"backbone: {config.backbone}, random weights")
-    if config.freeze_batchnorm and (config.pretrained or config.start_from is not None):
-        model.backbone.freeze_batchnorm()
-    parts = FROZEN_PARTS[config.freeze]
-    for part in parts:
-        model.get_submodule(part).requires_grad_(False)
+    parts = freeze_parts(model, config)
     if parts:
-        model.backbone.freeze_batchnorm()
         left = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(f"frozen: {' and '.join(parts)}; {left:,} of {sum(p.numel() for p in model.parameters()):,} weights learn")
     return model.to(memory_format=torch.channels_last), config
+
+
+def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
+    """Keep what the config says as it is, and return the names of whole parts of that."""
+    parts = FROZEN_PARTS[config.freeze]
+    for part in parts:
+        model.get_submodule(part).requires_grad_(False)
+    if parts or (config.freeze_batchnorm and (config.pretrained or config.start_from is not None)):
+        model.backbone.freeze_batchnorm()
+    return parts
 
 
 def with_network_of(config: TrainConfig) -> TrainConfig:

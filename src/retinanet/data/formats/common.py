@@ -15,7 +15,7 @@ import numpy as np
 
 from retinanet import images as pictures
 from retinanet.config import did_you_mean
-from retinanet.data.records import DataError, DetectionData, Fault, Record, unknown_class
+from retinanet.data.records import SKIP_OBJECT, DataError, DetectionData, Fault, Record, unknown_class
 from retinanet.parse import shown
 
 PICTURE_SUFFIXES: Final = (
@@ -108,38 +108,47 @@ class Fence:
 
     folders: tuple[Path, ...]
     """Absolute. Empty: any file."""
-    named: tuple[Path, ...] = ()
-    """The folders as the user named them, perhaps with a `..` of his own."""
 
     @classmethod
     def around(cls, source: Path, images: Path | None = None, *, allow_outside: bool = False) -> Fence:
         """Return the fence of an annotation file or of a folder of them."""
         if allow_outside:
             return cls(())
-        beside = source if source.is_dir() else source.parent
-        own = Path(os.path.abspath(beside))  # noqa: PTH100 - see `holds`
-        above = [own.parent] if own.parent != own.parent.parent else []  # not the root of the disk
-        given = [Path(os.path.abspath(images))] if images is not None else []  # noqa: PTH100
-        return cls((own, *above, *given), (beside, *([images] if images is not None else [])))
+        own = _walked(source if source.is_dir() else source.parent)
+        places = [own, own.resolve()]
+        above = [place.parent for place in places if place.parent != place.parent.parent]  # not the root of the disk
+        given = [] if images is None else [_walked(images)]
+        return cls(tuple(dict.fromkeys((*given, *places, *above))))
 
     def holds(self, path: Path) -> bool:
-        """Return whether a file may be named. A `..` is followed as the disk does, also behind a symbolic link."""
-        if not self.folders:
+        """Return whether a file may be named."""
+        if not self.folders or ".." not in path.parts:
             return True
-        below = [path.relative_to(folder) for folder in self.named if path.is_relative_to(folder)]
-        if any(".." not in part.parts for part in (path, *below)):
-            return True  # absolute, or below the folder that it was joined to
         try:
-            absolute = path.resolve()
-            return any(absolute.is_relative_to(folder.resolve()) for folder in self.folders)
+            place = _walked(path)
         except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no disk can hold
             return False
+        return any(place.is_relative_to(folder) for folder in self.folders)
 
     def fault(self, path: Path) -> str | None:
         """Return what is wrong with a file that may not be named, or None."""
         if self.holds(path):
             return None
-        return f"expected a picture below {self.folders[-1]}, found {shown(str(path))[1:-1]}, which climbs out of it"
+        return f"expected a picture below {self.folders[0]}, found {shown(str(path))[1:-1]}, which climbs out of it"
+
+
+def _walked(path: Path) -> Path:
+    """Return an absolute path without `..`, each taken as the disk takes it: behind a link, from where that leads."""
+    absolute = path.absolute()
+    if ".." not in absolute.parts:
+        return absolute
+    here = Path(absolute.anchor)
+    for part in absolute.parts[1:]:
+        if part != "..":
+            here /= part
+        else:
+            here = (here.resolve() if here.is_symlink() else here).parent
+    return here
 
 
 @dataclass(slots=True)
@@ -218,6 +227,11 @@ class Reading:
         else:
             classes = self.wanted.names(names)
         label_of = {name: label for label, name in enumerate(classes)}
+        for picture in self.pictures:
+            for one in [o for o in picture.objects if o.name not in label_of]:
+                picture.objects.remove(one)
+                what = unknown_class(one.name, classes)
+                self.fault(self.source, f"object {one.number} of {picture.path.name}", what, SKIP_OBJECT)
         return DetectionData(
             records=tuple(_record(i, picture, label_of) for i, picture in enumerate(self.pictures, 1)),
             classes=classes,
@@ -290,6 +304,11 @@ class Finder:
 def is_file(path: Path) -> bool:
     """Return whether there is such a file; False for a name that no disk can hold, where pathlib raises."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder, likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def pictures_below(folder: Path) -> list[Path]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from retinanet import images as pictures
-from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, is_file, number
+from retinanet.data.formats.common import Finder, Labelled, Picture, Reading, Wanted, is_file, lines_of, number
 from retinanet.data.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import shown
 
 COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class")
 CLASS_FILE: Final = "classes.csv"
@@ -76,17 +77,19 @@ def _class_list(source: Path) -> list[str] | None:
         if not path.is_file() or path == source:
             continue
         ids: dict[int, str] = {}
-        rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != 2 or not row[1].strip().isdigit():
-                if rows.line_num == 1 and len(row) == 2:  # a header
+        for line, text in lines_of(path):
+            try:
+                row = [cell.strip() for cell in next(csv.reader([text]))]
+            except csv.Error as error:
+                raise DataError(f"{path}, line {line}: not CSV ({error})") from error
+            label = number(row[1]) if len(row) == 2 else None
+            if label is None or label < 0 or not label.is_integer():
+                if line == 1 and len(row) == 2:  # a header
                     continue
-                raise DataError(f"{path}, line {rows.line_num}: expected `class,id`, found {','.join(row)!r}")
-            if int(row[1]) in ids or row[0] in ids.values():
-                raise DataError(f"{path}, line {rows.line_num}: the class or id {','.join(row)!r} is there already")
-            ids[int(row[1])] = row[0].strip()
+                raise DataError(f"{path}, line {line}: expected `class,id`, found {shown(text)}")
+            if int(label) in ids or row[0] in ids.values():
+                raise DataError(f"{path}, line {line}: the class or id {shown(text)} is there already")
+            ids[int(label)] = row[0]
         return [ids[i] for i in sorted(ids)]
     return None
 

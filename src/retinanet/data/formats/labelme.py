@@ -84,7 +84,7 @@ def _object(shape: Any, place: int, picture: Picture, wanted: Wanted) -> Labelle
         if x is None or y is None:
             return f"expected points (x, y) of finite numbers, found {shown(point)}"
         points.append((x, y))
-    needed = {"rectangle": 2, "mask": 2, "circle": 2, "oriented_rectangle": 3, "polygon": 3}.get(kind)
+    needed = {"rectangle": 2, "mask": 2, "circle": 2, "oriented_rectangle": 3, "polygon": 3}.get(str(kind))
     if needed is None:
         return f"expected a rectangle, a polygon or a circle, found {shown(kind)}"
     if len(points) < needed:

@@ -29,6 +29,7 @@ from retinanet.data.formats.common import (
     Wanted,
     around,
     is_file,
+    is_folder,
     lines_of,
     number,
     pictures_below,
@@ -166,7 +167,7 @@ def _names_near(root: Path, reading: Reading) -> dict[int, str]:
 
 
 def _class_file(path: Path) -> list[str]:
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: expected the class names there, found no such file")
     names = [name for _, name in lines_of(path)]
     for place, name in enumerate(names):
@@ -214,9 +215,9 @@ def _pictures(content: dict[str, Any], split: str, reading: Reading) -> list[Pat
         # Roboflow writes ../train/images and CVAT data/train.txt in files that lie one folder higher than they say
         trimmed = text.removeprefix("../").removeprefix("data/")
         places = [Path(text)] if Path(text).is_absolute() else [r / t for t in (text, trimmed) for r in roots]
-        place = next((p for p in places if p.is_dir() or is_file(p)), None)
+        place = next((p for p in places if is_folder(p) or is_file(p)), None)
         if place is None:
-            parent = next(p for p in places[0].absolute().parents if p.is_dir())
+            parent = next(p for p in places[0].absolute().parents if is_folder(p))
             near = did_you_mean(places[0].name, [p.name for p in parent.iterdir()])
             raise DataError(f"{source}: `{split}` leads to {places[0]}, which is not there{near}")
         if (what := reading.fence.fault(place)) is not None:
@@ -272,7 +273,8 @@ def _row(
     if not all(map(math.isfinite, (label, *values))):
         return f"expected finite numbers, found {' '.join(words)!r}"
     if label != int(label) or int(label) not in names:
-        return f"expected a class id of the class list ({min(names)} to {max(names)}), found {words[0]!r}"
+        known = f"{min(names)} to {max(names)}" if names else "which is empty"
+        return f"expected a class id of the class list ({known}), found {words[0]!r}"
     if (name := wanted.name(names[int(label)])) is None:
         return None
     if fault := wanted.fault(name):

@@ -1,0 +1,155 @@
+"""Does memory stay flat over thousands of training steps and predictions? Prints the process's size on the way.
+
+    python benchmarks/soak.py                 # 2,000 steps and 10,000 predictions with a small network
+    python benchmarks/soak.py --steps 200 --predictions 1000
+
+The size is the resident set of the process, which loads its pictures itself. Growth is the slope of a line through the
+second half of the samples: the first half fills caches. No timing is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+
+from retinanet.predict import load
+from retinanet.train import fit
+from retinanet.train.signals import Stop
+
+MIB = 2**20
+
+
+@dataclass
+class Samples:
+    """The process's size on the way.
+
+    Args:
+        every: how many events lie between two samples.
+    """
+
+    every: int
+    at: list[int] = field(default_factory=list)
+    mib: list[float] = field(default_factory=list)
+    done: int = 0
+
+    def count(self, events: int = 1) -> None:
+        """Note so many events, and the size where it is time."""
+        before, self.done = self.done // self.every, self.done + events
+        if self.done // self.every > before:
+            gc.collect()
+            self.at.append(self.done)
+            self.mib.append(resident())
+
+    def growth(self) -> float:
+        """Return MiB per 1,000 events over the second half."""
+        half = len(self.at) // 2
+        return float(np.polyfit(self.at[half:], self.mib[half:], 1)[0] * 1000)
+
+    def sentence(self, what: str) -> str:
+        """Return the numbers in words."""
+        half = len(self.at) // 2
+        later = self.mib[half:]
+        return (
+            f"{self.done:,} {what}: {self.mib[0]:.0f} MiB at the first sample, {min(later):.0f} to {max(later):.0f} in "
+            f"the second half, {self.mib[-1]:.0f} at the end; {self.growth():+.2f} MiB per 1,000"
+        )
+
+
+def resident() -> float:
+    """Return the resident set of this process, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / MIB
+
+
+class _Count(Callback):
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.samples.count()
+
+
+def train(folder: Path, steps: int) -> Samples:
+    """Train for so many steps, evaluations and checkpoints included."""
+    from tests.squares import make_squares
+
+    samples = Samples(max(1, steps // 40))
+    counting = _Count(samples)
+    original = Stop.on_train_batch_end
+
+    def counted(self: Stop, *args: Any) -> None:
+        counting.on_train_batch_end()
+        original(self, *args)
+
+    Stop.on_train_batch_end = counted  # type: ignore[method-assign]
+    fit(
+        train=make_squares(folder / "train", count=200, seed=1),
+        val=make_squares(folder / "val", count=24, seed=2),
+        output=folder / "run",
+        preset="small",
+        pretrained=False,
+        fpn_width=16,
+        head_width=16,
+        head_depth=1,
+        image_size=64,
+        max_size=96,
+        anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
+        batch_size=4,
+        workers=0,
+        color_jitter=0.3,
+        crop=0.5,
+        multi_scale=(64, 80),
+        epochs=-(-steps // 50),
+        max_steps=steps,
+        evaluate_every=2,
+        device="cpu",
+    )
+    Stop.on_train_batch_end = original  # type: ignore[method-assign]
+    return samples
+
+
+def predict(folder: Path, predictions: int) -> Samples:
+    """Predict so many pictures of changing size."""
+    detector = load(folder / "run" / "last.ckpt", "cpu")
+    generator = np.random.default_rng(0)
+    samples = Samples(max(1, predictions // 40))
+
+    def picture() -> npt.NDArray[np.uint8]:
+        size = (int(generator.integers(40, 160)), int(generator.integers(40, 160)), 3)
+        return generator.integers(0, 255, size, dtype=np.uint8)
+
+    for _ in range(0, predictions, 8):
+        detector.predict([Image.fromarray(picture()) for _ in range(8)])
+        samples.count(8)
+    return samples
+
+
+def main() -> None:
+    """Run both and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--predictions", type=int, default=10_000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        trained = train(Path(name), options.steps)
+        print(trained.sentence("training steps"), flush=True)
+        print(predict(Path(name), options.predictions).sentence("predictions"), flush=True)
+    print(f"samples of training, MiB: {[round(m) for m in trained.mib]}")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    main()

@@ -1,0 +1,567 @@
+"""Files from strangers: nothing runs, nothing grows, nothing outside is read; whatever is wrong is a `UserError`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+import textwrap
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import retinanet
+from retinanet import images, parse
+from retinanet.config import ConfigError, EvaluateConfig, TrainConfig, UserError, resolve
+from retinanet.data import DataError, load, read
+from retinanet.evaluate import evaluate
+from retinanet.model import BackboneError, load_pretrained
+from retinanet.model.backbone import Backbone
+from retinanet.parse import ParseError, parse_json, parse_yaml
+from retinanet.train import CheckpointError, fit, read_model
+from tests.fuzz.targets import BINARY, TARGETS, archived, checkpoint_parts, mutated, seeds
+
+Write = Callable[..., Path]
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+DESCRIBED = {"format": 1, "classes": ["a"], "category_ids": [1]}
+
+BROKE_ONCE: list[tuple[str, bytes]] = [
+    ("coco", b'{"images": [{"id": ' + b"9" * 5000 + b"}]}"),
+    ("coco", b'{"images": [{"id": 1, "file_name": "' + b"a" * 5000 + b'"}], "categories": [], "annotations": []}'),
+    (
+        "coco",
+        b'{"images": [{"id": 1, "file_name": "images/a.png", "width": 1' + b"0" * 400 + b', "height": 6}], "categories"'
+        b': [{"id": 1, "name": "c"}], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}]}',
+    ),
+    ("coco", rb'{"images": [], "categories": [{"id": 1, "name": "\ud800"}], "annotations": []}'),
+    ("coco", b'{"images": [' + b"[" * 900 + b"]" * 900 + b'], "categories": [], "annotations": []}'),
+    ("results", b"[" + b"[" * 900 + b"]" * 900 + b"]"),
+    ("results", b"[" + b"9" * 5000 + b"]"),
+    ("csv_classes", b"\xff"),
+    ("csv_classes", "cat,²".encode()),
+    ("csv_classes", b"cat," + b"9" * 5000),
+    ("yolo_yaml", b"names: []\ntrain: images\n"),
+    ("yolo_yaml", b"names: [a]\ntrain: 2020-99-99\n"),
+    ("yolo_yaml", b"names: [a]\ntrain: " + b"a" * 5000 + b"\n"),
+    ("yolo_yaml", b"names: {0: a}\nnc: !!bool maybe\ntrain: images\n"),
+    ("config", b"epochs: 1" + b"0" * 400 + b"\n"),
+    ("config", b"lr: !!float x\n"),
+    ("voc_split", b"a" * 5000 + b"\n"),
+    ("checkpoint", pickle.dumps({"retinanet": 1}, protocol=2)),
+    ("checkpoint", pickle.dumps({"retinanet": {"format": 1}}, protocol=2)),
+    ("checkpoint", pickle.dumps({"retinanet": {**DESCRIBED, "config": {}}, "state_dict": {}}, protocol=2)),
+    ("checkpoint", pickle.dumps({"retinanet": {**DESCRIBED, "config": {}}}, protocol=2)),
+    ("label_studio", b'[{"data": {"image": "' + b"a" * 5000 + b'"}, "annotations": []}]'),
+    ("labelme", b'{"imagePath": "images/a.png", "shapes": [{"label": "cat", "shape_type": [1], "points": [[1, 1]]}]}'),
+    (
+        "cvat",
+        b'<annotations><meta><labels><label><name>dog</name></label></labels></meta><image id="0" name="images/a.png" '
+        b'width="8" height="6"><box label="cat" xtl="1" ytl="1" xbr="4" ybr="4"/></image></annotations>',
+    ),
+    ("csv", b"a" * 5000 + b",1,1,3,3,cat\n"),
+    ("coco", rb'{"images": [{"id": 1, "file_name": "\u0000"}], "categories": [], "annotations": []}'),
+]
+"""Found by these tests or by `make fuzz`, each an exception that was no message for the user, or none at all."""
+
+
+@pytest.mark.parametrize(("name", "data"), BROKE_ONCE, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_broke_once(name: str, data: bytes) -> None:
+    TARGETS[name](data)
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_right_inputs_are_accepted(name: str) -> None:
+    """The seeds of the fuzzer, so that it does not start from what is refused at once."""
+    for seed in seeds(name):
+        TARGETS[name](seed)
+
+
+@pytest.mark.parametrize("name", sorted(set(TARGETS) - set(BINARY)))
+@FEW
+@given(random=st.randoms(use_true_random=False), place=st.integers(0, 9))
+def test_texts_that_are_nearly_right(name: str, random: Random, place: int) -> None:
+    good = seeds(name)
+    TARGETS[name](mutated(good[place % len(good)], random))
+
+
+@pytest.mark.parametrize("name", BINARY)
+@settings(FEW, max_examples=15)
+@given(data=st.data())
+def test_bytes_that_are_nearly_right(name: str, data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(seeds(name))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(1, 4))] = data.draw(st.binary(max_size=6))
+        content = content or bytearray(b"\0")
+    TARGETS[name](bytes(content))
+
+
+# ---- pickles that run code
+
+
+class _Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(params=["archive", "old torch", "plain pickle"])
+def evil(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """Return a checkpoint that runs code where pickles are obeyed, and what that code makes."""
+    path, made = tmp_path / "evil.ckpt", tmp_path / "made"
+    content = {"retinanet": {"format": 1}, "state_dict": {}, "x": _Evil(made)}
+    if request.param == "plain pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=request.param == "archive")
+    return path, made
+
+
+def test_an_evil_pickle_is_evil(evil: tuple[Path, Path]) -> None:
+    """The test of the tests: read without care, it does run."""
+    path, made = evil
+    if zipfile.is_zipfile(path) or path.read_bytes()[:2] == b"\x80\x02":
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(path.read_bytes())  # noqa: S301
+    assert made.is_dir()
+
+
+def test_evil_pickles_are_refused_everywhere(
+    evil: tuple[Path, Path], tiny: dict[str, Any], tmp_path: Path, squares: tuple[Path, Path]
+) -> None:
+    path, made = evil
+    weights = path.rename(path.with_suffix(".pth"))
+    path = tmp_path / "evil.ckpt"
+    path.write_bytes(weights.read_bytes())
+    run = tmp_path / "resumed"
+    run.mkdir()
+    (run / "last.ckpt").write_bytes(path.read_bytes())
+    entries: dict[str, Callable[[], Any]] = {
+        "load": lambda: retinanet.load(path),
+        "read_model": lambda: read_model(path),
+        "evaluate": lambda: evaluate(path, EvaluateConfig(data=squares[1])),
+        "--from": lambda: fit(**{**tiny, "start_from": path}),
+        "backbone weights": lambda: fit(**{**tiny, "pretrained": True, "backbone_weights": weights}),
+        "--resume": lambda: fit(**{**tiny, "output": run, "resume": True}),
+    }
+    for name, entry in entries.items():
+        with pytest.raises((CheckpointError, BackboneError), match="cannot be read"):
+            entry()
+        assert not made.exists(), name
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".safetensors"])
+def test_evil_pickles_by_other_names(suffix: str, tmp_path: Path) -> None:
+    """Detectron2's .pkl is a pickle in truth, of which arrays and plain values are read."""
+    for protocol in (0, 2, 4):
+        path = tmp_path / f"x{suffix}"
+        path.write_bytes(pickle.dumps({"model": _Evil(tmp_path / "made")}, protocol=protocol))
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_model(path)
+        assert not (tmp_path / "made").exists()
+
+
+def test_evil_pickle_as_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(pickle.dumps(_Evil(tmp_path / "made")))
+    with pytest.raises(BackboneError, match="cannot be read"):
+        load_pretrained(Backbone(name="tf_efficientnet_lite0"), weights=path)
+    assert not (tmp_path / "made").exists()
+
+
+# ---- checkpoints that grow
+
+
+def test_checkpoints_that_grow_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(archived(checkpoint_parts()))
+    assert read_model(path).classes == ("cat", "dog")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in checkpoint_parts().items():
+            archive.writestr(name, data)
+        archive.writestr("archive/data/999999", bytes(50_000_000))
+    with pytest.raises(CheckpointError, match=r"archive of [\d,]+ bytes that unpacks to [\d,]+"):
+        read_model(path)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"fpn_width": 10**7, "head_width": 10**7}, "weights do not fit"),
+        ({"backbone": "vit_giant_patch14_dinov2"}, "do not fit"),
+        ({"backbone": "no such"}, "do not fit"),
+        ({"levels": "x"}, "levels"),
+        ({"prior": float("nan")}, "prior must be finite"),
+        ({"image_size": -1}, "image_size must be above 0"),
+    ],
+)
+def test_a_network_that_is_not_in_the_file_takes_no_memory(config: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(archived(checkpoint_parts()))
+    content = torch.load(path, weights_only=True)
+    content["retinanet"]["config"] |= config
+    torch.save(content, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=says):
+        read_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "kB"
+
+
+def test_weights_that_repeat_a_number_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(archived(checkpoint_parts()))
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["model.big"] = torch.zeros(1).expand(10**12)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"claim to hold 4,000,0\d\d,\d{3},\d{3} bytes"):
+        read_model(path)
+
+
+# ---- texts that grow
+
+
+def laughs(levels: int, item: str = "[x, x]") -> str:
+    lines = [f"a0: &a0 {item}"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+MERGES = "a0: &a0 {k: v}\n" + "\n".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12))
+
+
+def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
+    for text in (laughs(12), MERGES):
+        with pytest.raises(ParseError, match=r"line \d+: YAML whose aliases stand for more than 1,000,000 values"):
+            parse_yaml(text)
+    for text in ("a: &a [*a]", "&a ? *a : b"):
+        with pytest.raises(ParseError, match="contains itself|not YAML"):
+            parse_yaml(text)
+    assert parse_yaml("a: &a [1, 2]\nb: *a\n<<: {c: 3}") == {"a": [1, 2], "b": [1, 2], "c": 3}
+    path = tmp_path / "data.yaml"
+    path.write_text(laughs(12).replace("a11:", "names:"))
+    with pytest.raises(DataError, match=r"data.yaml, line \d+: YAML whose aliases"):
+        read(path)
+    from retinanet.cli import read_yaml
+
+    with pytest.raises(ConfigError, match=r"config: .*data.yaml, line \d+: YAML whose aliases"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.mkdir [made]", "a: !!python/name:os.system", "!!python/object/new:os.system [x]"]
+)
+def test_yaml_makes_no_objects(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParseError, match="could not determine a constructor"):
+        parse_yaml(text)
+    assert not Path("made").exists()
+
+
+ENTITIES = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        f'<!ENTITY a0 "ha">{ENTITIES}',
+        '<!ENTITY a11 SYSTEM "file:///etc/passwd">',
+        '<!ENTITY % x SYSTEM "http://127.0.0.1:1/x"> %x; <!ENTITY a11 "">',
+    ],
+    ids=["billion laughs", "a file", "an address"],
+)
+def test_xml_has_no_entities(declared: str, tmp_path: Path, write_voc: Write) -> None:
+    root = write_voc({"a": [("cat", (1, 2, 30, 40))]})
+    body = "<annotation><object><name>&a11;</name></object></annotation>"
+    (root / "Annotations" / "a.xml").write_text(f"<!DOCTYPE annotation [{declared}]>{body}")
+    (fault,) = read(root).faults
+    assert "XML that cannot be read" in fault.what
+    assert "root:" not in str(fault)
+    path = tmp_path / "annotations.xml"
+    path.write_text(f"<!DOCTYPE annotations [{declared}]><annotations>&a11;</annotations>")
+    with pytest.raises(DataError, match="XML that cannot be read"):
+        read(path)
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, rb'"\ud800"', b"\xff\xff", b""])
+def test_json_that_python_cannot_hold_is_refused(data: bytes) -> None:
+    with pytest.raises(ParseError, match="JSON"):
+        parse_json(data)
+
+
+def test_json_keeps_what_is_right() -> None:
+    assert parse_json(rb'["\ud83d\ude00", 1e999, "\\ud800"]') == ["😀", float("inf"), r"\ud800"]
+
+
+def test_messages_are_short_and_plain() -> None:
+    assert parse.plain("\x1b[2Jé\n\ud800") == "\\x1b[2Jé\n\\ud800"
+    assert len(parse.plain("x" * 10**6)) < 2100
+    assert len(parse.shown([[["x" * 10_000] * 1000] * 1000] * 1000)) < 400
+    assert parse.shown({"id": 2}) == "{'id': 2}"
+    assert parse.shown("\ud800").encode()
+
+
+def test_options_are_finite() -> None:
+    given = {"train": "a", "val": "b", "output": "c"}
+    for options in ({"clip_gradients": float("nan")}, {"anchor_ratios": [1.0, float("inf")]}, {"weight_decay": "nan"}):
+        with pytest.raises(ConfigError, match="must be finite"):
+            resolve(TrainConfig, {**given, **options})
+
+
+# ---- pictures
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, data: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def claims(kind: str, side: int) -> bytes:
+    """Return a file of a few hundred bytes whose header says side x side pixels."""
+    if kind == "png":
+        return png(side, side, zlib.compress(bytes(100)))
+    if kind == "tiff":
+        tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, 100)]
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        return b"II*\0" + struct.pack("<I", 108) + bytes(100) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    buffer = io.BytesIO()
+    if kind == "jpeg":  # progressive: its decoder keeps all coefficients
+        Image.new("RGB", (64, 64)).save(buffer, "JPEG", progressive=True)
+        data = bytearray(buffer.getvalue())
+        at = data.index(b"\xff\xc2") + 5
+        data[at : at + 4] = struct.pack(">HH", min(side, 65500), min(side, 65500))
+        return bytes(data)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, *[0] * 6)
+
+
+@pytest.mark.parametrize("rasterio", [True, False])
+@pytest.mark.parametrize("kind", ["png", "tiff", "jpeg", "bmp"])
+def test_a_header_that_claims_ten_billion_pixels(
+    kind: str, rasterio: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rasterio:
+        pytest.importorskip("rasterio")
+    else:
+        monkeypatch.setitem(sys.modules, "rasterio", None)
+    path = tmp_path / f"x.{kind}"
+    path.write_bytes(claims(kind, 100_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for look in (images.read_size, images.verify, lambda p: images.decode_for(p, image_size=64, max_size=64)):
+        with pytest.raises(images.ImageError, match="too many pixels|claim to hold"):
+            look(path)
+    with pytest.raises(images.ImageError, match="too many pixels"):
+        images.decode(path.read_bytes())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000, "kB"
+
+
+def test_a_large_picture_is_still_read_by_windows(tmp_path: Path) -> None:
+    """A blank one, which packs as tightly as deflate can: 81 million pixels in 240 kB."""
+    pytest.importorskip("rasterio")
+    pack, rows = zlib.compressobj(9), bytes(1 + 3 * 9000)
+    data = b"".join(pack.compress(rows) for _ in range(9000)) + pack.flush()
+    path = tmp_path / "blank.png"
+    path.write_bytes(png(9000, 9000, data))
+    assert path.stat().st_size < 300_000
+    assert images.read_size(path) == (9000, 9000)
+    with images.open_windows(path) as picture:
+        assert picture.crop((8990, 8990, 9000, 9000)).getextrema() == ((0, 0),) * 3
+
+
+def test_pictures_that_other_programs_would_open_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\n")
+    with pytest.raises(images.ImageError, match="not a picture in a format that can be read"):
+        images.decode(path)
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    """To open one would wait for ever."""
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(images.ImageError, match="expected a picture, found no file"):
+        images.read_size(tmp_path / "x.png")
+
+
+# ---- annotations that name what lies elsewhere
+
+
+@pytest.fixture
+def places(tmp_path: Path, write_picture: Write) -> Path:
+    """Return a data folder two folders deep, beside which lies what is nobody's business."""
+    write_picture(tmp_path / "private" / "p.png", 64, 48)
+    write_picture(tmp_path / "work" / "set" / "images" / "a.png", 64, 48)
+    return tmp_path / "work" / "set"
+
+
+def annotated(folder: Path, format: str, name: str) -> Path:
+    """Write annotations of one picture in a format."""
+    box = {"coco": [1, 2, 3, 4]}
+    content: dict[str, tuple[str, Any]] = {
+        "coco": (
+            "x.json",
+            {
+                "images": [{"id": 1, "file_name": name, "width": 64, "height": 48}],
+                "categories": [{"id": 1, "name": "cat"}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box["coco"]}],
+            },
+        ),
+        "csv": ("x.csv", f"{name},1,2,4,6,cat\n"),
+        "labelme": (
+            "x.json",
+            {"imagePath": name, "shapes": [{"label": "cat", "shape_type": "rectangle", "points": [[1, 2], [4, 6]]}]},
+        ),
+        "label_studio": (
+            "x.json",
+            [
+                {
+                    "data": {"image": f"/data/local-files/?d={name}"},
+                    "annotations": [
+                        {"result": [{"value": {"x": 1, "y": 2, "width": 9, "height": 9, "rectanglelabels": ["cat"]}}]}
+                    ],
+                }
+            ],
+        ),
+        "cvat": (
+            "x.xml",
+            f'<annotations><image name="{name}"><box label="cat" xtl="1" ytl="2" xbr="4" ybr="6"/></image>'
+            "</annotations>",
+        ),
+        "yolo": ("data.yaml", f"names: [cat]\ntrain: {name}\n"),
+    }
+    file, text = content[format]
+    (folder / file).write_text(text if isinstance(text, str) else json.dumps(text))
+    return folder / file
+
+
+FORMATS = ("coco", "csv", "labelme", "label_studio", "cvat")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("how", ["relative", "behind a link"])
+def test_pictures_outside_are_refused_unless_allowed(format: str, how: str, places: Path) -> None:
+    private = places.parent.parent / "private" / "p.png"
+    (places / "link").symlink_to(places.parent.parent / "private")
+    name = {
+        "relative": "../../private/p.png",
+        "behind a link": "link/../private/p.png",  # the disk goes up from where the link leads
+    }[how]
+    source = annotated(places, format, name)
+    data = read(source, format=format)  # type: ignore[arg-type]
+    assert not data.records
+    assert "which climbs out of it" in str(data.faults[0])
+    assert "--allow-outside" in str(data.faults[0])
+    (record,) = read(source, format=format, allow_outside=True).records  # type: ignore[arg-type]
+    assert record.path.samefile(private)
+    if how == "relative" and format != "coco":  # COCO's names are taken whole, the others' by their last part too
+        (record,) = read(source, format=format, images=private.parent).records  # type: ignore[arg-type]
+        assert record.path.samefile(private)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_honest_layouts_need_no_option(format: str, places: Path, write_picture: Write) -> None:
+    """Beside, in a folder, in the folder above, by an absolute path to anywhere, behind links that lead elsewhere."""
+    elsewhere = str(places.parent.parent / "private" / "p.png")
+    write_picture(places.parent / "images" / "b.png", 64, 48)
+    (places / "linked").symlink_to(places.parent.parent / "private")
+    for name in ("images/a.png", "../images/b.png", elsewhere, "linked/p.png"):
+        if format == "label_studio" and name.startswith("/"):
+            continue
+        data = load(annotated(places, format, name), format=format)
+        assert len(data.records) == 1, name
+    again = places.parent / "again"
+    again.symlink_to(places)  # the data folder itself behind a link
+    data = load(annotated(again, format, "../images/b.png"), format=format)
+    assert len(data.records) == 1
+
+
+def test_yolo_outside(places: Path) -> None:
+    label = places / "labels" / "a.txt"
+    label.parent.mkdir()
+    label.write_text("0 0.5 0.5 0.1 0.1\n")
+    (places.parent.parent / "private" / "p.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    source = annotated(places, "yolo", "../../private")
+    with pytest.raises(DataError, match=r"`train`: expected a picture below .* climbs out of it.*--allow-outside"):
+        read(source)
+    assert len(read(source, allow_outside=True).records) == 1
+    assert len(read(annotated(places, "yolo", str(places.parent.parent / "private"))).records) == 1
+    (places / "list.txt").write_text("images/a.png\n../../private/p.png\n")
+    with pytest.raises(DataError, match=r"list.txt, line 2: expected a picture below .*--allow-outside"):
+        read(annotated(places, "yolo", "list.txt"))
+    assert len(read(annotated(places, "yolo", "images")).records) == 1
+
+
+def test_voc_reads_no_annotations_elsewhere(write_voc: Write, tmp_path: Path) -> None:
+    root = write_voc({"a": [("cat", (1, 2, 30, 40))]})
+    (tmp_path / "secret.xml").write_text("<annotation><filename>a.jpg</filename></annotation>")
+    split = root / "ImageSets" / "Main" / "x.txt"
+    split.parent.mkdir(parents=True)
+    split.write_text("a\n../../secret\n")
+    data = read(split)
+    assert len(data.records) == 1
+    assert "leads elsewhere" in data.faults[0].what
+
+
+def test_a_split_that_leaves_pictures_in_place_is_read_back(write_coco: Write, tmp_path: Path) -> None:
+    from retinanet.cli import main
+
+    source = write_coco([{"image_id": i, "category_id": 1, "bbox": [1, 2, 9, 9]} for i in range(1, 7)], images=6)
+    for to in ("coco", "csv"):
+        with pytest.raises(SystemExit) as stop:
+            main(["split", str(source), "-o", str(tmp_path / f"parts-{to}"), "--to", to])
+        assert not stop.value.code
+        suffix = {"coco": "json", "csv": "csv"}[to]
+        assert load(tmp_path / f"parts-{to}" / f"train.{suffix}").records
+
+
+# ---- one word on standard error, and no traceback
+
+
+def test_the_command_line_has_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b"[" * 100_000)
+    (tmp_path / "c.yaml").write_text(laughs(12))
+    (tmp_path / "x.ckpt").write_bytes(b"\x80\x02cos\nmkdir\nX\x04\0\0\0made\x85R.")
+    code = """
+        import sys
+        from retinanet.cli import main
+        for line in ("check x.json", "train --config c.yaml", "evaluate x.ckpt --data x.json"):
+            try:
+                main(line.split())
+            except SystemExit as stop:
+                assert stop.code in (1, 2), stop.code
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("error: ") == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_user_errors_are_the_only_ones() -> None:
+    """What the targets let pass: `UserError` and its kinds."""
+    assert issubclass(DataError, UserError)
+    assert issubclass(CheckpointError, UserError)
+    assert issubclass(BackboneError, UserError)
