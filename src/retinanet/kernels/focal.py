@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from retinanet.kernels import library
 
@@ -25,8 +26,13 @@ log = logging.getLogger(__name__)
 
 TYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The logits' types, as csrc/focal.c numbers them."""
-CHUNK: Final = 1 << 17
-"""Elements that the torch form works on at a time: half a megabyte, so that all its steps stay in the cache."""
+CHUNK: Final = {"cpu": 1 << 17, "cuda": 1 << 24}
+"""Elements that the torch form works on at a time: on a CPU half a megabyte, so that all its steps stay in the cache; on
+a GPU enough to be worth a launch for each step."""
+
+
+Implementation = Callable[..., "tuple[Tensor, Tensor | None]"]
+"""logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N, with_gradient -> float64 sums_N and the gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +64,29 @@ def supports(logits_NAK: Tensor) -> bool:
         return False
     if type(logits_NAK) not in {torch.Tensor, torch.nn.Parameter}:
         return False
-    return logits_NAK.device.type == "cpu" or (logits_NAK.device.type == "cuda" and has_triton())
+    return logits_NAK.device.type in {"cpu", "cuda"}
+
+
+def implementation(device: torch.device) -> Implementation:
+    """Return which of the three forms serves tensors of a device."""
+    if device.type == "cpu":
+        return _native if library.available() else _chunked
+    return _triton if triton_works(device) else _chunked
 
 
 @functools.cache
-def has_triton() -> bool:
-    """Whether Triton is installed and can compile for the CUDA device here: tried once, on a tiny batch."""
+def triton_works(device: torch.device) -> bool:
+    """Whether Triton is installed and compiles for this CUDA device: tried once, on a tiny batch with a known sum."""
     try:
-        from retinanet.kernels import triton_focal
-
-        logits_NAK = torch.zeros((1, 1, 1), device="cuda")
-        mask_NA = torch.zeros((1, 1), dtype=torch.bool, device="cuda")
-        one_K = torch.ones(1, device="cuda")
+        logits_NAK = torch.zeros((1, 1, 1), device=device)
+        mask_NA = torch.zeros((1, 1), dtype=torch.bool, device=device)
+        one_K = torch.ones(1, device=device)
         terms = FocalTerms(positive_weight_K=one_K, negative_weight_K=one_K, gamma=2.0, target=1.0)
-        triton_focal.forward(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
-    except (ImportError, OSError, RuntimeError) as error:
-        log.warning("Triton cannot be used (%s): the plain torch code serves on CUDA", error)
+        sums_N, _ = _triton(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
+        if abs(sums_N.item() - 0.25 * math.log(2)) > 1e-5:
+            raise RuntimeError(f"a loss of {sums_N.item()} where 0.1733 is right")
+    except Exception as error:  # no Triton, no compiler, no driver, a card too old: each raises its own kind
+        log.warning("focal loss: Triton cannot be used on %s (%s), the slower torch code serves", device, error)
         return False
     return True
 
@@ -137,10 +150,8 @@ class _FocalSum(torch.autograd.Function):
         terms: FocalTerms,
         scale_N: Tensor | None,
     ) -> Tensor:
-        native = logits_NAK.device.type == "cpu" and library.available()
-        compute = _native if native else _chunked
         with_gradient = bool(ctx.needs_input_grad[0])
-        sums_N, gradient_NAK = compute(
+        sums_N, gradient_NAK = implementation(logits_NAK.device)(
             logits_NAK.contiguous(),
             positive_NA.contiguous(),
             ignored_NA.contiguous(),
@@ -156,19 +167,24 @@ class _FocalSum(torch.autograd.Function):
         return loss_N.float()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
-        incoming_N = incoming[0]
-        (gradient_NAK,) = ctx.saved_tensors
-        others = (None,) * 5
-        if not _skippable(incoming_N):
-            # Out of place: the graph may be used again. The product is made in float32 and stored in the logits' type.
-            out_NAK = torch.empty_like(gradient_NAK, dtype=ctx.dtype)
-            return (torch.mul(gradient_NAK, incoming_N.reshape(-1, 1, 1), out=out_NAK), *others)
-        if gradient_NAK.dtype != ctx.dtype:
-            return (gradient_NAK.to(ctx.dtype), *others)
-        # What is handed out belongs to the caller, who may write into it.
-        return (gradient_NAK.clone() if _graph_is_kept() else gradient_NAK, *others)
+        with torch.no_grad():
+            gradient_NAK = _times(*ctx.saved_tensors, incoming[0], ctx.dtype)
+        if torch.is_grad_enabled():  # create_graph: as a constant it would be silently wrong
+            error = torch._C._functions.DelayedError(b"focal_sum_N can be differentiated once, not twice", 1)
+            gradient_NAK = error(gradient_NAK.requires_grad_())
+        return (gradient_NAK, *(None,) * 5)
+
+
+def _times(gradient_NAK: Tensor, incoming_N: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a gradient that the caller may write into, multiplied by what came in."""
+    if not _skippable(incoming_N):
+        # Out of place: the graph may be used again. The product is made in float32 and stored in the logits' type.
+        out_NAK = torch.empty_like(gradient_NAK, dtype=dtype)
+        return torch.mul(gradient_NAK, incoming_N.reshape(-1, 1, 1), out=out_NAK)
+    if gradient_NAK.dtype != dtype:
+        return gradient_NAK.to(dtype)
+    return gradient_NAK.clone() if _graph_is_kept() else gradient_NAK
 
 
 def _skippable(incoming_N: Tensor) -> bool:
@@ -216,6 +232,20 @@ def _native(
     return sums_N, gradient_NAK
 
 
+def _triton(
+    logits_NAK: Tensor,
+    positive_NA: Tensor,
+    ignored_NA: Tensor,
+    labels_NA: Tensor,
+    terms: FocalTerms,
+    scale_N: Tensor | None,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    from retinanet.kernels import triton_focal  # not installed everywhere, and slow to import
+
+    return triton_focal.forward(logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N, with_gradient)
+
+
 def _chunked(
     logits_NAK: Tensor,
     positive_NA: Tensor,
@@ -230,7 +260,7 @@ def _chunked(
     half = logits_NAK.dtype == torch.float16
     gradient_NAK = torch.empty_like(logits_NAK, dtype=torch.float32 if half else None) if with_gradient else None
     sums_N = logits_NAK.new_zeros(N, dtype=torch.float64)
-    rows = max(1, CHUNK // max(K, 1))
+    rows = max(1, CHUNK[logits_NAK.device.type] // max(K, 1))
     work = logits_NAK.new_empty((5, min(rows, A), K), dtype=torch.float32)
     weight_K = terms.negative_weight_K
     for n in range(N):
