@@ -284,6 +284,28 @@ def test_openvino_finds_what_the_checkpoint_finds(folder: Path, tmp_path: Path, 
         retinanet.load(tmp_path / "text.xml")
 
 
+def test_openvino_leaves_the_stack_for_signals_alone(folder: Path, tmp_path: Path, quick: None) -> None:
+    """Two detectors, the first freed first; then a signal with a Python handler, as a data loader sets."""
+    pytest.importorskip("openvino")
+    export(folder / "model.ckpt", output=tmp_path / "m.xml", pictures=(str(folder / "pictures"),))
+    code = (
+        "import faulthandler, gc, signal, subprocess, sys, retinanet\n"
+        "faulthandler.enable()  # Python's own stack for signals, on which its handlers run\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('a child ended'))\n"
+        "first = retinanet.load(sys.argv[1])\n"
+        "first.predict(sys.argv[2])\n"
+        "second = retinanet.load(sys.argv[1])\n"
+        "second.predict(sys.argv[2])\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "subprocess.run(['true'], check=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.xml"), str(folder / "pictures" / "0.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stdout.endswith("a child ended\n")
+
+
 def test_a_torch_export_program(folder: Path, tmp_path: Path) -> None:
     summary = export(folder / "model.ckpt", output=tmp_path / "m.pt2", pictures=(str(folder / "pictures"),), uint8=True)
     extra = {f"{KEY}.json": ""}

@@ -24,15 +24,24 @@ def missing() -> str | None:
     compiler = shutil.which("gcc")
     if compiler is None:
         return "no gcc"
-    if not runtime().is_absolute():
-        return "gcc has no libasan"
+    if not all(path.is_absolute() for path in preloaded()):
+        return "gcc has no libasan or no libstdc++"
     return None
 
 
-def runtime() -> Path:
-    """Return where gcc's libasan.so lies; gcc gives back the bare name where it has none."""
-    done = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    return Path(done.stdout.strip())
+def preloaded() -> list[Path]:
+    """Return where gcc's libasan and libstdc++ lie; gcc gives back the bare name of what it does not have.
+
+    The second one, too: libasan must find there how to throw, or the first exception within torch ends the process.
+    """
+    return [
+        Path(
+            subprocess.run(
+                ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        )
+        for name in ("libasan.so", "libstdc++.so.6")
+    ]
 
 
 def build(folder: Path) -> Path:
@@ -51,7 +60,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "RETINANET_NATIVE_LIBRARY": str(build(Path(folder))),
-            "LD_PRELOAD": str(runtime()),
+            "LD_PRELOAD": " ".join(map(str, preloaded())),
             "ASAN_OPTIONS": "detect_leaks=0",  # CPython and torch leak by design
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "OMP_NUM_THREADS": "2",

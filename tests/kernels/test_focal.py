@@ -232,7 +232,7 @@ def test_ignored_anchors_give_exactly_nothing(device, worst):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_half_precision_is_float32_inside(device, gamma, dtype):
-    """The value is that of the rounded logits to float32's accuracy; the gradient is rounded once, when it is stored."""
+    """The value is that of the rounded logits to float32's accuracy; the gradient is rounded once, when stored."""
     x = (torch.randn(2, 61, 13, generator=torch.Generator().manual_seed(4)) * 5).to(dtype)
     case = some_case(x, positives=0.2)
     terms = some_terms(13, gamma, device=device)
@@ -380,7 +380,7 @@ def test_a_label_that_is_no_class_is_refused(device):
     yes, no = (torch.full((1, 4), value, device=device) for value in (True, False))
     for label in (-1, 3, 2**40):
         labels = torch.full((1, 4), label, device=device)
-        refused = contextlib.nullcontext() if INTERPRETED or device.type == "cuda" else pytest.raises(ValueError)  # noqa: PT011
+        refused = contextlib.nullcontext() if INTERPRETED or device.type == "cuda" else pytest.raises(ValueError)
         with refused:
             terms = some_terms(3, 2.0, device=device)
             loss_N = focal_sum_N(x, yes, no, labels, terms=terms)

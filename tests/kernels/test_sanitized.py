@@ -35,7 +35,7 @@ def test_a_read_past_the_end_is_seen(tmp_path):
         "values, out = libc.malloc(400), ctypes.c_double()\n"
         "native.rn_sum(ctypes.c_void_p(values), ctypes.c_int64(101), 1, ctypes.byref(out))\n"
     )
-    environment = {**os.environ, "LD_PRELOAD": str(sanitized.runtime()), "ASAN_OPTIONS": "detect_leaks=0"}
+    environment = {**os.environ, "LD_PRELOAD": str(sanitized.preloaded()[0]), "ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "heap-buffer-overflow" in done.stderr

@@ -1,4 +1,4 @@
-"""The Triton form of the focal loss where there is no GPU: through Triton's interpreter; and what happens without it."""
+"""The Triton form of the focal loss without a GPU: through Triton's interpreter; and what happens without Triton."""
 
 import logging
 import os

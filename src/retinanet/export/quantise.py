@@ -26,6 +26,7 @@ from retinanet.export.format import (
     dense_names,
 )
 from retinanet.export.graph import NORMALISED, join
+from retinanet.export.runtime import openvino_core
 from retinanet.images import decode_for, prepare, prepare_pixels
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def quantise(network: onnx.ModelProto, about: Description, path: Path, pictures:
 
 def read_onnx(model: onnx.ModelProto) -> Any:
     """Return a graph as OpenVINO's model. Not by its `convert_model`, which reports its use to its makers."""
-    import openvino as ov
-
-    return ov.Core().read_model(model.SerializeToString())
+    return openvino_core().read_model(model.SerializeToString())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ C anchors of a position, K classes, D detections of a picture.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -258,13 +259,24 @@ class _OnnxEngine:
         return list(self._session.run(list(outputs), dict(inputs)))
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one Core of this process, which is never freed.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signals, and frees that when it goes. With two
+    Cores, the first of which goes first, the thread is left with a stack that is no more, and the next signal, such as
+    that of a data loader's worker that ends, kills the process.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 class _OpenVinoEngine:
     """OpenVINO. The dense outputs are compiled when they are first asked for."""
 
     def __init__(self, path: Path, *, device: str, threads: int, precision: str | None) -> None:
-        import openvino as ov
-
-        self._core = ov.Core()
+        self._core = openvino_core()
         self._device = {"auto": "CPU", "cpu": "CPU"}.get(device, device.upper())
         if self._device.partition(".")[0] not in {d.partition(".")[0] for d in self._core.available_devices}:
             found = ", ".join(self._core.available_devices)

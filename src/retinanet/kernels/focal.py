@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 TYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The logits' types, as csrc/focal.c numbers them."""
 CHUNK: Final = {"cpu": 1 << 17, "cuda": 1 << 24}
-"""Elements that the torch form works on at a time: on a CPU half a megabyte, so that all its steps stay in the cache; on
-a GPU enough to be worth a launch for each step."""
+"""Elements that the torch form works on at a time: on a CPU half a megabyte, so that all its steps stay in the cache;
+on a GPU enough to be worth a launch for each step."""
 
 
 Implementation = Callable[..., "tuple[Tensor, Tensor | None]"]
@@ -85,7 +85,7 @@ def triton_works(device: torch.device) -> bool:
         sums_N, _ = _triton(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
         if abs(sums_N.item() - 0.25 * math.log(2)) > 1e-5:
             raise RuntimeError(f"a loss of {sums_N.item()} where 0.1733 is right")
-    except Exception as error:  # no Triton, no compiler, no driver, a card too old: each raises its own kind
+    except Exception as error:  # noqa: BLE001 - no Triton, no compiler, no driver, an old card: each raises its own
         log.warning("focal loss: Triton cannot be used on %s (%s), the slower torch code serves", device, error)
         return False
     return True
@@ -169,7 +169,7 @@ class _FocalSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
         with torch.no_grad():
-            gradient_NAK = _times(*ctx.saved_tensors, incoming[0], ctx.dtype)
+            gradient_NAK = _times(ctx.saved_tensors[0], incoming[0], ctx.dtype)
         if torch.is_grad_enabled():  # create_graph: as a constant it would be silently wrong
             error = torch._C._functions.DelayedError(b"focal_sum_N can be differentiated once, not twice", 1)
             gradient_NAK = error(gradient_NAK.requires_grad_())

@@ -25,7 +25,7 @@ BLOCK: Final = 2048
 WARPS: Final = 8
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _exp(a, b):  # type: ignore[no-untyped-def]
     """exp(a + b) for a <= 0 and a small b: the hardware's exp2 only sees a small remainder. 0 below -87.3."""
     bounded = tl.where(a < -87.3, -87.3, a)
