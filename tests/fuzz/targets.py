@@ -436,6 +436,7 @@ def seeds(name: str) -> list[bytes]:
             cells=(((0.0, 0.0, 8.0, 8.0),),),
             uint8=False,
             raw=False,
+            anchor_style="exact",
             precision="float32",
             version="1",
             train_config={},
