@@ -4,13 +4,16 @@
     python benchmarks/soak.py --steps 200 --predictions 1000
 
 The size is the resident set of the process, which loads its pictures itself. Growth is the slope of a line through the
-second half of the samples: the first half fills caches. No timing is taken.
+second half of the samples: the first half fills caches. No timing is taken. Writes benchmarks/results/soak.json and
+soak.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,21 +138,30 @@ def predict(folder: Path, predictions: int) -> Samples:
 
 
 def main() -> None:
-    """Run both and print."""
+    """Run both, print, and write benchmarks/results/soak.json and soak.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--predictions", type=int, default=10_000)
     options = parser.parse_args()
+    from harness import RESULTS, machine
+
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        trained = train(Path(name), options.steps)
-        print(trained.sentence("training steps"), flush=True)
-        print(predict(Path(name), options.predictions).sentence("predictions"), flush=True)
-    print(f"samples of training, MiB: {[round(m) for m in trained.mib]}")
+        found = {"training steps": train(Path(name), options.steps)}
+        print(found["training steps"].sentence("training steps"), flush=True)
+        found["predictions"] = predict(Path(name), options.predictions)
+        print(found["predictions"].sentence("predictions"), flush=True)
+    facts = machine()
+    numbers = {
+        what: {"at": s.at, "resident_mib": [round(m, 1) for m in s.mib], "mib_per_1000": round(s.growth(), 3)}
+        for what, s in found.items()
+    }
+    (RESULTS / "soak.json").write_text(json.dumps({"machine": facts, **numbers}, indent=1) + "\n")
+    lines = ["## Memory over a long run", "", ", ".join(f"{key} {value}" for key, value in facts.items()), ""]
+    lines += [f"- {s.sentence(what)}" for what, s in found.items()]
+    (RESULTS / "soak.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    import sys
-
     sys.path.insert(0, str(Path(__file__).parents[1]))
     main()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_NODES: Final = 1_000_000
 """Values that a YAML text may stand for once its aliases are written out: ten thousand times a long config."""
+DEEPEST: Final = 100
+"""Lists within lists in a YAML text; PyYAML's time grows with the square of the depth, seconds for 2,000 brackets."""
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _short = reprlib.Repr()
@@ -51,14 +53,32 @@ def shown(value: Any) -> str:
     return plain(_short.repr(value), 300)
 
 
+class _ShallowLoader(yaml.SafeLoader):
+    """Stops at the first value that is nested too deeply, before the rest is looked at."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Count how deep it is."""
+        if self.depth > DEEPEST:
+            where = f"line {self.line + 1}"
+            raise ParseError(f"YAML that is nested too deeply: more than {DEEPEST} values within each other", where)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
 def parse_yaml(text: str) -> Any:
     """Return what a YAML text holds: plain values only, no tags that make objects.
 
     Raises:
-        ParseError: not YAML; aliases that contain themselves, or stand for more than `MOST_NODES` values.
+        ParseError: not YAML; nested deeper than `DEEPEST`; aliases that contain themselves, or stand for more than
+            `MOST_NODES` values.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _ShallowLoader(text)
         try:
             node = loader.get_single_node()
             if node is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
+PATIENCE = 400
+"""Seconds for a run that takes ten on a machine of its own; a process that died unnoticed would take half an hour."""
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -52,9 +55,27 @@ def options(data: tuple[Path, Path], output: Path, **more: Any) -> dict[str, Any
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port below those that systems give to outgoing connections, so that none takes it meanwhile."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+
+
+def side_by_side(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
+    """Run commands at the same time, and return what each said; none outlives this."""
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command, environment in zip(commands, environments, strict=True)
+    ]
+    try:
+        said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said[0][-2000:] + said[1][-2000:]
+    return said
 
 
 def launch(
@@ -69,7 +90,7 @@ def launch(
         command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     (folder / "seen").mkdir(exist_ok=True)
     command += [str(WORKER), str(folder / "options.json"), str(folder / "seen")]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def seen(folder: Path, rank: int, world: int) -> dict[str, Any]:
@@ -167,11 +188,9 @@ def test_a_killed_rank_ends_the_job_and_a_restart_resumes_it(data: tuple[Path, P
     undisturbed = launch(tmp_path / "a", options(data, tmp_path / "a" / "run", **more), ranks=2)
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
     kill = {"rank": 1, "step": 4}  # the second step of the second epoch
-    start = time.monotonic()
     killed = launch(tmp_path / "b", options(data, tmp_path / "b" / "run", **more), ranks=2, kill=kill)
     assert killed.returncode != 0
     assert "Signal 9 (SIGKILL)" in killed.stderr
-    assert time.monotonic() - start < 120, "gloo itself would wait for half an hour"
     again = launch(tmp_path / "c", options(data, tmp_path / "c" / "run", **more), ranks=2, restarts=1, kill=kill)
     assert again.returncode == 0, again.stderr[-3000:]
     assert (tmp_path / "c" / "seen" / "killed").exists()
@@ -205,7 +224,7 @@ def torchrun(data: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
         str(config_file(folder, data)),
     ]
     command += ["-o", str(folder / "run")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("best AP") == 1, done.stdout
     return folder / "run" / "last.ckpt"
@@ -221,7 +240,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def test_devices_by_the_flag(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "retinanet", "train", "--config", str(config_file(tmp_path, data))]
     command += ["-o", str(tmp_path / "run"), "--devices", "2"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_weights(torchrun, tmp_path / "run" / "last.ckpt")
 
@@ -230,17 +249,13 @@ def test_slurm(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
     """Two tasks with the variables that srun sets."""
     command = [sys.executable, "-m", "retinanet", "train", "--config", str(config_file(tmp_path, data))]
     command += ["-o", str(tmp_path / "run"), "--devices", "2"]
-    tasks = []
+    environments, port = [], str(free_port())
     for rank in (0, 1):
         slurm = {"JOB_ID": "1", "JOB_NAME": "batch", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}
         slurm |= {"PROCID": str(rank), "LOCALID": str(rank), "NODEID": "0", "NODELIST": "localhost"}
         environment = {**ENVIRONMENT, **{f"SLURM_{name}": value for name, value in slurm.items()}}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513"}
-        tasks.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    said = [task.communicate(timeout=150)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said[0][-2000:] + said[1][-2000:]
+        environments.append(environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+    said = side_by_side([command, command], environments)
     assert ["best AP" in text for text in said] == [True, False]
     assert_same_weights(torchrun, tmp_path / "run" / "last.ckpt")
 
@@ -248,7 +263,7 @@ def test_slurm(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2")
 def test_two_hosts(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> None:
     """Two network namespaces with addresses of their own, and the command that users give."""
-    names, addresses = ("rnet0", "rnet1"), ("10.77.0.1", "10.77.0.2")
+    names, addresses = [f"rnet{os.getpid()}-{i}" for i in (0, 1)], ("10.77.0.1", "10.77.0.2")
     made = subprocess.run(["ip", "netns", "add", names[0]], capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"no network namespaces here: {made.stderr.strip()}")
@@ -266,23 +281,14 @@ def test_two_hosts(data: tuple[Path, Path], torchrun: Path, tmp_path: Path) -> N
             for command in (f"addr add {addresses[i]}/24 dev rveth{i}", f"link set rveth{i} up", "link set lo up"):
                 subprocess.run(["ip", "-n", name, *command.split()], check=True)
         config = config_file(tmp_path, data)
-        hosts = []
+        commands, environments = [], []
         for i, name in enumerate(names):
             command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
             command += ["--node-rank", str(i), "--nproc-per-node", "1", "--master-addr", addresses[0]]
             command += ["--master-port", "29511", "-m", "retinanet", "train", "--config", str(config)]
-            environment = {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": f"rveth{i}"}
-            hosts.append(
-                subprocess.Popen(
-                    [*command, "-o", str(tmp_path / "run")],
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-        said = [host.communicate(timeout=150)[0] for host in hosts]
-        assert [host.returncode for host in hosts] == [0, 0], said[0][-2000:] + said[1][-2000:]
+            commands.append([*command, "-o", str(tmp_path / "run")])
+            environments.append({**ENVIRONMENT, "GLOO_SOCKET_IFNAME": f"rveth{i}"})
+        said = side_by_side(commands, environments)
         assert "best AP" in said[0]
         assert "best AP" not in said[1]
         assert_same_weights(torchrun, tmp_path / "run" / "last.ckpt")

@@ -28,6 +28,7 @@ import retinanet
 from retinanet import images, parse
 from retinanet.config import ConfigError, EvaluateConfig, TrainConfig, UserError, resolve
 from retinanet.data import DataError, load, read
+from retinanet.data.formats.common import pictures_below
 from retinanet.evaluate import evaluate
 from retinanet.model import BackboneError, load_pretrained
 from retinanet.model.backbone import Backbone
@@ -75,6 +76,9 @@ BROKE_ONCE: list[tuple[str, bytes]] = [
     ),
     ("csv", b"a" * 5000 + b",1,1,3,3,cat\n"),
     ("coco", rb'{"images": [{"id": 1, "file_name": "\u0000"}], "categories": [], "annotations": []}'),
+    ("checkpoint", b"J"),
+    ("label_studio", b'[{"data": {"image": "//[a.png"}, "annotations": []}]'),
+    ("yolo_yaml", b"names: [a]\ntrain: " + b"[" * 2000 + b"\n"),
 ]
 """Found by these tests or by `make fuzz`, each an exception that was no message for the user, or none at all."""
 
@@ -265,6 +269,31 @@ def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"config: .*data.yaml, line \d+: YAML whose aliases"):
         read_yaml(path)
+
+
+def test_yaml_may_be_nested_so_deep_and_no_deeper() -> None:
+    depth = parse.DEEPEST
+    assert str(parse_yaml("[" * depth + "]" * depth)).count("[") == depth
+    with pytest.raises(ParseError, match=f"more than {depth} values within each other"):
+        parse_yaml("[" * (depth + 2) + "]" * (depth + 2))
+    with pytest.raises(ParseError, match="line 2: YAML that is nested too deeply"):
+        parse_yaml("a: 1\nb: " + "[" * 2000)
+
+
+def test_a_folder_that_goes_while_it_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of processes do, below `train = /`."""
+    for name in ("kept", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.PNG").write_bytes(b"")
+    scandir = os.scandir
+
+    def vanishing(path: Any) -> Any:
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert pictures_below(tmp_path) == [tmp_path / "kept" / "a.PNG"]
 
 
 @pytest.mark.parametrize(

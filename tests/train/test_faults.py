@@ -87,12 +87,18 @@ def test_told_to_stop(options: Options, tmp_path: Path, signum: int, method: str
 def test_sigterm_to_the_command(options: Options, tmp_path: Path):
     """The real command, told from outside; then the command that it names."""
     flags = [
-        f"--{k.replace('_', '-')}={v}" for k, v in options.items() if isinstance(v, (int, str, Path)) and v is not False
+        f"--{k.replace('_', '-')}={v}"
+        for k, v in options.items()
+        if isinstance(v, (int, str, Path)) and v is not False and k != "epochs"
     ]
     command = [sys.executable, "-m", "retinanet", "train", *flags, "--no-pretrained", "--epochs", "200"]
     command += ["--anchor-sizes", "16", "32", "64", "128", "256"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_for(options["output"] / "metrics.csv", 2, _Alive(process))
+        try:
+            wait_for(options["output"] / "metrics.csv", 2, _Alive(process))
+        except AssertionError as error:
+            process.kill()
+            raise AssertionError(process.communicate()[0]) from error
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 143, said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ KEY: Final = "retinanet"
 _BROKEN: Final = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile),
     *(TypeError, AttributeError, IndexError, ImportError, AssertionError, OverflowError, MemoryError),
+    struct.error,
 )
 """What torch.load raises for files that are broken in one way or another."""
 

@@ -22,7 +22,6 @@ import yaml
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.analysis.class_balance import class_alphas
@@ -58,6 +57,7 @@ from retinanet.train.memory import explained, with_batch_size
 from retinanet.train.module import DetectionModule
 from retinanet.train.optim import RunningAverage
 from retinanet.train.precision import PRECISIONS
+from retinanet.train.ranks import Ranks
 from retinanet.train.recorder import FlightRecorder
 from retinanet.train.signals import Stop, how_to_go_on, restarted
 from retinanet.train.start import build, with_network_of
@@ -287,7 +287,7 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
     if devices == 1 and nodes == 1:
         return {"devices": 1}
     # `DetectionModule` shares BatchNorm's statistics itself.
-    return {"devices": devices, "num_nodes": nodes, "strategy": DDPStrategy(broadcast_buffers=False)}
+    return {"devices": devices, "num_nodes": nodes, "strategy": Ranks(broadcast_buffers=False)}
 
 
 @contextmanager

@@ -313,7 +313,9 @@ def is_folder(path: Path) -> bool:
 
 def pictures_below(folder: Path) -> list[Path]:
     """Return the pictures in a folder and the folders in it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    # Not rglob: it raises where a folder goes while it looks, as they do below "/".
+    names = (Path(place, name) for place, _, files in os.walk(folder) for name in files)
+    return sorted(path for path in names if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
 
 
 def size_of(path: Path, width: Any, height: Any) -> tuple[int, int]:

@@ -77,7 +77,10 @@ def _picture_name(task: dict[str, Any]) -> str | None:
         value = next((v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]), None)
     if value is None:
         return None
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # "//[a.png" looks like an address, and is none
+        return None
     local = parse_qs(parts.query).get("d")
     return unquote(local[0] if local else parts.path).lstrip("/")
 
