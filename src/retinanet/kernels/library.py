@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ABI: Final = 2
+ABI: Final = 3
 """RN_ABI of csrc/common.h: a library built from other sources is refused."""
 ISAS: Final = ("baseline", "avx2", "avx512")
 """As rn_set_isa numbers them. The baseline is SSE2 on x86-64, NEON on arm64, else scalar."""
@@ -44,6 +44,10 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
     ),
     "rn_candidates": (POINTER, INT, POINTER, INT, INT64, FLOAT, INT64, INT, POINTER, POINTER, POINTER, POINTER),
     "rn_nms": (POINTER, POINTER, POINTER, INT64, DOUBLE, INT64, POINTER, POINTER),
+    "rn_winograd_weights": (POINTER, INT64, INT64, POINTER),
+    "rn_winograd": (
+        *(POINTER, INT64, INT64, INT64, INT64, POINTER, POINTER, INT64, FLOAT, FLOAT, POINTER, INT64, INT, POINTER),
+    ),
     "rn_focal": (
         *(POINTER, INT, INT64, INT64, INT64, POINTER, POINTER, POINTER, POINTER, POINTER),
         *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),
@@ -91,6 +95,12 @@ def _built() -> str | None:
 def available() -> bool:
     """Whether the library is there."""
     return library() is not None
+
+
+def instruction_set() -> str | None:
+    """Return the instruction set in use, one of `ISAS`; None without the library."""
+    native = library()
+    return None if native is None else ISAS[native.rn_get_isa()]
 
 
 def isas() -> tuple[str, ...]:

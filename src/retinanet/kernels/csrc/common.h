@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Raise it with every change of an exported function, here and in `library.py`: an old build is then refused. */
-#define RN_ABI 2
+#define RN_ABI 3
 
 #if defined(_WIN32)
 #define RN_EXPORT __declspec(dllexport)
