@@ -165,6 +165,10 @@ class _Convolution(nn.Module):
         return packed
 
 
+_MOST_TILES: Final = 0.8
+"""The share of a level's tiles, over all layers, beyond which clearing memory for the others costs more than they do."""
+
+
 class _SkippingHead(nn.Module):
     """A box head that works out its values only where they are wanted, and what they depend on. Float32.
 
@@ -195,12 +199,13 @@ class _SkippingHead(nn.Module):
         """
         rows = []
         for i, level in enumerate(levels):
-            N, _, H, W = level.shape
+            N, H, W = level.shape[0], level.shape[2], level.shape[3]
             out = self._level(level.float(), None if wanted is None else wanted[i])
             rows.append(out.view(N, -1, self.values, H, W).permute(0, 3, 4, 1, 2).reshape(N, -1, self.values))
         return torch.cat(rows, dim=1)
 
     def _level(self, x: Tensor, wanted_NHW: Tensor | None) -> Tensor:
+        N, _, H, W = x.shape
         layers: list[Any] = [*self.hidden, self.output.module]
         if wanted_NHW is None or not layers[0].winograd().serves(x):
             return self.output(self.hidden(x))  # type: ignore[no-any-return]
@@ -209,6 +214,8 @@ class _SkippingHead(nn.Module):
         for _ in layers[1:]:
             grown_NHW = F.max_pool2d(grown_NHW, 3, stride=1, padding=1)
             tiles.append(tiles_of(grown_NHW))
+        if sum(map(len, tiles)) > _MOST_TILES * len(layers) * N * -(-H // 2) * -(-W // 2):
+            return self.output(self.hidden(x))  # type: ignore[no-any-return]
         for layer, tiles_T in zip(layers, reversed(tiles), strict=True):
             x = layer.winograd()(x, tiles_T)
         return x
