@@ -17,7 +17,9 @@ typedef struct {
     int block; /* tiles of a block */
     float low, high;
     float *y;
-    float **scratch; /* [worker] */
+    size_t room;     /* of a worker's memory, in numbers */
+    float **scratch; /* [worker], NULL until it has work */
+    int *failed;     /* [worker] */
 } job;
 
 typedef struct {
@@ -35,6 +37,10 @@ static inline place place_of(const job *j, int64_t index) {
 
 static void task(void *context, int64_t block, int worker) {
     const job *j = context;
+    if (j->scratch[worker] == NULL && (j->scratch[worker] = calloc(j->room, sizeof(float))) == NULL) {
+        j->failed[worker] = 1;
+        return;
+    }
     const int64_t first = block * j->block;
     const int count = (int)(j->count - first < j->block ? j->count - first : j->block);
     RN_DISPATCH(tiles, j, first, count, j->scratch[worker]);
@@ -90,16 +96,17 @@ RN_EXPORT int rn_winograd(const float *x, int64_t n, int64_t height, int64_t wid
     const int64_t share = (j.count + threads - 1) / threads;
     j.block = (int)(share < BLOCK ? (share + MOST_ROWS - 1) / MOST_ROWS * MOST_ROWS : BLOCK);
     const int64_t blocks = (j.count + j.block - 1) / j.block;
-    if (threads > blocks) threads = (int)blocks;
     /* Whole groups of rows are multiplied: what lies beyond the last tile is thrown away, or written over by the next
        product. */
-    const size_t room = (size_t)(16 * (j.block + MOST_ROWS) * (in + CHUNK) + 4 * CHUNK + in);
+    j.room = (size_t)(16 * (j.block + MOST_ROWS) * (in + CHUNK) + 4 * CHUNK + in);
     float *scratch[256] = {NULL};
+    int failed[256] = {0}, result = 0;
     j.scratch = scratch;
-    int result = 0;
-    for (int t = 0; t < threads && result == 0; t++)
-        if ((scratch[t] = calloc(room, sizeof(float))) == NULL) result = -1;
-    if (result == 0) rn_parallel(blocks, threads, task, &j);
-    for (int t = 0; t < threads; t++) free(scratch[t]);
+    j.failed = failed;
+    rn_parallel(blocks, threads, task, &j);
+    for (int t = 0; t < threads; t++) {
+        result = failed[t] ? -1 : result;
+        free(scratch[t]);
+    }
     return result;
 }
