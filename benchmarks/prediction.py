@@ -1,4 +1,8 @@
-"""Prediction from file to boxes: R50, 91 classes, ours in float32 and bfloat16 beside torchvision, same weights."""
+"""Prediction from file to boxes: R50, 91 classes, ours in float32 and bfloat16 beside torchvision, same weights.
+
+Once as it is, with offsets where scores ask for them, and once with the offsets of every position: what a picture full
+of objects comes to.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from bccd_torchvision import SHARED
 from harness import Section, interleave, write
 from PIL import Image
 from r50_peer import detector, like, peer, picture, raise_bias
+
+from retinanet.postprocess import least_logit
+from retinanet.predict import Detector
 
 
 def main() -> None:
@@ -42,16 +49,32 @@ def _section(theirs: torch.nn.Module, network: torch.nn.Module, size: int, paths
         return theirs([picture(path) for path in paths])
 
     exact, rounded = detector(network, size, "32"), detector(network, size, "bf16")
+    full, full_rounded = detector(network, size, "32"), detector(network, size, "bf16")
+    for one in (full, full_rounded):
+        one._network.box_head.skips = False  # type: ignore[assignment]
     seconds = interleave(
         {
             "torchvision": torchvision,
             "ours": lambda: exact.predict(paths),
+            "ours, every offset": lambda: full.predict(paths),
             "ours, bf16": lambda: rounded.predict(paths),
+            "ours, bf16, every offset": lambda: full_rounded.predict(paths),
         },
         rounds=rounds,
     )
     title = f"{size} x {size * 4 // 3}, batch {len(paths)}"
-    return Section(title, seconds, "torchvision")
+    note = f"{_wanted(exact, paths)} of the positions have a score above the threshold."
+    return Section(title, seconds, "torchvision", note=note)
+
+
+@torch.inference_mode()
+def _wanted(exact: Detector, paths: list[Path]) -> str:
+    """Return the share of positions at which an offset is asked for, in words."""
+    outputs = exact._network(torch.from_numpy(exact._load(paths).images_N3HW))
+    highest_NA = outputs.logits_NAK.amax(dim=2)
+    each = exact.model.config.anchors_per_position  # type: ignore[union-attr, operator]
+    positions = highest_NA.view(len(paths), -1, each).amax(dim=2) > least_logit(exact.postprocess_config)
+    return f"{int(positions.sum()):,} of {positions.numel():,}"
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _one_picture(
     anchor_C, label_C, logit_C = candidates(
         logits_AK,
         outputs.anchors_per_level,
-        threshold=_logit(config.score_threshold),
+        threshold=least_logit(config),
         most=config.candidates_per_level,
     )
     score_C = logit_C.sigmoid()
@@ -63,7 +63,9 @@ def _one_picture(
     return ImageDetections(boxes_D4=boxes_D4, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
 
 
-def _logit(probability: float) -> float:
+def least_logit(config: PostprocessConfig) -> float:
+    """Return the logit of `score_threshold`: only what is above it becomes a detection."""
+    probability = config.score_threshold
     if probability <= 0:
         return -math.inf
     return math.inf if probability >= 1 else math.log(probability / (1 - probability))

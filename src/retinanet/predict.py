@@ -127,13 +127,16 @@ class Detector(BaseDetector):
     def _detect(self, batch: Batch, config: PostprocessConfig) -> list[ArrayDetections]:
         import torch
 
-        from retinanet.postprocess import postprocess
+        from retinanet.model import RetinaNet
+        from retinanet.postprocess import least_logit, postprocess
 
         if batch.images_N3HW is None:
             return []
         with torch.inference_mode():
             images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
-            outputs: HeadOutputs = self._network(images_N3HW)
+            # Boxes of lower scores are never looked at; other networks know no such thing.
+            known = {"above": least_logit(config)} if isinstance(self._network, RetinaNet) else {}
+            outputs: HeadOutputs = self._network(images_N3HW, **known)
             return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:

@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ABI: Final = 2
+ABI: Final = 3
 """RN_ABI of csrc/common.h: a library built from other sources is refused."""
+_PROCESS: Final = os.getpid()
+"""Another one later on: forked since."""
 ISAS: Final = ("baseline", "avx2", "avx512")
 """As rn_set_isa numbers them. The baseline is SSE2 on x86-64, NEON on arm64, else scalar."""
 
@@ -44,6 +47,10 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
     ),
     "rn_candidates": (POINTER, INT, POINTER, INT, INT64, FLOAT, INT64, INT, POINTER, POINTER, POINTER, POINTER),
     "rn_nms": (POINTER, POINTER, POINTER, INT64, DOUBLE, INT64, POINTER, POINTER),
+    "rn_winograd_weights": (POINTER, INT64, INT64, POINTER),
+    "rn_winograd": (
+        *(POINTER, INT64, INT64, INT64, INT64, POINTER, POINTER, INT64, FLOAT, FLOAT, POINTER, INT64, INT, POINTER),
+    ),
     "rn_focal": (
         *(POINTER, INT, INT64, INT64, INT64, POINTER, POINTER, POINTER, POINTER, POINTER),
         *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),
@@ -78,8 +85,27 @@ def library() -> ctypes.CDLL | None:
         if wanted not in ISAS:
             raise ValueError(f"RETINANET_ISA must be one of {', '.join(ISAS)}, found {wanted!r}")
         found.rn_set_isa(ISAS.index(wanted))
+    _share_threads(found)
     log.info("native kernels: %s, %s", path, ISAS[found.rn_get_isa()])
     return found
+
+
+def _share_threads(found: ctypes.CDLL) -> None:
+    """Let the library compute on the threads of torch's OpenMP; where that is not found it makes its own.
+
+    A forked child has none of the parent's threads, and OpenMP would wait for them: there, it makes its own as well.
+    """
+    found.rn_set_team.argtypes, found.rn_set_team.restype = (POINTER,), INT
+    if os.getpid() != _PROCESS or not hasattr(os, "RTLD_NOLOAD"):
+        return
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*.so*")):
+        try:
+            team = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel
+        except (OSError, AttributeError):  # not the one that is loaded; an OpenMP without this function
+            continue
+        found.rn_set_team(ctypes.cast(team, POINTER))
+        os.register_at_fork(after_in_child=lambda: found.rn_set_team(None))
+        return
 
 
 def _built() -> str | None:
@@ -91,6 +117,12 @@ def _built() -> str | None:
 def available() -> bool:
     """Whether the library is there."""
     return library() is not None
+
+
+def instruction_set() -> str | None:
+    """Return the instruction set in use, one of `ISAS`; None without the library."""
+    native = library()
+    return None if native is None else ISAS[native.rn_get_isa()]
 
 
 def isas() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression within each class, best first, until enough are kept. B: boxes, F: boxes of a head."""
+"""Non-maximum suppression within each class, best first, until enough are kept. B: boxes, F: boxes of a head, P: pairs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 import torchvision
 
 from retinanet.kernels.library import address, available, call
+
+_PAIRS_PER_CALL = 500
+"""As many pairs of boxes are compared all together in the time that a call of torchvision's NMS takes to begin."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,9 +89,36 @@ def _class_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None,
         return keep_F
     sorted_F, order_F = labels_F.sort(stable=True)
     _, counts = torch.unique_consecutive(sorted_F, return_counts=True)
+    if int((counts * (counts - 1)).sum()) <= 2 * _PAIRS_PER_CALL * len(counts):
+        keep_F[order_F[_by_pairs(boxes_F4[order_F], counts, threshold)]] = True
+        return keep_F
     for own in torch.split(order_F, counts.tolist()):
         keep_F[own[torchvision.ops.nms(boxes_F4[own], scores_F[own], threshold)]] = True
     return keep_F
+
+
+def _by_pairs(boxes_F4: Tensor, counts: Tensor, threshold: float) -> Tensor:
+    """Return which boxes stay, bool, for boxes class by class, `counts` of each, in each the best first.
+
+    All pairs of a class at once, with the sums of `torchvision.ops.nms` in its order: the same to the bit.
+    """
+    F = len(boxes_F4)
+    place_F = torch.arange(F, device=boxes_F4.device)
+    rank_F = place_F - torch.repeat_interleave(counts.cumsum(0) - counts, counts)  # 0: the best of its class
+    worse_P = torch.repeat_interleave(place_F, rank_F)
+    before_F = rank_F.cumsum(0) - rank_F  # pairs of the boxes before
+    better_P = torch.arange(len(worse_P), device=boxes_F4.device) - (before_F - place_F + rank_F)[worse_P]
+    x1_F, y1_F, x2_F, y2_F = boxes_F4.unbind(1)
+    area_F = (x2_F - x1_F) * (y2_F - y1_F)
+    width_P = torch.minimum(x2_F[better_P], x2_F[worse_P]) - torch.maximum(x1_F[better_P], x1_F[worse_P])
+    height_P = torch.minimum(y2_F[better_P], y2_F[worse_P]) - torch.maximum(y1_F[better_P], y1_F[worse_P])
+    common_P = width_P.clamp(min=0) * height_P.clamp(min=0)
+    over_P = (common_P / (area_F[better_P] + area_F[worse_P] - common_P)).double() > threshold
+    keep = [True] * F
+    for better, worse in zip(better_P[over_P].tolist(), worse_P[over_P].tolist(), strict=True):
+        if keep[better]:  # decided: its own pairs come before
+            keep[worse] = False
+    return torch.tensor(keep, dtype=torch.bool, device=boxes_F4.device)
 
 
 def _apart(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:

@@ -1,14 +1,19 @@
 """A copy of a network for prediction alone: the same outputs, in less time.
 
 BatchNorm is folded into the convolutions, activations and the residual additions become a part of them where oneDNN
-does that (CPU), weights are kept in its layout. In bfloat16 the output convolutions stay float32: a score near
-the threshold or a box of 500 pixels would feel the rounding of its last layer most.
+does that (CPU), weights are kept in its layout. Most 3x3 convolutions in float32 are Winograd's (`kernels.convolution`),
+and where they all are, offsets are worked out only around the positions whose scores count. In bfloat16 the output
+convolutions stay float32: a score near the threshold or a box of 500 pixels would feel the rounding of its last layer
+most.
+
+N batch, H, W of a level.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from retinanet.kernels.convolution import Winograd, can_convolve, tiles_of
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
+    from retinanet.model.heads import Head
     from retinanet.model.retinanet import RetinaNet
 
 log = logging.getLogger(__name__)
@@ -29,6 +39,12 @@ _ACTIVATIONS: Final[dict[type[nn.Module], tuple[str, list[float]]]] = {
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
 }
 """What oneDNN computes within a convolution, by the name and the numbers that it takes."""
+_LIMITS: Final[dict[type, tuple[float, float]]] = {
+    type(None): (-math.inf, math.inf),
+    nn.ReLU: (0.0, math.inf),
+    nn.ReLU6: (0.0, 6.0),
+}
+"""The same as the range that outputs are cut off to."""
 _BATCHNORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -46,12 +62,16 @@ def for_inference(model: RetinaNet, *, precision: str = "32") -> RetinaNet:
     for head in (network.class_head, network.box_head):
         head.hidden = _join(list(head.hidden), shapes=levels)
         head.output = _Cast(_Convolution(head.output, shapes=levels), torch.float32)  # type: ignore[assignment]
+    exact = [network.class_head.output, network.box_head.output]
+    if _SkippingHead.can_be(network.box_head):
+        network.box_head = _SkippingHead(network.box_head)  # type: ignore[assignment]
+        exact = [network.class_head.output, network.box_head]
     for convolutions in (network.fpn.lateral, network.fpn.output, network.fpn.coarse):
         for i, convolution in enumerate(convolutions):
             convolutions[i] = _Convolution(convolution)
-    outputs = {id(m) for head in (network.class_head, network.box_head) for m in head.output.modules()}
+    float32 = {id(m) for part in exact for m in part.modules()}
     for module in network.modules():
-        if id(module) not in outputs:
+        if id(module) not in float32:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 if tensor.is_floating_point():
                     tensor.data = tensor.data.to(dtype)
@@ -98,9 +118,22 @@ class _Convolution(nn.Module):
         self.shapes = shapes
         self.fused = self.weight.device.type == "cpu" and _has_onednn()
         self._packed: dict[tuple[int, ...], Tensor] = {}
+        self._winograd: Winograd | None = None
+
+    def winograd(self) -> Winograd | None:
+        """Return the convolution as Winograd's, made once, or None where it cannot be."""
+        if self._winograd is None and self.fused and can_convolve(self.weight):
+            ones = [1, 1]
+            if self.stride == self.padding == self.dilation == ones and self.groups == 1:
+                low, high = _LIMITS[type(self.activation)]
+                self._winograd = Winograd(self.weight, self.bias, low=low, high=high)
+        return self._winograd
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return activation(convolution(x) + added); `added` is overwritten and must be nobody else's."""
+        ours = None if added is not None else self.winograd()
+        if ours is not None and ours.serves(x):
+            return ours(x)
         if self.fused:
             name, numbers = ("none", []) if self.activation is None else _ACTIVATIONS[type(self.activation)]
             settings = (self._weight_for(x), self.bias, self.padding, self.stride, self.dilation, self.groups)
@@ -130,6 +163,62 @@ class _Convolution(nn.Module):
             # A new dictionary, not a changed one: another thread may be reading.
             self._packed = dict([*self._packed.items(), (shape, packed)][-self.shapes :])
         return packed
+
+
+_MOST_TILES: Final = 0.8
+"""The share of a level's tiles, over all layers, beyond which clearing memory for the others costs more than they do."""
+
+
+class _SkippingHead(nn.Module):
+    """A box head that works out its values only where they are wanted, and what they depend on. Float32.
+
+    A value depends on the inputs up to `depth` + 1 positions away: the wanted positions grow by one with every layer,
+    seen from the last. Elsewhere the layers are 0, as beyond the edge of the map. Winograd's tiles touch such positions
+    too, with weights that cancel but for float32's rounding.
+    """
+
+    skips = True
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.values, self.hidden, self.output = head.values, head.hidden, head.output
+
+    @staticmethod
+    def can_be(head: Head) -> bool:
+        """Whether all layers of a head are convolutions that can be worked out tile by tile: no norm over the map."""
+        layers = [*head.hidden, head.output.module]
+        plain = all(isinstance(layer, _Convolution) for layer in layers)
+        return plain and all(layer.winograd() is not None for layer in layers)  # type: ignore[operator, union-attr]
+
+    def forward(self, levels: Sequence[Tensor], wanted: Sequence[Tensor] | None = None) -> Tensor:
+        """Return (N, anchors of all levels, values), 0 at the positions that are not wanted.
+
+        Args:
+            levels: maps of the pyramid.
+            wanted: bool (N, H, W) for each level; None: all positions.
+        """
+        rows = []
+        for i, level in enumerate(levels):
+            N, H, W = level.shape[0], level.shape[2], level.shape[3]
+            out = self._level(level.float(), None if wanted is None else wanted[i])
+            rows.append(out.view(N, -1, self.values, H, W).permute(0, 3, 4, 1, 2).reshape(N, -1, self.values))
+        return torch.cat(rows, dim=1)
+
+    def _level(self, x: Tensor, wanted_NHW: Tensor | None) -> Tensor:
+        N, _, H, W = x.shape
+        layers: list[Any] = [*self.hidden, self.output.module]
+        if wanted_NHW is None or not layers[0].winograd().serves(x):
+            return self.output(self.hidden(x))  # type: ignore[no-any-return]
+        grown_NHW = wanted_NHW.float()
+        tiles = [tiles_of(grown_NHW)]
+        for _ in layers[1:]:
+            grown_NHW = F.max_pool2d(grown_NHW, 3, stride=1, padding=1)
+            tiles.append(tiles_of(grown_NHW))
+        if sum(map(len, tiles)) > _MOST_TILES * len(layers) * N * -(-H // 2) * -(-W // 2):
+            return self.output(self.hidden(x))  # type: ignore[no-any-return]
+        for layer, tiles_T in zip(layers, reversed(tiles), strict=True):
+            x = layer.winograd()(x, tiles_T)
+        return x
 
 
 def _has_onednn() -> bool:

@@ -60,21 +60,39 @@ class RetinaNet(nn.Module):
         initialise_prior(self.class_head, config.prior)
         self.anchors = AnchorGenerator(config=config)
 
-    def forward(self, images_N3HW: Tensor) -> HeadOutputs:
+    def forward(self, images_N3HW: Tensor, above: float | None = None) -> HeadOutputs:
         """Return scores and offsets at every anchor.
 
         Args:
             images_N3HW: normalised and padded as `images.prepare` does; any height and width.
+            above: offsets will be looked at only where a logit is above it. A network made `for_inference` need not
+                work out the others and may leave them 0; any other takes no notice.
         """
         levels = self.fpn(self.backbone(images_N3HW))
+        logits_NAK = self.class_head(levels)
+        if above is None or not self.box_head.skips:
+            deltas_NA4 = self.box_head(levels)
+        else:
+            deltas_NA4 = self.box_head(levels, wanted=_positions_above(logits_NAK, levels, above))
         anchors_A4, per_level = self.anchors(
             [(m.shape[-2], m.shape[-1]) for m in levels],
             like=images_N3HW,
             input_size=(images_N3HW.shape[-2], images_N3HW.shape[-1]),
         )
         return HeadOutputs(
-            logits_NAK=self.class_head(levels),
-            deltas_NA4=self.box_head(levels),
+            logits_NAK=logits_NAK,
+            deltas_NA4=deltas_NA4,
             anchors_A4=anchors_A4,
             anchors_per_level=per_level,
         )
+
+
+def _positions_above(logits_NAK: Tensor, levels: list[Tensor], above: float) -> list[Tensor]:
+    """Return for each level where any class of any anchor has a logit above, or NaN: bool (N, H, W)."""
+    sizes = [(m.shape[-2], m.shape[-1]) for m in levels]
+    each = logits_NAK.shape[1] // sum(height * width for height, width in sizes)
+    split = logits_NAK.split([height * width * each for height, width in sizes], dim=1)
+    return [
+        ~(of_level.reshape(len(of_level), height, width, -1).amax(dim=-1) <= above)
+        for of_level, (height, width) in zip(split, sizes, strict=True)
+    ]

@@ -45,11 +45,19 @@ RN_EXPORT int rn_set_isa(int isa) {
 
 enum { MOST_THREADS = 256 };
 
+static _Atomic(rn_team) chosen_team;
+
+RN_EXPORT int rn_set_team(rn_team team) {
+    atomic_store_explicit(&chosen_team, team, memory_order_relaxed);
+    return 0;
+}
+
 typedef struct {
     rn_task task;
     void *context;
     int64_t blocks;
     _Atomic int64_t next;
+    _Atomic int taken; /* seats */
 } loop;
 
 typedef struct {
@@ -67,11 +75,24 @@ static void *work(void *argument) {
     }
 }
 
+static void work_in_team(void *argument) {
+    loop *const l = argument;
+    seat own = {l, atomic_fetch_add_explicit(&l->taken, 1, memory_order_relaxed)};
+    work(&own);
+}
+
 void rn_parallel(int64_t blocks, int threads, rn_task task, void *context) {
     if (threads > MOST_THREADS) threads = MOST_THREADS;
-    if (threads > blocks) threads = (int)blocks;
     loop l = {.task = task, .context = context, .blocks = blocks};
     atomic_init(&l.next, 0);
+    atomic_init(&l.taken, 0);
+    const rn_team team = atomic_load_explicit(&chosen_team, memory_order_relaxed);
+    if (team != NULL && threads > 1 && blocks > 1) {
+        /* All of them, even for fewer blocks: a smaller team would end threads that the next call needs. */
+        team(work_in_team, &l, (unsigned)threads, 0);
+        return;
+    }
+    if (threads > blocks) threads = (int)blocks;
     pthread_t made[MOST_THREADS];
     seat seats[MOST_THREADS];
     int count = 0;

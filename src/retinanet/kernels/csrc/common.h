@@ -1,7 +1,8 @@
 /* What every kernel shares: exported names, the choice of the instruction set, and the parallel loop.
 
    The library knows nothing of Python or torch: it gets addresses, sizes and a number of threads, all of them checked
-   by the caller (the Python files of `retinanet.kernels`). Nothing here keeps state between calls but the chosen instruction set. */
+   by the caller (the Python files of `retinanet.kernels`). Nothing here keeps state between calls but the chosen instruction set and
+   team. */
 #ifndef RN_COMMON_H
 #define RN_COMMON_H
 
@@ -12,7 +13,7 @@
 #include <string.h>
 
 /* Raise it with every change of an exported function, here and in `library.py`: an old build is then refused. */
-#define RN_ABI 2
+#define RN_ABI 3
 
 #if defined(_WIN32)
 #define RN_EXPORT __declspec(dllexport)
@@ -34,10 +35,15 @@ int rn_isa(void);
 /* One block of work. `worker` is below the number of threads: it may choose a scratch buffer. */
 typedef void (*rn_task)(void *context, int64_t block, int worker);
 
+/* GOMP_parallel of an OpenMP library: calls the function with the argument on so many threads at once. With the library
+   that torch computes with, both share their threads. Otherwise its threads, which wait for the next work by turning in
+   a loop for some milliseconds, keep ours from the cores. Not to be used in a forked child. */
+typedef void (*rn_team)(void (*)(void *), void *, unsigned, unsigned);
+
 /* Run the blocks 0 .. blocks - 1, each once, on at most `threads` threads, the calling one among them.
 
-   The threads are made for this call and end with it: nothing to survive a fork, and several Python threads may call
-   at once. Which thread gets which block differs from run to run: a sum must be kept for each block and added up in
+   They are the team's if there is one, else they are made for this call and end with it. Several Python threads may
+   call at once. Which thread gets which block differs from run to run: a sum must be kept for each block and added up in
    their order afterwards. Works with fewer threads where the system gives no more. */
 void rn_parallel(int64_t blocks, int threads, rn_task task, void *context);
 
