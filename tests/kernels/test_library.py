@@ -62,15 +62,15 @@ def test_several_python_threads_at_once(native):
 
 
 def test_the_threads_are_those_of_torch(native, threads):
-    """Threads of its own would stand beside OpenMP's, which keep the cores for a while after each operation of torch."""
+    """Threads of its own would stand beside OpenMP's, which keep the cores for a while after each operation."""
     threads(3)
     torch.randn(1_000_000).exp_()
-    before = set(os.listdir("/proc/self/task")) if sys.platform == "linux" else None
+    before = set(Path("/proc/self/task").iterdir()) if sys.platform == "linux" else None
     if before is None or not list((Path(torch.__file__).parent / "lib").glob("libgomp*")):
         pytest.skip("torch brings no OpenMP of GNU's here")
     seen = set()
     watcher = ThreadPoolExecutor(1)
-    done = watcher.submit(lambda: [seen.update(os.listdir("/proc/self/task")) for _ in range(200)])
+    done = watcher.submit(lambda: [seen.update(Path("/proc/self/task").iterdir()) for _ in range(200)])
     while not done.done():
         native.total(torch.zeros(1_000_000))
     watcher.shutdown()

@@ -64,8 +64,8 @@ class Winograd:
 
     def serves(self, x_NIHW: Tensor) -> bool:
         """Whether these inputs are taken: float32 in channels_last on the CPU, and large enough for it to pay."""
-        N, I, H, W = x_NIHW.shape  # noqa: E741
-        plain = x_NIHW.device.type == "cpu" and x_NIHW.dtype == torch.float32 and self.channels == I
+        N, channels, H, W = x_NIHW.shape
+        plain = x_NIHW.device.type == "cpu" and x_NIHW.dtype == torch.float32 and self.channels == channels
         tiles = N * (H // 2) * (W // 2)
         return plain and tiles >= _FEWEST_TILES and x_NIHW.is_contiguous(memory_format=torch.channels_last)
 
@@ -77,7 +77,7 @@ class Winograd:
             tiles_T: int32, the tiles to be computed, numbered row by row, picture by picture (see `tiles_of`); all
                 other outputs are 0. None: all.
         """
-        N, I, H, W = x_NIHW.shape  # noqa: E741
+        N, _, H, W = x_NIHW.shape
         make = torch.empty if tiles_T is None else torch.zeros
         y_NHWO = make(N, H, W, self.out)
         x_NHWI = x_NIHW.permute(0, 2, 3, 1)

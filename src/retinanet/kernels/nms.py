@@ -1,4 +1,7 @@
-"""Non-maximum suppression within each class, best first, until enough are kept. B: boxes, F: boxes of a head, P: pairs."""
+"""Non-maximum suppression within each class, best first, until enough are kept.
+
+B: boxes, F: boxes of a head, P: pairs.
+"""
 
 from __future__ import annotations
 

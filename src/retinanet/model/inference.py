@@ -1,10 +1,10 @@
 """A copy of a network for prediction alone: the same outputs, in less time.
 
 BatchNorm is folded into the convolutions, activations and the residual additions become a part of them where oneDNN
-does that (CPU), weights are kept in its layout. Most 3x3 convolutions in float32 are Winograd's (`kernels.convolution`),
-and where they all are, offsets are worked out only around the positions whose scores count. In bfloat16 the output
-convolutions stay float32: a score near the threshold or a box of 500 pixels would feel the rounding of its last layer
-most.
+does that (CPU), weights are kept in its layout. Most 3x3 convolutions in float32 are Winograd's
+(`kernels.convolution`), and where they all are, offsets are worked out only around the positions whose scores count. In
+bfloat16 the output convolutions stay float32: a score near the threshold or a box of 500 pixels would feel the rounding
+of its last layer most.
 
 N batch, H, W of a level.
 """
@@ -62,7 +62,7 @@ def for_inference(model: RetinaNet, *, precision: str = "32") -> RetinaNet:
     for head in (network.class_head, network.box_head):
         head.hidden = _join(list(head.hidden), shapes=levels)
         head.output = _Cast(_Convolution(head.output, shapes=levels), torch.float32)  # type: ignore[assignment]
-    exact = [network.class_head.output, network.box_head.output]
+    exact: list[nn.Module] = [network.class_head.output, network.box_head.output]
     if _SkippingHead.can_be(network.box_head):
         network.box_head = _SkippingHead(network.box_head)  # type: ignore[assignment]
         exact = [network.class_head.output, network.box_head]
@@ -166,7 +166,8 @@ class _Convolution(nn.Module):
 
 
 _MOST_TILES: Final = 0.8
-"""The share of a level's tiles, over all layers, beyond which clearing memory for the others costs more than they do."""
+"""The share of a level's tiles, over all layers, beyond which clearing memory for the others costs more than it saves.
+"""
 
 
 class _SkippingHead(nn.Module):
@@ -188,7 +189,7 @@ class _SkippingHead(nn.Module):
         """Whether all layers of a head are convolutions that can be worked out tile by tile: no norm over the map."""
         layers = [*head.hidden, head.output.module]
         plain = all(isinstance(layer, _Convolution) for layer in layers)
-        return plain and all(layer.winograd() is not None for layer in layers)  # type: ignore[operator, union-attr]
+        return plain and all(layer.winograd() is not None for layer in layers)
 
     def forward(self, levels: Sequence[Tensor], wanted: Sequence[Tensor] | None = None) -> Tensor:
         """Return (N, anchors of all levels, values), 0 at the positions that are not wanted.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from retinanet.config import ModelConfig, resolve
@@ -91,7 +92,7 @@ def _positions_above(logits_NAK: Tensor, levels: list[Tensor], above: float) -> 
     """Return for each level where any class of any anchor has a logit above, or NaN: bool (N, H, W)."""
     sizes = [(m.shape[-2], m.shape[-1]) for m in levels]
     each = logits_NAK.shape[1] // sum(height * width for height, width in sizes)
-    split = logits_NAK.split([height * width * each for height, width in sizes], dim=1)
+    split = torch.split(logits_NAK, [height * width * each for height, width in sizes], dim=1)
     return [
         ~(of_level.reshape(len(of_level), height, width, -1).amax(dim=-1) <= above)
         for of_level, (height, width) in zip(split, sizes, strict=True)
