@@ -40,7 +40,7 @@ def start(options: Options, log: Path, prepare: Callable[[], None] | None = None
 def run(options: Options, log: Path, prepare: Callable[[], None] | None = None) -> int:
     """Train, and return the exit status; negative: the signal that killed it."""
     process = start(options, log, prepare)
-    process.join(120)
+    process.join(300)
     assert process.exitcode is not None, "the run hangs"
     return process.exitcode
 
@@ -105,7 +105,7 @@ class Killer:
 
 def wait_for(path: Path, rows: int, process: Any) -> None:
     """Wait until a CSV file has so many rows."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while not path.exists() or path.read_text().count("\n") <= rows:
         assert process.is_alive(), "the run ended before it was told to"
         assert time.monotonic() < end, f"no {rows} rows in {path}"

@@ -100,7 +100,7 @@ def test_sigterm_to_the_command(options: Options, tmp_path: Path):
             process.kill()
             raise AssertionError(process.communicate()[0]) from error
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=240)
     assert process.returncode == 143, said
     done = len([row for row in table(options["output"] / "metrics.csv") if row["loss"]])
     resume = [sys.executable, "-m", "retinanet", "train", "--resume", "-o", str(options["output"]), "--epochs", "2"]
@@ -226,7 +226,7 @@ def test_a_folder_made_read_only_under_way(options: Options, small_disk: Path, t
     assert run(options, tmp_path / "log") == 0
     other = {**options, "output": small_disk / "run"}
     process = start({**other}, tmp_path / "other.log", _Remount(small_disk))
-    process.join(120)
+    process.join(300)
     said = (tmp_path / "other.log").read_text()
     assert process.exitcode == 2, said
     assert "cannot be written: Read-only file system" in said
@@ -267,7 +267,7 @@ def test_a_picture_that_goes(options: Options, tmp_path: Path, workers: int, whi
     other = {**options, "output": tmp_path / "other"}
     picture = options[which].parent / "images" / "5.png"
     process = start({**other, "epochs": 3}, tmp_path / "other.log", _Vanish(picture))
-    process.join(120)
+    process.join(300)
     said = (tmp_path / "other.log").read_text()
     assert process.exitcode == 2, said
     assert str(picture) in said
