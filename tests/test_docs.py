@@ -13,6 +13,7 @@ from tests.squares import make_squares
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LONG = {"export.md", "imbalance.md"}  # they export and study
 # A block that cannot run here (it installs, or needs data that is not on a user's machine) is marked as plain text.
 QUICK = (
     "--epochs 1 --max-steps 2 --image-size 64 --max-size 96 --fpn-width 16 --head-width 16 --head-depth 1 --workers 0 "
@@ -46,7 +47,9 @@ def run_shell(line: str) -> None:
     assert stop.value.code in {0, None}, line
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, id=p.name, marks=pytest.mark.slow if p.name in LONG else ()) for p in PAGES]
+)
 def test_code_blocks_run(page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]):
     names: dict[str, object] = {}
     for language, code in BLOCK.findall(page.read_text()):

@@ -144,9 +144,8 @@ def test_a_picture_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> No
     block = np.zeros((3, 700, 600), np.uint8)
     block[1] = 255
     with rasterio.open(
-        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", compress="deflate", tiled=True,
-        sparse_ok=True,
-    ) as out:  # fmt: skip
+        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", compress="deflate", tiled=True
+    ) as out:
         out.write(block, window=((9_000, 9_700), (4_000, 4_600)))
     with pytest.raises(ImageError, match="too many pixels"):
         decode(path)

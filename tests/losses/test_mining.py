@@ -91,6 +91,7 @@ def test_ohem_against_the_plain_way(seed, examples, threshold, ratio):
     assert set(kept[0].nonzero().flatten().tolist()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [None, 3.0])
 def test_ohem_at_full_size(ratio):
     """100,000 anchors: the head of the list is enough."""
