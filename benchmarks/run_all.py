@@ -1,49 +1,45 @@
-"""`make bench`: ours beside the peer, into benchmarks/results/. Needs ../shared/data; about an hour on two cores."""
+"""`make bench`: every comparison with a peer, one after the other, into benchmarks/results/; hours on two cores.
+
+    python benchmarks/run_all.py --only matching focal_loss
+
+Not among them, because they need a trained model: export.py and serve_load.py; see their first lines.
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import torch
+
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
-EPOCHS = 12
+SCRIPTS = (
+    *("focal_loss", "matching", "postprocess", "prediction", "training_step", "evaluation", "cost_curves", "loader"),
+    *("gpu", "scaling", "soak", "bccd"),
+)
 
 
-def main() -> None:
-    """Run both sides one after the other, each alone on the machine, and print them as one table."""
-    sys.path.insert(0, str(HERE))
-    from bccd_torchvision import SHARED
-
-    if not (SHARED / "bccd").exists():
-        print(f"benchmarks: no {SHARED / 'bccd'}: this comparison needs the BCCD data set")
-        return
-    RESULTS.mkdir(exist_ok=True)
+def main() -> int:
+    """Run what was asked for, each in a process of its own, and say how each ended. One that fails stops no other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, metavar="NAME", help=", ".join(SCRIPTS))
     rows = []
-    for name, script in (("retinanet `small`", "bccd_retinanet.py"), ("torchvision", "bccd_torchvision.py")):
-        out = RESULTS / f"{Path(script).stem}.json"
-        command = [sys.executable, str(HERE / script), "--epochs", str(EPOCHS), "--out", str(out)]
-        subprocess.run(command, check=True)
-        rows.append((name, json.loads(out.read_text())))
-    classes = sorted(rows[0][1]["per_class"])
-    lines = [
-        f"BCCD, trained on train, measured on test; {EPOCHS} epochs, batch 4, 512 x 384, the same ImageNet weights.",
-        f"{rows[0][1]['cpu']}, torch {rows[0][1]['versions']['torch']}.",
-        "",
-        "| | AP | AP50 | AP75 | " + " | ".join(f"{name} AP50" for name in classes) + " | training, s |",
-        "|---|---|---|---|" + "---|" * (len(classes) + 1),
-    ]
-    for name, report in rows:
-        numbers = [report["metrics"][key] for key in ("AP", "AP50", "AP75")]
-        numbers += [report["per_class"][key]["AP50"] for key in classes]
-        cells = " | ".join(f"{number:.3f}" for number in numbers)
-        lines.append(f"| {name} | {cells} | {report['train_seconds']:.0f} |")
-    table = "\n".join(lines) + "\n"
-    (RESULTS / "bccd.md").write_text(table)
-    print(table)
+    for name in parser.parse_args().only:
+        if name == "gpu" and not torch.cuda.is_available():
+            rows.append((name, "left out: no CUDA device", 0.0))
+            continue
+        print(f"\n==== {name}", flush=True)
+        began = time.monotonic()
+        status = subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=False).returncode
+        rows.append((name, f"failed with status {status}" if status else "done", time.monotonic() - began))
+    print()
+    for name, how, seconds in rows:
+        print(f"{name:15} {how} ({seconds:.0f} s)")
+    return int(any("failed" in how for _, how, _ in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

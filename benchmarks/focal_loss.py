@@ -1,0 +1,137 @@
+"""Focal loss, forward and backward: ours in C and in torch beside torchvision's, as its RetinaNet calls it.
+
+torch's log1p takes ten times as long until a fractional power has run on the thread: the peer is measured in both
+states, the slow one first. All have the same labels; ours takes them by index, the peer one-hot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+
+import torch
+from harness import Section, extra_memory, interleave, write
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from retinanet.kernels import focal
+
+PICTURES, ANCHORS, CLASSES = 2, 76_725, 80
+POSITIVES, IGNORED = 50, 300
+ALPHA, GAMMA = 0.25, 2.0
+
+
+class Case:
+    """Logits as a network has them at the start, and labels of `POSITIVES` anchors of each picture."""
+
+    def __init__(self, dtype: torch.dtype, anchors: int = ANCHORS) -> None:
+        rng = torch.Generator().manual_seed(0)
+        self.logits_NAK = (torch.randn(PICTURES, anchors, CLASSES, generator=rng) - 4.6).to(dtype).requires_grad_()
+        order_NA = torch.stack([torch.randperm(anchors, generator=rng) for _ in range(PICTURES)])
+        self.positive_NA = torch.zeros(PICTURES, anchors, dtype=torch.bool)
+        self.ignored_NA = torch.zeros(PICTURES, anchors, dtype=torch.bool)
+        self.positive_NA.scatter_(1, order_NA[:, :POSITIVES], True)
+        self.ignored_NA.scatter_(1, order_NA[:, POSITIVES : POSITIVES + IGNORED], True)
+        self.labels_NA = torch.randint(0, CLASSES, (PICTURES, anchors), generator=rng)
+
+    def runs(self) -> dict[str, Callable[[], Tensor]]:
+        """Return what is compared, by name."""
+        found = {"ours, torch": self.in_torch, "torchvision": self.torchvision}
+        native = focal.implementation(torch.device("cpu")) is focal._native
+        return {"ours, C": self.ours, **found} if native else found
+
+    def torchvision(self) -> Tensor:
+        """Return the gradient, by torchvision."""
+        self.logits_NAK.grad = None
+        losses = []
+        for logits_AK, positive_A, ignored_A, labels_A in zip(
+            self.logits_NAK, self.positive_NA, self.ignored_NA, self.labels_NA, strict=True
+        ):
+            target_AK = torch.zeros_like(logits_AK)
+            target_AK[positive_A, labels_A[positive_A]] = 1.0
+            valid_A = ~ignored_A
+            losses.append(
+                sigmoid_focal_loss(logits_AK[valid_A], target_AK[valid_A], alpha=ALPHA, gamma=GAMMA, reduction="sum")
+            )
+        sum(losses).backward()
+        assert self.logits_NAK.grad is not None
+        return self.logits_NAK.grad
+
+    def ours(self) -> Tensor:
+        """Return the gradient, by ours, in C where it is built."""
+        self.logits_NAK.grad = None
+        terms = focal.FocalTerms(
+            gamma=GAMMA,
+            target=1.0,
+            positive_weight_K=torch.full((CLASSES,), ALPHA),
+            negative_weight_K=torch.full((CLASSES,), 1 - ALPHA),
+        )
+        focal.focal_sum_N(
+            self.logits_NAK, self.positive_NA, self.ignored_NA, self.labels_NA, terms=terms
+        ).sum().backward()
+        assert self.logits_NAK.grad is not None
+        return self.logits_NAK.grad
+
+    def in_torch(self) -> Tensor:
+        """Return the gradient, by ours without C."""
+        chosen = focal.implementation
+        focal.implementation = lambda _: focal._chunked
+        try:
+            return self.ours()
+        finally:
+            focal.implementation = chosen
+
+
+def memory_of(name: str, dtype: torch.dtype) -> float:
+    """Return the MB that one call takes, in a process of its own: what others freed would serve here."""
+    command = [sys.executable, __file__, "--memory", name, "--dtype", str(dtype).removeprefix("torch.")]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def section(case: Case, title: str, rounds: int) -> Section:
+    """Compare the gradients, then measure."""
+    cases = case.runs()
+    expected = case.torchvision().double()
+    note = []
+    for name, run in cases.items():
+        error = ((run().double() - expected).abs().max() / expected.abs().max()).item()
+        assert error < (1e-5 if case.logits_NAK.dtype == torch.float32 else 1e-2), (name, error)
+        note.append(f"{name} {error:.1e}")
+    seconds = interleave(cases, rounds=rounds)
+    gradient = case.logits_NAK.nbytes / 1e6
+    memory = {name: memory_of(name, case.logits_NAK.dtype) for name in cases}
+    return Section(
+        title,
+        seconds,
+        "torchvision",
+        memory,
+        note=f"A gradient takes {gradient:.0f} MB. Difference from torchvision's, in shares of its largest: "
+        + ", ".join(note[:-1])
+        + ".",
+    )
+
+
+def main() -> None:
+    """Print and write the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory", help="print the MB that one call of this name takes, and nothing else")
+    parser.add_argument("--dtype", default="float32")
+    arguments = parser.parse_args()
+    if arguments.memory:
+        dtype = getattr(torch, arguments.dtype)
+        Case(dtype, anchors=1000).runs()[arguments.memory]()  # what is loaded once
+        print(extra_memory(Case(dtype).runs()[arguments.memory]))
+        return
+    size = f"{PICTURES} x {ANCHORS:,} x {CLASSES}"
+    sections = [section(Case(torch.float32), f"{size} float32, a fresh thread", arguments.rounds)]
+    torch.rand(1_000_000).pow(1.5)
+    sections.append(section(Case(torch.float32), f"{size} float32, after a fractional power", arguments.rounds))
+    sections.append(section(Case(torch.bfloat16), f"{size} bfloat16, after a fractional power", arguments.rounds))
+    write("focal_loss", "Focal loss, forward and backward", sections)
+
+
+if __name__ == "__main__":
+    main()
