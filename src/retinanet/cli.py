@@ -139,6 +139,10 @@ def predict(model: Path, inputs: list[str], *, options: Annotated[_PredictFlags,
 
     `retinanet predict runs/first/best.ckpt pictures/ -o found --format csv`
     """
+    if options.engine == "ray":
+        from retinanet.scale import run as run_on_ray
+
+        return run_on_ray(model, inputs, options)
     from retinanet.predict import run
 
     return run(model, inputs, options)

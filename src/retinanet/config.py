@@ -78,6 +78,7 @@ EXTRAS: Final = {
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    **dict.fromkeys(("ray", "pyarrow", "fsspec"), "scale"),
     **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
 }
 """Which of retinanet's extras brings a package that not every use of it needs."""
@@ -778,11 +779,15 @@ class PredictConfig(TileConfig):
     """auto, cpu, cuda, mps."""
     precision: Precision = "32"
     """Number format of the network: 32, or bf16 (bfloat16), which takes half the time where the processor has it."""
+    engine: Literal["local", "ray"] = "local"
+    """local, or ray: on all machines of a Ray cluster, into Parquet files, nothing drawn (see docs/scale.md)."""
+    shard_size: int = 1000
+    """With `engine` ray: pictures in a Parquet file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "batch_size")
-        _one_of(self, format=("coco", "voc", "yolo", "csv"), precision=get_args(Precision))
+        _positive(self, "batch_size", "shard_size")
+        _one_of(self, format=("coco", "voc", "yolo", "csv"), precision=get_args(Precision), engine=("local", "ray"))
         _between(self, 0.0, 1000.0, "fps")
         _between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))
         if self.workers < 0:

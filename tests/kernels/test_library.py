@@ -88,7 +88,7 @@ def test_a_forked_child_can_use_it(native, threads):
     expected = native.total(values)
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-    child = context.Process(target=_child, args=(values, queue))
+    child = context.Process(target=_child, args=(values, queue), daemon=True)
     child.start()
     child.join(60)
     assert child.exitcode == 0
