@@ -13,13 +13,15 @@ export async function takePicture(dialog) {
   }
   const video = dialog.querySelector("video");
   video.srcObject = stream;
+  const shoot = dialog.querySelector("#shoot");
+  shoot.disabled = true; // until there is a picture to take: a click before that would be lost
   try {
-    dialog.showModal();
-    await video.play();
-    const taken = await new Promise((done) => {
-      dialog.querySelector("#shoot").onclick = () => done(true);
+    const taken = await new Promise((done, failed) => {
+      shoot.onclick = () => done(true);
       dialog.querySelector("#camera-close").onclick = () => done(false);
       dialog.onclose = () => done(false);
+      dialog.showModal();
+      video.play().then(() => (shoot.disabled = false), failed);
     });
     if (!taken) return null;
     const canvas = document.createElement("canvas");
