@@ -135,16 +135,33 @@ static void task(void *context, int64_t block, int worker) {
     j->partial[block] = sum;
 }
 
-/* Fresh memory comes in pages of 4 KB, each a fault: in large pages it comes several times faster. A hint, no more. */
-static void prefer_large_pages(void *memory, size_t size) {
+/* Fresh memory comes in pages of 4 KB, each a fault; in large pages it comes several times faster. Each is asked for by
+   one worker, before any writes there: two that meet at a page would both clear it, and one in vain. Hints, no more. */
+enum { LARGE = 1 << 21 };
+
+static void fetch_large_page(void *context, int64_t page, int worker) {
+    (void)worker;
+#if defined(__linux__) && defined(MADV_POPULATE_WRITE)
+    char *begin = (char *)context + page * LARGE;
+    unsigned char there = 0;
+    if (mincore(begin, 1, &there) == 0 && !(there & 1)) (void)madvise(begin, LARGE, MADV_POPULATE_WRITE);
+#else
+    (void)context;
+    (void)page;
+#endif
+}
+
+static void prefer_large_pages(void *memory, size_t size, int threads) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    const uintptr_t large = (uintptr_t)1 << 21;
+    const uintptr_t large = LARGE;
     const uintptr_t begin = ((uintptr_t)memory + large - 1) & ~(large - 1);
     const uintptr_t end = ((uintptr_t)memory + size) & ~(large - 1);
-    if (end > begin) (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+    if (end <= begin || madvise((void *)begin, end - begin, MADV_HUGEPAGE) != 0) return;
+    rn_parallel((int64_t)((end - begin) / large), threads, fetch_large_page, (void *)begin);
 #else
     (void)memory;
     (void)size;
+    (void)threads;
 #endif
 }
 
@@ -185,7 +202,7 @@ RN_EXPORT int rn_focal(const void *logits, int type, int64_t pictures, int64_t a
     for (int64_t k = 0; k < classes + CHUNK; k++) pattern[k] = negative_weight[k % classes];
     j.pattern = pattern;
     if (gradient != NULL)
-        prefer_large_pages(gradient, (size_t)(pictures * anchors * classes) * (type == BFLOAT16 ? 2 : 4));
+        prefer_large_pages(gradient, (size_t)(pictures * anchors * classes) * (type == BFLOAT16 ? 2 : 4), threads);
     rn_parallel(pictures * j.blocks_per_picture, threads, task, &j);
     for (int64_t n = 0; n < pictures; n++)
         for (int64_t b = 0; b < j.blocks_per_picture; b++) sums[n] += j.partial[n * j.blocks_per_picture + b];
