@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 TYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The logits' types, as csrc/focal.c numbers them."""
-CHUNK: Final = {"cpu": 1 << 17, "cuda": 1 << 24}
-"""Elements that the torch form works on at a time: on a CPU half a megabyte, so that all its steps stay in the cache;
-on a GPU enough to be worth a launch for each step."""
+CHUNK: Final = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Elements that the torch form works on at a time: on a CPU a megabyte, so that its steps stay in the cache and their
+number costs little; on a GPU enough to be worth a launch for each step."""
 
 
 Implementation = Callable[..., "tuple[Tensor, Tensor | None]"]
@@ -261,15 +261,16 @@ def _chunked(
     gradient_NAK = torch.empty_like(logits_NAK, dtype=torch.float32 if half else None) if with_gradient else None
     sums_N = logits_NAK.new_zeros(N, dtype=torch.float64)
     rows = max(1, CHUNK[logits_NAK.device.type] // max(K, 1))
-    work = logits_NAK.new_empty((5, min(rows, A), K), dtype=torch.float32)
+    work = logits_NAK.new_empty((6, min(rows, A), K), dtype=torch.float32)
     weight_K = terms.negative_weight_K
     for n in range(N):
-        scale = 1.0 if scale_N is None else scale_N[n]
+        scale = None if scale_N is None else scale_N[n]
         for a in range(0, A, rows):
             part = slice(a, min(a + rows, A))
             x, positive, ignored = logits_NAK[n, part], positive_NA[n, part], ignored_NA[n, part]
-            loss, slope = _background(x, terms.gamma, work[:, : len(x)], with_gradient)
-            loss *= weight_K
+            slope = None if gradient_NAK is None else gradient_NAK[n, part]
+            out = slope if slope is None or slope.dtype == torch.float32 else work[5, : len(x)]
+            loss = _background(x, terms.gamma, weight_K, work[:5, : len(x)], out)
             own = torch.nonzero(positive).squeeze(1)
             label = labels_NA[n, part][own]
             if len(own) and bool(((label < 0) | (label >= K)).any()):
@@ -278,47 +279,58 @@ def _chunked(
             loss.index_put_((own, label), own_loss)
             left_out = torch.nonzero(ignored).squeeze(1)
             loss[left_out] = 0.0
-            sums_N[n] += loss.sum(dtype=torch.float64)
-            if gradient_NAK is not None and slope is not None:
-                slope *= weight_K * scale
-                slope.index_put_((own, label), own_slope * scale)
-                slope[left_out] = 0.0
-                gradient_NAK[n, part] = slope
+            sums_N[n] += loss.sum(dim=1).sum(dtype=torch.float64)
+            if slope is not None and out is not None:
+                out.index_put_((own, label), own_slope)
+                out[left_out] = 0.0
+                if scale is not None:
+                    out *= scale
+                if out is not slope:
+                    slope.copy_(out)
     return sums_N, gradient_NAK
 
 
-def _background(x: Tensor, gamma: float, work: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """Return p^gamma softplus(x) and its slope, in the first and second of five buffers. As csrc/focal_body.h."""
-    loss, slope, e, p, spare = work.unbind()
+def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: Tensor | None) -> Tensor:
+    """Return w p^gamma softplus(x) in the first of five buffers, and write its slope. As csrc/focal_body.h."""
+    entropy, q, e, p, spare = work.unbind()
     torch.abs(x.float(), out=e)
     e.neg_().exp_()
     # log1p(e) = 2 atanh(s): torch's own log1p is ten times slower, until a fractional pow has run on the thread.
     torch.add(e, 2.0, out=spare)
     torch.div(e, spare, out=spare)  # s
     torch.mul(spare, spare, out=p)  # s^2
-    torch.mul(p, 0.268514991, out=loss)
+    torch.mul(p, 0.268514991, out=entropy)
     for coefficient in (0.282366186, 0.400075614, 0.666666389):
-        loss.add_(coefficient).mul_(p)
-    loss.add_(2.0).mul_(spare)  # log1p(e)
-    entropy = loss
+        entropy.add_(coefficient).mul_(p)
+    entropy.add_(2.0).mul_(spare)  # log1p(e)
+    # p = exp(min(x, 0)) / (1 + e) and q = exp(min(-x, 0)) / (1 + e), where exp(min(x, 0)) is e or 1, the larger by far:
+    # a `where` costs seven such steps.
+    torch.mul(x.float(), 1e30, out=p).clamp_(0.0, 1.0)  # 1 above 0; what is between was so small that e is 1
+    torch.neg(p, out=q).add_(1.0)
+    torch.maximum(p, e, out=p)
+    torch.maximum(q, e, out=q)
     torch.add(e, 1.0, out=spare)
-    torch.reciprocal(spare, out=spare)  # the larger of p and 1 - p
-    e.mul_(spare)  # the smaller
-    above = x > 0
-    torch.where(above, spare, e, out=p)
-    q = torch.where(above, e, spare, out=e)
+    torch.reciprocal(spare, out=spare)
+    p.mul_(spare)
+    q.mul_(spare)
     whole = gamma in range(9)
     power = p if whole else _power(x, entropy, gamma)
     torch.clamp(x.float(), min=0, out=spare)
     entropy.add_(spare)
-    if with_gradient:
+    if slope is not None:
         # Clamped for x = +inf, where q is 0: the slope there is the weight.
-        torch.clamp(entropy, max=torch.finfo(torch.float32).max, out=slope)
-        slope.mul_(q).mul_(gamma).add_(p)
-    for values in (entropy, slope)[: 2 if with_gradient else 1]:
-        for _ in range(int(gamma) if whole else 1):
-            values.mul_(power)
-    return entropy, slope if with_gradient else None
+        torch.clamp(entropy, max=torch.finfo(torch.float32).max / max(gamma, 1.0), out=spare)
+        torch.addcmul(p, spare, q, value=gamma, out=slope)
+    if whole:
+        torch.mul(p, weight_K, out=spare) if gamma else spare.copy_(weight_K)
+        for _ in range(int(gamma) - 1):
+            spare.mul_(p)
+    else:
+        torch.mul(power, weight_K, out=spare)
+    entropy.mul_(spare)
+    if slope is not None:
+        slope.mul_(spare)
+    return entropy
 
 
 def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
