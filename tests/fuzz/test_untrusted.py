@@ -51,6 +51,7 @@ BROKE_ONCE: list[tuple[str, bytes]] = [
     ),
     ("coco", rb'{"images": [], "categories": [{"id": 1, "name": "\ud800"}], "annotations": []}'),
     ("coco", b'{"images": [' + b"[" * 900 + b"]" * 900 + b'], "categories": [], "annotations": []}'),
+    ("coco", b'{"images": [], "categories": [{"id": 1, "name": "c", "supercategory": [1]}], "annotations": []}'),
     ("results", b"[" + b"[" * 900 + b"]" * 900 + b"]"),
     ("results", b"[" + b"9" * 5000 + b"]"),
     ("csv_classes", b"\xff"),
