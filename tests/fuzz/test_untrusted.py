@@ -61,6 +61,7 @@ BROKE_ONCE: list[tuple[str, bytes]] = [
     ("yolo_yaml", b"names: [a]\ntrain: 2020-99-99\n"),
     ("yolo_yaml", b"names: [a]\ntrain: " + b"a" * 5000 + b"\n"),
     ("yolo_yaml", b"names: {0: a}\nnc: !!bool maybe\ntrain: images\n"),
+    ("darknet", b"names = obj.names\ntrain = data//\nvalid = ..//\n"),  # not the whole disk
     ("config", b"epochs: 1" + b"0" * 400 + b"\n"),
     ("config", b"lr: !!float x\n"),
     ("voc_split", b"a" * 5000 + b"\n"),

@@ -189,7 +189,7 @@ def _beside(reading: Reading, name: str) -> Path:
     source = reading.source
     for candidate in (
         source.parent / name,
-        source.parent / name.removeprefix("data/"),
+        source.parent / _without(name, "data/"),
         source.parent / Path(name).name,
     ):
         if is_file(candidate) and reading.fence.holds(candidate):
@@ -213,7 +213,7 @@ def _pictures(content: dict[str, Any], split: str, reading: Reading) -> list[Pat
     for one in entry if isinstance(entry, list) else [entry]:
         text = str(one)
         # Roboflow writes ../train/images and CVAT data/train.txt in files that lie one folder higher than they say
-        trimmed = text.removeprefix("../").removeprefix("data/")
+        trimmed = _without(_without(text, "../"), "data/")
         places = [Path(text)] if Path(text).is_absolute() else [r / t for t in (text, trimmed) for r in roots]
         place = next((p for p in places if is_folder(p) or is_file(p)), None)
         if place is None:
@@ -226,14 +226,19 @@ def _pictures(content: dict[str, Any], split: str, reading: Reading) -> list[Pat
     return found
 
 
+def _without(text: str, folder: str) -> str:
+    """Return a path without the folder that it begins with; what is left stays relative: data//x is x, not /x."""
+    return text.removeprefix(folder).lstrip("/") if text.startswith(folder) else text
+
+
 def _list(path: Path, fence: Fence) -> list[Path]:
     """Return the pictures that a list names: from its own folder, or with a data/ before that is not there."""
     found = []
     for line, text in lines_of(path):
-        name = text.removeprefix("./")
+        name = _without(text, "./")
         if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
             raise DataError(f"{path}, line {line}: expected the path of a picture, found {text!r}")
-        candidates = [path.parent / name, path.parent / name.removeprefix("data/"), Path(name)]
+        candidates = [path.parent / name, path.parent / _without(name, "data/"), Path(name)]
         picture = next((c for c in candidates if is_file(c)), candidates[0])
         if (what := fence.fault(picture)) is not None:
             raise DataError(f"{path}, line {line}: {what}. {ALLOW}")
