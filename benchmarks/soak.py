@@ -3,14 +3,16 @@
     python benchmarks/soak.py                 # 2,000 steps and 10,000 predictions with a small network
     python benchmarks/soak.py --steps 200 --predictions 1000
 
-The size is the resident set of the process, which loads its pictures itself. Growth is the slope of a line through the
-second half of the samples: the first half fills caches. No timing is taken. Writes benchmarks/results/soak.json and
-soak.md.
+The size is the resident set of the process, which loads its pictures itself, and, with glibc, what its allocator has
+given out: a leak is in both, room that the allocator keeps between pieces in the first alone. Growth is the slope of a
+line through the second half of the samples: the first half fills caches. No timing is taken. Writes
+benchmarks/results/soak.json and soak.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import sys
@@ -43,6 +45,7 @@ class Samples:
     every: int
     at: list[int] = field(default_factory=list)
     mib: list[float] = field(default_factory=list)
+    given_out: list[float] = field(default_factory=list)
     done: int = 0
 
     def count(self, events: int = 1) -> None:
@@ -52,11 +55,12 @@ class Samples:
             gc.collect()
             self.at.append(self.done)
             self.mib.append(resident())
+            self.given_out.append(given_out())
 
-    def growth(self) -> float:
+    def growth(self, of: list[float]) -> float:
         """Return MiB per 1,000 events over the second half."""
         half = len(self.at) // 2
-        return float(np.polyfit(self.at[half:], self.mib[half:], 1)[0] * 1000)
+        return float(np.polyfit(self.at[half:], of[half:], 1)[0] * 1000)
 
     def sentence(self, what: str) -> str:
         """Return the numbers in words."""
@@ -64,7 +68,9 @@ class Samples:
         later = self.mib[half:]
         return (
             f"{self.done:,} {what}: {self.mib[0]:.0f} MiB at the first sample, {min(later):.0f} to {max(later):.0f} in "
-            f"the second half, {self.mib[-1]:.0f} at the end; {self.growth():+.2f} MiB per 1,000"
+            f"the second half, {self.mib[-1]:.0f} at the end; {self.growth(self.mib):+.2f} MiB per 1,000. Given out "
+            f"by the allocator: {self.given_out[half]:.1f} MiB at half-time, {self.given_out[-1]:.1f} at the end; "
+            f"{self.growth(self.given_out):+.2f} per 1,000"
         )
 
 
@@ -72,6 +78,20 @@ def resident() -> float:
     """Return the resident set of this process, MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / MIB
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = (("words", ctypes.c_size_t * 10),)
+
+
+def given_out() -> float:
+    """Return what glibc's allocator has given out and not got back, MiB; NaN with another."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallinfo2"):
+        return float("nan")
+    library.mallinfo2.restype = _Mallinfo2
+    words = library.mallinfo2().words
+    return float(words[4] + words[7]) / MIB  # hblkhd and uordblks
 
 
 class _Count(Callback):
@@ -153,7 +173,11 @@ def main() -> None:
         print(found["predictions"].sentence("predictions"), flush=True)
     facts = machine()
     numbers = {
-        what: {"at": s.at, "resident_mib": [round(m, 1) for m in s.mib], "mib_per_1000": round(s.growth(), 3)}
+        what: {
+            "at": s.at,
+            "resident_mib": [round(m, 1) for m in s.mib],
+            "given_out_mib": [round(m, 1) for m in s.given_out],
+        }
         for what, s in found.items()
     }
     (RESULTS / "soak.json").write_text(json.dumps({"machine": facts, **numbers}, indent=1) + "\n")

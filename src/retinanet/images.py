@@ -28,9 +28,9 @@ Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 
 _DECODER_ERRORS: Final = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
-    *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+    *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
-"""What Pillow's decoders raise for files that are broken in one way or another."""
+"""What Pillow's decoders raise for files that are broken in one way or another: MemoryError too, for a row too long."""
 
 LARGE: Final = 64_000_000
 """Pixels. What has more is read window by window, with rasterio: decoded whole it would take 200 MB and more."""
@@ -450,6 +450,8 @@ def _explain(error: Exception, source: object, name: str) -> ImageError:
             f"{name}: too many pixels to decode at once ({error}). With `pip install 'retinanet[large]'` it is read by "
             "windows"
         )
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name}: cannot be decoded: it claims more pixels than there is memory for")
     return ImageError(f"{name}: cannot be decoded ({error})")
 
 

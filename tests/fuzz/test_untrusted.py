@@ -61,6 +61,13 @@ BROKE_ONCE: list[tuple[str, bytes]] = [
     ("yolo_yaml", b"names: [a]\ntrain: 2020-99-99\n"),
     ("yolo_yaml", b"names: [a]\ntrain: " + b"a" * 5000 + b"\n"),
     ("yolo_yaml", b"names: {0: a}\nnc: !!bool maybe\ntrain: images\n"),
+    # A BMP of 70,000,000 x 1 pixels, a row too long for Pillow
+    (
+        "picture",
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 198, 0, 0, 54, 40, 70_000_000, -1, 1, 32, 0, 0, 0, 0, 0, 0)
+        + bytes(144),
+    ),
     ("darknet", b"names = obj.names\ntrain = data//\nvalid = ..//\n"),  # not the whole disk
     ("config", b"epochs: 1" + b"0" * 400 + b"\n"),
     ("config", b"lr: !!float x\n"),
