@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 import tracemalloc
@@ -11,10 +12,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from retinanet.config import ServeConfig
 from retinanet.serve.app import create_app
+from retinanet.serve.uploads import RefusedError, read_body
 from tests.conftest import picture
 from tests.serve.fakes import Fake, png
 
@@ -192,3 +196,20 @@ def test_a_name_is_shown_without_folders_and_control_characters(client: TestClie
     answer = client.post("/v1/detect", files={"file": ("..\\..\\C:\\a/b/evil\x01name.png", png(3))})
     assert "/" not in answer.json()["pictures"][0]["name"]
     assert "\\" not in answer.json()["pictures"][0]["name"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/jpeg"])
+def test_nothing_is_awaited_of_a_body_that_has_been_read_whole(kind: str, at_once: bool):
+    """A refused form was answered two seconds late, its place taken: the client's end was waited for."""
+    rest: list[Message] = [{"type": "http.request", "body": b"no form, much too long", "more_body": not at_once}]
+    rest += [] if at_once else [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Message:
+        assert rest, "read on after the end"
+        return rest.pop(0)
+
+    request = Request({"type": "http", "headers": [(b"content-type", kind.encode())]}, receive)
+    with pytest.raises(RefusedError):
+        asyncio.run(read_body(request, limit=10_000 if kind.startswith("multi") else 10, most_files=1))
+    assert not rest

@@ -14,7 +14,7 @@ from PIL import Image
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from retinanet.images import ImageError, Scaled, decode, decode_for
 
@@ -119,7 +119,12 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
         await discard(request)
         raise too_large
     read = 0
-    async for chunk in request.stream():
+    while not _ended(request):
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        request.state.body_ended = not message.get("more_body", False)
+        chunk = message.get("body", b"")
         read += len(chunk)
         if read > limit:
             await discard(request)
@@ -127,10 +132,15 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
         yield chunk
 
 
+def _ended(request: Request) -> bool:
+    """Whether the whole body has been read: there is nothing to wait for after it but that the client goes."""
+    return bool(getattr(request.state, "body_ended", False))
+
+
 async def discard(request: Request) -> None:
     """Read on for a moment and keep nothing: a client that still sends would see a broken pipe, not the answer."""
-    if request.headers.get("expect", "").lower() == "100-continue":
-        return  # it asks before it sends
+    if _ended(request) or request.headers.get("expect", "").lower() == "100-continue":
+        return  # all is here, or it asks before it sends
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             more = True
