@@ -17,7 +17,7 @@ import pytest
 
 import retinanet
 from retinanet.config import ConfigError, PredictConfig, UserError
-from tests.export.made import checkpoint, network, pictures, train_config
+from tests.export.made import model_and_pictures
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -30,9 +30,7 @@ ROOT = Path(__file__).parents[1]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model.ckpt, and pictures/ with one that is broken."""
     root = tmp_path_factory.mktemp("scale")
-    config = train_config(root / "gone.json")
-    checkpoint(root / "model.ckpt", network(config), config)
-    pictures(root / "pictures")
+    model_and_pictures(root)
     (root / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n")
     return root
 

@@ -38,7 +38,7 @@ from retinanet.config import (
 )
 from retinanet.detector import BaseDetector, Batch, Source, batched
 from retinanet.images import LARGE, Scaled, decode_for, open_windows, resized_size
-from retinanet.results import TARGETS, Picture, draw, open_writer, output_names
+from retinanet.results import TARGETS, Picture, draw, open_writer, output_names, partial_of
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -467,7 +467,7 @@ def drawing(path: Path, detections: sv.Detections, *, threshold: float) -> Image
 def save_jpeg(image: Image.Image, path: Path) -> None:
     """Write a picture whole under its name, and its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     image.save(partial, format="JPEG", quality=JPEG_QUALITY)
     partial.replace(path)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from retinanet.config import ConfigError, PredictConfig, UserError, explain_missing, some_of
 from retinanet.detector import Found, Source, batched
 from retinanet.predict import PICTURE_SUFFIXES, load, progress_bar
-from retinanet.results import class_names, write_text
+from retinanet.results import class_names, partial_of, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,30 +181,27 @@ def _shards(inputs: Sequence[str], config: PredictConfig) -> tuple[list[Shard], 
 
     paths, tables = _listed(inputs)
     digest = hashlib.sha256()
-    files: list[tuple[str, str, str]] = []
+    files = [(table, table.rpartition("/")[0]) for table in tables]  # and what relative paths in them are relative to
     if paths:
         config.output.mkdir(parents=True, exist_ok=True)
         target = config.output / INPUTS
-        partial = target.with_name(f"{INPUTS}.{uuid.uuid4().hex}.partial")
+        partial = partial_of(target)
         with pq.ParquetWriter(partial, pa.schema([("path", pa.string())])) as writer:
             for part in batched(paths, config.shard_size):
                 writer.write_table(pa.table({"path": part}), row_group_size=config.shard_size)
                 digest.update("".join(f"{path}\n" for path in part).encode())
         partial.replace(target)
-        files.append((str(target.resolve()), "path", ""))
+        files.insert(0, (str(target.resolve()), ""))
     for table in tables:
         system, inner = _system(table)
-        with system.open(inner, "rb") as file:
-            schema = pq.read_schema(file)
-        base = table.rpartition("/")[0]
-        files.append((table, _column(table, schema), base))
         digest.update(f"{table} {system.size(inner)}".encode())
     shards: list[Shard] = []
     first = 0
-    for name, column, base in files:
+    for name, base in files:
         system, inner = _system(name)
         with system.open(inner, "rb") as file:
             metadata = pq.read_metadata(file)
+        column = _column(name, metadata.schema.to_arrow_schema())
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
             for offset in range(0, rows, config.shard_size):

@@ -70,6 +70,13 @@ def pictures(
     return out
 
 
+def model_and_pictures(root: Path) -> None:
+    """Write model.ckpt, and pictures/."""
+    config = train_config(root / "gone.json")
+    checkpoint(root / "model.ckpt", network(config), config)
+    pictures(root / "pictures")
+
+
 def described(K: int, **changes: Any) -> Description:
     """What a file of a network with random outputs would say."""
     from retinanet.config import ImageConfig, TileConfig

@@ -27,7 +27,7 @@ from retinanet.export.run import export
 from retinanet.export.runtime import RuntimeDetector
 from retinanet.images import ImageError, decode_for
 from retinanet.types import ArrayDetections
-from tests.export.made import CATEGORY_IDS, CLASSES, checkpoint, network, pictures, train_config
+from tests.export.made import CATEGORY_IDS, CLASSES, model_and_pictures, network, train_config
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -36,9 +36,7 @@ ort = pytest.importorskip("onnxruntime")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and pictures/."""
     root = tmp_path_factory.mktemp("export")
-    config = train_config(root / "gone.json")
-    checkpoint(root / "model.ckpt", network(config), config)
-    pictures(root / "pictures")
+    model_and_pictures(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "dense_onnx", exported_once)
         for name, uint8 in (("m.onnx", False), ("u.onnx", True)):

@@ -61,17 +61,13 @@ def candidates_torch(
     K = logits_AK.shape[1]
     found, offset = [], 0
     for logits_LK in torch.split(logits_AK, list(anchors_per_level)):
-        blocks_RB, rest = _blocks(logits_LK)
-        index, values = [], []
-        if len(blocks_RB):
+        if logits_LK.numel():
+            blocks_RB, rest = _blocks(logits_LK)
             row_R = _best(_highest(blocks_RB).float(), threshold, most).sort().values
-            values.append(blocks_RB[row_R].flatten())
-            index.append((row_R[:, None] * blocks_RB.shape[1] + torch.arange(blocks_RB.shape[1]).to(row_R)).flatten())
-        if len(rest):
-            values.append(rest)
-            index.append(torch.arange(blocks_RB.numel(), logits_LK.numel()).to(rest.device))
-        if values:
-            value_V, index_V = torch.cat(values).float(), torch.cat(index)
+            place_B = torch.arange(blocks_RB.shape[1], device=row_R.device)
+            place_of_rest = torch.arange(blocks_RB.numel(), logits_LK.numel(), device=row_R.device)
+            index_V = torch.cat([(row_R[:, None] * len(place_B) + place_B).flatten(), place_of_rest])
+            value_V = torch.cat([blocks_RB[row_R].flatten(), rest]).float()
             best_C = _best(value_V, threshold, most)
             index_C = index_V[best_C]
             found.append((offset + index_C // K, index_C % K, value_V[best_C]))

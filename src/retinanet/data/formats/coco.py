@@ -116,9 +116,8 @@ def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
 
 def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[str]:
     """Leave out the class above the others that Roboflow writes as category 0 and gives to no object."""
-    parents = [
-        e.get("supercategory") for e in content["categories"] if isinstance(e, dict)
-    ]  # of any type, hashable or not
+    # A list: they may be of any type, hashable or not.
+    parents = [e.get("supercategory") for e in content["categories"] if isinstance(e, dict)]
     first = next((e for e in content["categories"] if isinstance(e, dict) and e.get("id") == 0), None)
     if first is None or first.get("supercategory") != "none" or first.get("name") not in parents or len(names) < 2:
         return []
