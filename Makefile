@@ -13,7 +13,7 @@ help:  ## Show this list
 
 install: $(INSTALLED)  ## Install the project and its tools into .venv
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/retinanet/kernels/csrc/*)
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/retinanet/ops/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

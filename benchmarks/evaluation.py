@@ -11,7 +11,7 @@ import torch
 from harness import Section, interleave, write
 
 from retinanet.evaluate import evaluate_results
-from retinanet.results import detections_to_array, detections_to_coco
+from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.types import ImageDetections
 
 CLASSES, OBJECTS = 80, 7

@@ -24,20 +24,20 @@ from harness import Section, interleave, write
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection import retinanet_resnet50_fpn
 
+from retinanet.checkpoint.loaded_model import describe_run as describe_checkpoint
+from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import ExportConfig, ImageConfig, ModelConfig, TrainConfig, section
 from retinanet.data import read
-from retinanet.export import gate
-from retinanet.export.graph import join
-from retinanet.export.network import dense_onnx
+from retinanet.export import parity as gate
+from retinanet.export.exporter import describe, write_openvino
+from retinanet.export.onnx_graph import join
 from retinanet.export.quantise import quantise
-from retinanet.export.run import describe, write_openvino
-from retinanet.export.runtime import RuntimeDetector
+from retinanet.export.torch_network import dense_onnx
 from retinanet.images import decode_for
 from retinanet.images import prepare as prepare_input
 from retinanet.model import RetinaNet
-from retinanet.predict import Detector
-from retinanet.train.checkpoint import describe as describe_checkpoint
-from retinanet.train.checkpoint import read_model
+from retinanet.predict.runtime_detector import RuntimeDetector
+from retinanet.predict.torch_detector import Detector
 
 CLASSES = tuple(f"class {k}" for k in range(80))
 CALIBRATION = 16
@@ -74,7 +74,7 @@ def prepare(pictures: list[Path], folder: Path) -> None:
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     ids = tuple(range(1, len(CLASSES) + 1))
     torch.save({"retinanet": describe_checkpoint(config, CLASSES, ids), "state_dict": state}, folder / "model.ckpt")
-    saved = read_model(folder / "model.ckpt")
+    saved = load_checkpoint(folder / "model.ckpt")
     about = describe(saved, ExportConfig(uint8=True))
     network = dense_onnx(saved.model)
     onnx.save(join(network, about, defaults=True), folder / "float32.onnx")

@@ -16,7 +16,7 @@ from harness import Section, extra_memory, interleave, write
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from retinanet.kernels import focal
+from retinanet.ops import focal_loss as focal
 
 PICTURES, ANCHORS, CLASSES = 2, 76_725, 80
 POSITIVES, IGNORED = 50, 300

@@ -118,7 +118,7 @@ def _status_kb(key: str) -> int:
 
 def machine() -> dict[str, object]:
     """Return the processor, threads and versions that a result depends on."""
-    from retinanet.kernels import library
+    from retinanet.ops import native_library as library
 
     native = library.library()
     facts: dict[str, object] = {

@@ -15,9 +15,9 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet.config import MatchConfig, ModelConfig
-from retinanet.kernels import matching as native
 from retinanet.matching import match_torch
 from retinanet.model.anchors import AnchorGenerator
+from retinanet.ops import matching as native
 from retinanet.types import AnchorTargets, Target
 
 HEIGHT, WIDTH = 800, 1333

@@ -20,10 +20,10 @@ from torchvision.ops import batched_nms
 from retinanet import postprocess as ours
 from retinanet.config import ModelConfig, PostprocessConfig
 from retinanet.images import Frame
-from retinanet.kernels.candidates import candidates, candidates_torch
-from retinanet.kernels.library import available
-from retinanet.kernels.nms import nms, nms_torch
 from retinanet.model.anchors import AnchorGenerator
+from retinanet.ops.candidates import candidates, candidates_torch
+from retinanet.ops.native_library import available
+from retinanet.ops.nms import nms, nms_torch
 from retinanet.types import HeadOutputs, ImageDetections
 
 HEIGHT, WIDTH, K = 800, 1088, 91

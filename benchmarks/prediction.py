@@ -16,7 +16,7 @@ from PIL import Image
 from r50_peer import detector, like, peer, picture, raise_bias
 
 from retinanet.postprocess import least_logit
-from retinanet.predict import Detector
+from retinanet.predict.torch_detector import Detector
 
 
 def main() -> None:

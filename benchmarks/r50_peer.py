@@ -15,7 +15,7 @@ from torchvision.transforms.functional import to_tensor
 
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.model import RetinaNet
-from retinanet.predict import Detector
+from retinanet.predict.torch_detector import Detector
 
 CLASSES = 91
 CANDIDATES = 3000

@@ -27,9 +27,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from retinanet.predict import load
+from retinanet.predict.loading import load
 from retinanet.train import fit
-from retinanet.train.signals import Stop
+from retinanet.train.graceful_stop import GracefulStop
 
 MIB = 2**20
 
@@ -108,13 +108,13 @@ def train(folder: Path, steps: int) -> Samples:
 
     samples = Samples(max(1, steps // 40))
     counting = _Count(samples)
-    original = Stop.on_train_batch_end
+    original = GracefulStop.on_train_batch_end
 
-    def counted(self: Stop, *args: Any) -> None:
+    def counted(self: GracefulStop, *args: Any) -> None:
         counting.on_train_batch_end()
         original(self, *args)
 
-    Stop.on_train_batch_end = counted  # type: ignore[method-assign]
+    GracefulStop.on_train_batch_end = counted  # type: ignore[method-assign]
     fit(
         train=make_squares(folder / "train", count=200, seed=1),
         val=make_squares(folder / "val", count=24, seed=2),
@@ -137,7 +137,7 @@ def train(folder: Path, steps: int) -> Samples:
         evaluate_every=2,
         device="cpu",
     )
-    Stop.on_train_batch_end = original  # type: ignore[method-assign]
+    GracefulStop.on_train_batch_end = original  # type: ignore[method-assign]
     return samples
 
 

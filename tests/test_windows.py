@@ -14,9 +14,9 @@ from retinanet import images
 from retinanet.config import ImageConfig, TileConfig
 from retinanet.data import DetectionDataset, cut
 from retinanet.images import ImageError, decode, decode_for, open_windows, read_size, resize, resized_size, verify
-from retinanet.predict import predict_files
+from retinanet.predict.files import predict_files
 from tests.conftest import picture
-from tests.data.test_data_tiling import data_of
+from tests.data.test_tiling import data_of
 from tests.evaluate.fakes import block_detector
 
 SAVED = {

@@ -1,6 +1,6 @@
 """RetinaNet with focal loss, to train on one's own pictures, understand, export and serve.
 
-The names below are imported when they are first used, so that `import retinanet` alone pulls in nothing heavy.
+The names below are imported when they are first used, so that `import retinanet` alone imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retinanet.config import TrainConfig
     from retinanet.model import RetinaNet
-    from retinanet.predict import Detector, load
+    from retinanet.predict.loading import load
+    from retinanet.predict.torch_detector import Detector
     from retinanet.train import fit
 
 __version__ = "0.1.0"
 
-_WHERE = {
+_MODULES = {
     "RetinaNet": "retinanet.model",
-    "Detector": "retinanet.predict",
-    "load": "retinanet.predict",
+    "Detector": "retinanet.predict.torch_detector",
+    "load": "retinanet.predict.loading",
     "fit": "retinanet.train",
     "TrainConfig": "retinanet.config",
 }
@@ -28,15 +29,15 @@ __all__ = ["Detector", "RetinaNet", "TrainConfig", "__version__", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+        return getattr(importlib.import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        from retinanet.config import explain_missing
+        from retinanet.errors import explain_missing
 
         raise explain_missing(error, f"retinanet.{name}") from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return sorted({*globals(), *_MODULES})

@@ -6,16 +6,14 @@ Shape suffixes: B boxes, P pairs, A anchors, G ground-truth boxes, D detections.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 
+from retinanet.types import MAX_LOG_SCALE
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-MAX_LOG_SCALE: Final = math.log(1000.0 / 16)
-"""Largest dw, dh that is decoded: keeps exp finite on an untrained network. 62.5 times the anchor is enough."""
 
 
 def xyxy_to_xywh(boxes_B4: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from retinanet.boxes import area, intersection
-from retinanet.kernels import matching as native
+from retinanet.ops import matching as native
 from retinanet.types import AnchorTargets, Target
 
 if TYPE_CHECKING:

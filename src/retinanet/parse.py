@@ -48,7 +48,7 @@ class ParseError(ValueError):
         return f"{file}{', ' if self.where else ''}{self.where}: {self.what}"
 
 
-def shown(value: Any) -> str:
+def shorten(value: Any) -> str:
     """Return `repr(value)`, cut where it is long or deep, and with what no terminal can print escaped: for messages."""
     return plain(_short.repr(value), 300)
 
@@ -95,7 +95,7 @@ def parse_yaml(text: str) -> Any:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, ParseError):
             raise
-        raise ParseError(f"YAML with a value that is none ({type(error).__name__}: {shown(str(error))})") from error
+        raise ParseError(f"YAML with a value that is none ({type(error).__name__}: {shorten(str(error))})") from error
 
 
 def _refuse_growth(root: yaml.Node) -> None:
@@ -139,7 +139,7 @@ def parse_json(data: bytes) -> Any:
     except RecursionError as error:
         raise ParseError("JSON that is nested too deeply") from error
     except ValueError as error:  # no UTF-8, half a character, a number that Python does not convert
-        raise ParseError(f"not JSON ({shown(str(error))})") from error
+        raise ParseError(f"not JSON ({shorten(str(error))})") from error
     return content
 
 
@@ -158,7 +158,7 @@ def parse_xml(path: Path) -> ET.Element:
     except DefusedXmlException as error:
         raise ParseError(f"XML that cannot be read ({error})") from error
     except (ValueError, LookupError) as error:  # an encoding that does not exist
-        raise ParseError(f"XML that cannot be read ({shown(str(error))})") from error
+        raise ParseError(f"XML that cannot be read ({shorten(str(error))})") from error
     if root is None:
         raise ParseError("not XML (no element)")
     return root

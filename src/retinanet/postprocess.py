@@ -9,8 +9,8 @@ import math
 from typing import TYPE_CHECKING
 
 from retinanet.boxes import clip, decode
-from retinanet.kernels.candidates import candidates
-from retinanet.kernels.nms import nms
+from retinanet.ops.candidates import candidates
+from retinanet.ops.nms import nms
 from retinanet.types import HeadOutputs, ImageDetections
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ Every box is xyxy in input pixels: the frame of the resized, padded picture that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+MAX_LOG_SCALE: Final = math.log(1000.0 / 16)
+"""Largest dw and dh that are decoded. Keeps exp finite on an untrained network; 62.5 times the anchor is enough."""
 
 
 def _expect(condition: bool, what: str, found: object) -> None:

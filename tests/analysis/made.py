@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from retinanet.data import DetectionData
-from retinanet.data.records import Record
+from retinanet.formats.records import Record
 
 
 def made_data(pictures, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhere")):

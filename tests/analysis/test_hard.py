@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from retinanet.analysis.dense import load_trained
 from retinanet.analysis.hard import COLUMNS, HardExample, HardExamples, _Hardest, _Picture, hard_examples
+from retinanet.analysis.model_outputs import load_trained
 from retinanet.cli import main
 from retinanet.config import LossConfig, MatchConfig
 from retinanet.data import load

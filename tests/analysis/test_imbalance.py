@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.analysis.dense import load_trained
 from retinanet.analysis.imbalance import ImbalanceMeter, bin_losses, histogram, measure
-from retinanet.config import ConfigError, LossConfig
+from retinanet.analysis.model_outputs import load_trained
+from retinanet.config import LossConfig
 from retinanet.data import load
+from retinanet.errors import ConfigError
 from retinanet.images import Frame
 from retinanet.losses import sigmoid_focal_loss
 from retinanet.train import fit

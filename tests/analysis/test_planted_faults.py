@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from retinanet import data
-from retinanet.analysis.check import check_data, run
+from retinanet.analysis.data_check import check_data
+from retinanet.commands.check import run_check
 from retinanet.config import CheckConfig, resolve
-from retinanet.data.write import write
+from retinanet.formats.write import write
 
 OPTIONS = {"preset": "small", "image_size": 128, "max_size": 128}
 
@@ -107,7 +108,7 @@ def test_bccd_has_its_two_zero_area_boxes_and_a_pair_on_both_sides(
 ) -> None:
     lists = shared_data / "bccd" / "ImageSets" / "Main"
     options = {**OPTIONS, "val": lists / "val.txt", "json": tmp_path / "out.json"}
-    assert run(resolve(CheckConfig, options), model=None, data=lists / "train.txt") == 1
+    assert run_check(resolve(CheckConfig, options), model=None, data=lists / "train.txt") == 1
     found = json.loads((tmp_path / "out.json").read_text())
     whole = data.read(shared_data / "bccd")
     assert len(whole.faults) == 2
@@ -119,5 +120,5 @@ def test_bccd_has_its_two_zero_area_boxes_and_a_pair_on_both_sides(
     assert found["sets"]["val"]["pictures"] == 87
     capsys.readouterr()
     options["json"] = Path("-")
-    run(resolve(CheckConfig, options), model=None, data=lists / "train.txt")
+    run_check(resolve(CheckConfig, options), model=None, data=lists / "train.txt")
     assert json.loads(capsys.readouterr().out) == found

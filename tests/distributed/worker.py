@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 
 from retinanet.data import TrainBatchSampler
-from retinanet.train import data_module, fit, run
+from retinanet.train import data_module, fit
+from retinanet.train import trainer as run
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.module import DetectionModule
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from retinanet.boxes import encode
 from retinanet.config import ImageConfig, PostprocessConfig
-from retinanet.predict import Detector
+from retinanet.predict.torch_detector import Detector
 from retinanet.types import HeadOutputs
 
 CLASSES = ("red", "green", "blue")

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.evaluate.coco import SUMMARY
-from retinanet.results import detections_to_array, detections_to_coco
+from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.types import ImageDetections
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "coco_reference"

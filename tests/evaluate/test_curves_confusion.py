@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from retinanet.config import ConfigError
+from retinanet.errors import ConfigError
 from retinanet.evaluate import confusion_matrix, evaluate_results, precision_recall
 
 LEFT, RIGHT = [0.0, 0.0, 40.0, 40.0], [50.0, 0.0, 40.0, 40.0]

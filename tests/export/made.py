@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from retinanet.checkpoint.loaded_model import describe_run
 from retinanet.config import ModelConfig, PostprocessConfig, TrainConfig, section
-from retinanet.export.format import Description
 from retinanet.model import RetinaNet
-from retinanet.train.checkpoint import describe
+from retinanet.runtime.description import Description
 
 CLASSES = ("square", "bar", "dot")
 CATEGORY_IDS = (3, 17, 90)
@@ -54,7 +54,7 @@ def network(config: TrainConfig, seed: int = 0) -> RetinaNet:
 
 def checkpoint(path: Path, model: RetinaNet, config: TrainConfig) -> Path:
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"retinanet": describe(config, CLASSES, CATEGORY_IDS), "state_dict": state}, path)
+    torch.save({"retinanet": describe_run(config, CLASSES, CATEGORY_IDS), "state_dict": state}, path)
     return path
 
 

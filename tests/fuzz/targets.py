@@ -19,8 +19,9 @@ from random import Random
 from PIL import Image
 
 from retinanet import images
-from retinanet.config import CheckConfig, EvaluateConfig, TrainConfig, UserError, resolve
+from retinanet.config import CheckConfig, EvaluateConfig, TrainConfig, resolve
 from retinanet.data import read
+from retinanet.errors import UserError
 
 CLASSES = ("cat", "dog")
 WHOLE_DISK = re.compile(rb"[:=]\s*[\"'\[]?\s*/[/.]*\W*?$", re.MULTILINE)
@@ -183,14 +184,14 @@ def _a_checkpoint() -> dict[str, bytes]:
     """Return the parts of a small checkpoint's archive, made once."""
     import torch
 
+    from retinanet.checkpoint.loaded_model import KEY, describe_run
     from retinanet.config import ModelConfig, section, to_dict
     from retinanet.model import RetinaNet
-    from retinanet.train.checkpoint import KEY, describe
 
     options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 8, "head_width": 8, "head_depth": 0}
     run = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", **options})
     model = RetinaNet(num_classes=2, config=section(ModelConfig, run))
-    about = describe(run, CLASSES, (1, 2))
+    about = describe_run(run, CLASSES, (1, 2))
     assert to_dict(run) == about["config"]
     buffer = io.BytesIO()
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -220,14 +221,14 @@ def archived(parts: dict[str, bytes]) -> bytes:
 
 def checkpoint(data: bytes) -> None:
     """Any bytes as a checkpoint, and as the pickle within one."""
-    from retinanet.train import read_model
+    from retinanet.train import load_checkpoint
 
     pickled = next(name for name in checkpoint_parts() if name.endswith("/data.pkl"))
     within = archived({**checkpoint_parts(), pickled: data}) if data else b""
     for name, content in (("x.ckpt", data), ("x.ckpt", within), ("x.pkl", data), ("x.safetensors", data)):
         with written(name, content) as path:
             try:
-                read_model(path)
+                load_checkpoint(path)
             except UserError as error:
                 str(error).encode("utf-8", "backslashreplace")
 
@@ -271,7 +272,7 @@ def results(data: bytes) -> None:
 
 def description(data: bytes) -> None:
     """What an exported file says of itself, in ONNX metadata."""
-    from retinanet.export.format import Description
+    from retinanet.runtime.description import Description
 
     try:
         Description.from_json(data.decode("utf-8", "replace"), "x.onnx")
@@ -430,7 +431,7 @@ def seeds(name: str) -> list[bytes]:
     }
     if name == "description":
         from retinanet.config import ImageConfig, PostprocessConfig, TileConfig
-        from retinanet.export.format import Description
+        from retinanet.runtime.description import Description
 
         told = Description(
             classes=CLASSES,

@@ -26,14 +26,15 @@ from PIL import Image
 
 import retinanet
 from retinanet import images, parse
-from retinanet.config import ConfigError, EvaluateConfig, TrainConfig, UserError, resolve
+from retinanet.config import EvaluateConfig, TrainConfig, resolve
 from retinanet.data import DataError, load, read
-from retinanet.data.formats.common import pictures_below
+from retinanet.errors import ConfigError, UserError
 from retinanet.evaluate import evaluate
+from retinanet.formats.common import images_below
 from retinanet.model import BackboneError, load_pretrained
 from retinanet.model.backbone import Backbone
 from retinanet.parse import ParseError, parse_json, parse_yaml
-from retinanet.train import CheckpointError, fit, read_model
+from retinanet.train import CheckpointError, fit, load_checkpoint
 from tests.fuzz.targets import BINARY, TARGETS, archived, checkpoint_parts, mutated, seeds
 
 Write = Callable[..., Path]
@@ -171,7 +172,7 @@ def test_evil_pickles_are_refused_everywhere(
     (run / "last.ckpt").write_bytes(path.read_bytes())
     entries: dict[str, Callable[[], Any]] = {
         "load": lambda: retinanet.load(path),
-        "read_model": lambda: read_model(path),
+        "read_model": lambda: load_checkpoint(path),
         "evaluate": lambda: evaluate(path, EvaluateConfig(data=squares[1])),
         "--from": lambda: fit(**{**tiny, "start_from": path}),
         "backbone weights": lambda: fit(**{**tiny, "pretrained": True, "backbone_weights": weights}),
@@ -190,7 +191,7 @@ def test_evil_pickles_by_other_names(suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"x{suffix}"
         path.write_bytes(pickle.dumps({"model": _Evil(tmp_path / "made")}, protocol=protocol))
         with pytest.raises(CheckpointError, match="cannot be read"):
-            read_model(path)
+            load_checkpoint(path)
         assert not (tmp_path / "made").exists()
 
 
@@ -208,13 +209,13 @@ def test_evil_pickle_as_safetensors(tmp_path: Path) -> None:
 def test_checkpoints_that_grow_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     path.write_bytes(archived(checkpoint_parts()))
-    assert read_model(path).classes == ("cat", "dog")
+    assert load_checkpoint(path).classes == ("cat", "dog")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in checkpoint_parts().items():
             archive.writestr(name, data)
         archive.writestr("archive/data/999999", bytes(50_000_000))
     with pytest.raises(CheckpointError, match=r"archive of [\d,]+ bytes that unpacks to [\d,]+"):
-        read_model(path)
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_a_network_that_is_not_in_the_file_takes_no_memory(config: dict[str, Any
     torch.save(content, path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match=says):
-        read_model(path)
+        load_checkpoint(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "kB"
 
 
@@ -247,7 +248,7 @@ def test_weights_that_repeat_a_number_are_refused(tmp_path: Path) -> None:
     content["state_dict"]["model.big"] = torch.zeros(1).expand(10**12)
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"claim to hold 4,000,0\d\d,\d{3},\d{3} bytes"):
-        read_model(path)
+        load_checkpoint(path)
 
 
 # ---- texts that grow
@@ -302,7 +303,7 @@ def test_a_folder_that_goes_while_it_is_searched(tmp_path: Path, monkeypatch: py
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", vanishing)
-    assert pictures_below(tmp_path) == [tmp_path / "kept" / "a.PNG"]
+    assert images_below(tmp_path) == [tmp_path / "kept" / "a.PNG"]
 
 
 @pytest.mark.parametrize(

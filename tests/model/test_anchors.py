@@ -5,7 +5,8 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchvisionAnchors
 from torchvision.models.detection.image_list import ImageList
 
-from retinanet.config import ConfigError, ModelConfig
+from retinanet.config import ModelConfig
+from retinanet.errors import ConfigError
 from retinanet.model import AnchorGenerator, cell_anchors
 
 

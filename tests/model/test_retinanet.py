@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 import retinanet
-from retinanet.config import ConfigError, ModelConfig
+from retinanet.config import ModelConfig
+from retinanet.errors import ConfigError
 from retinanet.model import Backbone, BackboneError, RetinaNet, load_pretrained
 
 SMALL = {"backbone": "tf_efficientnet_lite0", "fpn_width": 16, "head_width": 16, "head_depth": 1}

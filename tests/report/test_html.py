@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.report import Picture, Report, figures, html
+from retinanet.report import Report, ReportImage, figures, html
 
 NASTY = "<b>\"&' </svg><script>alert(1)</script> $x^2$ {{ 7*7 }}"
 VOID = {"meta", "link", "img", "br"}
@@ -80,7 +80,7 @@ def full_report() -> Report:
     )
     section.figure(figures.class_bars({NASTY: (0.4, 0.6), "other": (0.5, 0.7)}), alt=NASTY, caption=NASTY)
     section.figure(figures.loss_curves({"total": ([1, 2], [3.0, 2.0])}), alt="losses")
-    section.gallery([Picture(image=Image.new("RGB", (2000, 1000), "red"), alt=NASTY, caption=NASTY)])
+    section.gallery([ReportImage(image=Image.new("RGB", (2000, 1000), "red"), alt=NASTY, caption=NASTY)])
     section.details(NASTY, NASTY)
     return report
 
@@ -119,7 +119,7 @@ def test_pictures_are_made_smaller_and_keep_their_shape() -> None:
 
 def test_the_file_stays_small_and_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
-    picture = Picture(image=Image.fromarray(noise), alt="noise", caption="noise")
+    picture = ReportImage(image=Image.fromarray(noise), alt="noise", caption="noise")
     monkeypatch.setattr(html, "MAX_BYTES", html.RESERVED + 2 * len(html.jpeg(picture.image)) + 10)
     report = Report(title="t")
     report.section("s").gallery([picture] * 5)

@@ -131,7 +131,7 @@ def test_a_broken_cell_is_named(tmp_path: Path) -> None:
 
 
 def parsed(tmp_path: Path, aps: list[float], losses: list[float] | None = None) -> str:
-    return " ".join(summary.course(summary.read_metrics(write(tmp_path, rows_of(aps, losses)) / "metrics.csv")))
+    return " ".join(summary.course(read_metrics(write(tmp_path, rows_of(aps, losses)) / "metrics.csv")))
 
 
 def test_the_course_of_the_ap(tmp_path: Path) -> None:

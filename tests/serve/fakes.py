@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retinanet.config import ConfigError, ImageConfig, PostprocessConfig
-from retinanet.detector import BaseDetector, Batch, Source
-from retinanet.export.runtime import DenseOutputs, level_outputs
+from retinanet.config import ImageConfig, PostprocessConfig
+from retinanet.errors import ConfigError
 from retinanet.images import Scaled, decode_for
+from retinanet.predict.dense import DenseOutputs, level_outputs
+from retinanet.predict.detector import BaseDetector, InputBatch, Source
 from retinanet.types import ArrayDetections
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ class Fake(BaseDetector):
         self.gate = threading.Event()
         self.gate.set()
 
-    def _detect(self, batch: Batch, config: PostprocessConfig) -> list[ArrayDetections]:
+    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         assert batch.images_N3HW is not None
         self.gate.wait(20)
         self.batches.append(len(batch.frames))

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from retinanet.config import ConfigError, ServeConfig
+from retinanet.config import ServeConfig
+from retinanet.errors import ConfigError
 from retinanet.serve.app import PAGE, create_app
 from tests.serve.fakes import FAILS, Fake, detections, expected, png
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from retinanet.config import ImageConfig, PostprocessConfig
-from retinanet.export.runtime import DenseOutputs, LevelOutputs
 from retinanet.images import Frame, Scaled
 from retinanet.model import RetinaNet
-from retinanet.predict import Detector
+from retinanet.predict.dense import DenseOutputs, LevelOutputs
+from retinanet.predict.torch_detector import Detector
 from retinanet.serve.explain import explain, iou
 from tests.conftest import picture
 

@@ -20,7 +20,7 @@ Options = dict[str, Any]
 def processes() -> ForkServerContext:
     """Processes that are forked off one that has imported torch and Lightning: a run starts in a tenth of a second."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["retinanet.train.run", "retinanet.report", "retinanet.evaluate", "hotcoco"])
+    context.set_forkserver_preload(["retinanet.train.trainer", "retinanet.report", "retinanet.evaluate", "hotcoco"])
     return context
 
 
@@ -46,7 +46,7 @@ def run(options: Options, log: Path, prepare: Callable[[], None] | None = None) 
 
 
 def _train(options: Options, log: Path, prepare: Callable[[], None] | None) -> None:
-    from retinanet.config import UserError
+    from retinanet.errors import UserError
     from retinanet.train import fit
 
     multiprocessing.set_start_method("fork", force=True)  # as a run of its own has it
@@ -81,7 +81,7 @@ class Killer:
     def __call__(self) -> None:
         from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
-        from retinanet.train.callbacks import Checkpoints
+        from retinanet.train.checkpointing import Checkpoints
 
         owner, name = {"checkpoint": (Checkpoints, "save"), "evaluation": (_EvaluationLoop, "run")}[self.part]
         original = getattr(owner, name)
@@ -131,7 +131,7 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert table(first / "metrics.csv") == table(second / "metrics.csv")
     for name in ("imbalance.csv", "start.json", "evaluation.json", "detections.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    assert not list(second.glob("*.part")), "left over"
+    assert not list(second.glob("*.partial")), "left over"
 
 
 def assert_same(a: Any, b: Any, where: str) -> None:

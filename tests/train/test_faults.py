@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.config import ConfigError
 from retinanet.data import DataError
+from retinanet.errors import ConfigError
 from retinanet.train import OutputError, fit
-from retinanet.train.folder import ASIDE
 from retinanet.train.module import DetectionModule
+from retinanet.train.run_folder import ASIDE
 from tests.train.runs import Options, assert_same_run, run, start, table, wait_for
 
 
@@ -194,7 +194,7 @@ def test_a_file_limit(options: Options, tmp_path: Path):
     assert run(other, tmp_path / "limit.log", _FileLimit(size // 2)) == 2
     said = (tmp_path / "limit.log").read_text()
     assert "last.ckpt cannot be written: File too large" in said
-    assert not list(other["output"].glob("*.part"))
+    assert not list(other["output"].glob("*.partial"))
     assert run({**other, "resume": True}, tmp_path / "limit.log") == 0
     assert_same_run(options["output"], other["output"])
 
@@ -240,7 +240,7 @@ class _Remount:
         self.folder = folder
 
     def __call__(self) -> None:
-        from retinanet.train.callbacks import Table
+        from retinanet.train.output_files import Table
 
         original = Table.add
         seen = []

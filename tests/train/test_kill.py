@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.config import ConfigError
+from retinanet.errors import ConfigError
 from retinanet.train import fit
 from tests.train.runs import Killer, Options, assert_same_run, run, start, warm_up
 

@@ -10,9 +10,10 @@ import torch
 import yaml
 
 from retinanet.cli import main
-from retinanet.config import ConfigError, TrainConfig, resolve, section
 from retinanet.config import ModelConfig as Network
+from retinanet.config import TrainConfig, resolve, section
 from retinanet.data import load
+from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
 from retinanet.train import fit, memory
 from retinanet.train.memory import MARGIN, OutOfMemoryError, _LiveBytes, largest_shape, measure, with_batch_size

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import retinanet
-from retinanet.analysis.dense import load_trained
-from retinanet.config import UserError
+from retinanet.analysis.model_outputs import load_trained
+from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
 from retinanet.train import fit
 

@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torchvision.ops import batched_nms
 
-from retinanet.analysis.dense import dense_outputs
+from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
 from retinanet.losses import DetectionLoss
+from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from retinanet.analysis.dense import TrainedModel
+    from retinanet.analysis.model_outputs import TrainedModel
     from retinanet.config import LossConfig
     from retinanet.data import DetectionData
+    from retinanet.files import write_atomically
     from retinanet.images import Frame
-    from retinanet.types import AnchorTargets, HeadOutputs, Target
+from retinanet.types import AnchorTargets, HeadOutputs, Target
 
 Kind = Literal["unlabelled?", "wrong class?", "hard object", "no anchor"]
 
@@ -149,17 +151,20 @@ class HardExamples:
 
     def write_csv(self, path: Path) -> None:
         """Write all rows, beside the target and renamed."""
-        from retinanet.results import write_text
-
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(self.rows())
-        write_text(path, text.getvalue())
+        write_atomically(path, text.getvalue())
 
 
 def hard_examples(
-    trained: TrainedModel, data: DetectionData, *, count: int = 50, batch_size: int = 8, progress: bool = False
+    trained: TrainedModel,
+    data: DetectionData,
+    *,
+    count: int = 50,
+    batch_size: int = 8,
+    progress: ProgressBar = no_progress_bar,
 ) -> HardExamples:
     """Return the background and the objects with the highest classification loss.
 
@@ -171,7 +176,7 @@ def hard_examples(
         data: loaded with `classes=trained.classes`.
         count: how many of the background and of the objects.
         batch_size: pictures at once.
-        progress: show a bar on the terminal.
+        progress: opens a progress bar.
     """
     loss = DetectionLoss(config=_plain(trained.loss_config))
     background, objects = _Hardest(count), _Hardest(count)

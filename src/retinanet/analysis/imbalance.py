@@ -20,13 +20,14 @@ import torch
 from retinanet.boxes import area
 from retinanet.config import LossConfig, ModelConfig
 from retinanet.losses import DetectionLoss, sigmoid_focal_loss
+from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.types import AnchorTargets, HeadOutputs, Target
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from retinanet.analysis.dense import TrainedModel
+    from retinanet.analysis.model_outputs import TrainedModel
     from retinanet.data import DetectionData
     from retinanet.images import Frame
 
@@ -371,7 +372,7 @@ def measure(
     batch_size: int = 8,
     easy_from: float = 0.5,
     loss_config: LossConfig | None = None,
-    progress: bool = False,
+    progress: ProgressBar = no_progress_bar,
 ) -> Imbalance:
     """Measure a trained network on a data set, without augmentation.
 
@@ -381,9 +382,9 @@ def measure(
         batch_size: pictures at once.
         easy_from: an example is easy from this p_t on.
         loss_config: the loss to measure; by default the one that the network was trained with.
-        progress: show a bar on the terminal.
+        progress: opens a progress bar.
     """
-    from retinanet.analysis.dense import dense_outputs
+    from retinanet.analysis.model_outputs import dense_outputs
 
     meter = ImbalanceMeter(
         classes=trained.classes,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from retinanet.data.check import load, load_both, load_train, verify_pictures
-from retinanet.data.formats import read
-from retinanet.data.records import DataError, DetectionData, Fault, Record, eval_batches
+from retinanet.data.evaluation_batches import eval_batches
+from retinanet.data.loading import load, load_both, load_train, verify_pictures
 from retinanet.data.tiling import TiledData, cut
+from retinanet.formats import read
+from retinanet.formats.records import DataError, DetectionData, Fault, Record
 
 if TYPE_CHECKING:
     from retinanet.data.batch import Batch, TrainBatchSampler, collate

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet.data.check import load
-from retinanet.data.formats import splits_of
-from retinanet.data.write import Written, write
+from retinanet.data.loading import load
+from retinanet.formats import splits_of
+from retinanet.formats.write import Written, write
 
 if TYPE_CHECKING:
     from retinanet.config import ConvertConfig
-    from retinanet.data.records import DetectionData
+    from retinanet.formats.records import DetectionData
 
 
 def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dict[str, DetectionData]:

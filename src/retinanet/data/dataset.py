@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from retinanet import images
 from retinanet.config import AugmentConfig, ImageConfig
 from retinanet.data import transforms
-from retinanet.data.records import DataError, DetectionData, Record
+from retinanet.formats.records import DataError, DetectionData, Record
 from retinanet.images import Frame
 from retinanet.types import Target
 

@@ -18,7 +18,7 @@ from PIL import Image
 from retinanet import images as pictures
 
 if TYPE_CHECKING:
-    from retinanet.data.records import Record
+    from retinanet.formats.records import Record
 
 SIDE: Final = 32
 """Pixels of the small grey copy of a picture."""

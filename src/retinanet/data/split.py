@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.config import ConfigError
 from retinanet.data.duplicates import fingerprints, joined, nearly_same, same
+from retinanet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from retinanet.data.records import DetectionData
+    from retinanet.formats.records import DetectionData
 
 
 @dataclass(frozen=True, kw_only=True)

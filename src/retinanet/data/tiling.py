@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from retinanet.data.records import DetectionData, Record
+from retinanet.formats.records import DetectionData, Record
 from retinanet.images import tiles
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from retinanet.evaluate.coco import ClassMetrics, EvaluationError, Metrics, evaluate_results
 from retinanet.evaluate.confusion import ConfusionMatrix, confusion_matrix
 from retinanet.evaluate.curves import PrecisionRecall, precision_recall
-from retinanet.evaluate.run import Evaluation, evaluate, evaluate_model, match_classes, run
-from retinanet.results import detections_to_array, detections_to_coco
+from retinanet.evaluate.evaluation import Evaluation, evaluate, evaluate_model, match_classes
+from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 
 __all__ = [
     "ClassMetrics",
@@ -21,5 +21,4 @@ __all__ = [
     "evaluate_results",
     "match_classes",
     "precision_recall",
-    "run",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from numbers import Real
 from pathlib import Path
@@ -17,11 +17,9 @@ from typing import Any, Final
 import hotcoco
 import numpy as np
 import numpy.typing as npt
-from rich.console import Group
-from rich.table import Table
 
-from retinanet.config import UserError
-from retinanet.parse import ParseError, parse_json, shown
+from retinanet.errors import UserError
+from retinanet.parse import ParseError, parse_json, shorten
 
 NOT_COMPUTED: Final = -1.0
 """COCO's number for an average over nothing: no object of that class or size in the data."""
@@ -29,7 +27,7 @@ NOT_COMPUTED: Final = -1.0
 SUMMARY: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve numbers of the COCO challenge, in its order."""
 
-_MEANING: Final = {
+MEANING: Final = {
     "AP": "IoU 0.50:0.95",
     "AP50": "IoU 0.50",
     "AP75": "IoU 0.75",
@@ -101,26 +99,6 @@ class Metrics:
             name: {"AP": row.AP, "AP50": row.AP50, "objects": row.objects} for name, row in self.per_class.items()
         }
         return {**{name: getattr(self, name) for name in SUMMARY}, "per_class": per_class}
-
-    def table(self) -> Group:
-        """Return the numbers as two tables for `rich.print`; "-" where there is no such object."""
-        summary = Table("", "", title="COCO metrics", title_justify="left", show_header=False)
-        summary.add_column(justify="right")
-        for name in SUMMARY:
-            summary.add_row(name, _MEANING[name], _shown(getattr(self, name)), end_section=name == "APl")
-        classes = Table("class", title="Classes", title_justify="left")
-        for name in ("objects", "AP", "AP50", "AP75", "AR"):
-            classes.add_column(name, justify="right")
-        for name, row in self.per_class.items():
-            values = asdict(row)
-            # A class may be called "[red]": that is its name, not rich's markup.
-            cells = [_shown(values[key]) for key in ("AP", "AP50", "AP75", "AR")]
-            classes.add_row(name.replace("[", r"\["), f"{row.objects:,}", *cells)
-        return Group(summary, classes)
-
-
-def _shown(value: float) -> str:
-    return "-" if value == NOT_COMPUTED else f"{value:.3f}"
 
 
 def evaluate_results(ground_truth: GroundTruth, results: Results) -> Metrics:
@@ -279,21 +257,21 @@ def _refuse_faults(coco: Any, rows: Sequence[dict[str, Any]], where: str) -> Non
 def _fault(row: object, images: Collection[int], categories: Collection[int]) -> str | None:
     """Say what is wrong with a result, or None."""
     if not isinstance(row, dict):
-        return f"expected an object with image_id, category_id, bbox and score, found {shown(row)}"
+        return f"expected an object with image_id, category_id, bbox and score, found {shorten(row)}"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
     if missing:
         return f"{', '.join(missing)} missing"
     for key, known in (("image_id", images), ("category_id", categories)):
         if not isinstance(row[key], Real) or row[key] not in known:
             some = ", ".join(str(value) for value in sorted(known)[:3]) + (", ..." if len(known) > 3 else "")
-            return f"{key} {shown(row[key])} is not in the ground truth, which has {some}"
+            return f"{key} {shorten(row[key])} is not in the ground truth, which has {some}"
     bbox = row["bbox"]
     if not isinstance(bbox, list | tuple | np.ndarray) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
-        return f"bbox must be four finite numbers (x, y, width, height), found {shown(bbox)}"
+        return f"bbox must be four finite numbers (x, y, width, height), found {shorten(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
-        return f"bbox must have width and height of 0 or more, found {shown(bbox)}"
+        return f"bbox must have width and height of 0 or more, found {shorten(bbox)}"
     if not _is_finite(row["score"]):
-        return f"score must be a finite number, found {shown(row['score'])}"
+        return f"score must be a finite number, found {shorten(row['score'])}"
     return None
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import hotcoco
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from retinanet.evaluate.coco import GroundTruth, Results, category_names, check_results, load_ground_truth
 
@@ -28,17 +27,6 @@ class ConfusionMatrix:
     counts: npt.NDArray[np.int64]
     iou: float
     score: float
-
-    def table(self) -> Table:
-        """Return the matrix for `rich.print`; zeros are left blank."""
-        title = f"Confusion at IoU {self.iou:g}, score {self.score:g}: objects down, detections across"
-        names = [name.replace("[", r"\[") for name in self.classes]
-        table = Table("", title=title, title_justify="left")
-        for name in [*names, "missed"]:
-            table.add_column(name, justify="right")
-        for name, row in zip([*names, "background"], self.counts.tolist(), strict=True):
-            table.add_row(name, *(f"{count:,}" if count else "" for count in row))
-        return table
 
 
 def confusion_matrix(

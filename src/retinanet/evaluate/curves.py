@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.config import ConfigError
+from retinanet.errors import ConfigError
 from retinanet.evaluate.coco import GroundTruth, Results, category_names, coco_eval
 
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from retinanet.export.format import (
+from retinanet.export.onnx_graph import NORMALISED, join
+from retinanet.images import decode_for, prepare, prepare_pixels
+from retinanet.runtime.description import (
     FRAMES,
     IMAGES,
     KEY,
@@ -25,15 +27,13 @@ from retinanet.export.format import (
     SCORE_THRESHOLD,
     dense_names,
 )
-from retinanet.export.graph import NORMALISED, join
-from retinanet.export.runtime import openvino_core
-from retinanet.images import decode_for, prepare, prepare_pixels
+from retinanet.runtime.engines import openvino_core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from retinanet.export.format import Description
     from retinanet.images import Scaled
+    from retinanet.runtime.description import Description
 
 
 def quantise(network: onnx.ModelProto, about: Description, path: Path, pictures: Sequence[Path]) -> None:

@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 
 from retinanet.boxes import decode, iou
-from retinanet.kernels.focal import FocalTerms, focal_sum_N, supports
 from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy, weighted_cross_entropy
 from retinanet.losses.focal import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
 from retinanet.losses.mining import hard_negative_mining, ohem
+from retinanet.ops.focal_loss import FocalTerms, focal_sum_N, supports
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,8 +2,8 @@
 
 from retinanet.model.anchors import AnchorGenerator, cell_anchors
 from retinanet.model.backbone import Backbone, BackboneError, load_pretrained, pretrained_normalisation
-from retinanet.model.inference import for_inference, has_fast_bf16
 from retinanet.model.retinanet import RetinaNet
+from retinanet.predict.fast_network import for_inference, has_fast_bf16
 
 __all__ = [
     "AnchorGenerator",

@@ -16,7 +16,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models.resnet import Bottleneck
 from torch import nn
 
-from retinanet.config import IMAGENET_MEAN, IMAGENET_STD, UserError, did_you_mean
+from retinanet.config import IMAGENET_MEAN, IMAGENET_STD
+from retinanet.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

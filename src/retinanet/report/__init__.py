@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from retinanet.report.gallery import GalleryItem, best_threshold, choose, draw_pair, items_from_results, judge
-from retinanet.report.html import Picture, Report, Section
+from retinanet.report.html import Report, ReportImage, Section
 from retinanet.report.training import training_report
 
 __all__ = [
     "GalleryItem",
-    "Picture",
     "Report",
+    "ReportImage",
     "Section",
     "best_threshold",
     "choose",

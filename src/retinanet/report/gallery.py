@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from retinanet.images import decode
-from retinanet.report.html import MAX_SIDE, Picture
+from retinanet.report.html import MAX_SIDE, ReportImage
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -221,7 +221,7 @@ def choose(items: Sequence[GalleryItem], *, threshold: float, each: int = 4, see
     return [replace(items[i], group=group) for group, chosen in groups for i in chosen]
 
 
-def draw_pair(item: GalleryItem, classes: Sequence[str], *, threshold: float) -> Picture:
+def draw_pair(item: GalleryItem, classes: Sequence[str], *, threshold: float) -> ReportImage:
     """Draw ground truth at the left and detections at the right; what is missed or wrong is orange and marked x."""
     verdict = judge(item, threshold)
     image = decode(item.image)
@@ -246,7 +246,7 @@ def draw_pair(item: GalleryItem, classes: Sequence[str], *, threshold: float) ->
     both.paste(right, (0, h + 8) if stacked else (w + 8, 0))
     where = ("above", "below") if stacked else ("left", "right")
     said = f"{count(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} wrong"
-    return Picture(
+    return ReportImage(
         image=both,
         alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {said}",
         caption=f"{item.name}: {said}. Ground truth {where[0]}, detections {where[1]}.",

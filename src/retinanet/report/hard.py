@@ -8,7 +8,7 @@ import numpy as np
 
 from retinanet.images import decode
 from retinanet.report.gallery import RIGHT, WRONG, draw_boxes
-from retinanet.report.html import Picture
+from retinanet.report.html import ReportImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def hard_sections(report: Report, found: HardExamples) -> None:
         section.details(f"{len(rows)} objects (file: annotation, class, x1 y1 x2 y2)", text)
 
 
-def picture(found: HardExamples, example: HardExample, rank: int) -> Picture:
+def picture(found: HardExamples, example: HardExample, rank: int) -> ReportImage:
     """Return the surroundings of an example with its box, enlarged or made smaller to `SIDE`."""
     record, classes = found.data.records[example.picture], found.data.classes
     image = decode(record.path)
@@ -85,7 +85,7 @@ def picture(found: HardExamples, example: HardExample, rank: int) -> Picture:
     if is_object:
         said = f"{rank}. {record.path.name}, object {example.annotation_id}: {found.suggestion(example)} (loss "
         said += f"{example.loss:.2f}, score {example.score:.2f})"
-    return Picture(image=cut, alt=said, caption=f"{said}.")
+    return ReportImage(image=cut, alt=said, caption=f"{said}.")
 
 
 def _moved(box: Sequence[float] | Floats, left: int, top: int, scale: float) -> Floats:

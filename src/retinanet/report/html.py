@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
+from retinanet.files import write_atomically
 from retinanet.report.figures import CSS_COLOURS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ RESERVED: Final = 1_500_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class ReportImage:
     """A picture of a gallery: `alt` says what is on it to who cannot see it, `caption` stands below it."""
 
     image: Image.Image
@@ -84,7 +85,7 @@ class Section:
             _Block("figure", text=caption, markup=svg(figure, alt=alt, prefix=f"f{self.report.figures}"))
         )
 
-    def gallery(self, pictures: Sequence[Picture], *, small: bool = False) -> None:
+    def gallery(self, pictures: Sequence[ReportImage], *, small: bool = False) -> None:
         """Add pictures, made smaller where they need to be, as many as the size of the report allows.
 
         Args:
@@ -150,10 +151,7 @@ class Report:
 
     def write(self, path: Path) -> Path:
         """Write the page beside `path` and rename it, so that it is whole or not there. Return `path`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(self.html(), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, self.html())
         return path
 
 

@@ -27,7 +27,7 @@ POINTS: Final = 400
 
 def imbalance_section(report: Report, found: Imbalance) -> None:
     """Add what `analysis.imbalance` measured on a trained network, with figure 4."""
-    from retinanet.analysis.imbalance import SIZES  # with torch, which other reports come without
+    from retinanet.analysis.imbalance import SIZES
 
     section = report.section("Class imbalance: where the loss comes from")
     for sentence in found.sentences():

@@ -12,28 +12,28 @@ import numpy as np
 from retinanet.report import figures, summary
 from retinanet.report.html import Report
 from retinanet.report.imbalance import imbalance_section
+from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.figure import Figure
 
-    from retinanet.analysis.study import Outcome, Study
     from retinanet.data import DetectionData
     from retinanet.report.html import Section
+    from retinanet.study.results import Outcome, Study
 
 
-def study_report(study: Study, val_data: DetectionData, path: Path) -> Path:
+def study_report(study: Study, path: Path) -> Path:
     """Write the page of a finished study. Return its path.
 
     Args:
         study: what was found.
-        val_data: what the runs were measured on, for precision over recall.
         path: of the page.
     """
-    from retinanet.analysis.dense import load_trained
     from retinanet.analysis.imbalance import measure
-    from retinanet.analysis.study import HEAD, PAPER
+    from retinanet.analysis.model_outputs import load_trained
+    from retinanet.study.results import HEAD, PAPER
 
     report = Report(
         title="Which loss suits this data",
@@ -57,11 +57,11 @@ def study_report(study: Study, val_data: DetectionData, path: Path) -> Path:
         ]
         section.table(["Loss", *names], rows, caption="AP of each class, mean over the seeds.")
     _curves(report.section("While training"), study)
-    _precision(report.section("Precision and recall"), study, val_data)
+    _precision(report.section("Precision and recall"), study, study.val_data)
     first = study.outcomes[0].runs[0]
     if (first.folder / "best.ckpt").exists() and not first.diverged:
         trained = load_trained(first.folder / "best.ckpt", device=study.config.device)
-        imbalance_section(report, measure(trained, val_data))
+        imbalance_section(report, measure(trained, study.val_data))
     report.section("The paper's numbers").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],
         [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER],
@@ -103,7 +103,7 @@ def _curves(section: Section, study: Study) -> None:
     ):
         lines = {}
         for outcome in study.outcomes:
-            rows = summary.read_metrics(outcome.runs[0].folder / file)
+            rows = read_metrics(outcome.runs[0].folder / file)
             points = summary.points(rows, "step", column) if column else summary.points(_background(rows), "step", "y")
             if points[0]:
                 lines[figures.shorten(outcome.variant.label, 34)] = points

@@ -5,10 +5,8 @@ Each sentence is computed from what it speaks of, and left out where that is not
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from retinanet.report.gallery import GalleryItem, count, judge
@@ -19,29 +17,6 @@ FEW: Final = 20
 """The AP of a class with fewer objects than this is largely chance."""
 
 Row = Mapping[str, float | None]
-
-
-def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Read metrics.csv: a number, or None where a cell is empty, for every column there is; [] without the file.
-
-    Raises:
-        ValueError: a cell that is no number, with its line and column.
-    """
-    if not path.exists():
-        return []
-    rows: list[dict[str, float | None]] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for line, cells in enumerate(csv.DictReader(file, restval=""), start=2):
-            row: dict[str, float | None] = {}
-            for name, cell in cells.items():
-                if name is None:
-                    raise ValueError(f"{path}, line {line}: more cells than the header has columns")
-                try:
-                    row[name] = float(cell) if cell else None
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {line}, {name}: expected a number, found {cell!r}") from error
-            rows.append(row)
-    return rows
 
 
 def points(rows: Sequence[Row], x: str, y: str) -> tuple[list[float], list[float]]:

@@ -12,6 +12,7 @@ from retinanet.report.evaluation import confusion_section, evaluation_section, g
 from retinanet.report.gallery import GalleryItem, best_threshold
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import shares_over_time, shares_sentence
+from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
     from retinanet.evaluate import ConfusionMatrix
@@ -53,7 +54,7 @@ def training_report(
         threshold: score from which a detection counts in the gallery; by default the one with the highest F1.
         seed: for the random pictures.
     """
-    rows = summary.read_metrics(run / "metrics.csv")
+    rows = read_metrics(run / "metrics.csv")
     given = metrics is not None or not rows
     if metrics is None and (run / "evaluation.json").exists():
         metrics = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def training_report(
     report.in_short += summary.pictures(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
     report.in_short += notes
-    shares = summary.read_metrics(run / "imbalance.csv")
+    shares = read_metrics(run / "imbalance.csv")
     report.in_short += shares_sentence(shares)
     start = run / "start.json"
     if start.exists():

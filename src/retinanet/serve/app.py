@@ -28,8 +28,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from retinanet import __version__
-from retinanet.config import ConfigError, ServeConfig, did_you_mean
-from retinanet.results import draw
+from retinanet.config import ServeConfig
+from retinanet.errors import ConfigError, did_you_mean
+from retinanet.predict.draw import draw
 from retinanet.serve.batching import FullError
 from retinanet.serve.explain import explain
 from retinanet.serve.metrics import CONTENT_TYPE, Metrics

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retinanet.config import PostprocessConfig
-    from retinanet.export.runtime import DenseOutputs
+    from retinanet.predict.dense import DenseOutputs
 
 Floats = npt.NDArray[np.float32]
 

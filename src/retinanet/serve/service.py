@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import supervision as sv
 
     from retinanet.config import ImageConfig, PostprocessConfig, ServeConfig, TileConfig
-    from retinanet.export.runtime import DenseOutputs
+    from retinanet.predict.dense import DenseOutputs
     from retinanet.serve.metrics import Metrics
     from retinanet.serve.uploads import Upload
     from retinanet.types import ArrayDetections

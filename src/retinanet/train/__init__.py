@@ -6,28 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retinanet.train.callbacks import OutputError
-    from retinanet.train.checkpoint import CheckpointError, SavedModel, read_model
-    from retinanet.train.recorder import NonFiniteError, RecordError, replay
-    from retinanet.train.run import TrainResult, fit
+    from retinanet.train.flight_record import RecordError, replay
+    from retinanet.train.flight_recorder import NonFiniteError
+    from retinanet.train.output_files import OutputError
+    from retinanet.train.trainer import TrainResult, fit
 
 __all__ = [
-    "CheckpointError",
     "NonFiniteError",
     "OutputError",
     "RecordError",
-    "SavedModel",
     "TrainResult",
     "fit",
-    "read_model",
     "replay",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("CheckpointError", "SavedModel", "read_model"), "checkpoint"),
-    "OutputError": "callbacks",
-    **dict.fromkeys(("NonFiniteError", "RecordError", "replay"), "recorder"),
-    **dict.fromkeys(("TrainResult", "fit"), "run"),
+    "OutputError": "output_files",
+    "NonFiniteError": "flight_recorder",
+    **dict.fromkeys(("RecordError", "replay"), "flight_record"),
+    **dict.fromkeys(("TrainResult", "fit"), "trainer"),
 }
 
 

@@ -20,16 +20,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet.config import ConfigError, ImageConfig, LossConfig, MatchConfig, UserError, section
+from retinanet.config import ImageConfig, LossConfig, MatchConfig, section
 from retinanet.data.transforms import max_size_for
+from retinanet.errors import ConfigError, UserError
 from retinanet.images import resized_size
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
+from retinanet.train.output_files import report_progress
 from retinanet.train.precision import autocast
 from retinanet.types import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
 
@@ -161,9 +163,7 @@ _CGROUPS: Final = tuple(
 )
 
 
-def with_batch_size(
-    model: RetinaNet, config: TrainConfig, data: DetectionData, say: Callable[[str], None]
-) -> TrainConfig:
+def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) -> TrainConfig:
     """Return the config with a number for `batch_size` auto: the largest power of two that fits.
 
     A power of two, so that what else runs on the machine hardly ever changes it.
@@ -191,7 +191,7 @@ def with_batch_size(
     size = 2 ** (min(needs.fits, LARGEST, enough).bit_length() - 1)
     why = {needs.fits: "memory", LARGEST: "the most that auto takes", enough: f"{STEPS_AN_EPOCH} steps an epoch"}
     limit = why[min(needs.fits, LARGEST, enough)]
-    say(f"batch size {size} (bounded by {limit}): {needs.sentence()}")
+    report_progress(f"batch size {size} (bounded by {limit}): {needs.sentence()}")
     return dataclasses.replace(config, batch_size=size)
 
 

@@ -8,15 +8,16 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
+from retinanet.checkpoint.loaded_model import KEY, describe_run
 from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, section
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.merge import merge_tiles
 from retinanet.postprocess import postprocess
-from retinanet.train.checkpoint import KEY, describe
-from retinanet.train.optim import lr_factor, make_optimizer, restore_randomness, state_of_randomness
-from retinanet.train.recorder import health
+from retinanet.predict.merge import merge_tiles
+from retinanet.train.nonfinite import health
+from retinanet.train.optimisation import lr_factor, make_optimizer
+from retinanet.train.random_state import restore_randomness, state_of_randomness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ class DetectionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights need to be used: classes, config, preprocessing; and the random states."""
-        checkpoint[KEY] = describe(self.run_config, self.data.train.classes, self.data.train.category_ids)
+        checkpoint[KEY] = describe_run(self.run_config, self.data.train.classes, self.data.train.category_ids)
         checkpoint["randomness"] = state_of_randomness()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,111 @@
+"""A trained network's dense outputs over a data set, with what every anchor should have said.
+
+Boxes are xyxy in input pixels. Shape suffixes: N batch, A anchors, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from retinanet.checkpoint.loading import load_checkpoint
+from retinanet.config import ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
+from retinanet.data import Batch, DetectionDataset, collate, eval_batches
+from retinanet.errors import UserError
+from retinanet.matching import match
+from retinanet.predict.torch_detector import pick_device
+from retinanet.progress import ProgressBar, no_progress_bar
+
+if TYPE_CHECKING:
+    from retinanet.data import DetectionData
+    from retinanet.model import RetinaNet
+    from retinanet.types import AnchorTargets, HeadOutputs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel:
+    """A network with the settings that it was trained with.
+
+    Args:
+        model: in eval mode, on `device`.
+        classes: the name of each class id.
+        image_config, match_config, loss_config, postprocess_config: of its training.
+        device: where it computes.
+    """
+
+    model: RetinaNet
+    classes: tuple[str, ...]
+    image_config: ImageConfig
+    match_config: MatchConfig
+    loss_config: LossConfig
+    postprocess_config: PostprocessConfig
+    device: torch.device
+
+
+def load_trained(path: Path, *, device: str = "auto") -> TrainedModel:
+    """Return the network of a checkpoint with its settings. Raises `CheckpointError`."""
+    saved = load_checkpoint(path)
+    if saved.tiling.tile:
+        raise UserError(
+            f"{path} was trained on tiles of {saved.tiling.tile} pixels, and this analysis looks at whole pictures: "
+            "cut the data beforehand"
+        )
+    where = pick_device(device)
+    return TrainedModel(
+        model=saved.model.to(where).to(memory_format=torch.channels_last),
+        classes=saved.classes,
+        image_config=saved.image_config,
+        match_config=section_from_dict(MatchConfig, saved.train_config),
+        loss_config=section_from_dict(LossConfig, saved.train_config),
+        postprocess_config=saved.postprocess_config,
+        device=where,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseBatch:
+    """One batch: `batch.indices` says which pictures of the data, `batch.frames` their sizes."""
+
+    batch: Batch
+    outputs: HeadOutputs
+    targets: AnchorTargets
+
+
+@torch.no_grad()
+def dense_outputs(
+    trained: TrainedModel,
+    data: DetectionData,
+    *,
+    batch_size: int = 8,
+    order: Sequence[Sequence[int]] | None = None,
+    progress: ProgressBar = no_progress_bar,
+) -> Iterator[DenseBatch]:
+    """Yield the outputs and anchor targets of every picture, without augmentation, one batch in memory at a time.
+
+    Args:
+        trained: its class ids must be the data's: load the data with `classes=trained.classes`.
+        data: pictures and objects.
+        batch_size: pictures at once.
+        order: the batches, by picture number; by default all pictures, those of like shape together.
+        progress: opens a progress bar.
+
+    Raises:
+        ValueError: the data's classes are not the model's.
+    """
+    if data.classes != trained.classes:
+        raise ValueError(f"expected the model's classes {trained.classes}, found {data.classes} in {data.source}")
+    dataset = DetectionDataset(data=data, image_config=trained.image_config, augment=None)
+    batches = eval_batches(data, batch_size) if order is None else order
+    with progress("measure", sum(map(len, batches))) as advance:
+        for indices in batches:
+            batch = collate([dataset[i] for i in indices], trained.image_config).to(trained.device)
+            outputs = trained.model(batch.images_N3HW.to(memory_format=torch.channels_last))
+            yield DenseBatch(
+                batch=batch, outputs=outputs, targets=match(outputs.anchors_A4, batch.targets, trained.match_config)
+            )
+            for _ in indices:
+                advance()

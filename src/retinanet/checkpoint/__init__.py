@@ -1,0 +1,1 @@
+"""Model files: the format of our checkpoints, reading them, and the import of other projects' weights."""

@@ -1,0 +1,85 @@
+"""`retinanet check MODEL DATA`: where the loss comes from, what looks wrong in labels and model, hard examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retinanet.commands.terminal import print_faults, print_findings, progress_bar
+from retinanet.files import write_atomically
+
+if TYPE_CHECKING:
+    from retinanet.config import CheckConfig
+
+
+def check_model(model: Path, path: Path, config: CheckConfig) -> int:
+    """Do what `retinanet check MODEL DATA` does, print what was found, and return the exit status.
+
+    Args:
+        config: of it, the options about data, output and device; the network's own settings are those of its training.
+        model: a checkpoint.
+        path: the data.
+    """
+    from rich.console import Console
+
+    from retinanet.analysis.diagnose import diagnose
+    from retinanet.analysis.hard import hard_examples
+    from retinanet.analysis.imbalance import measure
+    from retinanet.analysis.model_outputs import load_trained
+    from retinanet.checkpoint.loading import load_checkpoint
+    from retinanet.data import load
+    from retinanet.evaluate import evaluate_model
+    from retinanet.predict.torch_detector import Detector
+
+    trained = load_trained(model, device=config.device)
+    data = load(
+        path,
+        images=config.images,
+        classes=trained.classes,
+        skip_bad=True,
+        workers=config.workers,
+        split="val",
+        **config.reading,
+    )
+    console = Console()
+    faults = print_faults(console, [data])
+    detector = Detector.from_checkpoint(model, config.device)
+    metrics, results = evaluate_model(
+        detector, data, batch_size=config.batch_size, workers=config.workers, progress=progress_bar
+    )
+    numbers = metrics.to_json()
+    where = f"{len(data.records)} pictures with {data.num_objects} objects"
+    console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
+    found = measure(trained, data, batch_size=config.batch_size, easy_from=config.easy_from, progress=progress_bar)
+    for sentence in found.sentences():
+        console.print(sentence, markup=False, highlight=False)
+    findings = diagnose(data, results, train_config=load_checkpoint(model).train_config)
+    print_findings(console, findings)
+    hard = None
+    if config.hard:
+        hard = hard_examples(
+            trained, data, count=config.hard_examples, batch_size=config.batch_size, progress=progress_bar
+        )
+        config.output.mkdir(parents=True, exist_ok=True)
+        hard.write_csv(config.output / "hard.csv")
+        write_atomically(config.output / "imbalance.json", json.dumps(found.to_json(), indent=2) + "\n")
+        for sentence in hard.sentences():
+            console.print(sentence, markup=False, highlight=False)
+        console.print(f"hard examples: {config.output / 'hard.csv'}", markup=False, highlight=False)
+    target = config.report or (config.output / "report.html" if config.hard else None)
+    if target is not None:
+        from retinanet.report.evaluation import model_report
+
+        page = model_report(
+            target,
+            data=data,
+            metrics=numbers,
+            results=results,
+            title=f"Check of {model.name} on {path.name}",
+            findings=findings,
+            imbalance=found,
+            hard=hard,
+        )
+        console.print(f"report: {page}", markup=False, highlight=False)
+    return 1 if faults and not config.skip_bad else 0

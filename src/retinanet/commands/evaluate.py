@@ -1,0 +1,92 @@
+"""`retinanet evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from retinanet.commands.options import Flat
+from retinanet.config import EvaluateConfig
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from retinanet.evaluate import ConfusionMatrix, Evaluation, Metrics
+
+
+def evaluate(model: Path, *, options: Annotated[EvaluateConfig, Flat]) -> None:
+    """Evaluate a checkpoint or a COCO results file: the 12 COCO numbers and the AP of each class.
+
+    `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
+    """
+    from rich.console import Console
+
+    from retinanet.commands.terminal import progress_bar
+    from retinanet.evaluate import confusion_matrix
+    from retinanet.evaluate import evaluate as measure
+
+    found = measure(model, options, progress=progress_bar)
+    console = Console()
+    console.print(metrics_table(found.metrics))
+    if options.confusion:
+        matrix = confusion_matrix(found.ground_truth, found.results, score=options.confusion_threshold)
+        console.print(confusion_table(matrix))
+    if options.report is not None:
+        console.print(f"report: {_write_report(model, options, found)}", markup=False, highlight=False)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+
+
+def metrics_table(metrics: Metrics) -> Group:
+    """Return the numbers as two tables; "-" where there is no such object."""
+    from rich.console import Group
+    from rich.table import Table
+
+    from retinanet.evaluate.coco import MEANING, NOT_COMPUTED, SUMMARY
+
+    def cell(value: float) -> str:
+        return "-" if value == NOT_COMPUTED else f"{value:.3f}"
+
+    summary = Table("", "", title="COCO metrics", title_justify="left", show_header=False)
+    summary.add_column(justify="right")
+    for name in SUMMARY:
+        summary.add_row(name, MEANING[name], cell(getattr(metrics, name)), end_section=name == "APl")
+    classes = Table("class", title="Classes", title_justify="left")
+    for name in ("objects", "AP", "AP50", "AP75", "AR"):
+        classes.add_column(name, justify="right")
+    for name, row in metrics.per_class.items():
+        # A class may be called "[red]": that is its name, not rich's markup.
+        cells = [cell(value) for value in (row.AP, row.AP50, row.AP75, row.AR)]
+        classes.add_row(name.replace("[", r"\["), f"{row.objects:,}", *cells)
+    return Group(summary, classes)
+
+
+def confusion_table(matrix: ConfusionMatrix) -> Table:
+    """Return the matrix for `rich.print`; zeros are left blank."""
+    from rich.table import Table
+
+    title = f"Confusion at IoU {matrix.iou:g}, score {matrix.score:g}: objects down, detections across"
+    names = [name.replace("[", r"\[") for name in matrix.classes]
+    table = Table("", title=title, title_justify="left")
+    for name in [*names, "missed"]:
+        table.add_column(name, justify="right")
+    for name, row in zip([*names, "background"], matrix.counts.tolist(), strict=True):
+        table.add_row(name, *(f"{count:,}" if count else "" for count in row))
+    return table
+
+
+def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Path:
+    from retinanet.data import read
+    from retinanet.report.evaluation import model_report
+
+    assert config.report is not None  # noqa: S101
+    return model_report(
+        config.report,
+        data=read(config.data, images=config.images, split="val", **config.reading),
+        metrics=found.metrics.to_json(),
+        results=found.results,
+        title=f"Evaluation of {Path(model).name} on {config.data.name}",
+        notes=found.notes,
+        confusion_threshold=config.confusion_threshold if config.confusion else None,
+    )

@@ -1,0 +1,65 @@
+"""`retinanet predict`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from retinanet.commands.options import Flat, OutputFolder
+from retinanet.config import PredictConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictFlags(PredictConfig):
+    """The flags of `retinanet predict`."""
+
+    output: OutputFolder
+
+
+def predict(model: Path, inputs: list[str], *, options: Annotated[PredictFlags, Flat]) -> int:
+    """Detect in files, folders and globs; writes the detections and drawn pictures.
+
+    `retinanet predict runs/first/best.ckpt pictures/ -o found --format csv`
+    """
+    return (_on_ray if options.engine == "ray" else _here)(model, inputs, options)
+
+
+def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
+    """Predict in this process, print a summary, and return the exit status: 1 if an image failed."""
+    from retinanet.commands.terminal import progress_bar
+    from retinanet.predict.files import predict_files
+
+    summary = predict_files(model, inputs, config, progress=progress_bar)
+    for video in summary.videos:
+        print(f"{video.detections:,} detections in {video.frames:,} frames: {video.results}")
+        if video.drawn is not None:
+            print(f"drawn from score {config.draw_threshold:g} on: {video.drawn}")
+        if video.error:
+            print(f"error: {video.error}", file=sys.stderr)
+    if summary.results is not None:
+        print(f"{summary.detections:,} detections in {summary.pictures:,} pictures: {summary.results}")
+    if summary.drawn is not None and summary.pictures:
+        print(f"drawn from score {config.draw_threshold:g} on: {summary.drawn}")
+    for _, error in summary.failed:
+        print(f"error: {error}", file=sys.stderr)
+    if summary.failed:
+        print(f"{len(summary.failed):,} pictures could not be read", file=sys.stderr)
+    return 1 if summary.failed or any(video.error for video in summary.videos) else 0
+
+
+def _on_ray(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
+    """Predict on a Ray cluster, print a summary, and return the exit status: 1 if an image failed."""
+    from retinanet.commands.terminal import progress_bar
+    from retinanet.predict.ray_engine import predict_on_ray
+
+    done = predict_on_ray(model, inputs, config, progress=progress_bar)
+    before = f", {done.done_before:,} of them from before" if done.done_before else ""
+    print(
+        f"{done.detections:,} detections in {done.pictures:,} pictures: {done.results} ({done.shards:,} files{before})"
+    )
+    if done.failed:
+        print(f"{done.failed:,} pictures could not be read: column error", file=sys.stderr)
+    return 1 if done.failed else 0

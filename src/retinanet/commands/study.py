@@ -1,0 +1,63 @@
+"""`retinanet study`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from retinanet.commands.options import BatchSize, Flat, OutputFolder
+from retinanet.config import StudyConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from retinanet.study.results import Study
+
+ON_TERMINAL = ("Loss", "AP", "95 % interval", "AP50", "Supported")
+"""Columns that fit 80 characters; study.md has all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFlags(StudyConfig):
+    """The flags of `retinanet study`."""
+
+    train: Annotated[Path, Parameter(parse=False)] = Path()
+    output: OutputFolder
+    batch_size: BatchSize = StudyConfig.batch_size
+
+
+def study(data: Path, /, *, options: Annotated[StudyFlags, Flat]) -> None:
+    """Train each loss on the same data with several seeds, and say which differences the data supports.
+
+    `retinanet study data/train.json --val data/val.json -o runs/study --preset small --epochs 12`
+    """
+    from rich.console import Console
+
+    from retinanet.report.study import study_report
+    from retinanet.study.runner import study as run_study
+
+    found = run_study(data, options)
+    report = study_report(found, options.output / "report.html")
+    console = Console()
+    console.print(study_table(found))
+    for sentence in found.sentences():
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"report: {report}", markup=False, highlight=False)
+
+
+def study_table(found: Study) -> Table:
+    """Return the comparison for a terminal."""
+    from rich.table import Table
+
+    from retinanet.study.results import HEAD
+
+    table = Table(title="Loss study (all columns: study.md)", title_justify="left")
+    shown = [place for place, name in enumerate(HEAD) if name in ON_TERMINAL]
+    for place in shown:
+        table.add_column(HEAD[place], justify="left" if place == 0 else "right", min_width=len(HEAD[place]))
+    for row in found.rows():
+        table.add_row(*(row[place] for place in shown))
+    return table

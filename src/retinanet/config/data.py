@@ -1,0 +1,67 @@
+"""How data sets are read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from retinanet.config.validation import check_choice
+from retinanet.errors import ConfigError
+
+DataFormat = Literal["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesConfig:
+    """Where the pictures of a data set lie, and which of its objects are wanted."""
+
+    images: Path | None = None
+    """Folder of the pictures, where they do not lie beside the annotations."""
+    classes: tuple[str, ...] = ()
+    """Classes to keep (names with spaces or commas between them); the objects of the others are left out."""
+    ignore_classes: tuple[str, ...] = ()
+    """Classes whose objects are left out, likewise."""
+    rename: tuple[str, ...] = ()
+    """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
+    skip_bad: bool = False
+    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+    allow_outside: bool = False
+    """Follow relative paths in the annotations that climb (..) out of their own folder, the folder above it and
+    `images`. For annotations that you trust: those of a stranger could draw other pictures of the disk into reports."""
+
+    def __post_init__(self) -> None:
+        for pair in separate_names(self.rename):
+            if not all(pair.partition("=")):
+                raise ConfigError(f"rename needs old=new, found {pair!r}")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `data.read` is told by these options, `images` apart: training and validation data may differ in it."""
+        return {
+            "keep": separate_names(self.classes),
+            "ignore": separate_names(self.ignore_classes),
+            "rename": dict(pair.split("=", 1) for pair in separate_names(self.rename)),
+            "allow_outside": self.allow_outside,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ClassesConfig):
+    """How data sets are read."""
+
+    format: DataFormat | None = None
+    """What to read the data as: coco, voc, yolo, csv, labelme, label_studio or cvat; recognised unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format is not None:
+            check_choice(self, format=get_args(DataFormat))
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """See `ClassesConfig`; with the format."""
+        return {**super().reading, "format": self.format}
+
+
+def separate_names(values: tuple[str, ...]) -> list[str]:
+    """Return the names in values such as 'a,b'."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]

@@ -1,0 +1,127 @@
+"""Reads a data set and decodes every picture of it once, so that faults show before the hours of work, not within."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinanet import images as pictures
+from retinanet.formats import read
+from retinanet.formats.common import is_file
+from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, Fault, Record
+
+if TYPE_CHECKING:
+    from retinanet.config import TrainConfig
+
+
+def load(
+    source: Path | str,
+    *,
+    images: Path | str | None = None,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    workers: int = 2,
+    **reading: Any,
+) -> DetectionData:
+    """Read and check a data set.
+
+    Args:
+        source: see `formats.read`.
+        images: folder of the pictures, where they do not lie beside the annotations.
+        classes: the class list to use; by default the data's own.
+        skip_bad: leave out what is faulty (it stays listed in `faults`) rather than refuse the data.
+        workers: threads that decode pictures.
+        **reading: format, split, keep, ignore, rename, allow_outside: see `formats.read`.
+
+    Raises:
+        DataError: something is faulty (all of it is listed) and `skip_bad` is false; no picture or object is left.
+    """
+    data = read(source, images=images, classes=classes, **reading)
+    if not data.records and not data.faults:
+        raise DataError(f"{data.source}: expected at least one picture, found none")
+    missing = [record for record in data.records if not is_file(record.path)]
+    if missing and len(missing) == len(data.records):
+        raise DataError(
+            f"{data.source}: none of its {len(missing)} pictures was found; the first was expected at "
+            f"{missing[0].path}. Give the folder that holds them with --images"
+        )
+    picture_faults = verify_pictures(data, workers=workers)
+    faults = (*data.faults, *picture_faults)
+    if faults and not skip_bad:
+        raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
+    bad = {fault.file for fault in picture_faults}
+    kept = tuple(record for record in data.records if record.path not in bad)
+    data = dataclasses.replace(data, records=kept, faults=faults)
+    left_out = f" after {len(faults)} faults were left out" if faults else ""
+    if not kept:
+        raise DataError(f"{data.source}: expected at least one picture, found none{left_out}", faults)
+    if data.num_objects == data.num_crowd:
+        crowd = f", only {data.num_crowd} crowd or difficult ones" if data.num_crowd else ""
+        raise DataError(f"{data.source}: expected objects, found none in {len(kept)} pictures{crowd}{left_out}", faults)
+    return data
+
+
+def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
+    """Return the training and the validation data of a run; the second has the class list of the first.
+
+    Raises:
+        DataError: see `load`.
+    """
+    train = load_train(config)
+    return train, load_val(config, train.classes)
+
+
+def load_train(config: TrainConfig) -> DetectionData:
+    """Return the training data of a run. Raises `DataError`."""
+    return load(
+        config.train,
+        images=config.images,
+        skip_bad=config.skip_bad,
+        workers=max(1, config.workers),
+        split="train",
+        **config.reading,
+    )
+
+
+def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:
+    """Return the validation data of a run, with the class list of its training data. Raises `DataError`."""
+    return load(
+        config.val,
+        images=config.val_images or config.images,
+        classes=classes,
+        skip_bad=config.skip_bad,
+        workers=max(1, config.workers),
+        split="val",
+        **config.reading,
+    )
+
+
+def verify_pictures(data: DetectionData, *, workers: int = 2) -> list[Fault]:
+    """Decode every picture fully, and return what is wrong with them, in the order of the records.
+
+    Only a full decode finds a file that was cut off.
+    """
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return [fault for fault in pool.map(_verify, data.records) if fault is not None]
+
+
+def _verify(record: Record) -> Fault | None:
+    advice = SKIP_PICTURE
+    if not is_file(record.path):
+        advice = "Put it there, give its folder with --images, or give --skip-bad to go on without this picture"
+        return Fault(file=record.path, where="", what="picture not found", advice=advice)
+    try:
+        width, height = pictures.verify(record.path)
+    except pictures.ImageError as error:
+        what = str(error).removeprefix(f"{record.path}: ")
+        return Fault(file=record.path, where="", what=what, advice=advice)
+    if (width, height) == (record.width, record.height):
+        return None
+    what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
+    if (height, width) == (record.width, record.height):
+        what += ": the annotation is of the picture before its EXIF rotation, or of one turned since"
+        advice = "Annotate the upright picture, or remove its EXIF orientation; --skip-bad goes on without this picture"
+    return Fault(file=record.path, where="", what=what, advice=advice)

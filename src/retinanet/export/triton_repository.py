@@ -1,0 +1,80 @@
+"""A model repository for NVIDIA's Triton Inference Server: DIR/NAME/1/model.onnx and DIR/NAME/config.pbtxt.
+
+Source: Triton's documentation, "Model Repository" and "Model Configuration".
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Final
+
+from retinanet.files import write_atomically
+from retinanet.runtime.description import FRAMES, IMAGES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retinanet.runtime.description import Description
+
+MAX_BATCH_SIZE: Final = 8
+QUEUE_DELAY_US: Final = 3000
+"""How long the server waits for more requests to make a batch of."""
+_BACKENDS: Final = {".onnx": "onnxruntime", ".xml": "openvino"}
+
+
+def target(repository: Path, name: str, suffix: str) -> Path:
+    """Return where the repository has a model's first version."""
+    return repository / name / "1" / f"model{suffix}"
+
+
+def write(repository: Path, model: Path, about: Description) -> Path:
+    """Write the model's place in the repository, and return its config. A model that lies elsewhere is copied."""
+    place = target(repository, model.stem, model.suffix)
+    if model.parent.parent.parent == repository:
+        place = model
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for file in (model, model.with_suffix(".bin")):
+            if file == model or (model.suffix == ".xml" and file.exists()):
+                shutil.copyfile(file, place.with_suffix(file.suffix))
+    config = place.parent.parent / "config.pbtxt"
+    write_atomically(config, config_text(config.parent.name, about, _BACKENDS[model.suffix]))
+    write_atomically(config.parent / "labels.txt", "".join(f"{name}\n" for name in about.classes))
+    return config
+
+
+def config_text(name: str, about: Description, backend: str) -> str:
+    """Return the text of config.pbtxt.
+
+    ONNX's thresholds stay at their defaults, which lets Triton batch requests: their inputs, being no property of one
+    picture, could not be batched. OpenVINO's graph has no defaults, so it is not batched.
+    """
+    kind = "TYPE_UINT8" if about.uint8 else "TYPE_FP32"
+    batched = backend == "onnxruntime"
+    lead = "" if batched else "-1, "
+    inputs = [(IMAGES, kind, f"{lead}3, -1, -1"), (FRAMES, "TYPE_FP32", f"{lead}4")]
+    if about.raw:
+        outputs = [
+            (f"p{level}_{what}", "TYPE_FP32", f"{lead}-1, {values}", "")
+            for level in about.levels
+            for what, values in (("logits", len(about.classes)), ("deltas", 4))
+        ]
+    else:
+        if not batched:
+            inputs += [(n, "TYPE_FP32", "1") for n in ("score_threshold", "nms_threshold")]
+            inputs.append(("max_detections", "TYPE_INT64", "1"))
+        one = " reshape { shape: [ ] }" if batched else ""
+        outputs = [
+            ("boxes", "TYPE_FP32", f"{lead}-1, 4", ""),
+            ("scores", "TYPE_FP32", f"{lead}-1", ""),
+            ("labels", "TYPE_INT64", f"{lead}-1", ""),
+            ("counts", "TYPE_INT64", "1" if batched else "-1", one),
+        ]
+    lines = [f'name: "{name}"', f'backend: "{backend}"', f"max_batch_size: {MAX_BATCH_SIZE if batched else 0}"]
+    for input_name, data_type, dims in inputs:
+        lines.append(f'input [ {{ name: "{input_name}" data_type: {data_type} dims: [ {dims} ] }} ]')
+    for output_name, data_type, dims, more in outputs:
+        lines.append(f'output [ {{ name: "{output_name}" data_type: {data_type} dims: [ {dims} ]{more} }} ]')
+    if batched:
+        lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}")
+    return "\n".join(lines) + "\n"

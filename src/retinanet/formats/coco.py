@@ -1,0 +1,281 @@
+"""The COCO JSON format (cocodataset.org/#format-data): bbox is x, y, width, height in pixels, from 0, no "+1"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from retinanet import images as pictures
+from retinanet.formats.common import ALLOW, LARGEST_SIDE, Fence, Wanted, category_ids, is_file
+from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, Fault, Record, clip_box
+from retinanet.parse import ParseError, parse_json, shorten
+
+_LARGEST: Final = 1e12
+"""No coordinate is beyond it; comparing with it also refuses NaN, infinity and integers that no float holds."""
+_IDS_END: Final = 2**63
+"""No id is that large: evaluators hold them in 64 bits."""
+_SECTIONS: Final = ("images", "annotations", "categories")
+
+
+class _Picture(NamedTuple):
+    path: Path
+    width: int
+    height: int
+
+
+class _Object(NamedTuple):
+    id: int
+    image_id: int
+    box: tuple[float, float, float, float]
+    label: int
+    crowd: bool
+    area: float
+
+
+def read_coco(
+    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
+) -> DetectionData:
+    """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
+
+    Pictures are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
+    as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
+
+    Args:
+        source: the file.
+        wanted: its classes.
+        images: folder of the pictures.
+        content: of the file, where it is parsed already.
+        allow_outside: let the file name pictures anywhere on the disk.
+    """
+    content = _sections(read_json(source) if content is None else content, source)
+    faults: list[Fault] = []
+    names = _categories(content["categories"], source, faults)
+    notes = _drop_parent(names, content)
+    ids: dict[str, int] = {}
+    for category_id in sorted(names):
+        ids.setdefault(wanted.rename.get(names[category_id], names[category_id]), category_id)
+    class_names = wanted.names(names[category_id] for category_id in sorted(names))
+    labels = {name: label for label, name in enumerate(class_names)}
+    fence = Fence.around(source, images, allow_outside=allow_outside)
+    found = _images(content["images"], source, images, faults, fence)
+    # an object goes with its picture: a picture that is a fault already needs no further fault for each of its objects
+    listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
+    objects: dict[int, list[_Object]] = {image_id: [] for image_id in found}
+    seen: dict[int, int] = {}
+    for number, entry in enumerate(content["annotations"], 1):
+        if isinstance(entry, dict) and (image_id := _int(entry.get("image_id"))) in listed and image_id not in found:
+            continue
+        result = _annotation(entry, number, found, names, labels, seen, wanted)
+        if isinstance(result, _Object):
+            objects[result.image_id].append(result)
+        elif result is not None:
+            faults.append(
+                Fault(file=source, where=_where("annotation", entry, number), what=result, advice=SKIP_OBJECT)
+            )
+    return DetectionData(
+        records=tuple(_record(image_id, found[image_id], objects[image_id]) for image_id in found),
+        classes=class_names,
+        category_ids=category_ids(class_names, ids),
+        source=source,
+        faults=tuple(faults),
+        notes=(*notes, *wanted.notes(source)),
+    )
+
+
+def read_json(source: Path) -> Any:
+    """Return what a JSON file holds. Raises `DataError` with the place where it is not JSON."""
+    try:
+        return parse_json(source.read_bytes())
+    except ParseError as error:
+        raise DataError(error.at(source)) from error
+
+
+def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
+    expected = f"{source}: expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
+    if isinstance(content, list):
+        scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
+        raise DataError(f"{expected}; found a list{' of detections: COCO results, not ground truth' if scored else ''}")
+    if not isinstance(content, dict):
+        raise DataError(f"{expected}; found {type(content).__name__}")
+    for section in _SECTIONS:
+        if not isinstance(content.get(section), list):
+            raise DataError(f"{expected}; found {'another' if section in content else 'no'} {section!r}")
+    return content
+
+
+def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[str]:
+    """Leave out the class above the others that Roboflow writes as category 0 and gives to no object."""
+    # A list: they may be of any type, hashable or not.
+    parents = [e.get("supercategory") for e in content["categories"] if isinstance(e, dict)]
+    first = next((e for e in content["categories"] if isinstance(e, dict) and e.get("id") == 0), None)
+    if first is None or first.get("supercategory") != "none" or first.get("name") not in parents or len(names) < 2:
+        return []
+    if any(isinstance(e, dict) and e.get("category_id") == 0 for e in content["annotations"]):
+        return []
+    return [f"category 0, {names.pop(0)!r}, is Roboflow's name for all of them and was left out"]
+
+
+def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[int, str]:
+    """Return the name of each category id."""
+    names: dict[int, str] = {}
+    for number, entry in enumerate(entries, 1):
+        fields = entry if isinstance(entry, dict) else {}
+        category_id, name = _int(fields.get("id")), fields.get("name")
+        if category_id is None or not isinstance(name, str):
+            what = f"expected an integer 'id' and a text 'name', found {shorten(entry)}"
+        elif category_id in names:
+            what = f"the id is already that of {names[category_id]!r}, found it again for {name!r}"
+        elif name in names.values():
+            what = f"the name {name!r} is that of another category already"
+        else:
+            names[category_id] = name
+            continue
+        advice = "Correct it, or give --skip-bad to go on without this category and its objects"
+        faults.append(Fault(file=source, where=_where("category", entry, number), what=what, advice=advice))
+    return names
+
+
+def _images(
+    entries: list[Any], source: Path, images: Path | None, faults: list[Fault], fence: Fence
+) -> dict[int, _Picture]:
+    """Return the usable pictures by id. Whether the files exist and decode is for `check` to say."""
+    finder = _Finder(_folders(source, images))
+    found: dict[int, _Picture] = {}
+    for number, entry in enumerate(entries, 1):
+        fields = entry if isinstance(entry, dict) else {}
+        image_id, name = _int(fields.get("id")), fields.get("file_name")
+        if image_id is None or not isinstance(name, str) or not name:
+            found_id = shorten(fields.get("id"))
+            what = f"expected an integer 'id' and a text 'file_name', found id {found_id}, file_name {shorten(name)}"
+        elif image_id in found:
+            what = f"the id is already that of {found[image_id].path.name}, found it again for {shorten(name)}"
+        else:
+            path = finder.find(name)
+            if (outside := fence.fault(path)) is not None:
+                faults.append(Fault(file=source, where=_where("image", entry, number), what=outside, advice=ALLOW))
+                continue
+            width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
+            try:
+                if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
+                    width, height = pictures.read_size(path)
+                found[image_id] = _Picture(path, width, height)
+                continue
+            except pictures.ImageError as error:
+                what = f"expected width and height above 0, found neither here nor in the picture ({error})"
+        faults.append(Fault(file=source, where=_where("image", entry, number), what=what, advice=SKIP_PICTURE))
+    return found
+
+
+def _folders(source: Path, images: Path | None) -> list[Path]:
+    """Return the folders where the pictures of a COCO file may lie, the likeliest first."""
+    if images is not None:
+        return [images]
+    beside, above, split = source.parent, source.absolute().parent.parent, source.stem.split("_")[-1]
+    return [beside, beside / "images", above / "images", above / split, above / "images" / split, beside / split, above]
+
+
+class _Finder:
+    """Finds pictures in several folders, first in the one that held the last: all of a set mostly lie together."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self.places = list(places)
+
+    def find(self, name: str) -> Path:
+        """Return the path of a picture; in the first folder where none holds it."""
+        for path, place in self._candidates(name):
+            if is_file(path):
+                self.places.remove(place)
+                self.places.insert(0, place)
+                return path
+        return self.places[0] / name
+
+    def _candidates(self, name: str) -> Iterator[tuple[Path, Path]]:
+        for file_name in dict.fromkeys((name, name.replace("\\", "/"))):  # a file written on Windows
+            for place in self.places:
+                yield place / file_name, place
+
+
+def _annotation(
+    entry: Any,
+    number: int,
+    found: dict[int, _Picture],
+    names: dict[int, str],
+    labels: dict[str, int],
+    seen: dict[int, int],
+    wanted: Wanted,
+) -> _Object | str | None:
+    """Return an object, what is wrong with it, or None if it is not wanted."""
+    if not isinstance(entry, dict):
+        return f"expected an object with image_id, category_id and bbox, found {shorten(entry)}"
+    annotation_id = _int(entry.get("id", number))
+    image_id, category_id, bbox = _int(entry.get("image_id")), _int(entry.get("category_id")), entry.get("bbox")
+    if annotation_id is None:
+        return f"expected an integer 'id', found {shorten(entry['id'])}"
+    if "id" in entry and seen.setdefault(annotation_id, number) != number:
+        return f"the id is that of the annotation at position {seen[annotation_id]} too"
+    if image_id not in found or image_id is None:
+        return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
+    if category_id not in names or category_id is None:
+        return f"expected the id of one of the categories as category_id, found {shorten(entry.get('category_id'))}"
+    if (name := wanted.name(names[category_id])) is None:
+        return None
+    if fault := wanted.fault(name):
+        return fault
+    numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
+    if len(numbers) != 4 or None in numbers:
+        return f"expected four finite numbers (x, y, width, height) as bbox, found {shorten(bbox)}"
+    x, y, w, h = (value for value in numbers if value is not None)
+    if entry.get("iscrowd", 0) not in (0, 1):
+        return f"expected 0 or 1 as iscrowd, found {shorten(entry['iscrowd'])}"
+    picture = found[image_id]
+    box = clip_box((x, y, x + w, y + h), picture.width, picture.height)
+    if isinstance(box, str):
+        return box
+    area = _float(entry.get("area"))
+    return _Object(
+        id=annotation_id,
+        image_id=image_id,
+        box=box,
+        label=labels[name],
+        crowd=bool(entry.get("iscrowd", 0)),
+        area=area if area is not None and area > 0 else (box[2] - box[0]) * (box[3] - box[1]),
+    )
+
+
+def _record(image_id: int, picture: _Picture, objects: Sequence[_Object]) -> Record:
+    return Record(
+        path=picture.path,
+        width=picture.width,
+        height=picture.height,
+        boxes_G4=np.array([o.box for o in objects], np.float64).reshape(-1, 4),
+        labels_G=np.array([o.label for o in objects], np.int64),
+        crowd_G=np.array([o.crowd for o in objects], np.bool_),
+        areas_G=np.array([o.area for o in objects], np.float64),
+        annotation_ids=tuple(o.id for o in objects),
+        image_id=image_id,
+    )
+
+
+def _where(kind: str, entry: Any, number: int) -> str:
+    """Return 'annotation 1768', by its id, or by its position where it has none."""
+    entry_id = entry.get("id") if isinstance(entry, dict) else None
+    if entry_id is None:
+        return f"{kind} at position {number}"
+    return f"{kind} {shorten(entry_id)[1:-1] if isinstance(entry_id, str) else shorten(entry_id)}"
+
+
+def _int(value: Any) -> int | None:
+    """Return an integer, also one written as 1.0 (pandas does), or None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _IDS_END else None
+
+
+def _float(value: Any) -> float | None:
+    """Return a finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        return None
+    return float(value)

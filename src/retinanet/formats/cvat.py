@@ -1,0 +1,120 @@
+"""CVAT's own format, "CVAT for images 1.1": one annotations.xml, with <box> and <polygon> in pixels.
+
+Polygons, ellipses, masks and turned boxes are reduced to the boxes around them; points and lines enclose no area and
+are faults. Classes are the task's labels in their order. (CVAT's exports as COCO, VOC and YOLO are read as such.)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree as ET  # for the types: parsing is parse.py's
+
+from retinanet import images as pictures
+from retinanet.formats.common import ImageEntry, ImageFinder, Labelled, Reading, Wanted, around, number, size_of, turned
+from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import ParseError, parse_xml, shorten
+
+_SHAPES: Final = ("box", "polygon", "ellipse", "mask", "polyline", "points", "cuboid", "skeleton")
+
+
+def is_cvat(source: Path) -> bool:
+    """Return whether an .xml begins as CVAT's does."""
+    with source.open("rb") as file:
+        head = file.read(2048)
+    return b"<annotations" in head
+
+
+def read_cvat(
+    source: Path, wanted: Wanted, *, images: Path | None = None, split: str | None = None, allow_outside: bool = False
+) -> DetectionData:
+    """Read an annotations.xml: see `formats.read`. With `split`, of a project's subsets that one only."""
+    reading = Reading(source, wanted, images, allow_outside)
+    root = _parse(source)
+    if root.find("track") is not None:
+        raise DataError(f"{source}: expected CVAT for images, found CVAT for video: export it as 'CVAT for images 1.1'")
+    finder = ImageFinder([images] if images is not None else [source.parent, source.parent / "images"])
+    reduced = 0
+    subsets = {(node.get("subset") or "").lower() for node in root.iter("image")}
+    for node in root.iter("image"):
+        subset = (node.get("subset") or "").lower()
+        if split is not None and len(subsets) > 1 and not subset.startswith(split):
+            continue
+        reduced += _image(node, reading, finder)
+    reading.note_reduced(reduced)
+    labels = [name for node in root.iterfind("meta//labels/label") if (name := (node.findtext("name") or "").strip())]
+    return reading.data(list(dict.fromkeys(labels)) or None)
+
+
+def _parse(source: Path) -> ET.Element:
+    try:
+        root = parse_xml(source)
+    except ParseError as error:
+        raise DataError(error.at(source)) from error
+    if root.tag != "annotations":
+        raise DataError(f"{source}: expected CVAT's <annotations>, found <{shorten(root.tag)[1:-1]}>")
+    return root
+
+
+def _image(node: ET.Element, reading: Reading, finder: ImageFinder) -> int:
+    """Take one picture in, and return how many of its shapes were more than a box."""
+    name = node.get("name") or ""
+    where = f"image {node.get('id', '?')} ({name})"
+    path = finder.find(name)
+    if reading.outside(path, reading.source, where):
+        return 0
+    try:
+        picture = ImageEntry(path, *size_of(path, node.get("width"), node.get("height")))
+    except pictures.ImageError as error:
+        reading.fault(reading.source, where, f"expected its size, found it nowhere ({error})", SKIP_PICTURE)
+        return 0
+    reading.pictures.append(picture)
+    reduced = 0
+    for place, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
+        result = _object(shape, place, picture, reading.wanted)
+        if isinstance(result, Labelled):
+            picture.objects.append(result)
+            reduced += shape.tag != "box" or bool(number(shape.get("rotation")))
+        elif result is not None:
+            reading.fault(reading.source, f"{where}, {shape.tag} {place}", result, SKIP_OBJECT)
+    return reduced
+
+
+def _object(shape: ET.Element, place: int, picture: ImageEntry, wanted: Wanted) -> Labelled | str | None:
+    """Return an object, what is wrong with it, or None if it is not wanted."""
+    written = (shape.get("label") or "").strip()
+    if not written:
+        return "expected a label, found none"
+    if (name := wanted.name(written)) is None:
+        return None
+    if fault := wanted.fault(name):
+        return fault
+    corners = _corners(shape)
+    if isinstance(corners, str):
+        return corners
+    box = clip_box(corners, picture.width, picture.height)
+    return box if isinstance(box, str) else Labelled(place, name, box)
+
+
+def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
+    keys = {"box": ("xtl", "ytl", "xbr", "ybr"), "mask": ("left", "top", "width", "height")}
+    keys["ellipse"] = ("cx", "cy", "rx", "ry")
+    if shape.tag == "polygon":
+        points = [tuple(number(v) for v in point.split(",")) for point in (shape.get("points") or "").split(";")]
+        known = [(p[0], p[1]) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
+        if len(known) < len(points):
+            return f"expected points x,y;x,y of finite numbers, found {shorten(shape.get('points'))}"
+        return around(known)
+    if shape.tag not in keys:
+        return f"expected a box, a polygon, an ellipse or a mask, found {shape.tag}"
+    a, b, c, d = (number(shape.get(key)) for key in keys[shape.tag])
+    if a is None or b is None or c is None or d is None:
+        return f"expected finite numbers in {', '.join(keys[shape.tag])}, found {shorten(dict(shape.attrib))}"
+    degrees = number(shape.get("rotation")) or 0.0
+    if shape.tag == "mask":
+        return a, b, a + c, b + d
+    if shape.tag == "ellipse":
+        return turned(a - c, b - d, 2 * c, 2 * d, degrees, about=(a, b))
+    if c <= a or d <= b:
+        return a, b, c, d  # `clip_box` says what is wrong
+    return turned(a, b, c - a, d - b, degrees, about=((a + c) / 2, (b + d) / 2))

@@ -1,0 +1,168 @@
+"""Label Studio's JSON and JSON-MIN exports: a list of tasks, with boxes in percent of the picture.
+
+A rectangle has x, y, width, height and a rotation about its upper left corner. Polygons and ellipses are reduced to
+the boxes around them; brushes and key points are faults. (Label Studio's exports as COCO, VOC, YOLO and CSV of boxes
+are read as such.) Of several annotators of a task, the one marked as ground truth is taken, else the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from retinanet import images as pictures
+from retinanet.formats.common import ImageEntry, ImageFinder, Labelled, Reading, Wanted, around, number, size_of, turned
+from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.parse import shorten
+
+_PICTURE_KEYS: Final = ("image", "img", "picture", "photo")
+
+
+def is_label_studio(content: Any) -> bool:
+    """Return whether a parsed JSON file is Label Studio's."""
+    first = content[0] if isinstance(content, list) and content else None
+    return (
+        isinstance(first, dict)
+        and "score" not in first
+        and (
+            ("annotations" in first and isinstance(first.get("data"), dict))
+            or ("annotator" in first and "image" in first)
+        )
+    )
+
+
+def read_label_studio(
+    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
+) -> DetectionData:
+    """Read an export: see `formats.read`. Classes are the names found, sorted."""
+    if not is_label_studio(content):
+        raise DataError(
+            f"{source}: expected a list of Label Studio's tasks with `data` and `annotations`, found another"
+        )
+    reading = Reading(source, wanted, images, allow_outside)
+    finder = ImageFinder([images] if images is not None else [source.parent, source.parent / "images"])
+    reduced = several = 0
+    for place, task in enumerate(content, 1):
+        where = f"task {task.get('id', place)}" if isinstance(task, dict) else f"task {place}"
+        if not isinstance(task, dict) or (name := _picture_name(task)) is None:
+            reading.fault(source, where, "expected a picture in `data`, found none", SKIP_PICTURE)
+            continue
+        results, more = _results(task)
+        several += more
+        path = finder.find(name)
+        if reading.outside(path, source, where):
+            continue
+        shown = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
+        try:
+            size = size_of(path, shown.get("original_width"), shown.get("original_height"))
+        except pictures.ImageError as error:
+            reading.fault(source, where, f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE)
+            continue
+        picture = ImageEntry(path, *size)
+        reading.pictures.append(picture)
+        reduced += _objects(results, picture, where, reading)
+    if several:
+        reading.notes.append(f"{several:,} tasks have several annotations: the ground truth, else the first, was taken")
+    reading.note_reduced(reduced)
+    return reading.data()
+
+
+def _picture_name(task: dict[str, Any]) -> str | None:
+    """Return the picture of a task: /data/upload/1/0a1b2c3d-a.jpg, /data/local-files/?d=folder/a.jpg, s3://..."""
+    fields = task["data"] if isinstance(task.get("data"), dict) else task
+    value = next((fields[key] for key in _PICTURE_KEYS if isinstance(fields.get(key), str)), None)
+    if value is None:
+        value = next((v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]), None)
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # "//[a.png" looks like an address, and is none
+        return None
+    local = parse_qs(parts.query).get("d")
+    return unquote(local[0] if local else parts.path).lstrip("/")
+
+
+def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:
+    """Return the results of one annotation of a task, and whether there are others."""
+    if not isinstance(task.get("annotations"), list):  # JSON-MIN: the results lie in the task, by their tag's name
+        found = [v for v in task.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        return [result for results in found for result in results], False
+    kept = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
+    if not kept:
+        return [], False
+    chosen = next((a for a in kept if a.get("ground_truth")), kept[0])
+    results = chosen.get("result")
+    return (results if isinstance(results, list) else []), len(kept) > 1
+
+
+def _objects(results: list[Any], picture: ImageEntry, where: str, reading: Reading) -> int:
+    """Take the results of a task in, and return how many of them were more than a box."""
+    reduced = 0
+    for place, (value, labels) in enumerate(_values(results), 1):
+        result = _object(value, labels, place, picture, reading.wanted)
+        if isinstance(result, Labelled):
+            picture.objects.append(result)
+            reduced += "points" in value or "radiusX" in value or bool(number(value.get("rotation")))
+        elif result is not None:
+            reading.fault(reading.source, f"{where}, region {place}", result, SKIP_OBJECT)
+    return reduced
+
+
+def _values(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield the shape and the labels of each region; the two are two results of one id where they are two tags."""
+    regions: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for place, result in enumerate(results):
+        if not isinstance(result, dict):
+            regions[f"?{place}"] = ({}, [])
+            continue
+        value = result["value"] if isinstance(result.get("value"), dict) else result
+        if not any(key.endswith("labels") or key in {"x", "points", "rle"} for key in value):
+            continue  # choices, texts: about the picture, not a region of it
+        labels = [
+            str(v) for k, found in value.items() if k.endswith("labels") and isinstance(found, list) for v in found
+        ]
+        key = str(result.get("id", f"?{place}"))
+        shape, known = regions.get(key, ({}, []))
+        regions[key] = (shape or value if "x" not in value else value, list(dict.fromkeys([*known, *labels])))
+    yield from regions.values()
+
+
+def _object(
+    value: dict[str, Any], labels: list[str], place: int, picture: ImageEntry, wanted: Wanted
+) -> Labelled | str | None:
+    """Return an object, what is wrong with it, or None if it is not wanted."""
+    if len(labels) != 1:
+        return f"expected one label, found {', '.join(labels) or 'none'}"
+    if (name := wanted.name(labels[0])) is None:
+        return None
+    if fault := wanted.fault(name):
+        return fault
+    share = _shares(value, picture)
+    if isinstance(share, str):
+        return share
+    box = clip_box(share, picture.width, picture.height)
+    return box if isinstance(box, str) else Labelled(place, name, box)
+
+
+def _shares(value: dict[str, Any], picture: ImageEntry) -> tuple[float, float, float, float] | str:
+    """Return a shape's box in pixels, or what is wrong with it."""
+    W, H = picture.width / 100, picture.height / 100
+    degrees = number(value.get("rotation")) or 0.0
+    if isinstance(value.get("points"), list):
+        points = [[number(v) for v in point] if isinstance(point, list) else [] for point in value["points"]]
+        known = [(p[0] * W, p[1] * H) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
+        if len(known) < len(points) or not points:
+            return f"expected points (x, y) in percent, found {shorten(value['points'])}"
+        return around(known)
+    if "radiusX" in value:
+        x, y, rx, ry = (number(value.get(key)) for key in ("x", "y", "radiusX", "radiusY"))
+        if x is None or y is None or rx is None or ry is None:
+            return "expected finite numbers in x, y, radiusX, radiusY"
+        return turned((x - rx) * W, (y - ry) * H, 2 * rx * W, 2 * ry * H, degrees, about=(x * W, y * H))
+    x, y, w, h = (number(value.get(key)) for key in ("x", "y", "width", "height"))
+    if x is None or y is None or w is None or h is None or "rle" in value:
+        return "expected a rectangle, a polygon or an ellipse, found another shape"
+    return turned(x * W, y * H, w * W, h * H, degrees, about=(x * W, y * H))

@@ -1,0 +1,1 @@
+"""From images to detections: detectors, tiles, video, drawings and result files."""

@@ -1,0 +1,89 @@
+"""Predictions at every anchor of an image, before thresholds and NMS. Boxes are xyxy in original pixels.
+
+Shape suffixes: H, W (of a level), A anchors of a level, C anchors of a position, K classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from retinanet.config import ModelConfig
+from retinanet.images import Frame
+from retinanet.types import MAX_LOG_SCALE
+
+
+class LevelOutputs(NamedTuple):
+    """What one level of the pyramid says at each of its positions."""
+
+    level: int
+    stride: int
+    """Input pixels between positions, as declared: see `ModelConfig.anchor_style`."""
+    scores_HWCK: npt.NDArray[np.float32]
+    """Probability of each class, for each of the C anchors of a position."""
+    boxes_HWC4: npt.NDArray[np.float32]
+    """The box that each anchor proposes: xyxy, original pixels, clipped to the picture."""
+    anchors_HWC4: npt.NDArray[np.float32]
+    """The anchors themselves: xyxy, original pixels, not clipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseOutputs:
+    """All that the network says of one picture, before thresholds and non-maximum suppression.
+
+    Args:
+        frame: the picture's size before and after resizing.
+        levels: finest first.
+    """
+
+    frame: Frame
+    levels: tuple[LevelOutputs, ...]
+
+    def at(self, x: float, y: float) -> list[tuple[LevelOutputs, int, int]]:
+        """Return, for each level, it and the row and column of its position nearest to a place, original pixels."""
+        out = []
+        for level in self.levels:
+            centers_HW2 = (level.anchors_HWC4[:, :, 0, :2] + level.anchors_HWC4[:, :, 0, 2:]) / 2
+            row = int(np.abs(centers_HW2[:, 0, 1] - y).argmin())
+            out.append((level, row, int(np.abs(centers_HW2[0, :, 0] - x).argmin())))
+        return out
+
+
+def level_outputs(
+    level: int,
+    cells_C4: npt.NDArray[np.float32],
+    logits_AK: npt.NDArray[np.float32],
+    deltas_A4: npt.NDArray[np.float32],
+    input_size: tuple[int, ...],
+    frame: Frame,
+    *,
+    style: str = ModelConfig.anchor_style,
+) -> LevelOutputs:
+    """Return what a level says of one picture, its boxes decoded as `boxes.decode` does.
+
+    Args:
+        level: its number.
+        cells_C4: the anchors around (0, 0), input pixels.
+        logits_AK: of all anchors of the level, position by position.
+        deltas_A4: likewise.
+        input_size: height and width of the padded input, pixels.
+        frame: of the picture.
+        style: of the anchors, see `ModelConfig`.
+    """
+    stride, C = 2**level, len(cells_C4)
+    H, W = (-(-side // stride) for side in input_size)
+    steps_2 = (input_size[1] // W, input_size[0] // H) if style == "torchvision" else (stride, stride)
+    centers_HW2 = (np.stack(np.meshgrid(np.arange(W), np.arange(H)), axis=-1) * steps_2).astype(np.float32)
+    anchors_HWC4 = np.tile(centers_HW2, 2)[:, :, None] + cells_C4
+    deltas_HWC4 = deltas_A4.reshape(H, W, C, 4)
+    sides = anchors_HWC4[..., 2:] - anchors_HWC4[..., :2]
+    middle = (anchors_HWC4[..., 2:] + anchors_HWC4[..., :2]) / 2 + deltas_HWC4[..., :2] * sides
+    half = sides * np.exp(np.minimum(deltas_HWC4[..., 2:], np.float32(MAX_LOG_SCALE))) / 2
+    limit = np.array([frame.resized_width, frame.resized_height] * 2, np.float32)
+    boxes_HWC4 = np.clip(np.concatenate([middle - half, middle + half], axis=-1), 0, limit)
+    factor = np.array([frame.width / frame.resized_width, frame.height / frame.resized_height] * 2, np.float32)
+    with np.errstate(over="ignore"):  # exp of a logit of -100 or less: the probability is 0
+        scores_HWCK = (1 / (1 + np.exp(-logits_AK.reshape(H, W, C, -1)))).astype(np.float32)
+    return LevelOutputs(level, stride, scores_HWCK, boxes_HWC4 * factor, anchors_HWC4 * factor)

@@ -1,0 +1,137 @@
+"""The detector that runs an exported model, without torch. Boxes are xyxy in original pixels.
+
+Shape suffixes: N batch, A anchors of a level, C anchors of a position, D detections of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from retinanet.config import ImageConfig, PostprocessConfig
+from retinanet.images import Frame, Scaled, decode_for, prepare_pixels
+from retinanet.predict.dense import DenseOutputs, level_outputs
+from retinanet.predict.detector import BaseDetector, InputBatch, Pixels, Source
+from retinanet.runtime.description import (
+    DETECTIONS,
+    FRAMES,
+    IMAGES,
+    MAX_DETECTIONS,
+    NMS_THRESHOLD,
+    SCORE_THRESHOLD,
+    Description,
+    ExportError,
+    dense_names,
+)
+from retinanet.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
+from retinanet.types import ArrayDetections
+
+
+class RuntimeDetector(BaseDetector):
+    """An exported model: as `Detector`, without torch. It may be called from several threads at once.
+
+    Args:
+        engine: runs the graph.
+        description: what the file says of itself.
+    """
+
+    def __init__(self, *, engine: Engine, description: Description) -> None:
+        super().__init__(
+            classes=description.classes,
+            category_ids=description.category_ids,
+            image_config=description.image_config,
+            postprocess_config=description.postprocess_config,
+            tiling=description.tiling,
+        )
+        self.engine = engine
+        self.description = description
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, *, device: str = "auto", threads: int = 0, precision: str | None = None
+    ) -> RuntimeDetector:
+        """Return the detector of a file that `retinanet export` wrote.
+
+        Args:
+            path: .onnx, or .xml of OpenVINO with its .bin beside it.
+            device: auto (CUDA where ONNX Runtime has it, else the CPU), cpu, cuda, or a name of OpenVINO's.
+            threads: that one call computes with; 0: all cores.
+            precision: float32 or bf16, for OpenVINO, in place of the hint in the file.
+
+        Raises:
+            ExportError: not an export of ours.
+            ConfigError: a device that is not there.
+        """
+        path = Path(path)
+        engine: Engine
+        if path.suffix.lower() == ".xml":
+            engine = OpenVinoEngine(path, device=device, threads=threads, precision=precision)
+        else:
+            engine = OnnxEngine(path, device=device, threads=threads)
+        return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
+
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        """Return what every level says at every position of one picture: why an object is found, or missed.
+
+        Raises:
+            ImageError: a picture that does not decode.
+        """
+        if not isinstance(source, Scaled):
+            config = self.image_config
+            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+        return self.dense_batch([source])[0]
+
+    def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:
+        """Return what every level says of each of some decoded pictures, which go through the network as one batch."""
+        pixels_N3HW, frames = self._prepare(images, self.image_config)
+        about = self.description
+        inputs = self._inputs(pixels_N3HW, frames, self.postprocess_config)
+        outputs = self.engine.run(dense_names(about.levels), inputs)
+        found = []
+        for n, frame in enumerate(frames):
+            levels = []
+            for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
+                logits_AK, deltas_A4 = (np.asarray(out[n], np.float32) for out in outputs[2 * i : 2 * i + 2])
+                size, style = pixels_N3HW.shape[2:], about.anchor_style
+                cells_C4 = np.array(cells, np.float32)
+                levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, size, frame, style=style))
+            found.append(DenseOutputs(frame=frame, levels=tuple(levels)))
+        return found
+
+    def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
+        """Return the pixels as the graph takes them, which normalises them itself."""
+        pixels_N3HW, frames = prepare_pixels(images, config)
+        if self.description.uint8:
+            return pixels_N3HW, frames
+        return np.multiply(pixels_N3HW, np.float32(1 / 255), dtype=np.float32), frames
+
+    def _inputs(
+        self, pixels_N3HW: Pixels, frames: Sequence[Frame], config: PostprocessConfig
+    ) -> dict[str, npt.NDArray[Any]]:
+        inputs: dict[str, npt.NDArray[Any]] = {IMAGES: pixels_N3HW, FRAMES: np.array(frames, np.float32)}
+        if not self.description.raw:
+            inputs |= {
+                SCORE_THRESHOLD: np.array([config.score_threshold], np.float32),
+                NMS_THRESHOLD: np.array([config.nms_threshold], np.float32),
+                MAX_DETECTIONS: np.array([config.max_detections], np.int64),
+            }
+        return inputs
+
+    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
+        if batch.images_N3HW is None:
+            return []
+        if self.description.raw:
+            raise ExportError("this model was exported with --raw: it gives logits and offsets, not detections")
+        outputs = self.engine.run(DETECTIONS, self._inputs(batch.images_N3HW, batch.frames, config))
+        return [
+            ArrayDetections(
+                boxes_D4=np.asarray(boxes[:count], np.float32),
+                scores_D=np.asarray(scores[:count], np.float32),
+                labels_D=np.asarray(labels[:count], np.int64),
+            )
+            for boxes, scores, labels, count in zip(*outputs, strict=True)
+        ]

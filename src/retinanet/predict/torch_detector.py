@@ -1,0 +1,163 @@
+"""The detector that runs a PyTorch network. Boxes are xyxy in original pixels, after EXIF rotation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from retinanet.config import ImageConfig, PostprocessConfig, Precision, PredictConfig, TileConfig
+from retinanet.errors import ConfigError, did_you_mean
+from retinanet.files import existing_path
+from retinanet.images import Scaled, decode_for
+from retinanet.predict.detector import BaseDetector, InputBatch, Source
+from retinanet.types import ArrayDetections
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from retinanet.predict.dense import DenseOutputs
+    from retinanet.types import HeadOutputs
+
+
+log = logging.getLogger(__name__)
+
+
+class Detector(BaseDetector):
+    """A PyTorch network with all it takes to go from pictures to named boxes.
+
+    Args:
+        model: images_N3HW -> HeadOutputs. It is moved to the device and put into eval mode.
+        classes: name of each 0-based class id.
+        category_ids: COCO's id of each class id.
+        image_config: how pictures become input.
+        postprocess_config: how outputs become detections.
+        tiling: how pictures are cut unless a call says otherwise.
+        device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
+        precision: 32, or bf16: see `model.for_inference`, which makes the copy of a RetinaNet that is run. Its weights
+            are those that the model has now.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        image_config: ImageConfig,
+        postprocess_config: PostprocessConfig,
+        tiling: TileConfig | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = PredictConfig.precision,
+    ) -> None:
+        import torch
+
+        self.device = pick_device(device)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._network = _fast(self.model, self.device, precision)
+        super().__init__(
+            classes=classes,
+            category_ids=category_ids,
+            image_config=image_config,
+            postprocess_config=postprocess_config,
+            tiling=tiling,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+    ) -> Detector:
+        """Return the detector of a checkpoint that `retinanet train` wrote."""
+        from retinanet.checkpoint.loading import load_checkpoint
+
+        saved = load_checkpoint(existing_path(Path(path)))
+        return cls(
+            model=saved.model,
+            classes=saved.classes,
+            category_ids=saved.category_ids,
+            image_config=saved.image_config,
+            postprocess_config=saved.postprocess_config,
+            tiling=saved.tiling,
+            device=device,
+            precision=precision,
+        )
+
+    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
+        import torch
+
+        from retinanet.model import RetinaNet
+        from retinanet.postprocess import least_logit, postprocess
+
+        if batch.images_N3HW is None:
+            return []
+        with torch.inference_mode():
+            images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
+            # Boxes of lower scores are never looked at; other networks know no such thing.
+            known = {"above": least_logit(config)} if isinstance(self._network, RetinaNet) else {}
+            outputs: HeadOutputs = self._network(images_N3HW, **known)
+            return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
+
+    def dense(self, source: Source | Scaled) -> DenseOutputs:
+        """Return what every level says at every position of one picture: see `BaseDetector.dense`."""
+        import torch
+
+        from retinanet.model import RetinaNet
+        from retinanet.predict.dense import DenseOutputs, level_outputs
+
+        assert isinstance(self.model, RetinaNet)  # noqa: S101
+        config = self.image_config
+        if not isinstance(source, Scaled):
+            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+        images_N3HW, (frame,) = self._prepare([source], config)
+        with torch.inference_mode():
+            outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))
+        logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
+        deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
+        levels = [
+            level_outputs(
+                level,
+                cells.numpy(),
+                logits_AK.numpy(),
+                deltas_A4.numpy(),
+                images_N3HW.shape[2:],
+                frame,
+                style=self.model.config.anchor_style,
+            )
+            for level, cells, logits_AK, deltas_A4 in zip(
+                self.model.config.levels, self.model.anchors.cells, logits, deltas, strict=True
+            )
+        ]
+        return DenseOutputs(frame=frame, levels=tuple(levels))
+
+
+def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Return what is run for predictions: a simplified copy of a RetinaNet, any other model itself."""
+    from retinanet.model import RetinaNet, for_inference, has_fast_bf16
+
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}"
+            f"{did_you_mean(precision, get_args(Precision))}"
+        )
+    if not isinstance(model, RetinaNet):
+        if precision != "32":
+            raise ConfigError(f"precision {precision} is for a RetinaNet, found {type(model).__name__}")
+        return model
+    if precision == "bf16" and device.type == "cpu" and not has_fast_bf16():
+        log.warning("this processor has no bfloat16 arithmetic: --precision bf16 works, but may be slower than 32")
+    return for_inference(model, precision=precision)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Return the named device; for auto the accelerator that there is, else the CPU."""
+    import torch
+
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # no such name; a torch without CUDA asserts
+        raise ConfigError(f"device {str(name)!r} is not there: {str(error).splitlines()[0]}") from error

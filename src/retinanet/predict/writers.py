@@ -1,0 +1,242 @@
+"""Detections as files that other tools read, and drawn on pictures.
+
+Boxes are xyxy in original pixels, 0-based, without "+1". Files are written beside their target, as NAME.partial, and
+renamed when they are whole; what a run that was stopped had found stays in the .partial file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, Self, TextIO
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import supervision as sv
+import yaml
+
+from retinanet.errors import UserError
+from retinanet.files import partial_path, replace_file, write_atomically
+from retinanet.predict.coco_results import class_ids, class_names, detections_to_coco, scores
+
+if TYPE_CHECKING:
+    from retinanet.config import ResultFormat
+
+
+CSV_COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class", "score")
+
+
+OUTPUT_NAMES: Final = {"coco": "detections.json", "csv": "detections.csv", "voc": "Annotations", "yolo": "labels"}
+"""What each format writes into the output folder; YOLO a data.yaml with the class names as well."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputImage:
+    """Where detections belong.
+
+    Args:
+        path: the picture's file, as it was given.
+        name: its place in the output folder, without a suffix; see `output_names`.
+        image_id: its id in COCO results.
+        width: original pixels.
+        height: original pixels.
+    """
+
+    path: Path
+    name: PurePosixPath
+    image_id: int
+    width: int
+    height: int
+
+
+class Writer(Protocol):
+    """A context manager that takes one picture's detections after the other and keeps none of them."""
+
+    def __enter__(self) -> Self:
+        """Open what is written to."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish the files, unless there was an error."""
+
+    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+        """Write the detections of one picture; there may be none."""
+
+
+def open_writer(format: ResultFormat, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> Writer:
+    """Return the writer of a format; `classes` and `category_ids` are those of class ids 0, 1, ..."""
+    target = output / OUTPUT_NAMES[format]
+    if format == "coco":
+        return CocoWriter(target, category_ids=category_ids)
+    if format == "csv":
+        return CsvWriter(target)
+    if format == "voc":
+        return VocWriter(target)
+    return YoloWriter(target, classes=classes)
+
+
+class _OneFile:
+    """A text file that takes its name when it is whole."""
+
+    head = ""
+    tail = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = partial_path(path)
+        self._file: TextIO
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._partial.open("w", encoding="utf-8", newline="")
+        self._file.write(self.head)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._file.write(self.tail)
+        self._file.close()
+        if kind is None:
+            replace_file(self._partial, self.path)
+
+
+class CocoWriter(_OneFile):
+    """COCO results: a JSON list of image_id, category_id, bbox (xywh), score, and the picture's path as file_name.
+
+    COCO's own ids say nothing of pictures that are in no data set, hence the file name; evaluators pass over it.
+    """
+
+    head = "["
+    tail = "\n]\n"
+
+    def __init__(self, path: Path, *, category_ids: Sequence[int]) -> None:
+        super().__init__(path)
+        self.category_ids = category_ids
+        self._comma = "\n"
+
+    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+        """Write one line per detection."""
+        for row in detections_to_coco(detections, image_id=picture.image_id, category_ids=self.category_ids):
+            line = json.dumps({**row, "file_name": picture.path.as_posix()}, ensure_ascii=False)
+            self._file.write(self._comma + line)
+            self._comma = ",\n"
+
+
+class CsvWriter(_OneFile):
+    """`path,x1,y1,x2,y2,class,score`, one line per detection; a picture without any is `path,,,,,,`."""
+
+    head = ",".join(CSV_COLUMNS) + "\n"
+
+    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+        """Write the lines of one picture."""
+        rows = csv.writer(self._file, lineterminator="\n")
+        path = picture.path.as_posix()
+        if not len(detections):
+            rows.writerow([path, *[""] * (len(CSV_COLUMNS) - 1)])
+        for box, name, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
+            rows.writerow([path, *map(str, box), name, str(score)])
+
+
+class _Folder:
+    """One file per picture."""
+
+    suffix = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def _write(self, picture: OutputImage, text: str) -> None:
+        write_atomically(self.folder / f"{picture.name}{self.suffix}", text)
+
+
+class VocWriter(_Folder):
+    """Pascal VOC: one XML per picture, boxes to a hundredth of a pixel, and a <score> in each object."""
+
+    suffix = ".xml"
+
+    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+        """Write one picture's XML."""
+        root = ET.Element("annotation")
+        _add(root, folder=picture.path.parent.name, filename=picture.path.name, path=picture.path.as_posix())
+        _add(ET.SubElement(root, "size"), width=picture.width, height=picture.height, depth=3)
+        _add(root, segmented=0)
+        for box, name, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
+            element = ET.SubElement(root, "object")
+            _add(element, name=name, pose="Unspecified", truncated=0, difficult=0, score=score)
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), (f"{value:.2f}" for value in box), strict=True)
+            _add(ET.SubElement(element, "bndbox"), **dict(corners))
+        ET.indent(root)
+        self._write(picture, ET.tostring(root, encoding="unicode") + "\n")
+
+
+class YoloWriter(_Folder):
+    """YOLO: one text file per picture, `class cx cy w h score` with boxes as shares of the picture's width and height.
+
+    The class names are in data.yaml, beside the folder.
+    """
+
+    suffix = ".txt"
+
+    def __init__(self, folder: Path, *, classes: Sequence[str]) -> None:
+        super().__init__(folder)
+        self.classes = classes
+
+    def __enter__(self) -> Self:
+        """Write the class names."""
+        names = {"names": dict(enumerate(self.classes))}
+        write_atomically(self.folder.parent / "data.yaml", yaml.safe_dump(names, allow_unicode=True, sort_keys=False))
+        return super().__enter__()
+
+    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+        """Write one picture's text file, empty without detections."""
+        x1, y1, x2, y2 = detections.xyxy.astype(np.float64).reshape(-1, 4).T
+        W, H = picture.width, picture.height
+        boxes = np.stack([(x1 + x2) / 2 / W, (y1 + y2) / 2 / H, (x2 - x1) / W, (y2 - y1) / H], axis=1)
+        lines = [
+            f"{k} {' '.join(f'{value:.8f}' for value in box)} {score}\n"
+            for k, box, score in zip(class_ids(detections), boxes, scores(detections), strict=True)
+        ]
+        self._write(picture, "".join(lines))
+
+
+def _add(parent: ET.Element, **children: object) -> None:
+    for tag, value in children.items():
+        ET.SubElement(parent, tag).text = str(value)
+
+
+def output_names(paths: Sequence[Path]) -> list[PurePosixPath]:
+    """Return where each picture's output goes: its path below the pictures' common folder, without the suffix.
+
+    Two pictures never share a name: where only the suffix tells them apart (a.jpg, a.png), it is kept.
+    """
+    absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - resolve() would follow links
+    if len({path.anchor for path in absolute}) > 1:
+        raise UserError("the pictures lie on several drives: predict on one drive at a time")
+    root = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
+    full = [PurePosixPath(path.relative_to(root).as_posix()) for path in absolute]
+    names = [path.with_suffix("") for path in full]
+    while True:
+        count: dict[str, int] = {}
+        for name in names:  # a.jpg and A.png are one file where the disk does not tell capitals apart
+            count[str(name).casefold()] = count.get(str(name).casefold(), 0) + 1
+        unique = [f if count[str(n).casefold()] > 1 else n for n, f in zip(names, full, strict=True)]
+        if unique == names:
+            return names
+        names = unique

@@ -1,0 +1,1 @@
+"""Many training runs compared on the user's data."""

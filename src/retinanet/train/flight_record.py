@@ -1,0 +1,74 @@
+"""Reads a flight record and runs its step again on the CPU."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from retinanet.config import ModelConfig, TrainConfig, section_from_dict
+from retinanet.data import Batch
+from retinanet.errors import UserError
+from retinanet.images import Frame
+from retinanet.model import RetinaNet
+from retinanet.train.initial_model import freeze_parts
+from retinanet.train.nonfinite import find_cause, sentence_of
+from retinanet.train.run_folder import RECORD
+from retinanet.types import Target
+
+FORMAT: Final = 1
+
+
+KEY: Final = "retinanet flight record"
+
+
+class RecordError(UserError):
+    """A file that is no flight record, is damaged, or was written by a later version."""
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a flight record's content.
+
+    Raises:
+        RecordError: missing, damaged, not ours, or holding anything but tensors and plain values.
+    """
+    if not path.is_file():
+        raise RecordError(f"no flight record {path}")
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        raise RecordError(f"{path} cannot be read as a flight record: {error}") from error
+    if not isinstance(record, dict) or KEY not in record:
+        raise RecordError(f"{path} is no flight record: `train` writes one, {RECORD}, when a step is not finite")
+    if not isinstance(record[KEY], int) or record[KEY] > FORMAT:
+        raise RecordError(f"{path} has format {record[KEY]}, this version reads up to {FORMAT}: update retinanet")
+    return record
+
+
+def replay(path: Path | str) -> tuple[str, bool]:
+    """Run a recorded step again on the CPU: `replay("runs/first/nonfinite.pt")`.
+
+    Returns:
+        What was found, a sentence, and whether it is the module and the kind that the record names.
+
+    Raises:
+        RecordError: no such file, or no flight record.
+    """
+    record = read_record(Path(path))
+    config = record["config"]
+    model = RetinaNet(num_classes=len(record["classes"]), config=section_from_dict(ModelConfig, config))
+    model.load_state_dict(record["weights"])
+    freeze_parts(model, section_from_dict(TrainConfig, config))
+    model.train().to(memory_format=torch.channels_last)
+    parts = zip(record["boxes"], record["labels"], record["crowds"], strict=True)
+    batch = Batch(
+        images_N3HW=record["images_N3HW"],
+        targets=tuple(Target(boxes_G4=b, labels_G=k, crowd_G=c) for b, k, c in parts),
+        frames=tuple(Frame(*frame) for frame in record["frames"]),
+        indices=tuple(record["indices"]),
+    )
+    cause = find_cause(model, batch, record, device="cpu")
+    found = (cause.module, cause.kind) if cause else ("", "")
+    return sentence_of(cause, record), found == (record["module"], record["kind"])

@@ -1,0 +1,85 @@
+"""The callback that writes metrics.csv."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from retinanet.train.output_files import Table, rank_zero
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+COLUMNS: Final = (
+    *("epoch", "step", "lr", "loss", "classification_loss", "box_loss", "positives_per_image"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
+)
+"""Of metrics.csv. Rows of training steps leave the AP columns empty, rows of evaluations the losses."""
+
+
+TRAIN_COLUMNS: Final = ("loss", "classification_loss", "box_loss", "positives_per_image")
+
+
+AP_COLUMNS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+class MetricsFile(Callback):
+    """RUN/metrics.csv: a row every `log_every` steps and one per evaluation. A resumed run cuts off what it repeats."""
+
+    def __init__(self, *, path: Path, log_every: int) -> None:
+        self.table = Table(path, COLUMNS)
+        self.log_every = log_every
+        self._seconds_before = 0.0
+        self._start = time.monotonic()
+        self._last_step = -1
+        self._resumed = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the time spent, and how far the file is written."""
+        return {"seconds": self.seconds(), "size": self.table.size()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back, and cut off the rows after it."""
+        self._seconds_before, self._resumed = state_dict["seconds"], True
+        if rank_zero():
+            self.table.cut(state_dict["size"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the header of a new run's file."""
+        if trainer.is_global_zero and not self._resumed:
+            self.table.begin()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write a row of losses, after the optimiser's step."""
+        step = trainer.global_step
+        if step != self._last_step and (step % self.log_every == 0 or step == 1):
+            self._write(trainer, TRAIN_COLUMNS)
+        self._last_step = step
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write a row of APs."""
+        self._write(trainer, AP_COLUMNS)
+
+    def _write(self, trainer: L.Trainer, names: tuple[str, ...]) -> None:
+        if not trainer.is_global_zero:
+            return
+        values = trainer.callback_metrics
+        row: dict[str, Any] = {name: f"{float(values[name]):.6g}" for name in names if name in values}
+        row |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
+        row["lr"] = f"{trainer.optimizers[0].param_groups[-1]['lr']:.6g}"
+        self.table.add(row)
+
+    def seconds(self) -> float:
+        """Return the time spent on training, over all resumed parts."""
+        return self._seconds_before + time.monotonic() - self._start

@@ -1,0 +1,76 @@
+"""Optimiser, learning-rate schedule and the running average of the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from retinanet.config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, *, pictures_per_step: int) -> Optimizer:
+    """Return SGD or AdamW over the trainable parameters; biases and norm layers without weight decay.
+
+    Args:
+        model: with a `backbone` of its own learning-rate factor.
+        config: the run's.
+        pictures_per_step: over all devices and accumulated batches; the learning rate is scaled to it.
+    """
+    lr = config.lr * pictures_per_step / config.lr_batch_size
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                in_backbone = f"{module_name}.".startswith("backbone.")
+                # Norm layers and biases are the ones of one dimension or less.
+                decays = parameter.ndim > 1 and name != "bias"
+                groups.setdefault((in_backbone, decays), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "lr": lr * (config.backbone_lr_factor if in_backbone else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), parameters in groups.items()
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(settings, lr=lr)
+    return torch.optim.SGD(settings, lr=lr, momentum=0.9)
+
+
+def lr_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
+    """Return step -> factor on the learning rate: linear warm-up, then steps or half a cosine."""
+    warmup = min(config.warmup_steps, total_steps // 10)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        if config.schedule == "cosine":
+            return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
+        return 0.01 if progress >= 8 / 9 else 0.1 if progress >= 2 / 3 else 1.0
+
+    return factor
+
+
+class RunningAverage(WeightAveraging):
+    """Exponential moving average of the weights, with a decay that grows from 0.1 as the average fills.
+
+    decay_n = min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not held back by its first weights.
+    Buffers (BatchNorm's statistics) are copied, not averaged: they are averages already.
+    """
+
+    def __init__(self, *, decay: float) -> None:
+        def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+            n = float(count)
+            torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(use_buffers=False, multi_avg_fn=update)

@@ -1,0 +1,442 @@
+"""torchvision's RetinaNets in ours, number by number: network, anchors, matching, losses, gradients, detections.
+
+The weights are random (real ones cannot be had here), the pictures real. Both see the same normalised tensor.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_iou
+
+import retinanet
+from retinanet.checkpoint.import_weights import WeightsError, convert_weights, from_torchvision, import_model
+from retinanet.cli import main
+from retinanet.config import ConvertWeightsConfig, LossConfig, MatchConfig, section_from_dict
+from retinanet.errors import UserError
+from retinanet.images import Frame
+from retinanet.losses import DetectionLoss
+from retinanet.matching import match
+from retinanet.postprocess import postprocess
+from retinanet.train import CheckpointError, load_checkpoint
+from retinanet.types import Target
+from tests.peers import coco128, make_it_detect, torchvision_v1, torchvision_v2
+
+MAKERS = {"v1": torchvision_v1, "v2": torchvision_v2}
+
+
+@pytest.fixture(scope="module")
+def peers():
+    """Each version with weights that detect, and what it becomes here."""
+    torch.manual_seed(0)
+    noise = torch.rand(3, 20, 24)
+    picture = torch.nn.functional.interpolate(noise[None], size=(320, 400), mode="bicubic")[0].clamp(0, 1)
+    found = {}
+    for name, make in MAKERS.items():
+        model = make()
+        model.transform = resized_to(320, 400)
+        make_it_detect(model, picture)
+        found[name] = (model, import_model(model.state_dict(), "torchvision"))
+    return found
+
+
+def resized_to(shorter, longer):
+    return GeneralizedRCNNTransform(shorter, longer, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).eval()
+
+
+def through(model, pictures, targets=None):
+    """What torchvision makes of pictures inside: the input, its outputs, its anchors."""
+    if targets is not None:
+        targets = [{"boxes": t.boxes_G4, "labels": t.labels_G} for t in targets]
+    images, targets = model.transform(list(pictures), targets)
+    features = list(model.backbone(images.tensors).values())
+    return images, model.head(features), model.anchor_generator(images, features), targets
+
+
+def seen_within(model, pictures):
+    """torchvision's own prediction, with what its transform, head and anchors gave on the way: one forward pass."""
+    seen = {}
+    parts = (model.transform, model.head, model.anchor_generator)
+    hooks = [part.register_forward_hook(lambda part, _, out: seen.__setitem__(part, out)) for part in parts]
+    detections = model(list(pictures))
+    for hook in hooks:
+        hook.remove()
+    return (*(seen[part] for part in parts), detections)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("shorter", "longer"),
+    [
+        (320, 500),
+        pytest.param(200, 333, marks=pytest.mark.slow),
+        pytest.param(512, 640, marks=pytest.mark.slow),
+        pytest.param(800, 1333, marks=pytest.mark.slow),
+    ],
+)
+@torch.no_grad()
+def test_network_and_detections_equal_torchvisions(shared_data, peers, version, shorter, longer):
+    """Three pictures, the first two in a batch (one at 800); all padded sizes but 512 x 640 are no multiples of 128."""
+    theirs, saved = peers[version]
+    theirs.transform = resized_to(shorter, longer)
+    pictures = [picture for picture, _ in coco128(shared_data, 3)]
+    survivors = detections = 0
+    batches = [pictures[:1]] if shorter == 800 else [pictures[:2], pictures[2:]]
+    for batch in batches:
+        (images, _), head, anchors, detected = seen_within(theirs, batch)
+        outputs = saved.model(images.tensors)
+        torch.testing.assert_close(outputs.logits_NAK, head["cls_logits"], rtol=0, atol=2e-5)
+        torch.testing.assert_close(outputs.deltas_NA4, head["bbox_regression"], rtol=0, atol=5e-6)
+        assert torch.equal(outputs.anchors_A4, anchors[0]), "the anchors are the very same"
+        survivors += int((head["cls_logits"].sigmoid() > 0.05).sum())
+        frames = [
+            Frame(p.shape[2], p.shape[1], size[1], size[0]) for p, size in zip(batch, images.image_sizes, strict=True)
+        ]
+        found = postprocess(outputs, frames=frames, config=saved.postprocess_config)
+        for ours, their in zip(found, detected, strict=True):
+            detections += len(their["boxes"])
+            assert_same_detections(ours, their)
+    assert survivors > 3000, "an equality of empty sets proves nothing"
+    assert detections == 300 * sum(map(len, batches))
+
+
+def assert_same_detections(ours, their):
+    """The same classes in the same order, scores within 1e-5, boxes within 1e-3 pixels.
+
+    Detections whose scores float32 hardly tells apart (2e-6) may trade places: of 300, up to three pairs did.
+    `test_the_order_is_the_same_in_float64` allows none.
+    """
+    torch.testing.assert_close(ours.scores_D, their["scores"], rtol=0, atol=1e-5)
+    same_DD = ours.labels_D[:, None] == their["labels"]
+    same_DD &= (ours.boxes_D4[:, None] - their["boxes"]).abs().amax(2) < 1e-3
+    same_DD &= (ours.scores_D[:, None] - their["scores"]).abs() < 2e-6
+    assert same_DD.any(1).all()
+    assert same_DD.any(0).all()
+    assert same_DD.diagonal().float().mean() > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@torch.no_grad()
+def test_the_order_is_the_same_in_float64(shared_data, peers, version):
+    """With both networks in float64, no two of the 900 detections trade places."""
+    theirs = MAKERS[version]().double().eval()
+    theirs.load_state_dict(peers[version][0].state_dict())
+    theirs.transform = resized_to(200, 333)
+    saved = import_model(theirs.state_dict(), "torchvision")
+    model = saved.model.double()
+    for picture, _ in coco128(shared_data, 3):
+        (images, _), _, _, (their,) = seen_within(theirs, [picture.double()])
+        height, width = images.image_sizes[0]
+        frame = Frame(picture.shape[2], picture.shape[1], width, height)
+        (ours,) = postprocess(model(images.tensors), frames=[frame], config=saved.postprocess_config)
+        assert len(ours.labels_D) == 300
+        assert torch.equal(ours.labels_D, their["labels"])
+        torch.testing.assert_close(ours.scores_D.double(), their["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.boxes_D4.double(), their["boxes"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_training_step_equals_torchvisions(shared_data, peers, version):
+    """Matched boxes, both losses (normalised by picture) and the gradient of every parameter, in float64.
+
+    In float32, 10 of v1's 89 parameters differ by more than 1e-5, at the most by 1.5e-3; v2's by 3.4e-6 at the most.
+    BatchNorm is in training mode in v2, and frozen in v1.
+    """
+    theirs, saved = peers[version]
+    theirs = MAKERS[version]().double()
+    theirs.load_state_dict(peers[version][0].state_dict())
+    theirs.transform = resized_to(224, 400)
+    ours = from_torchvision(theirs.state_dict()).double().train()
+    theirs.train()
+    pictures, targets = zip(*coco128(shared_data, 2), strict=True)
+    double = [Target(boxes_G4=t.boxes_G4.double(), labels_G=t.labels_G, crowd_G=t.crowd_G) for t in targets]
+    images, head, anchors, resized = through(theirs, [p.double() for p in pictures], double)
+    outputs = ours(images.tensors)
+    matched = match(
+        outputs.anchors_A4.double(),
+        [
+            Target(boxes_G4=t["boxes"], labels_G=t["labels"], crowd_G=d.crowd_G)
+            for t, d in zip(resized, double, strict=True)
+        ],
+        section_from_dict(MatchConfig, saved.train_config),
+    )
+    their_matches = [theirs.proposal_matcher(box_iou(t["boxes"], a)) for t, a in zip(resized, anchors, strict=True)]
+    for n, their in enumerate(their_matches):
+        assert torch.equal(matched.positive_NA[n], their >= 0)
+        assert torch.equal(matched.ignored_NA[n], their == -2)
+        assert torch.equal(matched.matched_NA[n][their >= 0], their[their >= 0])
+        assert (their >= 0).sum() > 20
+    losses = DetectionLoss(config=section_from_dict(LossConfig, saved.train_config))(outputs, matched)
+    expected = theirs.compute_loss(resized, head, anchors)
+    assert losses.classification.item() == pytest.approx(expected["classification"].item(), rel=1e-6)
+    assert losses.box.item() == pytest.approx(expected["bbox_regression"].item(), rel=1e-6), "their GIoU adds 1e-7"
+    losses.total.backward()
+    sum(expected.values()).backward()
+    gradients = {name: p.grad for name, p in from_torchvision_names(theirs, saved.model).items()}
+    trained = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
+    assert set(trained) == set(gradients)
+    assert len(trained) > 80
+    for name, gradient in trained.items():
+        largest = gradients[name].abs().max()
+        assert largest > 0, name
+        assert (gradient - gradients[name]).abs().max() < 1e-5 * largest, name
+
+
+def from_torchvision_names(model, ours):
+    """torchvision's parameters under our names: those of equal shape come in the same order within each part."""
+    from retinanet.checkpoint.import_weights import PEERS
+
+    theirs = dict(model.named_parameters())
+    step = 3 if ours.config.head_norm == "group" else 2
+    names = {name: PEERS["torchvision"].names(name, step)[0] for name in ours.state_dict()}
+    return {name: theirs[their] for name, their in names.items() if their in theirs}
+
+
+def test_batchnorm_in_training_is_the_test_of_v2_alone(peers):
+    assert peers["v1"][1].model.backbone.batchnorm_frozen
+    assert not peers["v2"][1].model.backbone.batchnorm_frozen
+    assert not any(p.requires_grad for n, p in peers["v1"][1].model.named_parameters() if ".bn" in n)
+
+
+def test_anchors_of_torchvision_fall_short_at_800_x_1344(peers):
+    """7 x 11 positions of P7 share 800 x 1344 pixels: strides of 114 and 122. By default ours are 128."""
+    like = torch.zeros(1)
+    sizes = [(-(-800 // s), -(-1344 // s)) for s in (8, 16, 32, 64, 128)]
+    generator = peers["v1"][1].model.anchors
+    anchors, per_level = generator(sizes, like=like, input_size=(800, 1344))
+    last = anchors[-per_level[-1] :].view(7, 11, 9, 4)
+    centres = (last[..., :2] + last[..., 2:]) / 2
+    assert centres[1, 1, 0].tolist() == [122, 114]
+    assert (anchors == anchors.round()).all()
+    with pytest.raises(ValueError, match="input's size"):
+        generator(sizes, like=like)
+    exact, _ = retinanet.RetinaNet(num_classes=1, backbone="resnet18").anchors(sizes, like=like)
+    centres = (
+        exact[-per_level[-1] :].view(7, 11, 9, 4)[..., :2] + exact[-per_level[-1] :].view(7, 11, 9, 4)[..., 2:]
+    ) / 2
+    assert centres[1, 1, 0].tolist() == pytest.approx([128, 128])
+
+
+def test_what_it_was_trained_with_is_taken_over(peers):
+    for version, box_loss in (("v1", "l1"), ("v2", "giou")):
+        _, saved = peers[version]
+        assert saved.model.num_classes == 91
+        assert saved.model.config.p6_from == {"v1": "p5", "v2": "c5"}[version]
+        assert (saved.classes[0], saved.classes[1], saved.classes[12], saved.classes[90]) == (
+            "__background__", "person", "N/A 12", "toothbrush",
+        )  # fmt: skip
+        assert saved.category_ids == tuple(range(91)), "an output's place is COCO's category id"
+        assert len(set(saved.classes)) == 91
+        config = saved.train_config
+        assert config["low_quality_matches"] is True
+        assert (config["loss"], config["alpha"], config["gamma"], config["box_loss"], config["normaliser"]) == (
+            "focal", 0.25, 2.0, box_loss, "image",
+        )  # fmt: skip
+        assert (saved.image_config.image_size, saved.image_config.max_size) == (800, 1333)
+        assert saved.postprocess_config.max_detections == 300
+
+
+@torch.no_grad()
+def test_eps_of_frozen_batchnorm():
+    """A channel of variance 1e-5 doubles with eps 0: its gain is 316 instead of 224."""
+    small = torch.rand(1, 3, 64, 96)
+    torch.manual_seed(1)
+    for eps in (0.0, 1e-5):
+        theirs = torchvision_v1(3, backbone="resnet18", eps=eps)
+        for module in theirs.modules():
+            if hasattr(module, "running_var"):
+                module.running_var.uniform_(5e-6, 2e-5)
+                module.weight.uniform_(1e-3, 3e-3)
+        theirs.eval()
+        features = theirs.backbone.body(small)["2"]
+        same = from_torchvision(theirs.state_dict(), frozen_eps=eps).backbone(small)[2]
+        other = from_torchvision(theirs.state_dict(), frozen_eps=1e-5 - eps).backbone(small)[2]
+        torch.testing.assert_close(same, features, rtol=1e-4, atol=1e-5 * features.abs().max().item())
+        assert (other - features).abs().max() > 0.1 * features.abs().max()
+
+
+def small_file(tmp_path, *, num_classes=3, name="model.pth", wrap=lambda state: state):
+    torch.manual_seed(3)
+    model = torchvision_v1(num_classes, backbone="resnet18")
+    make_it_detect(model, torch.rand(3, 64, 64), bias=-2.0)
+    path = tmp_path / name
+    torch.save(wrap(model.state_dict()), path)
+    return model, path
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+                       if "inner_blocks" in name or "layer_blocks" in name else name: value
+                       for name, value in state.items()},
+    ],
+    ids=["model", "lightning", "ddp", "before 0.13"],
+)  # fmt: skip
+@torch.no_grad()
+def test_files_of_many_kinds(tmp_path, wrap):
+    theirs, path = small_file(tmp_path, wrap=wrap)
+    saved = load_checkpoint(path)
+    images, head, _, _ = through(theirs, [torch.rand(3, 90, 120)])
+    torch.testing.assert_close(saved.model(images.tensors).logits_NAK, head["cls_logits"], rtol=0, atol=1e-4)
+    assert saved.classes == ("class 0", "class 1", "class 2")
+
+
+def test_head_names_before_0_13():
+    """`conv.2` was the second convolution; today it is the third."""
+    state = torchvision_v1(3, backbone="resnet18").state_dict()
+    old = {}
+    for name, value in state.items():
+        parts = name.split(".conv.")
+        if "_head.conv." in name:
+            number, _, kind = parts[1].split(".")
+            name = f"{parts[0]}.conv.{2 * int(number)}.{kind}"  # noqa: PLW2901
+        old[name] = value
+    new, also = from_torchvision(state), from_torchvision(old)
+    for name, value in new.state_dict().items():
+        assert torch.equal(value, also.state_dict()[name]), name
+
+
+def test_what_does_not_fit_is_listed(tmp_path):
+    state = torchvision_v1(3, backbone="resnet18").state_dict()
+    del state["backbone.fpn.inner_blocks.1.0.bias"]
+    del state["head.regression_head.conv.3.0.weight"]
+    state["roi_heads.extra"] = torch.zeros(1)
+    state["backbone.body.conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    with pytest.raises(WeightsError) as refused:
+        from_torchvision(state)
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 5
+    for expected in (
+        "missing: backbone.fpn.inner_blocks.1.0.bias",
+        "missing: head.regression_head.conv.3.0.weight",
+        "unknown: roi_heads.extra",
+        "backbone.body.conv1.weight: expected (64, 3, 7, 7), found (64, 1, 7, 7)",
+    ):
+        assert f"  {expected}" in lines
+    with pytest.raises(WeightsError, match=r"9 anchors a position cannot have"):
+        from_torchvision({**state, "head.classification_head.cls_logits.weight": torch.zeros(28, 256, 3, 3)})
+    with pytest.raises(WeightsError, match=r"no backbone that can be imported .*stages of \[2, 2, 2, 5\] plain"):
+        from_torchvision({**state, "backbone.body.layer4.4.conv1.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"no tensor: extra \(str\)"):
+        from_torchvision({**state, "extra": "text"})
+    path = tmp_path / "bad.pth"
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"bad.pth: .*(\n.*)+unknown: roi_heads.extra"):
+        load_checkpoint(path)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="no checkpoint of retinanet's"):
+        load_checkpoint(path)
+    with pytest.raises(WeightsError, match="no RetinaNet of torchvision or Detectron2"):
+        convert_weights(path, ConvertWeightsConfig(output=tmp_path / "out.ckpt"))
+    assert not (tmp_path / "out.ckpt").exists()
+
+
+def test_classes_are_named(tmp_path):
+    state = torchvision_v1(3, backbone="resnet18").state_dict()
+    assert import_model(state, "torchvision", classes=("cat", "dog")).classes == ("__background__", "cat", "dog")
+    assert import_model(state, "torchvision", classes=("a", "b", "c")).classes == ("a", "b", "c")
+    with pytest.raises(WeightsError, match="names for 3 classes, found 1: cat"):
+        import_model(state, "torchvision", classes=("cat",))
+
+
+def test_other_anchors_are_given():
+    """Six anchors a position: nothing in the file says which."""
+    state = torchvision_v1(3, backbone="resnet18").state_dict()
+    for name in ("cls_logits.weight", "cls_logits.bias"):
+        state[f"head.classification_head.{name}"] = state[f"head.classification_head.{name}"][:18]
+    for name in ("bbox_reg.weight", "bbox_reg.bias"):
+        state[f"head.regression_head.{name}"] = state[f"head.regression_head.{name}"][:24]
+    with pytest.raises(WeightsError, match="give anchor_scales"):
+        from_torchvision(state)
+    model = from_torchvision(state, anchor_scales=(1.0, 1.5))
+    assert (model.num_classes, model.config.anchors_per_position) == (3, 6)
+
+
+def test_a_file_is_used_as_one_of_ours(tmp_path, write_coco, capsys):
+    """load, evaluate, predict and train --from with torchvision's file; convert-weights keeps the detections."""
+    _, path = small_file(tmp_path)
+    data = write_coco(
+        [{"image_id": i, "category_id": k, "bbox": [4, 4, 30, 30]} for i in (1, 2) for k in (1, 2)],
+        images=2,
+        categories={1: "class 1", 2: "class 2"},
+    )
+    picture = data.parent.parent / "images" / "1.jpg"
+    found = retinanet.load(path, "cpu").predict(picture)
+    assert len(found) > 20
+    converted = tmp_path / "made" / "ours.ckpt"
+    with pytest.raises(SystemExit) as stop:
+        main(["convert-weights", str(path), "-o", str(converted), "--classes", "class 1,class 2"])
+    assert stop.value.code == 0
+    assert "resnet18, 3 classes, 4 hidden layers" in capsys.readouterr().out
+    again = retinanet.load(converted, "cpu")
+    assert again.classes == ("__background__", "class 1", "class 2")
+    np.testing.assert_array_equal(again.predict(picture).xyxy, found.xyxy)
+    with pytest.raises(UserError, match="is there already"):
+        convert_weights(path, ConvertWeightsConfig(output=converted))
+    numbers = tmp_path / "numbers.json"
+    for arguments in (
+        ["evaluate", str(path), "--data", str(data), "--json", str(numbers), "--device", "cpu"],
+        ["predict", str(path), str(picture), "-o", str(tmp_path / "found"), "--device", "cpu"],
+        ["train", "--from", str(path), "--train", str(data), "--val", str(data), "-o", str(tmp_path / "run"),
+         "--image-size", "64", "--max-size", "96", "--epochs", "1", "--batch-size", "2", "--workers", "0",
+         "--device", "cpu"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0, arguments
+    assert set(json.loads(numbers.read_text())["per_class"]) == {"class 1", "class 2"}
+    rows = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert {row["category_id"] for row in rows} <= {0, 1, 2}
+    trained = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert trained.classes == ("class 1", "class 2")
+    assert trained.model.config.anchor_style == "torchvision"
+    options = trained.train_config
+    assert (options["low_quality_matches"], options["alpha"], options["box_loss"], options["normaliser"]) == (
+        True, 0.25, "l1", "image",
+    )  # fmt: skip
+
+
+def test_a_training_scripts_arguments_do_no_harm(tmp_path):
+    """torchvision's reference script saves its argparse.Namespace beside the weights; code is still refused."""
+    import argparse
+
+    _, path = small_file(tmp_path, wrap=lambda state: {"model": state, "args": argparse.Namespace(lr=0.01)})
+    assert load_checkpoint(path).model.num_classes == 3
+    torch.save({"model": math.sqrt}, path)
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    model, _ = small_file(tmp_path)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
+    assert load_checkpoint(tmp_path / "model.safetensors").model.num_classes == 3
+
+
+@pytest.mark.slow
+def test_how_far_the_resize_alone_moves_detections(shared_data, peers, tmp_path):
+    """torchvision resizes without antialiasing and rounds sizes down, ours is Pillow's: most boxes still agree."""
+    theirs, _ = peers["v2"]
+    theirs.transform = resized_to(800, 1333)
+    path = tmp_path / "v2.pth"
+    torch.save(theirs.state_dict(), path)
+    detector = retinanet.load(path, "cpu")
+    picture, _ = coco128(shared_data, 1)[0]
+    with torch.no_grad():
+        expected = theirs([picture])[0]
+    found = detector.predict(Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy()))
+    overlap = box_iou(torch.from_numpy(found.xyxy), expected["boxes"])
+    same = torch.from_numpy(found.class_id)[:, None] == expected["labels"]
+    best, _ = (overlap * same).max(dim=1)
+    assert (best > 0.9).float().mean() > 0.5

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retinanet.config import EvaluateConfig
+from retinanet.data import read
+from retinanet.evaluate import EvaluationError, detections_to_coco, evaluate, evaluate_model, match_classes
+from retinanet.evaluate import evaluation as run
+from tests.evaluate.fakes import CATEGORY_IDS, CLASSES, block_detector, picture
+
+SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] = {
+    "a.png": ((200, 100), {0: (20, 40, 60, 80), 2: (100, 20, 180, 60)}),
+    "b.png": ((100, 200), {1: (20, 100, 80, 160)}),
+    "c.png": ((100, 100), {}),
+    "d.png": ((120, 100), {0: (20, 20, 60, 60), 1: (60, 20, 100, 60)}),
+}
+
+
+def write_scenes(folder: Path, names: tuple[str, ...] = CLASSES, ids: tuple[int, ...] = (11, 4, 500)) -> Path:
+    """The scenes as COCO data whose category ids are neither the model's nor in its order; picture ids from 40."""
+    folder.mkdir(exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (name, (size, blocks)) in enumerate(SCENES.items(), start=40):
+        picture(size, blocks).save(folder / name)
+        images.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
+        for k, (x1, y1, x2, y2) in blocks.items():
+            bbox = [x1, y1, x2 - x1, y2 - y1]
+            row = {"image_id": image_id, "category_id": ids[k], "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, **row})
+    categories = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
+    path = folder / "truth.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_perfect_detector_has_ap_one(tmp_path: Path, batch_size: int) -> None:
+    """Fails if boxes are in resized pixels, ids are shifted, or pictures are mixed up."""
+    data = read(write_scenes(tmp_path))
+    metrics, results = evaluate_model(block_detector(image_size=50), data, batch_size=batch_size, workers=2)
+    assert pytest.approx(1) == metrics.AP
+    assert [row["image_id"] for row in results] == [40, 40, 41, 43, 43]
+    assert {(row["image_id"], row["category_id"]) for row in results} == {
+        (40, 11),
+        (40, 500),
+        (41, 4),
+        (43, 11),
+        (43, 4),
+    }
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    data = read(write_scenes(tmp_path, names=("red", "lime", "blue")))
+    metrics, results = evaluate_model(block_detector(), data)
+    assert pytest.approx(1) == metrics.per_class["red"].AP
+    assert metrics.per_class["lime"].AP == 0  # there are objects, the model knows no such class
+    assert pytest.approx(2 / 3) == metrics.AP
+    assert len(results) == 3  # the greens are left out
+    with pytest.raises(EvaluationError, match="share no class: the model has red, green, blue; the data has"):
+        evaluate_model(block_detector(), read(write_scenes(tmp_path, names=("Red", "Green", "Blue"))))
+
+
+def test_match_classes_in_words() -> None:
+    assert match_classes(["a", "b"], ["b", "a"]) == ([1, 0], ())
+    columns, notes = match_classes(["cat", "dog"], ["cow", "cat"])
+    assert columns == [1, None]
+    assert [note.split(":")[0] for note in notes] == ["the model does not know cow", "the data does not have dog"]
+    assert match_classes(["a", "a"], ["a", "b", "a"])[0] == [0, 2]
+
+
+def test_detections_to_coco() -> None:
+    found = block_detector().predict(picture((200, 100), {2: (20, 40, 60, 80)}))
+    (row,) = detections_to_coco(found, image_id=9, category_ids=CATEGORY_IDS)
+    assert (row["image_id"], row["category_id"]) == (9, 90)
+    assert row["bbox"] == pytest.approx([20, 40, 40, 40], abs=2)
+    assert all(type(value) is float for value in (*row["bbox"], row["score"]))
+
+
+def test_a_results_file_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The detections of a model, written and evaluated again, give the model's numbers."""
+    truth = write_scenes(tmp_path / "data")
+    metrics, results = evaluate_model(block_detector(), read(truth))
+    for name in SCENES:
+        (tmp_path / "data" / name).unlink()
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    config = EvaluateConfig(data=truth, json=tmp_path / "out" / "numbers.json", confusion=True)
+    run(file, config)
+    assert json.loads((tmp_path / "out" / "numbers.json").read_text()) == metrics.to_json()
+    shown = capsys.readouterr().out
+    assert "AP50" in shown
+    assert "background" in shown
+
+
+def test_a_results_file_on_voc_data(tmp_path: Path) -> None:
+    """Other formats than COCO go through the reader; picture ids count from 1."""
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    for name in ("p", "q"):
+        picture((100, 100), {0: (20, 20, 60, 60)}).save(tmp_path / "JPEGImages" / f"{name}.png")
+        box = "<xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>60</ymax>"
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><filename>{name}.png</filename><size><width>100</width><height>100</height></size>"
+            f"<object><name>red</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    data = read(tmp_path)
+    (red,) = data.category_ids
+    rows = [
+        {"image_id": record.image_id, "category_id": red, "bbox": record.boxes_G4[0].tolist(), "score": 0.5}
+        for record in data.records
+    ]
+    for row in rows:
+        x1, y1, x2, y2 = row["bbox"]
+        row["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(rows[:1]))
+    assert pytest.approx(0.5) == evaluate(file, data=tmp_path).metrics.AR100
+    assert pytest.approx(1) == evaluate_model(block_detector(), data)[0].AP
+
+
+def test_evaluating_leaves_random_numbers_alone(tmp_path: Path) -> None:
+    import torch
+
+    data = read(write_scenes(tmp_path))
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global state is what is tested
+    before = (torch.random.get_rng_state(), np.random.get_state()[1].copy())  # type: ignore[index, union-attr] # noqa: NPY002
+    evaluate_model(block_detector(), data)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()  # type: ignore[index] # noqa: NPY002

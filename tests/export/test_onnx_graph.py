@@ -1,0 +1,162 @@
+"""The decoding as a graph: the same detections as `postprocess`, on random outputs and on ones worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retinanet.config import ImageConfig, ModelConfig, PostprocessConfig
+from retinanet.export.onnx_graph import NORMALISED, decoding, normalising
+from retinanet.export.parity import differ
+from retinanet.images import Frame, normalise
+from retinanet.model.anchors import AnchorGenerator
+from retinanet.postprocess import postprocess
+from retinanet.predict.dense import level_outputs
+from retinanet.runtime.description import DETECTIONS, Description, dense_names
+from retinanet.types import ArrayDetections, HeadOutputs
+from tests.export.made import described
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def run(model: Any, inputs: dict[str, Any], outputs: list[str] | tuple[str, ...]) -> list[Any]:
+    return ort.InferenceSession(model.SerializeToString()).run(list(outputs), inputs)
+
+
+def anchors(about: Description, H: int, W: int) -> tuple[torch.Tensor, tuple[int, ...]]:
+    generator = AnchorGenerator(config=ModelConfig(levels=about.levels, anchor_style=about.anchor_style))  # type: ignore[arg-type]
+    generator.cells = [torch.tensor(cells) for cells in about.cells]
+    sizes = [(-(-H // s), -(-W // s)) for s in generator.strides]
+    return generator(sizes, like=torch.zeros(1), input_size=(H, W))
+
+
+def detections(outputs: list[Any], n: int) -> ArrayDetections:
+    boxes, scores, labels, counts = (out[n] for out in outputs)
+    assert (scores[counts:] == 0).all()
+    assert (labels[counts:] == -1).all()
+    assert (boxes[counts:] == 0).all()
+    return ArrayDetections(boxes_D4=boxes[:counts], scores_D=scores[:counts], labels_D=labels[:counts])
+
+
+@pytest.mark.parametrize(
+    ("K", "H", "W", "config"),
+    [
+        (1, 64, 96, PostprocessConfig(candidates_per_level=50)),
+        (5, 96, 64, PostprocessConfig(candidates_per_level=50)),
+        (5, 100, 77, PostprocessConfig(candidates_per_level=50, max_detections=7)),  # sides that no stride divides
+        (3, 64, 64, PostprocessConfig(candidates_per_level=2000, score_threshold=0.3, nms_threshold=0.3)),
+        (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.0, max_detections=5000)),
+        (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.9999)),  # next to nothing is left
+        (3, 96, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False)),  # Detectron2's way
+        (3, 64, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False, max_detections=9)),
+    ],
+)
+@pytest.mark.parametrize("style", ["exact", "torchvision"])
+def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: PostprocessConfig, style: str) -> None:
+    about = described(K, postprocess_config=config, anchor_style=style)
+    anchors_A4, per_level = anchors(about, H, W)
+    generator = torch.Generator().manual_seed(K * H + W)
+    A, N = len(anchors_A4), 3
+    logits_NAK = torch.randn(N, A, K, generator=generator) * 3
+    deltas_NA4 = torch.randn(N, A, 4, generator=generator) * torch.tensor([0.5, 0.5, 1.0, 1.0])
+    frames = [Frame(W, H, W, H), Frame(2 * W, 3 * H, W, H - 9), Frame(W // 2, H, W - 20, H)]
+    outputs = HeadOutputs(
+        logits_NAK=logits_NAK, deltas_NA4=deltas_NA4, anchors_A4=anchors_A4, anchors_per_level=per_level
+    )
+    expected = postprocess(outputs, frames=frames, config=config)
+    inputs = {
+        "images": np.zeros((N, 3, H, W), np.float32),
+        "frames": np.array(frames, np.float32),
+        "score_threshold": np.array([config.score_threshold], np.float32),
+        "nms_threshold": np.array([config.nms_threshold], np.float32),
+        "max_detections": np.array([config.max_detections], np.int64),
+    }
+    parts = [(logits_NAK.split(per_level, 1)[i], deltas_NA4.split(per_level, 1)[i]) for i in range(5)]
+    inputs |= dict(zip(dense_names(about.levels), (p.numpy() for pair in parts for p in pair), strict=True))
+    found = run(decoding(about), inputs, DETECTIONS)
+    for n in range(N):
+        difference = differ(expected[n].numpy(), detections(found, n), config)
+        assert difference.agrees, difference
+        assert difference.compared + difference.doubtful == len(expected[n].scores_D)
+        assert (np.diff(found[1][n]) <= 0).all(), "best first"
+
+
+def test_one_box_by_hand() -> None:
+    """Level 4's anchor 32 x 32 at column 2, row 1 has its centre at (32, 16). It moves right by half, twice as high.
+
+    Centre (48, 16), 32 wide, 64 high: x 32..64, y -16..48, clipped at 0; the picture was halved: times 2.
+    """
+    cells = ((-16.0, -16.0, 16.0, 16.0),)
+    about = described(2, levels=(3, 4, 5), cells=(cells, cells, cells))
+    dense = {}
+    for level in about.levels:
+        size = (64 // 2**level) ** 2
+        dense[f"p{level}_logits"] = np.full((1, size, 2), -9.0, np.float32)
+        dense[f"p{level}_deltas"] = np.zeros((1, size, 4), np.float32)
+    dense["p4_logits"][0, 1 * 4 + 2, 1] = math.log(3)  # 0.75
+    dense["p4_deltas"][0, 1 * 4 + 2] = [0.5, 0, 0, math.log(2)]
+    thresholds = {"score_threshold": [0.05], "nms_threshold": [0.5]}
+    inputs = {
+        "images": np.zeros((1, 3, 64, 64), np.float32),
+        "frames": np.array([[128, 128, 64, 64]], np.float32),
+        "max_detections": np.array([4]),
+        **{name: np.array(value, np.float32) for name, value in thresholds.items()},
+        **dense,
+    }
+    boxes, scores, labels, counts = run(decoding(about), inputs, DETECTIONS)
+    assert counts.tolist() == [1]
+    assert labels.tolist() == [[1, -1, -1, -1]]
+    np.testing.assert_allclose(scores, [[0.75, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(boxes[0, 0], [64, 0, 128, 96], rtol=1e-6)
+
+
+@pytest.mark.parametrize("uint8", [False, True])
+def test_normalised_as_in_training_and_blind_to_the_padding(uint8: bool) -> None:
+    config = ImageConfig(image_mean=(0.1, 0.5, 0.9), image_std=(0.2, 0.25, 0.3))
+    about = described(2, image_config=config, uint8=uint8)
+    pixels_N3HW = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 12), dtype=np.uint8)
+    frames = np.array([[5, 6, 10, 6], [1, 1, 12, 8]], np.float32)
+    images = pixels_N3HW if uint8 else pixels_N3HW.astype(np.float32) / 255
+    (found,) = run(normalising(about), {"images": images, "frames": frames}, [NORMALISED])
+    expected = np.stack(
+        [normalise(p.transpose(1, 2, 0), mean=config.image_mean, std=config.image_std) for p in pixels_N3HW]
+    )
+    expected[0, :, 6:] = 0
+    expected[0, :, :, 10:] = 0
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (whole,) = run(normalising(about), {"images": images[:1], "frames": np.zeros((1, 4), np.float32)}, [NORMALISED])
+    assert (whole[0, :, 6:] != 0).any(), "frames of zeros: all of it is picture"
+
+
+def test_a_description_comes_back_and_what_is_none_is_refused() -> None:
+    from retinanet.runtime.description import ExportError
+
+    about = described(3)
+    text = about.to_json()
+    assert dataclasses.asdict(Description.from_json(text, "m")) == dataclasses.asdict(about)
+    later = text.replace('"format": 1', '"format": 2')
+    broken = ("", "[]", "{}", later, text.replace('"levels"', '"nothing"'), text.replace('"c0", ', ""))
+    for wrong in (*broken, text.replace('"image_size": 64', '"image_size": "x"')):
+        with pytest.raises(ExportError, match=r"^m"):
+            Description.from_json(wrong, "m")
+
+
+@pytest.mark.parametrize("style", ["exact", "torchvision"])
+def test_the_anchors_of_the_dense_outputs_are_the_networks(style: str) -> None:
+    """Sides that no stride divides, where the styles differ; the picture was halved, so all comes back doubled."""
+    about = described(2, anchor_style=style)
+    H, W = 100, 164
+    anchors_A4, per_level = anchors(about, H, W)
+    frame, first = Frame(2 * W, 2 * H, W, H), 0
+    for level, cells, count in zip(about.levels, about.cells, per_level, strict=True):
+        flat = (np.zeros((count, 2), np.float32), np.zeros((count, 4), np.float32))
+        found = level_outputs(level, np.array(cells, np.float32), *flat, (H, W), frame, style=style)
+        expected = anchors_A4[first : first + count].numpy()
+        np.testing.assert_allclose(found.anchors_HWC4.reshape(-1, 4), expected * 2, atol=1e-4)
+        np.testing.assert_allclose(found.boxes_HWC4.reshape(-1, 4), np.clip(expected, 0, [W, H, W, H]) * 2, atol=1e-4)
+        first += count

@@ -1,0 +1,192 @@
+"""Any data set survives being written in a format and read back; what a format cannot hold is listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from retinanet import data
+from retinanet.cli import main
+from retinanet.config import ConvertConfig, resolve
+from retinanet.data import DetectionData, Record
+from retinanet.data.convert import convert, load_splits
+from retinanet.errors import ConfigError, UserError
+from retinanet.formats.write import lost, unique_names, write
+
+Write = Callable[..., Path]
+FORMATS = ("coco", "voc", "yolo", "csv")
+CLASSES = ("cat", "big dog", 'Ääkkönen, <&> "x"')
+
+
+def contents(found: DetectionData) -> list[tuple[str, list[tuple[str, bool]], Any]]:
+    """Pictures with their objects, whatever the numbers of pictures and classes are."""
+    return [
+        (r.path.name, [(found.classes[k], bool(c)) for k, c in zip(r.labels_G, r.crowd_G, strict=True)], r.boxes_G4)
+        for r in sorted(found.records, key=lambda r: r.path.name)
+    ]
+
+
+def assert_same(first: DetectionData, second: DetectionData) -> None:
+    assert first.classes == second.classes
+    for (name, objects, boxes), (other_name, other_objects, other_boxes) in zip(
+        contents(first), contents(second), strict=True
+    ):
+        assert (name, objects) == (other_name, other_objects)
+        np.testing.assert_allclose(boxes, other_boxes, rtol=0, atol=1e-9)
+
+
+def made(folder: Path, objects: list[list[tuple[int, tuple[float, float, float, float]]]]) -> DetectionData:
+    """A data set of pictures 64 x 48 with these objects; the last class has none."""
+    records = []
+    for number, found in enumerate(objects, 1):
+        path = folder / f"p{number}.png"
+        Image.new("RGB", (64, 48)).save(path)
+        boxes = np.array([box for _, box in found], np.float64).reshape(-1, 4)
+        records.append(
+            Record(
+                path=path,
+                width=64,
+                height=48,
+                boxes_G4=boxes,
+                labels_G=np.array([k for k, _ in found], np.int64),
+                crowd_G=np.zeros(len(found), np.bool_),
+                areas_G=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+                annotation_ids=tuple(range(1, len(found) + 1)),
+                image_id=number,
+            )
+        )
+    return DetectionData(records=tuple(records), classes=CLASSES, category_ids=(1, 2, 3), source=folder)
+
+
+@st.composite
+def one_box(draw: st.DrawFn) -> tuple[float, float, float, float]:
+    x1, y1 = draw(st.floats(0, 62)), draw(st.floats(0, 46))
+    x2, y2 = draw(st.floats(x1 + 1, 64)), draw(st.floats(y1 + 1, 48))
+    return x1, y1, x2, y2
+
+
+any_objects = st.lists(st.lists(st.tuples(st.integers(0, 1), one_box()), max_size=4), min_size=1, max_size=3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(objects=any_objects, first=st.sampled_from(FORMATS), second=st.sampled_from(FORMATS))
+def test_any_boxes_survive_two_formats_and_back(objects: Any, first: Any, second: Any) -> None:
+    if not any(objects):
+        objects = [*objects, [(0, (1.0, 2.0, 3.0, 4.0))]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        original = made(folder, objects)
+        there = data.load(write({"": original}, folder / "one", first).files[""])
+        back = data.load(write({"": there}, folder / "two", second).files[""])
+        assert_same(original, there)
+        assert_same(original, back)
+        assert_same(original, data.load(write({"": back}, folder / "three", first).files[""]))
+
+
+def real(shared_data: Path) -> DetectionData:
+    found = data.load(shared_data / "coco128" / "annotations" / "instances_train2017.json")
+    return dataclasses.replace(found, records=found.records[:40])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_real_pictures_survive(format: Any, shared_data: Path, tmp_path: Path) -> None:
+    original = real(shared_data)
+    written = write({"": original}, tmp_path / "out", format, pictures="link")
+    found = data.load(written.files[""])
+    if format in {"yolo", "csv"}:
+        assert any("crowd" in said for said in written.lost)
+        kept = [
+            dataclasses.replace(r, boxes_G4=r.boxes_G4[~r.crowd_G], labels_G=r.labels_G[~r.crowd_G],
+                                crowd_G=r.crowd_G[~r.crowd_G])
+            for r in original.records
+        ]  # fmt: skip
+        original = dataclasses.replace(original, records=tuple(kept))
+    assert_same(original, found)
+    assert bool(written.lost) == (format != "coco")
+    if format == "coco":
+        assert found.to_coco()["annotations"] == original.to_coco()["annotations"]
+
+
+def test_what_is_lost_is_listed(tmp_path: Path) -> None:
+    original = made(tmp_path, [[(0, (1, 2, 3, 4))], [(1, (5, 5, 9, 9))]])
+    assert [said for f in FORMATS for said in lost(original, f)] == []
+    record = dataclasses.replace(original.records[0], crowd_G=np.array([True]), areas_G=np.array([1.5]), image_id=7)
+    rich = dataclasses.replace(original, records=(record, original.records[1]), category_ids=(1, 5, 9))
+    assert list(lost(rich, "coco")) == []
+    for format, missing in (("voc", 3), ("yolo", 4), ("csv", 4)):
+        said = " ".join(lost(rich, format))
+        assert ("crowd or difficult objects: 1 of them" in said) == (format != "voc")
+        for words in ("no category ids", "no picture ids", "no areas of objects: 1 areas"):
+            assert words in said
+        assert len(list(lost(rich, format))) == missing
+
+
+def test_all_splits_are_converted_with_one_class_list(write_voc: Write, tmp_path: Path) -> None:
+    """Read one by one, train and val of this VOC folder would number their classes differently."""
+    root = write_voc({"a": [("dog", (1, 2, 30, 40))], "b": [("cat", (1, 2, 30, 40))], "c": []})
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True, exist_ok=True)
+    for name, stems in (("train", "a\nc\n"), ("val", "b\n")):
+        (lists / f"{name}.txt").write_text(stems)
+    sets, written = convert(root, tmp_path / "coco", resolve(ConvertConfig, {"format": "coco"}))
+    assert {name: len(found.records) for name, found in sets.items()} == {"train": 2, "val": 1}
+    train, val = (json.loads(written.files[name].read_text()) for name in ("train", "val"))
+    assert train["categories"] == val["categories"]
+    sets, written = convert(
+        tmp_path / "coco" / "train.json", tmp_path / "t", resolve(ConvertConfig, {"format": "yolo"})
+    )
+    assert sets[""].num_objects == 1
+    (lists / "val.txt").write_text("")
+    assert list(load_splits(root, reading={})) == [""], "lists that leave pictures out would lose them"
+
+
+def test_the_command(write_voc: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_voc({"a": [("dog", (1, 2, 30, 40)), ("cat", (1, 2, 30, 40))], "b": []})
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(root), str(out), "--format", "yolo", "--rename", "dog=wolf", "--ignore-classes", "cat"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "1 objects of cat were left out, as asked" in said
+    assert "dog was renamed wolf" in said
+    assert "2 pictures, 1 objects" in said
+    assert data.load(out).classes == ("wolf",)
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(root), str(out), "--format", "yolo"])
+    assert ended.value.code == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_pictures_can_stay_where_they_are(write_voc: Write, tmp_path: Path) -> None:
+    root = write_voc({"a": [("dog", (1, 2, 30, 40))]})
+    for format, name in (("coco", "x.json"), ("csv", "y.csv")):
+        written = write({"": data.load(root)}, tmp_path / "new" / name, format, pictures="none")  # type: ignore[arg-type]
+        assert written.files[""] == tmp_path / "new" / name
+        assert data.load(written.files[""]).records[0].path.resolve() == root / "JPEGImages" / "a.jpg"
+    with pytest.raises(ConfigError, match="pictures must be copy or link"):
+        resolve(ConvertConfig, {"format": "yolo", "pictures": "none"})
+
+
+def test_nothing_is_overwritten(write_voc: Write, tmp_path: Path) -> None:
+    found = data.load(write_voc({"a": [("dog", (1, 2, 30, 40))]}))
+    (tmp_path / "x.json").write_text("mine")
+    with pytest.raises(UserError, match="is there already"):
+        write({"": found}, tmp_path / "x.json", "coco")
+    assert (tmp_path / "x.json").read_text() == "mine"
+    with pytest.raises(UserError, match="give a folder"):
+        write({"train": found, "val": found}, tmp_path / "y.json", "coco")
+
+
+def test_pictures_of_one_name_in_several_folders_stay_apart() -> None:
+    paths = [Path("a/1.jpg"), Path("b/1.jpg"), Path("b/2.jpg"), Path("c/b/1.png")]
+    assert unique_names(paths) == ["a_1.jpg", "b_1.jpg", "2.jpg", "b_1-2.png"]

@@ -1,0 +1,229 @@
+"""Prediction on a Ray cluster: the same detections as on one machine, every picture once, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import retinanet
+from retinanet.config import PredictConfig
+from retinanet.errors import ConfigError, UserError
+from tests.export.made import model_and_pictures
+
+pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
+pq = pytest.importorskip("pyarrow.parquet")
+scale = pytest.importorskip("retinanet.predict.ray_engine")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.ckpt, and pictures/ with one that is broken."""
+    root = tmp_path_factory.mktemp("scale")
+    model_and_pictures(root)
+    (root / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    return root
+
+
+class FakeRay:
+    """Hands all shards to one worker in this process."""
+
+    worker: Any = None
+
+    def run(self, _: Any, shards: list[Any], model: Path, config: PredictConfig, __: int | None) -> None:
+        self.worker = scale.Worker(str(model), config, False)
+        for shard in shards:
+            self.worker(pa.Table.from_pylist([shard]))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """Without a cluster: all but `_run`."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'retinanet[scale]'")
+    fake = FakeRay()
+    monkeypatch.setattr(scale, "_run", fake.run)
+    return fake
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    files = sorted((output / "shards").iterdir())
+    assert all(file.suffix == ".parquet" for file in files), "nothing half-written is left"
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def job(folder: Path, output: Path, *inputs: str, **options: Any) -> Any:
+    """Batches of one: what a picture is padded to, and so its last digits, depends on its batch."""
+    config = PredictConfig(output=output, engine="ray", shard_size=2, batch_size=1, **options)
+    return scale.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "pictures"),), config)
+
+
+def test_the_same_as_one_by_one(folder: Path, tmp_path: Path, here: FakeRay) -> None:
+    done = job(folder, tmp_path / "out")
+    assert (done.pictures, done.failed, done.shards, done.done_before) == (4, 1, 3, 0)
+    found = rows(tmp_path / "out")
+    assert [row["index"] for row in found] == [0, 1, 2, 3, 4]
+    assert [Path(row["source"]).name for row in found] == ["0.png", "1.png", "2.png", "3.png", "broken.png"]
+    assert "broken.png" in found[-1]["error"]
+    assert found[-1]["boxes"] == []
+    detector = retinanet.load(folder / "model.ckpt", "cpu")
+    total = 0
+    for row in found[:4]:
+        alone = detector.predict(row["source"])
+        total += len(alone)
+        assert len(alone) > 20
+        assert row["error"] is None
+        np.testing.assert_allclose(row["boxes"], alone.xyxy, atol=0.01)
+        np.testing.assert_allclose(row["scores"], alone.confidence, atol=1e-5)
+        assert row["class_ids"] == alone.class_id.tolist()
+        assert row["classes"] == alone.data["class_name"].tolist()
+    assert done.detections == total
+    assert (found[0]["width"], found[0]["height"]) == (200, 140)
+
+
+def test_lists_tables_and_addresses_give_the_same(folder: Path, tmp_path: Path, here: FakeRay) -> None:
+    names = [f"{i}.png" for i in range(4)]
+    paths = [folder / "pictures" / name for name in names]
+    job(folder, tmp_path / "plain", *map(str, paths))
+    expected = [(row["boxes"], row["scores"]) for row in rows(tmp_path / "plain")]
+    listed = folder / "pictures" / "list.txt"
+    listed.write_text("\n".join(["0.png", "", str(paths[1]), f"file://{paths[2]}", "3.png"]))
+    content = [path.read_bytes() for path in paths]
+    pq.write_table(pa.table({"id": [1, 2, 3, 4], "path": names}), folder / "pictures" / "paths.parquet")
+    pq.write_table(pa.table({"bytes": content}), tmp_path / "bytes.parquet", row_group_size=3)
+    pq.write_table(pa.table({"image": [{"bytes": c, "path": None} for c in content]}), tmp_path / "hf.parquet")
+    inputs = [
+        (str(listed),),
+        (str(folder / "pictures" / "paths.parquet"),),
+        (str(tmp_path / "bytes.parquet"),),
+        (str(tmp_path / "hf.parquet"),),
+        tuple(f"file://{path}" for path in paths),
+        (f"file://{folder}/pictures/[0-9].png",),
+    ]
+    for i, given in enumerate(inputs):
+        job(folder, tmp_path / str(i), *given)
+        found = sorted(rows(tmp_path / str(i)), key=lambda row: row["source"].rpartition("/")[2])
+        assert [row["error"] for row in found] == [None] * 4, given
+        assert [(row["boxes"], row["scores"]) for row in found] == expected, given
+    listed.unlink()
+    (folder / "pictures" / "paths.parquet").unlink()
+
+
+def test_what_is_not_there_is_a_row_with_its_error(folder: Path, tmp_path: Path, here: FakeRay) -> None:
+    (tmp_path / "list.txt").write_text(f"{folder}/pictures/0.png\nfile://{tmp_path}/gone.png\ngone-too.png\n")
+    done = job(folder, tmp_path / "out", str(tmp_path / "list.txt"))
+    assert (done.pictures, done.failed) == (1, 2)
+    errors = {row["source"].rpartition("/")[2]: row["error"] for row in rows(tmp_path / "out")}
+    assert errors.pop("0.png") is None
+    assert set(errors) == {"gone.png", "gone-too.png"}
+    assert all(name in error for name, error in errors.items())
+
+
+def test_a_second_run_does_what_is_missing(folder: Path, tmp_path: Path, here: FakeRay) -> None:
+    job(folder, tmp_path / "out")
+    files = sorted((tmp_path / "out" / "shards").iterdir())
+    before = [file.stat().st_mtime_ns for file in files]
+    expected = rows(tmp_path / "out")
+    files[1].unlink()
+    done = job(folder, tmp_path / "out")
+    assert done.done_before == 2
+    assert rows(tmp_path / "out") == expected
+    after = [file.stat().st_mtime_ns for file in files]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    with pytest.raises(ConfigError, match=r"another job \(threshold differ\)"):
+        job(folder, tmp_path / "out", threshold=0.9)
+    fewer = job(folder, tmp_path / "out", threshold=0.9, overwrite=True)
+    assert fewer.done_before == 0
+    assert fewer.detections < sum(len(row["boxes"]) for row in expected)
+
+
+def test_what_does_not_fit_is_refused_first(folder: Path, tmp_path: Path, here: FakeRay) -> None:
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
+    for inputs, options, match in (
+        ((), {"track": True}, "leave out --track"),
+        ((), {"format": "csv"}, "leave out --format"),
+        ((str(tmp_path / "no"),), {}, "no such file or folder"),
+        ((str(folder / "model.ckpt"),), {}, "expected a picture, a folder, a list"),
+        ((str(tmp_path / "x.parquet"),), {}, "expected a column of encoded pictures"),
+        (("nothing://bucket/x",), {}, "nothing"),
+    ):
+        with pytest.raises(UserError, match=match):
+            job(folder, tmp_path / "out", *inputs, **options)
+    assert not (tmp_path / "out" / "shards").exists()
+
+
+def test_without_ray_the_extra_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'retinanet\[scale\]'"):
+        job(folder, tmp_path / "out")
+
+
+def workers() -> list[int]:
+    """Processes of the cluster that hold a model: Ray names them after what they run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes()
+            except OSError:  # gone meanwhile
+                continue
+            if title.startswith(b"ray::") and b"Worker" in title:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_worker_loses_and_repeats_nothing(folder: Path, tmp_path: Path) -> None:
+    """A real cluster of two workers; one is killed under way, then the whole job, which is then run again."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'retinanet[scale]'")
+    many = [str(folder / "pictures" / f"{i % 4}.png") for i in range(400)]
+    pq.write_table(pa.table({"path": many}), tmp_path / "many.parquet")
+    output = tmp_path / "out"
+    words = ["predict", str(folder / "model.ckpt"), str(tmp_path / "many.parquet"), "--engine", "ray"]
+    command = [sys.executable, "-m", "retinanet", *words, "-o", str(output), "--shard-size", "10", "--batch-size", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RAY_TMPDIR": "/tmp", "RAY_ADDRESS": ""}  # noqa: S108
+
+    def finished() -> int:
+        return len(list((output / "shards").glob("part-*.parquet")))
+
+    def until(count: int, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 120
+        while finished() < count:
+            assert process.poll() is None, "the job ended early"
+            assert time.monotonic() < deadline, f"{finished()} shards after two minutes"
+            time.sleep(0.02)
+
+    log = (tmp_path / "log").open("wb")
+    with subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True) as process:
+        until(3, process)
+        alive = workers()
+        assert alive, "no worker was found to be killed"
+        os.kill(alive[0], signal.SIGKILL)
+        until(8, process)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    was = finished()
+    assert 8 <= was < 40
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.search(r"400 pictures: .* \(40 files, (\d+) of them from before\)", " ".join(done.stdout.split()))
+    assert said, done.stdout
+    assert was <= int(said[1]) < 40, "what the workers of the killed job ended counts"
+    found = rows(output)
+    assert [row["index"] for row in found] == list(range(400))
+    assert [row["source"] for row in found] == many
+    each = {row["source"]: (row["boxes"], row["scores"]) for row in found[:4]}
+    assert all(each[row["source"]] == (row["boxes"], row["scores"]) for row in found)
+    assert json.loads((output / "manifest.json").read_text())["shards"] == 40

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+import supervision as sv
+import yaml
+from defusedxml import ElementTree
+from PIL import Image
+
+from retinanet.data import read
+from retinanet.predict.draw import draw
+from retinanet.predict.writers import OutputImage, open_writer, output_names
+
+CLASSES = ("red cell", 'Ångström <&>, "x"')
+CATEGORY_IDS = (5, 90)
+BOXES = np.array([[10.125, 20.5, 59.7, 80.3], [0, 0, 200, 100], [199, 99, 200, 100]], np.float32)
+SCORES = np.array([0.91234, 0.5, 0.05], np.float32)
+LABELS = np.array([1, 0, 1])
+
+
+def detections(count: int = 3) -> sv.Detections:
+    return sv.Detections(
+        xyxy=BOXES[:count].reshape(-1, 4),
+        confidence=SCORES[:count],
+        class_id=LABELS[:count],
+        data={"class_name": np.array(CLASSES)[LABELS[:count]]},
+    )
+
+
+def pictures() -> list[OutputImage]:
+    return [
+        OutputImage(path=Path(f"in/{name}.jpg"), name=PurePosixPath(name), image_id=i, width=200, height=100)
+        for i, name in enumerate(("a", "b/a", "empty"), start=1)
+    ]
+
+
+def write(format: str, folder: Path) -> None:
+    with open_writer(format, folder, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:  # type: ignore[arg-type]
+        for picture, found in zip(pictures(), (detections(), detections(1), detections(0)), strict=True):
+            writer.write(picture, found)
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_coco(tmp_path: Path) -> None:
+    write("coco", tmp_path)
+    rows = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
+    assert [row["image_id"] for row in rows] == [1, 1, 1, 2]
+    assert [row["file_name"] for row in rows] == ["in/a.jpg"] * 3 + ["in/b/a.jpg"]
+    assert [row["category_id"] for row in rows] == [90, 5, 90, 90]
+    boxes = np.array([row["bbox"] for row in rows])
+    boxes[:, 2:] += boxes[:, :2]
+    np.testing.assert_allclose(boxes, np.concatenate([BOXES, BOXES[:1]]), rtol=1e-7)
+    np.testing.assert_array_equal(np.float32([row["score"] for row in rows[:3]]), SCORES)
+
+
+def test_coco_without_any_detection_is_an_empty_list(tmp_path: Path) -> None:
+    with open_writer("coco", tmp_path, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:
+        writer.write(pictures()[0], detections(0))
+    assert json.loads((tmp_path / "detections.json").read_text()) == []
+
+
+def test_csv(tmp_path: Path) -> None:
+    write("csv", tmp_path)
+    text = (tmp_path / "detections.csv").read_text(encoding="utf-8")
+    assert text.splitlines()[0] == "path,x1,y1,x2,y2,class,score"
+    assert text.splitlines()[-1] == "in/empty.jpg,,,,,,"
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["path"] for row in rows] == ["in/a.jpg"] * 3 + ["in/b/a.jpg", "in/empty.jpg"]
+    read_back = np.array([[row[key] for key in ("x1", "y1", "x2", "y2")] for row in rows[:3]], np.float32)
+    np.testing.assert_array_equal(read_back, BOXES)
+    np.testing.assert_array_equal(np.array([row["score"] for row in rows[:3]], np.float32), SCORES)
+    assert [row["class"] for row in rows[:3]] == [CLASSES[k] for k in LABELS]
+
+
+def test_yolo(tmp_path: Path) -> None:
+    write("yolo", tmp_path)
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text(encoding="utf-8")) == {"names": dict(enumerate(CLASSES))}
+    rows = np.loadtxt(tmp_path / "labels" / "a.txt")
+    assert rows[:, 0].tolist() == LABELS.tolist()
+    centre, size = rows[:, 1:3] * [200, 100], rows[:, 3:5] * [200, 100]
+    np.testing.assert_allclose(np.concatenate([centre - size / 2, centre + size / 2], axis=1), BOXES, atol=1e-4)
+    np.testing.assert_array_equal(rows[:, 5].astype(np.float32), SCORES)
+    assert (tmp_path / "labels" / "b" / "a.txt").read_text().count("\n") == 1
+    assert (tmp_path / "labels" / "empty.txt").read_text() == ""
+
+
+def test_voc(tmp_path: Path) -> None:
+    write("voc", tmp_path)
+    root = ElementTree.parse(tmp_path / "Annotations" / "a.xml").getroot()
+    assert (root.findtext("filename"), root.findtext("size/width"), root.findtext("size/height")) == (
+        "a.jpg",
+        "200",
+        "100",
+    )
+    objects = root.findall("object")
+    assert [element.findtext("name") for element in objects] == [CLASSES[k] for k in LABELS]
+    boxes = [[float(e.findtext(f"bndbox/{c}", "")) for c in ("xmin", "ymin", "xmax", "ymax")] for e in objects]
+    np.testing.assert_allclose(boxes, BOXES, atol=0.00501)
+    np.testing.assert_array_equal(np.float32([e.findtext("score") for e in objects]), SCORES)
+    assert ElementTree.parse(tmp_path / "Annotations" / "empty.xml").getroot().findall("object") == []
+
+
+def test_voc_is_read_by_our_own_reader(tmp_path: Path) -> None:
+    """Detections can be corrected by hand and trained on."""
+    write("voc", tmp_path)
+    data = read(tmp_path, images=tmp_path)
+    assert sorted(data.classes) == sorted(CLASSES)
+    record = next(r for r in data.records if len(r.boxes_G4) == 3)
+    np.testing.assert_allclose(np.asarray(record.boxes_G4), BOXES, atol=0.00501)
+    assert [data.classes[k] for k in record.labels_G] == [CLASSES[k] for k in LABELS]
+
+
+@pytest.mark.parametrize("format", ["coco", "csv"])
+def test_a_run_that_fails_leaves_no_half_file_under_the_name(tmp_path: Path, format: str) -> None:
+    target = tmp_path / f"detections.{'json' if format == 'coco' else 'csv'}"
+    target.write_text("the earlier one")
+    writer = open_writer(format, tmp_path, classes=CLASSES, category_ids=CATEGORY_IDS)  # type: ignore[arg-type]
+
+    def stopped() -> None:
+        with writer:
+            writer.write(pictures()[0], detections())
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stopped()
+    assert target.read_text() == "the earlier one"
+    assert "in/a.jpg" in target.with_name(target.name + ".partial").read_text()  # what was found is not lost
+
+
+def test_output_names_never_collide() -> None:
+    def names(*paths: str) -> list[str]:
+        return [str(name) for name in output_names([Path(path) for path in paths])]
+
+    assert names("x/a.jpg") == ["a"]
+    assert names("x/a.jpg", "x/y/a.jpg") == ["a", "y/a"]
+    assert names("x/a.jpg", "z/a.jpg") == ["x/a", "z/a"]
+    assert names("x/a.jpg", "x/a.png", "x/b.png") == ["a.jpg", "a.png", "b"]
+    assert names("x/a.jpg", "x/a.png", "x/a.jpg.png") == ["a.jpg", "a.png", "a.jpg.png"]
+    assert names("x/a.jpg", "x/A.png") == ["a.jpg", "A.png"]
+    assert names("x/v1.2.jpg", "x/v1.3.jpg") == ["v1.2", "v1.3"]
+    assert names("x/../y/a.jpg", "y/b.jpg") == ["a", "b"]
+    assert names() == []
+
+
+def test_draw_marks_what_is_above_the_threshold() -> None:
+    image = Image.new("RGB", (400, 300), (128, 128, 128))
+    found = sv.Detections(
+        xyxy=np.array([[50, 100, 150, 200], [250, 100, 350, 200]], np.float32),
+        confidence=np.array([0.9, 0.3], np.float32),
+        class_id=np.array([0, 1]),
+        data={"class_name": np.array(["cell", "Zelle"])},
+    )
+    pixels = np.asarray(draw(image, found, threshold=0.5))
+    assert pixels.shape == (300, 400, 3)
+    assert (np.asarray(image) == 128).all()  # the picture itself is left alone
+    changed = (pixels != 128).any(axis=2)
+    assert changed[150, 50]
+    assert not changed[150, 100]  # within the box
+    assert not changed[:, 200:].any()
+    both = np.asarray(draw(image, found))
+    assert (both[150, 250] != 128).any()
+    assert both[150, 50].tolist() != both[150, 250].tolist()  # a colour for each class
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 20), (2400, 1800)])
+def test_draw_on_any_size(size: tuple[int, int]) -> None:
+    whole = sv.Detections(
+        xyxy=np.array([[0, 0, *size]], np.float32), confidence=np.array([0.9]), class_id=np.array([300])
+    )
+    assert draw(Image.new("RGB", size), whole).size == size
+    assert draw(Image.new("RGB", size), whole[:0]).size == size  # type: ignore[arg-type]

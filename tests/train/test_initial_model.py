@@ -1,0 +1,114 @@
+"""A run that starts from another's model: which weights are kept, which are fresh, which are frozen."""
+
+import json
+
+import pytest
+import torch
+
+from retinanet.cli import main
+from retinanet.errors import ConfigError
+from retinanet.model import RetinaNet
+from retinanet.train import CheckpointError, fit, load_checkpoint
+from retinanet.train.initial_model import carry_over
+
+
+@pytest.fixture
+def first(tiny, tmp_path):
+    return fit(**{**tiny, "output": tmp_path / "first"}, epochs=1).best
+
+
+@pytest.fixture
+def other_classes(squares, tmp_path):
+    """The same pictures, their square now called block; bar stays; a class more. In another order."""
+    paths = []
+    for source in squares:
+        content = json.loads(source.read_text())
+        content["categories"] = [{"id": 3, "name": "block"}, {"id": 17, "name": "bar"}, {"id": 1, "name": "ring"}]
+        path = tmp_path / f"{source.parent.name}.json"
+        path.write_text(json.dumps(content))
+        paths.append(path)
+    return {"train": paths[0], "val": paths[1], "images": squares[0].parent / "images",
+            "val_images": squares[1].parent / "images"}  # fmt: skip
+
+
+def test_rows_of_the_classes_that_stay_are_carried_over():
+    """Two anchors; old classes a, b; new ones b, c: b's rows move to the front, c's are fresh."""
+    old = torch.tensor([10.0, 11.0, 20.0, 21.0])
+    fresh = torch.tensor([-1.0, -2.0, -3.0, -4.0])
+    assert carry_over(old, fresh, ["a", "b"], ["b", "c"]).tolist() == [11.0, -2.0, 21.0, -4.0]
+    weight = torch.arange(4 * 3.0).view(4, 3)
+    out = carry_over(weight, torch.zeros(2, 3), ["a", "b"], ["b"])
+    assert torch.equal(out, weight[[1, 3]])
+
+
+def test_scores_of_a_kept_class_are_the_very_same():
+    torch.manual_seed(0)
+    options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 16, "head_width": 16, "head_depth": 1}
+    old, new = RetinaNet(num_classes=2, **options).eval(), RetinaNet(num_classes=3, **options).eval()
+    state = old.state_dict()
+    for name in ("class_head.output.weight", "class_head.output.bias"):
+        state[name] = carry_over(state[name], new.state_dict()[name], ["a", "b"], ["x", "b", "y"])
+    new.load_state_dict(state)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before, after = old(images), new(images)
+    torch.testing.assert_close(after.logits_NAK[:, :, 1], before.logits_NAK[:, :, 1])
+    torch.testing.assert_close(after.deltas_NA4, before.deltas_NA4)
+    assert abs(after.logits_NAK[:, :, 0].mean().sigmoid().item() - 0.01) < 0.01, "new classes start from the prior"
+
+
+def test_a_run_from_a_model_has_its_network_and_says_what_stays(first, tiny, other_classes, tmp_path, capsys):
+    options = {"output": tmp_path / "second", "device": "cpu", "batch_size": 4, "workers": 0, "log_every": 1}
+    result = fit(**other_classes, **options, start_from=first, epochs=1, max_steps=1, lr=1e-9)
+    said = capsys.readouterr().out
+    assert "1 classes kept (bar); 2 new (ring, block), which start from the prior; 1 dropped (square)" in said
+    assert "it was trained with --preset small; the optimiser's options here are those of default" in said
+    before, after = load_checkpoint(first), load_checkpoint(result.last)
+    assert after.classes == ("ring", "block", "bar")
+    assert after.train_config["anchor_sizes"] == before.train_config["anchor_sizes"]
+    assert after.image_config == before.image_config
+    rows = before.model.class_head.output.weight.view(9, 2, -1)[:, 1]
+    kept = after.model.class_head.output.weight.view(9, 3, -1)[:, 2]
+    torch.testing.assert_close(kept, rows, atol=1e-6, rtol=0)
+    assert f"start_from: {first}" in (tmp_path / "second" / "config.yaml").read_text()
+
+
+def test_the_command_and_frozen_parts(first, other_classes, tmp_path):
+    output = tmp_path / "frozen"
+    words = [
+        "train",
+        "--from",
+        str(first),
+        "--freeze",
+        "backbone+fpn",
+        "-o",
+        str(output),
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+    ]
+    words += ["--lr", "0.1", "--max-steps", "2", "--device", "cpu"]
+    for name, value in other_classes.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    before, after = load_checkpoint(first).model, load_checkpoint(output / "last.ckpt").model
+    for name in ("backbone", "fpn"):
+        for (key, old), new in zip(before.get_submodule(name).state_dict().items(),
+                                   after.get_submodule(name).state_dict().values(), strict=True):  # fmt: skip
+            assert torch.equal(old, new), f"{name}.{key} moved"
+    assert not torch.equal(before.box_head.output.weight, after.box_head.output.weight)
+
+
+def test_what_contradicts_the_model_is_refused(first, tiny, tmp_path):
+    options = {"train": tiny["train"], "val": tiny["val"], "output": tmp_path / "x", "start_from": first}
+    with pytest.raises(ConfigError, match=r"head_width is given as 32, but the model in .* has 16"):
+        fit(**options, head_width=32)
+    with pytest.raises(ConfigError, match="anchors auto would change the network"):
+        fit(**options, anchors="auto")
+    with pytest.raises(ConfigError, match="freeze must be one of none, backbone"):
+        fit(**options, freeze="fpn")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        fit(**{**options, "start_from": tmp_path / "gone.ckpt"})
