@@ -35,6 +35,7 @@ check: install  ## Lint, types, layers, spelling
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/lint-imports --config .importlinter-torch.toml
 	$(BIN)/codespell $(SOURCES) docs README.md CHANGELOG.md CONTRIBUTING.md pyproject.toml Makefile
 
 format: install  ## Put the code into the project's format

@@ -22,8 +22,9 @@ from retinanet.config import LossConfig, MatchConfig, PostprocessConfig
 from retinanet.images import Frame
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.model import RetinaNet, for_inference
+from retinanet.model import RetinaNet
 from retinanet.postprocess import postprocess
+from retinanet.predict.fast_network import for_inference
 from retinanet.types import Target
 
 mpl.use("Agg")

@@ -13,7 +13,7 @@ from r50_peer import CLASSES, like, peer
 from retinanet.config import LossConfig, MatchConfig
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
-from retinanet.model import for_inference
+from retinanet.predict.fast_network import for_inference
 from retinanet.types import Target
 
 H, W = 800, 1344

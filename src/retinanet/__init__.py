@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from retinanet.version import __version__
+
 if TYPE_CHECKING:
     from retinanet.config import TrainConfig
     from retinanet.model import RetinaNet
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from retinanet.predict.torch_detector import Detector
     from retinanet.train import fit
 
-__version__ = "0.1.0"
 
 _MODULES = {
     "RetinaNet": "retinanet.model",

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, ArgumentCollection, Parameter
 
-from retinanet import __version__
 from retinanet.commands.check import check
 from retinanet.commands.convert import convert
 from retinanet.commands.convert_weights import convert_weights
@@ -28,6 +27,7 @@ from retinanet.commands.train import train
 from retinanet.config import PRESETS
 from retinanet.errors import ConfigError, UserError, did_you_mean, explain_missing
 from retinanet.parse import ParseError, parse_yaml
+from retinanet.version import __version__
 
 app = App(
     name="retinanet",

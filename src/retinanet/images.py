@@ -14,14 +14,11 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self, TypeVar
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
-
-if TYPE_CHECKING:
-    from retinanet.config import ImageConfig
 
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 """What `decode` reads: a path, the bytes of a file, an open file, an array or a Pillow picture."""
@@ -66,6 +63,30 @@ _UPRIGHT: Final = {
 
 
 P = TypeVar("P", np.float32, np.uint8)
+
+
+class InputSettings(Protocol):
+    """How an image becomes the network's input: the fields of `config.ImageConfig`."""
+
+    @property
+    def image_size(self) -> int:
+        """Shorter side of the resized image, pixels, unless the longer side would exceed `max_size`."""
+
+    @property
+    def max_size(self) -> int:
+        """Longest side of the resized image, pixels."""
+
+    @property
+    def size_divisor(self) -> int:
+        """Batches are padded at the right and bottom to multiples of this many pixels."""
+
+    @property
+    def image_mean(self) -> tuple[float, float, float]:
+        """Mean of each channel, RGB in [0, 1]."""
+
+    @property
+    def image_std(self) -> tuple[float, float, float]:
+        """Standard deviation of each channel, RGB in [0, 1]."""
 
 
 class ImageError(ValueError):
@@ -382,7 +403,9 @@ def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
     return out_N3HW
 
 
-def prepare(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[npt.NDArray[np.float32], list[Frame]]:
+def prepare(
+    images: Sequence[Image.Image | Scaled], config: InputSettings
+) -> tuple[npt.NDArray[np.float32], list[Frame]]:
     """Resize, normalise and pad decoded pictures to one N3HW batch, with the frame of each."""
     resized, frames = _resized(images, config)
     pixels = [normalise(image, mean=config.image_mean, std=config.image_std) for image in resized]
@@ -390,14 +413,14 @@ def prepare(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tupl
 
 
 def prepare_pixels(
-    images: Sequence[Image.Image | Scaled], config: ImageConfig
+    images: Sequence[Image.Image | Scaled], config: InputSettings
 ) -> tuple[npt.NDArray[np.uint8], list[Frame]]:
     """Resize and pad as `prepare` does, without normalising: N3HW uint8, and the frame of each picture."""
     resized, frames = _resized(images, config)
     return pad([np.asarray(image).transpose(2, 0, 1) for image in resized], divisor=config.size_divisor), frames
 
 
-def _resized(images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[list[Image.Image], list[Frame]]:
+def _resized(images: Sequence[Image.Image | Scaled], config: InputSettings) -> tuple[list[Image.Image], list[Frame]]:
     frames, resized = [], []
     for picture in images:
         image, width, height = picture if isinstance(picture, Scaled) else (picture, *picture.size)

@@ -19,7 +19,7 @@ from retinanet.analysis.statistics import (
     statistics,
 )
 from retinanet.cli import main
-from retinanet.commands.check import run_check
+from retinanet.commands.check import check
 from retinanet.config import CheckConfig, ImageConfig, LossConfig, MatchConfig, ModelConfig, resolve
 from retinanet.data import load
 from tests.analysis.made import made_data, scattered
@@ -157,15 +157,15 @@ def test_the_command_lists_every_fault_and_goes_on(squares, capsys):
     content["annotations"][0]["bbox"] = [1, 1, 0, 5]
     bad = squares[0].with_name("faulty.json")
     bad.write_text(json.dumps(content))
-    assert run_check(settings(squares), model=None, data=bad) == 1
+    assert check(bad, options=settings(squares)) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "annotation 1" in said
     assert "1 fault" in said
     assert "12 pictures" in said
     assert "square" in said
-    assert run_check(settings(squares, skip_bad=True), model=None, data=bad) == 0
+    assert check(bad, options=settings(squares, skip_bad=True)) == 0
     bad.unlink()
-    assert run_check(settings(squares), model=None, data=squares[0]) == 0
+    assert check(squares[0], options=settings(squares)) == 0
 
 
 def test_the_page(squares, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from retinanet import data
 from retinanet.analysis.data_check import check_data
-from retinanet.commands.check import run_check
+from retinanet.commands.check import check
 from retinanet.config import CheckConfig, resolve
 from retinanet.formats.write import write
 
@@ -108,7 +108,7 @@ def test_bccd_has_its_two_zero_area_boxes_and_a_pair_on_both_sides(
 ) -> None:
     lists = shared_data / "bccd" / "ImageSets" / "Main"
     options = {**OPTIONS, "val": lists / "val.txt", "json": tmp_path / "out.json"}
-    assert run_check(resolve(CheckConfig, options), model=None, data=lists / "train.txt") == 1
+    assert check(lists / "train.txt", options=resolve(CheckConfig, options)) == 1
     found = json.loads((tmp_path / "out.json").read_text())
     whole = data.read(shared_data / "bccd")
     assert len(whole.faults) == 2
@@ -120,5 +120,5 @@ def test_bccd_has_its_two_zero_area_boxes_and_a_pair_on_both_sides(
     assert found["sets"]["val"]["pictures"] == 87
     capsys.readouterr()
     options["json"] = Path("-")
-    run_check(resolve(CheckConfig, options), model=None, data=lists / "train.txt")
+    check(lists / "train.txt", options=resolve(CheckConfig, options))
     assert json.loads(capsys.readouterr().out) == found

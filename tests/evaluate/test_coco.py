@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from retinanet.commands.evaluate import metrics_table
 from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.evaluate.coco import SUMMARY
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
@@ -163,7 +164,7 @@ def test_json_has_the_promised_keys() -> None:
 def test_table_shows_a_dash_where_there_is_nothing() -> None:
     truth = ground_truth(categories=[{"id": 7, "name": "[red]cat"}, {"id": 90, "name": "dog"}])
     console = Console(record=True, width=80, file=io.StringIO())
-    console.print(evaluate_results(truth, [result()]).table())
+    console.print(metrics_table(evaluate_results(truth, [result()])))
     lines = console.export_text().splitlines()
     assert " ".join(next(line for line in lines if "dog" in line).split()) == "│ dog │ 0 │ - │ - │ - │ - │"
     assert next(line for line in lines if "APs" in line).split()[-2:] == ["-", "│"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from retinanet.commands.evaluate import confusion_table
 from retinanet.errors import ConfigError
 from retinanet.evaluate import confusion_matrix, evaluate_results, precision_recall
 
@@ -66,7 +67,7 @@ def test_confusion_by_hand() -> None:
     assert confusion_matrix(objects, results, score=0.4).counts[1].tolist() == [1, 1, 0, 0]
     assert confusion_matrix(objects, []).counts[:, -1].tolist() == [1, 2, 0, 0]
     console = Console(record=True, width=100, file=io.StringIO())
-    console.print(matrix.table())
+    console.print(confusion_table(matrix))
     assert "background" in console.export_text()
 
 

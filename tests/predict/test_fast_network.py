@@ -9,9 +9,9 @@ from torch import nn
 
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.errors import ConfigError
-from retinanet.model import RetinaNet, for_inference
+from retinanet.model import RetinaNet
 from retinanet.ops.native_library import available
-from retinanet.predict.fast_network import _Convolution, _has_onednn
+from retinanet.predict.fast_network import _Convolution, _has_onednn, for_inference
 from retinanet.predict.torch_detector import Detector
 
 SMALL = {"fpn_width": 32, "head_width": 32, "head_depth": 1}

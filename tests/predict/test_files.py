@@ -10,7 +10,7 @@ import pytest
 import supervision as sv
 from PIL import Image
 
-from retinanet.commands.predict import run_predict
+from retinanet.commands.predict import predict
 from retinanet.config import PredictConfig
 from retinanet.errors import ConfigError, UserError
 from retinanet.images import ImageError
@@ -217,10 +217,10 @@ def test_the_command_says_what_failed(
 ) -> None:
     monkeypatch.setattr("retinanet.predict.files.load", lambda *_: block_detector())
     model = tmp_path / "model.ckpt"
-    assert run_predict(model, [str(folder / "a.png")], PredictConfig(output=tmp_path / "one")) == 0
+    assert predict(model, [str(folder / "a.png")], options=PredictConfig(output=tmp_path / "one")) == 0
     assert "1 detections in 1 pictures" in capsys.readouterr().out
     (folder / "broken.jpg").write_bytes(b"no")
-    assert run_predict(model, [str(folder)], PredictConfig(output=tmp_path / "two")) == 1
+    assert predict(model, [str(folder)], options=PredictConfig(output=tmp_path / "two")) == 1
     assert "broken.jpg" in capsys.readouterr().err
 
 

@@ -24,7 +24,7 @@ pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinane
 pq = pytest.importorskip("pyarrow.parquet")
 scale = pytest.importorskip("retinanet.predict.ray_engine")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

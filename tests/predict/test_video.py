@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.commands.predict import run_predict
+from retinanet.commands.predict import predict
 from retinanet.config import PredictConfig
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
@@ -173,7 +173,7 @@ def test_the_command_says_what_it_did(
 ) -> None:
     monkeypatch.setattr("retinanet.predict.files.load", lambda *_: block_detector())
     config = PredictConfig(output=tmp_path / "out")
-    assert run_predict(tmp_path / "any.ckpt", [str(write_video(tmp_path / "clip.mp4"))], config) == 0
+    assert predict(tmp_path / "any.ckpt", [str(write_video(tmp_path / "clip.mp4"))], options=config) == 0
     said = capsys.readouterr().out
     assert f"20 detections in 12 frames: {tmp_path / 'out' / 'clip.csv'}" in said
     assert "clip.mp4" in said

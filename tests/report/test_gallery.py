@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.report import GalleryItem, best_threshold, choose, draw_pair, items_from_results, judge
+from retinanet.evaluate.per_image import ImageResults, best_threshold, items_from_results, judge
+from retinanet.report import choose, draw_pair
 from retinanet.report.gallery import RIGHT, WRONG
 
 
-def make(truth: list[Any], found: list[Any], *, crowd: list[bool] | None = None, size: Any = (100, 80)) -> GalleryItem:
+def make(truth: list[Any], found: list[Any], *, crowd: list[bool] | None = None, size: Any = (100, 80)) -> ImageResults:
     """`truth` holds (x1, y1, x2, y2, label), `found` the same and a score."""
     t, f = np.array(truth, dtype=float).reshape(-1, 5), np.array(found, dtype=float).reshape(-1, 6)
-    return GalleryItem(
+    return ImageResults(
         name="p.jpg",
         image=Image.new("RGB", size, (90, 90, 90)),
         boxes_G4=t[:, :4],
@@ -118,7 +119,7 @@ def test_a_threshold_hides_without_changing_the_other_pairs() -> None:
 
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match=r"scores_D needs the shape \(1,\), found \(2,\)"):
-        GalleryItem(
+        ImageResults(
             name="x",
             image=Path("x.jpg"),
             boxes_G4=np.zeros((0, 4)),

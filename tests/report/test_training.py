@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.report import GalleryItem, summary, training_report
+from retinanet.evaluate.per_image import ImageResults
+from retinanet.report import summary, training_report
+from retinanet.train.metrics_table import read_metrics
 from tests.report.test_html import assert_self_contained
 
 COLUMNS = (
@@ -46,9 +48,9 @@ def metrics(**changes: Any) -> dict[str, Any]:
     return {**dict.fromkeys(names, 0.5), "per_class": per_class, **changes}
 
 
-def item(name: str = "a.jpg", *, truth: int = 1, found: int = 1) -> GalleryItem:
+def item(name: str = "a.jpg", *, truth: int = 1, found: int = 1) -> ImageResults:
     box = np.array([[10.0, 10, 40, 40]])
-    return GalleryItem(
+    return ImageResults(
         name=name,
         image=Image.new("RGB", (100, 60)),
         boxes_G4=np.repeat(box, truth, axis=0) + 50 * np.arange(truth)[:, None],

@@ -86,7 +86,7 @@ def diagnose(
 
 
 def _pictures(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list[_Picture]:
-    from retinanet.report.gallery import items_from_results
+    from retinanet.evaluate.per_image import items_from_results
 
     return [
         _Picture(

@@ -54,7 +54,7 @@ class LoadedModel:
 
 def describe_run(config: TrainConfig, classes: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
     """Return what goes into a checkpoint under "retinanet": plain values only."""
-    from retinanet import __version__
+    from retinanet.version import __version__
 
     return {
         "format": FORMAT,

@@ -76,9 +76,10 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     from retinanet.evaluate.coco import evaluate_results
     from retinanet.evaluate.confusion import confusion_matrix
     from retinanet.evaluate.curves import precision_recall
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.files import predict_files
     from retinanet.predict.loading import load
-    from retinanet.report import best_threshold, items_from_results, training_report
+    from retinanet.report import training_report
     from retinanet.train import fit
     from retinanet.train.run_folder import OUR_FILES
 

@@ -43,7 +43,8 @@ def train(*, options: Annotated[TrainFlags, Flat]) -> None:
 def write_report(result: TrainResult) -> Path:
     """Write RUN/report.html for a finished run. Return its path."""
     from retinanet.evaluate import confusion_matrix, precision_recall
-    from retinanet.report import best_threshold, items_from_results, training_report
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
+    from retinanet.report import training_report
 
     config, val_data = result.config, result.val_data
     detections = json.loads((config.output / "detections.json").read_text())

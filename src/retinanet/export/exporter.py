@@ -16,7 +16,7 @@ import onnx
 import torch
 from rich.console import Console
 
-from retinanet import __version__, boxes
+from retinanet import boxes
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import ExportConfig, resolve
 from retinanet.data import load, read
@@ -32,6 +32,7 @@ from retinanet.predict.inputs import expand_inputs
 from retinanet.predict.runtime_detector import RuntimeDetector
 from retinanet.predict.torch_detector import Detector
 from retinanet.runtime.description import KEY, Description, ExportError
+from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

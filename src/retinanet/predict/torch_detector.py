@@ -134,7 +134,8 @@ class Detector(BaseDetector):
 
 def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
     """Return what is run for predictions: a simplified copy of a RetinaNet, any other model itself."""
-    from retinanet.model import RetinaNet, for_inference, has_fast_bf16
+    from retinanet.model import RetinaNet
+    from retinanet.predict.fast_network import for_inference, has_fast_bf16
 
     if precision not in get_args(Precision):
         raise ConfigError(

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from retinanet.report.gallery import GalleryItem, best_threshold, choose, draw_pair, items_from_results, judge
+from retinanet.report.gallery import choose, draw_pair
 from retinanet.report.html import Report, ReportImage, Section
 from retinanet.report.training import training_report
 
-__all__ = [
-    "GalleryItem",
-    "Report",
-    "ReportImage",
-    "Section",
-    "best_threshold",
-    "choose",
-    "draw_pair",
-    "items_from_results",
-    "judge",
-    "training_report",
-]
+__all__ = ["Report", "ReportImage", "Section", "choose", "draw_pair", "training_report"]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
 from retinanet.report import figures, summary
-from retinanet.report.gallery import MATCH_IOU, GalleryItem, best_threshold, choose, draw_pair, items_from_results
+from retinanet.report.gallery import choose, draw_pair
 from retinanet.report.hard import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
@@ -220,7 +221,7 @@ def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: Pre
 
 
 def gallery_section(
-    section: Section, items: Sequence[GalleryItem], classes: Sequence[str], threshold: float, seed: int
+    section: Section, items: Sequence[ImageResults], classes: Sequence[str], threshold: float, seed: int
 ) -> None:
     """Add the worst, the best and other pictures, ground truth beside detections from a score of `threshold` on."""
     best = threshold == best_threshold(items)

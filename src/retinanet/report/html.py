@@ -133,7 +133,7 @@ class Report:
 
     def html(self) -> str:
         """Return the whole page."""
-        from retinanet import __version__
+        from retinanet.version import __version__
 
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("retinanet", "report"),

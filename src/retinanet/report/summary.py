@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from retinanet.report.gallery import GalleryItem, count, judge
+from retinanet.evaluate.per_image import ImageResults, judge
+from retinanet.report.gallery import count
 
 RISE: Final = 0.01
 """An AP that grows by less than this has stopped growing."""
@@ -121,7 +122,7 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) and value >= 0 else None
 
 
-def pictures(items: Sequence[GalleryItem], threshold: float) -> list[str]:
+def pictures(items: Sequence[ImageResults], threshold: float) -> list[str]:
     """Return how many of ALL the pictures (not of a choice of them) are right, and how many are silent or noisy."""
     if not items:
         return []

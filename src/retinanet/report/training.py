@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.evaluate.per_image import ImageResults, best_threshold
 from retinanet.report import figures, summary
 from retinanet.report.evaluation import confusion_section, evaluation_section, gallery_section
-from retinanet.report.gallery import GalleryItem, best_threshold
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import shares_over_time, shares_sentence
 from retinanet.train.metrics_table import read_metrics
@@ -24,7 +24,7 @@ LOSSES: Final = {"loss": "total", "classification_loss": "classification", "box_
 def training_report(
     run: Path,
     *,
-    gallery: Sequence[GalleryItem] = (),
+    gallery: Sequence[ImageResults] = (),
     classes: Sequence[str] = (),
     metrics: Mapping[str, Any] | None = None,
     curves: PrecisionRecall | None = None,

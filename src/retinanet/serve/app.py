@@ -27,7 +27,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from retinanet import __version__
 from retinanet.config import ServeConfig
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.predict.draw import draw
@@ -47,6 +46,7 @@ from retinanet.serve.schemas import (
 )
 from retinanet.serve.service import Answer, Asked, Served, Service
 from retinanet.serve.uploads import RefusedError, Upload, discard, read_body, to_picture, until_gone
+from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -151,7 +151,7 @@ class FlightRecorder(Callback):
         self, pl_module: DetectionModule, batch: Batch, randomness: dict[str, Any], *, step: int, epoch: int
     ) -> dict[str, Any]:
         """Return what the file holds: tensors and plain values."""
-        from retinanet import __version__
+        from retinanet.version import __version__
 
         records = pl_module.data.train.records
         return {

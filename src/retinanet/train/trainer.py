@@ -159,7 +159,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
     for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
-    from retinanet import __version__
+    from retinanet.version import __version__
 
     head = f"# retinanet {__version__}; `retinanet train --config THIS -o NEW_FOLDER` repeats the run\n"
     write_output(path, (head + yaml.safe_dump(values, sort_keys=False)).encode())
