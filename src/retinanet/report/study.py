@@ -31,7 +31,7 @@ def study_report(study: Study, path: Path) -> Path:
         study: what was found.
         path: of the page.
     """
-    from retinanet.analysis.imbalance import measure
+    from retinanet.analysis.imbalance_meter import measure
     from retinanet.analysis.model_outputs import load_trained
     from retinanet.study.results import HEAD, PAPER
 
