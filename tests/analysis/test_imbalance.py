@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.analysis.imbalance import ImbalanceMeter, bin_losses, histogram, measure
+from retinanet.analysis.imbalance import bin_losses
+from retinanet.analysis.imbalance_meter import ImbalanceMeter, histogram, measure
 from retinanet.analysis.model_outputs import load_trained
 from retinanet.config import LossConfig
 from retinanet.data import load
