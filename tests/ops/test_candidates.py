@@ -91,6 +91,6 @@ def test_layouts(way):
     assert check(way, batch[2], (30, 20), threshold=0.0, most=40) == 80
 
 
-def test_levels_that_do_not_add_up_are_refused(native):
+def test_levels_that_do_not_add_up_are_refused(way):
     with pytest.raises(ValueError, match="add up to 50"):
-        candidates(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)
+        way(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)

@@ -32,7 +32,10 @@ _PROCESS: Final = os.getpid()
 ISAS: Final = ("baseline", "avx2", "avx512")
 """As rn_set_isa numbers them. The baseline is SSE2 on x86-64, NEON on arm64, else scalar."""
 
-# What arguments may be.
+DTYPE_CODES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""Numbers of the logits' types in native/candidates.c and native/focal.c."""
+
+# C types of the arguments.
 POINTER: Final = ctypes.c_void_p
 INT64: Final = ctypes.c_int64
 INT: Final = ctypes.c_int
