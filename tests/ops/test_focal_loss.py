@@ -467,8 +467,8 @@ def test_the_same_to_the_bit_whatever_the_threads(native, threads):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_instruction_set_has_the_formula(native, dtype):
     """Also at sizes around those of a register, and at addresses that no register's size divides."""
-    for name in native.isas():
-        with native.using_isa(name):
+    for name in native.instruction_sets():
+        with native.use_instruction_set(name):
             for K in (1, 3, 15, 16, 17, 33):
                 x = (torch.randn(37 * K + 1, generator=torch.Generator().manual_seed(K)) * 6).to(dtype)
                 x = x[1:].reshape(1, 37, K)

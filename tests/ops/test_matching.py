@@ -115,8 +115,8 @@ def test_real_anchors_every_instruction_set_any_number_of_threads(native, thread
         expected = plain.match(anchors, targets, config)
         assert expected.positive_NA[0].sum() > 2000
         same(in_torch(anchors, targets, config), expected)
-        for name in native.isas():
-            with native.using_isa(name):
+        for name in native.instruction_sets():
+            with native.use_instruction_set(name):
                 for count in (1, 2, 5):
                     threads(count)
                     same(in_c(anchors, targets, config), expected)

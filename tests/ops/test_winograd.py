@@ -12,9 +12,9 @@ from retinanet.ops.winograd import Winograd, supports_winograd, tiles_of
 @pytest.fixture(params=["avx2", "avx512"])
 def vectors(native, request):
     """Run with each instruction set that the processor has."""
-    if request.param not in native.isas():
+    if request.param not in native.instruction_sets():
         pytest.skip(f"no {request.param} here")
-    with native.using_isa(request.param):
+    with native.use_instruction_set(request.param):
         yield
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_taken(native):
     assert not supports_winograd(torch.zeros(64, 64, 1, 1))
     assert not supports_winograd(torch.zeros(64, 40, 3, 3))
     assert not supports_winograd(torch.zeros(64, 64, 3, 3, dtype=torch.bfloat16))
-    with native.using_isa("baseline"):
+    with native.use_instruction_set("baseline"):
         assert not supports_winograd(torch.zeros(64, 64, 3, 3))
     x, weight, bias = case(1, 64, 64, 14, 14)
     convolution = Winograd(weight, bias)
