@@ -188,7 +188,8 @@ def _onednn_is_right(dtype: torch.dtype) -> bool:
 
 def _onednn_error(dtype: torch.dtype) -> float:
     """Return the largest error of oneDNN's form, over all activations, with and without an addition."""
-    index = torch.arange(16 * 16 * 9, dtype=torch.float64)
+    # On the CPU, whatever torch's default device is.
+    index = torch.arange(16 * 16 * 9, dtype=torch.float64, device="cpu")
     weight_OI33 = (index * 0.7).sin().view(16, 16, 3, 3) / 12  # outputs of a size near 1
     bias_O = index[:16].cos()
     x_NIHW, added_NOHW = (
@@ -196,17 +197,19 @@ def _onednn_error(dtype: torch.dtype) -> float:
         for wave in ((index[: 16 * 35] * 1.3).sin(), (index[: 16 * 35] * 2.1).cos())
     )
     # skip_init: random initial weights would change the state of torch's generator.
-    convolution: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, 16, 16, 3, padding=1)  # type: ignore[no-untyped-call]
+    convolution: nn.Conv2d = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Conv2d, 16, 16, 3, padding=1, device="cpu"
+    )
     convolution.weight = nn.Parameter(weight_OI33.to(dtype), requires_grad=False)
     convolution.bias = nn.Parameter(bias_O.to(dtype), requires_grad=False)
     rounded = [part.to(dtype).double() for part in (x_NIHW, weight_OI33, bias_O)]
     exact = F.conv2d(rounded[0], rounded[1], rounded[2], padding=1)
-    errors: list[float] = []
+    errors = []
     for activation in (None, nn.ReLU(), nn.ReLU6()):
         module = PreparedConvolution(convolution, activation, 1)
         for added in (None, added_NOHW.to(dtype)):
             total = exact if added is None else exact + added.double()
             expected = total if activation is None else activation(total)
             found = module._onednn(x_NIHW.to(dtype), added)
-            errors.append((found.double() - expected).abs().max().item())
-    return max(errors)
+            errors.append((found.double() - expected).abs().max())
+    return float(torch.stack(errors).max())  # NaN if any error is NaN
