@@ -17,6 +17,9 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from retinanet.ops import focal_loss as focal
+from retinanet.ops.focal_loss_native import focal_loss_native
+from retinanet.ops.focal_loss_torch import focal_loss_torch
+from retinanet.ops.focal_terms import FocalTerms
 
 PICTURES, ANCHORS, CLASSES = 2, 76_725, 80
 POSITIVES, IGNORED = 50, 300
@@ -39,7 +42,7 @@ class Case:
     def runs(self) -> dict[str, Callable[[], Tensor]]:
         """Return what is compared, by name."""
         found = {"ours, torch": self.in_torch, "torchvision": self.torchvision}
-        native = focal.implementation(torch.device("cpu")) is focal._native
+        native = focal.implementation(torch.device("cpu")) is focal_loss_native
         return {"ours, C": self.ours, **found} if native else found
 
     def torchvision(self) -> Tensor:
@@ -62,13 +65,13 @@ class Case:
     def ours(self) -> Tensor:
         """Return the gradient, by ours, in C where it is built."""
         self.logits_NAK.grad = None
-        terms = focal.FocalTerms(
+        terms = FocalTerms(
             gamma=GAMMA,
             target=1.0,
             positive_weight_K=torch.full((CLASSES,), ALPHA),
             negative_weight_K=torch.full((CLASSES,), 1 - ALPHA),
         )
-        focal.focal_sum_N(
+        focal.focal_loss(
             self.logits_NAK, self.positive_NA, self.ignored_NA, self.labels_NA, terms=terms
         ).sum().backward()
         assert self.logits_NAK.grad is not None
@@ -77,7 +80,7 @@ class Case:
     def in_torch(self) -> Tensor:
         """Return the gradient, by ours without C."""
         chosen = focal.implementation
-        focal.implementation = lambda _: focal._chunked
+        focal.implementation = lambda _: focal_loss_torch
         try:
             return self.ours()
         finally:

@@ -118,16 +118,15 @@ def _status_kb(key: str) -> int:
 
 def machine() -> dict[str, object]:
     """Return the processor, threads and versions that a result depends on."""
-    from retinanet.ops import native_library as library
+    from retinanet.ops.native_library import instruction_set
 
-    native = library.library()
     facts: dict[str, object] = {
         "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "native": library.ISAS[native.rn_get_isa()] if native is not None else "none",
+        "native": instruction_set() or "none",
     }
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()

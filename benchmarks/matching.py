@@ -15,10 +15,9 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet.config import MatchConfig, ModelConfig
-from retinanet.matching import match_torch
 from retinanet.model.anchors import AnchorGenerator
-from retinanet.ops import matching as native
-from retinanet.types import AnchorTargets, Target
+from retinanet.ops.matching import match_native, match_torch, supports_match_native
+from retinanet.types import Target
 
 HEIGHT, WIDTH = 800, 1333
 FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")
@@ -48,17 +47,6 @@ def torchvision(anchors_A4: Tensor, objects: Target, matcher: Matcher) -> Tensor
     return matcher(box_iou(objects.boxes_G4, anchors_A4))
 
 
-def in_c(anchors_A4: Tensor, objects: Target, config: MatchConfig) -> AnchorTargets:
-    """Return what `match` does of float32 anchors on the CPU."""
-    return native.match(
-        anchors_A4,
-        [objects],
-        positive_iou=config.positive_iou,
-        negative_iou=config.negative_iou,
-        low_quality_matches=config.low_quality_matches,
-    )
-
-
 def main() -> None:
     """Print and write the tables."""
     parser = argparse.ArgumentParser()
@@ -71,12 +59,17 @@ def main() -> None:
         matcher = Matcher(config.positive_iou, config.negative_iou, allow_low_quality_matches=low_quality)
         for count in (10, 100, 500):
             objects = target(count)
+            rule = {
+                "positive_iou": config.positive_iou,
+                "negative_iou": config.negative_iou,
+                "low_quality_matches": low_quality,
+            }
             cases = {
-                "ours, torch": lambda o=objects, c=config: match_torch(anchors_A4, [o], c),
+                "ours, torch": partial(match_torch, anchors_A4, [objects], **rule),
                 "torchvision": partial(torchvision, anchors_A4, objects, matcher),
             }
-            if native.can_match(anchors_A4, [objects]):
-                cases = {"ours, C": partial(in_c, anchors_A4, objects, config), **cases}
+            if supports_match_native(anchors_A4, [objects]):
+                cases = {"ours, C": partial(match_native, anchors_A4, [objects], **rule), **cases}
             found = {name: run() for name, run in cases.items()}
             theirs = found.pop("torchvision")
             for ours in found.values():

@@ -1,18 +1,13 @@
-"""Anchors and ground truth to what every anchor should say.
+"""Matching: assign ground-truth boxes to anchors. `retinanet.ops.matching` computes it.
 
-Shape suffixes: N batch, A anchors, G ground-truth boxes of one picture, T tiles of anchors, S those of
-them that touch a box, U anchors of a tile.
+Shape suffixes: A anchors.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import torch
-
-from retinanet.boxes import area, intersection
-from retinanet.ops import matching as native
-from retinanet.types import AnchorTargets, Target
+from retinanet.ops import matching as ops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retinanet.config import MatchConfig
-
-TILE: Final = 256
-"""Anchors that share a bounding box: only tiles that touch a ground-truth box are looked at."""
-BOXES: Final = 256
-"""Ground-truth boxes that are compared with the tiles at once."""
+    from retinanet.types import AnchorTargets, Target
 
 
 def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig) -> AnchorTargets:
@@ -43,96 +34,10 @@ def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig) ->
         targets: one for each picture.
         config: the thresholds.
     """
-    if native.can_match(anchors_A4, targets):
-        return native.match(
-            anchors_A4,
-            targets,
-            positive_iou=config.positive_iou,
-            negative_iou=config.negative_iou,
-            low_quality_matches=config.low_quality_matches,
-        )
-    return match_torch(anchors_A4, targets, config)
-
-
-def match_torch(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig) -> AnchorTargets:
-    """Return the same without the library, on any device and of any float type."""
-    rows = [_match_one(anchors_A4, target, config) for target in targets]
-    positive_NA, ignored_NA, matched_NA = (torch.stack(column) for column in zip(*rows, strict=True))
-    labels_NA = torch.zeros_like(matched_NA)
-    boxes_NA4 = anchors_A4.new_zeros(*matched_NA.shape, 4)
-    for n, target in enumerate(targets):
-        positive_A = positive_NA[n]
-        matched_P = matched_NA[n][positive_A]
-        labels_NA[n, positive_A] = target.labels_G[matched_P].to(labels_NA.dtype)
-        boxes_NA4[n, positive_A] = target.boxes_G4[matched_P].to(boxes_NA4.dtype)
-    return AnchorTargets(
-        positive_NA=positive_NA, ignored_NA=ignored_NA, labels_NA=labels_NA, boxes_NA4=boxes_NA4, matched_NA=matched_NA
+    return ops.match(
+        anchors_A4,
+        targets,
+        positive_iou=config.positive_iou,
+        negative_iou=config.negative_iou,
+        low_quality_matches=config.low_quality_matches,
     )
-
-
-def best_overlaps(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each anchor's highest IoU and the box it has it with, and whether the anchor is some box's best.
-
-    One box at a time and a running maximum over the tiles of anchors that it touches: memory grows with the anchors
-    alone, never with anchors times boxes. An IoU that is NaN (of a box or an anchor that has one) counts as 0.
-
-    Returns:
-        best_iou_A: highest IoU with any box; 0 where there is none.
-        best_box_A: int64 index of that box, the first of equals; 0 where there is none.
-        is_best_A: bool, no anchor overlaps some box more than this one does, and it does overlap.
-    """
-    A = len(anchors_A4)
-    T = -(-A // TILE)
-    # Columns, and the last tile filled up with what overlaps nothing.
-    columns_4TU = anchors_A4.new_full((4, T * TILE), -torch.inf)
-    columns_4TU[:2] = torch.inf
-    columns_4TU[:, :A] = anchors_A4.T
-    columns_4TU = columns_4TU.view(4, T, TILE)
-    sides_2TU = (columns_4TU[2:] - columns_4TU[:2]).clamp_(min=0)
-    area_TU = sides_2TU[0] * sides_2TU[1]
-    low_2T, high_2T = columns_4TU[:2].amin(dim=2), columns_4TU[2:].amax(dim=2)
-    best_iou_TU = torch.zeros_like(area_TU)
-    best_box_TU = torch.zeros_like(area_TU, dtype=torch.int64)
-    is_best_TU = torch.zeros_like(area_TU, dtype=torch.bool)
-    boxes_G4 = boxes_G4.to(anchors_A4.dtype)
-    area_G = area(boxes_G4)
-    for first in range(0, len(boxes_G4), BOXES):
-        some_G4 = boxes_G4[first : first + BOXES]
-        apart_G2T = (some_G4[:, :2, None] >= high_2T) | (some_G4[:, 2:, None] <= low_2T)
-        box, tile = torch.nonzero(~apart_G2T.any(dim=1), as_tuple=True)
-        touched = torch.split(tile, torch.bincount(box, minlength=len(some_G4)).tolist())
-        for g, tile_S in enumerate(touched, first):
-            if not len(tile_S):
-                continue
-            anchors_4SU = columns_4TU[:, tile_S]
-            low_2SU = torch.maximum(anchors_4SU[:2], boxes_G4[g, :2, None, None])
-            sides_2SU = torch.minimum(anchors_4SU[2:], boxes_G4[g, 2:, None, None]).sub_(low_2SU).clamp_(min=0)
-            common_SU = sides_2SU[0] * sides_2SU[1]
-            iou_SU = common_SU / (area_TU[tile_S] + area_G[g] - common_SU)
-            iou_SU = torch.where(iou_SU > 0, iou_SU, 0)
-            before_SU = best_iou_TU[tile_S]
-            better_SU = iou_SU > before_SU
-            best_iou_TU[tile_S] = torch.where(better_SU, iou_SU, before_SU)
-            best_box_TU[tile_S] = best_box_TU[tile_S].masked_fill_(better_SU, g)
-            is_best_TU[tile_S] |= (iou_SU == iou_SU.max()) & (iou_SU > 0)
-    return best_iou_TU.view(-1)[:A], best_box_TU.view(-1)[:A], is_best_TU.view(-1)[:A]
-
-
-def _match_one(anchors_A4: Tensor, target: Target, config: MatchConfig) -> tuple[Tensor, Tensor, Tensor]:
-    object_index_O = torch.nonzero(~target.crowd_G).squeeze(1)
-    best_iou_A, best_object_A, is_best_A = best_overlaps(anchors_A4, target.boxes_G4[object_index_O])
-    positive_A = best_iou_A >= config.positive_iou
-    if config.low_quality_matches:
-        positive_A = positive_A | is_best_A
-    # A threshold of 0 must not make anchors positive for nothing.
-    positive_A &= best_iou_A > 0
-    ignored_A = (best_iou_A >= config.negative_iou) & ~positive_A
-    area_A = area(anchors_A4)
-    for box_4 in target.boxes_G4[target.crowd_G].to(anchors_A4.dtype):
-        common_A = intersection(anchors_A4, box_4)
-        ignored_A |= (common_A >= config.positive_iou * area_A) & (common_A > 0) & ~positive_A
-    if len(object_index_O):
-        matched_A = torch.where(positive_A, object_index_O[best_object_A], 0)
-    else:
-        matched_A = torch.zeros_like(best_object_A)
-    return positive_A, ignored_A, matched_A

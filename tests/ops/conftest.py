@@ -5,17 +5,17 @@ import os
 import pytest
 import torch
 
-from retinanet.ops import native_library as library
+from retinanet.ops import native_library
 
 
 @pytest.fixture
 def native():
     """The module `retinanet.ops.native_library`, with a library behind it."""
-    if not library.available():
+    if not native_library.available():
         if os.environ.get("RETINANET_NATIVE_LIBRARY"):  # the sanitized run must not pass by skipping
             pytest.fail("the library that RETINANET_NATIVE_LIBRARY names cannot be used")
         pytest.skip("the native kernels are not built")
-    return library
+    return native_library
 
 
 @pytest.fixture

@@ -74,8 +74,8 @@ def test_every_instruction_set_any_number_of_threads(native, threads):
     for dtype in (torch.float32, torch.bfloat16):
         expected = candidates_torch(logits.to(dtype), levels, threshold=0.5, most=300)
         assert len(expected[0]) == 900
-        for name in native.isas():
-            with native.using_isa(name):
+        for name in native.instruction_sets():
+            with native.use_instruction_set(name):
                 for count in (1, 2, 7):
                     threads(count)
                     found = candidates(logits.to(dtype), levels, threshold=0.5, most=300)
@@ -91,6 +91,6 @@ def test_layouts(way):
     assert check(way, batch[2], (30, 20), threshold=0.0, most=40) == 80
 
 
-def test_levels_that_do_not_add_up_are_refused(native):
+def test_levels_that_do_not_add_up_are_refused(way):
     with pytest.raises(ValueError, match="add up to 50"):
-        candidates(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)
+        way(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)

@@ -1,105 +1,192 @@
-"""Winograd's convolution against torch's in float64: all of it, and some tiles alone."""
+"""Prepared convolutions against torch's in float64, in each form, with an addition and an activation."""
 
-import math
+import logging
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from retinanet.ops.convolution import Winograd, can_convolve, tiles_of
+from retinanet.ops import convolution as ops
+from retinanet.ops.convolution import (
+    PreparedConvolution,
+    onednn_works,
+    prepare_convolution,
+    supports_activation,
+    supports_convolution,
+)
+from retinanet.ops.winograd import tiles_of
 
-
-@pytest.fixture(params=["avx2", "avx512"])
-def vectors(native, request):
-    """Run with each instruction set that the processor has."""
-    if request.param not in native.isas():
-        pytest.skip(f"no {request.param} here")
-    with native.using_isa(request.param):
-        yield
-
-
-def case(N, I, O, H, W):  # noqa: E741
-    rng = torch.Generator().manual_seed(I * H + W)
-    x = torch.randn(N, I, H, W, generator=rng).to(memory_format=torch.channels_last)
-    return x, torch.randn(O, I, 3, 3, generator=rng) / (3 * math.sqrt(I)), torch.randn(O, generator=rng)
+OPERATORS = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
 
 
-@pytest.mark.usefixtures("vectors")
+@pytest.fixture
+def fresh():
+    """The answer about oneDNN is kept for the process: each of these tests starts and ends without one."""
+    ops._onednn_is_right.cache_clear()
+    yield
+    ops._onednn_is_right.cache_clear()
+
+
+class Without:
+    """torch.ops.mkldnn without one operator, or with another in its place."""
+
+    def __init__(self, operators, name, instead=None):
+        self._operators, self._name, self._instead = operators, name, instead
+
+    def __getattr__(self, name):
+        if name != self._name:
+            return getattr(self._operators, name)
+        if self._instead is None:
+            raise AttributeError(f"'mkldnn' object has no attribute '{name}'")
+        return self._instead
+
+
+def hide(monkeypatch, name, instead=None):
+    monkeypatch.setattr(torch.ops, "mkldnn", Without(torch.ops.mkldnn, name, instead))
+
+
+@pytest.fixture(params=["as it is", "plain torch"])
+def form(request, monkeypatch, fresh):
+    """Winograd's form or oneDNN's, whichever is chosen here; and plain torch alone."""
+    if request.param == "plain torch":
+        hide(monkeypatch, OPERATORS[0])
+        monkeypatch.setattr(ops, "supports_winograd", lambda _: False)
+    return request.param
+
+
+def convolution(channels=32, out=48, kernel=3, seed=0, **options):
+    rng = torch.Generator().manual_seed(seed)
+    module = nn.Conv2d(channels, out, kernel, **options).requires_grad_(False)
+    module.weight.copy_(torch.randn(module.weight.shape, generator=rng) / module.weight[0].numel() ** 0.5)
+    if module.bias is not None:
+        module.bias.copy_(torch.randn(module.bias.shape, generator=rng))
+    return module
+
+
+def maps(*shape, seed=1):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng).to(memory_format=torch.channels_last)
+
+
+def exact(module, activation, x, added=None):
+    settings = (module.stride, module.padding, module.dilation, module.groups)
+    y = F.conv2d(x.double(), module.weight.double(), None if module.bias is None else module.bias.double(), *settings)
+    y = y if added is None else y + added.double()
+    return y if activation is None else activation(y)
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.ReLU6()])
 @pytest.mark.parametrize(
-    ("N", "I", "O", "H", "W"),
+    "options",
     [
-        (1, 32, 32, 14, 14),
-        (2, 48, 36, 17, 9),  # odd sides: the last tiles hang over; outputs that fill no panel
-        (3, 256, 64, 12, 31),
-        (1, 64, 819, 25, 34),  # more outputs than are worked on at once
-        (1, 512, 300, 1, 70),
+        {"padding": 1},
+        {"padding": 1, "bias": False},
+        {"kernel": 1},
+        {"padding": 1, "stride": 2},
+        {"padding": 2, "dilation": 2},
+        {"padding": 1, "groups": 16},
+        {"kernel": (3, 5), "padding": (0, 2)},
     ],
 )
-def test_equals_the_sum_of_products(N, I, O, H, W):  # noqa: E741
-    x, weight, bias = case(N, I, O, H, W)
-    expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    assert can_convolve(weight)
-    assert (Winograd(weight, bias)(x) - expected).abs().max() < 1e-5
-    limited = Winograd(weight, low=0.0, high=1.0)(x)
-    without = F.conv2d(x.double(), weight.double(), padding=1)
-    assert (limited - without.clamp(0, 1)).abs().max() < 1e-5
-    assert limited.is_contiguous(memory_format=torch.channels_last)
+def test_equals_the_convolution_with_its_addition_and_activation(form, options, activation):
+    module = convolution(**options)
+    prepared = prepare_convolution(module, activation)
+    for N, H, W in ((1, 16, 18), (2, 7, 5), (1, 16, 18)):
+        x = maps(N, 32, H, W)
+        expected = exact(module, activation, x)
+        assert (prepared(x) - expected).abs().max() < 1e-5
+        added = maps(*expected.shape, seed=2)
+        expected = exact(module, activation, x, added)
+        assert (prepared(x, added) - expected).abs().max() < 1e-5
 
 
-@pytest.mark.usefixtures("vectors")
-def test_worked_by_hand():
-    """A kernel of ones sums up the neighbourhood: 4 in the corners, 6 at the edges, 9 inside, times the channels."""
-    x = torch.ones(1, 32, 4, 14).to(memory_format=torch.channels_last)
-    y = Winograd(torch.ones(32, 32, 3, 3))(x)[0, 5]
-    assert torch.equal(y[0], 32 * torch.tensor([4.0] + [6.0] * 12 + [4.0]))
-    assert torch.equal(y[1], 32 * torch.tensor([6.0] + [9.0] * 12 + [6.0]))
+def test_bfloat16_works_with_and_without_a_processor_that_multiplies_it(form):
+    module = convolution(padding=1).bfloat16()
+    prepared, x, added = prepare_convolution(module, nn.ReLU()), maps(1, 32, 9, 11).bfloat16(), maps(1, 48, 9, 11)
+    expected = exact(module, nn.ReLU(), x, added.bfloat16())
+    found = prepared(x, added.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).abs().max() < 0.05
 
 
-@pytest.mark.usefixtures("vectors")
-def test_tiles_alone_are_the_same_to_the_bit_and_the_rest_is_0(threads):
-    x, weight, bias = case(2, 64, 40, 19, 23)
-    convolution = Winograd(weight, bias, low=0.0)
-    threads(1)
-    whole = convolution(x)
-    wanted = torch.zeros(2, 19, 23)
-    wanted[0, 3, 4] = wanted[0, 18, 22] = wanted[1, 0, 0] = 1
-    tiles = tiles_of(wanted)
-    assert tiles.tolist() == [1 * 12 + 2, 9 * 12 + 11, 120]
-    computed = F.max_pool2d(wanted[:, None], 2, ceil_mode=True).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    computed = computed[:, :, :19, :23].bool()
-    for count in (1, 3):
-        threads(count)
-        assert torch.equal(convolution(x), whole)
-        assert torch.equal(convolution(x, tiles), torch.where(computed, whole, 0.0))
-    assert not convolution(x, tiles[:0]).any()  # none is not all
+@pytest.mark.usefixtures("fresh")
+def test_onednn_is_used_where_torch_brings_it():
+    """A trial that fails by a fault of its own would only make predictions slower: no other test would fail."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, OPERATORS[0]):
+        pytest.skip("torch has no oneDNN here")
+    assert onednn_works(torch.float32)
+    assert ops._onednn_error(torch.float32) < 1e-5
 
 
-@pytest.mark.usefixtures("vectors")
-def test_nan_and_infinity_reach_the_output():
-    x, weight, bias = case(1, 32, 32, 14, 14)
-    x[0, 3, 7, 7] = math.nan
-    y = Winograd(weight, bias, low=0.0, high=6.0)(x)
-    assert y[0, :, 7, 7].isnan().all()
-    assert not y[0, :, :4].isnan().any()
-    x[0, 3, 7, 7] = math.inf
-    assert not Winograd(weight, bias)(x)[0, :, 7, 7].isfinite().any()
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_missing_operator_is_logged_once_and_plain_torch_is_used(name, monkeypatch, caplog):
+    hide(monkeypatch, name)
+    module = convolution(kernel=1)
+    prepared, x, added = prepare_convolution(module, nn.ReLU()), maps(1, 32, 9, 11), maps(1, 48, 9, 11)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert (prepared(x, added.clone()) - exact(module, nn.ReLU(), x, added)).abs().max() < 1e-5
+    assert not onednn_works(torch.float32)
+    assert caplog.text.count("slower torch code is used") == 1
 
 
-def test_what_is_not_taken(native):
-    assert not can_convolve(torch.zeros(64, 64, 1, 1))
-    assert not can_convolve(torch.zeros(64, 40, 3, 3))
-    assert not can_convolve(torch.zeros(64, 64, 3, 3, dtype=torch.bfloat16))
-    with native.using_isa("baseline"):
-        assert not can_convolve(torch.zeros(64, 64, 3, 3))
-    x, weight, bias = case(1, 64, 64, 14, 14)
-    convolution = Winograd(weight, bias)
-    assert convolution.serves(x)
-    assert not convolution.serves(x.contiguous())
-    assert not convolution.serves(x.bfloat16())
-    assert not convolution.serves(x[:, :, :8, :8].contiguous(memory_format=torch.channels_last))
-    with pytest.raises(ValueError, match="expected a contiguous"):
-        convolution(x.contiguous())
-    with pytest.raises(ValueError, match="refused"):
-        convolution(x, torch.tensor([49], dtype=torch.int32))
-    with pytest.raises(TypeError, match="int32"):
-        convolution(x, torch.tensor([1]))
+@pytest.mark.usefixtures("fresh")
+def test_another_signature_and_other_numbers_are_noticed(monkeypatch, caplog):
+    hide(monkeypatch, "_convolution_pointwise", lambda x, weight: x)
+    with caplog.at_level(logging.INFO):
+        assert not onednn_works(torch.float32)
+    ops._onednn_is_right.cache_clear()
+    monkeypatch.undo()
+    hide(monkeypatch, "_convolution_pointwise", lambda x, weight, bias, *_: F.conv2d(x, weight.to_dense(), bias))
+    with caplog.at_level(logging.INFO):
+        assert not onednn_works(torch.float32)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_trial_leaves_the_random_state_alone_and_obeys_the_switch():
+    before = torch.get_rng_state()
+    works = onednn_works(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not onednn_works(torch.float32)
+    assert onednn_works(torch.float32) == works
+    assert not onednn_works(torch.float64)
+
+
+def test_tiles_alone(native):
+    prepared = prepare_convolution(convolution(padding=1), nn.ReLU())
+    if native.instruction_set() == "baseline":
+        assert not prepared.supports_tiles()
+        pytest.skip("no vector instructions here")
+    x = maps(1, 32, 14, 16)
+    assert prepared.supports_tiles()
+    assert prepared.supports_tiles(x)
+    wanted = torch.zeros(1, 14, 16)
+    wanted[0, 4, 7] = 1
+    found, whole = prepared(x, tiles_T=tiles_of(wanted)), prepared(x)
+    assert torch.equal(found[:, :, 4:6, 6:8], whole[:, :, 4:6, 6:8])
+    assert found.count_nonzero() == found[:, :, 4:6, 6:8].count_nonzero()
+    assert not prepared.supports_tiles(x[:, :, :4, :4])
+    with pytest.raises(ValueError, match="supports_tiles"):
+        prepared(x, maps(1, 48, 14, 16), tiles_of(wanted))
+    assert not prepare_convolution(convolution(padding=1, stride=2)).supports_tiles()
+
+
+def test_what_is_not_taken():
+    class Own(nn.Conv2d):
+        pass
+
+    assert supports_convolution(convolution())
+    assert not supports_convolution(Own(3, 4, 1))
+    assert not supports_convolution(nn.Conv2d(3, 4, 3, padding="same"))
+    assert not supports_convolution(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
+    assert supports_activation(nn.ReLU6())
+    assert not supports_activation(nn.GELU())
+    assert not supports_activation(None)
+    with pytest.raises(TypeError, match="expected a plain Conv2d"):
+        prepare_convolution(nn.Linear(3, 4))
+    with pytest.raises(TypeError, match="expected ReLU, ReLU6 or None"):
+        prepare_convolution(convolution(), nn.GELU())
+    assert isinstance(prepare_convolution(convolution()), PreparedConvolution)

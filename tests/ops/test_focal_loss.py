@@ -1,7 +1,7 @@
 """The fused focal loss in its three forms against the formula in float64: value and gradient.
 
-The Triton form runs here on a GPU; on a CPU `test_triton_focal.py` runs this file again through Triton's interpreter.
-Shape suffixes: N pictures, A anchors, K classes.
+The Triton form runs here on a GPU. Without a GPU, `test_focal_loss_triton.py` runs this file again through Triton's
+interpreter. Shape suffixes: N images, A anchors, K classes.
 """
 
 import contextlib
@@ -14,8 +14,11 @@ import torch
 from retinanet.config import LossConfig
 from retinanet.losses import DetectionLoss
 from retinanet.ops import focal_loss as focal
-from retinanet.ops import native_library as library
-from retinanet.ops.focal_loss import FocalTerms, focal_sum_N
+from retinanet.ops import native_library
+from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
+from retinanet.ops.focal_loss_native import focal_loss_native
+from retinanet.ops.focal_loss_torch import focal_loss_torch
+from retinanet.ops.focal_terms import FocalTerms
 from retinanet.types import AnchorTargets, HeadOutputs
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -32,16 +35,16 @@ def device(request, monkeypatch):
             assert focal.triton_works(torch.device("cuda:0"))
             return torch.device("cuda:0")
         if not INTERPRETED:
-            pytest.skip("no GPU: test_triton_focal.py runs this through Triton's interpreter")
-        monkeypatch.setattr(focal, "implementation", lambda _: focal._triton)
+            pytest.skip("no GPU: test_focal_loss_triton.py runs this through Triton's interpreter")
+        monkeypatch.setattr(focal, "implementation", lambda _: focal.focal_loss_triton)
     elif INTERPRETED:
         pytest.skip("this run is Triton's")
     elif request.param == "C":
         request.getfixturevalue("native")
-        assert focal.implementation(torch.device("cpu")) is focal._native
+        assert focal.implementation(torch.device("cpu")) is focal_loss_native
     else:
-        monkeypatch.setattr(library, "available", lambda: False)
-        assert focal.implementation(torch.device("cpu")) is focal._chunked
+        monkeypatch.setattr(native_library, "available", lambda: False)
+        assert focal.implementation(torch.device("cpu")) is focal_loss_torch
     return torch.device("cpu")
 
 
@@ -96,7 +99,7 @@ def fused(x, case, terms, device, *, scale_N=None, incoming_N=None):
     """Return the loss of each picture and the gradient of their sum, or of their sum with `incoming_N` as weights."""
     positive, ignored, labels = (part.to(device) for part in case[:3])
     x = x.to(device).detach().requires_grad_()
-    loss_N = focal_sum_N(x, positive, ignored, labels, terms=terms, scale_N=scale_N)
+    loss_N = focal_loss(x, positive, ignored, labels, terms=terms, scale_N=scale_N)
     assert loss_N.dtype == torch.float32
     (gradient,) = torch.autograd.grad(loss_N, x, torch.ones_like(loss_N) if incoming_N is None else incoming_N)
     assert (gradient.dtype, gradient.shape) == (x.dtype, x.shape)
@@ -296,7 +299,7 @@ def test_one_graph_used_twice(device):
     x = torch.randn(2, 31, 5, generator=torch.Generator().manual_seed(7)).to(device).requires_grad_()
     positive, ignored, labels, _ = (part.to(device) for part in some_case(x))
     terms = some_terms(5, 2.0, device=device)
-    loss = focal_sum_N(x, positive, ignored, labels, terms=terms).sum()
+    loss = focal_loss(x, positive, ignored, labels, terms=terms).sum()
     (first,) = torch.autograd.grad(loss, x, retain_graph=True)
     kept = first.clone()
     first.zero_()
@@ -314,9 +317,9 @@ def test_it_is_differentiated_once_and_says_so(device, factor):
     """A gradient penalty must not quietly be constant."""
     x = torch.zeros(1, 2, 3, device=device, requires_grad=True)
     no = torch.zeros(1, 2, dtype=torch.bool, device=device)
-    loss = factor * focal_sum_N(x, no, no, no.long(), terms=some_terms(3, 2.0, device=device)).sum()
+    loss = factor * focal_loss(x, no, no, no.long(), terms=some_terms(3, 2.0, device=device)).sum()
     (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="focal_sum_N can be differentiated once"):
+    with pytest.raises(RuntimeError, match="focal_loss can be differentiated once"):
         (loss + gradient.square().sum()).backward()
 
 
@@ -328,7 +331,7 @@ def test_gradcheck(device, gamma):
     terms = some_terms(4, gamma, device=device)
 
     def loss_N(x):
-        return focal_sum_N(x.float(), positive, ignored, labels, terms=terms).double()
+        return focal_loss(x.float(), positive, ignored, labels, terms=terms).double()
 
     x = x.to(device).requires_grad_()
     assert torch.autograd.gradcheck(loss_N, x, eps=1e-2, atol=2e-3, rtol=1e-3, nondet_tol=1e-6)
@@ -339,19 +342,19 @@ def test_without_a_gradient(device):
     x = torch.randn(2, 31, 5, generator=torch.Generator().manual_seed(9)).to(device)
     positive, ignored, labels, _ = (part.to(device) for part in some_case(x))
     terms = some_terms(5, 2.0, device=device)
-    loss_N = focal_sum_N(x, positive, ignored, labels, terms=terms)
+    loss_N = focal_loss(x, positive, ignored, labels, terms=terms)
     assert not loss_N.requires_grad
-    with_one_N = focal_sum_N(x.requires_grad_(), positive, ignored, labels, terms=terms)
+    with_one_N = focal_loss(x.requires_grad_(), positive, ignored, labels, terms=terms)
     assert torch.equal(loss_N, with_one_N.detach())
     with torch.no_grad():
-        assert torch.equal(loss_N, focal_sum_N(x, positive, ignored, labels, terms=terms))
+        assert torch.equal(loss_N, focal_loss(x, positive, ignored, labels, terms=terms))
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3), (2, 5, 0)])
 def test_nothing_at_all(device, shape):
     x = torch.zeros(shape, device=device, requires_grad=True)
     no = torch.zeros(shape[:2], dtype=torch.bool, device=device)
-    loss_N = focal_sum_N(x, no, no, no.long(), terms=some_terms(shape[2], 2.0, device=device))
+    loss_N = focal_loss(x, no, no, no.long(), terms=some_terms(shape[2], 2.0, device=device))
     assert loss_N.tolist() == [0.0] * shape[0]
     loss_N.sum().backward()
     assert x.grad.shape == shape
@@ -362,17 +365,17 @@ def test_what_it_cannot_take_is_refused(device):
     no = torch.zeros(2, 4, dtype=torch.bool, device=device)
     labels, terms = no.long(), some_terms(3, 2.0, device=device)
     with pytest.raises(TypeError, match=r"labels_NA: expected torch\.int64"):
-        focal_sum_N(x, no, no, labels.int(), terms=terms)
+        focal_loss(x, no, no, labels.int(), terms=terms)
     with pytest.raises(TypeError, match=r"positive_NA: expected torch\.bool"):
-        focal_sum_N(x, no.float(), no, labels, terms=terms)
+        focal_loss(x, no.float(), no, labels, terms=terms)
     with pytest.raises(ValueError, match=r"ignored_NA: expected shape \(2, 4\), found \(2, 3\)"):
-        focal_sum_N(x, no, no[:, :3], labels, terms=terms)
+        focal_loss(x, no, no[:, :3], labels, terms=terms)
     with pytest.raises(ValueError, match=r"weight_K: expected shape \(3,\)"):
-        focal_sum_N(x, no, no, labels, terms=some_terms(4, 2.0, device=device))
+        focal_loss(x, no, no, labels, terms=some_terms(4, 2.0, device=device))
     with pytest.raises(ValueError, match="gamma >= 0"):
-        focal_sum_N(x, no, no, labels, terms=some_terms(3, -1.0, device=device))
+        focal_loss(x, no, no, labels, terms=some_terms(3, -1.0, device=device))
     with pytest.raises(ValueError, match=r"scale_N: expected shape \(2,\)"):
-        focal_sum_N(x, no, no, labels, terms=terms, scale_N=torch.ones(3, device=device))
+        focal_loss(x, no, no, labels, terms=terms, scale_N=torch.ones(3, device=device))
 
 
 def test_a_label_that_is_no_class_is_refused(device):
@@ -384,8 +387,8 @@ def test_a_label_that_is_no_class_is_refused(device):
         refused = contextlib.nullcontext() if INTERPRETED or device.type == "cuda" else pytest.raises(ValueError)
         with refused:
             terms = some_terms(3, 2.0, device=device)
-            loss_N = focal_sum_N(x, yes, no, labels, terms=terms)
-            assert torch.equal(loss_N, focal_sum_N(x, no, no, labels, terms=terms))
+            loss_N = focal_loss(x, yes, no, labels, terms=terms)
+            assert torch.equal(loss_N, focal_loss(x, no, no, labels, terms=terms))
 
 
 def anchor_targets(x, case):
@@ -429,23 +432,23 @@ def test_the_loss_of_a_batch_is_the_plain_one(device, options, normaliser, monke
     loss = DetectionLoss(config=LossConfig(normaliser=normaliser, **options))
     outputs, targets = anchor_targets(x.requires_grad_(), case)
     found = loss(outputs, targets).classification
-    assert "FocalSum" in str(found.grad_fn.next_functions)
+    assert "FocalLoss" in str(found.grad_fn.next_functions)
     (gradient,) = torch.autograd.grad(found, x)
     wide = x.detach().double().requires_grad_()
     outputs, targets = anchor_targets(wide, case)
     expected = loss(outputs, targets).classification
-    assert "FocalSum" not in str(expected.grad_fn.next_functions)
+    assert "FocalLoss" not in str(expected.grad_fn.next_functions)
     (slope,) = torch.autograd.grad(expected, wide)
     assert found.item() == pytest.approx(expected.item(), rel=3e-6)
     torch.testing.assert_close(gradient.double(), slope, rtol=2e-5, atol=1e-12)
 
 
 def test_traced_logits_are_left_to_the_plain_code():
-    assert focal.supports(torch.zeros(1, 2, 3))
-    assert not focal.supports(torch.zeros(1, 2, 3, dtype=torch.float64))
-    assert not focal.supports(torch.zeros(1, 2, 3, device="meta"))
+    assert supports_focal_loss(torch.zeros(1, 2, 3))
+    assert not supports_focal_loss(torch.zeros(1, 2, 3, dtype=torch.float64))
+    assert not supports_focal_loss(torch.zeros(1, 2, 3, device="meta"))
     seen = []
-    torch.func.vmap(lambda x: seen.append(focal.supports(x)) or x)(torch.zeros(2, 1, 2, 3))
+    torch.func.vmap(lambda x: seen.append(supports_focal_loss(x)) or x)(torch.zeros(2, 1, 2, 3))
     assert seen == [False]
 
 
@@ -464,8 +467,8 @@ def test_the_same_to_the_bit_whatever_the_threads(native, threads):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_instruction_set_has_the_formula(native, dtype):
     """Also at sizes around those of a register, and at addresses that no register's size divides."""
-    for name in native.isas():
-        with native.using_isa(name):
+    for name in native.instruction_sets():
+        with native.use_instruction_set(name):
             for K in (1, 3, 15, 16, 17, 33):
                 x = (torch.randn(37 * K + 1, generator=torch.Generator().manual_seed(K)) * 6).to(dtype)
                 x = x[1:].reshape(1, 37, K)

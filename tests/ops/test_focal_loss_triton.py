@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from retinanet.ops import focal_loss as focal
+from retinanet.ops.focal_loss_torch import focal_loss_torch
 
-FORMS = Path(__file__).with_name("test_focal.py")
+FORMS = Path(__file__).with_name("test_focal_loss.py")
 
 
 @pytest.mark.slow
@@ -46,22 +47,22 @@ def test_what_cannot_be_used_is_said_once_and_the_torch_form_serves(fresh, monke
     def broken(*_):
         raise fault
 
-    monkeypatch.setattr(focal, "_triton", broken)
+    monkeypatch.setattr(focal, "focal_loss_triton", broken)
     with caplog.at_level(logging.WARNING):
         assert [focal.triton_works(fresh) for _ in range(3)] == [False] * 3
     assert caplog.text.count("Triton cannot be used on cpu") == 1
     monkeypatch.setattr(focal, "triton_works", lambda _: False)
-    assert focal.implementation(torch.device("cuda:0")) is focal._chunked
+    assert focal.implementation(torch.device("cuda:0")) is focal_loss_torch
 
 
 def test_a_compiler_that_computes_nonsense_is_not_used(fresh, monkeypatch, caplog):
-    monkeypatch.setattr(focal, "_triton", lambda *_: (torch.tensor([0.5]), None))
+    monkeypatch.setattr(focal, "focal_loss_triton", lambda *_: (torch.tensor([0.5]), None))
     assert not focal.triton_works(fresh)
     assert "0.1733 is right" in caplog.text
 
 
 def test_one_that_works_is_used(fresh, monkeypatch):
-    monkeypatch.setattr(focal, "_triton", lambda *arguments: focal._chunked(*arguments))
+    monkeypatch.setattr(focal, "focal_loss_triton", lambda *arguments: focal_loss_torch(*arguments))
     assert focal.triton_works(fresh)
     monkeypatch.setattr(focal, "triton_works", lambda _: True)
-    assert focal.implementation(torch.device("cuda:0")) is focal._triton
+    assert focal.implementation(torch.device("cuda:0")) is focal.focal_loss_triton

@@ -7,30 +7,32 @@ import pytest
 import torch
 
 from retinanet.config import MatchConfig, ModelConfig
-from retinanet.matching import match, match_torch
+from retinanet.matching import match
 from retinanet.model.anchors import AnchorGenerator
-from retinanet.ops import matching as native_matching
+from retinanet.ops.matching import match_native, match_torch, supports_match_native
 from retinanet.types import Target
 from tests.ops import plain
 
 FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")
 
 
+def options(config):
+    return {name: getattr(config, name) for name in ("positive_iou", "negative_iou", "low_quality_matches")}
+
+
 def in_c(anchors, targets, config):
-    assert native_matching.can_match(anchors, targets)
-    return native_matching.match(
-        anchors,
-        targets,
-        positive_iou=config.positive_iou,
-        negative_iou=config.negative_iou,
-        low_quality_matches=config.low_quality_matches,
-    )
+    assert supports_match_native(anchors, targets)
+    return match_native(anchors, targets, **options(config))
+
+
+def in_torch(anchors, targets, config):
+    return match_torch(anchors, targets, **options(config))
 
 
 @pytest.fixture(params=["c", "torch"])
 def way(request):
     if request.param == "torch":
-        return match_torch
+        return in_torch
     request.getfixturevalue("native")
     return in_c
 
@@ -112,9 +114,9 @@ def test_real_anchors_every_instruction_set_any_number_of_threads(native, thread
         config = MatchConfig(low_quality_matches=low_quality)
         expected = plain.match(anchors, targets, config)
         assert expected.positive_NA[0].sum() > 2000
-        same(match_torch(anchors, targets, config), expected)
-        for name in native.isas():
-            with native.using_isa(name):
+        same(in_torch(anchors, targets, config), expected)
+        for name in native.instruction_sets():
+            with native.use_instruction_set(name):
                 for count in (1, 2, 5):
                     threads(count)
                     same(in_c(anchors, targets, config), expected)
@@ -140,7 +142,7 @@ def test_other_layouts_and_types(way):
 def test_float64_takes_the_torch_path():
     anchors = some_boxes(torch.Generator().manual_seed(2), 50, "grid").double()
     target = some_target(torch.Generator().manual_seed(3), 4, "grid")
-    assert not native_matching.can_match(anchors, [target])
+    assert not supports_match_native(anchors, [target])
     same(match(anchors, [target], MatchConfig()), plain.match(anchors, [target], MatchConfig()))
 
 

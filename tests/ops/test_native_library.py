@@ -12,16 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet.ops import native_library as library
+from retinanet.ops import native_library
 
-CSRC = Path(library.__file__).with_name("native")
+CSRC = Path(native_library.__file__).with_name("native")
 
 
 def python(code, **environment):
     """Run code in a fresh interpreter and return what it logged and printed."""
-    prefix = (
-        "import logging; logging.basicConfig(level=logging.INFO)\nfrom retinanet.ops import native_library as library\n"
-    )
+    prefix = "import logging; logging.basicConfig(level=logging.INFO)\nfrom retinanet.ops import native_library\n"
     done = subprocess.run(
         [sys.executable, "-c", prefix + code],
         env={**os.environ, **environment},
@@ -33,7 +31,7 @@ def python(code, **environment):
 
 
 def test_python_and_c_name_the_same_version():
-    assert re.search(r"#define RN_ABI (\d+)", (CSRC / "common.h").read_text())[1] == str(library.ABI)
+    assert re.search(r"#define RN_ABI (\d+)", (CSRC / "common.h").read_text())[1] == str(native_library.ABI)
 
 
 def test_the_sum_is_the_same_to_the_bit_whatever_the_threads(native, threads):
@@ -48,10 +46,10 @@ def test_the_sum_is_the_same_to_the_bit_whatever_the_threads(native, threads):
 
 def test_every_instruction_set_agrees(native):
     values = torch.randn(70_001)
-    for name in native.isas():
-        with native.using_isa(name):
+    for name in native.instruction_sets():
+        with native.use_instruction_set(name):
             assert native.total(values) == pytest.approx(values.double().sum().item(), rel=1e-12)
-    with pytest.raises(ValueError, match="expected one of"), native.using_isa("sse9"):
+    with pytest.raises(ValueError, match="expected one of"), native.use_instruction_set("sse9"):
         pass
 
 
@@ -80,7 +78,7 @@ def test_the_threads_are_those_of_torch(native, threads):
 
 
 def _child(values, queue):
-    queue.put(library.total(values))
+    queue.put(native_library.total(values))
 
 
 def test_a_forked_child_can_use_it(native, threads):
@@ -111,30 +109,30 @@ def test_the_edge_refuses_what_c_could_not_check(native):
 
 @pytest.mark.slow
 def test_switched_off_and_broken_libraries_are_said_once(tmp_path):
-    code, said = python("print([library.available() for _ in range(3)])", RETINANET_NATIVE="0")
+    code, said = python("print([native_library.available() for _ in range(3)])", RETINANET_NATIVE="0")
     assert (code, said.count("switched off"), "[False, False, False]" in said) == (0, 1, True)
     broken = tmp_path / "broken.so"
     broken.write_text("no library")
-    code, said = python("print([library.available() for _ in range(3)])", RETINANET_NATIVE_LIBRARY=str(broken))
+    code, said = python("print([native_library.available() for _ in range(3)])", RETINANET_NATIVE_LIBRARY=str(broken))
     assert (code, said.count("cannot be used"), "[False, False, False]" in said) == (0, 1, True)
 
 
 @pytest.mark.slow
 def test_the_environment_chooses_the_instruction_set(native):
-    code, said = python("library.available()", RETINANET_ISA="baseline")
+    code, said = python("native_library.available()", RETINANET_ISA="baseline")
     assert code == 0
     assert said.strip().endswith("baseline")
-    code, said = python("library.available()", RETINANET_ISA="sse9")
+    code, said = python("native_library.available()", RETINANET_ISA="sse9")
     assert code == 1
     assert "RETINANET_ISA must be one of" in said
 
 
 def test_without_a_library_calls_say_so(monkeypatch, caplog):
     monkeypatch.setenv("RETINANET_NATIVE", "0")
-    library.library.cache_clear()
+    native_library.library.cache_clear()
     try:
         with caplog.at_level(logging.INFO), pytest.raises(RuntimeError, match="available"):
-            library.total(torch.zeros(3))
+            native_library.total(torch.zeros(3))
     finally:
         monkeypatch.undo()
-        library.library.cache_clear()
+        native_library.library.cache_clear()

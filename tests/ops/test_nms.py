@@ -126,8 +126,8 @@ def test_every_instruction_set_and_threads_at_once(native):
     boxes, scores, labels = some(torch.Generator().manual_seed(17), 3000, 3, room=300)
     expected = nms_torch(boxes, scores, labels, threshold=0.5).tolist()
     assert 200 < len(expected) < 2900
-    for name in native.isas():
-        with native.using_isa(name):
+    for name in native.instruction_sets():
+        with native.use_instruction_set(name):
             assert nms(boxes, scores, labels, threshold=0.5).tolist() == expected
     with ThreadPoolExecutor(4) as pool:
         runs = list(pool.map(lambda _: nms(boxes, scores, labels, threshold=0.5).tolist(), range(12)))

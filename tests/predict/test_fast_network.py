@@ -10,8 +10,10 @@ from torch import nn
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
+from retinanet.ops import convolution
+from retinanet.ops.convolution import PreparedConvolution, onednn_works
 from retinanet.ops.native_library import available
-from retinanet.predict.fast_network import _Convolution, _has_onednn, for_inference
+from retinanet.predict.fast_network import for_inference
 from retinanet.predict.torch_detector import Detector
 
 SMALL = {"fpn_width": 32, "head_width": 32, "head_depth": 1}
@@ -66,12 +68,12 @@ def test_every_step_of_a_resnet_is_within_its_convolutions():
     steps = [node for node in body.graph.nodes if node.op.startswith("call")]
     kinds = [type(body.get_submodule(node.target)) for node in steps if node.op == "call_module"]
     assert len(kinds) == len(steps) == 54
-    assert kinds.count(_Convolution) == 53
+    assert kinds.count(PreparedConvolution) == 53
 
 
 def test_pictures_of_changing_sizes():
     """Weights are laid out for the last shape of the backbone, and for that of each level in the heads."""
-    if not _has_onednn():
+    if not onednn_works(torch.float32):
         pytest.skip("torch has no oneDNN here")
     model = trained("resnet18")
     fast = for_inference(model)
@@ -83,11 +85,12 @@ def test_pictures_of_changing_sizes():
     assert len(fast.fpn.lateral[0]._packed) == 1
 
 
-def test_without_onednn_the_same(monkeypatch):
-    """The way that accelerators take, and a torch built without it."""
+def test_plain_convolutions_give_equal_outputs(monkeypatch):
+    """Plain convolutions run on accelerators, and in a torch without oneDNN's operators."""
     model = trained("resnet18")
     images_N3HW = torch.randn(1, 3, 64, 96)
-    monkeypatch.setattr("retinanet.model.inference._has_onednn", lambda: False)
+    monkeypatch.setattr(convolution, "onednn_works", lambda _: False)
+    monkeypatch.setattr(convolution, "supports_winograd", lambda _: False)
     plain = for_inference(model)
     with torch.inference_mode():
         assert difference(plain(images_N3HW).logits_NAK, model(images_N3HW).logits_NAK) < 1e-4

@@ -15,8 +15,9 @@ import torch
 
 from retinanet.config import ImageConfig, MatchConfig, ModelConfig, section
 from retinanet.images import resized_size
-from retinanet.matching import best_overlaps, match
+from retinanet.matching import match
 from retinanet.model import AnchorGenerator
+from retinanet.ops.matching import best_overlaps
 from retinanet.types import Target
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy, weighted_cross_entropy
 from retinanet.losses.focal import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
 from retinanet.losses.mining import hard_negative_mining, ohem
-from retinanet.ops.focal_loss import FocalTerms, focal_sum_N, supports
+from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
+from retinanet.ops.focal_terms import FocalTerms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,11 +71,11 @@ class DetectionLoss:
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
         """Return each picture's classification loss times its scale: fused where possible, else by plain code."""
         terms = self._fused_terms(outputs.logits_NAK)
-        if terms is None or not supports(outputs.logits_NAK):
+        if terms is None or not supports_focal_loss(outputs.logits_NAK):
             return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
         # The scale goes in, so that the gradient that comes back is 1 and the stored one needs no second pass.
         masks = (targets.positive_NA, targets.ignored_NA, targets.labels_NA)
-        return focal_sum_N(outputs.logits_NAK, *masks, terms=terms, scale_N=scale_N)
+        return focal_loss(outputs.logits_NAK, *masks, terms=terms, scale_N=scale_N)
 
     def _fused_terms(self, logits_NAK: Tensor) -> FocalTerms | None:
         """Return the configured loss as the fused kernels have it, or None for one that they cannot express."""

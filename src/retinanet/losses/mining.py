@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torchvision.ops import nms
+
+from retinanet.ops.nms import nms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +89,7 @@ def _hardest(
     length = 4 * examples
     while True:
         head_C = order_C[:length]
-        left = head_C[nms(anchors_A4[head_C].float(), loss_A[head_C].float(), nms_threshold)]
+        left = head_C[nms(anchors_A4[head_C].float(), loss_A[head_C].float(), threshold=nms_threshold)]
         positives, negatives = left[positive_A[left]], left[~positive_A[left]]
         everything = len(head_C) == len(order_C)
         if ratio is None:

@@ -1,5 +1,7 @@
-"""Fast forms of what the method adds to a network: in C for CPU tensors, in Triton for CUDA ones. All optional.
+"""The costly operations of the method: focal loss, matching, candidates, NMS, and convolutions for prediction.
 
-Each is pinned by a test to the plain code that it stands for, and whoever calls it has a torch path beside it: where
-the library was not built or cannot be loaded, that one serves, said once in the log.
+Each operation has a plain torch form (`<op>_torch`), fast forms where they pay (`<op>_native` in C, `<op>_triton`), and
+a function `<op>` that chooses among them. Tests compare the value and the gradient of each fast form with the plain
+form. The fast forms are optional: without the C library or Triton, the torch form is used, and the log has one line
+about it. The C sources lie in `native/`.
 """

@@ -1,6 +1,8 @@
-"""The best scores of each pyramid level.
+"""Candidates: the highest class scores of each feature level, in C for CPU tensors and in torch for all others.
 
-A anchors of all levels, L of one level, K classes, C candidates; R rows of B scores, V scores that are looked at.
+Both forms return equal results. Source of the rule: arXiv 1708.02002, section 4.1, "Inference".
+Shape suffixes: A anchors of all levels, L anchors of one level, K classes, C candidates, R rows of B scores, V scores
+of the rows that may hold candidates.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retinanet.ops.native_library import address, available, call
+from retinanet.ops.native_library import DTYPE_CODES, address, available, call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,47 +20,45 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK = 64
-"""Scores that are looked at together: few enough that the best blocks hold little else, wide enough for vectors."""
-
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-"""As candidates.c numbers them."""
+"""Number of scores of a row: few enough that the best rows hold few other scores, enough for vector instructions."""
 
 
 def candidates(
     logits_AK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each level's `most` best scores above the threshold.
+    """Return the `most` highest scores above the threshold of each level.
 
-    Level by level, in each the best first; of equals the one of the first anchor, then of the first class. NaN is none.
+    Candidates are ordered by level, then by falling score, then by anchor, then by class. NaN is no candidate.
 
     Args:
-        logits_AK: class scores of one picture before the sigmoid, any float type. Nothing as large is made of it.
-        anchors_per_level: how many of the A anchors each level holds.
-        threshold: a logit; compared in float32.
-        most: above 0.
+        logits_AK: class scores of one image before the sigmoid, any float type. No tensor of that size is allocated.
+        anchors_per_level: number of anchors of each level; they add up to A.
+        threshold: a logit, compared in float32. Only scores above it are candidates.
+        most: largest number of candidates of a level, above 0.
 
     Returns:
         anchor_C: int64, among all A.
         label_C: int64 class.
         logit_C: float32.
+
+    Raises:
+        ValueError: `anchors_per_level` does not add up to A.
     """
-    K = logits_AK.shape[1]
-    native = logits_AK.device.type == "cpu" and logits_AK.dtype in TYPES and logits_AK.is_contiguous()
-    if native and all(count * K < 2**32 for count in anchors_per_level) and available():
-        return _native(logits_AK, anchors_per_level, threshold, most)
-    return candidates_torch(logits_AK, anchors_per_level, threshold=threshold, most=most)
+    form = candidates_native if supports_candidates_native(logits_AK, anchors_per_level) else candidates_torch
+    return form(logits_AK, anchors_per_level, threshold=threshold, most=most)
 
 
 def candidates_torch(
     logits_AK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same without the library.
+    """Return the candidates in torch, on any device. Arguments and results as in `candidates`.
 
-    One reading finds the highest score of every block. The best `most` scores of a level lie in the `most` blocks with
-    the best highest ones: every other score has those ahead of it.
+    One pass finds the highest score of every row. The `most` highest scores of a level lie in the `most` rows with the
+    highest maxima: any other score has at least `most` scores ahead of it.
     """
     logits_AK = logits_AK.detach()
-    K = logits_AK.shape[1]
+    A, K = logits_AK.shape
+    _check_levels(A, anchors_per_level)
     found, offset = [], 0
     for logits_LK in torch.split(logits_AK, list(anchors_per_level)):
         if logits_LK.numel():
@@ -79,10 +79,15 @@ def candidates_torch(
     return anchor_C, label_C, logit_C
 
 
-def _blocks(logits_LK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores in rows of one width, in their order, and the few that fill none. No copy.
+def _check_levels(A: int, anchors_per_level: Sequence[int]) -> None:
+    if sum(anchors_per_level) != A or min(anchors_per_level, default=0) < 0:
+        raise ValueError(f"expected anchors_per_level that add up to {A}, found {tuple(anchors_per_level)}")
 
-    Rows of `_BLOCK` are read three times as fast as rows of 91 classes, which no vector fits.
+
+def _blocks(logits_LK: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores in rows of one width, in their order, and the last scores that fill no row. No copy.
+
+    Rows of `_BLOCK` scores are read three times as fast as rows of 91 classes, which are no multiple of a vector.
     """
     if not logits_LK.is_contiguous():
         return logits_LK, logits_LK.new_empty(0)
@@ -92,7 +97,7 @@ def _blocks(logits_LK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _highest(blocks_RB: Tensor) -> Tensor:
-    """Return the highest score of each row, of those that are numbers; -inf where there is none."""
+    """Return the highest score of each row, NaN left out; -inf for a row of NaN alone."""
     highest_R = blocks_RB.amax(dim=1)
     broken = torch.nonzero(highest_R.isnan()).squeeze(1)
     if len(broken):
@@ -102,20 +107,31 @@ def _highest(blocks_RB: Tensor) -> Tensor:
 
 
 def _best(values: Tensor, threshold: float, most: int) -> Tensor:
-    """Return where the `most` largest values above the threshold are, the largest first, of equals the first."""
+    """Return the indices of the `most` largest values above the threshold, largest first, of equals the first."""
     index = torch.nonzero(values > threshold).squeeze(1)
     if len(index) > most:
-        # What equals the last is kept until the stable sort decides: topk itself takes any of equals.
+        # Values equal to the last one are kept until the stable sort: topk returns any of equal values.
         index = index[values[index] >= values[index].topk(most, sorted=False).values.min()]
     return index[values[index].argsort(descending=True, stable=True)[:most]]
 
 
-def _native(
-    logits_AK: Tensor, anchors_per_level: Sequence[int], threshold: float, most: int
+def supports_candidates_native(logits_AK: Tensor, anchors_per_level: Sequence[int]) -> bool:
+    """Return whether `candidates_native` takes these inputs.
+
+    It takes a contiguous CPU tensor of float32, bfloat16 or float16 with fewer than 2^32 scores in each level. It
+    requires the library.
+    """
+    K = logits_AK.shape[1]
+    plain = logits_AK.device.type == "cpu" and logits_AK.dtype in DTYPE_CODES and logits_AK.is_contiguous()
+    return plain and all(count * K < 2**32 for count in anchors_per_level) and available()
+
+
+def candidates_native(
+    logits_AK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the candidates in C. Requires `supports_candidates_native`. Arguments and results as in `candidates`."""
     A, K = logits_AK.shape
-    if sum(anchors_per_level) != A or min(anchors_per_level, default=0) < 0:
-        raise ValueError(f"expected anchors_per_level that add up to {A}, found {tuple(anchors_per_level)}")
+    _check_levels(A, anchors_per_level)
     room = sum(min(most, count * K) for count in anchors_per_level)
     anchor_C, label_C = torch.empty(room, dtype=torch.int64), torch.empty(room, dtype=torch.int64)
     logit_C = torch.empty(room, dtype=torch.float32)
@@ -124,7 +140,7 @@ def _native(
     call(
         "rn_candidates",
         address(logits_AK, name="logits", dtype=logits_AK.dtype, shape=(A, K)),
-        TYPES[logits_AK.dtype],
+        DTYPE_CODES[logits_AK.dtype],
         ctypes.addressof(levels),
         len(anchors_per_level),
         K,

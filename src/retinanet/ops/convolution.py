@@ -1,111 +1,215 @@
-"""3x3 convolutions in C with 2.25 times fewer multiplications than taking them as they are written (Winograd's).
+"""Convolutions for prediction: one function that returns the fastest form of a convolution and its activation.
 
-Shape suffixes: N batch, H, W; I input and O output channels; T tiles of 2x2 outputs.
-Source: Lavin and Gray, arXiv 1509.09308, section 4.1: F(2x2, 3x3).
+There are three forms: Winograd's F(2x2, 3x3) in C (`winograd.py`), oneDNN with everything in one pass over memory, and
+plain torch. oneDNN is called through operators that torch keeps private for its own compiler. They exist in torch 2.6
+to 2.15, but may change in any release. So each number format is tried once, and plain torch is used where the operators
+are missing, fail or return wrong numbers.
+
+Shape suffixes: N batch, H height, W width, I input channels, O output channels, T tiles of 2x2 outputs.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
-from retinanet.ops.native_library import address, available, call, instruction_set
+from retinanet.ops.winograd import Winograd, supports_winograd
 
-_PANEL: Final = 32
-"""PANEL of winograd.c."""
-_FEWEST_TILES: Final = 28
-"""Below it, reading 16 numbers per kernel instead of 9 costs more than the multiplications that are saved."""
-_FEWEST_CHANNELS: Final = 32
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_ONEDNN_ACTIVATIONS: Final[dict[type, tuple[str, list[float]]]] = {
+    type(None): ("none", []),
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+}
+"""oneDNN's name and parameters of each activation that a convolution can include."""
+_BOUNDS: Final[dict[type, tuple[float, float]]] = {
+    type(None): (-math.inf, math.inf),
+    nn.ReLU: (0.0, math.inf),
+    nn.ReLU6: (0.0, 6.0),
+}
+"""The same activations as bounds of the outputs, for Winograd's form."""
+_ONEDNN_DTYPES: Final = {torch.float32, torch.bfloat16}
+"""Number formats that are computed by oneDNN where it works."""
+_ONEDNN_TOLERANCE: Final = 0.05
+"""Largest error of an output of size 1 that counts as rounding: above the error of bfloat16, below any wrong result."""
 
 
-def can_convolve(weight_OI33: Tensor) -> bool:
-    """Whether kernels of this shape and type are taken, and the library has vector instructions for them here."""
-    O, I = weight_OI33.shape[:2]  # noqa: E741
-    fits = weight_OI33.shape[2:] == (3, 3) and I % 16 == 0 and min(O, I) >= _FEWEST_CHANNELS
-    plain = weight_OI33.device.type == "cpu" and weight_OI33.dtype == torch.float32
-    return fits and plain and available() and instruction_set() != "baseline"
+def prepare_convolution(
+    convolution: nn.Module, activation: nn.Module | None = None, *, shapes: int = 1
+) -> PreparedConvolution:
+    """Return a module that computes `activation(convolution(x) + added)` in the fastest form there is.
 
-
-class Winograd:
-    """A convolution with 3x3 kernels, stride 1 and zeros around the picture, then perhaps a limit. Float32, CPU.
-
-    Rounds no worse than the sum of products that it stands for. What it returns does not depend on the number of
-    threads, and a tile that is computed alone is what it is among all.
+    The module shares the weights. Its `weight`, `bias` and `activation` may be replaced until the first call.
 
     Args:
-        weight_OI33: kernels that `can_convolve`; copied.
-        bias_O: added to the outputs; copied.
-        low: outputs below become it.
-        high: outputs above become it. NaN stays NaN.
+        convolution: a module that `supports_convolution` accepts.
+        activation: a module that `supports_activation` accepts, or None.
+        shapes: number of input shapes for which the weights are kept in oneDNN's layout: 1 for a layer that sees one
+            feature level, the number of levels for a layer of the heads.
+
+    Raises:
+        TypeError: another module or activation.
     """
+    if not supports_convolution(convolution):
+        raise TypeError(f"expected a plain Conv2d with padding by zeros, found {convolution}")
+    if activation is not None and not supports_activation(activation):
+        raise TypeError(f"expected ReLU, ReLU6 or None as activation, found {activation}")
+    return PreparedConvolution(convolution, activation, shapes)
 
-    def __init__(
-        self, weight_OI33: Tensor, bias_O: Tensor | None = None, *, low: float = -math.inf, high: float = math.inf
-    ) -> None:
-        self.out, self.channels = weight_OI33.shape[:2]
-        self.low, self.high = low, high
-        panels = -(-self.out // _PANEL)
-        weight_OI33 = weight_OI33.detach().contiguous()
-        self._weights = torch.empty(16 * panels * self.channels * _PANEL)
-        call(
-            "rn_winograd_weights",
-            address(weight_OI33, name="weight", dtype=torch.float32, shape=(self.out, self.channels, 3, 3)),
-            self.out,
-            self.channels,
-            self._weights.data_ptr(),
-        )
-        self._bias = torch.zeros(panels * _PANEL)
-        if bias_O is not None:
-            self._bias[: self.out] = bias_O.detach()
 
-    def serves(self, x_NIHW: Tensor) -> bool:
-        """Whether these inputs are taken: float32 in channels_last on the CPU, and large enough for it to pay."""
-        N, channels, H, W = x_NIHW.shape
-        plain = x_NIHW.device.type == "cpu" and x_NIHW.dtype == torch.float32 and self.channels == channels
-        tiles = N * (H // 2) * (W // 2)
-        return plain and tiles >= _FEWEST_TILES and x_NIHW.is_contiguous(memory_format=torch.channels_last)
+def supports_convolution(module: nn.Module) -> bool:
+    """Return whether a module is exactly `nn.Conv2d`, with padding by zeros and by numbers.
 
-    def __call__(self, x_NIHW: Tensor, tiles_T: Tensor | None = None) -> Tensor:
-        """Return N x O x H x W in channels_last.
+    timm's subclasses are refused: some of them compute the padding from the size of the input.
+    """
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
+
+
+def supports_activation(module: nn.Module | None) -> bool:
+    """Return whether a prepared convolution can include this activation: exactly `nn.ReLU` or `nn.ReLU6`."""
+    return module is not None and type(module) in _BOUNDS
+
+
+class PreparedConvolution(nn.Module):
+    """A convolution with its addition and activation, as `prepare_convolution` returns it. For prediction only."""
+
+    def __init__(self, convolution: nn.Module, activation: nn.Module | None, shapes: int) -> None:
+        super().__init__()
+        assert isinstance(convolution, nn.Conv2d) and isinstance(convolution.padding, tuple)  # noqa: S101, PT018
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.stride, self.padding = list(convolution.stride), list(convolution.padding)
+        self.dilation, self.groups = list(convolution.dilation), convolution.groups
+        self.activation = activation
+        self._shapes = shapes
+        self._packed: dict[tuple[int, ...], Tensor] = {}
+        self._winograd: Winograd | None = None
+
+    def supports_tiles(self, x_NIHW: Tensor | None = None) -> bool:
+        """Return whether `forward` can compute some tiles alone: of this input, or (None) of some input."""
+        winograd = self._winograd_form()
+        return winograd is not None and (x_NIHW is None or winograd.supports(x_NIHW))
+
+    def forward(self, x_NIHW: Tensor, added_NOHW: Tensor | None = None, tiles_T: Tensor | None = None) -> Tensor:
+        """Return `activation(convolution(x) + added)`, (N, O, H, W).
 
         Args:
-            x_NIHW: what `serves` says yes to.
-            tiles_T: int32, the tiles to be computed, numbered row by row, picture by picture (see `tiles_of`); all
-                other outputs are 0. None: all.
+            x_NIHW: feature maps, in channels_last for speed.
+            added_NOHW: added before the activation. It may be overwritten, so nothing else may use it later.
+            tiles_T: numbers of the tiles to compute, from `winograd.tiles_of`; all other outputs are 0. Requires
+                `supports_tiles` and no `added`. None: all outputs.
+
+        Raises:
+            ValueError: tiles of a convolution or an input that does not support them.
         """
-        N, _, H, W = x_NIHW.shape
-        make = torch.empty if tiles_T is None else torch.zeros
-        y_NHWO = make(N, H, W, self.out)
-        x_NHWI = x_NIHW.permute(0, 2, 3, 1)
-        call(
-            "rn_winograd",
-            address(x_NHWI, name="x", dtype=torch.float32, shape=(N, H, W, self.channels)),
-            N,
-            H,
-            W,
-            self.channels,
-            self._weights.data_ptr(),
-            self._bias.data_ptr(),
-            self.out,
-            self.low,
-            self.high,
-            0 if tiles_T is None else address(tiles_T, name="tiles", dtype=torch.int32, shape=(None,)),
-            -1 if tiles_T is None else len(tiles_T),
-            torch.get_num_threads(),
-            y_NHWO.data_ptr(),
+        winograd = None if added_NOHW is not None else self._winograd_form()
+        if winograd is not None and winograd.supports(x_NIHW):
+            return winograd(x_NIHW, tiles_T)
+        if tiles_T is not None:
+            raise ValueError("expected a convolution and an input that supports_tiles accepts, and nothing to add")
+        if x_NIHW.device.type == "cpu" and onednn_works(x_NIHW.dtype):
+            return self._onednn(x_NIHW, added_NOHW)
+        y_NOHW = F.conv2d(x_NIHW, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        if added_NOHW is not None:
+            y_NOHW += added_NOHW
+        return y_NOHW if self.activation is None else self.activation(y_NOHW)
+
+    def _winograd_form(self) -> Winograd | None:
+        """Return Winograd's form, made once, or None for kernels that it does not take."""
+        if self._winograd is None and supports_winograd(self.weight):
+            ones = [1, 1]
+            if self.stride == self.padding == self.dilation == ones and self.groups == 1:
+                low, high = _BOUNDS[type(self.activation)]
+                self._winograd = Winograd(self.weight, self.bias, low=low, high=high)
+        return self._winograd
+
+    def _onednn(self, x_NIHW: Tensor, added_NOHW: Tensor | None) -> Tensor:
+        """Compute in oneDNN. The sum is written into `added`."""
+        settings = (self._packed_weight(x_NIHW), self.bias, self.padding, self.stride, self.dilation, self.groups)
+        name, numbers = _ONEDNN_ACTIVATIONS[type(self.activation)]
+        if added_NOHW is None:
+            out: Tensor = torch.ops.mkldnn._convolution_pointwise(x_NIHW, *settings, name, numbers, "")
+            return out
+        # After an addition, oneDNN includes ReLU and no other activation.
+        unary = name if name == "relu" else None
+        total: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            added_NOHW, x_NIHW, *settings, "add", 1.0, unary, [], ""
         )
-        return y_NHWO.permute(0, 3, 1, 2)
+        return total if self.activation is None or unary is not None else self.activation(total)
+
+    def _packed_weight(self, x_NIHW: Tensor) -> Tensor:
+        """Return the weights in oneDNN's layout for inputs of this shape. The last few layouts are kept.
+
+        With weights in another layout, oneDNN reorders them in every call, which takes half the time of small images.
+        """
+        shape = tuple(x_NIHW.shape)
+        packed = self._packed.get(shape)
+        if packed is None:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight.data, self.padding, self.stride, self.dilation, self.groups, list(shape)
+            )
+            # A new dictionary, because another thread may read the old one.
+            self._packed = dict([*self._packed.items(), (shape, packed)][-self._shapes :])
+        return packed
 
 
-def tiles_of(wanted_NHW: Tensor) -> Tensor:
-    """Return the numbers of the tiles in which an output is wanted, int32, rising.
+def onednn_works(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN is switched on and torch's private operators compute this number format here.
 
-    Args:
-        wanted_NHW: 1 where the output is wanted, else 0; float.
+    The first call for a number format computes a few small convolutions; later calls return their answer.
     """
-    covered_N1HW = F.max_pool2d(wanted_NHW[:, None], 2, ceil_mode=True)
-    return covered_N1HW.flatten().nonzero().flatten().to(torch.int32)
+    return bool(torch._C._get_mkldnn_enabled()) and _onednn_is_right(dtype)
+
+
+@functools.cache
+def _onednn_is_right(dtype: torch.dtype) -> bool:
+    if dtype not in _ONEDNN_DTYPES or not torch._C._has_mkldnn:
+        return False
+    try:
+        error = _onednn_error(dtype)
+    except Exception as fault:  # noqa: BLE001 - a missing operator, another signature, a processor without the format
+        reason = str(fault).split("\n", maxsplit=1)[0]
+    else:
+        if error <= _ONEDNN_TOLERANCE:
+            return True
+        reason = f"the outputs differ by {error:.2g}"
+    log.info("convolutions in %s: oneDNN's operators cannot be used (%s), slower torch code is used", dtype, reason)
+    return False
+
+
+def _onednn_error(dtype: torch.dtype) -> float:
+    """Return the largest error of oneDNN's form, over all activations, with and without an addition."""
+    # On the CPU, whatever torch's default device is.
+    index = torch.arange(16 * 16 * 9, dtype=torch.float64, device="cpu")
+    weight_OI33 = (index * 0.7).sin().view(16, 16, 3, 3) / 12  # outputs of a size near 1
+    bias_O = index[:16].cos()
+    x_NIHW, added_NOHW = (
+        wave.view(1, 16, 5, 7).to(memory_format=torch.channels_last)
+        for wave in ((index[: 16 * 35] * 1.3).sin(), (index[: 16 * 35] * 2.1).cos())
+    )
+    # skip_init: random initial weights would change the state of torch's generator.
+    convolution: nn.Conv2d = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Conv2d, 16, 16, 3, padding=1, device="cpu"
+    )
+    convolution.weight = nn.Parameter(weight_OI33.to(dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(bias_O.to(dtype), requires_grad=False)
+    rounded = [part.to(dtype).double() for part in (x_NIHW, weight_OI33, bias_O)]
+    exact = F.conv2d(rounded[0], rounded[1], rounded[2], padding=1)
+    errors = []
+    for activation in (None, nn.ReLU(), nn.ReLU6()):
+        module = PreparedConvolution(convolution, activation, 1)
+        for added in (None, added_NOHW.to(dtype)):
+            total = exact if added is None else exact + added.double()
+            expected = total if activation is None else activation(total)
+            found = module._onednn(x_NIHW.to(dtype), added)
+            errors.append((found.double() - expected).abs().max())
+    return float(torch.stack(errors).max())  # NaN if any error is NaN

@@ -1,10 +1,10 @@
-"""The fused focal loss on CUDA tensors, in Triton: a flat grid over anchors x classes.
+"""The focal loss of a batch in Triton, for CUDA tensors: a flat grid over anchors x classes.
 
-Each program works on a block of one picture's elements and writes one partial sum; a second reduction adds those up, so
-there are no atomics and the sum is the same in every run. Labels are by index. The arithmetic is that of
-native/focal_body.h, in float32 whatever the type of the logits.
+Each program computes a block of one image's elements and writes one partial sum. A second reduction adds the partial
+sums, so there are no atomics and the sum is the same in every run. Labels are class ids. The arithmetic is that of
+native/focal_body.h, in float32 for all types of logits.
 
-Shape suffixes: N batch, A anchors, K classes, B blocks of a picture.
+Shape suffixes: N batch, A anchors, K classes, B blocks of an image.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
+from retinanet.ops.focal_terms import FocalTerms, empty_gradient
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from retinanet.ops.focal_loss import FocalTerms
 
 BLOCK: Final = 2048
 WARPS: Final = 8
@@ -132,7 +132,7 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
         tl.store(gradient + place, result.to(gradient.dtype.element_ty), mask=inside)
 
 
-def forward(
+def focal_loss_triton(
     logits_NAK: Tensor,
     positive_NA: Tensor,
     ignored_NA: Tensor,
@@ -141,18 +141,20 @@ def forward(
     scale_N: Tensor | None,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the pictures' sums in float64 and, if asked for, the gradient, as `focal.focal_sum_N` describes them.
+    """Return the sum of each image and the gradient in Triton. Requires CUDA tensors.
 
-    All tensors contiguous, on one device. A label that is no class makes its anchor background: to look for one would
-    make the CPU wait.
+    Arguments and results as in `FocalLossForm`. A positive anchor whose label is no class counts as background: a check
+    would make the CPU wait for the GPU. The result is the same in every run.
+
+    Raises:
+        ValueError: 2^31 - 2048 or more logits for each image.
     """
     N, A, K = logits_NAK.shape
-    half = logits_NAK.dtype == torch.float16
-    gradient_NAK = torch.empty_like(logits_NAK, dtype=torch.float32 if half else None) if with_gradient else None
+    gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
     if logits_NAK.numel() == 0:
         return logits_NAK.new_zeros(N, dtype=torch.float64), gradient_NAK
     if A * K >= 2**31 - BLOCK:
-        raise ValueError(f"expected fewer than 2^31 logits a picture, found {A} x {K}")
+        raise ValueError(f"expected fewer than 2^31 logits for each image, found {A} x {K}")
     blocks = triton.cdiv(A * K, BLOCK)
     partial_NB = logits_NAK.new_empty((N, blocks), dtype=torch.float32)
     gamma = float(terms.gamma)

@@ -1,12 +1,20 @@
-"""Matching in C. N batch, A anchors, G ground-truth boxes of all pictures."""
+"""Matching of anchors and ground-truth boxes: in C for CPU tensors, in torch for all others.
+
+`retinanet.matching` holds the rule and its source (arXiv 1708.02002, section 4). Both forms return equal results, bit
+for bit.
+
+Shape suffixes: N batch, A anchors, G ground-truth boxes of one image (in the C form: of all images), O objects (boxes
+that are no crowd region), P positive anchors, T tiles of anchors, S tiles that touch a box, U anchors of a tile.
+"""
 
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
+from retinanet.boxes import area, intersection
 from retinanet.ops.native_library import address, available, call
 from retinanet.types import AnchorTargets
 
@@ -17,12 +25,10 @@ if TYPE_CHECKING:
 
     from retinanet.types import Target
 
-
-def can_match(anchors_A4: Tensor, targets: Sequence[Target]) -> bool:
-    """Whether the library serves here: float32 anchors on the CPU, and the targets there too."""
-    if anchors_A4.device.type != "cpu" or anchors_A4.dtype != torch.float32 or not targets:
-        return False
-    return all(target.boxes_G4.device.type == "cpu" for target in targets) and available()
+TILE: Final = 256
+"""Number of anchors that share a bounding box. Only tiles that touch a ground-truth box are compared with it."""
+BOXES: Final = 256
+"""Number of ground-truth boxes that are compared with the bounding boxes of the tiles at once."""
 
 
 def match(
@@ -33,7 +39,153 @@ def match(
     negative_iou: float,
     low_quality_matches: bool,
 ) -> AnchorTargets:
-    """Return what `retinanet.matching.match_torch` does, bit for bit. Ask `can_match` first."""
+    """Assign every anchor of every image to an object, to the background, or to neither.
+
+    `retinanet.matching.match` documents the rule.
+
+    Args:
+        anchors_A4: xyxy, input pixels.
+        targets: one for each image, at least one.
+        positive_iou: an anchor with at least this IoU with an object is positive.
+        negative_iou: an anchor below this IoU with all objects is negative; between the thresholds it is ignored.
+        low_quality_matches: make the anchors with the highest IoU of each object positive, whatever that IoU is.
+
+    Raises:
+        ValueError: 2^31 or more boxes in the C form.
+    """
+    form = match_native if supports_match_native(anchors_A4, targets) else match_torch
+    return form(
+        anchors_A4,
+        targets,
+        positive_iou=positive_iou,
+        negative_iou=negative_iou,
+        low_quality_matches=low_quality_matches,
+    )
+
+
+def match_torch(
+    anchors_A4: Tensor,
+    targets: Sequence[Target],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality_matches: bool,
+) -> AnchorTargets:
+    """Match in torch, on any device and in any float type. Arguments as in `match`."""
+    rows = [_match_one(anchors_A4, target, positive_iou, negative_iou, low_quality_matches) for target in targets]
+    positive_NA, ignored_NA, matched_NA = (torch.stack(column) for column in zip(*rows, strict=True))
+    labels_NA = torch.zeros_like(matched_NA)
+    boxes_NA4 = anchors_A4.new_zeros(*matched_NA.shape, 4)
+    for n, target in enumerate(targets):
+        positive_A = positive_NA[n]
+        matched_P = matched_NA[n][positive_A]
+        labels_NA[n, positive_A] = target.labels_G[matched_P].to(labels_NA.dtype)
+        boxes_NA4[n, positive_A] = target.boxes_G4[matched_P].to(boxes_NA4.dtype)
+    return AnchorTargets(
+        positive_NA=positive_NA, ignored_NA=ignored_NA, labels_NA=labels_NA, boxes_NA4=boxes_NA4, matched_NA=matched_NA
+    )
+
+
+def best_overlaps(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each anchor's highest IoU, the box of that IoU, and whether the anchor is the best anchor of a box.
+
+    The function compares one box at a time with the tiles of anchors that the box touches, and keeps a running maximum.
+    Memory grows with the number of anchors, never with anchors times boxes. An IoU of NaN, from a NaN coordinate,
+    counts as 0.
+
+    Args:
+        anchors_A4: xyxy, input pixels, any float type.
+        boxes_G4: xyxy, input pixels; G may be 0.
+
+    Returns:
+        best_iou_A: highest IoU with any box; 0 if the anchor overlaps no box.
+        best_box_A: int64 index of the box with that IoU, the first of equals; 0 if the anchor overlaps no box.
+        is_best_A: bool, true if the anchor overlaps some box and no other anchor has a higher IoU with that box.
+    """
+    A = len(anchors_A4)
+    T = -(-A // TILE)
+    # One row per coordinate; the last tile is filled up with boxes that overlap nothing.
+    columns_4TU = anchors_A4.new_full((4, T * TILE), -torch.inf)
+    columns_4TU[:2] = torch.inf
+    columns_4TU[:, :A] = anchors_A4.T
+    columns_4TU = columns_4TU.view(4, T, TILE)
+    sides_2TU = (columns_4TU[2:] - columns_4TU[:2]).clamp_(min=0)
+    area_TU = sides_2TU[0] * sides_2TU[1]
+    low_2T, high_2T = columns_4TU[:2].amin(dim=2), columns_4TU[2:].amax(dim=2)
+    best_iou_TU = torch.zeros_like(area_TU)
+    best_box_TU = torch.zeros_like(area_TU, dtype=torch.int64)
+    is_best_TU = torch.zeros_like(area_TU, dtype=torch.bool)
+    boxes_G4 = boxes_G4.to(anchors_A4.dtype)
+    area_G = area(boxes_G4)
+    for first in range(0, len(boxes_G4), BOXES):
+        some_G4 = boxes_G4[first : first + BOXES]
+        apart_G2T = (some_G4[:, :2, None] >= high_2T) | (some_G4[:, 2:, None] <= low_2T)
+        box, tile = torch.nonzero(~apart_G2T.any(dim=1), as_tuple=True)
+        touched = torch.split(tile, torch.bincount(box, minlength=len(some_G4)).tolist())
+        for g, tile_S in enumerate(touched, first):
+            if not len(tile_S):
+                continue
+            anchors_4SU = columns_4TU[:, tile_S]
+            low_2SU = torch.maximum(anchors_4SU[:2], boxes_G4[g, :2, None, None])
+            sides_2SU = torch.minimum(anchors_4SU[2:], boxes_G4[g, 2:, None, None]).sub_(low_2SU).clamp_(min=0)
+            common_SU = sides_2SU[0] * sides_2SU[1]
+            iou_SU = common_SU / (area_TU[tile_S] + area_G[g] - common_SU)
+            iou_SU = torch.where(iou_SU > 0, iou_SU, 0)
+            before_SU = best_iou_TU[tile_S]
+            better_SU = iou_SU > before_SU
+            best_iou_TU[tile_S] = torch.where(better_SU, iou_SU, before_SU)
+            best_box_TU[tile_S] = best_box_TU[tile_S].masked_fill_(better_SU, g)
+            is_best_TU[tile_S] |= (iou_SU == iou_SU.max()) & (iou_SU > 0)
+    return best_iou_TU.view(-1)[:A], best_box_TU.view(-1)[:A], is_best_TU.view(-1)[:A]
+
+
+def _match_one(
+    anchors_A4: Tensor, target: Target, positive_iou: float, negative_iou: float, low_quality_matches: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positive_A, ignored_A and matched_A of one image."""
+    object_index_O = torch.nonzero(~target.crowd_G).squeeze(1)
+    best_iou_A, best_object_A, is_best_A = best_overlaps(anchors_A4, target.boxes_G4[object_index_O])
+    positive_A = best_iou_A >= positive_iou
+    if low_quality_matches:
+        positive_A = positive_A | is_best_A
+    # With a threshold of 0, an anchor that overlaps no object must not become positive.
+    positive_A &= best_iou_A > 0
+    ignored_A = (best_iou_A >= negative_iou) & ~positive_A
+    area_A = area(anchors_A4)
+    for box_4 in target.boxes_G4[target.crowd_G].to(anchors_A4.dtype):
+        common_A = intersection(anchors_A4, box_4)
+        ignored_A |= (common_A >= positive_iou * area_A) & (common_A > 0) & ~positive_A
+    if len(object_index_O):
+        matched_A = torch.where(positive_A, object_index_O[best_object_A], 0)
+    else:
+        matched_A = torch.zeros_like(best_object_A)
+    return positive_A, ignored_A, matched_A
+
+
+def supports_match_native(anchors_A4: Tensor, targets: Sequence[Target]) -> bool:
+    """Return whether `match_native` takes these inputs: float32 anchors and the targets on the CPU, and the library."""
+    if anchors_A4.device.type != "cpu" or anchors_A4.dtype != torch.float32 or not targets:
+        return False
+    return all(target.boxes_G4.device.type == "cpu" for target in targets) and available()
+
+
+def match_native(
+    anchors_A4: Tensor,
+    targets: Sequence[Target],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality_matches: bool,
+) -> AnchorTargets:
+    """Match in C, with the result of `match_torch` bit for bit. Requires `supports_match_native`.
+
+    Arguments as in `match`.
+
+    Raises:
+        RuntimeError: the library is missing.
+        TypeError: anchors that are not float32 on the CPU.
+        ValueError: 2^31 or more boxes.
+    """
     N, A = len(targets), len(anchors_A4)
     anchors_A4 = anchors_A4.detach().contiguous()
     boxes_G4 = torch.cat([target.boxes_G4.detach().to(torch.float32) for target in targets]).contiguous()

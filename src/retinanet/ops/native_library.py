@@ -1,8 +1,11 @@
-"""Finds and loads the C library, and checks what is handed to it. Loaded with ctypes: it releases the GIL, and the
-library depends on the ABI of neither Python nor torch.
+"""The C library: find and load it, choose its instruction set, check the arguments of its functions.
 
-Environment: RETINANET_NATIVE=0 switches the library off; RETINANET_ISA=avx512, avx2 or baseline asks for an instruction
-set (never one that the processor lacks); RETINANET_NATIVE_LIBRARY names another file to load, for sanitized builds.
+ctypes loads the library: calls release the GIL, and the library depends on the ABI of neither Python nor torch. The
+loaded library is the only global state of `ops`.
+
+Environment variables: RETINANET_NATIVE=0 switches the library off. RETINANET_ISA=avx512, avx2 or baseline chooses the
+instruction set, but never one that the processor lacks. RETINANET_NATIVE_LIBRARY is the path of another library, for
+builds with sanitizers.
 """
 
 from __future__ import annotations
@@ -26,13 +29,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ABI: Final = 3
-"""RN_ABI of native/common.h: a library built from other sources is refused."""
+"""RN_ABI of native/common.h. A library with another number was built from other sources, and is refused."""
 _PROCESS: Final = os.getpid()
-"""Another one later on: forked since."""
-ISAS: Final = ("baseline", "avx2", "avx512")
-"""As rn_set_isa numbers them. The baseline is SSE2 on x86-64, NEON on arm64, else scalar."""
+"""The process that imported this module. A forked child has another id."""
+INSTRUCTION_SETS: Final = ("baseline", "avx2", "avx512")
+"""In the order of the numbers of rn_set_isa. The baseline is SSE2 on x86-64, NEON on arm64, otherwise scalar code."""
 
-# What arguments may be.
+DTYPE_CODES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""Numbers of the logits' types in native/candidates.c and native/focal.c."""
+
+# C types of the arguments.
 POINTER: Final = ctypes.c_void_p
 INT64: Final = ctypes.c_int64
 INT: Final = ctypes.c_int
@@ -56,12 +62,16 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
         *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),
     ),
 }
-"""Arguments of each exported function; all return an int, 0 when all went well."""
+"""Types of the arguments of each exported function. All functions return an int, 0 for success."""
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return the library, or None where there is none: said once in the log."""
+    """Return the loaded library, or None if it is missing, switched off or unusable. The reason is logged once.
+
+    Raises:
+        ValueError: RETINANET_ISA is no instruction set.
+    """
     if os.environ.get("RETINANET_NATIVE") == "0":
         log.info("native kernels: switched off by RETINANET_NATIVE=0, the torch code serves")
         return None
@@ -82,18 +92,19 @@ def library() -> ctypes.CDLL | None:
         return None
     wanted = os.environ.get("RETINANET_ISA")
     if wanted:
-        if wanted not in ISAS:
-            raise ValueError(f"RETINANET_ISA must be one of {', '.join(ISAS)}, found {wanted!r}")
-        found.rn_set_isa(ISAS.index(wanted))
+        if wanted not in INSTRUCTION_SETS:
+            raise ValueError(f"RETINANET_ISA must be one of {', '.join(INSTRUCTION_SETS)}, found {wanted!r}")
+        found.rn_set_isa(INSTRUCTION_SETS.index(wanted))
     _share_threads(found)
-    log.info("native kernels: %s, %s", path, ISAS[found.rn_get_isa()])
+    log.info("native kernels: %s, %s", path, INSTRUCTION_SETS[found.rn_get_isa()])
     return found
 
 
 def _share_threads(found: ctypes.CDLL) -> None:
-    """Let the library compute on the threads of torch's OpenMP; where that is not found it makes its own.
+    """Let the library compute on the threads of torch's OpenMP. Without OpenMP, the library starts its own threads.
 
-    A forked child has none of the parent's threads, and OpenMP would wait for them: there, it makes its own as well.
+    A forked child has none of the parent's threads, and OpenMP would wait for them. So the library starts its own
+    threads in a forked child, too.
     """
     found.rn_set_team.argtypes, found.rn_set_team.restype = (POINTER,), INT
     if os.getpid() != _PROCESS or not hasattr(os, "RTLD_NOLOAD"):
@@ -109,45 +120,45 @@ def _share_threads(found: ctypes.CDLL) -> None:
 
 
 def _built() -> str | None:
-    """Return the file that the package's build made. It is only found, never imported."""
+    """Return the path of the library that was built with the package, without importing it; None if there is none."""
     spec = importlib.util.find_spec("retinanet.ops._native")
     return spec.origin if spec is not None else None
 
 
 def available() -> bool:
-    """Whether the library is there."""
+    """Return whether the library is loaded and usable."""
     return library() is not None
 
 
 def instruction_set() -> str | None:
-    """Return the instruction set in use, one of `ISAS`; None without the library."""
+    """Return the instruction set in use, one of `INSTRUCTION_SETS`; None without the library."""
     native = library()
-    return None if native is None else ISAS[native.rn_get_isa()]
+    return None if native is None else INSTRUCTION_SETS[native.rn_get_isa()]
 
 
-def isas() -> tuple[str, ...]:
-    """Return the instruction sets that this processor has, the plainest first; none without the library."""
+def instruction_sets() -> tuple[str, ...]:
+    """Return the instruction sets of this processor, the baseline first; an empty tuple without the library."""
     native = library()
     if native is None:
         return ()
     before = native.rn_get_isa()
     best = native.rn_set_isa(-1)
     native.rn_set_isa(before)
-    return ISAS[: best + 1]
+    return INSTRUCTION_SETS[: best + 1]
 
 
 @contextmanager
-def using_isa(name: str) -> Iterator[None]:
-    """Run with an instruction set, for tests and comparisons. Holds for the whole process, not for this thread alone.
+def use_instruction_set(name: str) -> Iterator[None]:
+    """Compute with an instruction set within a `with` block, for tests and benchmarks. It holds for all threads.
 
     Raises:
-        ValueError: one that this processor lacks.
+        ValueError: the processor lacks the instruction set, or the library is missing.
     """
     native = library()
-    if native is None or name not in isas():
-        raise ValueError(f"expected one of {isas()}, found {name!r}")
+    if native is None or name not in instruction_sets():
+        raise ValueError(f"expected one of {instruction_sets()}, found {name!r}")
     before = native.rn_get_isa()
-    native.rn_set_isa(ISAS.index(name))
+    native.rn_set_isa(INSTRUCTION_SETS.index(name))
     try:
         yield
     finally:
@@ -155,17 +166,17 @@ def using_isa(name: str) -> Iterator[None]:
 
 
 def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[int | None]) -> int:
-    """Return where a tensor's values lie, after checking all that the C code takes for granted.
+    """Return the address of a tensor's values, after checking everything that the C code assumes.
 
     Args:
         tensor: a dense, contiguous CPU tensor.
-        name: for the error.
-        dtype: exactly this one.
-        shape: exactly this one; None: any size.
+        name: name of the tensor in an error message.
+        dtype: required type.
+        shape: required shape; None stands for any size of a dimension.
 
     Raises:
-        TypeError: another device, layout or dtype.
-        ValueError: another shape, or not contiguous.
+        TypeError: a tensor of another device, layout or type.
+        ValueError: a tensor of another shape, or one that is not contiguous.
     """
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype != dtype:
         raise TypeError(
@@ -184,13 +195,13 @@ def call(name: str, *arguments: float | int | None) -> None:
     """Call a function of the library, without the GIL.
 
     Raises:
-        RuntimeError: there is no library.
-        MemoryError: the function found no memory.
+        RuntimeError: the library is missing.
+        MemoryError: the function could not allocate its work space.
         ValueError: the function refused its arguments.
     """
     native = library()
     if native is None:
-        raise RuntimeError("the native kernels are not there: ask available() first")
+        raise RuntimeError("the native library is missing: call available() first")
     code = getattr(native, name)(*arguments)
     if code == -1:
         raise MemoryError(f"{name}: no memory for its work space")
@@ -199,7 +210,7 @@ def call(name: str, *arguments: float | int | None) -> None:
 
 
 def total(values: Tensor) -> float:
-    """Return the sum of a float32 CPU tensor, added up in float64: the same whatever the number of threads."""
+    """Return the sum of a float32 CPU tensor in float64. The sum does not depend on the number of threads."""
     out = ctypes.c_double()
     where = address(values.view(-1), name="values", dtype=torch.float32, shape=(None,))
     call("rn_sum", where, values.numel(), torch.get_num_threads(), ctypes.addressof(out))

@@ -1,54 +1,56 @@
-"""Non-maximum suppression within each class, best first, until enough are kept.
+"""Non-maximum suppression (NMS) within each class: in C for CPU tensors, in torch for all others.
 
-B: boxes, F: boxes of a head, P: pairs.
+Both forms return equal results. Shape suffixes: B boxes, F first boxes by falling score, P pairs of boxes.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torchvision
 
 from retinanet.ops.native_library import address, available, call
 
-_PAIRS_PER_CALL = 500
-"""As many pairs of boxes are compared all together in the time that a call of torchvision's NMS takes to begin."""
-
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PAIRS_PER_CALL: Final = 500
+"""Number of pairs of boxes that are compared at once in the time of one call of torchvision's NMS for a few boxes."""
 
 
 def nms(
     boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None = None, *, threshold: float, limit: int | None = None
 ) -> Tensor:
-    """Return the numbers of the boxes that stay, best first, int64.
+    """Return the indices of the kept boxes by falling score, int64.
 
-    A box goes that overlaps a better one of its class, itself kept, by an IoU above `threshold`. Of equal scores the
-    first is the better. IoU is computed of the boxes as they are, never of boxes moved apart by class, whose rounding
-    decides close calls otherwise; on a GPU they are moved in float64.
+    A box is dropped if its IoU with a kept box of its class and of a higher score is above `threshold`. The first of
+    equal scores counts as the higher one. The boxes are compared as they are. (torchvision's `batched_nms` moves them
+    apart by class in float32, whose rounding changes decisions close to the threshold. On a GPU, the torch form moves
+    them in float64.)
 
     Args:
-        boxes_B4: xyxy.
-        scores_B: NaN counts as the best, as torch sorts it.
-        labels_B: classes; None: one for all.
-        threshold: 0 or more.
-        limit: return no more than so many.
+        boxes_B4: xyxy, in any unit.
+        scores_B: NaN counts as the highest score, as in torch's sort.
+        labels_B: class ids, any integers; None: all boxes are of one class.
+        threshold: an IoU, 0 or more.
+        limit: largest number of kept boxes; None: no limit.
+
+    Raises:
+        TypeError, ValueError: scores or labels of another shape or device (in the C form).
     """
-    most = len(boxes_B4) if limit is None else min(limit, len(boxes_B4))
-    float32 = boxes_B4.dtype == scores_B.dtype == torch.float32
-    if boxes_B4.device.type == "cpu" and float32 and len(boxes_B4) < 2**31 and available():
-        return _native(boxes_B4, scores_B, labels_B, threshold, most)
-    return nms_torch(boxes_B4, scores_B, labels_B, threshold=threshold, limit=limit)
+    form = nms_native if supports_nms_native(boxes_B4, scores_B) else nms_torch
+    return form(boxes_B4, scores_B, labels_B, threshold=threshold, limit=limit)
 
 
 def nms_torch(
     boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None = None, *, threshold: float, limit: int | None = None
 ) -> Tensor:
-    """Return the same without the library.
+    """Return the indices of the kept boxes in torch, on any device. Arguments and results as in `nms`.
 
-    What greedy suppression keeps of the best does not depend on the others: a growing head of the list is looked at.
+    Boxes with lower scores never change which boxes with higher scores are kept. So the first boxes by score are
+    suppressed alone, and more of them are taken until `limit` boxes are kept.
     """
     if boxes_B4.dtype in {torch.float16, torch.bfloat16}:
         boxes_B4 = boxes_B4.float()
@@ -64,8 +66,18 @@ def nms_torch(
         length *= 4
 
 
-def _native(boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None, threshold: float, limit: int) -> Tensor:
+def supports_nms_native(boxes_B4: Tensor, scores_B: Tensor) -> bool:
+    """Return whether `nms_native` takes these inputs: fewer than 2^31 float32 boxes on the CPU, and the library."""
+    float32 = boxes_B4.dtype == scores_B.dtype == torch.float32
+    return boxes_B4.device.type == "cpu" and float32 and len(boxes_B4) < 2**31 and available()
+
+
+def nms_native(
+    boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None = None, *, threshold: float, limit: int | None = None
+) -> Tensor:
+    """Return the indices of the kept boxes in C. Requires `supports_nms_native`. Arguments and results as in `nms`."""
     B = len(boxes_B4)
+    limit = B if limit is None else min(limit, B)
     boxes_B4, scores_B = boxes_B4.detach().contiguous(), scores_B.detach().contiguous()
     labels_B = None if labels_B is None else labels_B.to(torch.int64).contiguous()
     keep = torch.empty(limit, dtype=torch.int64)
@@ -85,7 +97,7 @@ def _native(boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None, thresho
 
 
 def _class_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:
-    """Return which boxes stay, bool; they come best first."""
+    """Return which boxes are kept, bool, for boxes by falling score."""
     keep_F = torch.zeros(len(boxes_F4), dtype=torch.bool, device=boxes_F4.device)
     if labels_F is None:
         keep_F[torchvision.ops.nms(boxes_F4, scores_F, threshold)] = True
@@ -101,15 +113,16 @@ def _class_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None,
 
 
 def _by_pairs(boxes_F4: Tensor, counts: Tensor, threshold: float) -> Tensor:
-    """Return which boxes stay, bool, for boxes class by class, `counts` of each, in each the best first.
+    """Return which boxes are kept, bool, for boxes grouped by class and sorted by falling score within each class.
 
-    All pairs of a class at once, with the sums of `torchvision.ops.nms` in its order: the same to the bit.
+    `counts` is the number of boxes of each class. All pairs of a class are compared at once, with the operations of
+    `torchvision.ops.nms` in its order, so that every IoU is equal bit for bit.
     """
     F = len(boxes_F4)
     place_F = torch.arange(F, device=boxes_F4.device)
-    rank_F = place_F - torch.repeat_interleave(counts.cumsum(0) - counts, counts)  # 0: the best of its class
+    rank_F = place_F - torch.repeat_interleave(counts.cumsum(0) - counts, counts)  # 0: the highest score of its class
     worse_P = torch.repeat_interleave(place_F, rank_F)
-    before_F = rank_F.cumsum(0) - rank_F  # pairs of the boxes before
+    before_F = rank_F.cumsum(0) - rank_F  # number of pairs of the boxes before
     better_P = torch.arange(len(worse_P), device=boxes_F4.device) - (before_F - place_F + rank_F)[worse_P]
     x1_F, y1_F, x2_F, y2_F = boxes_F4.unbind(1)
     area_F = (x2_F - x1_F) * (y2_F - y1_F)
@@ -125,7 +138,7 @@ def _by_pairs(boxes_F4: Tensor, counts: Tensor, threshold: float) -> Tensor:
 
 
 def _apart(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:
-    """Return the same in one call for all classes: theirs are moved apart, in float64, whose rounding does no harm."""
+    """Return which boxes are kept, bool, in one call for all classes, whose boxes are moved apart in float64."""
     if labels_F is not None and len(boxes_F4):
         far = 2 * boxes_F4.double().nan_to_num(nan=0, posinf=0, neginf=0).abs().max() + 1
         boxes_F4 = boxes_F4.double() + (labels_F.double() * far)[:, None]

@@ -1,10 +1,9 @@
 """A copy of a network for prediction alone: the same outputs, in less time.
 
-BatchNorm is folded into the convolutions, activations and the residual additions become a part of them where oneDNN
-does that (CPU), weights are kept in its layout. Most 3x3 convolutions in float32 are Winograd's
-(`kernels.convolution`), and where they all are, offsets are worked out only around the positions whose scores count. In
-bfloat16 the output convolutions stay float32: a score near the threshold or a box of 500 pixels would feel the rounding
-of its last layer most.
+BatchNorm is folded into the convolutions. Activations and residual additions become a part of them. `ops.convolution`
+computes the convolutions. If it can compute every layer of the box head tile by tile, offsets are computed only around
+the positions whose scores are above the threshold. In bfloat16, the output convolutions stay float32, because the
+rounding of the last layer changes scores and large boxes most.
 
 N batch, H, W of a level.
 """
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from retinanet.ops.convolution import Winograd, can_convolve, tiles_of
+from retinanet.ops.convolution import (
+    PreparedConvolution,
+    prepare_convolution,
+    supports_activation,
+    supports_convolution,
+)
+from retinanet.ops.winograd import tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,17 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DTYPES: Final = {"32": torch.float32, "bf16": torch.bfloat16}
-_ACTIVATIONS: Final[dict[type[nn.Module], tuple[str, list[float]]]] = {
-    nn.ReLU: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
-}
-"""What oneDNN computes within a convolution, by the name and the numbers that it takes."""
-_LIMITS: Final[dict[type, tuple[float, float]]] = {
-    type(None): (-math.inf, math.inf),
-    nn.ReLU: (0.0, math.inf),
-    nn.ReLU6: (0.0, 6.0),
-}
-"""The same as the range that outputs are cut off to."""
 _BATCHNORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -61,14 +54,14 @@ def for_inference(model: RetinaNet, *, precision: str = "32") -> RetinaNet:
     network.backbone.body = _Cast(_folded(network.backbone.body), dtype)
     for head in (network.class_head, network.box_head):
         head.hidden = _join(list(head.hidden), shapes=levels)
-        head.output = _Cast(_Convolution(head.output, shapes=levels), torch.float32)  # type: ignore[assignment]
+        head.output = _Cast(prepare_convolution(head.output, shapes=levels), torch.float32)  # type: ignore[assignment]
     exact: list[nn.Module] = [network.class_head.output, network.box_head.output]
     if _SkippingHead.can_be(network.box_head):
         network.box_head = _SkippingHead(network.box_head)  # type: ignore[assignment]
         exact = [network.class_head.output, network.box_head]
     for convolutions in (network.fpn.lateral, network.fpn.output, network.fpn.coarse):
         for i, convolution in enumerate(convolutions):
-            convolutions[i] = _Convolution(convolution)
+            convolutions[i] = prepare_convolution(convolution)
     float32 = {id(m) for part in exact for m in part.modules()}
     for module in network.modules():
         if id(module) not in float32:
@@ -99,72 +92,6 @@ class _Cast(nn.Module):
         return self.module(x.to(self.dtype))
 
 
-class _Convolution(nn.Module):
-    """A convolution, then perhaps an addition, then perhaps an activation: one pass over memory where there is oneDNN.
-
-    Args:
-        convolution: taken over.
-        activation: one of `_ACTIVATIONS`.
-        shapes: for how many shapes of the input the weights are kept in oneDNN's layout.
-    """
-
-    def __init__(self, convolution: nn.Module, activation: nn.Module | None = None, shapes: int = 1) -> None:
-        super().__init__()
-        assert isinstance(convolution, nn.Conv2d) and isinstance(convolution.padding, tuple)  # noqa: S101, PT018
-        self.weight, self.bias = convolution.weight, convolution.bias
-        self.stride, self.padding = list(convolution.stride), list(convolution.padding)
-        self.dilation, self.groups = list(convolution.dilation), convolution.groups
-        self.activation = activation
-        self.shapes = shapes
-        self.fused = self.weight.device.type == "cpu" and _has_onednn()
-        self._packed: dict[tuple[int, ...], Tensor] = {}
-        self._winograd: Winograd | None = None
-
-    def winograd(self) -> Winograd | None:
-        """Return the convolution as Winograd's, made once, or None where it cannot be."""
-        if self._winograd is None and self.fused and can_convolve(self.weight):
-            ones = [1, 1]
-            if self.stride == self.padding == self.dilation == ones and self.groups == 1:
-                low, high = _LIMITS[type(self.activation)]
-                self._winograd = Winograd(self.weight, self.bias, low=low, high=high)
-        return self._winograd
-
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Return activation(convolution(x) + added); `added` is overwritten and must be nobody else's."""
-        ours = None if added is not None else self.winograd()
-        if ours is not None and ours.serves(x):
-            return ours(x)
-        if self.fused:
-            name, numbers = ("none", []) if self.activation is None else _ACTIVATIONS[type(self.activation)]
-            settings = (self._weight_for(x), self.bias, self.padding, self.stride, self.dilation, self.groups)
-            if added is None:
-                out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *settings, name, numbers, "")
-                return out
-            unary = None if self.activation is None else name
-            return torch.ops.mkldnn._convolution_pointwise_.binary(  # type: ignore[no-any-return]
-                added, x, *settings, "add", 1.0, unary, numbers, ""
-            )
-        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        if added is not None:
-            y += added
-        return y if self.activation is None else self.activation(y)
-
-    def _weight_for(self, x: Tensor) -> Tensor:
-        """Return the weights in the layout that oneDNN wants for inputs of this shape; the last few are kept.
-
-        In another layout it would bring them into this one at every call, which on small pictures takes half the time.
-        """
-        shape = tuple(x.shape)
-        packed = self._packed.get(shape)
-        if packed is None:
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight.data, self.padding, self.stride, self.dilation, self.groups, list(shape)
-            )
-            # A new dictionary, not a changed one: another thread may be reading.
-            self._packed = dict([*self._packed.items(), (shape, packed)][-self.shapes :])
-        return packed
-
-
 _MOST_TILES: Final = 0.8
 """The share of a level's tiles, over all layers, beyond which clearing memory for the others costs more than it saves.
 """
@@ -188,8 +115,7 @@ class _SkippingHead(nn.Module):
     def can_be(head: Head) -> bool:
         """Whether all layers of a head are convolutions that can be worked out tile by tile: no norm over the map."""
         layers = [*head.hidden, head.output.module]
-        plain = all(isinstance(layer, _Convolution) for layer in layers)
-        return plain and all(layer.winograd() is not None for layer in layers)
+        return all(isinstance(layer, PreparedConvolution) and layer.supports_tiles() for layer in layers)
 
     def forward(self, levels: Sequence[Tensor], wanted: Sequence[Tensor] | None = None) -> Tensor:
         """Return (N, anchors of all levels, values), 0 at the positions that are not wanted.
@@ -208,7 +134,7 @@ class _SkippingHead(nn.Module):
     def _level(self, x: Tensor, wanted_NHW: Tensor | None) -> Tensor:
         N, _, H, W = x.shape
         layers: list[Any] = [*self.hidden, self.output.module]
-        if wanted_NHW is None or not layers[0].winograd().serves(x):
+        if wanted_NHW is None or not layers[0].supports_tiles(x):
             return self.output(self.hidden(x))  # type: ignore[no-any-return]
         grown_NHW = wanted_NHW.float()
         tiles = [tiles_of(grown_NHW)]
@@ -218,20 +144,8 @@ class _SkippingHead(nn.Module):
         if sum(map(len, tiles)) > _MOST_TILES * len(layers) * N * -(-H // 2) * -(-W // 2):
             return self.output(self.hidden(x))  # type: ignore[no-any-return]
         for layer, tiles_T in zip(layers, reversed(tiles), strict=True):
-            x = layer.winograd()(x, tiles_T)
+            x = layer(x, tiles_T=tiles_T)
         return x
-
-
-def _has_onednn() -> bool:
-    """Return whether torch has the operators that its compiler uses, and oneDNN is switched on."""
-    names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
-    there = bool(torch._C._has_mkldnn and torch._C._get_mkldnn_enabled())
-    return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Return whether a module is a convolution and nothing besides: timm has some that pad by the input's size."""
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
 
 
 def _join(layers: list[nn.Module], *, shapes: int) -> nn.Sequential:
@@ -239,10 +153,10 @@ def _join(layers: list[nn.Module], *, shapes: int) -> nn.Sequential:
     out: list[nn.Module] = []
     for layer in layers:
         before = out[-1] if out else None
-        if type(layer) in _ACTIVATIONS and isinstance(before, _Convolution) and before.activation is None:
+        if supports_activation(layer) and isinstance(before, PreparedConvolution) and before.activation is None:
             before.activation = layer
         else:
-            out.append(_Convolution(layer, shapes=shapes) if _is_plain(layer) else layer)
+            out.append(prepare_convolution(layer, shapes=shapes) if supports_convolution(layer) else layer)
     return nn.Sequential(*out)
 
 
@@ -288,21 +202,20 @@ def _simplify(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, int
     alone = len(source.users) == 1 and calls.get(str(source.target), 0) == 1
     if isinstance(module, nn.Identity | nn.Dropout):
         _drop(node, source)
-    elif _is_plain(module) and calls[str(node.target)] == 1:
-        assert isinstance(module, nn.Conv2d)  # noqa: S101
-        modules[str(node.target)] = _Convolution(module)
-    elif isinstance(module, _BATCHNORMS) and alone and isinstance(before, _Convolution | nn.Conv2d):
-        if isinstance(before, _Convolution) and before.activation is not None:
+    elif supports_convolution(module) and calls[str(node.target)] == 1:
+        modules[str(node.target)] = prepare_convolution(module)
+    elif isinstance(module, _BATCHNORMS) and alone and isinstance(before, PreparedConvolution | nn.Conv2d):
+        if isinstance(before, PreparedConvolution) and before.activation is not None:
             return
         _fold(before, module)
         activation = _after_norm(module)
-        if activation is not None and not (type(activation) in _ACTIVATIONS and isinstance(before, _Convolution)):
+        if activation is not None and not (supports_activation(activation) and isinstance(before, PreparedConvolution)):
             modules[str(node.target)] = activation  # a step of its own still
             return
-        if isinstance(before, _Convolution):
+        if isinstance(before, PreparedConvolution):
             before.activation = activation
         _drop(node, source)
-    elif type(module) in _ACTIVATIONS and alone and isinstance(before, _Convolution) and before.activation is None:
+    elif supports_activation(module) and alone and isinstance(before, PreparedConvolution) and not before.activation:
         before.activation = module
         _drop(node, source)
 
@@ -318,7 +231,7 @@ def _after_norm(module: nn.Module) -> nn.Module | None:
     return None if isinstance(activation, nn.Identity) else activation
 
 
-def _fold(convolution: _Convolution | nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> None:
+def _fold(convolution: PreparedConvolution | nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> None:
     """Scale the weights as BatchNorm scales the outputs: w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + b0.
 
     In float64, so that what is rounded is the result alone.
@@ -343,9 +256,9 @@ def _join_additions(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     """
     order = {node: i for i, node in enumerate(graph.nodes)}
 
-    def convolution(node: Any) -> _Convolution | None:
+    def convolution(node: Any) -> PreparedConvolution | None:
         found = modules[str(node.target)] if isinstance(node, fx.Node) and node.op == "call_module" else None
-        return found if isinstance(found, _Convolution) else None
+        return found if isinstance(found, PreparedConvolution) else None
 
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target not in {operator.add, operator.iadd, torch.add}:
@@ -371,7 +284,7 @@ def _join_additions(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
             node.replace_all_uses_with(joined)
             graph.erase_node(node)
             graph.erase_node(last)
-            if following is not None and type(module) in _ACTIVATIONS:
+            if following is not None and supports_activation(module):
                 ours.activation = module
                 following.replace_all_uses_with(joined)
                 graph.erase_node(following)

@@ -1,8 +1,7 @@
-/* What every kernel shares: exported names, the choice of the instruction set, and the parallel loop.
+/* Shared by all kernels: exported names, the choice of the instruction set, and the parallel loop.
 
-   The library knows nothing of Python or torch: it gets addresses, sizes and a number of threads, all of them checked
-   by the caller (the Python files of `retinanet.ops`). Nothing here keeps state between calls but the chosen instruction set and
-   team. */
+   The library does not depend on Python or torch. It gets addresses, sizes and a number of threads. The caller (the
+   Python files of `retinanet.ops`) has checked them. Only the chosen instruction set and the team outlive a call. */
 #ifndef RN_COMMON_H
 #define RN_COMMON_H
 
@@ -12,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Raise it with every change of an exported function, here and in `library.py`: an old build is then refused. */
+/* Raise this number with every change of an exported function, here and in native_library.py, so that an old build is
+   refused. */
 #define RN_ABI 3
 
 #if defined(_WIN32)

@@ -1,9 +1,10 @@
-/* Anchors to objects: what retinanet.matching does, over tiles of anchors of which only those that touch a box are
- * looked at. Every float operation and its order are those of the torch path (no contraction, no reassociation), so
- * that both decide alike at the thresholds, bit for bit.
+/* Matching of anchors and ground-truth boxes: match_native of retinanet.ops.matching. Only tiles of anchors that touch a
+ * box are compared with it. Every float operation and its order are those of match_torch (no contraction, no
+ * reassociation), so that both forms return equal results at the thresholds, bit for bit.
  *
- * A block is what a thread takes at a time; its anchors lie as structure of arrays on the stack. A tile is a run of
- * anchors within it that shares a bounding box. Memory grows with the anchors and with the boxes, never their product.
+ * A block is the unit of work of a thread; its anchors lie as a structure of arrays on the stack. A tile is a run of
+ * anchors of a block with a common bounding box. Memory grows with the anchors and with the boxes, never with their
+ * product.
  */
 #include "common.h"
 

@@ -1,0 +1,56 @@
+"""The focal loss of a batch in C, for CPU tensors.
+
+Shape suffixes: N batch, A anchors, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from retinanet.ops.focal_terms import FocalTerms, empty_gradient
+from retinanet.ops.native_library import DTYPE_CODES, address, call
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def focal_loss_native(
+    logits_NAK: Tensor,
+    positive_NA: Tensor,
+    ignored_NA: Tensor,
+    labels_NA: Tensor,
+    terms: FocalTerms,
+    scale_N: Tensor | None,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the sum of each image and the gradient in C. Requires CPU tensors and the library.
+
+    Arguments and results as in `FocalLossForm`. The result does not depend on the number of threads.
+
+    Raises:
+        RuntimeError: the library is missing.
+        TypeError: another device or type.
+        ValueError: another shape, or a positive anchor has a label that is no class.
+    """
+    N, A, K = logits_NAK.shape
+    gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
+    sums_N = torch.empty(N, dtype=torch.float64)
+    weights = [w.contiguous() for w in (terms.positive_weight_K, terms.negative_weight_K)]
+    call(
+        "rn_focal",
+        address(logits_NAK, name="logits_NAK", dtype=logits_NAK.dtype, shape=(N, A, K)),
+        DTYPE_CODES[logits_NAK.dtype],
+        *(N, A, K),
+        address(positive_NA, name="positive_NA", dtype=torch.bool, shape=(N, A)),
+        address(ignored_NA, name="ignored_NA", dtype=torch.bool, shape=(N, A)),
+        address(labels_NA, name="labels_NA", dtype=torch.int64, shape=(N, A)),
+        *(address(w, name="weight_K", dtype=torch.float32, shape=(K,)) for w in weights),
+        *(float(terms.gamma), float(terms.target)),
+        address(scale_N, name="scale_N", dtype=torch.float32, shape=(N,)) if scale_N is not None else None,
+        gradient_NAK.data_ptr() if gradient_NAK is not None else None,
+        torch.get_num_threads(),
+        sums_N.data_ptr(),
+    )
+    return sums_N, gradient_NAK

@@ -1,0 +1,143 @@
+"""The focal loss of a batch in plain torch, in chunks: for CPU and CUDA tensors.
+
+Shape suffixes: N batch, A anchors, K classes, P positive anchors of a chunk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from retinanet.ops.focal_terms import FocalTerms, empty_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CHUNK: Final = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Number of elements of a chunk. On a CPU, a chunk is one megabyte, so that its steps stay in the cache. On a GPU, a
+chunk is large enough to be worth a kernel launch for each step."""
+
+
+def focal_loss_torch(
+    logits_NAK: Tensor,
+    positive_NA: Tensor,
+    ignored_NA: Tensor,
+    labels_NA: Tensor,
+    terms: FocalTerms,
+    scale_N: Tensor | None,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the sum of each image and the gradient in torch, on a CPU or CUDA device.
+
+    A chunk of anchors at a time is computed as background. Ignored anchors and the own class of positive anchors
+    are written over it. Arguments and results as in `FocalLossForm`.
+
+    Raises:
+        ValueError: a positive anchor has a label that is no class.
+    """
+    N, A, K = logits_NAK.shape
+    gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
+    sums_N = logits_NAK.new_zeros(N, dtype=torch.float64)
+    rows = max(1, _CHUNK[logits_NAK.device.type] // max(K, 1))
+    work = logits_NAK.new_empty((6, min(rows, A), K), dtype=torch.float32)
+    weight_K = terms.negative_weight_K
+    for n in range(N):
+        scale = None if scale_N is None else scale_N[n]
+        for a in range(0, A, rows):
+            part = slice(a, min(a + rows, A))
+            x, positive, ignored = logits_NAK[n, part], positive_NA[n, part], ignored_NA[n, part]
+            slope = None if gradient_NAK is None else gradient_NAK[n, part]
+            out = slope if slope is None or slope.dtype == torch.float32 else work[5, : len(x)]
+            loss = _background(x, terms.gamma, weight_K, work[:5, : len(x)], out)
+            own = torch.nonzero(positive).squeeze(1)
+            label = labels_NA[n, part][own]
+            if len(own) and bool(((label < 0) | (label >= K)).any()):
+                raise ValueError(f"labels_NA: expected class ids below {K} where positive")
+            own_loss, own_slope = _own_class(x[own, label], terms, label)
+            loss.index_put_((own, label), own_loss)
+            left_out = torch.nonzero(ignored).squeeze(1)
+            loss[left_out] = 0.0
+            sums_N[n] += loss.sum(dim=1).sum(dtype=torch.float64)
+            if slope is not None and out is not None:
+                out.index_put_((own, label), own_slope)
+                out[left_out] = 0.0
+                if scale is not None:
+                    out *= scale
+                if out is not slope:
+                    slope.copy_(out)
+    return sums_N, gradient_NAK
+
+
+def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: Tensor | None) -> Tensor:
+    """Return w p^gamma softplus(x) in the first of five buffers, and write its slope into `slope`.
+
+    The steps are those of native/focal_body.h.
+    """
+    entropy, q, e, p, spare = work.unbind()
+    torch.abs(x.float(), out=e)
+    e.neg_().exp_()
+    # log1p(e) = 2 atanh(s): torch's own log1p is ten times slower, until a fractional pow has run on the thread.
+    torch.add(e, 2.0, out=spare)
+    torch.div(e, spare, out=spare)  # s
+    torch.mul(spare, spare, out=p)  # s^2
+    torch.mul(p, 0.268514991, out=entropy)
+    for coefficient in (0.282366186, 0.400075614, 0.666666389):
+        entropy.add_(coefficient).mul_(p)
+    entropy.add_(2.0).mul_(spare)  # log1p(e)
+    # p = exp(min(x, 0)) / (1 + e) and q = exp(min(-x, 0)) / (1 + e), where exp(min(x, 0)) is e or 1, the larger by far:
+    # a `where` costs seven such steps.
+    torch.mul(x.float(), 1e30, out=p).clamp_(0.0, 1.0)  # 1 above 0; what is between was so small that e is 1
+    torch.neg(p, out=q).add_(1.0)
+    torch.maximum(p, e, out=p)
+    torch.maximum(q, e, out=q)
+    torch.add(e, 1.0, out=spare)
+    torch.reciprocal(spare, out=spare)
+    p.mul_(spare)
+    q.mul_(spare)
+    whole = gamma in range(9)
+    power = p if whole else _power(x, entropy, gamma)
+    torch.clamp(x.float(), min=0, out=spare)
+    entropy.add_(spare)
+    if slope is not None:
+        # Clamped for x = +inf, where q is 0: the slope there is the weight.
+        torch.clamp(entropy, max=torch.finfo(torch.float32).max / max(gamma, 1.0), out=spare)
+        torch.addcmul(p, spare, q, value=gamma, out=slope)
+    if whole:
+        torch.mul(p, weight_K, out=spare) if gamma else spare.copy_(weight_K)
+        for _ in range(int(gamma) - 1):
+            spare.mul_(p)
+    else:
+        torch.mul(power, weight_K, out=spare)
+    entropy.mul_(spare)
+    if slope is not None:
+        slope.mul_(spare)
+    return entropy
+
+
+def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
+    """Return p^gamma = exp(gamma log p), log p = min(x, 0) - log1p(e).
+
+    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly:
+    its rounding would be a relative error of the result.
+    """
+    low = torch.clamp(x.float(), min=-128, max=0)  # the cross-entropy is 0 there
+    head = low.bfloat16().float()  # 8 bits
+    steep = float(torch.tensor(gamma).bfloat16())
+    rest = (low - head).mul_(gamma).add_(head, alpha=gamma - steep).add_(log1p_e, alpha=-gamma)
+    return head.mul_(steep).exp_().mul_(rest.exp_())
+
+
+def _own_class(x_P: Tensor, terms: FocalTerms, label_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss and the slope at the positives' own class: worked out in float64, returned as float32."""
+    x, t, gamma = x_P.double(), terms.target, terms.gamma
+    p, q = torch.sigmoid(x), torch.sigmoid(-x)
+    down, up = torch.nn.functional.softplus(-x), torch.nn.functional.softplus(x)
+    if t == 1:  # apart, for 0 times infinity
+        base, entropy, ratio, inner = q, down, -p, -q
+    else:
+        base, entropy = t * q + (1 - t) * p, t * down + (1 - t) * up
+        ratio, inner = (1 - 2 * t) * p * q / base, (1 - t) * p - t * q
+    power = terms.positive_weight_K[label_P] * base**gamma
+    slope = gamma * ratio * entropy.clamp(max=torch.finfo(torch.float64).max) + inner
+    return (power * entropy).float(), (power * slope).float()

@@ -1,0 +1,120 @@
+"""3x3 convolutions in C by Winograd's F(2x2, 3x3), with 2.25 times fewer multiplications than the sum of products.
+
+Shape suffixes: N batch, H height, W width, I input channels, O output channels, T tiles of 2x2 outputs.
+Source: Lavin and Gray, arXiv 1509.09308, section 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retinanet.ops.native_library import address, available, call, instruction_set
+
+_PANEL: Final = 32
+"""PANEL of native/winograd.c."""
+_FEWEST_TILES: Final = 28
+"""Smallest number of tiles of an input. Below it, reading 16 numbers per kernel instead of 9 costs more than the saved
+multiplications."""
+_FEWEST_CHANNELS: Final = 32
+
+
+def supports_winograd(weight_OI33: Tensor) -> bool:
+    """Return whether `Winograd` takes these kernels.
+
+    It takes 3x3 kernels in float32 on the CPU with at least 32 channels on each side and a multiple of 16 input
+    channels. It requires the library and a processor with AVX2 or AVX-512.
+    """
+    O, I = weight_OI33.shape[:2]  # noqa: E741
+    fits = weight_OI33.shape[2:] == (3, 3) and I % 16 == 0 and min(O, I) >= _FEWEST_CHANNELS
+    plain = weight_OI33.device.type == "cpu" and weight_OI33.dtype == torch.float32
+    return fits and plain and available() and instruction_set() != "baseline"
+
+
+class Winograd:
+    """A convolution with 3x3 kernels, stride 1 and a padding of 1, whose outputs may be clamped. Float32, CPU.
+
+    The rounding error is no larger than that of the sum of products. The outputs do not depend on the number of
+    threads. A tile that is computed alone equals the tile computed with all others, bit for bit.
+
+    Args:
+        weight_OI33: kernels that `supports_winograd` accepts; copied.
+        bias_O: added to the outputs; copied.
+        low: lower bound of the outputs.
+        high: upper bound of the outputs. NaN stays NaN.
+    """
+
+    def __init__(
+        self, weight_OI33: Tensor, bias_O: Tensor | None = None, *, low: float = -math.inf, high: float = math.inf
+    ) -> None:
+        self.out, self.channels = weight_OI33.shape[:2]
+        self.low, self.high = low, high
+        panels = -(-self.out // _PANEL)
+        weight_OI33 = weight_OI33.detach().contiguous()
+        self._weights = torch.empty(16 * panels * self.channels * _PANEL)
+        call(
+            "rn_winograd_weights",
+            address(weight_OI33, name="weight", dtype=torch.float32, shape=(self.out, self.channels, 3, 3)),
+            self.out,
+            self.channels,
+            self._weights.data_ptr(),
+        )
+        self._bias = torch.zeros(panels * _PANEL)
+        if bias_O is not None:
+            self._bias[: self.out] = bias_O.detach()
+
+    def supports(self, x_NIHW: Tensor) -> bool:
+        """Return whether this input is taken: float32 in channels_last on the CPU, and at least 28 tiles."""
+        N, channels, H, W = x_NIHW.shape
+        plain = x_NIHW.device.type == "cpu" and x_NIHW.dtype == torch.float32 and self.channels == channels
+        tiles = N * (H // 2) * (W // 2)
+        return plain and tiles >= _FEWEST_TILES and x_NIHW.is_contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, x_NIHW: Tensor, tiles_T: Tensor | None = None) -> Tensor:
+        """Return the outputs, (N, O, H, W) in channels_last.
+
+        Args:
+            x_NIHW: an input that `supports` accepts.
+            tiles_T: int32, numbers of the tiles to compute, counted by row and then by image (see `tiles_of`). All
+                other outputs are 0. None: all tiles.
+
+        Raises:
+            TypeError: another type or device of the input or the tiles.
+            ValueError: an input in another layout, or a tile number that does not exist.
+        """
+        N, _, H, W = x_NIHW.shape
+        make = torch.empty if tiles_T is None else torch.zeros
+        y_NHWO = make(N, H, W, self.out)
+        x_NHWI = x_NIHW.permute(0, 2, 3, 1)
+        call(
+            "rn_winograd",
+            address(x_NHWI, name="x", dtype=torch.float32, shape=(N, H, W, self.channels)),
+            N,
+            H,
+            W,
+            self.channels,
+            self._weights.data_ptr(),
+            self._bias.data_ptr(),
+            self.out,
+            self.low,
+            self.high,
+            0 if tiles_T is None else address(tiles_T, name="tiles", dtype=torch.int32, shape=(None,)),
+            -1 if tiles_T is None else len(tiles_T),
+            torch.get_num_threads(),
+            y_NHWO.data_ptr(),
+        )
+        return y_NHWO.permute(0, 3, 1, 2)
+
+
+def tiles_of(wanted_NHW: Tensor) -> Tensor:
+    """Return the numbers of the tiles that contain a wanted output, int32, in ascending order.
+
+    Args:
+        wanted_NHW: float, 1 at a wanted output, else 0.
+    """
+    covered_N1HW = F.max_pool2d(wanted_NHW[:, None], 2, ceil_mode=True)
+    return covered_N1HW.flatten().nonzero().flatten().to(torch.int32)
