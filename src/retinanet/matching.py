@@ -1,4 +1,8 @@
-"""Anchors and ground truth to what every anchor should say.
+"""Anchors and ground truth to the target of every anchor.
+
+An assigner of your own is a subclass of `Assigner` in any importable module, named by `--assigner
+package.module:Class`. Its constructor takes an option of `MatchConfig` by declaring a keyword parameter of the option's
+name, for example `positive_iou`; every other parameter needs a default.
 
 Shape suffixes: N batch, A anchors, G ground-truth boxes of one picture, T tiles of anchors, S those of
 them that touch a box, U anchors of a tile.
@@ -6,12 +10,16 @@ them that touch a box, U anchors of a tile.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from retinanet.boxes import area, intersection
+from retinanet.config import ASSIGNERS, MatchConfig
 from retinanet.ops import matching as native
+from retinanet.plugins import find_class, make_part
 from retinanet.types import AnchorTargets, Target
 
 if TYPE_CHECKING:
@@ -19,15 +27,52 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from retinanet.config import MatchConfig
-
 TILE: Final = 256
 """Anchors that share a bounding box: only tiles that touch a ground-truth box are looked at."""
 BOXES: Final = 256
 """Ground-truth boxes that are compared with the tiles at once."""
 
 
-def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig) -> AnchorTargets:
+class Assigner(ABC):
+    """Base class of the rules that make anchors positive, negative or ignored."""
+
+    @abstractmethod
+    def __call__(
+        self, anchors_A4: Tensor, targets: Sequence[Target], *, anchors_per_level: Sequence[int]
+    ) -> AnchorTargets:
+        """Return the target of every anchor of every image.
+
+        An assigner gets no predictions, so that `retinanet check` measures anchor coverage without a network.
+
+        Args:
+            anchors_A4: xyxy, input pixels.
+            targets: ground truth of each image; crowd regions are objects that no anchor may be positive for.
+            anchors_per_level: number of anchors of each feature level, finest first.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class IoUAssigner(Assigner):
+    """`match`: two thresholds on the IoU with the ground truth (arXiv 1708.02002, section 4)."""
+
+    positive_iou: float = MatchConfig.positive_iou
+    negative_iou: float = MatchConfig.negative_iou
+    low_quality_matches: bool = MatchConfig.low_quality_matches
+
+    def __call__(
+        self, anchors_A4: Tensor, targets: Sequence[Target], *, anchors_per_level: Sequence[int]
+    ) -> AnchorTargets:
+        """Return the target of every anchor of every image; the levels make no difference."""
+        return match(anchors_A4, targets, self)
+
+
+def make_assigner(config: MatchConfig) -> Assigner:
+    """Return the assigner that a config names, with its options. Raises `ConfigError`."""
+    assigner: Assigner = make_part("assigner", find_class("assigner", config.assigner, ASSIGNERS, Assigner), config)
+    return assigner
+
+
+def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig | IoUAssigner) -> AnchorTargets:
     """Assign every anchor of every picture to an object, to the background, or to neither.
 
     An anchor is positive where its highest IoU with an object is at least `positive_iou`, and answers for that object
@@ -54,7 +99,7 @@ def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig) ->
     return match_torch(anchors_A4, targets, config)
 
 
-def match_torch(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig) -> AnchorTargets:
+def match_torch(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig | IoUAssigner) -> AnchorTargets:
     """Return the same without the library, on any device and of any float type."""
     rows = [_match_one(anchors_A4, target, config) for target in targets]
     positive_NA, ignored_NA, matched_NA = (torch.stack(column) for column in zip(*rows, strict=True))
@@ -118,7 +163,7 @@ def best_overlaps(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor,
     return best_iou_TU.view(-1)[:A], best_box_TU.view(-1)[:A], is_best_TU.view(-1)[:A]
 
 
-def _match_one(anchors_A4: Tensor, target: Target, config: MatchConfig) -> tuple[Tensor, Tensor, Tensor]:
+def _match_one(anchors_A4: Tensor, target: Target, config: MatchConfig | IoUAssigner) -> tuple[Tensor, Tensor, Tensor]:
     object_index_O = torch.nonzero(~target.crowd_G).squeeze(1)
     best_iou_A, best_object_A, is_best_A = best_overlaps(anchors_A4, target.boxes_G4[object_index_O])
     positive_A = best_iou_A >= config.positive_iou
