@@ -141,13 +141,12 @@ def allowed(dotted: str, allow: Iterable[str] = ()) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in trusted)
 
 
-def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], source: str, allow: Iterable[str]) -> None:
+def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allow: Iterable[str] = ()) -> None:
     """Raise `ConfigError` if a file's options name a part whose module the user has not allowed.
 
     Args:
         values: options of the file.
         options: names of the options that are about to be used.
-        source: the file, for the message.
         allow: modules that the user allows.
     """
     for option in options:
@@ -155,10 +154,16 @@ def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], sour
         if isinstance(value, str) and is_dotted(value) and not allowed(value, allow):
             module = value.partition(":")[0]
             raise ConfigError(
-                f"{source}: its {option} is {value}, code from outside retinanet, which is not imported because a file "
-                f"names it. If you trust the file and the module, set {VARIABLE}={module}, or in Python pass "
-                f"allow=[{module!r}]"
+                f"its {option} is {value}, code from outside retinanet, which is not imported only because a file "
+                f"names it. If you trust the module {module}, set the environment variable {VARIABLE}={module}, or "
+                f"in Python give allow=[{module!r}]"
             )
+
+
+def named_modules(config: object, options: Iterable[str]) -> list[str]:
+    """Return the modules of the parts that the user's own options name: these modules are allowed for files too."""
+    values = [getattr(config, option) for option in options]
+    return [value.partition(":")[0] for value in values if is_dotted(value)]
 
 
 def _neighbours(missing: str) -> list[str]:

@@ -11,7 +11,8 @@ from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
 from retinanet.ops.native_library import available
-from retinanet.predict.fast_network import _Convolution, _has_onednn, for_inference
+from retinanet.predict.fast_network import for_inference
+from retinanet.predict.fused_convolution import FusedConvolution, has_onednn
 from retinanet.predict.torch_detector import Detector
 
 SMALL = {"fpn_width": 32, "head_width": 32, "head_depth": 1}
@@ -66,12 +67,12 @@ def test_every_step_of_a_resnet_is_within_its_convolutions():
     steps = [node for node in body.graph.nodes if node.op.startswith("call")]
     kinds = [type(body.get_submodule(node.target)) for node in steps if node.op == "call_module"]
     assert len(kinds) == len(steps) == 54
-    assert kinds.count(_Convolution) == 53
+    assert kinds.count(FusedConvolution) == 53
 
 
 def test_pictures_of_changing_sizes():
     """Weights are laid out for the last shape of the backbone, and for that of each level in the heads."""
-    if not _has_onednn():
+    if not has_onednn():
         pytest.skip("torch has no oneDNN here")
     model = trained("resnet18")
     fast = for_inference(model)
@@ -87,7 +88,7 @@ def test_without_onednn_the_same(monkeypatch):
     """The way that accelerators take, and a torch built without it."""
     model = trained("resnet18")
     images_N3HW = torch.randn(1, 3, 64, 96)
-    monkeypatch.setattr("retinanet.model.inference._has_onednn", lambda: False)
+    monkeypatch.setattr("retinanet.predict.fused_convolution.has_onednn", lambda: False)
     plain = for_inference(model)
     with torch.inference_mode():
         assert difference(plain(images_N3HW).logits_NAK, model(images_N3HW).logits_NAK) < 1e-4
@@ -140,7 +141,7 @@ def test_offsets_only_where_scores_ask_for_them(precision):
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.08)
     fast = for_inference(model, precision=precision)
-    assert fast.box_head.skips
+    assert fast.skips_offsets
     images_N3HW = torch.randn(2, 3, 300, 420)
     with torch.inference_mode():
         every = fast(images_N3HW)
@@ -159,8 +160,7 @@ def test_offsets_only_where_scores_ask_for_them(precision):
 def test_a_head_with_norms_over_the_map_is_worked_out_everywhere():
     model = trained("resnet18", head_norm="group")
     fast = for_inference(model)
-    assert not fast.box_head.skips
+    assert not fast.skips_offsets
     images_N3HW = torch.randn(1, 3, 160, 192)
     with torch.inference_mode():
         assert torch.equal(fast(images_N3HW, above=9.0).deltas_NA4, fast(images_N3HW).deltas_NA4)
-        assert torch.equal(model(images_N3HW, above=9.0).deltas_NA4, model(images_N3HW).deltas_NA4)

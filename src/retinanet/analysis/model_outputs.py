@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from retinanet.checkpoint.loading import load_checkpoint
-from retinanet.config import ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
+from retinanet.config import PART_OPTIONS, ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
 from retinanet.data import Batch, DetectionDataset, collate, eval_batches
 from retinanet.errors import UserError
 from retinanet.matching import make_assigner
+from retinanet.plugins import refuse_foreign_parts
 from retinanet.predict.torch_detector import pick_device
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -47,8 +48,9 @@ class TrainedModel:
 
 
 def load_trained(path: Path, *, device: str = "auto") -> TrainedModel:
-    """Return the network of a checkpoint with its settings. Raises `CheckpointError`."""
+    """Return the network of a checkpoint with its settings. Raises `CheckpointError`, `ConfigError`."""
     saved = load_checkpoint(path)
+    refuse_foreign_parts(saved.train_config, PART_OPTIONS)
     if saved.tiling.tile:
         raise UserError(
             f"{path} was trained on tiles of {saved.tiling.tile} pixels, and this analysis looks at whole pictures: "

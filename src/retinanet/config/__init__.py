@@ -16,7 +16,7 @@ from retinanet.config.image import ImageConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
-from retinanet.config.parts import ASSIGNERS, BOX_LOSSES, LOSSES
+from retinanet.config.parts import ASSIGNERS, BOX_LOSSES, LOSSES, PART_OPTIONS
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.predict import Precision, PredictConfig
 from retinanet.config.presets import PRESETS, PresetName
@@ -34,6 +34,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "LOSSES",
+    "PART_OPTIONS",
     "PRESETS",
     "AugmentConfig",
     "CheckConfig",

@@ -6,6 +6,9 @@ not in its table may be `package.module:Class`, a class of the user's own.
 
 from typing import Final
 
+PART_OPTIONS: Final = ("backbone", "loss", "box_loss", "assigner")
+"""Options that may name a part from outside."""
+
 LOSSES: Final = {
     "focal": "retinanet.losses.focal:FocalLoss",
     "ce": "retinanet.losses.cross_entropy:CrossEntropy",
