@@ -56,7 +56,8 @@ class ClassificationLoss(ABC):
 
     def settings(self) -> tuple[str, ...]:
         """Return the settings that tell two runs of this loss apart, as text for labels."""
-        return tuple(f"{name} {getattr(self, name):g}" for name in ("gamma", "alpha") if hasattr(self, name))
+        values = {name: getattr(self, name, None) for name in ("gamma", "alpha")}
+        return tuple(f"{name} {value:g}" for name, value in values.items() if isinstance(value, int | float))
 
     def keep(self, loss_NA: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
         """Return keep_NA, bool: the anchors whose loss counts. All but the ignored ones, unless `mines`.
