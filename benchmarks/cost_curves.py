@@ -79,7 +79,7 @@ def work(network: RetinaNet, images_N3HW: torch.Tensor) -> tuple[float, float, f
 def every_offset(network: RetinaNet) -> RetinaNet:
     """Return the copy for predicting, which skips nothing."""
     fast = for_inference(network)
-    fast.box_head.skips = False  # type: ignore[assignment]
+    fast.skips_offsets = False  # type: ignore[assignment]
     return fast
 
 

@@ -51,7 +51,7 @@ def _section(theirs: torch.nn.Module, network: torch.nn.Module, size: int, paths
     exact, rounded = detector(network, size, "32"), detector(network, size, "bf16")
     full, full_rounded = detector(network, size, "32"), detector(network, size, "bf16")
     for one in (full, full_rounded):
-        one._network.box_head.skips = False  # type: ignore[assignment]
+        one._network.skips_offsets = False  # type: ignore[assignment]
     seconds = interleave(
         {
             "torchvision": torchvision,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from retinanet.train.replay import read_record
 
 from retinanet.cli import main
 from retinanet.data import Batch
@@ -17,7 +18,6 @@ from retinanet.train import NonFiniteError, RecordError, fit, replay
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.flight_recorder import FlightRecorder
 from retinanet.train.module import DetectionModule
-from retinanet.train.replay import read_record
 from tests.train.runs import Options, table
 
 

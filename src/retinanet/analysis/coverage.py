@@ -1,6 +1,7 @@
 """What the anchors reach at the real training size, before hours of training find out.
 
-The anchors are those of `AnchorGenerator` on the padded picture, and the matching is `match`: what training does.
+The anchors are those of `AnchorGenerator` on the padded picture, and the assigner is the one that the options name:
+what training does.
 Boxes are xyxy in input pixels. Shape suffixes: O objects of all pictures, P pictures, L levels.
 """
 
@@ -15,7 +16,7 @@ import torch
 
 from retinanet.config import ImageConfig, MatchConfig, ModelConfig, section
 from retinanet.images import resized_size
-from retinanet.matching import match
+from retinanet.matching import Assigner, make_assigner
 from retinanet.model import AnchorGenerator
 from retinanet.ops.matching import best_overlaps
 from retinanet.types import Target
@@ -140,12 +141,12 @@ def coverage(
     chosen = range(len(data.records))
     if pictures is not None:
         chosen = chosen[:: max(1, -(-len(chosen) // pictures), round(data.num_objects / MOST_OBJECTS))]
-    anchors = _Anchors(model_config, image_config)
+    anchors, assign = _Anchors(model_config, image_config), make_assigner(match_config)
     rows: list[_Row] = []
     L = len(model_config.levels)
     positives_L, anchors_L = np.zeros(L, dtype=np.int64), np.zeros(L, dtype=np.int64)
     for index in chosen:
-        row = _measure(data.records[index], index, anchors, match_config)
+        row = _measure(data.records[index], index, anchors, assign)
         rows.append(row)
         positives_L += row.positives_L
         anchors_L += row.anchors_L
@@ -228,12 +229,12 @@ def input_boxes(record: Record, image_config: ImageConfig) -> tuple[Tensor, tupl
     return (torch.from_numpy(record.boxes_G4) * scale).float(), (width, height)
 
 
-def _measure(record: Record, index: int, anchors: _Anchors, match_config: MatchConfig) -> _Row:
+def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) -> _Row:
     boxes_G4, (width, height) = input_boxes(record, anchors.image_config)
     anchors_A4, per_level = anchors.of(width, height)
     crowd_G = torch.from_numpy(record.crowd_G)
     target = Target(boxes_G4=boxes_G4, labels_G=torch.from_numpy(record.labels_G), crowd_G=crowd_G)
-    found = match(anchors_A4, [target], match_config)
+    found = assign(anchors_A4, [target], anchors_per_level=per_level)
     positive_A, ignored_A = found.positive_NA[0], found.ignored_NA[0]
     positives_G = torch.bincount(found.matched_NA[0][positive_A], minlength=len(boxes_G4))
     object_O = torch.nonzero(~crowd_G).squeeze(1)

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from retinanet.losses import DetectionLoss
+from retinanet.losses import make_classification_loss
 
 if TYPE_CHECKING:
     from retinanet.config import LossConfig
 
 AGREE: Final = 0.25
 """Expected and found loss agree within this share: the random weights of the head move it a little."""
-COMPUTABLE: Final = ("focal", "ce", "balanced_ce", "weighted")
-"""Not the others: which anchors mining keeps hangs on the order of equal losses, and what quality_focal and varifocal
-aim at on how well the untrained boxes happen to fit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +59,16 @@ def expected_loss(
         loss_config: the loss.
 
     Returns:
-        None for a loss that is not among `COMPUTABLE`.
+        None for hard example mining, which chooses among equal losses, and for a loss whose targets are IoUs, which
+        depend on the untrained boxes.
     """
-    if loss_config.loss not in COMPUTABLE:
+    loss = make_classification_loss(loss_config)
+    if loss.mines or loss.target == "iou":
         return None
-    loss = DetectionLoss(config=loss_config)
     logit = torch.tensor(math.log(prior / (1 - prior)), dtype=torch.float64)
     per_class = logit.repeat(num_classes)
-    background_K = loss.elementwise(per_class, torch.zeros_like(per_class))
-    foreground_K = loss.elementwise(per_class, torch.full_like(per_class, 1 - loss_config.label_smoothing))
+    background_K = loss(per_class, torch.zeros_like(per_class))
+    foreground_K = loss(per_class, torch.full_like(per_class, 1 - loss_config.label_smoothing))
     mean_background, mean_foreground = float(background_K.mean()), float(foreground_K.mean())
     examples = negatives * num_classes + positives * (num_classes - 1)
     divisor = max(1, positives)

@@ -6,7 +6,6 @@ Boxes are xyxy. Shape suffixes: A anchors, K classes, G objects, C candidates of
 from __future__ import annotations
 
 import csv
-import dataclasses
 import heapq
 import io
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retinanet.analysis.model_outputs import TrainedModel
-    from retinanet.config import LossConfig
     from retinanet.data import DetectionData
     from retinanet.files import write_atomically
     from retinanet.images import Frame
@@ -169,8 +167,8 @@ def hard_examples(
 ) -> HardExamples:
     """Return the background and the objects with the highest classification loss.
 
-    The loss is the one that the network was trained with; for hard example mining, which drops most of it, plain
-    cross-entropy. No more than `count` of each kind are kept at any time.
+    The loss is the one that the network was trained with; for hard example mining, that of all anchors.
+    No more than `count` of each kind are kept at any time.
 
     Args:
         trained: see `dense.load_trained`.
@@ -179,11 +177,11 @@ def hard_examples(
         batch_size: pictures at once.
         progress: opens a progress bar.
     """
-    loss = DetectionLoss(config=_plain(trained.loss_config))
+    loss = DetectionLoss(config=trained.loss_config)
     background, objects = _Hardest(count), _Hardest(count)
     unreached: list[HardExample] = []
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
-        loss_NAK = loss.classification_NAK(dense.outputs, dense.targets)
+        loss_NAK = loss.classification_NAK(dense.outputs, dense.targets, mine=False)
         for n, index in enumerate(dense.batch.indices):
             one = _Picture(
                 number=index,
@@ -204,10 +202,6 @@ def hard_examples(
                     objects.add([example])
     unreached.sort(key=lambda example: (example.picture, example.annotation_id or 0))
     return HardExamples(data=data, background=background.sorted(), objects=objects.sorted(), unreached=tuple(unreached))
-
-
-def _plain(config: LossConfig) -> LossConfig:
-    return dataclasses.replace(config, loss="ce") if config.loss in {"hard_negative_mining", "ohem"} else config
 
 
 class _Hardest:

@@ -56,6 +56,7 @@ class ImbalanceMeter:
             raise ValueError(f"expected easy_from between 0 and 1, found {easy_from}")
         self.classes = tuple(classes)
         self.levels = tuple(levels)
+        self.loss_config = loss_config
         self.loss = DetectionLoss(config=loss_config)
         self.easy_from = easy_from
         K = len(self.classes)
@@ -167,7 +168,7 @@ class ImbalanceMeter:
             levels=self.levels,
             pictures=self._pictures,
             easy_from=self.easy_from,
-            loss_config=self.loss.config,
+            loss_config=self.loss_config,
             positive_anchors=positive,
             ignored_anchors=ignored,
             negative_anchors=negative,

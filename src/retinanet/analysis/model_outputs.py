@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from retinanet.checkpoint.loading import load_checkpoint
-from retinanet.config import ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
+from retinanet.config import PART_OPTIONS, ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
 from retinanet.data import Batch, DetectionDataset, collate, eval_batches
 from retinanet.errors import UserError
-from retinanet.matching import match
+from retinanet.matching import make_assigner
+from retinanet.plugins import refuse_foreign_parts
 from retinanet.predict.torch_detector import pick_device
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -47,8 +48,9 @@ class TrainedModel:
 
 
 def load_trained(path: Path, *, device: str = "auto") -> TrainedModel:
-    """Return the network of a checkpoint with its settings. Raises `CheckpointError`."""
+    """Return the network of a checkpoint with its settings. Raises `CheckpointError`, `ConfigError`."""
     saved = load_checkpoint(path)
+    refuse_foreign_parts(saved.train_config, PART_OPTIONS)
     if saved.tiling.tile:
         raise UserError(
             f"{path} was trained on tiles of {saved.tiling.tile} pixels, and this analysis looks at whole pictures: "
@@ -98,14 +100,14 @@ def dense_outputs(
     """
     if data.classes != trained.classes:
         raise ValueError(f"expected the model's classes {trained.classes}, found {data.classes} in {data.source}")
+    assign = make_assigner(trained.match_config)
     dataset = DetectionDataset(data=data, image_config=trained.image_config, augment=None)
     batches = eval_batches(data, batch_size) if order is None else order
     with progress("measure", sum(map(len, batches))) as advance:
         for indices in batches:
             batch = collate([dataset[i] for i in indices], trained.image_config).to(trained.device)
             outputs = trained.model(batch.images_N3HW.to(memory_format=torch.channels_last))
-            yield DenseBatch(
-                batch=batch, outputs=outputs, targets=match(outputs.anchors_A4, batch.targets, trained.match_config)
-            )
+            targets = assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
+            yield DenseBatch(batch=batch, outputs=outputs, targets=targets)
             for _ in indices:
                 advance()

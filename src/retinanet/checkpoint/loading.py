@@ -18,16 +18,23 @@ from retinanet.config import (
 from retinanet.errors import ConfigError
 from retinanet.model import BackboneError, RetinaNet
 from retinanet.parse import shorten
+from retinanet.plugins import is_dotted, refuse_foreign_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
-def load_checkpoint(path: Path) -> LoadedModel:
+def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
     """Return the trained network of a checkpoint of ours, or of a RetinaNet of torchvision or Detectron2.
 
+    Args:
+        path: the file.
+        allow: modules or packages whose backbone the file may name; see `plugins.allowed` for what else may be named.
+
     Raises:
-        CheckpointError, WeightsError: a file that is none of these, or is damaged.
+        CheckpointError, WeightsError: a file that is none of these, is damaged, or names a backbone from outside that
+            is not allowed or not installed.
     """
     from retinanet.checkpoint.import_weights import WeightsError, import_model, kind_of
 
@@ -40,6 +47,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
     checkpoint = own_checkpoint(content, path)
     classes, category_ids, config = _description(checkpoint[KEY], path)
     try:
+        refuse_foreign_parts(config, ("backbone",), allow)
         model_config = section_from_dict(ModelConfig, config)
         image_config = section_from_dict(ImageConfig, config)
         postprocess_config = section_from_dict(PostprocessConfig, config)
@@ -48,11 +56,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
         raise CheckpointError(f"{path}: {error}") from error
     state = _state(checkpoint, path)
     try:
-        # First without memory: a file may describe a network of a terabyte and hold a kilobyte.
-        with torch.device("meta"):
-            RetinaNet(num_classes=len(classes), config=model_config).load_state_dict(state, assign=True)
-        model = RetinaNet(num_classes=len(classes), config=model_config)
-        model.load_state_dict(state)
+        model = _network(len(classes), model_config, state)
     except (BackboneError, *BROKEN_FILE_ERRORS) as error:
         raise CheckpointError(f"{path}: the weights do not fit the network it describes: {error}") from error
     return LoadedModel(
@@ -64,6 +68,31 @@ def load_checkpoint(path: Path) -> LoadedModel:
         tiling=tiling,
         train_config=config,
     )
+
+
+def _network(num_classes: int, config: ModelConfig, state: dict[str, torch.Tensor]) -> RetinaNet:
+    """Return the network with these weights.
+
+    It is built without memory first: a file may describe a network of a terabyte and hold a kilobyte. Then its tensors
+    become copies of the file's. Only a network that also has tensors outside its state dict is built a second time.
+    """
+    with torch.device("meta"):
+        model = RetinaNet(num_classes=num_classes, config=config)
+    dtypes = {name: value.dtype for name, value in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)  # compares names and shapes
+    own = {name: torch.empty(value.shape, dtype=dtypes[name]).copy_(value) for name, value in state.items()}
+    model.load_state_dict(own, assign=True)
+    if is_dotted(config.backbone) or _has_meta_tensors(model):
+        model = RetinaNet(num_classes=num_classes, config=config)
+        model.load_state_dict(state)
+    return model
+
+
+def _has_meta_tensors(model: RetinaNet) -> bool:
+    """Return whether a parameter, buffer or attribute of a module is a tensor without memory."""
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    tensors = (*model.parameters(), *model.buffers(), *(v for v in attributes if isinstance(v, torch.Tensor)))
+    return any(tensor.is_meta for tensor in tensors)
 
 
 def _description(about: dict[str, Any], path: Path) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:

@@ -13,9 +13,10 @@ from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig, ExportFormat
 from retinanet.config.image import ImageConfig
-from retinanet.config.loss import BoxLossName, LossConfig, LossName
+from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from retinanet.config.parts import ASSIGNERS, BOX_LOSSES, LOSSES, PART_OPTIONS
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.predict import Precision, PredictConfig
 from retinanet.config.presets import PRESETS, PresetName
@@ -27,12 +28,15 @@ from retinanet.config.tile import TileConfig
 from retinanet.config.train import FreezeName, TrainConfig
 
 __all__ = [
+    "ASSIGNERS",
+    "BOX_LOSSES",
     "CONFIG_VERSION",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "LOSSES",
+    "PART_OPTIONS",
     "PRESETS",
     "AugmentConfig",
-    "BoxLossName",
     "CheckConfig",
     "ClassesConfig",
     "ConvertConfig",
@@ -47,7 +51,6 @@ __all__ = [
     "ImageConfig",
     "ImageFiles",
     "LossConfig",
-    "LossName",
     "MatchConfig",
     "ModelConfig",
     "PostprocessConfig",

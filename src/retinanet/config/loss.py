@@ -1,27 +1,22 @@
 """The classification loss, the box loss and how they are summed."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
+from retinanet.config.parts import BOX_LOSSES, LOSSES
 from retinanet.config.validation import check_between, check_choice, check_finite, check_positive
 from retinanet.errors import ConfigError
-
-LossName = Literal[
-    "focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem", "quality_focal", "varifocal"
-]
-
-
-BoxLossName = Literal["smooth_l1", "l1", "giou"]
+from retinanet.plugins import check_part
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The two losses and how they are summed."""
 
-    loss: LossName = "focal"
+    loss: str = "focal"
     """Classification loss: focal; cross-entropy (ce), alpha-balanced (balanced_ce) or with the negatives turned down
     (weighted, as YOLO); of the hardest examples only (hard_negative_mining as SSD, ohem); or towards the IoU of the
-    predicted box (quality_focal, varifocal)."""
+    predicted box (quality_focal, varifocal). Or package.module:Class, a loss of your own."""
     alpha: float = 0.75
     """Weight of the positives; the negatives have 1 - alpha. The paper's best on COCO is 0.25."""
     class_alpha: tuple[float, ...] = ()
@@ -40,8 +35,9 @@ class LossConfig:
     """Let `ohem` keep no more than `negatives_per_positive` negatives for each positive."""
     label_smoothing: float = 0.0
     """What is taken off the target 1 of the positives; the background's target stays 0."""
-    box_loss: BoxLossName = "smooth_l1"
-    """Box loss: on the offsets (smooth_l1, l1) or on the boxes themselves (giou)."""
+    box_loss: str = "smooth_l1"
+    """Box loss: on the offsets (smooth_l1, l1) or on the boxes themselves (giou). Or package.module:Class, a box loss
+    of your own."""
     smooth_l1_beta: float = 1 / 9
     """Where smooth L1 turns from square to straight."""
     box_loss_weight: float = 1.0
@@ -51,12 +47,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        check_choice(
-            self,
-            loss=get_args(LossName),
-            box_loss=("smooth_l1", "l1", "giou"),
-            normaliser=("batch", "image"),
-        )
+        check_part("loss", self.loss, LOSSES)
+        check_part("box_loss", self.box_loss, BOX_LOSSES)
+        check_choice(self, normaliser=("batch", "image"))
         check_between(self, 0.0, 1.0, "alpha")
         check_positive(self, "smooth_l1_beta", "negatives_per_positive", "ohem_examples")
         check_between(self, 0.0, 1.0, "ohem_nms")
@@ -67,5 +60,3 @@ class LossConfig:
             raise ConfigError(f"class_alpha must hold numbers between 0 and 1, found {self.class_alpha}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing must be 0 or more and below 1, found {self.label_smoothing}")
-        if self.label_smoothing and self.loss in {"quality_focal", "varifocal"}:
-            raise ConfigError(f"label_smoothing has no meaning for {self.loss}: its targets are IoUs already")

@@ -17,7 +17,8 @@ class ModelConfig:
     """The network: backbone, feature pyramid, heads and anchors."""
 
     backbone: str = "resnet50"
-    """timm's name of the backbone; any model with feature maps at strides 8, 16 and 32."""
+    """timm's name of the backbone; any model with feature maps at strides 8, 16 and 32. Or package.module:factory, a
+    function of your own that returns such a network."""
     stride_in_1x1: bool = False
     """Bottleneck blocks halve the map in their first, 1x1 convolution, as MSRA's ResNets and Detectron2's do."""
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from retinanet.config.loss import LossName
+from retinanet.config.parts import LOSSES
 from retinanet.config.train import TrainConfig
 from retinanet.config.validation import check_positive
-from retinanet.errors import ConfigError, did_you_mean
+from retinanet.errors import ConfigError
+from retinanet.plugins import check_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class StudyConfig(TrainConfig):
     """Given as DATA: the data to train on; without `val`, a fifth of its pictures is kept for validation."""
     val: Path | None = None  # type: ignore[assignment]
     """Validation data, on which all are measured."""
-    losses: tuple[LossName, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
+    losses: tuple[str, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
     """The losses to compare, each with the settings given for it."""
-    without_prior: tuple[LossName, ...] = ()
+    without_prior: tuple[str, ...] = ()
     """Losses to train with the prior switched off (0.5) as well."""
     alphas: tuple[float, ...] = ()
     """Values of alpha to train focal loss with, besides `alpha`; with `gammas`, every pair of the two."""
@@ -38,8 +38,6 @@ class StudyConfig(TrainConfig):
             raise ConfigError("losses must name one loss or more, found none")
         for name in ("losses", "without_prior"):
             for value in getattr(self, name):
-                if value not in get_args(LossName):
-                    near = did_you_mean(value, get_args(LossName))
-                    raise ConfigError(f"{name} must hold {', '.join(get_args(LossName))}, found {value!r}{near}")
+                check_part(name, value, LOSSES)
         if any(not 0 <= alpha <= 1 for alpha in self.alphas) or any(gamma < 0 for gamma in self.gammas):
             raise ConfigError(f"alphas are between 0 and 1, gammas 0 or more; found {self.alphas} and {self.gammas}")

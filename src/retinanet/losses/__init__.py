@@ -1,21 +1,59 @@
 """The losses: cross-entropy and its weighted forms, focal and its heirs, hard example mining; smooth L1, L1, GIoU.
 
-`DetectionLoss` chooses among them, sums over a batch and divides.
+Each is a function, and a class beside it that training uses. The tables in `config.parts` name the classes.
+`DetectionLoss` sums a classification and a box loss over a batch and divides.
 """
 
-from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
-from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy, weighted_cross_entropy
+from retinanet.losses.box import GIoULoss, L1Loss, SmoothL1Loss, giou_loss, l1_loss, smooth_l1_loss
+from retinanet.losses.cross_entropy import (
+    BalancedCrossEntropy,
+    CrossEntropy,
+    WeightedCrossEntropy,
+    balanced_cross_entropy,
+    sigmoid_cross_entropy,
+    weighted_cross_entropy,
+)
 from retinanet.losses.detection import DetectionLoss, DetectionLosses
-from retinanet.losses.focal import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
-from retinanet.losses.mining import hard_negative_mining, ohem
+from retinanet.losses.focal import (
+    FocalLoss,
+    QualityFocalLoss,
+    VarifocalLoss,
+    quality_focal_loss,
+    sigmoid_focal_loss,
+    varifocal_loss,
+)
+from retinanet.losses.mining import HardNegativeMining, Ohem, hard_negative_mining, ohem
+from retinanet.losses.parts import (
+    BoxLoss,
+    ClassificationLoss,
+    loss_class,
+    make_box_loss,
+    make_classification_loss,
+)
 
 __all__ = [
+    "BalancedCrossEntropy",
+    "BoxLoss",
+    "ClassificationLoss",
+    "CrossEntropy",
     "DetectionLoss",
     "DetectionLosses",
+    "FocalLoss",
+    "GIoULoss",
+    "HardNegativeMining",
+    "L1Loss",
+    "Ohem",
+    "QualityFocalLoss",
+    "SmoothL1Loss",
+    "VarifocalLoss",
+    "WeightedCrossEntropy",
     "balanced_cross_entropy",
     "giou_loss",
     "hard_negative_mining",
     "l1_loss",
+    "loss_class",
+    "make_box_loss",
+    "make_classification_loss",
     "ohem",
     "quality_focal_loss",
     "sigmoid_cross_entropy",

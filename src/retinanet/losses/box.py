@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from retinanet.boxes import decode, encode, generalized_iou
+from retinanet.config import LossConfig
 from retinanet.losses.cross_entropy import in_float32
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from retinanet.losses.parts import BoxLoss
 
 
 def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, beta: float) -> Tensor:
@@ -29,3 +30,30 @@ def l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
 def giou_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
     """1 - GIoU of the decoded and the matched box, in [0, 2). Shape (P,). Source: arXiv 1902.09630."""
     return 1 - generalized_iou(decode(in_float32(deltas_P4), anchors_P4), boxes_P4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothL1Loss(BoxLoss):
+    """`smooth_l1_loss` as a loss to train with."""
+
+    smooth_l1_beta: float = LossConfig.smooth_l1_beta
+
+    def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+        """Return the loss of each positive anchor."""
+        return smooth_l1_loss(deltas_P4, boxes_P4, anchors_P4, beta=self.smooth_l1_beta)
+
+
+class L1Loss(BoxLoss):
+    """`l1_loss` as a loss to train with."""
+
+    def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+        """Return the loss of each positive anchor."""
+        return l1_loss(deltas_P4, boxes_P4, anchors_P4)
+
+
+class GIoULoss(BoxLoss):
+    """`giou_loss` as a loss to train with."""
+
+    def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+        """Return the loss of each positive anchor."""
+        return giou_loss(deltas_P4, boxes_P4, anchors_P4)

@@ -1,4 +1,4 @@
-"""The loss of a batch: chooses the two losses, sums them, and divides, here and nowhere else.
+"""The loss of a batch: sums the two losses and divides, here and nowhere else.
 
 Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 """
@@ -6,23 +6,21 @@ Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
 
 from retinanet.boxes import decode, iou
-from retinanet.losses.box import giou_loss, l1_loss, smooth_l1_loss
-from retinanet.losses.cross_entropy import balanced_cross_entropy, sigmoid_cross_entropy, weighted_cross_entropy
-from retinanet.losses.focal import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
-from retinanet.losses.mining import hard_negative_mining, ohem
+from retinanet.config import LossConfig
+from retinanet.errors import ConfigError
+from retinanet.losses.parts import make_box_loss, make_classification_loss
 from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
-from retinanet.ops.focal_terms import FocalTerms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retinanet.config import LossConfig
+    from retinanet.losses.parts import BoxLoss, ClassificationLoss
     from retinanet.types import AnchorTargets, HeadOutputs
 
 
@@ -46,13 +44,47 @@ class DetectionLosses:
 class DetectionLoss:
     """Network outputs and anchor targets to the loss that is minimised. Holds no state.
 
+    `DetectionLoss(config=...)` builds the parts that a config names. `DetectionLoss(classification=..., box=...)` takes
+    parts built outside.
+
     Args:
-        config: which losses.
-        distributed: divide by the positives of all ranks, where there are several; False: of this one, asking nobody.
+        config: names of the two losses, and all options; the arguments below other than `distributed` are then unused.
+        classification: the classification loss.
+        box: the box loss.
+        normaliser: divide by the positives of the batch, or of each image ("image").
+        box_loss_weight: weight of the box loss in the sum.
+        label_smoothing: subtracted from the target 1 of the positives.
+        distributed: count the positives of all ranks. False: count those of this rank, without communication.
+
+    Raises:
+        ConfigError: a name that is no loss, or label smoothing for a loss whose targets are IoUs.
+        TypeError: neither a config nor both losses.
     """
 
-    def __init__(self, *, config: LossConfig, distributed: bool = True) -> None:
-        self.config = config
+    def __init__(
+        self,
+        *,
+        config: LossConfig | None = None,
+        classification: ClassificationLoss | None = None,
+        box: BoxLoss | None = None,
+        normaliser: Literal["batch", "image"] = LossConfig.normaliser,
+        box_loss_weight: float = LossConfig.box_loss_weight,
+        label_smoothing: float = LossConfig.label_smoothing,
+        distributed: bool = True,
+    ) -> None:
+        if config is not None:
+            classification, box = make_classification_loss(config), make_box_loss(config)
+            normaliser, box_loss_weight = config.normaliser, config.box_loss_weight
+            label_smoothing = config.label_smoothing
+        if classification is None or box is None:
+            raise TypeError("DetectionLoss needs a config, or a classification and a box loss")
+        if label_smoothing and classification.target == "iou":
+            raise ConfigError(f"label_smoothing has no effect on {classification.label}: its targets are IoUs")
+        self.classification = classification
+        self.box = box
+        self.normaliser = normaliser
+        self.box_loss_weight = box_loss_weight
+        self.positive_target = 1 - label_smoothing
         self.distributed = distributed
 
     def __call__(self, outputs: HeadOutputs, targets: AnchorTargets) -> DetectionLosses:
@@ -62,7 +94,7 @@ class DetectionLoss:
         classification = self._classification_N(outputs, targets, scale_N).sum()
         box = (self._box_N(outputs, targets) * scale_N).sum()
         return DetectionLosses(
-            total=classification + self.config.box_loss_weight * box,
+            total=classification + self.box_loss_weight * box,
             classification=classification,
             box=box,
             num_positives=positives_N.sum(),
@@ -70,114 +102,55 @@ class DetectionLoss:
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
         """Return each picture's classification loss times its scale: fused where possible, else by plain code."""
-        terms = self._fused_terms(outputs.logits_NAK)
+        terms = self.classification.fused_terms(outputs.logits_NAK, self.positive_target)
         if terms is None or not supports_focal_loss(outputs.logits_NAK):
             return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
         # The scale goes in, so that the gradient that comes back is 1 and the stored one needs no second pass.
         masks = (targets.positive_NA, targets.ignored_NA, targets.labels_NA)
         return focal_loss(outputs.logits_NAK, *masks, terms=terms, scale_N=scale_N)
 
-    def _fused_terms(self, logits_NAK: Tensor) -> FocalTerms | None:
-        """Return the configured loss as the fused kernels have it, or None for one that they cannot express."""
-        config, K = self.config, logits_NAK.shape[-1]
-        if config.loss not in {"focal", "balanced_ce", "ce"}:
-            return None
-        target = 1 - config.label_smoothing
-        alpha_K = logits_NAK.new_tensor(config.class_alpha or (config.alpha,), dtype=torch.float32).expand(K)
-        if config.loss == "ce":
-            positive_K = negative_K = torch.ones_like(alpha_K)
-        else:
-            positive_K, negative_K = alpha_K * target + (1 - alpha_K) * (1 - target), 1 - alpha_K
-        gamma = config.gamma if config.loss == "focal" else 0.0
-        return FocalTerms(positive_weight_K=positive_K, negative_weight_K=negative_K, gamma=gamma, target=target)
-
-    def elementwise(self, logits: Tensor, targets: Tensor, alpha: float | Tensor | None = None) -> Tensor:
-        """Return the chosen classification loss of each logit, before any mining.
-
-        Args:
-            logits: of any shape; with `class_alpha`, its last dimension is the classes, unless `alpha` is given.
-            targets: a shape that broadcasts to it; 1 or 0, or for quality_focal and varifocal an IoU.
-            alpha: the weight of the positives; by default as configured.
-        """
-        config = self.config
-        if alpha is None:
-            alpha = logits.new_tensor(config.class_alpha, dtype=torch.float32) if config.class_alpha else config.alpha
-        if config.loss == "focal":
-            return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=config.gamma)
-        if config.loss == "balanced_ce":
-            return balanced_cross_entropy(logits, targets, alpha=alpha)
-        if config.loss == "weighted":
-            return weighted_cross_entropy(logits, targets, negative_weight=config.negative_weight)
-        if config.loss == "quality_focal":
-            return quality_focal_loss(logits, targets, gamma=config.gamma)
-        if config.loss == "varifocal":
-            return varifocal_loss(logits, targets, alpha=config.alpha, gamma=config.gamma)
-        return sigmoid_cross_entropy(logits, targets)
-
-    def classification_NAK(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+    def classification_NAK(self, outputs: HeadOutputs, targets: AnchorTargets, *, mine: bool = True) -> Tensor:
         """Return the loss of every anchor and class before any sum.
 
-        0 at ignored anchors, whatever their logits, and at those that hard example mining leaves out.
+        The loss is 0 at ignored anchors, whatever their logits, and at anchors that hard example mining leaves out.
+
+        Args:
+            outputs: of the network.
+            targets: of the anchors.
+            mine: False: without hard example mining.
         """
         logits_NAK = outputs.logits_NAK
         # Nearly every target is 0: all elements as background first, then the few positives by index. No one-hot.
         background = logits_NAK.new_zeros(())
-        loss_NAK = self.elementwise(logits_NAK, background)
+        loss_NAK = self.classification(logits_NAK, background)
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
         k = targets.labels_NA[n, a]
-        alpha = (
-            logits_NAK.new_tensor(self.config.class_alpha, dtype=torch.float32)[k] if self.config.class_alpha else None
-        )
-        loss_P = self.elementwise(logits_NAK[n, a, k], self._positive_targets_P(outputs, targets), alpha)
+        loss_P = self.classification(logits_NAK[n, a, k], self._positive_targets_P(outputs, targets), k)
         loss_NAK = loss_NAK.index_put((n, a, k), loss_P)
-        return loss_NAK.masked_fill(~self._counted_NA(loss_NAK, outputs, targets).unsqueeze(-1), 0.0)
+        keep_NA = ~targets.ignored_NA
+        if mine and self.classification.mines:
+            keep_NA = self.classification.keep(loss_NAK.detach().sum(dim=2), outputs, targets)
+        return loss_NAK.masked_fill(~keep_NA.unsqueeze(-1), 0.0)
 
     def _positive_targets_P(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return what the positives' own class is to reach: 1, less the smoothing, or the IoU of the predicted box."""
+        """Return each positive anchor's target for its own class: 1 less the smoothing, or the predicted box's IoU."""
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
-        if self.config.loss not in {"quality_focal", "varifocal"}:
-            return outputs.logits_NAK.new_full((len(n),), 1 - self.config.label_smoothing, dtype=torch.float32)
+        if self.classification.target == "one":
+            return outputs.logits_NAK.new_full((len(n),), self.positive_target, dtype=torch.float32)
         with torch.no_grad():
             boxes_P4 = decode(outputs.deltas_NA4[n, a].float(), outputs.anchors_A4[a])
             return iou(boxes_P4, targets.boxes_NA4[n, a])
 
-    def _counted_NA(self, loss_NAK: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return which anchors take part: all but the ignored ones, or those that hard example mining keeps."""
-        config = self.config
-        if config.loss not in {"hard_negative_mining", "ohem"}:
-            return ~targets.ignored_NA
-        loss_NA = loss_NAK.detach().sum(dim=2)
-        if config.loss == "hard_negative_mining":
-            ratio = config.negatives_per_positive
-            return hard_negative_mining(loss_NA, targets.positive_NA, targets.ignored_NA, ratio=ratio)
-        return ohem(
-            loss_NA,
-            targets.positive_NA,
-            targets.ignored_NA,
-            outputs.anchors_A4,
-            examples=config.ohem_examples,
-            nms_threshold=config.ohem_nms,
-            ratio=config.negatives_per_positive if config.ohem_balanced else None,
-        )
-
     def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
-        deltas_P4 = outputs.deltas_NA4[n, a]
-        boxes_P4 = targets.boxes_NA4[n, a]
-        anchors_P4 = outputs.anchors_A4[a]
-        if self.config.box_loss == "giou":
-            loss_P = giou_loss(deltas_P4, boxes_P4, anchors_P4)
-        elif self.config.box_loss == "l1":
-            loss_P = l1_loss(deltas_P4, boxes_P4, anchors_P4)
-        else:
-            loss_P = smooth_l1_loss(deltas_P4, boxes_P4, anchors_P4, beta=self.config.smooth_l1_beta)
+        loss_P = self.box(outputs.deltas_NA4[n, a], targets.boxes_NA4[n, a], outputs.anchors_A4[a])
         return loss_P.new_zeros(len(targets.positive_NA)).index_add(0, n, loss_P)
 
     def _scale_N(self, positives_N: Tensor) -> Tensor:
         """Return what each picture's sums are multiplied by: 1 / the positives of the batch over all ranks, or of the
         picture on its own and averaged over the batch. The one place where the loss is normalised. Float32.
         """
-        if self.config.normaliser == "image":
+        if self.normaliser == "image":
             pictures, _ = _a_rank(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
             return 1 / (positives_N.clamp(min=1) * pictures.clamp(min=1)).float()
         positives, one = _a_rank(positives_N.sum().float(), self.distributed)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from retinanet.config import LossConfig
-from retinanet.losses.cross_entropy import Reduction, balance, in_float32, reduce, sigmoid_cross_entropy
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from retinanet.losses.cross_entropy import (
+    BalancedCrossEntropy,
+    Reduction,
+    balance,
+    in_float32,
+    reduce,
+    sigmoid_cross_entropy,
+)
+from retinanet.losses.parts import ClassificationLoss
+from retinanet.ops.focal_terms import FocalTerms
 
 
 def sigmoid_focal_loss(
@@ -93,6 +101,54 @@ def varifocal_loss(
     x, q = in_float32(inputs), in_float32(quality).detach()
     weight = torch.where(q > 0, q, alpha * _power(torch.sigmoid(x), gamma))
     return reduce(weight * sigmoid_cross_entropy(x, q), reduction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalLoss(BalancedCrossEntropy):
+    """`sigmoid_focal_loss` as a loss to train with; `class_alpha`, if given, holds an alpha for each class."""
+
+    label: ClassVar[str] = "focal"
+    gamma: float = LossConfig.gamma
+
+    @property
+    def focusing(self) -> float:
+        """gamma."""
+        return self.gamma
+
+    def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the loss of each logit."""
+        return sigmoid_focal_loss(logits, targets, alpha=self.alpha_of(logits, classes), gamma=self.gamma)
+
+    def fused_terms(self, logits_NAK: Tensor, target: float) -> FocalTerms | None:
+        """Return the loss as the fused focal kernels take it."""
+        return self.focal_terms(logits_NAK, target, gamma=self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityFocalLoss(ClassificationLoss):
+    """`quality_focal_loss` as a loss to train with."""
+
+    label: ClassVar[str] = "quality focal"
+    target: ClassVar[Literal["one", "iou"]] = "iou"
+    gamma: float = LossConfig.gamma
+
+    def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the loss of each logit."""
+        return quality_focal_loss(logits, targets, gamma=self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarifocalLoss(ClassificationLoss):
+    """`varifocal_loss` as a loss to train with."""
+
+    label: ClassVar[str] = "varifocal"
+    target: ClassVar[Literal["one", "iou"]] = "iou"
+    alpha: float = LossConfig.alpha
+    gamma: float = LossConfig.gamma
+
+    def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the loss of each logit."""
+        return varifocal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:

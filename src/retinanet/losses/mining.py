@@ -5,14 +5,20 @@ What focal loss replaces. Shape suffixes: N batch, A anchors, C candidates of on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from retinanet.config import LossConfig
+from retinanet.losses.cross_entropy import sigmoid_cross_entropy
+from retinanet.losses.parts import ClassificationLoss
 from retinanet.ops.nms import nms
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from retinanet.types import AnchorTargets, HeadOutputs
 
 
 def hard_negative_mining(loss_NA: Tensor, positive_NA: Tensor, ignored_NA: Tensor, *, ratio: float = 3.0) -> Tensor:
@@ -69,6 +75,56 @@ def ohem(
         kept_A[_hardest(loss_A, positive_A, anchors_A4, order_C, examples, nms_threshold, ratio)] = True
         rows.append(kept_A)
     return torch.stack(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardNegativeMining(ClassificationLoss):
+    """Cross-entropy of the anchors that `hard_negative_mining` keeps, as a loss to train with."""
+
+    label: ClassVar[str] = "hard negative mining"
+    mines: ClassVar[bool] = True
+    negatives_per_positive: float = LossConfig.negatives_per_positive
+
+    def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy of each logit, before mining."""
+        return sigmoid_cross_entropy(logits, targets)
+
+    def keep(self, loss_NA: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return keep_NA: the positives and the hardest negatives."""
+        ratio = self.negatives_per_positive
+        return hard_negative_mining(loss_NA, targets.positive_NA, targets.ignored_NA, ratio=ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ohem(ClassificationLoss):
+    """Cross-entropy of the anchors that `ohem` keeps, as a loss to train with."""
+
+    label: ClassVar[str] = "OHEM"
+    mines: ClassVar[bool] = True
+    ohem_examples: int = LossConfig.ohem_examples
+    ohem_nms: float = LossConfig.ohem_nms
+    ohem_balanced: bool = LossConfig.ohem_balanced
+    negatives_per_positive: float = LossConfig.negatives_per_positive
+
+    def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy of each logit, before mining."""
+        return sigmoid_cross_entropy(logits, targets)
+
+    def keep(self, loss_NA: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return keep_NA: the hardest anchors, overlapping ones suppressed."""
+        return ohem(
+            loss_NA,
+            targets.positive_NA,
+            targets.ignored_NA,
+            outputs.anchors_A4,
+            examples=self.ohem_examples,
+            nms_threshold=self.ohem_nms,
+            ratio=self.negatives_per_positive if self.ohem_balanced else None,
+        )
+
+    def settings(self) -> tuple[str, ...]:
+        """Return how many anchors are kept, as text."""
+        return (f"{self.ohem_examples} anchors" + (", 1:3" if self.ohem_balanced else ""),)
 
 
 def _hardest(

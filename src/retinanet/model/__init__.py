@@ -1,7 +1,9 @@
 """The network: backbone, feature pyramid, heads and anchors. Images to `HeadOutputs`, no loss and no NMS."""
 
 from retinanet.model.anchors import AnchorGenerator, cell_anchors
-from retinanet.model.backbone import Backbone, BackboneError, load_pretrained, pretrained_normalisation
+from retinanet.model.backbone import Backbone, BackboneError
+from retinanet.model.build import build_backbone, build_parts
+from retinanet.model.pretrained import load_pretrained, pretrained_normalisation
 from retinanet.model.retinanet import RetinaNet
 
 __all__ = [
@@ -9,6 +11,8 @@ __all__ = [
     "Backbone",
     "BackboneError",
     "RetinaNet",
+    "build_backbone",
+    "build_parts",
     "cell_anchors",
     "load_pretrained",
     "pretrained_normalisation",

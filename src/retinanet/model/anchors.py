@@ -80,5 +80,5 @@ def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float
             half_width = size * scale / math.sqrt(ratio) / 2
             half_height = size * scale * math.sqrt(ratio) / 2
             rows.append([-half_width, -half_height, half_width, half_height])
-    cells_C4 = torch.tensor(rows, dtype=torch.float32)
+    cells_C4 = torch.tensor(rows, dtype=torch.float32, device="cpu")  # also of a network built on "meta"
     return cells_C4.round() if style == "torchvision" else cells_C4

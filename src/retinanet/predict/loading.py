@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ def load(
     precision: Precision = PredictConfig.precision,
     *,
     threads: int = 0,
+    allow: Sequence[str] = (),
 ) -> BaseDetector:
     """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`.
 
@@ -35,6 +37,7 @@ def load(
         device: see `Detector` and `RuntimeDetector.from_file`.
         precision: 32, or bf16: half the time on a processor that has bfloat16, and less memory. Of exported models,
             OpenVINO's take it.
+        allow: modules of your own that a checkpoint's backbone may come from: see `plugins.allowed`.
         threads: that an exported model computes with; 0: all cores.
 
     Raises:
@@ -49,6 +52,6 @@ def load(
                 raise ConfigError(f"precision bf16 is for checkpoints and OpenVINO's .xml, found {path}")
             hint = "bf16" if precision == "bf16" else None
             return RuntimeDetector.from_file(path, device=str(device), threads=threads, precision=hint)
-        return Detector.from_checkpoint(path, device, precision)
+        return Detector.from_checkpoint(path, device, precision, allow=allow)
     except ModuleNotFoundError as error:
         raise explain_missing(error, f"{path}") from error

@@ -36,8 +36,8 @@ class Detector(BaseDetector):
         postprocess_config: how outputs become detections.
         tiling: how pictures are cut unless a call says otherwise.
         device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
-        precision: 32, or bf16: see `model.for_inference`, which makes the copy of a RetinaNet that is run. Its weights
-            are those that the model has now.
+        precision: 32, or bf16: see `fast_network.for_inference`, which makes the copy of a RetinaNet that is run. Its
+            weights are those that the model has now.
     """
 
     def __init__(
@@ -67,12 +67,17 @@ class Detector(BaseDetector):
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+        cls,
+        path: str | Path,
+        device: str | torch.device = "auto",
+        precision: Precision = PredictConfig.precision,
+        *,
+        allow: Sequence[str] = (),
     ) -> Detector:
-        """Return the detector of a checkpoint that `retinanet train` wrote."""
+        """Return the detector of a checkpoint that `retinanet train` wrote. `allow`: see `load_checkpoint`."""
         from retinanet.checkpoint.loading import load_checkpoint
 
-        saved = load_checkpoint(existing_path(Path(path)))
+        saved = load_checkpoint(existing_path(Path(path)), allow=allow)
         return cls(
             model=saved.model,
             classes=saved.classes,
@@ -87,15 +92,15 @@ class Detector(BaseDetector):
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         import torch
 
-        from retinanet.model import RetinaNet
         from retinanet.postprocess import least_logit, postprocess
+        from retinanet.predict.fast_network import FastNetwork
 
         if batch.images_N3HW is None:
             return []
         with torch.inference_mode():
             images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
-            # Boxes of lower scores are never looked at; other networks know no such thing.
-            known = {"above": least_logit(config)} if isinstance(self._network, RetinaNet) else {}
+            # Boxes of lower scores are never used.
+            known = {"above": least_logit(config)} if isinstance(self._network, FastNetwork) else {}
             outputs: HeadOutputs = self._network(images_N3HW, **known)
             return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
 

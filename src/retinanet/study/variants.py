@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import dataclasses
+from typing import Any
 
-from retinanet.config import StudyConfig
+from retinanet.config import LossConfig, StudyConfig, section
+from retinanet.losses import make_classification_loss
+from retinanet.plugins import used_options
 from retinanet.study.results import Variant
-
-LABELS: Final = {
-    "focal": "focal",
-    "ce": "cross-entropy",
-    "balanced_ce": "alpha-balanced cross-entropy",
-    "weighted": "weighted cross-entropy",
-    "hard_negative_mining": "hard negative mining",
-    "ohem": "OHEM",
-    "quality_focal": "quality focal",
-    "varifocal": "varifocal",
-}
 
 
 def variants(config: StudyConfig) -> list[Variant]:
@@ -32,20 +24,15 @@ def variants(config: StudyConfig) -> list[Variant]:
 
 
 def _variant(config: StudyConfig, loss: str, **changed: Any) -> Variant:
-    values = {"alpha": config.alpha, "gamma": config.gamma} | changed
-    options: dict[str, Any] = {"loss": loss}
-    label, name = LABELS[loss], loss
-    if loss in {"focal", "balanced_ce", "varifocal"}:
-        options["alpha"] = values["alpha"]
-    if loss in {"focal", "quality_focal", "varifocal"}:
-        options["gamma"] = values["gamma"]
-    shown = [f"{key} {options[key]:g}" for key in ("gamma", "alpha") if key in options]
-    if loss == "weighted":
-        shown = [f"negatives × {config.negative_weight:g}"]
-    if loss == "ohem":
-        shown = [f"{config.ohem_examples} anchors" + (", 1:3" if config.ohem_balanced else "")]
+    """Return the set-up of a loss; its class gives the label and the options among alpha and gamma that it takes."""
+    loss_config = section(LossConfig, config)
+    changes = {name: value for name, value in changed.items() if name in {"alpha", "gamma"}}
+    part = make_classification_loss(dataclasses.replace(loss_config, loss=loss, **changes))
+    used = used_options(type(part), dataclasses.replace(loss_config, **changes))
+    options: dict[str, Any] = {"loss": loss} | {name: used[name] for name in ("alpha", "gamma") if name in used}
+    shown = [part.label, *part.settings()]
     if "prior" in changed:
         options["prior"] = changed["prior"]
         shown.append("no prior")
-    name = "-".join([loss, *(f"{key}{options[key]:g}" for key in ("gamma", "alpha", "prior") if key in options)])
-    return Variant(name=name, label=", ".join([label, *shown]), options=options)
+    values = (f"{key}{options[key]:g}" for key in ("gamma", "alpha", "prior") if key in options)
+    return Variant(name="-".join([loss.replace(":", "."), *values]), label=", ".join(shown), options=options)

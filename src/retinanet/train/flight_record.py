@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import torch
 
-from retinanet.config import ModelConfig, TrainConfig, section_from_dict
+from retinanet.config import PART_OPTIONS, ModelConfig, TrainConfig, section_from_dict
 from retinanet.data import Batch
 from retinanet.errors import UserError
 from retinanet.images import Frame
 from retinanet.model import RetinaNet
+from retinanet.plugins import refuse_foreign_parts
 from retinanet.train.initial_model import freeze_parts
 from retinanet.train.nonfinite import find_cause, sentence_of
 from retinanet.train.run_folder import RECORD
@@ -58,6 +59,7 @@ def replay(path: Path | str) -> tuple[str, bool]:
     """
     record = read_record(Path(path))
     config = record["config"]
+    refuse_foreign_parts(config, PART_OPTIONS)
     model = RetinaNet(num_classes=len(record["classes"]), config=section_from_dict(ModelConfig, config))
     model.load_state_dict(record["weights"])
     freeze_parts(model, section_from_dict(TrainConfig, config))

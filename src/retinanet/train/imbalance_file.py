@@ -12,6 +12,7 @@ from retinanet.analysis.expected import expected_loss, explain
 from retinanet.analysis.imbalance import Imbalance
 from retinanet.analysis.imbalance_meter import ImbalanceMeter
 from retinanet.config import LossConfig, section
+from retinanet.losses import make_classification_loss
 from retinanet.train.output_files import Table, rank_zero, report_progress, write_output
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def row_of(found: Imbalance) -> dict[str, Any]:
     """Return the columns of imbalance.csv but epoch and step."""
     pictures = max(1, found.pictures)
     loss, gradient = found.loss_shares_SE.flatten(), found.gradient_shares_SE.flatten()
-    gamma = found.loss_config.gamma if found.loss_config.loss == "focal" else 0.0
+    gamma = make_classification_loss(found.loss_config).focusing
     values = {
         "positive_anchors": found.positive_anchors / pictures,
         "ignored_anchors": found.ignored_anchors / pictures,

@@ -11,6 +11,7 @@ from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    PART_OPTIONS,
     PRESETS,
     ImageConfig,
     LossConfig,
@@ -22,6 +23,7 @@ from retinanet.config import (
 )
 from retinanet.errors import ConfigError, list_names
 from retinanet.model import RetinaNet, load_pretrained
+from retinanet.plugins import named_modules, refuse_foreign_parts
 from retinanet.train.output_files import report_progress
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def with_network_of(config: TrainConfig) -> TrainConfig:
         return config
     if config.anchors == "auto":
         raise ConfigError("anchors auto would change the network of the model to start from: give one of them")
-    saved = load_checkpoint(config.start_from)
+    saved = load_checkpoint(config.start_from, allow=named_modules(config, PART_OPTIONS))
     network = section_from_dict(ModelConfig, saved.train_config)
     taken = {f.name: getattr(network, f.name) for f in dataclasses.fields(ModelConfig) if f.name != "prior"}
     for name, value in taken.items():
@@ -93,6 +95,8 @@ def with_network_of(config: TrainConfig) -> TrainConfig:
                 f"{name} is given as {getattr(config, name)}, but the model in {config.start_from} has {value}, and a "
                 "run that starts from it has its network"
             )
+    names = [name for name in PART_OPTIONS if not _was_given(config, name)]
+    refuse_foreign_parts(saved.train_config, names, named_modules(config, PART_OPTIONS))
     for cls in (ImageConfig, MatchConfig, LossConfig):
         its: object = section_from_dict(cls, saved.train_config)
         for field in dataclasses.fields(cls):
@@ -104,7 +108,7 @@ def with_network_of(config: TrainConfig) -> TrainConfig:
 def _from_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
     """Return the model of a checkpoint with a head for these classes."""
     assert config.start_from is not None  # noqa: S101
-    saved = load_checkpoint(config.start_from)
+    saved = load_checkpoint(config.start_from, allow=named_modules(config, PART_OPTIONS))
     model = RetinaNet(num_classes=len(classes), config=section(ModelConfig, config))
     state = saved.model.state_dict()
     fresh = model.state_dict()

@@ -25,7 +25,7 @@ from retinanet.data.transforms import max_size_for
 from retinanet.errors import ConfigError, UserError
 from retinanet.images import resized_size
 from retinanet.losses import DetectionLoss
-from retinanet.matching import match
+from retinanet.matching import make_assigner
 from retinanet.train.output_files import report_progress
 from retinanet.train.precision import autocast
 from retinanet.types import Target
@@ -268,11 +268,12 @@ def _peak(
     target = Target(boxes_G4=boxes_G4, labels_G=labels_G, crowd_G=torch.zeros_like(labels_G, dtype=torch.bool))
     images_N3HW = torch.rand((pictures, 3, H, W), generator=generator).to(device, memory_format=torch.channels_last)
     loss = DetectionLoss(config=section(LossConfig, config), distributed=False)
+    assign = make_assigner(section(MatchConfig, config))
 
     def step() -> None:
         with autocast(config.precision, device.type):
             outputs = model(images_N3HW)
-        targets = match(outputs.anchors_A4, [target] * pictures, section(MatchConfig, config))
+        targets = assign(outputs.anchors_A4, [target] * pictures, anchors_per_level=outputs.anchors_per_level)
         torch.autograd.backward(loss(outputs, targets).total)
 
     for parameter in model.parameters():

@@ -12,7 +12,7 @@ from retinanet.checkpoint.loaded_model import KEY, describe_run
 from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, section
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
-from retinanet.matching import match
+from retinanet.matching import make_assigner
 from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
 from retinanet.train.nonfinite import health
@@ -54,7 +54,7 @@ class DetectionModule(L.LightningModule):
         super().__init__()
         self.model = model
         self.run_config = config
-        self.match_config = section(MatchConfig, config)
+        self.assign = make_assigner(section(MatchConfig, config))
         self.loss = DetectionLoss(config=section(LossConfig, config))
         self.postprocess_config = section(PostprocessConfig, config)
         # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
@@ -84,7 +84,7 @@ class DetectionModule(L.LightningModule):
         """Return the loss of a batch; log it, its parts and the positives per picture."""
         images_N3HW = batch.images_N3HW.to(memory_format=torch.channels_last)
         outputs = self.model(images_N3HW)
-        targets = match(outputs.anchors_A4, batch.targets, self.match_config)
+        targets = self.assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
         losses = self.loss(outputs, targets)
         self.health = health(losses, outputs)
         if self.watch is not None:

@@ -13,7 +13,7 @@ from retinanet.config import LossConfig, MatchConfig, section_from_dict
 from retinanet.data import Batch
 from retinanet.errors import list_names
 from retinanet.losses import DetectionLoss
-from retinanet.matching import match
+from retinanet.matching import Assigner, make_assigner
 from retinanet.model import RetinaNet
 from retinanet.train.precision import autocast
 from retinanet.train.random_state import restore_randomness, state_of_randomness
@@ -98,7 +98,7 @@ def _bad_tensors(model: nn.Module, batch: Batch) -> Cause | None:
 
 def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], device: str) -> Cause | None:
     loss = DetectionLoss(config=section_from_dict(LossConfig, config), distributed=False)
-    match_config = section_from_dict(MatchConfig, config)
+    assign = make_assigner(section_from_dict(MatchConfig, config))
     for parameter in model.parameters():
         parameter.grad = None
     with _Watch(model, len(batch)) as watch:
@@ -106,10 +106,10 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
             outputs = model(batch.images_N3HW.to(memory_format=torch.channels_last))
         if watch.found is not None:
             return watch.found
-        targets = match(outputs.anchors_A4, batch.targets, match_config)
+        targets = assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
         losses = loss(outputs, targets)
         if not torch.isfinite(losses.total):
-            return _bad_loss(loss, outputs, batch, match_config, losses)
+            return _bad_loss(loss, outputs, batch, assign, losses)
         outputs.logits_NAK.register_hook(watch.gradient("loss", "the gradient of the loss at the class scores"))
         outputs.deltas_NA4.register_hook(watch.gradient("loss", "the gradient of the loss at the box offsets"))
         torch.autograd.backward(losses.total)
@@ -117,7 +117,7 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
 
 
 def _bad_loss(
-    loss: DetectionLoss, outputs: HeadOutputs, batch: Batch, match_config: MatchConfig, losses: DetectionLosses
+    loss: DetectionLoss, outputs: HeadOutputs, batch: Batch, assign: Assigner, losses: DetectionLosses
 ) -> Cause:
     """Return which of the two losses it is, and the pictures whose own loss is not finite."""
     pictures = []
@@ -128,7 +128,8 @@ def _bad_loss(
             anchors_A4=outputs.anchors_A4,
             anchors_per_level=outputs.anchors_per_level,
         )
-        if not torch.isfinite(loss(one, match(one.anchors_A4, [target], match_config)).total):
+        targets = assign(one.anchors_A4, [target], anchors_per_level=one.anchors_per_level)
+        if not torch.isfinite(loss(one, targets).total):
             pictures.append(n)
     names = {"classification": losses.classification, "box": losses.box}
     bad = [name for name, value in names.items() if not torch.isfinite(value)] or ["summed"]

@@ -1,0 +1,175 @@
+"""Parts by name: a row of one of our tables, or `package.module:Name` for a class or function of the user's own.
+
+A dotted name of the user's own options is imported without question. A dotted name that a file holds (a checkpoint, a
+flight record) is imported only if the user allows its module, see `allowed`: importing a module runs its code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from retinanet.errors import ConfigError, did_you_mean
+
+ENTRY_POINTS: Final = "retinanet.extensions"
+"""Entry-point group in which an installed package lists its modules of parts."""
+VARIABLE: Final = "RETINANET_ALLOW"
+"""Environment variable with the modules whose parts a checkpoint may name, separated by commas."""
+_NAME: Final = r"[^\W\d]\w*"
+_DOTTED: Final = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}(\.{_NAME})*")
+
+
+def is_dotted(value: object) -> bool:
+    """Return whether a value has the form `package.module:Name`."""
+    return isinstance(value, str) and _DOTTED.fullmatch(value) is not None
+
+
+def check_part(option: str, value: str, table: Collection[str]) -> None:
+    """Raise `ConfigError`, with the nearest name, unless `value` is in the table or has the form of a dotted name."""
+    if value not in table and not is_dotted(value):
+        raise ConfigError(
+            f"{option} must be one of {', '.join(table)}, or package.module:Name for a part of your own, "
+            f"found {value!r}{did_you_mean(value, table)}"
+        )
+
+
+def find_part(option: str, value: str, table: Mapping[str, str]) -> Any:
+    """Return the class or function that an option names.
+
+    Args:
+        option: name of the option, for messages.
+        value: a name in the table, or `package.module:Name`.
+        table: dotted name of each of our own parts.
+
+    Raises:
+        ConfigError: an unknown name, a module that cannot be imported, or a module without the name.
+    """
+    check_part(option, value, table)
+    return import_name(option, table.get(value, value))
+
+
+def import_name(option: str, dotted: str) -> Any:
+    """Return the object with the name `package.module:Name`.
+
+    Raises:
+        ConfigError: a module that does not exist or cannot be imported, or a module without the name.
+    """
+    path, _, name = dotted.partition(":")
+    try:
+        found: Any = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        missing = error.name or path
+        if path != missing and not path.startswith(f"{missing}."):
+            raise ConfigError(f"{option} {dotted}: importing {path} failed, no module {missing!r}") from error
+        raise ConfigError(
+            f"{option} {dotted}: no module {missing!r}{did_you_mean(missing, _neighbours(missing))}. Install its "
+            "package into this Python environment, or add its folder to PYTHONPATH"
+        ) from error
+    except Exception as error:  # the user's module runs here and can raise anything
+        raise ConfigError(f"{option} {dotted}: importing {path} failed with {type(error).__name__}: {error}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            public = [known for known in dir(found) if not known.startswith("_")]
+            raise ConfigError(f"{option} {dotted}: {path} has no {name!r}{did_you_mean(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
+def find_class(option: str, value: str, table: Mapping[str, str], base: type) -> Any:
+    """Return the class that an option names; raise `ConfigError` unless it is a subclass of `base`."""
+    found = find_part(option, value, table)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(
+            f"{option} {value}: expected a subclass of {base.__module__}.{base.__name__}, found {found!r}"
+        )
+    return found
+
+
+def used_options(part: Any, config: object) -> dict[str, Any]:
+    """Return the fields of a config section that a part has parameters for, by name.
+
+    A class or function takes an option of its section by declaring a keyword parameter of the option's name.
+    """
+    names = inspect.signature(part).parameters
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
+def make_part(option: str, part: Any, config: object, **given: Any) -> Any:
+    """Return what a class or function makes of its options: `given`, then the fields of `config` that it declares.
+
+    All other parameters keep their defaults.
+
+    Raises:
+        ConfigError: a parameter without a default that is neither given nor a field of `config`; a class that lacks a
+            method of its base class.
+    """
+    values = {**used_options(part, config), **given}
+    missing = [
+        name
+        for name, parameter in inspect.signature(part).parameters.items()
+        if parameter.default is parameter.empty
+        and name not in values
+        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    ]
+    where = f"{part.__module__}:{part.__qualname__}"
+    if missing:
+        raise ConfigError(
+            f"{option} {where}: parameter {missing[0]!r} needs a default, because it is not an option of "
+            f"{type(config).__name__}{did_you_mean(missing[0], vars(config))}"
+        )
+    if unimplemented := sorted(getattr(part, "__abstractmethods__", ())):
+        raise ConfigError(f"{option} {where}: the class lacks {', '.join(unimplemented)}")
+    return part(**values)
+
+
+def allowed(dotted: str, allow: Iterable[str] = ()) -> bool:
+    """Return whether a dotted name that a file holds may be imported.
+
+    It may if its module, or a package that contains the module, is in `allow`, in the environment variable
+    `RETINANET_ALLOW`, or in the entry points `retinanet.extensions` of an installed package.
+    """
+    module = dotted.partition(":")[0]
+    trusted = {*allow, *(name.strip() for name in os.environ.get(VARIABLE, "").split(","))} - {""}
+    trusted |= {entry.value for entry in entry_points(group=ENTRY_POINTS)}
+    return any(module == name or module.startswith(f"{name}.") for name in trusted)
+
+
+def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allow: Iterable[str] = ()) -> None:
+    """Raise `ConfigError` if a file's options name a part whose module the user has not allowed.
+
+    Args:
+        values: options of the file.
+        options: names of the options that are about to be used.
+        allow: modules that the user allows.
+    """
+    for option in options:
+        value = values.get(option)
+        if isinstance(value, str) and is_dotted(value) and not allowed(value, allow):
+            module = value.partition(":")[0]
+            raise ConfigError(
+                f"its {option} is {value}, code from outside retinanet, which is not imported only because a file "
+                f"names it. If you trust the module {module}, set the environment variable {VARIABLE}={module}, or "
+                f"in Python give allow=[{module!r}]"
+            )
+
+
+def named_modules(config: object, options: Iterable[str]) -> list[str]:
+    """Return the modules of the parts that the user's own options name: these modules are allowed for files too."""
+    values = [getattr(config, option) for option in options]
+    return [value.partition(":")[0] for value in values if is_dotted(value)]
+
+
+def _neighbours(missing: str) -> list[str]:
+    """Return the names of the modules beside a missing one: in its package, or of all installed ones."""
+    package, _, _ = missing.rpartition(".")
+    if not package:
+        return [module.name for module in pkgutil.iter_modules()]
+    paths = getattr(sys.modules.get(package), "__path__", None)
+    return [f"{package}.{module.name}" for module in pkgutil.iter_modules(paths)] if paths else []
