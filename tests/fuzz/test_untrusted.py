@@ -30,7 +30,7 @@ from retinanet.config import EvaluateConfig, TrainConfig, resolve
 from retinanet.data import DataError, load, read
 from retinanet.errors import ConfigError, UserError
 from retinanet.evaluate import evaluate
-from retinanet.formats.common import images_below
+from retinanet.formats.image_files import images_below
 from retinanet.model import BackboneError, load_pretrained
 from retinanet.model.backbone import Backbone
 from retinanet.parse import ParseError, parse_json, parse_yaml

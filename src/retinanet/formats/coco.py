@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from retinanet import images as pictures
-from retinanet.formats.common import ALLOW, LARGEST_SIDE, Fence, Wanted, category_ids, is_file
+from retinanet.files import AllowedFolders, is_file
+from retinanet.formats.annotation_format import (
+    SPLIT_NAMES,
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
+)
+from retinanet.formats.builder import ReadOptions, category_ids
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.image_files import ALLOW, outside_fault
+from retinanet.formats.output import WriteTarget, relative_path, write_text
 from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, Fault, Record, clip_box
-from retinanet.parse import ParseError, parse_json, shorten
+from retinanet.formats.text import LARGEST_SIDE
+from retinanet.images import ImageError, read_size
+from retinanet.parse import shorten
 
 _LARGEST: Final = 1e12
 """No coordinate is beyond it; comparing with it also refuses NaN, infinity and integers that no float holds."""
@@ -35,32 +49,56 @@ class _Object(NamedTuple):
     area: float
 
 
-def read_coco(
-    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
-) -> DetectionData:
+def _recognise_file(source: DataSource) -> Evidence | None:
+    """Return evidence for every .json: the reader's error names what a file lacks that no other format recognises."""
+    if source.suffix != ".json":
+        return None
+    content = source.json
+    is_coco = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
+    return Evidence.OWN_FILE if is_coco else Evidence.SUFFIX
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    for file in _exported_files(folder.path):
+        yield Candidate(DataSource(file), Evidence.EXPORT, f" by its {file.relative_to(folder.path)}")
+
+
+def _exported_files(folder: Path) -> list[Path]:
+    """Return the COCO files of exports: Roboflow's, Label Studio's result.json, CVAT's annotations/instances_*.json."""
+    files = [folder / "_annotations.coco.json", folder / "result.json"]
+    files += sorted((folder / "annotations").glob("*.json"))
+    return [file for file in files if file.is_file()]
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the file of each split of a folder with several: instances_Train.json, instances_val2017.json."""
+    files = _exported_files(folder)
+    found = {}
+    for split, names in SPLIT_NAMES.items() if len(files) > 1 else ():
+        matching = (f for f in files if any(f.stem.lower().split("_")[-1].startswith(name) for name in names))
+        if (file := next(matching, None)) is not None:
+            found[split] = file
+    return found
+
+
+def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
 
     Pictures are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
     as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
 
-    Args:
-        source: the file.
-        wanted: its classes.
-        images: folder of the pictures.
-        content: of the file, where it is parsed already.
-        allow_outside: let the file name pictures anywhere on the disk.
     """
-    content = _sections(read_json(source) if content is None else content, source)
+    path, selection = source.path, options.selection
+    content = _sections(source.json, path)
     faults: list[Fault] = []
-    names = _categories(content["categories"], source, faults)
+    names = _categories(content["categories"], path, faults)
     notes = _drop_parent(names, content)
     ids: dict[str, int] = {}
     for category_id in sorted(names):
-        ids.setdefault(wanted.rename.get(names[category_id], names[category_id]), category_id)
-    class_names = wanted.names(names[category_id] for category_id in sorted(names))
+        ids.setdefault(selection.rename.get(names[category_id], names[category_id]), category_id)
+    class_names = selection.class_names(names[category_id] for category_id in sorted(names))
     labels = {name: label for label, name in enumerate(class_names)}
-    fence = Fence.around(source, images, allow_outside=allow_outside)
-    found = _images(content["images"], source, images, faults, fence)
+    found = _images(content["images"], path, options, faults)
     # an object goes with its picture: a picture that is a fault already needs no further fault for each of its objects
     listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
     objects: dict[int, list[_Object]] = {image_id: [] for image_id in found}
@@ -68,29 +106,19 @@ def read_coco(
     for number, entry in enumerate(content["annotations"], 1):
         if isinstance(entry, dict) and (image_id := _int(entry.get("image_id"))) in listed and image_id not in found:
             continue
-        result = _annotation(entry, number, found, names, labels, seen, wanted)
+        result = _annotation(entry, number, found, names, labels, seen, selection)
         if isinstance(result, _Object):
             objects[result.image_id].append(result)
         elif result is not None:
-            faults.append(
-                Fault(file=source, where=_where("annotation", entry, number), what=result, advice=SKIP_OBJECT)
-            )
+            faults.append(Fault(file=path, where=_where("annotation", entry, number), what=result, advice=SKIP_OBJECT))
     return DetectionData(
         records=tuple(_record(image_id, found[image_id], objects[image_id]) for image_id in found),
         classes=class_names,
         category_ids=category_ids(class_names, ids),
-        source=source,
+        source=path,
         faults=tuple(faults),
-        notes=(*notes, *wanted.notes(source)),
+        notes=(*notes, *selection.notes(path)),
     )
-
-
-def read_json(source: Path) -> Any:
-    """Return what a JSON file holds. Raises `DataError` with the place where it is not JSON."""
-    try:
-        return parse_json(source.read_bytes())
-    except ParseError as error:
-        raise DataError(error.at(source)) from error
 
 
 def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
@@ -138,11 +166,10 @@ def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[i
     return names
 
 
-def _images(
-    entries: list[Any], source: Path, images: Path | None, faults: list[Fault], fence: Fence
-) -> dict[int, _Picture]:
+def _images(entries: list[Any], source: Path, options: ReadOptions, faults: list[Fault]) -> dict[int, _Picture]:
     """Return the usable pictures by id. Whether the files exist and decode is for `check` to say."""
-    finder = _Finder(_folders(source, images))
+    finder = _Finder(_folders(source, options.images))
+    allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
     found: dict[int, _Picture] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
@@ -154,16 +181,16 @@ def _images(
             what = f"the id is already that of {found[image_id].path.name}, found it again for {shorten(name)}"
         else:
             path = finder.find(name)
-            if (outside := fence.fault(path)) is not None:
+            if (outside := outside_fault(allowed, path)) is not None:
                 faults.append(Fault(file=source, where=_where("image", entry, number), what=outside, advice=ALLOW))
                 continue
             width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
             try:
                 if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
-                    width, height = pictures.read_size(path)
+                    width, height = read_size(path)
                 found[image_id] = _Picture(path, width, height)
                 continue
-            except pictures.ImageError as error:
+            except ImageError as error:
                 what = f"expected width and height above 0, found neither here nor in the picture ({error})"
         faults.append(Fault(file=source, where=_where("image", entry, number), what=what, advice=SKIP_PICTURE))
     return found
@@ -205,7 +232,7 @@ def _annotation(
     names: dict[int, str],
     labels: dict[str, int],
     seen: dict[int, int],
-    wanted: Wanted,
+    selection: ClassSelection,
 ) -> _Object | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(entry, dict):
@@ -220,9 +247,9 @@ def _annotation(
         return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
     if category_id not in names or category_id is None:
         return f"expected the id of one of the categories as category_id, found {shorten(entry.get('category_id'))}"
-    if (name := wanted.name(names[category_id])) is None:
+    if (name := selection.new_name(names[category_id])) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
     numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers:
@@ -279,3 +306,27 @@ def _float(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         return None
     return float(value)
+
+
+def write_coco(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
+    """Write a COCO file for each split."""
+    written = {}
+    for name, data in splits.items():
+        path = target.file or target.folder / f"{name or 'annotations'}.json"
+        content = data.to_coco()
+        for image, image_path in zip(content["images"], target.images[name], strict=True):
+            image["file_name"] = relative_path(image_path, path.parent)
+        written[name] = write_text(path, json.dumps(content, ensure_ascii=False))
+    return written
+
+
+COCO: Final = AnnotationFormat(
+    name="coco",
+    title="COCO JSON",
+    read=read_coco,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+    expects="a COCO .json",
+    splits_in_folder=_splits_in_folder,
+    writer=FormatWriter(write=write_coco, file_suffix=".json"),
+)
