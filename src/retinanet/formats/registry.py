@@ -56,24 +56,27 @@ def find_format(name: str, option: str = "format") -> AnnotationFormat:
     Raises:
         ConfigError: no format has this name, or its package cannot be loaded.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    formats, broken = _of_other_packages(tuple(sys.path))
-    if name in broken:
-        raise ConfigError(f"{option}: {broken[name]}")
-    return _choose(name, {**BUILT_IN, **formats}, option)
+    return _find(name, option, must_write=False)
 
 
 def find_writer(name: str, option: str = "format") -> tuple[AnnotationFormat, FormatWriter]:
-    """Return a format that can be written, and its writer. Raises `ConfigError` if no such format has this name."""
-    if name in BUILT_IN and (writer := BUILT_IN[name].writer) is not None:
-        return BUILT_IN[name], writer
-    if name not in BUILT_IN:
-        find_format(name, option)
-    writable = {format.name: format for format in all_formats().values() if format.writer is not None}
-    format = _choose(name, writable, option)
+    """Return a format that can be written, and its writer. Raises `ConfigError` as `find_format`."""
+    format = _find(name, option, must_write=True)
     assert format.writer is not None  # noqa: S101 - for the type checker
     return format, format.writer
+
+
+def _find(name: str, option: str, *, must_write: bool) -> AnnotationFormat:
+    known, broken = BUILT_IN, {}
+    if name not in BUILT_IN:  # only now: the formats of other packages take time to load
+        others, broken = _of_other_packages(tuple(sys.path))
+        known = {**BUILT_IN, **others}
+    if name in broken:
+        raise ConfigError(f"{option}: {broken[name]}")
+    usable = {key: format for key, format in known.items() if format.writer is not None or not must_write}
+    if name not in usable:
+        raise ConfigError(f"{option} must be one of {', '.join(usable)}, found {name!r}{did_you_mean(name, usable)}")
+    return usable[name]
 
 
 def expected_inputs() -> str:
@@ -81,14 +84,6 @@ def expected_inputs() -> str:
     own = ", ".join(format.expects for format in BUILT_IN.values() if format.expects)
     others = [format.expects for name, format in all_formats().items() if name not in BUILT_IN and format.expects]
     return f"{', '.join([own, *others])}, or what Roboflow, Label Studio, CVAT or labelme export"
-
-
-def _choose(name: str, formats: dict[str, AnnotationFormat], option: str) -> AnnotationFormat:
-    if name not in formats:
-        raise ConfigError(
-            f"{option} must be one of {', '.join(formats)}, found {name!r}{did_you_mean(name, list(formats))}"
-        )
-    return formats[name]
 
 
 @lru_cache(maxsize=1)
