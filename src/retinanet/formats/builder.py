@@ -39,7 +39,7 @@ class AnnotatedObject:
     """An object as a file holds it.
 
     Args:
-        number: number of the object in its file, from 1, or number of its line.
+        number: the file's own id (COCO), or number of the object or of its line, from 1.
         name: class, after renaming.
         box: xyxy in original pixels, cut to the image (see `clip_box`).
         crowd: ignored: counted neither as a target nor as a false positive.
@@ -55,12 +55,13 @@ class AnnotatedObject:
 
 @dataclass(slots=True)
 class AnnotatedImage:
-    """An image as a file lists it, with its size in original pixels."""
+    """An image as a file lists it, with its size in original pixels and the file's own id, if it has one."""
 
     path: Path
     width: int
     height: int
     objects: list[AnnotatedObject] = field(default_factory=list)
+    image_id: int | None = None
 
 
 class DatasetBuilder:
@@ -153,7 +154,7 @@ def category_ids(classes: Sequence[str], ids: Mapping[str, int]) -> tuple[int, .
     return tuple(found)
 
 
-def _record(image_id: int, image: AnnotatedImage, label_of: Mapping[str, int]) -> Record:
+def _record(number: int, image: AnnotatedImage, label_of: Mapping[str, int]) -> Record:
     objects = image.objects
     boxes_G4 = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     box_areas = (boxes_G4[:, 2] - boxes_G4[:, 0]) * (boxes_G4[:, 3] - boxes_G4[:, 1])
@@ -167,5 +168,5 @@ def _record(image_id: int, image: AnnotatedImage, label_of: Mapping[str, int]) -
         crowd_G=np.array([o.crowd for o in objects], np.bool_),
         areas_G=np.array(areas, np.float64),
         annotation_ids=tuple(o.number for o in objects),
-        image_id=image_id,
+        image_id=number if image.image_id is None else image.image_id,
     )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-
-from retinanet.files import AllowedFolders, is_file
+from retinanet.files import is_file
 from retinanet.formats.annotation_format import (
     SPLIT_NAMES,
     AnnotationFormat,
@@ -18,11 +16,10 @@ from retinanet.formats.annotation_format import (
     Evidence,
     FormatWriter,
 )
-from retinanet.formats.builder import ReadOptions, category_ids
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.image_files import ALLOW, outside_fault
 from retinanet.formats.output import WriteTarget, relative_path, write_text
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, Fault, Record, clip_box
+from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
 from retinanet.formats.text import LARGEST_SIDE
 from retinanet.images import ImageError, read_size
 from retinanet.parse import shorten
@@ -32,21 +29,6 @@ _LARGEST: Final = 1e12
 _IDS_END: Final = 2**63
 """No id is that large: evaluators hold them in 64 bits."""
 _SECTIONS: Final = ("images", "annotations", "categories")
-
-
-class _Picture(NamedTuple):
-    path: Path
-    width: int
-    height: int
-
-
-class _Object(NamedTuple):
-    id: int
-    image_id: int
-    box: tuple[float, float, float, float]
-    label: int
-    crowd: bool
-    area: float
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
@@ -88,37 +70,30 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
     as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
 
     """
-    path, selection = source.path, options.selection
-    content = _sections(source.json, path)
-    faults: list[Fault] = []
-    names = _categories(content["categories"], path, faults)
-    notes = _drop_parent(names, content)
-    ids: dict[str, int] = {}
-    for category_id in sorted(names):
-        ids.setdefault(selection.rename.get(names[category_id], names[category_id]), category_id)
-    class_names = selection.class_names(names[category_id] for category_id in sorted(names))
-    labels = {name: label for label, name in enumerate(class_names)}
-    found = _images(content["images"], path, options, faults)
-    # an object goes with its picture: a picture that is a fault already needs no further fault for each of its objects
+    builder = DatasetBuilder(source.path, options)
+    content = _sections(source.json, source.path)
+    names = _categories(content["categories"], builder)
+    builder.notes += _drop_parent(names, content)
+    found = _images(content["images"], builder)
+    builder.images = list(found.values())
+    # an object goes with its image: an image that is a fault already needs no further fault for each of its objects
     listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
-    objects: dict[int, list[_Object]] = {image_id: [] for image_id in found}
     seen: dict[int, int] = {}
     for number, entry in enumerate(content["annotations"], 1):
-        if isinstance(entry, dict) and (image_id := _int(entry.get("image_id"))) in listed and image_id not in found:
+        image_id = _int(entry.get("image_id")) if isinstance(entry, dict) else None
+        image = None if image_id is None else found.get(image_id)
+        if isinstance(entry, dict) and image_id in listed and image is None:
             continue
-        result = _annotation(entry, number, found, names, labels, seen, selection)
-        if isinstance(result, _Object):
-            objects[result.image_id].append(result)
-        elif result is not None:
-            faults.append(Fault(file=path, where=_where("annotation", entry, number), what=result, advice=SKIP_OBJECT))
-    return DetectionData(
-        records=tuple(_record(image_id, found[image_id], objects[image_id]) for image_id in found),
-        classes=class_names,
-        category_ids=category_ids(class_names, ids),
-        source=path,
-        faults=tuple(faults),
-        notes=(*notes, *selection.notes(path)),
-    )
+        result = _annotation(entry, number, image, names, seen, builder.selection)
+        where = _where("annotation", entry, number) if isinstance(result, str) else ""
+        if image is not None:
+            builder.add_object(image, result, file=source.path, where=where)
+        elif isinstance(result, str):
+            builder.add_fault(source.path, where, result, SKIP_OBJECT)
+    ids: dict[str, int] = {}
+    for category_id in sorted(names):
+        ids.setdefault(options.selection.rename.get(names[category_id], names[category_id]), category_id)
+    return builder.build([names[category_id] for category_id in sorted(names)], ids)
 
 
 def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
@@ -146,7 +121,7 @@ def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[s
     return [f"category 0, {names.pop(0)!r}, is Roboflow's name for all of them and was left out"]
 
 
-def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[int, str]:
+def _categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, str]:
     """Return the name of each category id."""
     names: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
@@ -162,18 +137,19 @@ def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[i
             names[category_id] = name
             continue
         advice = "Correct it, or give --skip-bad to go on without this category and its objects"
-        faults.append(Fault(file=source, where=_where("category", entry, number), what=what, advice=advice))
+        builder.add_fault(builder.source, _where("category", entry, number), what, advice)
     return names
 
 
-def _images(entries: list[Any], source: Path, options: ReadOptions, faults: list[Fault]) -> dict[int, _Picture]:
-    """Return the usable pictures by id. Whether the files exist and decode is for `check` to say."""
-    finder = _Finder(_folders(source, options.images))
-    allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
-    found: dict[int, _Picture] = {}
+def _images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedImage]:
+    """Return the usable images by id. `data.load` finds files that are missing or do not decode."""
+    source = builder.source
+    finder = _Finder(_folders(source, builder.options.images))
+    found: dict[int, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
         image_id, name = _int(fields.get("id")), fields.get("file_name")
+        where = _where("image", entry, number)
         if image_id is None or not isinstance(name, str) or not name:
             found_id = shorten(fields.get("id"))
             what = f"expected an integer 'id' and a text 'file_name', found id {found_id}, file_name {shorten(name)}"
@@ -181,18 +157,17 @@ def _images(entries: list[Any], source: Path, options: ReadOptions, faults: list
             what = f"the id is already that of {found[image_id].path.name}, found it again for {shorten(name)}"
         else:
             path = finder.find(name)
-            if (outside := outside_fault(allowed, path)) is not None:
-                faults.append(Fault(file=source, where=_where("image", entry, number), what=outside, advice=ALLOW))
+            if builder.is_outside(path, source, where):
                 continue
             width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
             try:
                 if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
                     width, height = read_size(path)
-                found[image_id] = _Picture(path, width, height)
+                found[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
                 continue
             except ImageError as error:
                 what = f"expected width and height above 0, found neither here nor in the picture ({error})"
-        faults.append(Fault(file=source, where=_where("image", entry, number), what=what, advice=SKIP_PICTURE))
+        builder.add_fault(source, where, what, SKIP_PICTURE)
     return found
 
 
@@ -228,22 +203,21 @@ class _Finder:
 def _annotation(
     entry: Any,
     number: int,
-    found: dict[int, _Picture],
+    image: AnnotatedImage | None,
     names: dict[int, str],
-    labels: dict[str, int],
     seen: dict[int, int],
     selection: ClassSelection,
-) -> _Object | str | None:
+) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(entry, dict):
         return f"expected an object with image_id, category_id and bbox, found {shorten(entry)}"
     annotation_id = _int(entry.get("id", number))
-    image_id, category_id, bbox = _int(entry.get("image_id")), _int(entry.get("category_id")), entry.get("bbox")
+    category_id, bbox = _int(entry.get("category_id")), entry.get("bbox")
     if annotation_id is None:
         return f"expected an integer 'id', found {shorten(entry['id'])}"
     if "id" in entry and seen.setdefault(annotation_id, number) != number:
         return f"the id is that of the annotation at position {seen[annotation_id]} too"
-    if image_id not in found or image_id is None:
+    if image is None:
         return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
     if category_id not in names or category_id is None:
         return f"expected the id of one of the categories as category_id, found {shorten(entry.get('category_id'))}"
@@ -257,32 +231,16 @@ def _annotation(
     x, y, w, h = (value for value in numbers if value is not None)
     if entry.get("iscrowd", 0) not in (0, 1):
         return f"expected 0 or 1 as iscrowd, found {shorten(entry['iscrowd'])}"
-    picture = found[image_id]
-    box = clip_box((x, y, x + w, y + h), picture.width, picture.height)
+    box = clip_box((x, y, x + w, y + h), image.width, image.height)
     if isinstance(box, str):
         return box
     area = _float(entry.get("area"))
-    return _Object(
-        id=annotation_id,
-        image_id=image_id,
+    return AnnotatedObject(
+        number=annotation_id,
+        name=name,
         box=box,
-        label=labels[name],
         crowd=bool(entry.get("iscrowd", 0)),
-        area=area if area is not None and area > 0 else (box[2] - box[0]) * (box[3] - box[1]),
-    )
-
-
-def _record(image_id: int, picture: _Picture, objects: Sequence[_Object]) -> Record:
-    return Record(
-        path=picture.path,
-        width=picture.width,
-        height=picture.height,
-        boxes_G4=np.array([o.box for o in objects], np.float64).reshape(-1, 4),
-        labels_G=np.array([o.label for o in objects], np.int64),
-        crowd_G=np.array([o.crowd for o in objects], np.bool_),
-        areas_G=np.array([o.area for o in objects], np.float64),
-        annotation_ids=tuple(o.id for o in objects),
-        image_id=image_id,
+        area=area if area is not None and area > 0 else None,
     )
 
 

@@ -67,7 +67,8 @@ def find_writer(name: str, option: str = "format") -> tuple[AnnotationFormat, Fo
 
 
 def _find(name: str, option: str, *, must_write: bool) -> AnnotationFormat:
-    known, broken = BUILT_IN, {}
+    known = BUILT_IN
+    broken: dict[str, str] = {}
     if name not in BUILT_IN:  # only now: the formats of other packages take time to load
         others, broken = _of_other_packages(tuple(sys.path))
         known = {**BUILT_IN, **others}
