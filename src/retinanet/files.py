@@ -4,13 +4,74 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from retinanet.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedFolders:
+    """Folders that an annotation file may lead to by relative paths that climb (..): its author may be a stranger.
+
+    Allowed are the file's own folder, the folder above it (annotations/ beside images/), and the folder of the images
+    that the user gives. Absolute paths are always allowed: CSV files and our own `split` write them, and a reader of
+    the file sees where they lead. Symbolic links are followed: the owner of the disk made them, not the file.
+
+    Args:
+        folders: absolute paths. Empty: any folder is allowed.
+    """
+
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def around(cls, source: Path, images: Path | None = None, *, allow_outside: bool = False) -> Self:
+        """Return the allowed folders of an annotation file, or of a folder of annotation files."""
+        if allow_outside:
+            return cls(())
+        own = _resolve_dots(source if source.is_dir() else source.parent)
+        places = [own, own.resolve()]
+        above = [place.parent for place in places if place.parent != place.parent.parent]  # not the root of the disk
+        given = [] if images is None else [_resolve_dots(images)]
+        return cls(tuple(dict.fromkeys((*given, *places, *above))))
+
+    def contains(self, path: Path) -> bool:
+        """Return whether a path is allowed."""
+        if not self.folders or ".." not in path.parts:
+            return True
+        try:
+            place = _resolve_dots(path)
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no disk can hold
+            return False
+        return any(place.is_relative_to(folder) for folder in self.folders)
+
+
+def _resolve_dots(path: Path) -> Path:
+    """Return an absolute path without `..`; after a symbolic link, `..` is the folder above the link's target."""
+    absolute = path.absolute()
+    if ".." not in absolute.parts:
+        return absolute
+    here = Path(absolute.anchor)
+    for part in absolute.parts[1:]:
+        if part != "..":
+            here /= part
+        else:
+            here = (here.resolve() if here.is_symlink() else here).parent
+    return here
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file exists; False for a name that no disk can hold, for which pathlib raises."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder exists; False for a name that no disk can hold, for which pathlib raises."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def existing_path(path: Path) -> Path:

@@ -23,6 +23,17 @@ from PIL import Image, UnidentifiedImageError
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 """What `decode` reads: a path, the bytes of a file, an open file, an array or a Pillow picture."""
 
+IMAGE_SUFFIXES: Final = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif"),
+        *(".ppm", ".pgm", ".pbm"),
+    )
+)
+"""Suffixes of the image files that are taken from a folder, a glob or a list. A file that is named is taken whatever
+its suffix."""
+VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
+"""Suffixes of video files."""
+
 _DECODER_ERRORS: Final = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning),

@@ -14,7 +14,7 @@ from retinanet import data
 from retinanet.analysis.data_check import check_data
 from retinanet.commands.check import check
 from retinanet.config import CheckConfig, resolve
-from retinanet.formats.write import write
+from retinanet.formats import write
 
 OPTIONS = {"preset": "small", "image_size": 128, "max_size": 128}
 

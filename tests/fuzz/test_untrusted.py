@@ -30,7 +30,7 @@ from retinanet.config import EvaluateConfig, TrainConfig, resolve
 from retinanet.data import DataError, load, read
 from retinanet.errors import ConfigError, UserError
 from retinanet.evaluate import evaluate
-from retinanet.formats.common import images_below
+from retinanet.formats.image_files import images_below
 from retinanet.model import BackboneError, load_pretrained
 from retinanet.model.backbone import Backbone
 from retinanet.parse import ParseError, parse_json, parse_yaml
@@ -355,9 +355,9 @@ def test_json_keeps_what_is_right() -> None:
 def test_messages_are_short_and_plain() -> None:
     assert parse.plain("\x1b[2Jé\n\ud800") == "\\x1b[2Jé\n\\ud800"
     assert len(parse.plain("x" * 10**6)) < 2100
-    assert len(parse.shown([[["x" * 10_000] * 1000] * 1000] * 1000)) < 400
-    assert parse.shown({"id": 2}) == "{'id': 2}"
-    assert parse.shown("\ud800").encode()
+    assert len(parse.shorten([[["x" * 10_000] * 1000] * 1000] * 1000)) < 400
+    assert parse.shorten({"id": 2}) == "{'id': 2}"
+    assert parse.shorten("\ud800").encode()
 
 
 def test_options_are_finite() -> None:

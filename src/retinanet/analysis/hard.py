@@ -17,6 +17,7 @@ from torchvision.ops import batched_nms
 
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
+from retinanet.files import write_atomically
 from retinanet.losses import DetectionLoss
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.types import AnchorTargets, HeadOutputs, Target
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from retinanet.analysis.model_outputs import TrainedModel
     from retinanet.data import DetectionData
-    from retinanet.files import write_atomically
     from retinanet.images import Frame
 
 

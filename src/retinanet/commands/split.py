@@ -23,9 +23,10 @@ def split(data: Path, /, *, options: Annotated[SplitFlags, Flat]) -> None:
     `retinanet split data.json --val 0.2 -o parts`
     """
     from retinanet.data import load
-    from retinanet.data.split import divide
-    from retinanet.formats.write import write
+    from retinanet.data.split import check_part_format, divide
+    from retinanet.formats import write
 
+    check_part_format(options.to, options.pictures)
     found = load(data, images=options.images, skip_bad=options.skip_bad, workers=options.workers, **options.reading)
     shares = {"train": 1 - options.val - options.test, "val": options.val}
     if options.test:

@@ -6,9 +6,9 @@ A command's flags, its YAML keys and the Python arguments are the fields of thes
 
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.check import CheckConfig
-from retinanet.config.convert import ConvertConfig, ImageFiles, ResultFormat
+from retinanet.config.convert import ConvertConfig, ImageFiles
 from retinanet.config.convert_weights import ConvertWeightsConfig
-from retinanet.config.data import ClassesConfig, DataConfig, DataFormat, separate_names
+from retinanet.config.data import ClassesConfig, DataConfig, separate_names
 from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig, ExportFormat
@@ -42,7 +42,6 @@ __all__ = [
     "ConvertConfig",
     "ConvertWeightsConfig",
     "DataConfig",
-    "DataFormat",
     "DemoConfig",
     "EvaluateConfig",
     "ExportConfig",
@@ -57,7 +56,6 @@ __all__ = [
     "Precision",
     "PredictConfig",
     "PresetName",
-    "ResultFormat",
     "ServeConfig",
     "SplitConfig",
     "StudyConfig",

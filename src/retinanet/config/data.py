@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from retinanet.config.validation import check_choice
 from retinanet.errors import ConfigError
-
-DataFormat = Literal["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +45,8 @@ class ClassesConfig:
 class DataConfig(ClassesConfig):
     """How data sets are read."""
 
-    format: DataFormat | None = None
-    """What to read the data as: coco, voc, yolo, csv, labelme, label_studio or cvat; recognised unless given."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.format is not None:
-            check_choice(self, format=get_args(DataFormat))
+    format: str | None = None
+    """Annotation format of the data, such as coco, voc or yolo; recognised unless given. A wrong name lists all."""
 
     @property
     def reading(self) -> dict[str, Any]:

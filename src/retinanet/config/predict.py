@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from retinanet.config.convert import ResultFormat
 from retinanet.config.tile import TileConfig
 from retinanet.config.validation import check_between, check_choice, check_positive
 from retinanet.errors import ConfigError
@@ -18,7 +17,7 @@ class PredictConfig(TileConfig):
 
     output: Path
     """Folder for the detections and the drawn pictures."""
-    format: ResultFormat = "coco"
+    format: str = "coco"
     """coco (detections.json), csv (detections.csv), voc (Annotations/) or yolo (labels/)."""
     threshold: float | None = None
     """Write detections from this score on; the model's own `score_threshold` unless given."""
@@ -52,9 +51,7 @@ class PredictConfig(TileConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "batch_size", "shard_size")
-        check_choice(
-            self, format=("coco", "voc", "yolo", "csv"), precision=get_args(Precision), engine=("local", "ray")
-        )
+        check_choice(self, precision=get_args(Precision), engine=("local", "ray"))
         check_between(self, 0.0, 1000.0, "fps")
         check_between(self, 0.0, 1.0, "draw_threshold", *(() if self.threshold is None else ("threshold",)))
         if self.workers < 0:

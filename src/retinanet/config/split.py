@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from retinanet.config.convert import ImageFiles, ResultFormat
+from retinanet.config.convert import ImageFiles
 from retinanet.config.data import DataConfig
 from retinanet.config.validation import check_choice, check_positive
 from retinanet.errors import ConfigError
@@ -25,8 +25,8 @@ class SplitConfig(DataConfig):
     regular expression searched in file names: '^[^_]+' is what comes before the first _."""
     near_duplicates: bool = True
     """Keep pictures that look the same on one side."""
-    to: ResultFormat = "coco"
-    """Format of the parts: coco, voc, yolo or csv."""
+    to: str = "coco"
+    """Format of the parts, such as coco, voc, yolo or csv. A wrong name lists all formats."""
     pictures: ImageFiles = "none"
     """none: leave the pictures where they are (coco and csv name their place); copy; or link to them."""
     workers: int = 2
@@ -36,11 +36,9 @@ class SplitConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, to=get_args(ResultFormat), pictures=get_args(ImageFiles))
+        check_choice(self, pictures=get_args(ImageFiles))
         check_positive(self, "workers", "val")
         if not 0 <= self.test < 1 or self.val + self.test >= 1:
             raise ConfigError(
                 f"val and test are shares that leave something to train on, found {self.val}, {self.test}"
             )
-        if self.to in {"voc", "yolo"} and self.pictures == "none":
-            raise ConfigError(f"{self.to} finds pictures by their place: pictures must be copy or link")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.data.loading import load
-from retinanet.formats import splits_of
-from retinanet.formats.write import Written, write
+from retinanet.errors import ConfigError
+from retinanet.formats import Written, find_writer, splits_of, write
 
 if TYPE_CHECKING:
     from retinanet.config import ConvertConfig
@@ -40,7 +40,11 @@ def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str
     Raises:
         DataError: faults in the data.
         UserError: the target is in use.
+        ConfigError: no format that can be written has the name `format`, or it needs copies of the images or links.
     """
+    format, writer = find_writer(config.format)
+    if writer.images_found_by == "place" and config.pictures == "none":
+        raise ConfigError(f"{format.title} finds labels by the place of the pictures: pictures must be copy or link")
     sets = load_splits(
         source, reading=config.reading, images=config.images, skip_bad=config.skip_bad, workers=config.workers
     )

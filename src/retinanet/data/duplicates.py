@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from retinanet import images as pictures
 
@@ -123,25 +125,17 @@ def _likely_pairs(small_PF: npt.NDArray[np.float32]) -> Iterator[tuple[int, int,
 def joined(count: int, links: Iterable[Sequence[int]], keys: Sequence[Hashable] | None = None) -> list[int]:
     """Return a group number for each of `count` things: those that links or equal keys join have the same.
 
+    Groups are numbered from 0 in the order of their first things.
+
     Args:
         count: of things.
         links: places that belong together.
         keys: of each thing; equal ones belong together, None to none.
     """
-    parent = list(range(count))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    by_key: dict[Hashable, int] = {}
-    for place, key in enumerate(keys or ()):
-        if key is not None:
-            parent[root(place)] = root(by_key.setdefault(key, place))
-    for link in links:
-        for place in link[1:]:
-            parent[root(place)] = root(link[0])
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(place), len(numbers)) for place in range(count)]
+    first: dict[Hashable, int] = {}
+    pairs = [(first.setdefault(key, place), place) for place, key in enumerate(keys or ()) if key is not None]
+    pairs += [(link[0], place) for link in links for place in link[1:]]
+    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs), np.int8), (rows, columns)), shape=(count, count))
+    groups: list[int] = connected_components(graph, directed=False)[1].tolist()
+    return groups

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet import images as pictures
+from retinanet.files import is_file
 from retinanet.formats import read
-from retinanet.formats.common import is_file
 from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, Fault, Record
 
 if TYPE_CHECKING:

@@ -19,8 +19,10 @@ import numpy.typing as npt
 
 from retinanet.data.duplicates import fingerprints, joined, nearly_same, same
 from retinanet.errors import ConfigError
+from retinanet.formats import find_writer
 
 if TYPE_CHECKING:
+    from retinanet.config import ImageFiles
     from retinanet.formats.records import DetectionData
 
 
@@ -50,6 +52,13 @@ class Division:
         if self.alike:
             said.append(f"{self.alike:,} pictures that look alike were kept on the same side as each other")
         return said
+
+
+def check_part_format(name: str, pictures: ImageFiles) -> None:
+    """Raise `ConfigError` if the parts cannot be written in a format, or if their images could not be found."""
+    _, writer = find_writer(name, option="to")
+    if writer.images_found_by != "path" and pictures == "none":
+        raise ConfigError(f"{name} finds pictures by their place: pictures must be copy or link")
 
 
 def divide(

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-
-from retinanet import images as pictures
-from retinanet.formats.common import ALLOW, LARGEST_SIDE, Fence, Wanted, category_ids, is_file
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, Fault, Record, clip_box
-from retinanet.parse import ParseError, parse_json, shorten
+from retinanet.files import is_file
+from retinanet.formats.annotation_format import (
+    SPLIT_NAMES,
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
+)
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.output import WriteTarget, relative_path, write_text
+from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.text import LARGEST_SIDE
+from retinanet.images import ImageError, read_size
+from retinanet.parse import shorten
 
 _LARGEST: Final = 1e12
 """No coordinate is beyond it; comparing with it also refuses NaN, infinity and integers that no float holds."""
@@ -20,77 +31,69 @@ _IDS_END: Final = 2**63
 _SECTIONS: Final = ("images", "annotations", "categories")
 
 
-class _Picture(NamedTuple):
-    path: Path
-    width: int
-    height: int
+def _recognise_file(source: DataSource) -> Evidence | None:
+    """Return evidence for every .json: the reader's error names what a file lacks that no other format recognises."""
+    if source.suffix != ".json":
+        return None
+    content = source.json
+    is_coco = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
+    return Evidence.OWN_FILE if is_coco else Evidence.SUFFIX
 
 
-class _Object(NamedTuple):
-    id: int
-    image_id: int
-    box: tuple[float, float, float, float]
-    label: int
-    crowd: bool
-    area: float
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    for file in _exported_files(folder.path):
+        yield Candidate(DataSource(file), Evidence.EXPORT, f" by its {file.relative_to(folder.path)}")
 
 
-def read_coco(
-    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
-) -> DetectionData:
+def _exported_files(folder: Path) -> list[Path]:
+    """Return the COCO files of exports: Roboflow's, Label Studio's result.json, CVAT's annotations/instances_*.json."""
+    files = [folder / "_annotations.coco.json", folder / "result.json"]
+    files += sorted((folder / "annotations").glob("*.json"))
+    return [file for file in files if file.is_file()]
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the file of each split of a folder with several: instances_Train.json, instances_val2017.json."""
+    files = _exported_files(folder)
+    found = {}
+    for split, names in SPLIT_NAMES.items() if len(files) > 1 else ():
+        matching = (f for f in files if any(f.stem.lower().split("_")[-1].startswith(name) for name in names))
+        if (file := next(matching, None)) is not None:
+            found[split] = file
+    return found
+
+
+def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
 
     Pictures are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
     as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
 
-    Args:
-        source: the file.
-        wanted: its classes.
-        images: folder of the pictures.
-        content: of the file, where it is parsed already.
-        allow_outside: let the file name pictures anywhere on the disk.
     """
-    content = _sections(read_json(source) if content is None else content, source)
-    faults: list[Fault] = []
-    names = _categories(content["categories"], source, faults)
-    notes = _drop_parent(names, content)
-    ids: dict[str, int] = {}
-    for category_id in sorted(names):
-        ids.setdefault(wanted.rename.get(names[category_id], names[category_id]), category_id)
-    class_names = wanted.names(names[category_id] for category_id in sorted(names))
-    labels = {name: label for label, name in enumerate(class_names)}
-    fence = Fence.around(source, images, allow_outside=allow_outside)
-    found = _images(content["images"], source, images, faults, fence)
-    # an object goes with its picture: a picture that is a fault already needs no further fault for each of its objects
+    builder = DatasetBuilder(source.path, options)
+    content = _sections(source.json, source.path)
+    names = _categories(content["categories"], builder)
+    builder.notes += _drop_parent(names, content)
+    found = _images(content["images"], builder)
+    builder.images = list(found.values())
+    # an object goes with its image: an image that is a fault already needs no further fault for each of its objects
     listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
-    objects: dict[int, list[_Object]] = {image_id: [] for image_id in found}
     seen: dict[int, int] = {}
     for number, entry in enumerate(content["annotations"], 1):
-        if isinstance(entry, dict) and (image_id := _int(entry.get("image_id"))) in listed and image_id not in found:
+        image_id = _int(entry.get("image_id")) if isinstance(entry, dict) else None
+        image = None if image_id is None else found.get(image_id)
+        if isinstance(entry, dict) and image_id in listed and image is None:
             continue
-        result = _annotation(entry, number, found, names, labels, seen, wanted)
-        if isinstance(result, _Object):
-            objects[result.image_id].append(result)
-        elif result is not None:
-            faults.append(
-                Fault(file=source, where=_where("annotation", entry, number), what=result, advice=SKIP_OBJECT)
-            )
-    return DetectionData(
-        records=tuple(_record(image_id, found[image_id], objects[image_id]) for image_id in found),
-        classes=class_names,
-        category_ids=category_ids(class_names, ids),
-        source=source,
-        faults=tuple(faults),
-        notes=(*notes, *wanted.notes(source)),
-    )
-
-
-def read_json(source: Path) -> Any:
-    """Return what a JSON file holds. Raises `DataError` with the place where it is not JSON."""
-    try:
-        return parse_json(source.read_bytes())
-    except ParseError as error:
-        raise DataError(error.at(source)) from error
+        result = _annotation(entry, number, image, names, seen, builder.selection)
+        where = _where("annotation", entry, number) if isinstance(result, str) else ""
+        if image is not None:
+            builder.add_object(image, result, file=source.path, where=where)
+        elif isinstance(result, str):
+            builder.add_fault(source.path, where, result, SKIP_OBJECT)
+    ids: dict[str, int] = {}
+    for category_id in sorted(names):
+        ids.setdefault(options.selection.rename.get(names[category_id], names[category_id]), category_id)
+    return builder.build([names[category_id] for category_id in sorted(names)], ids)
 
 
 def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
@@ -118,7 +121,7 @@ def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[s
     return [f"category 0, {names.pop(0)!r}, is Roboflow's name for all of them and was left out"]
 
 
-def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[int, str]:
+def _categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, str]:
     """Return the name of each category id."""
     names: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
@@ -134,19 +137,19 @@ def _categories(entries: list[Any], source: Path, faults: list[Fault]) -> dict[i
             names[category_id] = name
             continue
         advice = "Correct it, or give --skip-bad to go on without this category and its objects"
-        faults.append(Fault(file=source, where=_where("category", entry, number), what=what, advice=advice))
+        builder.add_fault(builder.source, _where("category", entry, number), what, advice)
     return names
 
 
-def _images(
-    entries: list[Any], source: Path, images: Path | None, faults: list[Fault], fence: Fence
-) -> dict[int, _Picture]:
-    """Return the usable pictures by id. Whether the files exist and decode is for `check` to say."""
-    finder = _Finder(_folders(source, images))
-    found: dict[int, _Picture] = {}
+def _images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedImage]:
+    """Return the usable images by id. `data.load` finds files that are missing or do not decode."""
+    source = builder.source
+    finder = _Finder(_folders(source, builder.options.images))
+    found: dict[int, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
         image_id, name = _int(fields.get("id")), fields.get("file_name")
+        where = _where("image", entry, number)
         if image_id is None or not isinstance(name, str) or not name:
             found_id = shorten(fields.get("id"))
             what = f"expected an integer 'id' and a text 'file_name', found id {found_id}, file_name {shorten(name)}"
@@ -154,18 +157,17 @@ def _images(
             what = f"the id is already that of {found[image_id].path.name}, found it again for {shorten(name)}"
         else:
             path = finder.find(name)
-            if (outside := fence.fault(path)) is not None:
-                faults.append(Fault(file=source, where=_where("image", entry, number), what=outside, advice=ALLOW))
+            if builder.is_outside(path, source, where):
                 continue
             width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
             try:
                 if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
-                    width, height = pictures.read_size(path)
-                found[image_id] = _Picture(path, width, height)
+                    width, height = read_size(path)
+                found[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
                 continue
-            except pictures.ImageError as error:
+            except ImageError as error:
                 what = f"expected width and height above 0, found neither here nor in the picture ({error})"
-        faults.append(Fault(file=source, where=_where("image", entry, number), what=what, advice=SKIP_PICTURE))
+        builder.add_fault(source, where, what, SKIP_PICTURE)
     return found
 
 
@@ -201,28 +203,27 @@ class _Finder:
 def _annotation(
     entry: Any,
     number: int,
-    found: dict[int, _Picture],
+    image: AnnotatedImage | None,
     names: dict[int, str],
-    labels: dict[str, int],
     seen: dict[int, int],
-    wanted: Wanted,
-) -> _Object | str | None:
+    selection: ClassSelection,
+) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(entry, dict):
         return f"expected an object with image_id, category_id and bbox, found {shorten(entry)}"
     annotation_id = _int(entry.get("id", number))
-    image_id, category_id, bbox = _int(entry.get("image_id")), _int(entry.get("category_id")), entry.get("bbox")
+    category_id, bbox = _int(entry.get("category_id")), entry.get("bbox")
     if annotation_id is None:
         return f"expected an integer 'id', found {shorten(entry['id'])}"
     if "id" in entry and seen.setdefault(annotation_id, number) != number:
         return f"the id is that of the annotation at position {seen[annotation_id]} too"
-    if image_id not in found or image_id is None:
+    if image is None:
         return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
     if category_id not in names or category_id is None:
         return f"expected the id of one of the categories as category_id, found {shorten(entry.get('category_id'))}"
-    if (name := wanted.name(names[category_id])) is None:
+    if (name := selection.new_name(names[category_id])) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
     numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers:
@@ -230,32 +231,16 @@ def _annotation(
     x, y, w, h = (value for value in numbers if value is not None)
     if entry.get("iscrowd", 0) not in (0, 1):
         return f"expected 0 or 1 as iscrowd, found {shorten(entry['iscrowd'])}"
-    picture = found[image_id]
-    box = clip_box((x, y, x + w, y + h), picture.width, picture.height)
+    box = clip_box((x, y, x + w, y + h), image.width, image.height)
     if isinstance(box, str):
         return box
     area = _float(entry.get("area"))
-    return _Object(
-        id=annotation_id,
-        image_id=image_id,
+    return AnnotatedObject(
+        number=annotation_id,
+        name=name,
         box=box,
-        label=labels[name],
         crowd=bool(entry.get("iscrowd", 0)),
-        area=area if area is not None and area > 0 else (box[2] - box[0]) * (box[3] - box[1]),
-    )
-
-
-def _record(image_id: int, picture: _Picture, objects: Sequence[_Object]) -> Record:
-    return Record(
-        path=picture.path,
-        width=picture.width,
-        height=picture.height,
-        boxes_G4=np.array([o.box for o in objects], np.float64).reshape(-1, 4),
-        labels_G=np.array([o.label for o in objects], np.int64),
-        crowd_G=np.array([o.crowd for o in objects], np.bool_),
-        areas_G=np.array([o.area for o in objects], np.float64),
-        annotation_ids=tuple(o.id for o in objects),
-        image_id=image_id,
+        area=area if area is not None and area > 0 else None,
     )
 
 
@@ -279,3 +264,27 @@ def _float(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         return None
     return float(value)
+
+
+def write_coco(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
+    """Write a COCO file for each split."""
+    written = {}
+    for name, data in splits.items():
+        path = target.file or target.folder / f"{name or 'annotations'}.json"
+        content = data.to_coco()
+        for image, image_path in zip(content["images"], target.images[name], strict=True):
+            image["file_name"] = relative_path(image_path, path.parent)
+        written[name] = write_text(path, json.dumps(content, ensure_ascii=False))
+    return written
+
+
+COCO: Final = AnnotationFormat(
+    name="coco",
+    title="COCO JSON",
+    read=read_coco,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+    expects="a COCO .json",
+    splits_in_folder=_splits_in_folder,
+    writer=FormatWriter(write=write_coco, file_suffix=".json"),
+)

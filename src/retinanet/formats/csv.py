@@ -9,13 +9,27 @@ the file's folder, or to `images`. The class list is that of a file `class,id` b
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from retinanet import images as pictures
-from retinanet.formats.common import ImageEntry, ImageFinder, Labelled, Reading, Wanted, is_file, lines_of, number
+from retinanet.files import is_file
+from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.image_files import ImageFinder
+from retinanet.formats.output import (
+    WriteTarget,
+    common_class_ids,
+    exact_number,
+    objects_without_crowd,
+    relative_path,
+    write_text,
+)
 from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.text import finite_number, read_lines
+from retinanet.images import ImageError, read_size
 from retinanet.parse import shorten
 
 COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class")
@@ -30,15 +44,25 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def read_csv(source: Path, wanted: Wanted, *, images: Path | None = None, allow_outside: bool = False) -> DetectionData:
+def _recognise_file(source: DataSource) -> Evidence | None:
+    return Evidence.COMMON_NAME if source.suffix == ".csv" else None
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    for file in sorted(folder.path.glob("*.csv")):
+        if not file.name.endswith(CLASS_FILE):
+            yield Candidate(DataSource(file), Evidence.COMMON_NAME, f" by its {file.name}")
+
+
+def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a CSV file: see `formats.read`. Category ids are 1, 2, ... in the order of the classes."""
-    reading = Reading(source, wanted, images, allow_outside)
-    finder = ImageFinder([images] if images is not None else [source.parent, source.parent / "images"])
-    found: dict[str, ImageEntry | None] = {}
+    builder = DatasetBuilder(source.path, options)
+    finder = ImageFinder.for_file(source.path, options.images)
+    found: dict[str, AnnotatedImage | None] = {}
     place: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
     line = 1
     try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
+        with source.path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             for row in reader:
                 line = reader.line_num
@@ -47,16 +71,16 @@ def read_csv(source: Path, wanted: Wanted, *, images: Path | None = None, allow_
                 if line == 1 and (header := _header(row)) is not None:
                     place = header
                     continue
-                _row(row, f"line {line}", line, place, reading, finder, found)
+                _row(row, line, place, builder, finder, found)
     except UnicodeDecodeError as error:
-        raise DataError(f"{source}: expected UTF-8 text ({error})") from error
+        raise DataError(f"{source.path}: expected UTF-8 text ({error})") from error
     except csv.Error as error:
-        raise DataError(f"{source}, line {line}: not CSV ({error})") from error
+        raise DataError(f"{source.path}, line {line}: not CSV ({error})") from error
     if place["path"] != 0 or place["class"] != len(COLUMNS) - 1:
         columns = ", ".join(f"column {place[name] + 1} as {name}" for name in COLUMNS)
-        reading.notes.append(f"by its header line, {columns}")
-    reading.pictures = [picture for picture in found.values() if picture is not None]
-    return reading.data(_class_list(source))
+        builder.notes.append(f"by its header line, {columns}")
+    builder.images = [picture for picture in found.values() if picture is not None]
+    return builder.build(_class_list(source.path))
 
 
 def _header(row: Sequence[str]) -> dict[str, int] | None:
@@ -77,12 +101,12 @@ def _class_list(source: Path) -> list[str] | None:
         if not path.is_file() or path == source:
             continue
         ids: dict[int, str] = {}
-        for line, text in lines_of(path):
+        for line, text in read_lines(path):
             try:
                 row = [cell.strip() for cell in next(csv.reader([text]))]
             except csv.Error as error:
                 raise DataError(f"{path}, line {line}: not CSV ({error})") from error
-            label = number(row[1]) if len(row) == 2 else None
+            label = finite_number(row[1]) if len(row) == 2 else None
             if label is None or label < 0 or not label.is_integer():
                 if line == 1 and len(row) == 2:  # a header
                     continue
@@ -96,57 +120,89 @@ def _class_list(source: Path) -> list[str] | None:
 
 def _row(
     row: Sequence[str],
-    where: str,
     line: int,
     place: Mapping[str, int],
-    reading: Reading,
+    builder: DatasetBuilder,
     finder: ImageFinder,
-    found: dict[str, ImageEntry | None],
+    found: dict[str, AnnotatedImage | None],
 ) -> None:
     """Take one line in, or note what is wrong with it."""
+    where = f"line {line}"
     if len(row) <= max(place.values()):
         what = f"expected {','.join(COLUMNS)}, found {len(row)} columns: {','.join(row)!r}"
-        reading.fault(reading.source, where, what, SKIP_OBJECT)
+        builder.add_fault(builder.source, where, what, SKIP_OBJECT)
         return
     name = row[place["path"]].strip()
     if not name:
-        reading.fault(reading.source, where, "expected the path of a picture, found none", SKIP_OBJECT)
+        builder.add_fault(builder.source, where, "expected the path of a picture, found none", SKIP_OBJECT)
         return
     if name not in found:
         path = finder.find(name)
         try:
-            if reading.outside(path, reading.source, where):
+            if builder.is_outside(path, builder.source, where):
                 found[name] = None
                 return
-            found[name] = ImageEntry(path, *pictures.read_size(path))
-        except pictures.ImageError as error:
+            found[name] = AnnotatedImage(path, *read_size(path))
+        except ImageError as error:
             found[name] = None
             what = f"picture not found at {path}" if not is_file(path) else str(error)
-            reading.fault(reading.source, where, what, SKIP_PICTURE)
+            builder.add_fault(builder.source, where, what, SKIP_PICTURE)
     picture = found[name]
     cells = [row[place[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[place["class"]].strip()
     if picture is None or not any((*cells, written)):
         return
-    result = _object(cells, written, picture, reading.wanted, line)
-    if isinstance(result, Labelled):
-        picture.objects.append(result)
-    elif result is not None:
-        reading.fault(reading.source, where, result, SKIP_OBJECT)
+    result = _object(cells, written, picture, builder.selection, line)
+    builder.add_object(picture, result, file=builder.source, where=where)
 
 
 def _object(
-    cells: Sequence[str], written: str, picture: ImageEntry, wanted: Wanted, line: int
-) -> Labelled | str | None:
+    cells: Sequence[str], written: str, picture: AnnotatedImage, selection: ClassSelection, line: int
+) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not written:
         return "expected a class, found none"
-    if (name := wanted.name(written)) is None:
+    if (name := selection.new_name(written)) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
-    x1, y1, x2, y2 = (number(cell) for cell in cells)
+    x1, y1, x2, y2 = (finite_number(cell) for cell in cells)
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return f"expected four finite numbers x1,y1,x2,y2, found {','.join(cells)!r}"
     box = clip_box((x1, y1, x2, y2), picture.width, picture.height)
-    return box if isinstance(box, str) else Labelled(line, name, box)
+    return box if isinstance(box, str) else AnnotatedObject(line, name, box)
+
+
+def write_csv(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
+    """Write a CSV file for each split, and the class list."""
+    written = {}
+    for name, data in splits.items():
+        path = target.file or target.folder / f"{name or 'annotations'}.csv"
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        for record, image_path in zip(data.records, target.images[name], strict=True):
+            image = relative_path(image_path, path.parent)
+            objects = list(objects_without_crowd(data, record))
+            rows.writerows([image, *map(exact_number, box), label] for box, label in objects)
+            if not objects:
+                rows.writerow([image, "", "", "", "", ""])
+        written[name] = write_text(path, text.getvalue())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(common_class_ids(splits).items())
+    write_text(target.folder / CLASS_FILE, text.getvalue())
+    return written
+
+
+CSV: Final = AnnotationFormat(
+    name="csv",
+    title="CSV",
+    read=read_csv,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+    expects="a .csv (path,x1,y1,x2,y2,class)",
+    writer=FormatWriter(
+        write=write_csv,
+        not_stored=frozenset(("crowd", "category_ids", "image_ids", "areas", "annotation_ids")),
+        file_suffix=".csv",
+    ),
+)

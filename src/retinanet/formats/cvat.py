@@ -6,16 +6,23 @@ are faults. Classes are the task's labels in their order. (CVAT's exports as COC
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET  # for the types: parsing is parse.py's
 
-from retinanet import images as pictures
-from retinanet.formats.common import ImageEntry, ImageFinder, Labelled, Reading, Wanted, around, number, size_of, turned
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.geometry import box_around, box_around_rotated
+from retinanet.formats.image_files import ImageFinder, image_size
+from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.text import finite_number
+from retinanet.images import ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
 _SHAPES: Final = ("box", "polygon", "ellipse", "mask", "polyline", "points", "cuboid", "skeleton")
+FILE_NAME: Final = "annotations.xml"
 
 
 def is_cvat(source: Path) -> bool:
@@ -25,25 +32,36 @@ def is_cvat(source: Path) -> bool:
     return b"<annotations" in head
 
 
-def read_cvat(
-    source: Path, wanted: Wanted, *, images: Path | None = None, split: str | None = None, allow_outside: bool = False
-) -> DetectionData:
-    """Read an annotations.xml: see `formats.read`. With `split`, of a project's subsets that one only."""
-    reading = Reading(source, wanted, images, allow_outside)
-    root = _parse(source)
+def _recognise_file(source: DataSource) -> Evidence | None:
+    return Evidence.OWN_FILE if source.suffix == ".xml" and is_cvat(source.path) else None
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    file = folder.path / FILE_NAME
+    if file.is_file() and is_cvat(file):
+        yield Candidate(DataSource(file), Evidence.OWN_FILE, f" by its {FILE_NAME}")
+
+
+def read_cvat(source: DataSource, options: ReadOptions) -> DetectionData:
+    """Read an annotations.xml: see `formats.read`. With a split, only that subset of a project is read."""
+    builder = DatasetBuilder(source.path, options)
+    root = _parse(source.path)
+    split = options.split
     if root.find("track") is not None:
-        raise DataError(f"{source}: expected CVAT for images, found CVAT for video: export it as 'CVAT for images 1.1'")
-    finder = ImageFinder([images] if images is not None else [source.parent, source.parent / "images"])
+        raise DataError(
+            f"{source.path}: expected CVAT for images, found CVAT for video: export it as 'CVAT for images 1.1'"
+        )
+    finder = ImageFinder.for_file(source.path, options.images)
     reduced = 0
     subsets = {(node.get("subset") or "").lower() for node in root.iter("image")}
     for node in root.iter("image"):
         subset = (node.get("subset") or "").lower()
         if split is not None and len(subsets) > 1 and not subset.startswith(split):
             continue
-        reduced += _image(node, reading, finder)
-    reading.note_reduced(reduced)
+        reduced += _image(node, builder, finder)
+    builder.note_reduced(reduced)
     labels = [name for node in root.iterfind("meta//labels/label") if (name := (node.findtext("name") or "").strip())]
-    return reading.data(list(dict.fromkeys(labels)) or None)
+    return builder.build(list(dict.fromkeys(labels)) or None)
 
 
 def _parse(source: Path) -> ET.Element:
@@ -56,65 +74,73 @@ def _parse(source: Path) -> ET.Element:
     return root
 
 
-def _image(node: ET.Element, reading: Reading, finder: ImageFinder) -> int:
+def _image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> int:
     """Take one picture in, and return how many of its shapes were more than a box."""
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
     path = finder.find(name)
-    if reading.outside(path, reading.source, where):
+    if builder.is_outside(path, builder.source, where):
         return 0
     try:
-        picture = ImageEntry(path, *size_of(path, node.get("width"), node.get("height")))
-    except pictures.ImageError as error:
-        reading.fault(reading.source, where, f"expected its size, found it nowhere ({error})", SKIP_PICTURE)
+        picture = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
+    except ImageError as error:
+        builder.add_fault(builder.source, where, f"expected its size, found it nowhere ({error})", SKIP_PICTURE)
         return 0
-    reading.pictures.append(picture)
+    builder.images.append(picture)
     reduced = 0
     for place, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
-        result = _object(shape, place, picture, reading.wanted)
-        if isinstance(result, Labelled):
-            picture.objects.append(result)
-            reduced += shape.tag != "box" or bool(number(shape.get("rotation")))
-        elif result is not None:
-            reading.fault(reading.source, f"{where}, {shape.tag} {place}", result, SKIP_OBJECT)
+        result = _object(shape, place, picture, builder.selection)
+        if builder.add_object(picture, result, file=builder.source, where=f"{where}, {shape.tag} {place}"):
+            reduced += shape.tag != "box" or bool(finite_number(shape.get("rotation")))
     return reduced
 
 
-def _object(shape: ET.Element, place: int, picture: ImageEntry, wanted: Wanted) -> Labelled | str | None:
+def _object(
+    shape: ET.Element, place: int, picture: AnnotatedImage, selection: ClassSelection
+) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     written = (shape.get("label") or "").strip()
     if not written:
         return "expected a label, found none"
-    if (name := wanted.name(written)) is None:
+    if (name := selection.new_name(written)) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
     corners = _corners(shape)
     if isinstance(corners, str):
         return corners
     box = clip_box(corners, picture.width, picture.height)
-    return box if isinstance(box, str) else Labelled(place, name, box)
+    return box if isinstance(box, str) else AnnotatedObject(place, name, box)
 
 
 def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
     keys = {"box": ("xtl", "ytl", "xbr", "ybr"), "mask": ("left", "top", "width", "height")}
     keys["ellipse"] = ("cx", "cy", "rx", "ry")
     if shape.tag == "polygon":
-        points = [tuple(number(v) for v in point.split(",")) for point in (shape.get("points") or "").split(";")]
+        points = [tuple(finite_number(v) for v in point.split(",")) for point in (shape.get("points") or "").split(";")]
         known = [(p[0], p[1]) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
         if len(known) < len(points):
             return f"expected points x,y;x,y of finite numbers, found {shorten(shape.get('points'))}"
-        return around(known)
+        return box_around(known)
     if shape.tag not in keys:
         return f"expected a box, a polygon, an ellipse or a mask, found {shape.tag}"
-    a, b, c, d = (number(shape.get(key)) for key in keys[shape.tag])
+    a, b, c, d = (finite_number(shape.get(key)) for key in keys[shape.tag])
     if a is None or b is None or c is None or d is None:
         return f"expected finite numbers in {', '.join(keys[shape.tag])}, found {shorten(dict(shape.attrib))}"
-    degrees = number(shape.get("rotation")) or 0.0
+    degrees = finite_number(shape.get("rotation")) or 0.0
     if shape.tag == "mask":
         return a, b, a + c, b + d
     if shape.tag == "ellipse":
-        return turned(a - c, b - d, 2 * c, 2 * d, degrees, about=(a, b))
+        return box_around_rotated(a - c, b - d, 2 * c, 2 * d, degrees, about=(a, b))
     if c <= a or d <= b:
         return a, b, c, d  # `clip_box` says what is wrong
-    return turned(a, b, c - a, d - b, degrees, about=((a + c) / 2, (b + d) / 2))
+    return box_around_rotated(a, b, c - a, d - b, degrees, about=((a + c) / 2, (b + d) / 2))
+
+
+CVAT: Final = AnnotationFormat(
+    name="cvat",
+    title="CVAT XML",
+    read=read_cvat,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+)

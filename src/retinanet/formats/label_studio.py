@@ -8,13 +8,17 @@ are read as such.) Of several annotators of a task, the one marked as ground tru
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from retinanet import images as pictures
-from retinanet.formats.common import ImageEntry, ImageFinder, Labelled, Reading, Wanted, around, number, size_of, turned
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.geometry import box_around, box_around_rotated
+from retinanet.formats.image_files import ImageFinder, image_size
+from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.text import finite_number
+from retinanet.images import ImageError
 from retinanet.parse import shorten
 
 _PICTURE_KEYS: Final = ("image", "img", "picture", "photo")
@@ -33,40 +37,50 @@ def is_label_studio(content: Any) -> bool:
     )
 
 
-def read_label_studio(
-    source: Path, wanted: Wanted, *, images: Path | None = None, content: Any = None, allow_outside: bool = False
-) -> DetectionData:
+def _recognise_file(source: DataSource) -> Evidence | None:
+    return Evidence.OWN_FILE if source.suffix == ".json" and is_label_studio(source.json) else None
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    if (first := folder.first_json) is not None and is_label_studio(first.json):
+        yield Candidate(first, Evidence.FILES, f" by its {first.path.name}")
+
+
+def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read an export: see `formats.read`. Classes are the names found, sorted."""
+    content: Any = source.json if source.suffix == ".json" else None
     if not is_label_studio(content):
         raise DataError(
-            f"{source}: expected a list of Label Studio's tasks with `data` and `annotations`, found another"
+            f"{source.path}: expected a list of Label Studio's tasks with `data` and `annotations`, found another"
         )
-    reading = Reading(source, wanted, images, allow_outside)
-    finder = ImageFinder([images] if images is not None else [source.parent, source.parent / "images"])
+    builder = DatasetBuilder(source.path, options)
+    finder = ImageFinder.for_file(source.path, options.images)
     reduced = several = 0
     for place, task in enumerate(content, 1):
         where = f"task {task.get('id', place)}" if isinstance(task, dict) else f"task {place}"
         if not isinstance(task, dict) or (name := _picture_name(task)) is None:
-            reading.fault(source, where, "expected a picture in `data`, found none", SKIP_PICTURE)
+            builder.add_fault(source.path, where, "expected a picture in `data`, found none", SKIP_PICTURE)
             continue
         results, more = _results(task)
         several += more
         path = finder.find(name)
-        if reading.outside(path, source, where):
+        if builder.is_outside(path, source.path, where):
             continue
         shown = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
         try:
-            size = size_of(path, shown.get("original_width"), shown.get("original_height"))
-        except pictures.ImageError as error:
-            reading.fault(source, where, f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE)
+            size = image_size(path, shown.get("original_width"), shown.get("original_height"))
+        except ImageError as error:
+            builder.add_fault(
+                source.path, where, f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE
+            )
             continue
-        picture = ImageEntry(path, *size)
-        reading.pictures.append(picture)
-        reduced += _objects(results, picture, where, reading)
+        picture = AnnotatedImage(path, *size)
+        builder.images.append(picture)
+        reduced += _objects(results, picture, where, builder)
     if several:
-        reading.notes.append(f"{several:,} tasks have several annotations: the ground truth, else the first, was taken")
-    reading.note_reduced(reduced)
-    return reading.data()
+        builder.notes.append(f"{several:,} tasks have several annotations: the ground truth, else the first, was taken")
+    builder.note_reduced(reduced)
+    return builder.build()
 
 
 def _picture_name(task: dict[str, Any]) -> str | None:
@@ -98,16 +112,13 @@ def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:
     return (results if isinstance(results, list) else []), len(kept) > 1
 
 
-def _objects(results: list[Any], picture: ImageEntry, where: str, reading: Reading) -> int:
+def _objects(results: list[Any], picture: AnnotatedImage, where: str, builder: DatasetBuilder) -> int:
     """Take the results of a task in, and return how many of them were more than a box."""
     reduced = 0
     for place, (value, labels) in enumerate(_values(results), 1):
-        result = _object(value, labels, place, picture, reading.wanted)
-        if isinstance(result, Labelled):
-            picture.objects.append(result)
-            reduced += "points" in value or "radiusX" in value or bool(number(value.get("rotation")))
-        elif result is not None:
-            reading.fault(reading.source, f"{where}, region {place}", result, SKIP_OBJECT)
+        result = _object(value, labels, place, picture, builder.selection)
+        if builder.add_object(picture, result, file=builder.source, where=f"{where}, region {place}"):
+            reduced += "points" in value or "radiusX" in value or bool(finite_number(value.get("rotation")))
     return reduced
 
 
@@ -131,38 +142,47 @@ def _values(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
 
 
 def _object(
-    value: dict[str, Any], labels: list[str], place: int, picture: ImageEntry, wanted: Wanted
-) -> Labelled | str | None:
+    value: dict[str, Any], labels: list[str], place: int, picture: AnnotatedImage, selection: ClassSelection
+) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if len(labels) != 1:
         return f"expected one label, found {', '.join(labels) or 'none'}"
-    if (name := wanted.name(labels[0])) is None:
+    if (name := selection.new_name(labels[0])) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
     share = _shares(value, picture)
     if isinstance(share, str):
         return share
     box = clip_box(share, picture.width, picture.height)
-    return box if isinstance(box, str) else Labelled(place, name, box)
+    return box if isinstance(box, str) else AnnotatedObject(place, name, box)
 
 
-def _shares(value: dict[str, Any], picture: ImageEntry) -> tuple[float, float, float, float] | str:
+def _shares(value: dict[str, Any], picture: AnnotatedImage) -> tuple[float, float, float, float] | str:
     """Return a shape's box in pixels, or what is wrong with it."""
     W, H = picture.width / 100, picture.height / 100
-    degrees = number(value.get("rotation")) or 0.0
+    degrees = finite_number(value.get("rotation")) or 0.0
     if isinstance(value.get("points"), list):
-        points = [[number(v) for v in point] if isinstance(point, list) else [] for point in value["points"]]
+        points = [[finite_number(v) for v in point] if isinstance(point, list) else [] for point in value["points"]]
         known = [(p[0] * W, p[1] * H) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
         if len(known) < len(points) or not points:
             return f"expected points (x, y) in percent, found {shorten(value['points'])}"
-        return around(known)
+        return box_around(known)
     if "radiusX" in value:
-        x, y, rx, ry = (number(value.get(key)) for key in ("x", "y", "radiusX", "radiusY"))
+        x, y, rx, ry = (finite_number(value.get(key)) for key in ("x", "y", "radiusX", "radiusY"))
         if x is None or y is None or rx is None or ry is None:
             return "expected finite numbers in x, y, radiusX, radiusY"
-        return turned((x - rx) * W, (y - ry) * H, 2 * rx * W, 2 * ry * H, degrees, about=(x * W, y * H))
-    x, y, w, h = (number(value.get(key)) for key in ("x", "y", "width", "height"))
+        return box_around_rotated((x - rx) * W, (y - ry) * H, 2 * rx * W, 2 * ry * H, degrees, about=(x * W, y * H))
+    x, y, w, h = (finite_number(value.get(key)) for key in ("x", "y", "width", "height"))
     if x is None or y is None or w is None or h is None or "rle" in value:
         return "expected a rectangle, a polygon or an ellipse, found another shape"
-    return turned(x * W, y * H, w * W, h * H, degrees, about=(x * W, y * H))
+    return box_around_rotated(x * W, y * H, w * W, h * H, degrees, about=(x * W, y * H))
+
+
+LABEL_STUDIO: Final = AnnotationFormat(
+    name="label_studio",
+    title="Label Studio JSON",
+    read=read_label_studio,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+)

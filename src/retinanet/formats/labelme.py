@@ -7,13 +7,18 @@ enclose no area and are faults.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from retinanet import images as pictures
-from retinanet.formats.coco import read_json
-from retinanet.formats.common import ImageEntry, ImageFinder, Labelled, Reading, Wanted, around, number, size_of
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.geometry import box_around
+from retinanet.formats.image_files import ImageFinder, image_size
+from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.text import finite_number, read_json
+from retinanet.images import ImageError
 from retinanet.parse import shorten
 
 _REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
@@ -24,63 +29,69 @@ def is_labelme(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
-def read_labelme(
-    source: Path, wanted: Wanted, *, images: Path | None = None, allow_outside: bool = False
-) -> DetectionData:
-    """Read a folder of labelme's files, or one of them: see `formats.read`. Classes are the names found, sorted."""
-    reading = Reading(source, wanted, images, allow_outside)
+def _recognise_file(source: DataSource) -> Evidence | None:
+    return Evidence.OWN_FILE if source.suffix == ".json" and is_labelme(source.json) else None
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    if (first := folder.first_json) is not None and is_labelme(first.json):
+        yield Candidate(folder, Evidence.FILES, " by the .json files in it")
+
+
+def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
+    """Read a folder of labelme's files, or one file: see `formats.read`. Classes are the names found, sorted."""
+    builder = DatasetBuilder(source.path, options)
     reduced = 0
-    for file in sorted(source.rglob("*.json")) if source.is_dir() else [source]:
+    for file in sorted(source.path.rglob("*.json")) if source.path.is_dir() else [source.path]:
         try:
             content = read_json(file)
         except DataError as error:
-            reading.fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_PICTURE)
+            builder.add_fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_PICTURE)
             continue
         if not is_labelme(content):
             what = "expected labelme's `shapes` and `imagePath`, found neither"
-            reading.fault(file, "", what, "Move the file elsewhere, or give --skip-bad to go on without it")
+            builder.add_fault(file, "", what, "Move the file elsewhere, or give --skip-bad to go on without it")
             continue
-        reduced += _picture(file, content, reading)
-    reading.note_reduced(reduced)
-    return reading.data()
+        reduced += _picture(file, content, builder)
+    builder.note_reduced(reduced)
+    return builder.build()
 
 
-def _picture(file: Path, content: dict[str, Any], reading: Reading) -> int:
+def _picture(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
     """Take one file in, and return how many of its shapes were more than a box."""
-    finder = ImageFinder([reading.images] if reading.images is not None else [file.parent])
+    finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images])
     path = finder.find(str(content.get("imagePath") or f"{file.stem}.jpg"))
-    if reading.outside(path, file, ""):
+    if builder.is_outside(path, file, ""):
         return 0
     try:
-        picture = ImageEntry(path, *size_of(path, content.get("imageWidth"), content.get("imageHeight")))
-    except pictures.ImageError as error:
-        reading.fault(file, "", f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE)
+        picture = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
+    except ImageError as error:
+        builder.add_fault(file, "", f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE)
         return 0
-    reading.pictures.append(picture)
+    builder.images.append(picture)
     reduced, shapes = 0, content["shapes"]
     for place, shape in enumerate(shapes, 1):
-        result = _object(shape, place, picture, reading.wanted)
-        if isinstance(result, Labelled):
-            picture.objects.append(result)
+        result = _object(shape, place, picture, builder.selection)
+        if builder.add_object(picture, result, file=file, where=f"shape {place} of {len(shapes)}"):
             reduced += shape.get("shape_type") in _REDUCED
-        elif result is not None:
-            reading.fault(file, f"shape {place} of {len(shapes)}", result, SKIP_OBJECT)
     return reduced
 
 
-def _object(shape: Any, place: int, picture: ImageEntry, wanted: Wanted) -> Labelled | str | None:
+def _object(shape: Any, place: int, picture: AnnotatedImage, selection: ClassSelection) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
         return "expected a shape with a text `label`, found none"
-    if (name := wanted.name(shape["label"])) is None:
+    if (name := selection.new_name(shape["label"])) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
     kind = shape.get("shape_type") or "polygon"
     entries = shape["points"] if isinstance(shape.get("points"), list) else []
     points = []
     for point in entries:
-        x, y = (number(value) for value in point) if isinstance(point, list) and len(point) == 2 else (None, None)
+        x, y = (
+            (finite_number(value) for value in point) if isinstance(point, list) and len(point) == 2 else (None, None)
+        )
         if x is None or y is None:
             return f"expected points (x, y) of finite numbers, found {shorten(point)}"
         points.append((x, y))
@@ -93,5 +104,15 @@ def _object(shape: Any, place: int, picture: ImageEntry, wanted: Wanted) -> Labe
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
         points = [(x - radius, y - radius), (x + radius, y + radius)]
-    box = clip_box(around(points), picture.width, picture.height)
-    return box if isinstance(box, str) else Labelled(place, name, box)
+    box = clip_box(box_around(points), picture.width, picture.height)
+    return box if isinstance(box, str) else AnnotatedObject(place, name, box)
+
+
+LABELME: Final = AnnotationFormat(
+    name="labelme",
+    title="labelme",
+    read=read_labelme,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+    reads_folder=True,
+)

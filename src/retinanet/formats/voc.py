@@ -10,25 +10,27 @@ Objects marked `difficult` are neither to be found nor to be punished, as in VOC
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET  # for the types: parsing is parse.py's
+from xml.etree import ElementTree as ET  # to write, and for the types: parsing is parse.py's
 
-from retinanet import images as pictures
-from retinanet.formats.common import (
-    IMAGE_SUFFIXES,
-    Fence,
-    ImageEntry,
-    Labelled,
-    Reading,
-    Wanted,
-    is_file,
-    lines_of,
-    number,
-    size_of,
+from retinanet.files import AllowedFolders, is_file
+from retinanet.formats.annotation_format import (
+    SPLIT_NAMES,
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
 )
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.image_files import image_size, is_list_of_images
+from retinanet.formats.output import WriteTarget, common_class_ids, exact_number, write_text
+from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, Record, clip_box
+from retinanet.formats.text import finite_number, read_lines
+from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
 CLASS_FILE: Final = "classes.txt"
@@ -43,39 +45,61 @@ def is_voc(folder: Path) -> bool:
     return (folder / "Annotations").is_dir() or next(folder.glob("*.xml"), None) is not None
 
 
-def read_voc(source: Path, wanted: Wanted, *, images: Path | None = None) -> DetectionData:
+def _recognise_file(source: DataSource) -> Evidence | None:
+    return Evidence.COMMON_NAME if source.suffix == ".txt" and not is_list_of_images(source.path) else None
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    if (folder.path / "Annotations").is_dir():
+        yield Candidate(folder, Evidence.OWN_FOLDER)
+    # Beside an annotations.xml, which is CVAT's, other .xml files are no sign of VOC.
+    if next(folder.path.glob("*.xml"), None) is not None and not (folder.path / "annotations.xml").is_file():
+        yield Candidate(folder, Evidence.FILES, " by the .xml files in it")
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the train, val and test lists of a folder, if together they name all of its images."""
+    lists = {name: folder / "ImageSets" / "Main" / f"{name}.txt" for name in SPLIT_NAMES}
+    present = {name: path for name, path in lists.items() if path.is_file()}
+    listed = {Path(text.split()[0]).name for path in present.values() for _, text in read_lines(path)}
+    stems = {path.stem for path in (folder / "Annotations").glob("*.xml")}
+    return present if stems <= listed | {Path(name).stem for name in listed} else {}
+
+
+def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a Pascal VOC folder or split: see `formats.read`. Category ids are 1, 2, ... in the order of the classes.
 
-    Classes are those of classes.txt where there is one, else the names found, sorted.
+    Classes are those of classes.txt where there is one, else the names found, sorted. `allow_outside` has no effect:
+    images are found by their file names alone.
 
     Args:
         source: a folder with Annotations/ and JPEGImages/, or with .xml files beside their pictures, for all that is
             in it; a file such as ImageSets/Main/train.txt for the pictures that it names, one a line.
-        wanted: its classes.
-        images: folder of the pictures, if it is another.
+        options: how it is read.
     """
-    reading = Reading(source, wanted, images)
-    root = source if source.is_dir() else root_of(source)
+    path, images = source.path, options.images
+    builder = DatasetBuilder(path, options)
+    root = path if path.is_dir() else root_of(path)
     annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
-    files = sorted(annotations.glob("*.xml")) if source.is_dir() else _split(reading, annotations)
+    files = sorted(annotations.glob("*.xml")) if path.is_dir() else _split(builder, annotations)
     finder = _Finder([images] if images is not None else [root / "JPEGImages", root / "images", annotations])
     for file in files:
-        if (picture := _read_file(file, finder, reading)) is not None:
-            reading.pictures.append(picture)
-    if source.is_dir() and images is None and files:
-        _without_annotations(reading, finder, files, annotations)
+        if (picture := _read_file(file, finder, builder)) is not None:
+            builder.images.append(picture)
+    if path.is_dir() and images is None and files:
+        _without_annotations(builder, finder, files, annotations)
     listed = root / CLASS_FILE
-    return reading.data([name for _, name in lines_of(listed)] if listed.is_file() else None)
+    return builder.build([name for _, name in read_lines(listed)] if listed.is_file() else None)
 
 
-def _without_annotations(reading: Reading, finder: _Finder, files: Sequence[Path], annotations: Path) -> None:
+def _without_annotations(builder: DatasetBuilder, finder: _Finder, files: Sequence[Path], annotations: Path) -> None:
     """Note the pictures that have no .xml: in VOC a picture without objects has one too."""
-    stems = {file.stem for file in files} | {picture.path.stem for picture in reading.pictures}
+    stems = {file.stem for file in files} | {picture.path.stem for picture in builder.images}
     for stem, paths in sorted(finder.by_stem.items()):
         if stem not in stems:
             what = f"expected its annotations in {annotations / stem}.xml, found no such file"
             advice = "Write an .xml without objects if it shows none, or give --skip-bad to go on without this picture"
-            reading.fault(paths[0], "", what, advice)
+            builder.add_fault(paths[0], "", what, advice)
 
 
 def root_of(split: Path) -> Path:
@@ -91,10 +115,11 @@ def root_of(split: Path) -> Path:
     )
 
 
-def _split(reading: Reading, annotations: Path) -> list[Path]:
+def _split(builder: DatasetBuilder, annotations: Path) -> list[Path]:
     """Return the .xml files that a split names, in its order."""
     files: dict[Path, int] = {}
-    for number_of_line, line in lines_of(reading.source):
+    allowed = AllowedFolders.around(annotations)
+    for number_of_line, line in read_lines(builder.source):
         match = _SPLIT_LINE.match(line)
         if match is None or not (stem := match["stem"]):
             continue
@@ -102,7 +127,7 @@ def _split(reading: Reading, annotations: Path) -> list[Path]:
             stem = stem[: -len(Path(stem).suffix)]
         file = annotations / f"{stem}.xml"
         advice = SKIP_PICTURE
-        if not Fence.around(annotations).holds(file):
+        if not allowed.contains(file):
             what = f"expected the name of a picture, found {shorten(stem)}, which leads elsewhere"
         elif file in files:
             what = f"{stem!r} stands in line {files[file]} already"
@@ -112,7 +137,7 @@ def _split(reading: Reading, annotations: Path) -> list[Path]:
         else:
             files[file] = number_of_line
             continue
-        reading.fault(reading.source, f"line {number_of_line}", what, advice)
+        builder.add_fault(builder.source, f"line {number_of_line}", what, advice)
     return list(files)
 
 
@@ -139,49 +164,48 @@ class _Finder:
         return [*same_suffix, *with_stem, *named, self.places[0] / (written or f"{file.stem}.jpg")][0]
 
 
-def _read_file(file: Path, finder: _Finder, reading: Reading) -> ImageEntry | None:
+def _read_file(file: Path, finder: _Finder, builder: DatasetBuilder) -> AnnotatedImage | None:
     """Read one .xml; None with a fault where nothing of it can be used."""
     try:
         root = parse_xml(file)
     except ParseError as error:
-        reading.fault(file, error.where, error.what, SKIP_PICTURE)
+        builder.add_fault(file, error.where, error.what, SKIP_PICTURE)
         return None
     if root.tag != "annotation":
         what = f"expected <annotation> of Pascal VOC, found <{shorten(root.tag)[1:-1]}>"
-        reading.fault(file, "", what, SKIP_PICTURE)
+        builder.add_fault(file, "", what, SKIP_PICTURE)
         return None
     written = (root.findtext("filename") or "").strip().replace("\\", "/")
     path = finder.find(file, Path(written).name)
     try:
-        width, height = size_of(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
-    except pictures.ImageError as error:
+        width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
+    except ImageError as error:
         what = f"expected the picture's size, found it neither in <size> nor in the picture ({error})"
-        reading.fault(file, "", what, SKIP_PICTURE)
+        builder.add_fault(file, "", what, SKIP_PICTURE)
         return None
-    picture = ImageEntry(path, width, height)
+    picture = AnnotatedImage(path, width, height)
     nodes = root.findall("object")
     for number_of_object, node in enumerate(nodes, 1):
-        result = _object(node, number_of_object, picture, reading.wanted)
-        if isinstance(result, Labelled):
-            picture.objects.append(result)
-        elif result is not None:
-            reading.fault(file, f"object {number_of_object} of {len(nodes)}", result, SKIP_OBJECT)
+        result = _object(node, number_of_object, picture, builder.selection)
+        builder.add_object(picture, result, file=file, where=f"object {number_of_object} of {len(nodes)}")
     return picture
 
 
-def _object(node: ET.Element, number_of_object: int, picture: ImageEntry, wanted: Wanted) -> Labelled | str | None:
+def _object(
+    node: ET.Element, number_of_object: int, picture: AnnotatedImage, selection: ClassSelection
+) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     written = (node.findtext("name") or "").strip()
     if not written:
         return "expected a class in <name>, found none"
-    if (name := wanted.name(written)) is None:
+    if (name := selection.new_name(written)) is None:
         return None
-    if fault := wanted.fault(name):
+    if fault := selection.fault(name):
         return fault
     if node.find("bndbox") is None:
         return "expected a <bndbox>, found none"
     texts = [node.findtext(f"bndbox/{key}") for key in _COORDINATES]
-    numbers = [number(text) for text in texts]
+    numbers = [finite_number(text) for text in texts]
     for key, text, value in zip(_COORDINATES, texts, numbers, strict=True):
         if value is None:
             return f"expected a number in <{key}>, found {'none' if text is None else shorten(text)}"
@@ -190,4 +214,56 @@ def _object(node: ET.Element, number_of_object: int, picture: ImageEntry, wanted
     if isinstance(box, str):
         return box
     difficult = (node.findtext("difficult") or "0").strip().lower() not in {"0", "false", ""}
-    return Labelled(number_of_object, name, box, difficult)
+    return AnnotatedObject(number_of_object, name, box, difficult)
+
+
+def write_voc(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
+    """Write an .xml for each image, a list of the images of each split, and the class list."""
+    written = {}
+    for name, data in splits.items():
+        for record, image_path in zip(data.records, target.images[name], strict=True):
+            write_text(target.folder / "Annotations" / f"{image_path.stem}.xml", _xml(data, record, image_path))
+        if name:
+            stems = "".join(f"{path.stem}\n" for path in target.images[name])
+            written[name] = write_text(target.folder / "ImageSets" / "Main" / f"{name}.txt", stems)
+        else:
+            written[name] = target.folder
+    write_text(target.folder / CLASS_FILE, "".join(f"{name}\n" for name in common_class_ids(splits)))
+    return written
+
+
+def _xml(data: DetectionData, record: Record, image_path: Path) -> str:
+    root = ET.Element("annotation")
+    for tag, value in (("folder", image_path.parent.name), ("filename", image_path.name)):
+        ET.SubElement(root, tag).text = value
+    size = ET.SubElement(root, "size")
+    for tag, number in (("width", record.width), ("height", record.height), ("depth", 3)):
+        ET.SubElement(size, tag).text = str(number)
+    for box, label, crowd in zip(record.boxes_G4.tolist(), record.labels_G.tolist(), record.crowd_G, strict=True):
+        node = ET.SubElement(root, "object")
+        ET.SubElement(node, "name").text = data.classes[label]
+        ET.SubElement(node, "difficult").text = str(int(crowd))
+        corners = ET.SubElement(node, "bndbox")
+        for tag, value in zip(_COORDINATES, box, strict=True):
+            ET.SubElement(corners, tag).text = exact_number(value)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+VOC: Final = AnnotationFormat(
+    name="voc",
+    title="Pascal VOC",
+    read=read_voc,
+    recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+    expects="a Pascal VOC folder or one of its ImageSets .txt files",
+    reads_folder=True,
+    splits_in_folder=_splits_in_folder,
+    writer=FormatWriter(
+        write=write_voc,
+        not_stored=frozenset(("category_ids", "image_ids", "areas", "annotation_ids")),
+        image_folder="JPEGImages",
+        folder_per_split=False,
+        images_found_by="name",
+    ),
+)

@@ -16,7 +16,7 @@ from retinanet.predict.draw import draw_file, save_jpeg
 from retinanet.predict.inputs import expand_inputs, is_video, natural_key
 from retinanet.predict.loading import load
 from retinanet.predict.video import NumberedFrames, VideoFile, predict_video
-from retinanet.predict.writers import OUTPUT_NAMES, OutputImage, open_writer, output_names
+from retinanet.predict.writers import OutputImage, find_writer, open_writer, output_names
 from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
@@ -71,11 +71,12 @@ def predict_files(
         UserError: an input or a model that is not there, or an output folder in use; before anything is written.
     """
     config = config or resolve(PredictConfig, options)
+    outputs = find_writer(config.format).outputs
     paths, videos = _sources(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else image_ids(paths, config.ids_from)
     if config.track and not videos:
         raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
-    _check_output(config, videos, pictures=bool(paths))
+    _check_output(config, videos, outputs if paths else ())
     detector = model if isinstance(model, BaseDetector) else load(model, config.device, config.precision)
     done = tuple(_one_video(detector, video, config, progress) for video in videos)
     if not paths:
@@ -101,7 +102,7 @@ def predict_files(
         pictures=len(paths) - len(failed),
         detections=total,
         failed=tuple(failed),
-        results=config.output / OUTPUT_NAMES[config.format],
+        results=config.output / outputs[0],
         drawn=drawn,
         videos=done,
     )
@@ -127,18 +128,14 @@ def _one_video(detector: BaseDetector, video: Video, config: PredictConfig, prog
         return predict_video(detector, video, config, advance)
 
 
-def _check_output(config: PredictConfig, videos: Sequence[Video], *, pictures: bool) -> None:
+def _check_output(config: PredictConfig, videos: Sequence[Video], outputs: Sequence[str]) -> None:
     """Refuse a folder that holds what would be written over."""
     if config.output.exists() and not config.output.is_dir():
         raise ConfigError(f"output {config.output} is a file; it must be a folder")
     targets = [f"{video.name}.csv" for video in videos]
     targets += [f"{DRAWN}/{video.name}.mp4" for video in videos if config.draw]
-    if pictures:
-        targets += [
-            OUTPUT_NAMES[config.format],
-            *([DRAWN] if config.draw else []),
-            *(["data.yaml"] if config.format == "yolo" else []),
-        ]
+    if outputs:
+        targets += [outputs[0], *([DRAWN] if config.draw else []), *outputs[1:]]
     present = [name for name in targets if (config.output / name).exists()]
     if present and not config.overwrite:
         raise ConfigError(

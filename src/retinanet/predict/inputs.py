@@ -7,19 +7,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from retinanet.errors import UserError
 from retinanet.files import existing_path
-
-IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
-)
-"""What is taken from a folder or a glob. A file that is named is taken whatever its suffix."""
-
-
-VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
-"""What is taken as a video."""
+from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[Path]:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from retinanet.config import PredictConfig
 from retinanet.errors import ConfigError, UserError, explain_missing, list_names
 from retinanet.files import atomic_path, write_atomically
+from retinanet.images import IMAGE_SUFFIXES
 from retinanet.predict.coco_results import class_names
 from retinanet.predict.detector import ImageResult, Source, batched
-from retinanet.predict.inputs import IMAGE_SUFFIXES
 from retinanet.predict.loading import load
 from retinanet.progress import ProgressBar, no_progress_bar
 

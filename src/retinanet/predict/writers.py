@@ -9,30 +9,23 @@ from __future__ import annotations
 import csv
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self, TextIO
+from typing import ClassVar, Final, Self, TextIO
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import supervision as sv
 import yaml
 
-from retinanet.errors import UserError
+from retinanet.errors import ConfigError, UserError, did_you_mean
 from retinanet.files import partial_path, replace_file, write_atomically
 from retinanet.predict.coco_results import class_ids, class_names, detections_to_coco, scores
 
-if TYPE_CHECKING:
-    from retinanet.config import ResultFormat
-
-
 CSV_COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class", "score")
-
-
-OUTPUT_NAMES: Final = {"coco": "detections.json", "csv": "detections.csv", "voc": "Annotations", "yolo": "labels"}
-"""What each format writes into the output folder; YOLO a data.yaml with the class names as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,42 +47,47 @@ class OutputImage:
     height: int
 
 
-class Writer(Protocol):
-    """A context manager that takes one picture's detections after the other and keeps none of them."""
+class Writer(ABC):
+    """A context manager that writes the detections of one image after another and keeps none of them.
 
+    Args:
+        output: the output folder.
+        classes: name of each class id.
+        category_ids: COCO's id of each class id.
+    """
+
+    outputs: ClassVar[tuple[str, ...]]
+    """What is written into the output folder: the file or folder with the detections first."""
+
+    def __init__(self, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> None:
+        self.path = output / self.outputs[0]
+        self.classes = classes
+        self.category_ids = category_ids
+
+    @abstractmethod
     def __enter__(self) -> Self:
         """Open what is written to."""
 
+    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Finish the files, unless there was an error."""
 
+    @abstractmethod
     def write(self, picture: OutputImage, detections: sv.Detections) -> None:
-        """Write the detections of one picture; there may be none."""
+        """Write the detections of one image; there may be none."""
 
 
-def open_writer(format: ResultFormat, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> Writer:
-    """Return the writer of a format; `classes` and `category_ids` are those of class ids 0, 1, ..."""
-    target = output / OUTPUT_NAMES[format]
-    if format == "coco":
-        return CocoWriter(target, category_ids=category_ids)
-    if format == "csv":
-        return CsvWriter(target)
-    if format == "voc":
-        return VocWriter(target)
-    return YoloWriter(target, classes=classes)
-
-
-class _OneFile:
+class _OneFile(Writer):
     """A text file that takes its name when it is whole."""
 
     head = ""
     tail = ""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._partial = partial_path(path)
+    def __init__(self, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> None:
+        super().__init__(output, classes=classes, category_ids=category_ids)
+        self._partial = partial_path(self.path)
         self._file: TextIO
 
     def __enter__(self) -> Self:
@@ -114,13 +112,10 @@ class CocoWriter(_OneFile):
     COCO's own ids say nothing of pictures that are in no data set, hence the file name; evaluators pass over it.
     """
 
+    outputs = ("detections.json",)
     head = "["
     tail = "\n]\n"
-
-    def __init__(self, path: Path, *, category_ids: Sequence[int]) -> None:
-        super().__init__(path)
-        self.category_ids = category_ids
-        self._comma = "\n"
+    _comma = "\n"
 
     def write(self, picture: OutputImage, detections: sv.Detections) -> None:
         """Write one line per detection."""
@@ -133,6 +128,7 @@ class CocoWriter(_OneFile):
 class CsvWriter(_OneFile):
     """`path,x1,y1,x2,y2,class,score`, one line per detection; a picture without any is `path,,,,,,`."""
 
+    outputs = ("detections.csv",)
     head = ",".join(CSV_COLUMNS) + "\n"
 
     def write(self, picture: OutputImage, detections: sv.Detections) -> None:
@@ -145,16 +141,13 @@ class CsvWriter(_OneFile):
             rows.writerow([path, *map(str, box), name, str(score)])
 
 
-class _Folder:
+class _Folder(Writer):
     """One file per picture."""
 
     suffix = ""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(
@@ -163,12 +156,13 @@ class _Folder:
         return None
 
     def _write(self, picture: OutputImage, text: str) -> None:
-        write_atomically(self.folder / f"{picture.name}{self.suffix}", text)
+        write_atomically(self.path / f"{picture.name}{self.suffix}", text)
 
 
 class VocWriter(_Folder):
     """Pascal VOC: one XML per picture, boxes to a hundredth of a pixel, and a <score> in each object."""
 
+    outputs = ("Annotations",)
     suffix = ".xml"
 
     def write(self, picture: OutputImage, detections: sv.Detections) -> None:
@@ -192,16 +186,13 @@ class YoloWriter(_Folder):
     The class names are in data.yaml, beside the folder.
     """
 
+    outputs = ("labels", "data.yaml")
     suffix = ".txt"
-
-    def __init__(self, folder: Path, *, classes: Sequence[str]) -> None:
-        super().__init__(folder)
-        self.classes = classes
 
     def __enter__(self) -> Self:
         """Write the class names."""
         names = {"names": dict(enumerate(self.classes))}
-        write_atomically(self.folder.parent / "data.yaml", yaml.safe_dump(names, allow_unicode=True, sort_keys=False))
+        write_atomically(self.path.parent / "data.yaml", yaml.safe_dump(names, allow_unicode=True, sort_keys=False))
         return super().__enter__()
 
     def write(self, picture: OutputImage, detections: sv.Detections) -> None:
@@ -214,6 +205,27 @@ class YoloWriter(_Folder):
             for k, box, score in zip(class_ids(detections), boxes, scores(detections), strict=True)
         ]
         self._write(picture, "".join(lines))
+
+
+WRITERS: Final[dict[str, type[Writer]]] = {
+    "coco": CocoWriter,
+    "voc": VocWriter,
+    "yolo": YoloWriter,
+    "csv": CsvWriter,
+}
+
+
+def find_writer(format: str) -> type[Writer]:
+    """Return the class that writes detections in a format. Raises `ConfigError` if there is none."""
+    if format not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise ConfigError(f"format must be one of {known}, found {format!r}{did_you_mean(format, WRITERS)}")
+    return WRITERS[format]
+
+
+def open_writer(format: str, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> Writer:
+    """Return the writer of a format; `classes` and `category_ids` are those of class ids 0, 1, ..."""
+    return find_writer(format)(output, classes=classes, category_ids=category_ids)
 
 
 def _add(parent: ET.Element, **children: object) -> None:

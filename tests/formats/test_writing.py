@@ -21,7 +21,7 @@ from retinanet.config import ConvertConfig, resolve
 from retinanet.data import DetectionData, Record
 from retinanet.data.convert import convert, load_splits
 from retinanet.errors import ConfigError, UserError
-from retinanet.formats.write import lost, unique_names, write
+from retinanet.formats.writing import lost, unique_names, write
 from tests.shared import examples
 
 Write = Callable[..., Path]
@@ -175,7 +175,7 @@ def test_pictures_can_stay_where_they_are(write_voc: Write, tmp_path: Path) -> N
         assert written.files[""] == tmp_path / "new" / name
         assert data.load(written.files[""]).records[0].path.resolve() == root / "JPEGImages" / "a.jpg"
     with pytest.raises(ConfigError, match="pictures must be copy or link"):
-        resolve(ConvertConfig, {"format": "yolo", "pictures": "none"})
+        convert(root, tmp_path / "yolo", resolve(ConvertConfig, {"format": "yolo", "pictures": "none"}))
 
 
 def test_nothing_is_overwritten(write_voc: Write, tmp_path: Path) -> None:

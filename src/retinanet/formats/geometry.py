@@ -1,0 +1,27 @@
+"""Boxes around other shapes, xyxy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def box_around(points: Iterable[tuple[float, float]]) -> tuple[float, float, float, float]:
+    """Return the xyxy box around points."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def box_around_rotated(
+    x: float, y: float, width: float, height: float, degrees: float, *, about: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Return the xyxy box around a rectangle that is rotated clockwise about a point."""
+    if not degrees:
+        return x, y, x + width, y + height
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    moved = [(px - about[0], py - about[1]) for px, py in corners]
+    return box_around((about[0] + px * cos - py * sin, about[1] + px * sin + py * cos) for px, py in moved)

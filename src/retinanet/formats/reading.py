@@ -1,0 +1,111 @@
+"""Reading a data set of any format."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retinanet.errors import did_you_mean
+from retinanet.formats.builder import ReadOptions
+from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.recognition import recognise
+from retinanet.formats.records import DataError
+from retinanet.formats.registry import expected_inputs
+from retinanet.formats.splits import choose_folder, choose_split, separate_split, split_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retinanet.formats.records import DetectionData
+
+
+def read(
+    source: Path | str,
+    *,
+    images: Path | str | None = None,
+    classes: Sequence[str] | None = None,
+    format: str | None = None,
+    split: str | None = None,
+    keep: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+) -> DetectionData:
+    """Read a data set's annotations. Invalid images and objects are left out and listed in `faults`.
+
+    The images are opened only to read a size that the annotations do not give; `data.load` decodes all of them.
+
+    Args:
+        source: a file or folder of any format in the registry; `data.yaml#val` names one of several splits.
+        images: folder of the images, if they do not lie beside the annotations.
+        classes: the class list to use (the training data's, a model's); by default the data's own.
+        format: name of the format; recognised unless given.
+        split: train, val or test, for a file or folder that has several; otherwise without effect. If the data set has
+            no val, test is read instead, and val or test instead of train.
+        keep: the classes to keep; the objects of other classes are left out. Empty: all classes.
+        ignore: the classes whose objects are left out.
+        rename: new names of classes; `keep`, `ignore` and `classes` hold the new names.
+        allow_outside: allow relative paths that climb (..) anywhere. Otherwise a path is a fault if it leads neither
+            below the annotations' folder, nor below the folder above it, nor below `images`.
+
+    Raises:
+        DataError: a path or a kind of file that cannot be read at all.
+        ConfigError: no format has the name `format`.
+    """
+    if images is not None and not Path(images).is_dir():
+        raise DataError(f"images: expected a folder, found {_describe(Path(images))}")
+    source, named = separate_split(Path(source))
+    _check_exists(source)
+    asked = named or split
+    folder, notes = choose_folder(source, asked, strict=named is not None)
+    found = recognise(folder, format)
+    selection = ClassSelection(
+        class_list=None if classes is None else tuple(classes),
+        keep=tuple(keep),
+        ignore=tuple(ignore),
+        rename=rename or {},
+    )
+    chosen, split_notes = choose_split(found, asked, strict=named is not None)
+    options = ReadOptions(
+        selection=selection,
+        images=Path(images) if images is not None else None,
+        split=chosen,
+        allow_outside=allow_outside,
+    )
+    data = found.format.read(found.source, options)
+    if format is None and (found.why or found.others):
+        maybe = f"; it could also be {' or '.join(found.others)}" if found.others else ""
+        notes.append(f"{folder} was read as {found.format.title}{found.why}{maybe} (--format overrides)")
+    return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
+
+
+def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
+    """Return the splits of a data set, each with the path that `read` takes for it.
+
+    A data set without splits, or whose only split is not named train, val or test, has the key "".
+
+    Raises:
+        DataError: the path does not exist, or no format recognises it.
+    """
+    source, named = separate_split(Path(source))
+    if named is not None:
+        return {named: source.with_name(f"{source.name}#{named}")}
+    _check_exists(source)
+    return split_paths(source, format)
+
+
+def _check_exists(source: Path) -> None:
+    if not source.exists():
+        raise DataError(f"expected {expected_inputs()}, found {_describe(source)}")
+
+
+def _describe(path: Path) -> str:
+    """Return what a wrong path leads to, with the nearest name that exists."""
+    if path.exists():
+        return f"the file {path}"
+    for folder in path.parents:
+        if folder.is_dir():
+            missing = path.relative_to(folder).parts[0]
+            return f"no {missing!r} in {folder}{did_you_mean(missing, sorted(p.name for p in folder.iterdir()))}"
+    return f"nothing at {path}"

@@ -1,0 +1,31 @@
+"""The labelme reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retinanet import data
+from retinanet.data import DataError
+from tests.formats.samples import Write, boxes, labelme
+
+
+def test_shapes_that_are_no_boxes(tmp_path: Path, write_picture: Write) -> None:
+    """A polygon is reduced to its box with a word; a point encloses nothing."""
+    root = labelme(tmp_path / "set", write_picture)
+    content = json.loads((root / "b.json").read_text())
+    content["shapes"] = [
+        {"label": "cat", "shape_type": "polygon", "points": [[5, 5], [20, 10], [10, 30]]},
+        {"label": "cat", "shape_type": "circle", "points": [[30, 20], [30, 25]]},
+        {"label": "cat", "shape_type": "point", "points": [[5, 5]]},
+    ]
+    (root / "b.json").write_text(json.dumps(content))
+    with pytest.raises(
+        DataError, match=r"b\.json, shape 3 of 3: expected a rectangle, a polygon or a circle, found 'po"
+    ):
+        data.load(root)
+    found = data.load(root, skip_bad=True)
+    assert boxes(found)["b.jpg"] == [("cat", (5, 5, 20, 30)), ("cat", (25, 15, 35, 25))]
+    assert any("2 polygons and other shapes" in note for note in found.notes)

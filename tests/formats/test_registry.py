@@ -1,0 +1,247 @@
+"""The registry of formats, and formats that another package adds by an entry point."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retinanet import data
+from retinanet.cli import main
+from retinanet.errors import ConfigError
+from retinanet.formats import all_formats, find_format, find_writer, recognise
+from retinanet.formats.registry import BUILT_IN
+from tests.formats.samples import EXPORTS, Write, boxes
+
+PLUGIN = '''
+"""A format of one line per object: image, class, and the box xyxy in pixels."""
+
+from retinanet.formats import (
+    AnnotatedImage, AnnotatedObject, AnnotationFormat, Candidate, DataSource, DatasetBuilder, Evidence, FormatWriter
+)
+from retinanet.images import read_size
+
+
+def recognise_file(source):
+    return Evidence.OWN_FILE if source.suffix == ".lines" else None
+
+
+def recognise_folder(folder):
+    for file in sorted(folder.path.glob("*.lines")):
+        yield Candidate(DataSource(file), Evidence.OWN_FILE, f" by its {file.name}")
+
+
+def read(source, options):
+    builder = DatasetBuilder(source.path, options)
+    images = {}
+    for number, line in enumerate(source.path.read_text().splitlines(), 1):
+        name, written, *corners = line.split()
+        path = source.path.parent / name
+        if builder.is_outside(path, source.path, f"line {number}"):
+            continue
+        image = images.setdefault(name, AnnotatedImage(path, *read_size(path)))
+        if (new_name := builder.selection.new_name(written)) is not None:
+            found = AnnotatedObject(number, new_name, tuple(map(float, corners)))
+            builder.add_object(image, found, file=source.path, where=f"line {number}")
+    builder.images = list(images.values())
+    return builder.build()
+
+
+def write(splits, target):
+    written = {}
+    for split, found in splits.items():
+        path = target.folder / f"{split or 'all'}.lines"
+        rows = []
+        for record, image in zip(found.records, target.images[split]):
+            for box, label in zip(record.boxes_G4.tolist(), record.labels_G):
+                rows.append(f"{image.relative_to(target.folder)} {found.classes[label]} {' '.join(map(str, box))}\\n")
+        path.write_text("".join(rows))
+        written[split] = path
+    return written
+
+
+LINES = AnnotationFormat(
+    name="lines", title="lines", read=read, recognise_file=recognise_file, recognise_folder=recognise_folder,
+    expects="a .lines file", writer=FormatWriter(write=write, not_stored=frozenset(("areas",))),
+)
+NOT_A_FORMAT = "a text"
+COCO = AnnotationFormat(name="coco", title="another COCO", read=read)
+
+
+def fail(_):
+    raise RuntimeError("no luck")
+
+
+FAILING = AnnotationFormat(name="failing", title="failing", read=read, recognise_file=fail, recognise_folder=fail)
+'''
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a distribution with entry points on `sys.path`, as pip would: install(lines="lines_plugin:LINES")."""
+
+    def put(**entry_points: str) -> None:
+        place = tmp_path / "site"
+        folder = place / "lines_plugin-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (place / "lines_plugin.py").write_text(PLUGIN)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lines-plugin\nVersion: 1.0\n")
+        lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
+        (folder / "entry_points.txt").write_text(f"[retinanet.formats]\n{lines}")
+        monkeypatch.syspath_prepend(str(place))
+
+    return put
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_picture: Write) -> Path:
+    for name in ("a", "b"):
+        write_picture(tmp_path / "set" / f"{name}.png")
+    file = tmp_path / "set" / "data.lines"
+    file.write_text("a.png cat 1 2 30 40\na.png dog 5 5 9 9\nb.png cat 0 0 64 48\n")
+    return file
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def test_the_names_and_their_order() -> None:
+    assert list(BUILT_IN) == ["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
+    assert [name for name, format in BUILT_IN.items() if format.writer is not None] == ["coco", "voc", "yolo", "csv"]
+    assert list(all_formats())[: len(BUILT_IN)] == list(BUILT_IN)
+
+
+def test_a_wrong_name_lists_the_formats_and_the_nearest_one() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"^format must be one of coco, voc, yolo, csv, labelme, label_studio, cvat, found 'labeme'. "
+        "Did you mean 'labelme'",
+    ):
+        find_format("labeme")
+    with pytest.raises(ConfigError, match=r"^to must be one of coco, voc, yolo, csv, found 'labelme'"):
+        find_writer("labelme", option="to")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("check", "SOURCE", "--format", "coc"), "format must be one of coco, .* Did you mean 'coco'"),
+        (("convert", "SOURCE", "OUT", "--format", "ylo"), "format must be one of coco, voc, yolo, csv, found 'ylo'"),
+        (("convert", "SOURCE", "OUT", "--format", "coco", "--from-format", "vco"), "Did you mean 'voc'"),
+        (("split", "SOURCE", "-o", "OUT", "--to", "ylo"), "to must be one of coco, voc, yolo, csv, found 'ylo'"),
+        (("split", "SOURCE", "-o", "OUT", "--to", "voc"), "voc finds pictures by their place: .* copy or link"),
+        (("convert", "SOURCE", "OUT", "--format", "yolo", "--pictures", "none"), "YOLO finds labels by the place"),
+    ],
+)
+def test_a_wrong_format_ends_a_command_at_once(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, write_voc: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = write_voc({"a": [("cat", (1, 2, 30, 40))]})
+    places = {"SOURCE": root, "OUT": tmp_path / "out"}
+    assert run(*(places.get(argument, argument) for argument in arguments)) == 2
+    error = capfd.readouterr().err
+    assert re.search(says, error), error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda f: f.__name__)
+def test_a_format_that_is_named_is_the_one_that_is_recognised(
+    export: Callable[..., Path], tmp_path: Path, write_picture: Write
+) -> None:
+    path = export(tmp_path / "set", write_picture)
+    folder = path / "train" if not any(path.glob("*.*")) and (path / "train").is_dir() else path
+    found = recognise(folder)
+    assert recognise(folder, found.format.name).source.path == found.source.path
+
+
+class TestFormatOfAnotherPackage:
+    def test_it_is_recognised_read_and_written(
+        self, install: Install, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        install(lines="lines_plugin:LINES")
+        assert list(all_formats()) == [*BUILT_IN, "lines"]
+        expected = {"a.png": [("cat", (1, 2, 30, 40)), ("dog", (5, 5, 9, 9))], "b.png": [("cat", (0, 0, 64, 48))]}
+        assert boxes(data.load(source)) == expected
+        assert boxes(data.load(source, format="lines")) == expected
+        assert "was read as lines by its data.lines" in " ".join(data.load(source.parent).notes)
+        assert run("convert", source, tmp_path / "coco", "--format", "coco") == 0
+        back = tmp_path / "lines"
+        assert run("convert", tmp_path / "coco" / "annotations.json", back, "--format", "lines") == 0
+        assert boxes(data.load(back / "all.lines")) == expected
+        assert run("check", back / "all.lines", "--format", "lines", "--json", tmp_path / "check.json") == 0
+        assert json.loads((tmp_path / "check.json").read_text())["sets"]["train"]["objects"] == 3
+        capsys.readouterr()
+
+    def test_it_is_named_in_yaml(self, install: Install, source: Path, tmp_path: Path) -> None:
+        install(lines="lines_plugin:LINES")
+        options = tmp_path / "options.yaml"
+        options.write_text("from_format: lines\nformat: csv\n")
+        assert run("--config", options, "convert", source, tmp_path / "csv") == 0
+        assert data.load(tmp_path / "csv").num_objects == 3
+
+    def test_our_own_formats_come_first(self, install: Install, source: Path) -> None:
+        install(lines="lines_plugin:LINES")
+        (source.parent / "boxes.csv").write_text("a.png,1,2,3,4,cow\n")
+        found = data.read(source.parent)
+        assert found.classes == ("cow",)
+        assert "as CSV by its boxes.csv; it could also be lines" in " ".join(found.notes)
+        assert data.read(source.parent, format="lines").classes == ("cat", "dog")
+
+    def test_it_is_in_the_messages(self, install: Install, tmp_path: Path) -> None:
+        install(lines="lines_plugin:LINES")
+        with pytest.raises(ConfigError, match=r"cvat, lines, found 'line'\. Did you mean 'lines'"):
+            find_format("line")
+        with pytest.raises(data.DataError, match=r"\(path,x1,y1,x2,y2,class\), a \.lines file, or what Roboflow"):
+            data.read(tmp_path / "missing")
+
+    def test_paths_that_climb_out_are_refused(self, install: Install, source: Path, write_picture: Write) -> None:
+        install(lines="lines_plugin:LINES")
+        write_picture(source.parent.parent.parent / "c.png")
+        source.write_text("../../c.png cat 1 2 30 40\n")
+        assert "climbs out of it" in str(data.read(source).faults[0])
+        assert data.read(source, allow_outside=True).num_objects == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("no_such_module:X", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("lines_plugin:MISSING", "AttributeError"),
+        ("lines_plugin:NOT_A_FORMAT", "expected a retinanet.formats.AnnotationFormat .* found 'a text'"),
+        ("lines_plugin:COCO", "the name 'coco' is that of another format already"),
+    ],
+)
+def test_a_broken_entry_point_is_reported_and_stops_no_other_format(
+    value: str, says: str, install: Install, write_voc: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(broken=value)
+    root = write_voc({"a": [("cat", (1, 2, 30, 40))]})
+    with caplog.at_level(logging.WARNING):
+        found = data.load(root)
+        data.load(root)
+    assert found.num_objects == 1
+    (warning,) = caplog.records  # once, however much is read
+    expected = rf"the annotation format 'broken' of the package lines-plugin cannot be used \(.*{says}"
+    assert re.search(expected, warning.getMessage())
+    assert find_format("coco").title == "COCO JSON"
+    with pytest.raises(ConfigError, match=rf"format: {expected}"):
+        data.load(root, format="broken")
+
+
+def test_a_format_that_fails_to_recognise_stops_no_other_format(
+    install: Install, write_voc: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(failing="lines_plugin:FAILING")
+    root = write_voc({"a": [("cat", (1, 2, 30, 40))]})
+    with caplog.at_level(logging.WARNING):
+        assert data.load(root).num_objects == 1
+    assert "'failing' of another package failed to recognise" in caplog.text
+    assert "no luck" in caplog.text
