@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retinanet.checkpoint.model_info import ModelInfo
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.images import Scaled, decode_for
+from retinanet.predict.batches import InputBatch, Source
 from retinanet.predict.dense import DenseOutputs, level_outputs
-from retinanet.predict.detector import BaseDetector, InputBatch, Source
+from retinanet.predict.detector import BaseDetector
 from retinanet.types import ArrayDetections
 
 ROOT = Path(__file__).parents[2]
@@ -53,10 +55,12 @@ class Fake(BaseDetector):
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(
-            classes=CLASSES,
-            category_ids=(1, 2, 3),
-            image_config=ImageConfig(image_size=64, max_size=128),
-            postprocess_config=PostprocessConfig(),
+            ModelInfo(
+                classes=CLASSES,
+                category_ids=(1, 2, 3),
+                image_config=ImageConfig(image_size=64, max_size=128),
+                postprocess_config=PostprocessConfig(),
+            )
         )
         self.seconds = seconds
         self.batches: list[int] = []

@@ -32,7 +32,7 @@ def study_report(study: Study, path: Path) -> Path:
         path: of the page.
     """
     from retinanet.analysis.imbalance import measure
-    from retinanet.analysis.model_outputs import load_trained
+    from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.study.results import HEAD, PAPER
 
     report = Report(
@@ -60,7 +60,7 @@ def study_report(study: Study, path: Path) -> Path:
     _precision(report.section("Precision and recall"), study, study.val_data)
     first = study.outcomes[0].runs[0]
     if (first.folder / "best.ckpt").exists() and not first.diverged:
-        trained = load_trained(first.folder / "best.ckpt", device=study.config.device)
+        trained = load_for_analysis(first.folder / "best.ckpt", device=study.config.device)
         imbalance_section(report, measure(trained, study.val_data))
     report.section("The paper's numbers").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],
