@@ -118,9 +118,12 @@ class Server:
     def __init__(self, options: str = "", *, model: str = "0.onnx", loader: str = "tests.serve.fakes:load") -> None:
         module, name = loader.split(":")
         code = (
-            f"from pathlib import Path\nfrom {module} import {name}\nfrom retinanet.serve import run\n"
-            f"from retinanet.config import ServeConfig\n"
-            f"if __name__ == '__main__': run({name}, Path({model!r}), ServeConfig(port=0, {options}))"
+            f"from pathlib import Path\nfrom {module} import {name}\n"
+            f"from retinanet.commands.terminal import show_progress\n"
+            f"from retinanet.config import ServeConfig\nfrom retinanet.serve.server import run_server\n"
+            f"if __name__ == '__main__':\n"
+            f"    show_progress()\n"
+            f"    run_server({name}, Path({model!r}), ServeConfig(port=0, {options}))\n"
         )
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         self.process = subprocess.Popen(

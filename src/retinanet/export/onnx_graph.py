@@ -148,7 +148,6 @@ def decoding(about: Description) -> onnx.ModelProto:
 
 def _decoding_interface(about: Description) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
     """Return inputs and outputs of the decoding, with their types and shapes."""
-    names = dense_names(about.levels)
     kind = TensorProto.UINT8 if about.uint8 else TensorProto.FLOAT
     K = len(about.classes)
     inputs = [
