@@ -18,6 +18,7 @@ from torchvision.ops import batched_nms
 
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
+from retinanet.files import write_atomically
 from retinanet.losses import DetectionLoss
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import LossConfig
     from retinanet.data import DetectionData
-    from retinanet.files import write_atomically
     from retinanet.images import Frame
 from retinanet.types import AnchorTargets, HeadOutputs, Target
 
