@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from harness import Section, interleave, write
 from torchvision.io import ImageReadMode, decode_image
@@ -29,10 +28,9 @@ from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import ExportConfig, ImageConfig, ModelConfig, TrainConfig, section
 from retinanet.data import read
 from retinanet.export import parity as gate
-from retinanet.export.exporter import describe, write_openvino
-from retinanet.export.onnx_graph import join
-from retinanet.export.quantise import quantise
-from retinanet.export.torch_network import dense_onnx
+from retinanet.export.exporter import describe
+from retinanet.export.target import ExportSource
+from retinanet.export.targets import TARGETS
 from retinanet.images import decode_for
 from retinanet.images import prepare as prepare_input
 from retinanet.model import RetinaNet
@@ -76,14 +74,13 @@ def prepare(pictures: list[Path], folder: Path) -> None:
     torch.save({"retinanet": describe_checkpoint(config, CLASSES, ids), "state_dict": state}, folder / "model.ckpt")
     saved = load_checkpoint(folder / "model.ckpt")
     about = describe(saved, ExportConfig(uint8=True))
-    network = dense_onnx(saved.model)
-    onnx.save(join(network, about, defaults=True), folder / "float32.onnx")
-    write_openvino(join(network, about, defaults=False), about, folder / "float32.xml")
-    hinted = dataclasses.replace(about, precision="bf16")
-    write_openvino(join(network, hinted, defaults=False), hinted, folder / "bf16.xml")
+    source = ExportSource(saved)
+    TARGETS["onnx"].write(source, about, folder / "float32.onnx")
+    TARGETS["openvino"].write(source, about, folder / "float32.xml")
+    TARGETS["openvino"].write(source, dataclasses.replace(about, precision="bf16"), folder / "bf16.xml")
     small = dataclasses.replace(about, precision="int8")
-    for name in ("int8.onnx", "int8.xml"):
-        quantise(network, small, folder / name, pictures[:CALIBRATION])
+    for target, name in (("onnx", "int8.onnx"), ("openvino", "int8.xml")):
+        TARGETS[target].write_int8(source, small, folder / name, pictures[:CALIBRATION])
         print(name, flush=True)
     detector = Detector.from_checkpoint(folder / "model.ckpt", "cpu")
     for name in ("float32.onnx", "float32.xml"):

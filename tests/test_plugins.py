@@ -13,7 +13,7 @@ import torch
 import retinanet
 from retinanet import plugins
 from retinanet.analysis.coverage import coverage
-from retinanet.analysis.model_outputs import load_trained
+from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.checkpoint.loaded_model import CheckpointError
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import (
@@ -236,7 +236,7 @@ def test_trained_saved_and_loaded(squares: tuple[Path, Path], tmp_path: Path, mo
     words = ("--config", options, "--train", squares[0], "--val", squares[1], "-o", tmp_path / "run")
     run("train", *words, "--loss", f"{OUTSIDE}:LinearLoss", "--box-loss", f"{OUTSIDE}:DeltaNorm", "--no-overwrite")
     path = tmp_path / "run" / "last.ckpt"
-    for load_file in (retinanet.load, load_trained):
+    for load_file in (retinanet.load, load_for_analysis):
         with pytest.raises(CheckpointError, match=rf"last.ckpt: its backbone is {OUTSIDE}:.*RETINANET_ALLOW={OUTSIDE}"):
             load_file(path)
     detector = retinanet.load(path, allow=["tests"])
@@ -244,7 +244,7 @@ def test_trained_saved_and_loaded(squares: tuple[Path, Path], tmp_path: Path, mo
     assert len(found)
     assert math.isfinite(found.confidence.sum())
     monkeypatch.setenv("RETINANET_ALLOW", f"other,{OUTSIDE}")
-    trained = load_trained(path)
+    trained = load_for_analysis(path)
     assert trained.loss_config.loss == f"{OUTSIDE}:LinearLoss"
     assert trained.match_config.assigner == f"{OUTSIDE}:CentreAssigner"
     assert trained.image_config.image_mean == (0.1, 0.2, 0.3)

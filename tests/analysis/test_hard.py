@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retinanet.analysis.hard import COLUMNS, HardExample, HardExamples, _Hardest, _Picture, hard_examples
-from retinanet.analysis.model_outputs import load_trained
+from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.cli import main
 from retinanet.config import LossConfig, MatchConfig
 from retinanet.data import load
@@ -125,7 +125,7 @@ def test_a_label_that_was_removed_is_found_again(tiny, squares, tmp_path, loss):
     """A model trained on sound labels; then one object's label is taken away, and another's class is changed."""
     options = {**tiny, "loss": loss, "epochs": 25, "lr": 3e-3, "measure_imbalance": 0, "evaluate_every": 25}
     result = fit(**options)
-    trained = load_trained(result.best, device="cpu")
+    trained = load_for_analysis(result.best, device="cpu")
     content = json.loads(squares[0].read_text())
     gone, changed = content["annotations"][0], content["annotations"][3]
     changed["category_id"] = 20 - changed["category_id"]  # the other one of 3 and 17

@@ -10,7 +10,7 @@ import torch
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.imbalance import bin_losses
 from retinanet.analysis.imbalance_meter import ImbalanceMeter, histogram, measure
-from retinanet.analysis.model_outputs import load_trained
+from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.config import LossConfig
 from retinanet.data import load
 from retinanet.errors import ConfigError
@@ -179,7 +179,7 @@ def test_from_a_checkpoint_and_live(trained_run, squares):
         shares = [float(v) for k, v in row.items() if k.endswith("_loss")]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
         assert float(row["negative_anchors"]) > 100
-    trained = load_trained(trained_run / "best.ckpt", device="cpu")
+    trained = load_for_analysis(trained_run / "best.ckpt", device="cpu")
     data = load(squares[1], classes=trained.classes)
     found = measure(trained, data, batch_size=2)
     assert found.pictures == len(data.records)
@@ -191,7 +191,7 @@ def test_from_a_checkpoint_and_live(trained_run, squares):
 def test_train_with_balanced_classes(tiny):
     """The rarer class gets the larger alpha; config.yaml holds the numbers and repeats the run."""
     result = fit(**tiny, epochs=1, balance_classes=True, max_steps=1)
-    config = load_trained(result.best, device="cpu").loss_config
+    config = load_for_analysis(result.best, device="cpu").loss_config
     data = load(tiny["train"])
     counts = np.bincount(np.concatenate([r.labels_G for r in data.records]))
     assert (config.class_alpha[0] > config.class_alpha[1]) == (counts[0] < counts[1])

@@ -189,7 +189,7 @@ def test_a_training_step_equals_torchvisions(shared_data, peers, version):
 
 def from_torchvision_names(model, ours):
     """torchvision's parameters under our names: those of equal shape come in the same order within each part."""
-    from retinanet.checkpoint.import_weights import PEERS
+    from retinanet.checkpoint.peers import PEERS
 
     theirs = dict(model.named_parameters())
     step = 3 if ours.config.head_norm == "group" else 2

@@ -21,7 +21,8 @@ from retinanet.cli import main
 from retinanet.config import PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.export import exporter as exporting
-from retinanet.export.exporter import export
+from retinanet.export import target as exporting_network
+from retinanet.export.exporter import ExportMismatchError, export
 from retinanet.export.parity import differ
 from retinanet.export.torch_network import dense_onnx, fixed_padding
 from retinanet.images import ImageError, decode_for
@@ -51,7 +52,7 @@ def folder(made_once: MadeOnce) -> Path:
             return onnx.load(root / "dense.onnx")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(exporting, "dense_onnx", kept)
+            patch.setattr(exporting_network, "dense_onnx", kept)
             for name, uint8 in (("m.onnx", False), ("u.onnx", True)):
                 shown = (str(root / "pictures"),)
                 summary = export(root / "model.ckpt", output=root / name, pictures=shown, uint8=uint8)
@@ -65,7 +66,7 @@ def folder(made_once: MadeOnce) -> Path:
 @pytest.fixture
 def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `export` take the network as torch exported it once."""
-    monkeypatch.setattr(exporting, "dense_onnx", lambda _: onnx.load(folder / "dense.onnx"))
+    monkeypatch.setattr(exporting_network, "dense_onnx", lambda _: onnx.load(folder / "dense.onnx"))
 
 
 def same(first: Any, second: Any) -> bool:
@@ -180,11 +181,13 @@ def test_an_export_that_disagrees_is_refused(folder: Path, tmp_path: Path, monke
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         return found
 
-    monkeypatch.setattr(exporting, "dense_onnx", tampered)
+    monkeypatch.setattr(exporting_network, "dense_onnx", tampered)
     target = tmp_path / "m.onnx"
     target.write_text("earlier")
-    with pytest.raises(ExportError, match="disagrees with the checkpoint, nothing is written: boxes differ by up to"):
+    message = "disagrees with the checkpoint, nothing is written: boxes differ by up to"
+    with pytest.raises(ExportMismatchError, match=message) as refused:
         export(folder / "model.ckpt", output=target, pictures=(str(folder / "pictures"),), overwrite=True)
+    assert not all(d.agrees for d in refused.value.comparison.differences)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert target.read_text() == "earlier"
 
@@ -205,7 +208,7 @@ def test_a_place_in_a_model_repository(folder: Path, tmp_path: Path) -> None:
 
     detector = retinanet.load(folder / "u.onnx")
     assert isinstance(detector, RuntimeDetector)
-    config = triton.write(tmp_path, folder / "u.onnx", detector.description)
+    config = triton.write(tmp_path, folder / "u.onnx", detector.description, backend="onnxruntime")
     assert config == tmp_path / "u" / "config.pbtxt"
     assert (tmp_path / "u" / "1" / "model.onnx").read_bytes() == (folder / "u.onnx").read_bytes()
     assert (tmp_path / "u" / "labels.txt").read_text() == "square\nbar\ndot\n"
@@ -226,6 +229,7 @@ def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         ({"output": tmp_path / "m.onnx", "bf16": True}, "--format openvino"),
         ({"output": folder / "m.onnx"}, "there already"),
         ({"output": tmp_path / "m.pt2", "raw": True}, "pt2"),
+        ({"output": tmp_path / "m.onnx", "format": "onxn"}, "Did you mean 'onnx'"),
     ):
         with pytest.raises(ConfigError, match=message):
             export(model, pictures=shown, **options)

@@ -18,6 +18,7 @@ import pytest
 import retinanet
 from retinanet.config import PredictConfig
 from retinanet.errors import ConfigError, UserError
+from retinanet.predict.ray_worker import Worker
 from tests.export.made import model_and_pictures
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
@@ -41,8 +42,8 @@ class FakeRay:
 
     worker: Any = None
 
-    def run(self, _: Any, shards: list[Any], model: Path, config: PredictConfig, __: int | None) -> None:
-        self.worker = scale.Worker(str(model), config, False)
+    def run(self, _: Any, shards: list[Any], model: Path, config: PredictConfig, *_more: Any) -> None:
+        self.worker = Worker(str(model), config, False)
         for shard in shards:
             self.worker(pa.Table.from_pylist([shard]))
 

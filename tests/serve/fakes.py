@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retinanet.checkpoint.model_info import ModelInfo
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.images import Scaled, decode_for
+from retinanet.predict.batches import InputBatch, Source
 from retinanet.predict.dense import DenseOutputs, level_outputs
-from retinanet.predict.detector import BaseDetector, InputBatch, Source
+from retinanet.predict.detector import BaseDetector
 from retinanet.types import ArrayDetections
 
 ROOT = Path(__file__).parents[2]
@@ -53,10 +55,12 @@ class Fake(BaseDetector):
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(
-            classes=CLASSES,
-            category_ids=(1, 2, 3),
-            image_config=ImageConfig(image_size=64, max_size=128),
-            postprocess_config=PostprocessConfig(),
+            ModelInfo(
+                classes=CLASSES,
+                category_ids=(1, 2, 3),
+                image_config=ImageConfig(image_size=64, max_size=128),
+                postprocess_config=PostprocessConfig(),
+            )
         )
         self.seconds = seconds
         self.batches: list[int] = []
@@ -114,9 +118,12 @@ class Server:
     def __init__(self, options: str = "", *, model: str = "0.onnx", loader: str = "tests.serve.fakes:load") -> None:
         module, name = loader.split(":")
         code = (
-            f"from pathlib import Path\nfrom {module} import {name}\nfrom retinanet.serve import run\n"
-            f"from retinanet.config import ServeConfig\n"
-            f"if __name__ == '__main__': run({name}, Path({model!r}), ServeConfig(port=0, {options}))"
+            f"from pathlib import Path\nfrom {module} import {name}\n"
+            f"from retinanet.commands.terminal import show_progress\n"
+            f"from retinanet.config import ServeConfig\nfrom retinanet.serve.server import run_server\n"
+            f"if __name__ == '__main__':\n"
+            f"    show_progress()\n"
+            f"    run_server({name}, Path({model!r}), ServeConfig(port=0, {options}))\n"
         )
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         self.process = subprocess.Popen(

@@ -258,7 +258,8 @@ def test_the_page_names_no_address_outside_the_server():
 
 def test_serving_an_export_imports_no_torch():
     code = (
-        "import sys, retinanet.serve, retinanet.predict\n"
+        "import sys, retinanet.serve.server, retinanet.predict.loading, retinanet.predict.runtime_detector\n"
+        "from retinanet.checkpoint import ModelInfo\n"
         "print([m for m in ('torch', 'lightning', 'timm') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from retinanet.images import Frame, Scaled
 from retinanet.model import RetinaNet
 from retinanet.predict.dense import DenseOutputs, LevelOutputs
 from retinanet.predict.torch_detector import Detector
-from retinanet.serve.explain import explain, iou
+from retinanet.serve.explain import explain
 from tests.conftest import picture
 
 CLASSES = ("a", "b")
@@ -47,12 +47,6 @@ def made() -> DenseOutputs:
 def told(x: float, y: float, threshold: float = 0.25, **options: object) -> dict:
     config = PostprocessConfig(**options)  # type: ignore[arg-type]
     return explain(made(), x=x, y=y, width=64, height=32, classes=CLASSES, threshold=threshold, config=config)
-
-
-def test_iou_by_hand():
-    boxes = np.array([[0, 0, 20, 16], [20, 0, 30, 10], [0, 0, 20, 20], [5, 5, 5, 5]], np.float32)
-    assert iou(np.array([0, 0, 20, 20], np.float32), boxes).tolist() == pytest.approx([0.8, 0, 1, 0])
-    assert iou(boxes[3], boxes[3:]).tolist() == [0]
 
 
 def test_every_level_says_what_it_scored_at_the_nearest_position():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import retinanet
-from retinanet.analysis.model_outputs import load_trained
+from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
 from retinanet.train import fit
@@ -58,4 +58,4 @@ def test_training_on_tiles(tiny: dict[str, object], wide: dict[str, Path], capsy
     assert np.array_equal(plain.xyxy, given.xyxy)
     assert not np.array_equal(plain.xyxy, detector.predict(picture, tile=0).xyxy)
     with pytest.raises(UserError, match="trained on tiles of 64 pixels"):
-        load_trained(result.best)
+        load_for_analysis(result.best)

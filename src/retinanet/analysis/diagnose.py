@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.analysis.finding import Finding
-from retinanet.evaluate.per_image import items_from_results
+from retinanet.evaluate.per_image import items_from_results, overlaps
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -101,19 +101,11 @@ def _pictures(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list
     ]
 
 
-def _iou(a_D4: Floats, b_G4: Floats) -> Floats:
-    a, b = a_D4[:, None], b_G4[None]
-    common = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0).prod(axis=-1)
-    areas = [(box[..., 2:] - box[..., :2]).clip(0).prod(axis=-1) for box in (a, b)]
-    iou: Floats = common / np.maximum(areas[0] + areas[1] - common, 1e-9)
-    return iou
-
-
 def _pairs(picture: _Picture, sure: float, least: float) -> Iterable[tuple[int, int]]:
     """Yield (detection, object) pairs of any class: the best score first, each object once, IoU of `least` or more."""
     order = np.argsort(-picture.scores_D, kind="stable")
     order = order[picture.scores_D[order] >= sure]
-    overlap_DG = _iou(picture.found_D4[order], picture.boxes_G4)
+    overlap_DG = overlaps(picture.found_D4[order], picture.boxes_G4)[0]
     overlap_DG[:, picture.crowd_G] = 0
     for place, d in enumerate(order):
         if not overlap_DG.shape[1]:
@@ -143,7 +135,7 @@ def _frames(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
         total = 0
         for p in pictures:
             sound = ~p.crowd_G
-            overlap = _iou(p.found_D4[p.scores_D >= sure], change(p.boxes_G4[sound]))
+            overlap = overlaps(p.found_D4[p.scores_D >= sure], change(p.boxes_G4[sound]))[0]
             total += int((overlap >= 0.5).any(axis=0).sum()) if overlap.size else 0
         return total
 
@@ -271,7 +263,7 @@ def _unlabelled(pictures: Sequence[_Picture], classes: Sequence[str], sure: floa
     for p in pictures:
         labelled.update(p.labels_G[~p.crowd_G].tolist())
         certain = p.scores_D >= max(sure, 0.6)
-        overlap = _iou(p.found_D4[certain], p.boxes_G4)
+        overlap = overlaps(p.found_D4[certain], p.boxes_G4)[0]
         lonely = overlap.max(axis=1) < 0.3 if overlap.shape[1] else np.ones(len(overlap), bool)
         for label in p.found_labels_D[certain][lonely].tolist():
             extra[label] += 1

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from retinanet.analysis.model_outputs import TrainedModel
+    from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
     from retinanet.images import Frame
 
@@ -158,7 +158,7 @@ class HardExamples:
 
 
 def hard_examples(
-    trained: TrainedModel,
+    trained: LoadedModel,
     data: DetectionData,
     *,
     count: int = 50,
@@ -171,7 +171,7 @@ def hard_examples(
     No more than `count` of each kind are kept at any time.
 
     Args:
-        trained: see `dense.load_trained`.
+        trained: see `model_outputs.load_for_analysis`.
         data: loaded with `classes=trained.classes`.
         count: how many of the background and of the objects.
         batch_size: pictures at once.

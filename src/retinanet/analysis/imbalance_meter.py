@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from retinanet.analysis.imbalance import BINS_PER_UNIT, LOWEST, SIZES, Imbalance, number_of_bins
+from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import area
 from retinanet.config import LossConfig, ModelConfig
 from retinanet.losses import DetectionLoss
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from retinanet.analysis.model_outputs import TrainedModel
+    from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
     from retinanet.images import Frame
 
@@ -191,7 +192,7 @@ class ImbalanceMeter:
 
 
 def measure(
-    trained: TrainedModel,
+    trained: LoadedModel,
     data: DetectionData,
     *,
     batch_size: int = 8,
@@ -202,15 +203,13 @@ def measure(
     """Measure a trained network on a data set, without augmentation.
 
     Args:
-        trained: see `dense.load_trained`.
+        trained: see `model_outputs.load_for_analysis`.
         data: loaded with `classes=trained.classes`.
         batch_size: pictures at once.
         easy_from: an example is easy from this p_t on.
         loss_config: the loss to measure; by default the one that the network was trained with.
         progress: opens a progress bar.
     """
-    from retinanet.analysis.model_outputs import dense_outputs
-
     meter = ImbalanceMeter(
         classes=trained.classes,
         levels=trained.model.config.levels,

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from retinanet.checkpoint.loading import load_checkpoint
-from retinanet.config import PART_OPTIONS, ImageConfig, LossConfig, MatchConfig, PostprocessConfig, section_from_dict
+from retinanet.config import PART_OPTIONS
 from retinanet.data import Batch, DetectionDataset, collate, eval_batches
 from retinanet.errors import UserError
 from retinanet.matching import make_assigner
@@ -22,50 +21,28 @@ from retinanet.predict.torch_detector import pick_device
 from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
-    from retinanet.model import RetinaNet
     from retinanet.types import AnchorTargets, HeadOutputs
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedModel:
-    """A network with the settings that it was trained with.
+def load_for_analysis(path: Path, *, device: str = "auto") -> LoadedModel:
+    """Return the network of a checkpoint on a device, with its settings.
 
-    Args:
-        model: in eval mode, on `device`.
-        classes: the name of each class id.
-        image_config, match_config, loss_config, postprocess_config: of its training.
-        device: where it computes.
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+        UserError: the model was trained on tiles, and the analyses evaluate whole images.
     """
-
-    model: RetinaNet
-    classes: tuple[str, ...]
-    image_config: ImageConfig
-    match_config: MatchConfig
-    loss_config: LossConfig
-    postprocess_config: PostprocessConfig
-    device: torch.device
-
-
-def load_trained(path: Path, *, device: str = "auto") -> TrainedModel:
-    """Return the network of a checkpoint with its settings. Raises `CheckpointError`, `ConfigError`."""
-    saved = load_checkpoint(path)
-    refuse_foreign_parts(saved.train_config, PART_OPTIONS)
-    if saved.tiling.tile:
+    loaded = load_checkpoint(path)
+    refuse_foreign_parts(loaded.train_config, PART_OPTIONS)
+    if loaded.tiling.tile:
         raise UserError(
-            f"{path} was trained on tiles of {saved.tiling.tile} pixels, and this analysis looks at whole pictures: "
+            f"{path} was trained on tiles of {loaded.tiling.tile} pixels, and this analysis looks at whole pictures: "
             "cut the data beforehand"
         )
-    where = pick_device(device)
-    return TrainedModel(
-        model=saved.model.to(where).to(memory_format=torch.channels_last),
-        classes=saved.classes,
-        image_config=saved.image_config,
-        match_config=section_from_dict(MatchConfig, saved.train_config),
-        loss_config=section_from_dict(LossConfig, saved.train_config),
-        postprocess_config=saved.postprocess_config,
-        device=where,
-    )
+    return loaded.to(pick_device(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +56,7 @@ class DenseBatch:
 
 @torch.no_grad()
 def dense_outputs(
-    trained: TrainedModel,
+    trained: LoadedModel,
     data: DetectionData,
     *,
     batch_size: int = 8,
@@ -100,12 +77,12 @@ def dense_outputs(
     """
     if data.classes != trained.classes:
         raise ValueError(f"expected the model's classes {trained.classes}, found {data.classes} in {data.source}")
-    assign = make_assigner(trained.match_config)
+    device, assign = trained.device, make_assigner(trained.match_config)
     dataset = DetectionDataset(data=data, image_config=trained.image_config, augment=None)
     batches = eval_batches(data, batch_size) if order is None else order
     with progress("measure", sum(map(len, batches))) as advance:
         for indices in batches:
-            batch = collate([dataset[i] for i in indices], trained.image_config).to(trained.device)
+            batch = collate([dataset[i] for i in indices], trained.image_config).to(device)
             outputs = trained.model(batch.images_N3HW.to(memory_format=torch.channels_last))
             targets = assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
             yield DenseBatch(batch=batch, outputs=outputs, targets=targets)

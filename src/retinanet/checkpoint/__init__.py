@@ -1,1 +1,42 @@
-"""Model files: the format of our checkpoints, reading them, and the import of other projects' weights."""
+"""Model files: the format of our checkpoints, reading them, and the import of other projects' weights.
+
+The names below are imported when they are first used: the record `ModelInfo` must come without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retinanet.checkpoint.import_weights import WeightsError, convert_weights, from_detectron2, from_torchvision
+    from retinanet.checkpoint.loaded_model import CheckpointError, LoadedModel
+    from retinanet.checkpoint.loading import load_checkpoint
+    from retinanet.checkpoint.model_info import ModelInfo
+
+__all__ = [
+    "CheckpointError",
+    "LoadedModel",
+    "ModelInfo",
+    "WeightsError",
+    "convert_weights",
+    "from_detectron2",
+    "from_torchvision",
+    "load_checkpoint",
+]
+
+_MODULES = {
+    **dict.fromkeys(
+        ("WeightsError", "convert_weights", "from_detectron2", "from_torchvision"),
+        "retinanet.checkpoint.import_weights",
+    ),
+    **dict.fromkeys(("CheckpointError", "LoadedModel"), "retinanet.checkpoint.loaded_model"),
+    "load_checkpoint": "retinanet.checkpoint.loading",
+    "ModelInfo": "retinanet.checkpoint.model_info",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'retinanet.checkpoint' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

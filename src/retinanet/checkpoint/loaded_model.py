@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.config import (
-    ImageConfig,
-    PostprocessConfig,
-    TileConfig,
-    TrainConfig,
-    to_dict,
-)
+import torch
+
+from retinanet.checkpoint.model_info import ModelInfo
+from retinanet.config import TrainConfig, to_dict
 from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 from retinanet.version import __version__
@@ -31,26 +28,24 @@ class CheckpointError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedModel:
+class LoadedModel(ModelInfo):
     """A trained network with everything that is needed to use it.
 
     Args:
-        model: in eval mode, on the CPU. With a running average of the weights, it is the average.
-        classes: name of each class id.
-        category_ids: the id of each class in the training data (COCO's have gaps).
-        image_config: how pictures become input.
-        postprocess_config: how outputs become detections.
-        tiling: how pictures are cut.
-        train_config: every option of the run, as plain values.
+        model: in eval mode. With a running average of the weights, it is the average.
     """
 
     model: RetinaNet
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    image_config: ImageConfig
-    postprocess_config: PostprocessConfig
-    tiling: TileConfig
-    train_config: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network's weights: the CPU, unless the model was moved."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device) -> LoadedModel:
+        """Move the network to a device, in the memory format that is fast there, and return this record."""
+        self.model.to(device).to(memory_format=torch.channels_last)
+        return self
 
 
 def describe_run(config: TrainConfig, classes: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from retinanet.checkpoint.import_weights import WeightsError, import_model, kind_of
 from retinanet.checkpoint.loaded_model import KEY, CheckpointError, LoadedModel
 from retinanet.checkpoint.reading import BROKEN_FILE_ERRORS, own_checkpoint, read_file
 from retinanet.config import (
@@ -36,8 +37,6 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
         CheckpointError, WeightsError: a file that is none of these, is damaged, or names a backbone from outside that
             is not allowed or not installed.
     """
-    from retinanet.checkpoint.import_weights import WeightsError, import_model, kind_of
-
     content = read_file(path)
     if (kind := kind_of(content)) is not None:
         try:

@@ -10,7 +10,13 @@ from retinanet.commands.terminal import print_faults, print_findings, progress_b
 from retinanet.files import write_atomically
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from retinanet.analysis.hard import HardExamples
+    from retinanet.analysis.imbalance import Imbalance
+    from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
+    from retinanet.data import DetectionData
 
 
 def check_model(model: Path, path: Path, config: CheckConfig) -> int:
@@ -24,15 +30,13 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from rich.console import Console
 
     from retinanet.analysis.diagnose import diagnose
-    from retinanet.analysis.hard import hard_examples
     from retinanet.analysis.imbalance_meter import measure
-    from retinanet.analysis.model_outputs import load_trained
-    from retinanet.checkpoint.loading import load_checkpoint
+    from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.data import load
     from retinanet.evaluate import evaluate_model
     from retinanet.predict.torch_detector import Detector
 
-    trained = load_trained(model, device=config.device)
+    trained = load_for_analysis(model, device=config.device)
     data = load(
         path,
         images=config.images,
@@ -44,7 +48,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     )
     console = Console()
     faults = print_faults(console, [data])
-    detector = Detector.from_checkpoint(model, config.device)
+    detector = Detector(model=trained.model, info=trained, device=trained.device)
     metrics, results = evaluate_model(
         detector, data, batch_size=config.batch_size, workers=config.workers, progress=progress_bar
     )
@@ -54,19 +58,9 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     found = measure(trained, data, batch_size=config.batch_size, easy_from=config.easy_from, progress=progress_bar)
     for sentence in found.sentences():
         console.print(sentence, markup=False, highlight=False)
-    findings = diagnose(data, results, train_config=load_checkpoint(model).train_config)
+    findings = diagnose(data, results, train_config=trained.train_config)
     print_findings(console, findings)
-    hard = None
-    if config.hard:
-        hard = hard_examples(
-            trained, data, count=config.hard_examples, batch_size=config.batch_size, progress=progress_bar
-        )
-        config.output.mkdir(parents=True, exist_ok=True)
-        hard.write_csv(config.output / "hard.csv")
-        write_atomically(config.output / "imbalance.json", json.dumps(found.to_json(), indent=2) + "\n")
-        for sentence in hard.sentences():
-            console.print(sentence, markup=False, highlight=False)
-        console.print(f"hard examples: {config.output / 'hard.csv'}", markup=False, highlight=False)
+    hard = _find_hard(console, trained, data, found, config) if config.hard else None
     target = config.report or (config.output / "report.html" if config.hard else None)
     if target is not None:
         from retinanet.report.evaluation import model_report
@@ -83,3 +77,19 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         )
         console.print(f"report: {page}", markup=False, highlight=False)
     return 1 if faults and not config.skip_bad else 0
+
+
+def _find_hard(
+    console: Console, loaded: LoadedModel, data: DetectionData, imbalance: Imbalance, config: CheckConfig
+) -> HardExamples:
+    """Find hard examples, print a summary, and write them and the imbalance into the output folder."""
+    from retinanet.analysis.hard import hard_examples
+
+    hard = hard_examples(loaded, data, count=config.hard_examples, batch_size=config.batch_size, progress=progress_bar)
+    config.output.mkdir(parents=True, exist_ok=True)
+    hard.write_csv(config.output / "hard.csv")
+    write_atomically(config.output / "imbalance.json", json.dumps(imbalance.to_json(), indent=2) + "\n")
+    for sentence in hard.sentences():
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"hard examples: {config.output / 'hard.csv'}", markup=False, highlight=False)
+    return hard

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from retinanet.commands.options import Flat
 from retinanet.config import ExportConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from retinanet.export.exporter import Comparison
+    from retinanet.export.parity import Difference
 
 _OUTPUT = Parameter(alias="-o", help="File to write: .onnx, .xml (OpenVINO) or .pt2.")
 
@@ -27,6 +36,44 @@ def export(model: Path, *, options: Annotated[ExportFlags | None, Flat] = None) 
     `retinanet export runs/first/best.ckpt -o m.onnx`
     `retinanet export runs/first/best.ckpt -o m.xml --int8 --calibrate data/train.json --data data/val.json`
     """
+    from rich.console import Console
+
+    from retinanet.commands.terminal import progress_bar
+    from retinanet.export.exporter import ExportMismatchError
     from retinanet.export.exporter import export as export_model
 
-    export_model(model, options or ExportFlags())
+    console = Console()
+    try:
+        done = export_model(model, options or ExportFlags(), progress=progress_bar)
+    except ExportMismatchError as error:
+        _print_comparison(console, error.comparison)
+        raise
+    _print_comparison(console, done.comparison)
+    console.print(f"written: {done.path} ({done.size / 1e6:.1f} MB)", markup=False, highlight=False)
+    if done.triton_config is not None:
+        console.print(f"written: {done.triton_config}", markup=False, highlight=False)
+
+
+def _print_comparison(console: Console, comparison: Comparison) -> None:
+    console.print(parity_table(comparison.differences, comparison.title))
+    if comparison.ap:
+        console.print(
+            f"AP on {comparison.ap_images:,} pictures: checkpoint {comparison.ap['checkpoint']:.4f}, "
+            f"export {comparison.ap['export']:.4f}",
+            markup=False,
+            highlight=False,
+        )
+
+
+def parity_table(differences: Sequence[Difference], what: str) -> Table:
+    """Return the comparison as a table for the terminal."""
+    from rich.table import Table
+
+    out = Table(title=f"{what} against the checkpoint")
+    columns = ("size", "batch", "pictures", "compared", "box, px", "score", "missing", "at a threshold")
+    for name in columns:
+        out.add_column(name, justify="right")
+    for d in differences:
+        numbers = [d.image_size, d.batch_size, d.pictures, d.compared]
+        out.add_row(*map(str, numbers), f"{d.boxes:.1e}", f"{d.scores:.1e}", str(d.missing), str(d.doubtful))
+    return out

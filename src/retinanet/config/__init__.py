@@ -11,7 +11,7 @@ from retinanet.config.convert_weights import ConvertWeightsConfig
 from retinanet.config.data import ClassesConfig, DataConfig, separate_names
 from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
-from retinanet.config.export import ExportConfig, ExportFormat
+from retinanet.config.export import ExportConfig
 from retinanet.config.image import ImageConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
@@ -45,7 +45,6 @@ __all__ = [
     "DemoConfig",
     "EvaluateConfig",
     "ExportConfig",
-    "ExportFormat",
     "FreezeName",
     "ImageConfig",
     "ImageFiles",

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from retinanet.config.data import ClassesConfig
-from retinanet.config.validation import check_choice, check_positive
+from retinanet.config.validation import check_positive
 from retinanet.errors import ConfigError
-
-ExportFormat = Literal["onnx", "openvino", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +14,7 @@ class ExportConfig(ClassesConfig):
 
     output: Path | None = None
     """File to write: .onnx, .xml (OpenVINO, with a .bin beside it) or .pt2 (torch.export)."""
-    format: ExportFormat | None = None
+    format: str | None = None
     """onnx, openvino or torch; by the file's name unless given."""
     uint8: bool = False
     """Take pictures as bytes, 0 to 255, rather than as float in [0, 1]: a quarter of the input."""
@@ -45,8 +42,6 @@ class ExportConfig(ClassesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.format is not None:
-            check_choice(self, format=get_args(ExportFormat))
         check_positive(self, "calibration_pictures")
         if self.int8 and self.calibrate is None:
             raise ConfigError("int8 measures the ranges of the activations on real pictures: give --calibrate DATA")

@@ -221,6 +221,7 @@ def _ink_colour(under: Floats, rng: np.random.Generator) -> Floats | None:
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     """Return the intersection of two boxes as a share of the smaller one."""
+    # On two tuples of integers, thousands of times: supervision's `box_iou_batch` (IOS) is for arrays of boxes.
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(w, 0) * max(h, 0) / smaller

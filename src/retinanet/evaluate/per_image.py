@@ -173,7 +173,7 @@ def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
     crowd_G = _crowd(item)
     taken_G = crowd_G.copy()
     partner_D, in_crowd_D = np.full(len(item.found_D4), -1), np.zeros(len(item.found_D4), dtype=bool)
-    overlap_DG, inside_DG = _overlaps(item.found_D4, item.boxes_G4)
+    overlap_DG, inside_DG = overlaps(item.found_D4, item.boxes_G4)
     same_DG = np.asarray(item.found_labels_D)[:, None] == np.asarray(item.labels_G)[None]
     for d in np.argsort(-np.asarray(item.scores_D), kind="stable"):
         free_G = np.flatnonzero(same_DG[d] & ~taken_G & (overlap_DG[d] >= MATCH_IOU))
@@ -185,8 +185,12 @@ def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
     return partner_D, in_crowd_D
 
 
-def _overlaps(a_D4: Floats, b_G4: Floats) -> tuple[Floats, Floats]:
-    """Return IoU, and intersection as a share of a's area (what COCO takes for crowds): both (D, G)."""
+def overlaps(a_D4: Floats, b_G4: Floats) -> tuple[Floats, Floats]:
+    """Return IoU, and intersection as a share of a's area (what COCO takes for crowds): both (D, G), float64.
+
+    supervision's `box_iou_batch` rounds to float32, so that an IoU just below a threshold may reach it, and has no
+    share of one box. A box whose second corner lies before its first has no area.
+    """
     a, b = np.asarray(a_D4, dtype=np.float64)[:, None], np.asarray(b_G4, dtype=np.float64)[None]
     sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0)
     inner = sides[..., 0] * sides[..., 1]

@@ -1,4 +1,4 @@
-"""Export to ONNX, OpenVINO and torch.export, and the runtime that needs no torch.
+"""Export to ONNX, OpenVINO and torch.export.
 
-Nothing is imported here: `retinanet.export.runtime` must come without torch, `retinanet.export.run` with it.
+Nothing is imported here: the export needs torch and onnx, which come with the extra `export`.
 """

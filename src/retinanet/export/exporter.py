@@ -1,55 +1,57 @@
-"""`retinanet export`: from a checkpoint to a file that other runtimes read, checked before it takes its name.
-
-Shape suffixes: N batch, A anchors, K classes.
-"""
+"""`retinanet export`: from a checkpoint to a file that other runtimes read, compared before it takes its name."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import onnx
-import torch
-from rich.console import Console
-
-from retinanet import boxes
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import ExportConfig, resolve
 from retinanet.data import load, read
-from retinanet.errors import ConfigError, UserError
+from retinanet.errors import ConfigError, UserError, did_you_mean
 from retinanet.evaluate import evaluate_model
 from retinanet.export import parity, triton_repository
-from retinanet.export.onnx_graph import join
-from retinanet.export.quantise import quantise, read_onnx
-from retinanet.export.torch_network import DIVISOR, dense_onnx, least_side, program
-from retinanet.images import prepare_pixels
-from retinanet.predict.detector import BaseDetector
+from retinanet.export.target import ExportSource, ExportTarget
+from retinanet.export.targets import TARGETS
+from retinanet.export.torch_network import DIVISOR
 from retinanet.predict.inputs import expand_inputs
-from retinanet.predict.runtime_detector import RuntimeDetector
 from retinanet.predict.torch_detector import Detector
-from retinanet.runtime.description import KEY, Description, ExportError
+from retinanet.progress import ProgressBar, no_progress_bar
+from retinanet.runtime.description import Description, ExportError
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
     from retinanet.checkpoint.loaded_model import LoadedModel
-    from retinanet.config import ImageConfig
     from retinanet.data import DetectionData
-    from retinanet.images import Frame, Scaled
 
 
 GATE_PICTURES: Final = 8
-"""How many pictures the comparison looks at, spread evenly over those there are."""
+"""Number of images on which the export is compared with its checkpoint, spread evenly over those available."""
+
+OPTIONS: Final = ("int8", "raw", "triton", "bf16")
+"""Options that not every target has: see `ExportTarget.options`."""
 
 
-SUFFIXES: Final = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """An export compared with its checkpoint.
+
+    Args:
+        title: name of what ran the export.
+        differences: of the float32 file, for each image size and batch size.
+        ap: by name, AP of the checkpoint and of the export, if measured.
+        ap_images: number of images on which AP was measured.
+    """
+
+    title: str
+    differences: tuple[parity.Difference, ...]
+    ap: dict[str, float] = field(default_factory=dict)
+    ap_images: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +60,44 @@ class ExportSummary:
 
     Args:
         path: the file that was written.
-        about: what it says of itself.
-        differences: from the checkpoint, of the float32 graph.
-        ap: by name, AP of the checkpoint and of the export, where they were measured.
+        size: bytes of the file and of those that belong to it.
+        about: the file's description.
+        comparison: with the checkpoint.
+        triton_config: config.pbtxt of the model repository, if asked for.
     """
 
     path: Path
+    size: int
     about: Description
-    differences: tuple[parity.Difference, ...]
-    ap: dict[str, float]
+    comparison: Comparison
+    triton_config: Path | None = None
+
+    @property
+    def differences(self) -> tuple[parity.Difference, ...]:
+        """Differences of the float32 file from the checkpoint."""
+        return self.comparison.differences
+
+    @property
+    def ap(self) -> dict[str, float]:
+        """AP of the checkpoint and of the export by name, if measured."""
+        return self.comparison.ap
 
 
-def export(model: Path | str, config: ExportConfig | None = None, **options: Any) -> ExportSummary:
+class ExportMismatchError(ExportError):
+    """The export disagrees with its checkpoint; nothing was written. `comparison` holds the numbers."""
+
+    def __init__(self, message: str, comparison: Comparison) -> None:
+        super().__init__(message)
+        self.comparison = comparison
+
+
+def export(
+    model: Path | str,
+    config: ExportConfig | None = None,
+    *,
+    progress: ProgressBar = no_progress_bar,
+    **options: Any,
+) -> ExportSummary:
     """Write a checkpoint as ONNX, OpenVINO or a program of torch.export.
 
     The file is written beside its target, compared with the checkpoint on real pictures, and renamed only if it agrees.
@@ -77,93 +105,93 @@ def export(model: Path | str, config: ExportConfig | None = None, **options: Any
     Args:
         model: a checkpoint.
         config: all options at once,
+        progress: opens a progress bar.
         options: or by name, as the flags of `retinanet export`.
 
     Raises:
-        ExportError: the export disagrees with the checkpoint, or cannot be made; nothing is written then.
+        ExportMismatchError: the export disagrees with the checkpoint; nothing is written then.
+        ExportError: the model cannot be exported; nothing is written then.
         UserError: options or files that do not fit.
     """
     config = config or resolve(ExportConfig, options)
     model = Path(model)
-    target, kind = _target(config)
-    saved = load_checkpoint(model)
-    if saved.image_config.size_divisor % DIVISOR:
+    target, path = _target(config)
+    loaded = load_checkpoint(model)
+    if loaded.image_config.size_divisor % DIVISOR:
         raise ExportError(
-            f"{model} pads pictures to multiples of {saved.image_config.size_divisor}; an exported network needs "
+            f"{model} pads pictures to multiples of {loaded.image_config.size_divisor}; an exported network needs "
             f"multiples of {DIVISOR}"
         )
-    pictures = _pictures(config, saved)
-    data = _data(config, saved) if config.int8 or config.data is not None else None
-    about = describe(saved, config)
-    console = Console()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.partial-") as folder:
-        written = Path(folder) / target.name
-        if kind == "torch":
-            differences = _torch(saved, about, written, pictures, console)
-        else:
-            network = dense_onnx(saved.model)
-            differences = _WRITERS[kind](saved, network, about, written, pictures, console)
-        ap = {}
+    pictures = _pictures(config, loaded)
+    data = _data(config, loaded) if config.int8 or config.data is not None else None
+    about = describe(loaded, config)
+    source = ExportSource(loaded)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.partial-") as folder:
+        written = Path(folder) / path.name
+        target.write(source, about, written)
+        comparison = _compare(target, loaded, about, written, pictures)
         if config.int8:
             about = dataclasses.replace(about, precision="int8")
-            written = Path(folder) / "int8" / target.name
+            written = Path(folder) / "int8" / path.name
             written.parent.mkdir()
-            quantise(network, about, written, _calibration(config))
-        if data is not None and kind != "torch" and not config.raw:
-            ap = _ap(saved, written, data, config, console)
-        for path in sorted(written.parent.glob("*.*"), key=lambda p: p.suffix == target.suffix):
-            path.replace(target.parent / path.name)  # what the target refers to first
-    console.print(f"written: {target} ({_size(target) / 1e6:.1f} MB)", markup=False, highlight=False)
+            target.write_int8(source, about, written, _calibration(config))
+        if data is not None and not config.raw:
+            comparison = _compare_ap(target, loaded, written, data, config, comparison, progress)
+        for file in sorted(written.parent.glob("*.*"), key=lambda p: p.suffix == path.suffix):
+            file.replace(path.parent / file.name)  # what the file refers to first
+    triton_config = None
     if config.triton is not None:
-        console.print(
-            f"written: {triton_repository.write(config.triton, target, about)}", markup=False, highlight=False
+        triton_config = triton_repository.write(
+            config.triton, path, about, backend=target.triton_backend, companions=target.companions
         )
-    return ExportSummary(path=target, about=about, differences=tuple(differences), ap=ap)
+    beside = [path.with_suffix(suffix) for suffix in target.companions]
+    size = path.stat().st_size + sum(file.stat().st_size for file in beside if file.exists())
+    return ExportSummary(path=path, size=size, about=about, comparison=comparison, triton_config=triton_config)
 
 
-def describe(saved: LoadedModel, config: ExportConfig) -> Description:
-    """Return what the file will say of itself."""
+def describe(loaded: LoadedModel, config: ExportConfig) -> Description:
+    """Return the file's description."""
     return Description(
-        classes=saved.classes,
-        category_ids=saved.category_ids,
-        image_config=saved.image_config,
-        postprocess_config=saved.postprocess_config,
-        tiling=saved.tiling,
-        levels=saved.model.config.levels,
-        cells=tuple(tuple(tuple(cell) for cell in cells.tolist()) for cells in saved.model.anchors.cells),
-        anchor_style=saved.model.config.anchor_style,
+        **loaded.info_fields(),
+        levels=loaded.model.config.levels,
+        cells=tuple(tuple(tuple(cell) for cell in cells.tolist()) for cells in loaded.model.anchors.cells),
+        anchor_style=loaded.model.config.anchor_style,
         uint8=config.uint8,
         raw=config.raw,
         precision="bf16" if config.bf16 else "float32",
         version=__version__,
-        train_config=saved.train_config,
     )
 
 
-def _target(config: ExportConfig) -> tuple[Path, str]:
-    """Return the file and its format. Raises `ConfigError` where the two do not fit, or the file is there already."""
+def _target(config: ExportConfig) -> tuple[ExportTarget, Path]:
+    """Return the target and the file. Raises `ConfigError` if the two do not fit, or if the file exists already."""
     if config.output is None and config.triton is None:
         raise ConfigError("give a file to write (-o m.onnx), a model repository (--triton DIR), or both")
-    kind: str = config.format or "onnx"
-    target = config.output or triton_repository.target(config.triton or Path(), "retinanet", SUFFIXES[kind])
-    if config.format is None:
-        kind = next((k for k, suffix in SUFFIXES.items() if suffix == target.suffix.lower()), "")
-    if SUFFIXES.get(kind) != target.suffix.lower():
+    if config.format is not None and config.format not in TARGETS:
+        known = ", ".join(TARGETS)
         raise ConfigError(
-            f"output {target}: expected a name that ends in {', '.join(SUFFIXES.values())}"
-            + (f"; {SUFFIXES[kind]} for --format {kind}" if kind else "")
+            f"format must be one of {known}, found {config.format!r}{did_you_mean(config.format, TARGETS)}"
         )
-    if kind == "torch" and (config.int8 or config.triton is not None or config.raw):
-        raise ConfigError("a .pt2 program is float32 and decoded to boxes: int8, raw and triton are for ONNX, OpenVINO")
-    if config.bf16 and kind != "openvino":
-        raise ConfigError("bf16 is a hint to OpenVINO: give --format openvino")
-    if target.exists() and not config.overwrite:
-        raise ConfigError(f"{target} is there already: give --overwrite to replace it, or another name")
-    return target, kind
+    name = config.format or next(iter(TARGETS))
+    path = config.output or triton_repository.target(config.triton or Path(), "retinanet", TARGETS[name].suffix)
+    if config.format is None:
+        name = next((known for known, target in TARGETS.items() if target.suffix == path.suffix.lower()), "")
+    if not name or TARGETS[name].suffix != path.suffix.lower():
+        raise ConfigError(
+            f"output {path}: expected a name that ends in {', '.join(target.suffix for target in TARGETS.values())}"
+            + (f"; {TARGETS[name].suffix} for --format {name}" if name else "")
+        )
+    for option in OPTIONS:
+        if getattr(config, option) and option not in TARGETS[name].options:
+            able = [known for known, target in TARGETS.items() if option in target.options]
+            raise ConfigError(f"{option} is not possible for a {path.suffix} file: give --format {' or '.join(able)}")
+    if path.exists() and not config.overwrite:
+        raise ConfigError(f"{path} is there already: give --overwrite to replace it, or another name")
+    return TARGETS[name], path
 
 
-def _pictures(config: ExportConfig, saved: LoadedModel) -> list[Path]:
+def _pictures(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
     """Return real pictures to compare on: those given, or of the data given, or of the training run's validation data.
 
     Raises:
@@ -172,18 +200,18 @@ def _pictures(config: ExportConfig, saved: LoadedModel) -> list[Path]:
     if config.pictures:
         found = expand_inputs(config.pictures)
     else:
-        found = [record.path for record in _sibling(config, saved).records]
+        found = [record.path for record in _sibling(config, loaded).records]
     if not found:
         raise ExportError("there are no pictures to compare the export with the checkpoint on: give --pictures")
     step = max(1, len(found) // GATE_PICTURES)
     return found[::step][:GATE_PICTURES]
 
 
-def _sibling(config: ExportConfig, saved: LoadedModel) -> DetectionData:
+def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
     """Return the data given, or the training run's validation data if it is still there."""
     if config.data is not None:
         return read(config.data, images=config.images, split="val", **config.reading)
-    known = saved.train_config
+    known = loaded.train_config
     path = Path(str(known.get("val", "")))
     try:
         if not known.get("val") or not path.exists():
@@ -197,11 +225,11 @@ def _sibling(config: ExportConfig, saved: LoadedModel) -> DetectionData:
         ) from error
 
 
-def _data(config: ExportConfig, saved: LoadedModel) -> DetectionData:
+def _data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
     if config.data is not None:
         images, skip = config.images, config.skip_bad
         return load(config.data, images=images, skip_bad=skip, workers=2, split="val", **config.reading)
-    return _sibling(config, saved)
+    return _sibling(config, loaded)
 
 
 def _calibration(config: ExportConfig) -> list[Path]:
@@ -214,159 +242,45 @@ def _calibration(config: ExportConfig) -> list[Path]:
     return [found[i * len(found) // count] for i in range(count)]
 
 
-def _detector(saved: LoadedModel) -> Detector:
-    return Detector(
-        model=saved.model,
-        classes=saved.classes,
-        category_ids=saved.category_ids,
-        image_config=saved.image_config,
-        postprocess_config=saved.postprocess_config,
-        tiling=saved.tiling,
-        device="cpu",
-    )
-
-
-def _onnx(
-    saved: LoadedModel,
-    network: onnx.ModelProto,
-    about: Description,
-    path: Path,
-    pictures: Sequence[Path],
-    console: Console,
-) -> list[parity.Difference]:
-    onnx.save(join(network, about, defaults=True), path)
-    return _pass(_compare(saved, RuntimeDetector.from_file(path, device="cpu"), pictures), "ONNX Runtime", console)
-
-
-def _openvino(
-    saved: LoadedModel,
-    network: onnx.ModelProto,
-    about: Description,
-    path: Path,
-    pictures: Sequence[Path],
-    console: Console,
-) -> list[parity.Difference]:
-    """Write the ONNX graph as OpenVINO's; the graph is compared in float32, whatever hint it is going to run with."""
-    write_openvino(join(network, about, defaults=False), about, path)
-    exported = RuntimeDetector.from_file(path, device="cpu", precision="float32")
-    return _pass(_compare(saved, exported, pictures), "OpenVINO in float32", console)
-
-
-def write_openvino(model: onnx.ModelProto, about: Description, path: Path) -> None:
-    """Write an ONNX graph as OpenVINO's .xml and .bin."""
-    import openvino as ov
-
-    converted = read_onnx(model)
-    converted.set_rt_info(about.to_json(), [KEY])
-    ov.save_model(converted, path, compress_to_fp16=False)
-
-
-def _torch(
-    saved: LoadedModel, about: Description, path: Path, pictures: Sequence[Path], console: Console
-) -> list[parity.Difference]:
-    torch.export.save(program(saved.model, about), path, extra_files={f"{KEY}.json": about.to_json()})
-    loaded = torch.export.load(path).module()
-
-    def exported(config: ImageConfig, images: Sequence[Scaled]) -> tuple[Any, Any]:
-        pixels, frames = prepare_pixels(images, config)
-        inputs = torch.from_numpy(pixels) if about.uint8 else torch.from_numpy(pixels).float() / 255
-        sizes = torch.tensor([[frame.resized_width, frame.resized_height] for frame in frames])
-        with torch.inference_mode():
-            scores_NAK, boxes_NA4 = loaded(inputs, sizes)
-        return scores_NAK.numpy(), _clipped(boxes_NA4, frames)
-
-    # Padded to sides that the program takes.
-    padded = dataclasses.replace(saved.image_config, size_divisor=least_side(saved.model))
-    return _pass(_compare_dense(saved, exported, pictures, padded), "torch.export", console)
-
-
-_WRITERS: Final = {"onnx": _onnx, "openvino": _openvino}
-
-
-def _compare(saved: LoadedModel, exported: RuntimeDetector, pictures: Sequence[Path]) -> list[parity.Difference]:
-    if not exported.description.raw:
-        differences = parity.compare(_detector(saved), exported, pictures)
-        if any(d.compared or not d.agrees for d in differences):
-            return differences
-    # There are no detections, be it that it has no decoding, or that the network finds nothing in these pictures.
-
-    def dense(config: ImageConfig, images: Sequence[Scaled]) -> tuple[Any, Any]:
-        original, exported.image_config = exported.image_config, config
-        try:
-            outputs = exported.dense_batch(images)
-        finally:
-            exported.image_config = original
-        scores, rows = [], []
-        for found in outputs:
-            frame = found.frame
-            to_input = [frame.resized_width / frame.width, frame.resized_height / frame.height] * 2
-            levels = found.levels
-            scores.append(np.concatenate([o.scores_HWCK.reshape(-1, o.scores_HWCK.shape[-1]) for o in levels]))
-            rows.append(np.concatenate([o.boxes_HWC4.reshape(-1, 4) for o in levels]) * np.array(to_input, np.float32))
-        return np.stack(scores), np.stack(rows)
-
-    return _compare_dense(saved, dense, pictures, saved.image_config)
-
-
-def _compare_dense(
-    saved: LoadedModel, exported: parity.Dense, pictures: Sequence[Path], image_config: ImageConfig
-) -> list[parity.Difference]:
-    detector = _detector(saved)
-
-    def original(config: ImageConfig, images: Sequence[Scaled]) -> tuple[Any, Any]:
-        pixels, frames = detector._prepare(images, config)
-        with torch.inference_mode():
-            outputs = saved.model(torch.from_numpy(pixels))
-            boxes_NA4 = boxes.decode(outputs.deltas_NA4, outputs.anchors_A4)
-            return outputs.logits_NAK.sigmoid().numpy(), _clipped(boxes_NA4, frames)
-
-    threshold = saved.postprocess_config.score_threshold
-    return parity.compare_dense(original, exported, pictures, image_config, score_threshold=threshold)
-
-
-def _clipped(boxes_NA4: torch.Tensor, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
-    rows = [
-        boxes.clip(boxes_A4, width=frame.resized_width, height=frame.resized_height).numpy()
-        for boxes_A4, frame in zip(boxes_NA4, frames, strict=True)
-    ]
-    return np.stack(rows)
-
-
-def _pass(differences: list[parity.Difference], what: str, console: Console) -> list[parity.Difference]:
-    """Print the comparison, and refuse what disagrees."""
-    console.print(parity.parity_table(differences, what))
-    worst = [d for d in differences if not d.agrees]
-    if worst:
-        d = max(worst, key=lambda d: (d.missing + d.doubtful, d.scores, d.boxes))
-        raise ExportError(
-            f"{what} disagrees with the checkpoint, nothing is written: boxes differ by up to {d.boxes:.3g} px "
+def _compare(
+    target: ExportTarget, loaded: LoadedModel, about: Description, path: Path, pictures: Sequence[Path]
+) -> Comparison:
+    """Compare the written file with the checkpoint, and refuse a file that disagrees."""
+    differences = tuple(target.compare(loaded, about, path, pictures))
+    comparison = Comparison(title=target.title, differences=differences)
+    wrong = [d for d in differences if not d.agrees]
+    if wrong:
+        d = max(wrong, key=lambda d: (d.missing + d.doubtful, d.scores, d.boxes))
+        raise ExportMismatchError(
+            f"{target.title} disagrees with the checkpoint, nothing is written: boxes differ by up to {d.boxes:.3g} px "
             f"(at most {parity.BOX_TOLERANCE:g}), scores by up to {d.scores:.3g} (at most {parity.SCORE_TOLERANCE:g}), "
-            f"{d.missing + d.doubtful} of {d.compared + d.missing + d.doubtful} detections are in one of the two only"
+            f"{d.missing + d.doubtful} of {d.compared + d.missing + d.doubtful} detections are in one of the two only",
+            comparison,
         )
-    return differences
+    return comparison
 
 
-def _ap(
-    saved: LoadedModel, path: Path, data: DetectionData, config: ExportConfig, console: Console
-) -> dict[str, float]:
-    """Return the AP of the checkpoint and of the export, print them, and refuse a drop that is too large."""
-    detectors: dict[str, BaseDetector] = {"checkpoint": _detector(saved)}
-    detectors["export"] = RuntimeDetector.from_file(path, device="cpu")
-    ap = {name: float(evaluate_model(found, data)[0].AP) for name, found in detectors.items()}
+def _compare_ap(
+    target: ExportTarget,
+    loaded: LoadedModel,
+    path: Path,
+    data: DetectionData,
+    config: ExportConfig,
+    comparison: Comparison,
+    progress: ProgressBar,
+) -> Comparison:
+    """Add the AP of the checkpoint and of the export to a comparison, and refuse a drop that is too large."""
+    exported = target.open(path)
+    if exported is None:
+        return comparison
+    detectors = {"checkpoint": Detector(model=loaded.model, info=loaded, device="cpu"), "export": exported}
+    ap = {name: float(evaluate_model(found, data, progress=progress)[0].AP) for name, found in detectors.items()}
+    comparison = dataclasses.replace(comparison, ap=ap, ap_images=len(data.records))
     drop = ap["checkpoint"] - ap["export"]
-    console.print(
-        f"AP on {len(data.records):,} pictures: checkpoint {ap['checkpoint']:.4f}, export {ap['export']:.4f}",
-        markup=False,
-        highlight=False,
-    )
     if drop > config.max_ap_drop:
-        raise ExportError(
+        raise ExportMismatchError(
             f"the export's AP is {drop:.4f} below the checkpoint's, more than --max-ap-drop {config.max_ap_drop:g}: "
-            "nothing is written"
+            "nothing is written",
+            comparison,
         )
-    return ap
-
-
-def _size(path: Path) -> int:
-    weights = path.with_suffix(".bin")
-    return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.exists() else 0)
+    return comparison

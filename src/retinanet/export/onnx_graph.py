@@ -143,12 +143,20 @@ def decoding(about: Description) -> onnx.ModelProto:
     g.give(g("Where", real_ND, scores_ND, g.const(0, np.float32)), "scores")
     g.give(g("Where", real_ND, labels_ND, g.const(-1)), "labels")
     g.give(g("ReduceSum", g("Cast", real_ND, to=TensorProto.INT64), g.const([1]), keepdims=0), "counts")
+    return g.model(*_decoding_interface(about))
+
+
+def _decoding_interface(about: Description) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    """Return inputs and outputs of the decoding, with their types and shapes."""
     kind = TensorProto.UINT8 if about.uint8 else TensorProto.FLOAT
     K = len(about.classes)
     inputs = [
         _value(IMAGES, kind, "N", 3, "H", "W"),
         _value(FRAMES, TensorProto.FLOAT, "F", 4),
-        *(_value(name, TensorProto.FLOAT, "N", f"A{name[1]}", K if name.endswith("logits") else 4) for name in names),
+        *(
+            _value(name, TensorProto.FLOAT, "N", f"A{name[1]}", K if name.endswith("logits") else 4)
+            for name in dense_names(about.levels)
+        ),
         _value(SCORE_THRESHOLD, TensorProto.FLOAT, 1),
         _value(NMS_THRESHOLD, TensorProto.FLOAT, 1),
         _value(MAX_DETECTIONS, TensorProto.INT64, 1),
@@ -159,7 +167,7 @@ def decoding(about: Description) -> onnx.ModelProto:
         _value("labels", TensorProto.INT64, "N", "D"),
         _value("counts", TensorProto.INT64, "N"),
     ]
-    return g.model(inputs, outputs)
+    return inputs, outputs
 
 
 def _without_empty(g: Graph, boxes_ND4: str, scores_ND: str, labels_ND: str) -> tuple[str, str, str]:

@@ -6,21 +6,21 @@ Boxes are xyxy in original pixels. Shape suffixes: N batch, A anchors, K classes
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from rich.table import Table
 
 from retinanet.config import TileConfig
 from retinanet.images import decode_for
-from retinanet.predict.detector import batched
+from retinanet.predict.batches import batched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from retinanet.config import ImageConfig, PostprocessConfig
@@ -85,27 +85,37 @@ def compare(
 ) -> list[Difference]:
     """Return the differences of the detections, for each size and batch size."""
     out = []
-    first, thresholds = original.image_config, original.postprocess_config
-    try:
-        for scale, batch_size in product(scales, batch_sizes):
-            original.image_config = exported.image_config = scaled(first, scale)
+    for scale, batch_size in product(scales, batch_sizes):
+        image_config = scaled(original.image_config, scale)
+        with image_config_of(image_config, original, exported):
             found = [_found(detector, pictures, batch_size) for detector in (original, exported)]
-            rows = [differ(a, b, thresholds) for a, b in zip(*found, strict=True)]
-            out.append(
-                Difference(
-                    image_size=original.image_config.image_size,
-                    batch_size=batch_size,
-                    pictures=len(pictures),
-                    compared=sum(row.compared for row in rows),
-                    boxes=max(row.boxes for row in rows),
-                    scores=max(row.scores for row in rows),
-                    missing=sum(row.missing for row in rows),
-                    doubtful=sum(row.doubtful for row in rows),
-                )
+        rows = [differ(a, b, original.postprocess_config) for a, b in zip(*found, strict=True)]
+        out.append(
+            Difference(
+                image_size=image_config.image_size,
+                batch_size=batch_size,
+                pictures=len(pictures),
+                compared=sum(row.compared for row in rows),
+                boxes=max(row.boxes for row in rows),
+                scores=max(row.scores for row in rows),
+                missing=sum(row.missing for row in rows),
+                doubtful=sum(row.doubtful for row in rows),
             )
-    finally:
-        original.image_config = exported.image_config = first
+        )
     return out
+
+
+@contextmanager
+def image_config_of(config: ImageConfig, *detectors: BaseDetector) -> Iterator[None]:
+    """Let the detectors prepare images by another config within a `with` block."""
+    before = [detector.info for detector in detectors]
+    try:
+        for detector, info in zip(detectors, before, strict=True):
+            detector.info = dataclasses.replace(info, image_config=config)
+        yield
+    finally:
+        for detector, info in zip(detectors, before, strict=True):
+            detector.info = info
 
 
 def _found(detector: BaseDetector, pictures: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
@@ -237,16 +247,4 @@ def compare_dense(
                 scores=scores,
             )
         )
-    return out
-
-
-def parity_table(differences: Sequence[Difference], what: str) -> Table:
-    """Return the comparison as a table for the terminal."""
-    out = Table(title=f"{what} against the checkpoint")
-    columns = ("size", "batch", "pictures", "compared", "box, px", "score", "missing", "at a threshold")
-    for name in columns:
-        out.add_column(name, justify="right")
-    for d in differences:
-        numbers: list[Any] = [d.image_size, d.batch_size, d.pictures, d.compared]
-        out.add_row(*map(str, numbers), f"{d.boxes:.1e}", f"{d.scores:.1e}", str(d.missing), str(d.doubtful))
     return out

@@ -36,24 +36,17 @@ if TYPE_CHECKING:
     from retinanet.runtime.description import Description
 
 
-def quantise(network: onnx.ModelProto, about: Description, path: Path, pictures: Sequence[Path]) -> None:
-    """Write the network in int8.
-
-    Args:
-        network: from `graph.NORMALISED` to the dense outputs, in float.
-        about: what the file will say of itself.
-        path: .onnx, or OpenVINO's .xml.
-        pictures: on which the ranges of the activations are measured.
-    """
-    if path.suffix.lower() == ".onnx":
-        onnx.save(join(_quantise_onnx(network, about, pictures), about, defaults=True), path)
-    else:
-        _quantise_openvino(network, about, pictures, path)
-
-
 def read_onnx(model: onnx.ModelProto) -> Any:
     """Return a graph as OpenVINO's model. Not by its `convert_model`, which reports its use to its makers."""
     return openvino_core().read_model(model.SerializeToString())
+
+
+def save_openvino(model: Any, about: Description, path: Path) -> None:
+    """Write OpenVINO's model as .xml and .bin, with the description inside."""
+    import openvino as ov
+
+    model.set_rt_info(about.to_json(), [KEY])
+    ov.save_model(model, path, compress_to_fp16=False)
 
 
 @contextmanager
@@ -87,7 +80,14 @@ def _decoded(pictures: Sequence[Path], about: Description) -> Iterator[Scaled]:
     return (decode_for(path, image_size=config.image_size, max_size=config.max_size) for path in pictures)
 
 
-def _quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Sequence[Path]) -> onnx.ModelProto:
+def quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Sequence[Path]) -> onnx.ModelProto:
+    """Return the network in int8.
+
+    Args:
+        network: from `onnx_graph.NORMALISED` to the dense outputs, in float.
+        about: the file's description.
+        pictures: images on which the ranges of the activations are measured.
+    """
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -119,10 +119,17 @@ def _quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Seque
         return onnx.load(small)
 
 
-def _quantise_openvino(network: onnx.ModelProto, about: Description, pictures: Sequence[Path], path: Path) -> None:
+def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, pictures: Sequence[Path]) -> None:
+    """Write the network in int8, with normalisation and decoding in float, as OpenVINO's .xml and .bin.
+
+    Args:
+        network: from `onnx_graph.NORMALISED` to the dense outputs, in float.
+        about: the file's description.
+        path: the .xml.
+        pictures: images on which the ranges of the activations are measured.
+    """
     with _unreported():
         import nncf
-    import openvino as ov
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     config = about.postprocess_config
@@ -146,5 +153,4 @@ def _quantise_openvino(network: onnx.ModelProto, about: Description, pictures: S
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=names, patterns=["decode_.*", "normalise_.*"], validate=False),
         )
-    quantised.set_rt_info(about.to_json(), [KEY])
-    ov.save_model(quantised, path, compress_to_fp16=False)
+    save_openvino(quantised, about, path)

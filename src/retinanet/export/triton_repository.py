@@ -12,6 +12,7 @@ from retinanet.files import write_atomically
 from retinanet.runtime.description import FRAMES, IMAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from retinanet.runtime.description import Description
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 MAX_BATCH_SIZE: Final = 8
 QUEUE_DELAY_US: Final = 3000
 """How long the server waits for more requests to make a batch of."""
-_BACKENDS: Final = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
 def target(repository: Path, name: str, suffix: str) -> Path:
@@ -27,18 +27,26 @@ def target(repository: Path, name: str, suffix: str) -> Path:
     return repository / name / "1" / f"model{suffix}"
 
 
-def write(repository: Path, model: Path, about: Description) -> Path:
-    """Write the model's place in the repository, and return its config. A model that lies elsewhere is copied."""
+def write(repository: Path, model: Path, about: Description, *, backend: str, companions: Sequence[str] = ()) -> Path:
+    """Write the model's place in the repository, and return its config. A model that lies elsewhere is copied.
+
+    Args:
+        repository: the folder.
+        model: the exported file.
+        about: the file's description.
+        backend: Triton's name of what runs the file.
+        companions: suffixes of the files that belong to the model and lie beside it.
+    """
     place = target(repository, model.stem, model.suffix)
     if model.parent.parent.parent == repository:
         place = model
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
-        for file in (model, model.with_suffix(".bin")):
-            if file == model or (model.suffix == ".xml" and file.exists()):
-                shutil.copyfile(file, place.with_suffix(file.suffix))
+        for suffix in (model.suffix, *companions):
+            if (file := model.with_suffix(suffix)).exists():
+                shutil.copyfile(file, place.with_suffix(suffix))
     config = place.parent.parent / "config.pbtxt"
-    write_atomically(config, config_text(config.parent.name, about, _BACKENDS[model.suffix]))
+    write_atomically(config, config_text(config.parent.name, about, backend))
     write_atomically(config.parent / "labels.txt", "".join(f"{name}\n" for name in about.classes))
     return config
 

@@ -8,89 +8,63 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
 import supervision as sv
 from PIL import Image
 
 from retinanet.config import ImageConfig, PostprocessConfig, PredictConfig, TileConfig
 from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows, prepare, tiles
+from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
 from retinanet.predict.merge import merge_tiles, merge_views
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
+    from retinanet.checkpoint.model_info import ModelInfo
     from retinanet.predict.dense import DenseOutputs
 
 TTA_SCALES: Final = (0.8, 1.25)
 """Sizes at which test-time augmentation looks at a picture, besides its own."""
 
-Pixels = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
-
-Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
 S = TypeVar("S", bound=Source)
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageResult:
-    """What became of one picture: its size and `detections`, or the `error` where it does not decode."""
-
-    source: Source
-    width: int = 0
-    height: int = 0
-    detections: ArrayDetections | None = None
-    error: ImageError | None = None
-
-    def result(self) -> ArrayDetections:
-        """Return the detections, or raise the error."""
-        if self.detections is None:
-            raise self.error or RuntimeError("neither detections nor an error")
-        return self.detections
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputBatch:
-    """The network's input and the frames of those sources that did decode, and the errors of the others, in order."""
-
-    sources: Sequence[Source]
-    errors: list[ImageError | None]
-    images_N3HW: Pixels | None
-    frames: list[Frame]
 
 
 class BaseDetector(ABC):
     """A network with all it takes to go from pictures to named boxes. How the network is run is up to the subclass.
 
     Args:
-        classes: name of each 0-based class id.
-        category_ids: COCO's id of each class id.
-        image_config: how pictures become input.
-        postprocess_config: how outputs become detections.
-        tiling: how pictures are cut unless a call says otherwise.
+        info: classes, preprocessing, post-processing and tiling.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        image_config: ImageConfig,
-        postprocess_config: PostprocessConfig,
-        tiling: TileConfig | None = None,
-    ) -> None:
-        self.classes = tuple(classes)
-        self.category_ids = tuple(category_ids)
-        self.image_config = image_config
-        self.postprocess_config = postprocess_config
-        self.tiling = tiling or TileConfig()
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each 0-based class id."""
+        return self.info.classes
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """COCO's id of each class id."""
+        return self.info.category_ids
+
+    @property
+    def image_config(self) -> ImageConfig:
+        """How images become input."""
+        return self.info.image_config
+
+    @property
+    def postprocess_config(self) -> PostprocessConfig:
+        """How outputs become detections."""
+        return self.info.postprocess_config
+
+    @property
+    def tiling(self) -> TileConfig:
+        """How images are cut into tiles unless a call says otherwise."""
+        return self.info.tiling
 
     @abstractmethod
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
@@ -209,7 +183,7 @@ class BaseDetector(ABC):
         config = self.postprocess_config
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
-        for batch in _ahead(batches, self._load, workers):
+        for batch in load_ahead(batches, self._load, workers):
             readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
             detections = zip(batch.frames, self._look(readable, batch, config, tta), strict=True)
             for source, error in zip(batch.sources, batch.errors, strict=True):
@@ -308,30 +282,3 @@ class BaseDetector(ABC):
                 errors.append(error)
         images_N3HW, frames = self._prepare(images, config) if images else (None, [])
         return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames)
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _ahead(
-    batches: Iterable[Sequence[Source]], load: Callable[[Sequence[Source]], InputBatch], workers: int
-) -> Iterator[InputBatch]:
-    """Yield the loaded batches in order, with `workers` of them on the way."""
-    if workers == 0:
-        yield from (load(batch) for batch in batches)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="retinanet-load")
-    waiting: deque[Future[InputBatch]] = deque()
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(load, batch))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
-from retinanet.predict.detector import BaseDetector, batched
+from retinanet.predict.batches import batched
+from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import draw_file, save_jpeg
 from retinanet.predict.inputs import expand_inputs, is_video, natural_key
 from retinanet.predict.loading import load

@@ -36,7 +36,8 @@ def nms(boxes_D4: Floats, scores_D: Floats, labels_D: Indices, threshold: float)
     """Return what per-class non-maximum suppression keeps, best first, equal scores in their order.
 
     Of two boxes of a class that overlap by more than the IoU `threshold` the better stays, as in
-    `torchvision.ops.batched_nms`.
+    `torchvision.ops.batched_nms`. supervision's `box_non_max_suppression` does not keep the first of equal scores,
+    and holds the IoU of all pairs of all classes in memory.
     """
     order = np.argsort(-scores_D, kind="stable")
     keep = np.ones(len(order), np.bool_)  # in that order

@@ -14,8 +14,9 @@ from PIL import Image
 
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.images import Frame, Scaled, decode_for, prepare_pixels
+from retinanet.predict.batches import InputBatch, Pixels, Source
 from retinanet.predict.dense import DenseOutputs, level_outputs
-from retinanet.predict.detector import BaseDetector, InputBatch, Pixels, Source
+from retinanet.predict.detector import BaseDetector
 from retinanet.runtime.description import (
     DETECTIONS,
     FRAMES,
@@ -40,13 +41,7 @@ class RuntimeDetector(BaseDetector):
     """
 
     def __init__(self, *, engine: Engine, description: Description) -> None:
-        super().__init__(
-            classes=description.classes,
-            category_ids=description.category_ids,
-            image_config=description.image_config,
-            postprocess_config=description.postprocess_config,
-            tiling=description.tiling,
-        )
+        super().__init__(description)
         self.engine = engine
         self.description = description
 

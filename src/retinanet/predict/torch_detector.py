@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from retinanet.checkpoint.model_info import ModelInfo
 from retinanet.config import ImageConfig, PostprocessConfig, Precision, PredictConfig, TileConfig
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
 from retinanet.images import Scaled, decode_for
-from retinanet.predict.detector import BaseDetector, InputBatch, Source
+from retinanet.predict.batches import InputBatch, Source
+from retinanet.predict.detector import BaseDetector
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -30,40 +32,55 @@ class Detector(BaseDetector):
 
     Args:
         model: images_N3HW -> HeadOutputs. It is moved to the device and put into eval mode.
+        info: classes, preprocessing, post-processing and tiling, such as a `LoadedModel`; instead of the five that
+            follow.
         classes: name of each 0-based class id.
         category_ids: COCO's id of each class id.
-        image_config: how pictures become input.
+        image_config: how images become input.
         postprocess_config: how outputs become detections.
-        tiling: how pictures are cut unless a call says otherwise.
+        tiling: how images are cut into tiles unless a call says otherwise.
         device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
         precision: 32, or bf16: see `fast_network.for_inference`, which makes the copy of a RetinaNet that is run. Its
             weights are those that the model has now.
+
+    Raises:
+        ValueError: neither `info` nor `classes` is given, or both are.
     """
 
     def __init__(
         self,
         *,
         model: nn.Module,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        image_config: ImageConfig,
-        postprocess_config: PostprocessConfig,
+        info: ModelInfo | None = None,
+        classes: Sequence[str] = (),
+        category_ids: Sequence[int] = (),
+        image_config: ImageConfig | None = None,
+        postprocess_config: PostprocessConfig | None = None,
         tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
         precision: Precision = PredictConfig.precision,
     ) -> None:
         import torch
 
+        if info is None:
+            info = ModelInfo(
+                classes=tuple(classes),
+                category_ids=tuple(category_ids),
+                image_config=image_config or ImageConfig(),
+                postprocess_config=postprocess_config or PostprocessConfig(),
+                tiling=tiling or TileConfig(),
+            )
+            if not info.classes or len(info.classes) != len(info.category_ids):
+                raise ValueError(
+                    f"expected classes and as many category_ids, found {len(info.classes)} and "
+                    f"{len(info.category_ids)}: give classes and category_ids, or info"
+                )
+        elif classes or category_ids or image_config or postprocess_config or tiling:
+            raise ValueError("expected info or the single settings, found both: leave one of them out")
+        super().__init__(info)
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
         self._network = _fast(self.model, self.device, precision)
-        super().__init__(
-            classes=classes,
-            category_ids=category_ids,
-            image_config=image_config,
-            postprocess_config=postprocess_config,
-            tiling=tiling,
-        )
 
     @classmethod
     def from_checkpoint(
@@ -77,17 +94,8 @@ class Detector(BaseDetector):
         """Return the detector of a checkpoint that `retinanet train` wrote. `allow`: see `load_checkpoint`."""
         from retinanet.checkpoint.loading import load_checkpoint
 
-        saved = load_checkpoint(existing_path(Path(path)), allow=allow)
-        return cls(
-            model=saved.model,
-            classes=saved.classes,
-            category_ids=saved.category_ids,
-            image_config=saved.image_config,
-            postprocess_config=saved.postprocess_config,
-            tiling=saved.tiling,
-            device=device,
-            precision=precision,
-        )
+        loaded = load_checkpoint(existing_path(Path(path)), allow=allow)
+        return cls(model=loaded.model, info=loaded, device=device, precision=precision)
 
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         import torch

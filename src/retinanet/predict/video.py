@@ -23,8 +23,8 @@ from retinanet.errors import ConfigError, UserError
 from retinanet.files import partial_path, replace_file
 from retinanet.images import ImageError
 from retinanet.images import decode as decode_image
+from retinanet.predict.batches import batched
 from retinanet.predict.coco_results import class_names
-from retinanet.predict.detector import batched
 from retinanet.predict.draw import draw
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinanet.analysis.imbalance_meter import measure
-from retinanet.analysis.model_outputs import load_trained
+from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.evaluate import precision_recall
 from retinanet.report import figures, summary
 from retinanet.report.html import Report
@@ -60,7 +60,7 @@ def study_report(study: Study, path: Path) -> Path:
     _precision(report.section("Precision and recall"), study, study.val_data)
     first = study.outcomes[0].runs[0]
     if (first.folder / "best.ckpt").exists() and not first.diverged:
-        trained = load_trained(first.folder / "best.ckpt", device=study.config.device)
+        trained = load_for_analysis(first.folder / "best.ckpt", device=study.config.device)
         imbalance_section(report, measure(trained, study.val_data))
     report.section("The paper's numbers").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from retinanet.checkpoint.model_info import ModelInfo
 from retinanet.config import ImageConfig, PostprocessConfig, TileConfig, section_from_dict, to_dict
 from retinanet.errors import ConfigError, UserError
 from retinanet.parse import parse_json, shorten
@@ -49,16 +50,14 @@ class ExportError(UserError):
     """A model that cannot be exported as asked, or a file that is no export of ours."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What an exported file holds.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description(ModelInfo):
+    """What an exported file holds beside its graph.
+
+    The normalisation of `image_config` and the candidates per level of `postprocess_config` are in the graph; the
+    thresholds of `postprocess_config` are its defaults.
 
     Args:
-        classes: name of each class id.
-        category_ids: COCO's id of each class.
-        image_config: how pictures become input; the normalisation is in the graph.
-        postprocess_config: the defaults of the thresholds, and the candidates a level that are in the graph.
-        tiling: how pictures are cut.
         levels: pyramid levels; level l has stride 2^l.
         cells: C x 4 of each level, the anchors around (0, 0), input pixels.
         anchor_style: exact, or torchvision: see `ModelConfig`.
@@ -66,14 +65,8 @@ class Description:
         raw: there are the dense outputs only.
         precision: of the network's layers: float32, bf16 (a hint) or int8.
         version: of retinanet that wrote it.
-        train_config: every option of the training run.
     """
 
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    image_config: ImageConfig
-    postprocess_config: PostprocessConfig
-    tiling: TileConfig
     levels: tuple[int, ...]
     cells: tuple[tuple[tuple[float, ...], ...], ...]
     anchor_style: str
@@ -81,13 +74,13 @@ class Description:
     raw: bool
     precision: str
     version: str
-    train_config: dict[str, Any]
 
     def to_json(self) -> str:
         """Return it as JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("image_config", "postprocess_config", "tiling"):
             values[name] = to_dict(values[name])
+        values["train_config"] = values.pop("train_config")  # last, as in all files so far
         return json.dumps({"format": FORMAT, "opset": OPSET, **values}, ensure_ascii=False)
 
     @classmethod

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import supervision as sv
+
+from retinanet.predict.merge import nms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +142,10 @@ def explain(
 
 
 def _candidates(flat: _Flat, threshold: float, per_level: int) -> npt.NDArray[np.bool_]:
-    """Return which anchors and classes are decoded, (A, K): see `postprocess`."""
+    """Return which anchors and classes are decoded, (A, K).
+
+    The same rule as `ops.candidates`, in numpy: the server never imports torch.
+    """
     candidate_AK = flat.scores_AK > threshold
     for start, end in pairwise(flat.starts):
         part = candidate_AK[start:end].reshape(-1)  # a view
@@ -153,17 +159,7 @@ def _candidates(flat: _Flat, threshold: float, per_level: int) -> npt.NDArray[np
 
 def _nms(flat: _Flat, candidate_AK: npt.NDArray[np.bool_], iou_threshold: float) -> _Kept:
     anchor_C, label_C = np.nonzero(candidate_AK)
-    score_C = flat.scores_AK[anchor_C, label_C]
-    kept = []
-    for k in np.unique(label_C):
-        of_class = np.flatnonzero(label_C == k)
-        left = of_class[(-score_C[of_class]).argsort(kind="stable")]
-        while len(left):
-            kept.append(left[0])
-            overlap = iou(flat.boxes_A4[anchor_C[left[0]]], flat.boxes_A4[anchor_C[left[1:]]])
-            left = left[1:][overlap <= iou_threshold]
-    keep_D = np.array(kept, np.int64)
-    keep_D = keep_D[(-score_C[keep_D]).argsort(kind="stable")]
+    keep_D = nms(flat.boxes_A4[anchor_C], flat.scores_AK[anchor_C, label_C], label_C, iou_threshold)
     return _Kept(anchor_D=anchor_C[keep_D], label_D=label_C[keep_D])
 
 
@@ -195,7 +191,7 @@ def _fate(
             return told("detected", f"this is detection {number + 1}", number)
         return told("beyond_max_detections", f"{config.max_detections} detections score more, which is the limit")
     # Of the better ones that overlap too much, the best is the one that removed it.
-    overlap_D = iou(flat.boxes_A4[anchor], flat.boxes_A4[kept.anchor_D])
+    overlap_D = _iou(flat.boxes_A4[anchor], flat.boxes_A4[kept.anchor_D])
     better_D = (kept.label_D == label) & (flat.scores_AK[kept.anchor_D, kept.label_D] >= score)
     number = int(np.flatnonzero(better_D & (overlap_D > config.nms_threshold))[0])
     overlap = round(float(overlap_D[number]), 4)
@@ -212,7 +208,7 @@ def _covering(flat: _Flat, covering: npt.NDArray[np.int64]) -> list[tuple[int, i
     order = (-flat.scores_AK[covering, label]).argsort(kind="stable")
     chosen: list[int] = []
     for i in order[:LOOKED_AT].tolist():
-        if not (iou(flat.boxes_A4[covering[i]], flat.boxes_A4[covering[chosen]]) > SAME).any():
+        if not (_iou(flat.boxes_A4[covering[i]], flat.boxes_A4[covering[chosen]]) > SAME).any():
             chosen.append(i)
         if len(chosen) == COVERING:
             break
@@ -226,14 +222,10 @@ def _inside(boxes_A4: Floats, x: float, y: float) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def iou(box_4: Floats, boxes_A4: Floats) -> Floats:
-    """Return the IoU of a box with each of others, (A,); 0 where neither has an area."""
-    sides = np.minimum(box_4[2:], boxes_A4[:, 2:]) - np.maximum(box_4[:2], boxes_A4[:, :2])
-    common_A = sides.clip(min=0).prod(axis=1)
-    area_A = (boxes_A4[:, 2:] - boxes_A4[:, :2]).clip(min=0).prod(axis=1)
-    union_A = area_A + (box_4[2:] - box_4[:2]).clip(min=0).prod() - common_A
-    out: Floats = np.divide(common_A, union_A, out=np.zeros_like(common_A), where=union_A > 0)
-    return out
+def _iou(box_4: Floats, boxes_A4: Floats) -> Floats:
+    """Return the IoU of a box with each of others, (A,)."""
+    iou_A: Floats = sv.box_iou_batch(box_4[None], boxes_A4)[0]
+    return iou_A
 
 
 def _summary(levels: list[dict[str, Any]], detections: list[dict[str, Any]], x: float, y: float) -> str:

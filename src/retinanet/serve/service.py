@@ -39,10 +39,21 @@ FILTERED_FROM = 1000
 class Served(Protocol):
     """What is served: `retinanet.load` returns one."""
 
-    classes: tuple[str, ...]
-    image_config: ImageConfig
-    postprocess_config: PostprocessConfig
-    tiling: TileConfig
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class id."""
+
+    @property
+    def image_config(self) -> ImageConfig:
+        """How images become input."""
+
+    @property
+    def postprocess_config(self) -> PostprocessConfig:
+        """How outputs become detections."""
+
+    @property
+    def tiling(self) -> TileConfig:
+        """How images are cut into tiles."""
 
     def detect(self, images: Sequence[Scaled], *, config: PostprocessConfig | None = None) -> list[ArrayDetections]:
         """Return the detections of decoded pictures that go through the network as one batch."""

@@ -1,0 +1,45 @@
+"""The export target OpenVINO: the ONNX graph as .xml and .bin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retinanet.export.comparison import compare_runtime
+from retinanet.export.onnx_graph import join
+from retinanet.export.quantise import quantise_openvino, read_onnx, save_openvino
+from retinanet.export.target import ExportSource, ExportTarget
+from retinanet.predict.runtime_detector import RuntimeDetector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from retinanet.checkpoint.loaded_model import LoadedModel
+    from retinanet.export.parity import Difference
+    from retinanet.runtime.description import Description
+
+
+class OpenVinoTarget(ExportTarget):
+    """OpenVINO."""
+
+    suffix = ".xml"
+    title = "OpenVINO in float32"
+    options = frozenset({"int8", "raw", "triton", "bf16"})
+    companions = (".bin",)
+    triton_backend = "openvino"
+
+    def write(self, source: ExportSource, about: Description, path: Path) -> None:
+        """Write the graph; OpenVINO has no default inputs."""
+        save_openvino(read_onnx(join(source.network, about, defaults=False)), about, path)
+
+    def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
+        """Compare in float32, whatever precision the file hints at."""
+        return compare_runtime(loaded, RuntimeDetector.from_file(path, device="cpu", precision="float32"), images)
+
+    def write_int8(self, source: ExportSource, about: Description, path: Path, images: Sequence[Path]) -> None:
+        """Quantise with NNCF."""
+        quantise_openvino(source.network, about, path, images)
+
+    def open(self, path: Path) -> RuntimeDetector:
+        """Return the detector that runs the file with OpenVINO, on the CPU, in the precision that the file hints at."""
+        return RuntimeDetector.from_file(path, device="cpu")

@@ -1,0 +1,80 @@
+"""Images on their way through a detector: sources, batches of decoded images, and results.
+
+Needs numpy, Pillow and supervision, never torch. Shape suffixes: N batch, H, W; 3 is RGB.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from retinanet.images import Frame, ImageError
+from retinanet.types import ArrayDetections
+
+Pixels = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+
+Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageResult:
+    """What became of one picture: its size and `detections`, or the `error` where it does not decode."""
+
+    source: Source
+    width: int = 0
+    height: int = 0
+    detections: ArrayDetections | None = None
+    error: ImageError | None = None
+
+    def result(self) -> ArrayDetections:
+        """Return the detections, or raise the error."""
+        if self.detections is None:
+            raise self.error or RuntimeError("neither detections nor an error")
+        return self.detections
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputBatch:
+    """The network's input and the frames of those sources that did decode, and the errors of the others, in order."""
+
+    sources: Sequence[Source]
+    errors: list[ImageError | None]
+    images_N3HW: Pixels | None
+    frames: list[Frame]
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def load_ahead(
+    batches: Iterable[Sequence[Source]], load: Callable[[Sequence[Source]], InputBatch], workers: int
+) -> Iterator[InputBatch]:
+    """Yield the loaded batches in order, with `workers` of them on the way."""
+    if workers == 0:
+        yield from (load(batch) for batch in batches)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="retinanet-load")
+    waiting: deque[Future[InputBatch]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(load, batch))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

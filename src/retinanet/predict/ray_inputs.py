@@ -1,0 +1,167 @@
+"""The inputs of a Ray job as shards: images, folders, lists and Parquet files, also in object stores.
+
+pyarrow and fsspec come with the extra `scale`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+from retinanet.config import PredictConfig
+from retinanet.errors import UserError
+from retinanet.files import atomic_path
+from retinanet.images import IMAGE_SUFFIXES
+from retinanet.predict.batches import batched
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INPUTS: Final = "inputs.parquet"
+
+
+LIST_SUFFIXES: Final = {".txt", ".lst"}
+
+
+BYTES: Final = ("bytes", "image", "content")
+"""Columns of a Parquet file that hold encoded pictures: binary, or {"bytes": ...} as Hugging Face has them."""
+
+
+PATHS: Final = ("path", "file_name", "uri", "url")
+
+
+class Shard(TypedDict):
+    """Rows of one row group of a Parquet file of inputs."""
+
+    number: int
+    first: int  # the number of its first picture
+    file: str
+    group: int
+    offset: int
+    rows: int
+    column: str
+    base: str  # what relative paths are relative to
+
+
+def divide_into_shards(inputs: Sequence[str], config: PredictConfig) -> tuple[list[Shard], str]:
+    """Return all shards, and a digest of the inputs: of all paths, and of the names and sizes of Parquet files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths, tables = _listed(inputs)
+    digest = hashlib.sha256()
+    files = [(table, table.rpartition("/")[0]) for table in tables]  # and what relative paths in them are relative to
+    if paths:
+        target = config.output / INPUTS
+        with atomic_path(target) as partial, pq.ParquetWriter(partial, pa.schema([("path", pa.string())])) as writer:
+            for part in batched(paths, config.shard_size):
+                writer.write_table(pa.table({"path": part}), row_group_size=config.shard_size)
+                digest.update("".join(f"{path}\n" for path in part).encode())
+        files.insert(0, (str(target.resolve()), ""))
+    for table in tables:
+        system, inner = file_system(table)
+        digest.update(f"{table} {system.size(inner)}".encode())
+    shards: list[Shard] = []
+    first = 0
+    for name, base in files:
+        system, inner = file_system(name)
+        with system.open(inner, "rb") as file:
+            metadata = pq.read_metadata(file)
+        column = _column(name, metadata.schema.to_arrow_schema())
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            for offset in range(0, rows, config.shard_size):
+                size = min(config.shard_size, rows - offset)
+                shard = Shard(
+                    number=len(shards),
+                    first=first,
+                    file=name,
+                    group=group,
+                    offset=offset,
+                    rows=size,
+                    column=column,
+                    base=base,
+                )
+                shards.append(shard)
+                first += size
+    return shards, digest.hexdigest()
+
+
+def _listed(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the pictures' paths or addresses, and those of Parquet files: sorted, each once."""
+    paths: set[str] = set()
+    tables: set[str] = set()
+    for entry in inputs:
+        for name in _below(entry):
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of an address too
+            if suffix == ".parquet":
+                tables.add(name)
+            elif suffix in LIST_SUFFIXES and name == _absolute(entry):
+                system, inner = file_system(name)
+                lines = system.cat_file(inner).decode("utf-8").splitlines()
+                base = name.rpartition("/")[0]
+                paths.update(join_path(base, line.strip()) for line in lines if line.strip())
+            elif suffix in IMAGE_SUFFIXES:
+                paths.add(name)
+            elif name == _absolute(entry):
+                raise UserError(f"{entry}: expected a picture, a folder, a list (.txt) or a .parquet file")
+    if not paths and not tables:
+        raise UserError(f"{', '.join(inputs)}: no pictures and no .parquet files there")
+    return sorted(paths), sorted(tables)
+
+
+def _below(entry: str) -> list[str]:
+    """Return the files at or below a path or an address."""
+    system, inner = file_system(entry)
+    try:
+        if system.isfile(inner):
+            return [_absolute(entry)]
+        found = system.find(inner) if not any(c in inner for c in "*?[") else system.glob(inner)
+    except OSError as error:
+        raise UserError(f"{entry}: {error}") from error
+    if not found:
+        raise UserError(f"{entry}: no such file or folder, or nothing in it")
+    return [str(system.unstrip_protocol(name)) if "://" in entry else str(name) for name in found]
+
+
+def file_system(name: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a path or an address, and the name within it."""
+    import fsspec
+
+    try:
+        system, inner = fsspec.core.url_to_fs(name)
+    except (ImportError, ValueError) as error:  # an address whose reader is not installed, or unknown
+        raise UserError(f"{name}: {error}") from error
+    return system, str(inner)
+
+
+def _absolute(name: str) -> str:
+    return name if "://" in name else os.path.abspath(name)  # noqa: PTH100 - resolve() would follow links
+
+
+def join_path(base: str, name: str) -> str:
+    """Return a path of a list or a table, relative to where that stands."""
+    return name if "://" in name or os.path.isabs(name) or not base else f"{base}/{name}"  # noqa: PTH117
+
+
+def _column(table: str, schema: pa.Schema) -> str:
+    import pyarrow as pa
+
+    for name in BYTES:
+        if name in schema.names:
+            kind = schema.field(name).type
+            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                return name
+            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                return name
+    for name in PATHS:
+        if name in schema.names and (
+            pa.types.is_string(schema.field(name).type) or pa.types.is_large_string(schema.field(name).type)
+        ):
+            return name
+    raise UserError(
+        f"{table}: expected a column of encoded pictures ({', '.join(BYTES)}) or of paths ({', '.join(PATHS)}), "
+        f"found {', '.join(schema.names)}"
+    )

@@ -1,0 +1,159 @@
+"""A worker of a Ray job: reads the images of a shard, predicts, and writes the shard's Parquet file.
+
+Boxes are xyxy in original pixels.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from retinanet.config import PredictConfig
+from retinanet.errors import UserError
+from retinanet.predict.batches import ImageResult, Source, batched
+from retinanet.predict.coco_results import class_names
+from retinanet.predict.loading import load
+from retinanet.predict.ray_inputs import PATHS, Shard, file_system, join_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARDS: Final = "shards"
+"""Below the output folder: part-000000.parquet and so on."""
+FETCHERS: Final = 8
+"""Threads of a worker that fetch pictures from an object store."""
+
+
+class Worker:
+    """A process of the cluster: the model, and what turns a shard into its file.
+
+    Args:
+        model: its path.
+        config: thresholds, tiles, and where the files go.
+        gpu: whether this process has one.
+    """
+
+    def __init__(self, model: str, config: PredictConfig, gpu: bool) -> None:
+        self.config = config
+        self.detector = load(model, "cuda" if gpu else "cpu", config.precision, threads=1)
+        if not gpu and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+        self.folder = config.output.resolve() / SHARDS
+
+    def __call__(self, tasks: pa.Table) -> pa.Table:
+        """Do the shards of a batch, and return their numbers."""
+        import pyarrow as pa
+
+        for shard in tasks.to_pylist():
+            if not shard_file(self.folder, shard["number"]).exists():
+                self.do(shard)
+        return pa.table({"number": tasks["number"]})
+
+    def do(self, shard: Shard) -> None:
+        """Write the file of a shard: beside its place, then renamed."""
+        import pyarrow.parquet as pq
+
+        target = shard_file(self.folder, shard["number"])
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            pq.write_table(self._table(shard), partial, compression="zstd")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _table(self, shard: Shard) -> pa.Table:
+        import pyarrow as pa
+
+        names, sources = _read(shard)
+        problems: dict[int, str] = {}
+        rows = []
+        config = self.config
+        stream = self.detector.stream(
+            _fetched(sources, config.batch_size, problems),
+            workers=config.workers,
+            threshold=config.threshold,
+            tiling=config,
+            tta=config.tta,
+        )
+        for i, (name, found) in enumerate(zip(names, stream, strict=True)):
+            rows.append({"index": shard["first"] + i, "source": name, **self._row(found, problems.get(i))})
+        return pa.Table.from_pylist(rows, schema=_schema())
+
+    def _row(self, found: ImageResult, problem: str | None) -> dict[str, Any]:
+        if found.detections is None or problem is not None:
+            return {"error": problem or str(found.error), "boxes": [], "scores": [], "class_ids": [], "classes": []}
+        detections = self.detector.named(found.detections)
+        return {
+            "width": found.width,
+            "height": found.height,
+            "boxes": detections.xyxy.tolist(),
+            "scores": detections.confidence.tolist() if detections.confidence is not None else [],
+            "class_ids": detections.class_id.tolist() if detections.class_id is not None else [],
+            "classes": class_names(detections),
+            "error": None,
+        }
+
+
+def _schema() -> pa.Schema:
+    """Return the columns of a result: one row for each picture."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("index", pa.int64()),
+            ("source", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+            ("scores", pa.list_(pa.float32())),
+            ("class_ids", pa.list_(pa.int32())),
+            ("classes", pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+            ("error", pa.string()),
+        ]
+    )
+
+
+def _read(shard: Shard) -> tuple[list[str], list[str | bytes]]:
+    """Return the names of a shard's pictures, and their paths or bytes."""
+    import pyarrow.parquet as pq
+
+    system, inner = file_system(shard["file"])
+    with system.open(inner, "rb") as file:
+        table = pq.ParquetFile(file).read_row_group(shard["group"], columns=[shard["column"]])
+    rows = table.slice(shard["offset"], shard["rows"])[shard["column"]].to_pylist()
+    if shard["column"] in PATHS:
+        paths = [join_path(shard["base"], row) if row else "" for row in rows]
+        return paths, list(paths)
+    content = [row["bytes"] if isinstance(row, dict) else row for row in rows]
+    first = shard["first"]
+    return [f"{shard['file']}#{first + i}" for i in range(len(content))], [row or b"" for row in content]
+
+
+def _fetched(sources: list[str | bytes], size: int, problems: dict[int, str]) -> Iterator[list[Source]]:
+    """Yield the pictures a batch at a time, those of object stores fetched; notes what could not be."""
+
+    def fetch(numbered: tuple[int, str | bytes]) -> Source:
+        i, source = numbered
+        if isinstance(source, bytes):
+            return source
+        if "://" not in source:
+            return Path(source)
+        try:
+            system, inner = file_system(source)
+            return bytes(system.cat_file(inner))
+        except (OSError, UserError) as error:
+            problems[i] = f"{source}: {error or type(error).__name__}"
+            return b""
+
+    with ThreadPoolExecutor(FETCHERS) as pool:
+        for batch in batched(enumerate(sources), size):
+            yield list(pool.map(fetch, batch))
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """Return the Parquet file of a shard."""
+    return folder / f"part-{number:06d}.parquet"

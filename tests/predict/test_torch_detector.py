@@ -1,0 +1,27 @@
+"""How a detector is made from a network: by single settings, or by the record of a loaded model."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from retinanet.checkpoint import ModelInfo
+from retinanet.config import ImageConfig, PostprocessConfig, TileConfig
+from retinanet.predict.torch_detector import Detector
+
+
+def test_single_settings_and_a_record_give_the_same() -> None:
+    settings = {"image_config": ImageConfig(image_size=50), "postprocess_config": PostprocessConfig(max_detections=7)}
+    single = Detector(model=nn.Identity(), classes=["a", "b"], category_ids=[3, 7], device="cpu", **settings)
+    info = ModelInfo(classes=("a", "b"), category_ids=(3, 7), **settings)
+    assert single.info == Detector(model=nn.Identity(), info=info, device="cpu").info
+    assert (single.classes, single.category_ids, single.tiling) == (("a", "b"), (3, 7), TileConfig())
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    info = ModelInfo(
+        classes=("a",), category_ids=(1,), image_config=ImageConfig(), postprocess_config=PostprocessConfig()
+    )
+    for options in ({}, {"classes": ("a", "b"), "category_ids": (1,)}, {"info": info, "classes": ("a",)}):
+        with pytest.raises(ValueError, match=r"^expected .*, found "):
+            Detector(model=nn.Identity(), device="cpu", **options)

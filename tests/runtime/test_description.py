@@ -1,0 +1,35 @@
+"""The description in an exported file: it comes back whole, and its JSON keeps its form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from retinanet.runtime.description import Description, ExportError
+from tests.export.made import described
+
+
+def test_a_description_comes_back_and_what_is_none_is_refused() -> None:
+    about = described(3)
+    text = about.to_json()
+    assert dataclasses.asdict(Description.from_json(text, "m")) == dataclasses.asdict(about)
+    later = text.replace('"format": 1', '"format": 2')
+    broken = ("", "[]", "{}", later, text.replace('"levels"', '"nothing"'), text.replace('"c0", ', ""))
+    for wrong in (*broken, text.replace('"image_size": 64', '"image_size": "x"')):
+        with pytest.raises(ExportError, match=r"^m"):
+            Description.from_json(wrong, "m")
+
+
+def test_the_keys_of_the_json_keep_their_order() -> None:
+    """Files of earlier versions have exactly these keys."""
+    keys = "format opset classes category_ids image_config postprocess_config tiling levels cells anchor_style"
+    assert list(json.loads(described(2).to_json())) == [
+        *keys.split(),
+        "uint8",
+        "raw",
+        "precision",
+        "version",
+        "train_config",
+    ]
