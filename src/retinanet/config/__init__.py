@@ -12,6 +12,7 @@ from retinanet.config.data import ClassesConfig, DataConfig, DataFormat, separat
 from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig, ExportFormat
+from retinanet.config.extensions import ExtensionConfig, is_object_name, name_object
 from retinanet.config.image import ImageConfig
 from retinanet.config.loss import BoxLossName, LossConfig, LossName
 from retinanet.config.matching import MatchConfig
@@ -43,6 +44,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
+    "ExtensionConfig",
     "FreezeName",
     "ImageConfig",
     "ImageFiles",
@@ -60,6 +62,8 @@ __all__ = [
     "StudyConfig",
     "TileConfig",
     "TrainConfig",
+    "is_object_name",
+    "name_object",
     "resolve",
     "section",
     "section_from_dict",
