@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,9 @@ def test_in_a_dataset_after_our_own_augmentation(squares: tuple[Path, Path]) -> 
     for first, second, third in zip(pixels(named, 0), pixels(named, 2), pixels(given, 0), strict=True):
         np.testing.assert_array_equal(first, second)
         np.testing.assert_array_equal(first, third)
+    copied = pickle.loads(pickle.dumps(named))  # noqa: S301
+    for first, second in zip(pixels(named, 0), pixels(copied, 0), strict=True):
+        np.testing.assert_array_equal(first, second)
     key = SampleKey(0, 5, 64)
     width = data.records[0].width
     flipped_G4, boxes_G4 = named[key].target.boxes_G4, plain[key].target.boxes_G4

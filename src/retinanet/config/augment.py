@@ -27,8 +27,9 @@ class AugmentConfig:
     min_crop: float = 0.5
     """The smallest crop, as a share of each side."""
     transform: str | None = None
-    """Transform of your own for training images: package.module:factory. It is applied after the augmentation above and
-    before the image is resized for the network. With `--no-augment`, it is the only augmentation."""
+    """Transform of your own for training images: package.module:factory. It is applied after retinanet's own
+    augmentation (flips, crops, colours) and before the image is resized for the network. With `--no-augment`, the
+    transform is the only augmentation."""
 
     def __post_init__(self) -> None:
         check_finite(self)

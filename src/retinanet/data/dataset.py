@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from retinanet import images
-from retinanet.config import AugmentConfig, ImageConfig
+from retinanet.config import AugmentConfig, ImageConfig, is_object_name
 from retinanet.data import transforms
 from retinanet.data.user_transform import Transform, apply_transform, load_transform, transform_seed
 from retinanet.formats.records import DataError, DetectionData, Record
@@ -73,6 +73,17 @@ class DetectionDataset(Dataset[Sample]):
         spec = augment.transform if augment is not None else None
         self.transform = load_transform(spec) if transform is None and spec else transform
         self.transform_name = spec or type(transform).__qualname__
+        self._reloads_transform = spec is not None and not is_object_name(spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out a transform that has a name: it may be a function within a function, which cannot be pickled."""
+        return {**vars(self), "transform": None} if self._reloads_transform else vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load a transform by its name in a worker process that was not forked."""
+        vars(self).update(state)
+        if self._reloads_transform:
+            self.transform = load_transform(self.transform_name)
 
     def __len__(self) -> int:
         return len(self.data.records)
