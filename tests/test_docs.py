@@ -11,9 +11,10 @@ from retinanet.cli import main
 from tests.squares import make_squares
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "extending").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LONG = {"README.md", "export.md", "imbalance.md"}  # they export and study
+FILE = re.compile(r"# (\w+\.py)\n")  # a Python block that begins so is a module of the user's own
 # A block that cannot run here (it installs, or needs data that is not on a user's machine) is marked as plain text.
 QUICK = (
     "--epochs 1 --max-steps 2 --image-size 64 --max-size 96 --fpn-width 16 --head-width 16 --head-depth 1 --workers 0 "
@@ -30,6 +31,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(tmp_path / "data" / "images", tmp_path / "pictures")
     shutil.copy(tmp_path / "pictures" / "0.png", tmp_path / "picture.jpg")  # PNG inside: suffixes are not trusted
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
     return tmp_path
 
 
@@ -53,10 +56,13 @@ def run_shell(line: str) -> None:
 def test_code_blocks_run(page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]):
     names: dict[str, object] = {}
     for language, code in BLOCK.findall(page.read_text()):
-        if language == "python":
+        if language == "python" and (file := FILE.match(code)):
+            Path(file[1]).write_text(code)
+        elif language == "python":
             exec(compile(code, str(page), "exec"), names)  # noqa: S102
         elif language == "bash":
             for line in code.replace("\\\n", " ").splitlines():
                 run_shell(line)
         else:
-            assert language in {"text", "yaml", "csv", "json"}, f"{page.name}: a block of unknown kind {language!r}"
+            known = {"text", "yaml", "toml", "csv", "json"}
+            assert language in known, f"{page.name}: a block of unknown kind {language!r}"

@@ -5,9 +5,9 @@ The names below are imported when they are first used, so that `import retinanet
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from retinanet.lazy_names import lazy_names
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ _MODULES = {
 __all__ = ["Detector", "RetinaNet", "TrainConfig", "__version__", "fit", "load"]
 
 
+_get = lazy_names(__name__, _MODULES)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+        return _get(name)
     except ModuleNotFoundError as error:
         from retinanet.errors import explain_missing
 

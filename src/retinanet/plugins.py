@@ -82,6 +82,13 @@ def import_name(option: str, dotted: str) -> Any:
     return found
 
 
+def load_object(spec: str, *, option: str) -> Any:
+    """Return the object that an option names as `package.module:Name`. Raises `ConfigError`."""
+    if not is_dotted(spec):
+        raise ConfigError(f"{option} must have the form package.module:Name, found {spec!r}")
+    return import_name(option, spec)
+
+
 def find_class(option: str, value: str, table: Mapping[str, str], base: type) -> Any:
     """Return the class that an option names; raise `ConfigError` unless it is a subclass of `base`."""
     found = find_part(option, value, table)

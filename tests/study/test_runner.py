@@ -1,7 +1,6 @@
 """The loss study: which set-ups, what the intervals support, and a real one that is stopped and goes on."""
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from retinanet.config import StudyConfig, resolve
 from retinanet.errors import ConfigError
 from retinanet.study.results import Outcome, Run, Study, Variant, differs
 from retinanet.study.runner import study
-from retinanet.study.statistics import confidence_interval
 from retinanet.study.variants import variants
 from retinanet.train import NonFiniteError
 from tests.report.test_html import assert_self_contained
@@ -39,14 +37,6 @@ def outcome(name, aps, *, diverged=0, options=None):
 
 def found(*outcomes):
     return Study(config=config(), outcomes=outcomes, train="t", val="v")
-
-
-def test_confidence_interval_by_hand():
-    """0.50, 0.52, 0.54: mean 0.52, standard deviation 0.02, t(2) = 4.303: 0.52 +- 4.303 x 0.02 / sqrt(3) = 0.0497."""
-    low, high = confidence_interval([0.50, 0.52, 0.54])
-    assert (low, high) == pytest.approx((0.52 - 0.049687, 0.52 + 0.049687), abs=1e-5)
-    assert confidence_interval([0.5]) == (-math.inf, math.inf)
-    assert confidence_interval([0.5] * 20) == pytest.approx((0.5, 0.5))
 
 
 def test_overlapping_intervals_are_no_difference():

@@ -28,3 +28,5 @@ def _batch_size(_: Any, tokens: Sequence[Token]) -> int:
 
 
 BatchSize = Annotated[int, Parameter(converter=_batch_size)]
+
+Callbacks = Annotated[tuple[str, ...], Parameter(alias="--callback")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from retinanet.commands.options import BatchSize, Flat, OutputFolder
+from retinanet.commands.options import BatchSize, Callbacks, Flat, OutputFolder
 from retinanet.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class StudyFlags(StudyConfig):
     train: Annotated[Path, Parameter(parse=False)] = Path()
     output: OutputFolder
     batch_size: BatchSize = StudyConfig.batch_size
+    callbacks: Callbacks = StudyConfig.callbacks
 
 
 def study(data: Path, /, *, options: Annotated[StudyFlags, Flat]) -> None:

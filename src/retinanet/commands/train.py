@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from retinanet.commands.options import BatchSize, Flat, OutputFolder
+from retinanet.commands.options import BatchSize, Callbacks, Flat, OutputFolder
 from retinanet.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class TrainFlags(TrainConfig):
 
     output: OutputFolder
     batch_size: BatchSize = TrainConfig.batch_size
+    callbacks: Callbacks = TrainConfig.callbacks
     start_from: Annotated[Path | None, Parameter(alias="--from", help=_FROM)] = TrainConfig.start_from
 
 

@@ -12,6 +12,7 @@ from retinanet.config.data import ClassesConfig, DataConfig, separate_names
 from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig
+from retinanet.config.extensions import ExtensionConfig, is_object_name, name_object
 from retinanet.config.image import ImageConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
@@ -45,6 +46,7 @@ __all__ = [
     "DemoConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "ExtensionConfig",
     "FreezeName",
     "ImageConfig",
     "ImageFiles",
@@ -60,6 +62,8 @@ __all__ = [
     "StudyConfig",
     "TileConfig",
     "TrainConfig",
+    "is_object_name",
+    "name_object",
     "resolve",
     "section",
     "section_from_dict",

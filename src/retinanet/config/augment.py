@@ -11,7 +11,7 @@ class AugmentConfig:
     """What happens to a picture between the disk and the network while training. 0 switches a step off."""
 
     augment: bool = True
-    """False switches all of it off."""
+    """False switches all of it off, except `transform`."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     vertical_flip: float = 0.0
@@ -26,6 +26,10 @@ class AugmentConfig:
     """Probability of a random crop; it keeps at least one object whole and drops those whose centre it cuts off."""
     min_crop: float = 0.5
     """The smallest crop, as a share of each side."""
+    transform: str | None = None
+    """Transform of your own for training images: package.module:factory. It is applied after retinanet's own
+    augmentation (flips, crops, colours) and before the image is resized for the network. With `--no-augment`, the
+    transform is the only augmentation."""
 
     def __post_init__(self) -> None:
         check_finite(self)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.data import DataConfig
+from retinanet.config.extensions import ExtensionConfig
 from retinanet.config.image import ImageConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
@@ -21,7 +22,15 @@ FreezeName = Literal["none", "backbone", "backbone+fpn"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(
-    ModelConfig, MatchConfig, LossConfig, PostprocessConfig, ImageConfig, AugmentConfig, DataConfig, TileConfig
+    ModelConfig,
+    MatchConfig,
+    LossConfig,
+    PostprocessConfig,
+    ImageConfig,
+    AugmentConfig,
+    DataConfig,
+    TileConfig,
+    ExtensionConfig,
 ):
     """Everything that `retinanet train` can be told. `config.yaml` in the run folder holds all of it."""
 

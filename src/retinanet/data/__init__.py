@@ -6,20 +6,23 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retinanet.data.evaluation_batches import eval_batches
 from retinanet.data.loading import load, load_both, load_train, verify_pictures
 from retinanet.data.tiling import TiledData, cut
 from retinanet.formats import read
 from retinanet.formats.records import DataError, DetectionData, Fault, Record
+from retinanet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from retinanet.data.albumentations_adapter import AlbumentationsTransform
     from retinanet.data.batch import Batch, TrainBatchSampler, collate
     from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
+    from retinanet.data.user_transform import TrainingSample
 
 __all__ = [
+    "AlbumentationsTransform",
     "Batch",
     "DataError",
     "DetectionData",
@@ -30,6 +33,7 @@ __all__ = [
     "SampleKey",
     "TiledData",
     "TrainBatchSampler",
+    "TrainingSample",
     "collate",
     "cut",
     "eval_batches",
@@ -40,14 +44,13 @@ __all__ = [
     "verify_pictures",
 ]
 
-_HOMES = {
-    **dict.fromkeys(("Batch", "TrainBatchSampler", "collate"), "batch"),
-    **dict.fromkeys(("DetectionDataset", "Sample", "SampleKey"), "dataset"),
-}
-"""What needs torch, and is loaded on use: reading a data set does not."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Reading a data set needs no torch, these names do.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("Batch", "TrainBatchSampler", "collate"), "retinanet.data.batch"),
+        **dict.fromkeys(("DetectionDataset", "Sample", "SampleKey"), "retinanet.data.dataset"),
+        "AlbumentationsTransform": "retinanet.data.albumentations_adapter",
+        "TrainingSample": "retinanet.data.user_transform",
+    },
+)

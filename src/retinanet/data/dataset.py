@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from retinanet import images
-from retinanet.config import AugmentConfig, ImageConfig
+from retinanet.config import AugmentConfig, ImageConfig, is_object_name
 from retinanet.data import transforms
+from retinanet.data.user_transform import Transform, apply_transform, load_transform, transform_seed
 from retinanet.formats.records import DataError, DetectionData, Record
 from retinanet.images import Frame
 from retinanet.types import Target
@@ -55,12 +56,34 @@ class DetectionDataset(Dataset[Sample]):
         data: what `load` returned.
         image_config: size of the pictures.
         augment: random changes for training; None or `augment=False` for none.
+        transform: the user's own, after `augment`; what `augment.transform` names unless given.
     """
 
-    def __init__(self, *, data: DetectionData, image_config: ImageConfig, augment: AugmentConfig | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        data: DetectionData,
+        image_config: ImageConfig,
+        augment: AugmentConfig | None = None,
+        transform: Transform | None = None,
+    ) -> None:
         self.data = data
         self.image_config = image_config
         self.augment = augment if augment is not None and augment.augment else None
+        spec = augment.transform if augment is not None else None
+        self.transform = load_transform(spec) if transform is None and spec else transform
+        self.transform_name = spec or type(transform).__qualname__
+        self._reloads_transform = spec is not None and not is_object_name(spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out a transform that has a name: it may be a function within a function, which cannot be pickled."""
+        return {**vars(self), "transform": None} if self._reloads_transform else vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load a transform by its name in a worker process that was not forked."""
+        vars(self).update(state)
+        if self._reloads_transform:
+            self.transform = load_transform(self.transform_name)
 
     def __len__(self) -> int:
         return len(self.data.records)
@@ -74,13 +97,8 @@ class DetectionDataset(Dataset[Sample]):
         index = key.index if isinstance(key, SampleKey) else key
         image_size = key.image_size if isinstance(key, SampleKey) else self.image_config.image_size
         record = self.data.records[index]
-        if self.augment is not None and isinstance(key, SampleKey):
-            generator = torch.Generator().manual_seed(key.seed)
-            image_size = transforms.jittered_size(image_size, self.augment, generator)
-            scene = self._read(record, image_size, resize=not self.augment.crop)
-            factor = record.width / scene.image.width
-            scene = transforms.augment(scene, self.augment, generator)
-            original = (round(scene.image.width * factor), round(scene.image.height * factor))
+        if isinstance(key, SampleKey) and (self.augment is not None or self.transform is not None):
+            scene, original, image_size = self._training_scene(record, key)
         else:
             scene = self._read(record, image_size)
             original = (record.width, record.height)
@@ -94,6 +112,29 @@ class DetectionDataset(Dataset[Sample]):
             index=index,
             image_id=record.image_id,
         )
+
+    def _training_scene(self, record: Record, key: SampleKey) -> tuple[transforms.Scene, tuple[int, int], int]:
+        """Return an augmented image, the size of its part of the original, and the shorter side to resize it to."""
+        generator = torch.Generator().manual_seed(key.seed)
+        image_size = key.image_size
+        if self.augment is not None:
+            image_size = transforms.jittered_size(image_size, self.augment, generator)
+        # Crops and the user's transform get the pixels of the original, whatever the size that the network takes.
+        whole = self.transform is not None or (self.augment is not None and self.augment.crop > 0)
+        scene = self._read(record, image_size, resize=not whole)
+        factor = record.width / scene.image.width
+        if self.augment is not None:
+            scene = transforms.augment(scene, self.augment, generator)
+        if self.transform is not None:
+            scene = apply_transform(
+                scene,
+                self.transform,
+                seed=transform_seed(key.seed),
+                num_classes=len(self.data.classes),
+                name=self.transform_name,
+                path=record.path,
+            )
+        return scene, (round(scene.image.width * factor), round(scene.image.height * factor)), image_size
 
     def _read(self, record: Record, image_size: int, *, resize: bool = True) -> transforms.Scene:
         """Return a picture or a part of one, and its objects; with `resize` it may come at its final size already."""

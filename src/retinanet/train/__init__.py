@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retinanet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from retinanet.checkpoint.loaded_model import CheckpointError, LoadedModel
@@ -25,17 +26,14 @@ __all__ = [
     "replay",
 ]
 
-_MODULES = {
-    **dict.fromkeys(("CheckpointError", "LoadedModel"), "retinanet.checkpoint.loaded_model"),
-    "load_checkpoint": "retinanet.checkpoint.loading",
-    "OutputError": "retinanet.train.output_files",
-    "NonFiniteError": "retinanet.train.flight_recorder",
-    **dict.fromkeys(("RecordError", "replay"), "retinanet.train.flight_record"),
-    **dict.fromkeys(("TrainResult", "fit"), "retinanet.train.trainer"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("CheckpointError", "LoadedModel"), "retinanet.checkpoint.loaded_model"),
+        "load_checkpoint": "retinanet.checkpoint.loading",
+        "OutputError": "retinanet.train.output_files",
+        "NonFiniteError": "retinanet.train.flight_recorder",
+        **dict.fromkeys(("RecordError", "replay"), "retinanet.train.flight_record"),
+        **dict.fromkeys(("TrainResult", "fit"), "retinanet.train.trainer"),
+    },
+)

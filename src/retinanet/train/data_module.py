@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from retinanet.config import TrainConfig
     from retinanet.data import Batch, DetectionData
+    from retinanet.data.user_transform import Transform
 
 
 def _end_with(trainer: int, _: int) -> None:
@@ -59,8 +60,16 @@ class LazyLoader(DataLoader[Any]):
 class DetectionDataModule(L.LightningDataModule):
     """Training and validation loaders, for the rank and the epoch at which Lightning asks for them."""
 
-    def __init__(self, *, config: TrainConfig, train_data: DetectionData, val_data: DetectionData) -> None:
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        train_data: DetectionData,
+        val_data: DetectionData,
+        transform: Transform | None = None,
+    ) -> None:
         super().__init__()
+        self.transform = transform
         self.config = config
         self.train_data = train_data
         self.val_data = val_data
@@ -71,7 +80,10 @@ class DetectionDataModule(L.LightningDataModule):
         trainer = self._attached()
         image_config = section(ImageConfig, self.config)
         dataset = DetectionDataset(
-            data=self.train_data, image_config=image_config, augment=section(AugmentConfig, self.config)
+            data=self.train_data,
+            image_config=image_config,
+            augment=section(AugmentConfig, self.config),
+            transform=self.transform,
         )
         self.sampler = TrainBatchSampler(
             widths=[record.width for record in self.train_data.records],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RECORD: Final = "nonfinite.pt"
 OUR_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", RECORD),
-    *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html"),
+    *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
 )
 ASIDE: Final = "overwritten-run"
 """Folder within the run's: where the files of a run wait that is to be overwritten, until the new one has done a step.
@@ -84,7 +84,8 @@ def put_back(folder: Path) -> None:
 
 
 def _folders(folder: Path) -> list[str]:
-    return ["tensorboard"] if (folder / "tensorboard").is_dir() else []
+    patterns = ("tensorboard", "csv", "csv-*")  # where Lightning's loggers write
+    return [path.name for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
 
 
 class ReplaceRun(Callback):

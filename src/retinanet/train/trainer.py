@@ -12,15 +12,14 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
 import yaml
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, RichProgressBar
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.analysis.auto_anchors import fit_anchors
@@ -33,10 +32,12 @@ from retinanet.errors import ConfigError
 from retinanet.train.checkpointing import Checkpoints
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.distributed import RestartableDDP
+from retinanet.train.extensions import Extensions, load_extensions, object_names
 from retinanet.train.flight_recorder import FlightRecorder
 from retinanet.train.graceful_stop import GracefulStop, restarted, resume_command
 from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.initial_model import build, with_network_of
+from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import explained, with_batch_size
 from retinanet.train.metrics_file import MetricsFile
 from retinanet.train.module import DetectionModule
@@ -48,8 +49,11 @@ from retinanet.train.run_folder import OUR_FILES, ReplaceRun, check_output, put_
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from lightning.pytorch.loggers import Logger
+
+    from retinanet.data.user_transform import Transform
     from retinanet.model import RetinaNet
 
 
@@ -74,7 +78,14 @@ class TrainResult:
     val_data: DetectionData = field(repr=False)
 
 
-def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
+def fit(
+    config: TrainConfig | None = None,
+    *,
+    transform: str | Transform | None = None,
+    callbacks: Sequence[str | Callback] = (),
+    logger: str | Logger | Sequence[Logger] | Literal[False] | None = None,
+    **options: Any,
+) -> TrainResult:
     """Train a detector: `fit(train=..., val=..., output=..., preset="small", epochs=20)`.
 
     Progress goes to the logger `retinanet.progress`; `logging.basicConfig(level=logging.INFO)` shows it.
@@ -82,6 +93,9 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
 
     Args:
         config: all options at once,
+        transform: changes each training image, see `retinanet.data.TrainingSample`; or `package.module:factory`.
+        callbacks: Lightning callbacks, or `package.module:factory` for each.
+        logger: Lightning logger or loggers, or a name as for `--logger`; False for none; TensorBoard unless given.
         options: or by name, as the flags of `retinanet train`; `preset` fills in the others.
 
     Raises:
@@ -92,7 +106,10 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
         OutputError: the run's folder cannot be written any more.
         StopRequest: SIGTERM or Ctrl-C, after saving.
     """
-    config = with_network_of(config or resolve(TrainConfig, options))
+    named = object_names(transform=transform, callbacks=callbacks, logger=logger)
+    config = dataclasses.replace(config, **named) if config else resolve(TrainConfig, {**options, **named})
+    extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
+    config = with_network_of(config)
     if restarted() and not config.resume:
         config = _resumed_after_restart(config)
     has_checkpoint = check_output(config)
@@ -121,7 +138,7 @@ def fit(config: TrainConfig | None = None, **options: Any) -> TrainResult:
         if config.overwrite:
             put_aside(config.output)
         write_config(config, config.output / "config.yaml")
-    return _train(model, config, train_data, val_data, resume=has_checkpoint)
+    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
 
 
 def _fitted_to(data: DetectionData, config: TrainConfig) -> TrainConfig:
@@ -180,7 +197,13 @@ def _with_resumed_batch_size(config: TrainConfig) -> TrainConfig:
 
 
 def _train(
-    model: RetinaNet, config: TrainConfig, train_data: DetectionData, val_data: DetectionData, *, resume: bool
+    model: RetinaNet,
+    config: TrainConfig,
+    train_data: DetectionData,
+    val_data: DetectionData,
+    extensions: Extensions,
+    *,
+    resume: bool,
 ) -> TrainResult:
     checkpoints = Checkpoints(folder=config.output)
     metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
@@ -193,9 +216,12 @@ def _train(
     if config.max_steps > 0:
         callbacks.append(StepLimit(config.max_steps))
     stop = GracefulStop(checkpoints=checkpoints, folder=config.output)
+    # Here the user's callbacks see the averaged weights in an evaluation, and their state of an epoch is saved with it.
+    callbacks += extensions.callbacks
     callbacks += [ReplaceRun(config.output), EpochLine(), checkpoints, stop]
-    on_terminal = sys.stdout.isatty()
-    if on_terminal:
+    show_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if not show_bar and sys.stdout.isatty():
+        show_bar = True
         callbacks.append(RichProgressBar(leave=False))
     _quieten()
     trainer = L.Trainer(
@@ -208,10 +234,10 @@ def _train(
         check_val_every_n_epoch=config.evaluate_every,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=TensorBoardLogger(save_dir=config.output, name=None, version="tensorboard"),
+        logger=extensions.loggers or make_logger(config, resume=resume),
         log_every_n_steps=config.log_every,
         enable_checkpointing=False,
-        enable_progress_bar=on_terminal,
+        enable_progress_bar=show_bar,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=config.output,
@@ -222,10 +248,13 @@ def _train(
         model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's own: torch's drops the activations of its layers
     val_tiles = cut(val_data, section(TileConfig, config))
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
-    data = DetectionDataModule(config=config, train_data=train_data, val_data=val_tiles.data)
+    data = DetectionDataModule(
+        config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
+    )
     last = config.output / "last.ckpt"
     if resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
+    start_logging(trainer.loggers, config, resume=resume)
     start = time.monotonic()
     device = trainer.strategy.root_device
     with stop.listening(), _plain_errors(config.output), explained(model, config, train_data, device):

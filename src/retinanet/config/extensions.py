@@ -1,0 +1,39 @@
+"""Loggers and callbacks of a training run."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from retinanet.errors import ConfigError, did_you_mean
+
+LOGGERS: Final = ("tensorboard", "csv", "mlflow", "wandb", "comet", "none")
+"""Names of Lightning's loggers, and none."""
+_OBJECT: Final = "Python object of "
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtensionConfig:
+    """Loggers and callbacks of a training run."""
+
+    logger: str = "tensorboard"
+    """Lightning logger of the run, besides metrics.csv: tensorboard, csv, mlflow, wandb, comet or none. Or
+    package.module:factory, which returns a Lightning logger."""
+    callbacks: tuple[str, ...] = ()
+    """Lightning callbacks of your own: package.module:factory for each callback."""
+
+    def __post_init__(self) -> None:
+        if self.logger not in LOGGERS and ":" not in self.logger and not is_object_name(self.logger):
+            raise ConfigError(
+                f"logger must be one of {', '.join(LOGGERS)}, or package.module:factory, found {self.logger!r}"
+                f"{did_you_mean(self.logger, LOGGERS)}"
+            )
+
+
+def name_object(value: Any) -> str:
+    """Return a description of an object that was passed in Python, for config.yaml, which can hold text only."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{_OBJECT}{kind.__module__}.{kind.__qualname__}"
+
+
+def is_object_name(value: str) -> bool:
+    """Return whether a text was made by `name_object`."""
+    return value.startswith(_OBJECT)

@@ -1,0 +1,111 @@
+"""Lightning's loggers by name, set up for a run's folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from retinanet.config import to_dict
+from retinanet.errors import ConfigError
+from retinanet.plugins import load_object
+from retinanet.train.output_files import rank_zero, write_output
+
+if TYPE_CHECKING:
+    from retinanet.config import TrainConfig
+
+PROJECT: Final = "retinanet"
+"""Name of the experiment (MLflow) or project (Weights & Biases, Comet)."""
+ID_FILE: Final = "logger.json"
+"""File in the run's folder with the id that a logging service gave the run, so that a resumed run goes on there."""
+
+
+def _tensorboard(config: TrainConfig, run_id: str | None) -> Logger:
+    return TensorBoardLogger(save_dir=config.output, name=None, version="tensorboard")
+
+
+def _csv(config: TrainConfig, run_id: str | None) -> Logger:
+    # Lightning deletes a metrics.csv that exists, so a resumed run has a folder of its own.
+    written = len([path for pattern in ("csv", "csv-*") for path in config.output.glob(pattern)])
+    return CSVLogger(save_dir=config.output, name="", version=f"csv-{written + 1}" if written else "csv")
+
+
+def _mlflow(config: TrainConfig, run_id: str | None) -> Logger:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        # MLflow 3 refuses its file store unless this is set. The file store needs no server and no database.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        uri = Path("mlruns").absolute().as_uri()
+    return MLFlowLogger(experiment_name=PROJECT, run_name=config.output.name, tracking_uri=uri, run_id=run_id)
+
+
+def _wandb(config: TrainConfig, run_id: str | None) -> Logger:
+    return WandbLogger(project=PROJECT, name=config.output.name, save_dir=config.output, id=run_id, resume="allow")
+
+
+def _comet(config: TrainConfig, run_id: str | None) -> Logger:
+    return CometLogger(project=PROJECT, name=config.output.name, experiment_key=run_id)
+
+
+_MAKERS: Final[dict[str, Callable[[TrainConfig, str | None], Logger]]] = {
+    "tensorboard": _tensorboard,
+    "csv": _csv,
+    "mlflow": _mlflow,
+    "wandb": _wandb,
+    "comet": _comet,
+}
+_PACKAGES: Final = {
+    "mlflow": ("mlflow", "'retinanet[mlflow]'"),
+    "wandb": ("wandb", "wandb"),
+    "comet": ("comet_ml", "comet-ml"),
+}
+"""Module that a logger needs, and what `pip install` takes for it."""
+
+
+def load_logger(name: str) -> Logger | None:
+    """Return what the factory `package.module:factory` returns, or None for the name of one of Lightning's loggers.
+
+    Raises:
+        ConfigError: the logger's package is not installed, or the factory returns no logger.
+    """
+    if ":" not in name:
+        module, package = _PACKAGES.get(name, ("lightning", ""))
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"logger {name} needs a package that is not installed: pip install {package}")
+        return None
+    made = load_object(name, option="logger")()
+    if not isinstance(made, Logger):
+        raise ConfigError(f"logger {name}: expected a Lightning logger, its factory returned {made!r}")
+    return made
+
+
+def make_logger(config: TrainConfig, *, resume: bool) -> Logger | bool:
+    """Return the logger of Lightning that `config.logger` names; False for none."""
+    if config.logger == "none":
+        return False
+    path = config.output / ID_FILE
+    known = json.loads(path.read_text()) if resume and path.exists() else {}
+    return _MAKERS[config.logger](config, known.get(config.logger))
+
+
+def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: bool) -> None:
+    """Log the options of a new run, and store the id that a logging service gave it.
+
+    TensorBoard is left out: its folder holds curves only, and config.yaml has the options.
+    """
+    if not rank_zero() or resume:
+        return
+    for logger in loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(_options(config))
+    if config.logger in _PACKAGES:
+        write_output(config.output / ID_FILE, json.dumps({config.logger: loggers[0].version}))
+
+
+def _options(config: TrainConfig) -> dict[str, Any]:
+    return {name: value for name, value in to_dict(config).items() if name not in {"resume", "overwrite"}}
