@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from retinanet.checkpoint.loaded_model import describe_run
-from retinanet.config import ModelConfig, PostprocessConfig, TrainConfig, section
+from retinanet.config import PostprocessConfig, TrainConfig
 from retinanet.model import RetinaNet
 from retinanet.runtime.description import Description
 
@@ -38,7 +38,7 @@ def train_config(val: Path, **options: Any) -> TrainConfig:
 def network(config: TrainConfig, seed: int = 0) -> RetinaNet:
     """Scores spread over (0, 1), offsets of half an anchor and more."""
     torch.manual_seed(seed)
-    model = RetinaNet(num_classes=len(CLASSES), config=section(ModelConfig, config)).eval()
+    model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for head, spread in ((model.class_head, 0.6), (model.box_head, 0.15)):

@@ -185,12 +185,12 @@ def _a_checkpoint() -> dict[str, bytes]:
     import torch
 
     from retinanet.checkpoint.loaded_model import KEY, describe_run
-    from retinanet.config import ModelConfig, section, to_dict
+    from retinanet.config import to_dict
     from retinanet.model import RetinaNet
 
     options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 8, "head_width": 8, "head_depth": 0}
     run = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", **options})
-    model = RetinaNet(num_classes=2, config=section(ModelConfig, run))
+    model = RetinaNet(num_classes=2, config=run.model)
     about = describe_run(run, CLASSES, (1, 2))
     assert to_dict(run) == about["config"]
     buffer = io.BytesIO()

@@ -1,30 +1,50 @@
 """Every option of the project and its default, one file per section: the only place a default lives.
 
-A command's flags, its YAML keys and the Python arguments are the fields of these dataclasses, name for name.
-`resolve` builds one from a preset, and refuses an unknown name with the nearest known one.
+A section (`LossConfig`, `LoadingConfig`, ...) declares the options of one concern, each with type, range, default and
+help text. The config of a command (`TrainConfig`, ...) holds sections and the options of that command alone.
+
+Flags, YAML keys and Python arguments are the names of the options, without nesting: `resolve` builds a config from
+such names on top of a preset, and refuses an unknown name with the nearest known one.
 """
 
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.check import CheckConfig
-from retinanet.config.convert import ConvertConfig, ImageFiles, ResultFormat
+from retinanet.config.convert import ConvertConfig, ResultFormat
 from retinanet.config.convert_weights import ConvertWeightsConfig
 from retinanet.config.data import ClassesConfig, DataConfig, DataFormat, separate_names
 from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig, ExportFormat
+from retinanet.config.hardware import ComputeConfig, DeviceConfig
 from retinanet.config.image import ImageConfig
+from retinanet.config.inference import InferenceConfig, Precision
+from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.loss import BoxLossName, LossConfig, LossName
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from retinanet.config.optimiser import OptimiserConfig, ScheduleConfig
+from retinanet.config.output import ExistingConfig, FolderConfig, ImageFiles, ImageFilesConfig, ReportConfig
 from retinanet.config.postprocess import PostprocessConfig
-from retinanet.config.predict import Precision, PredictConfig
+from retinanet.config.predict import PredictConfig
 from retinanet.config.presets import PRESETS, PresetName
-from retinanet.config.resolve import CONFIG_VERSION, resolve, section, section_from_dict, to_dict
+from retinanet.config.resolve import (
+    CONFIG_VERSION,
+    Option,
+    flatten,
+    options_of,
+    resolve,
+    section_from_dict,
+    to_dict,
+    with_options,
+)
+from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
 from retinanet.config.serve import ServeConfig
 from retinanet.config.split import SplitConfig
+from retinanet.config.start import FittedConfig, FreezeName, PresetConfig, StartConfig
 from retinanet.config.study import StudyConfig
 from retinanet.config.tile import TileConfig
-from retinanet.config.train import FreezeName, TrainConfig
+from retinanet.config.train import TrainConfig
+from retinanet.config.validation_data import ValidationConfig
 
 __all__ = [
     "CONFIG_VERSION",
@@ -32,37 +52,59 @@ __all__ = [
     "IMAGENET_STD",
     "PRESETS",
     "AugmentConfig",
+    "BatchConfig",
     "BoxLossName",
     "CheckConfig",
     "ClassesConfig",
+    "ComputeConfig",
     "ConvertConfig",
     "ConvertWeightsConfig",
     "DataConfig",
     "DataFormat",
     "DemoConfig",
+    "DeviceConfig",
     "EvaluateConfig",
+    "ExistingConfig",
     "ExportConfig",
     "ExportFormat",
+    "FittedConfig",
+    "FolderConfig",
     "FreezeName",
     "ImageConfig",
     "ImageFiles",
+    "ImageFilesConfig",
+    "ImbalanceConfig",
+    "InferenceConfig",
+    "LoadingConfig",
     "LossConfig",
     "LossName",
     "MatchConfig",
     "ModelConfig",
+    "NonfiniteConfig",
+    "OptimiserConfig",
+    "Option",
     "PostprocessConfig",
     "Precision",
     "PredictConfig",
+    "PresetConfig",
     "PresetName",
+    "RandomConfig",
+    "ReportConfig",
     "ResultFormat",
+    "RunConfig",
+    "ScheduleConfig",
     "ServeConfig",
     "SplitConfig",
+    "StartConfig",
     "StudyConfig",
     "TileConfig",
     "TrainConfig",
+    "ValidationConfig",
+    "flatten",
+    "options_of",
     "resolve",
-    "section",
     "section_from_dict",
     "separate_names",
     "to_dict",
+    "with_options",
 ]

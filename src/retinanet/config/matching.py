@@ -1,8 +1,11 @@
 """Which anchors are positive, negative and ignored."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from retinanet.config.validation import check_between
+from annotated_types import Interval
+
+from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 
@@ -10,14 +13,14 @@ from retinanet.errors import ConfigError
 class MatchConfig:
     """Which anchors answer for which objects."""
 
-    positive_iou: float = 0.5
+    positive_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """An anchor with at least this IoU with an object is positive."""
-    negative_iou: float = 0.4
+    negative_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.4
     """An anchor below this IoU with all objects is negative; between the two it is ignored."""
     low_quality_matches: bool = False
     """Also make the best anchors of an object positive that no anchor reaches (torchvision's and Detectron2's way)."""
 
     def __post_init__(self) -> None:
-        check_between(self, 0.0, 1.0, "positive_iou", "negative_iou")
+        check_options(self)
         if self.negative_iou > self.positive_iou:
             raise ConfigError(f"negative_iou {self.negative_iou} is above positive_iou {self.positive_iou}")

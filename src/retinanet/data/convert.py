@@ -42,6 +42,10 @@ def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str
         UserError: the target is in use.
     """
     sets = load_splits(
-        source, reading=config.reading, images=config.images, skip_bad=config.skip_bad, workers=config.workers
+        source,
+        reading=config.reading,
+        images=config.selection.images,
+        skip_bad=config.selection.skip_bad,
+        workers=config.loading.workers,
     )
-    return sets, write(sets, target, config.format, pictures=config.pictures)
+    return sets, write(sets, target, config.format, pictures=config.image_files.pictures)

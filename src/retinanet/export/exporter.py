@@ -158,7 +158,7 @@ def _target(config: ExportConfig) -> tuple[Path, str]:
         raise ConfigError("a .pt2 program is float32 and decoded to boxes: int8, raw and triton are for ONNX, OpenVINO")
     if config.bf16 and kind != "openvino":
         raise ConfigError("bf16 is a hint to OpenVINO: give --format openvino")
-    if target.exists() and not config.overwrite:
+    if target.exists() and not config.existing.overwrite:
         raise ConfigError(f"{target} is there already: give --overwrite to replace it, or another name")
     return target, kind
 
@@ -182,7 +182,7 @@ def _pictures(config: ExportConfig, saved: LoadedModel) -> list[Path]:
 def _sibling(config: ExportConfig, saved: LoadedModel) -> DetectionData:
     """Return the data given, or the training run's validation data if it is still there."""
     if config.data is not None:
-        return read(config.data, images=config.images, split="val", **config.reading)
+        return read(config.data, images=config.selection.images, split="val", **config.selection.reading)
     known = saved.train_config
     path = Path(str(known.get("val", "")))
     try:
@@ -199,15 +199,15 @@ def _sibling(config: ExportConfig, saved: LoadedModel) -> DetectionData:
 
 def _data(config: ExportConfig, saved: LoadedModel) -> DetectionData:
     if config.data is not None:
-        images, skip = config.images, config.skip_bad
-        return load(config.data, images=images, skip_bad=skip, workers=2, split="val", **config.reading)
+        images, skip = config.selection.images, config.selection.skip_bad
+        return load(config.data, images=images, skip_bad=skip, workers=2, split="val", **config.selection.reading)
     return _sibling(config, saved)
 
 
 def _calibration(config: ExportConfig) -> list[Path]:
     """Return the pictures that the ranges of the activations are measured on, spread evenly over the data."""
     assert config.calibrate is not None  # noqa: S101 - ExportConfig sees to it
-    found = [record.path for record in read(config.calibrate, images=config.images, split="train").records]
+    found = [record.path for record in read(config.calibrate, images=config.selection.images, split="train").records]
     if not found:
         raise ExportError(f"calibrate: no pictures in {config.calibrate}")
     count = min(config.calibration_pictures, len(found))

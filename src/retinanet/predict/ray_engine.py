@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from retinanet.config import PredictConfig
+from retinanet.config import PredictConfig, flatten
 from retinanet.errors import ConfigError, UserError, explain_missing, list_names
 from retinanet.files import atomic_path, write_atomically
 from retinanet.predict.coco_results import class_names
@@ -125,7 +125,7 @@ def predict_on_ray(
     _refuse(config)
     if not model.exists():
         raise UserError(f"{model}: no such file")
-    folder = config.output / SHARDS
+    folder = config.folder.output / SHARDS
     shards, digest = _shards(inputs, config)
     _claim(config, {"model": _digest(model), "inputs": digest, "shards": len(shards), **_options(config)})
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,8 @@ def _refuse(config: PredictConfig) -> None:
 def _options(config: PredictConfig) -> dict[str, Any]:
     """Return what the results depend on."""
     names = ("threshold", "tta", "tile", "overlap", "precision", "shard_size")
-    return {name: getattr(config, name) for name in names}
+    values = flatten(config)
+    return {name: values[name] for name in names}
 
 
 def _digest(path: Path) -> str:
@@ -166,16 +167,16 @@ def _digest(path: Path) -> str:
 
 def _claim(config: PredictConfig, job: dict[str, Any]) -> None:
     """Write down what is done in the output folder; refuse one in which something else was."""
-    path, folder = config.output / MANIFEST, config.output / SHARDS
+    path, folder = config.folder.output / MANIFEST, config.folder.output / SHARDS
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
         differ = sorted(name for name in {*job, *there} if job.get(name) != there.get(name))
         if not differ:
             return
-        if not config.overwrite:
+        if not config.existing.overwrite:
             raise ConfigError(
-                f"{config.output} holds results of another job ({', '.join(differ)} differ): give --overwrite to "
-                "replace them, or another folder"
+                f"{config.folder.output} holds results of another job ({', '.join(differ)} differ): give --overwrite "
+                "to replace them, or another folder"
             )
         for file in folder.glob("part-*"):
             file.unlink()
@@ -191,7 +192,7 @@ def _shards(inputs: Sequence[str], config: PredictConfig) -> tuple[list[Shard], 
     digest = hashlib.sha256()
     files = [(table, table.rpartition("/")[0]) for table in tables]  # and what relative paths in them are relative to
     if paths:
-        target = config.output / INPUTS
+        target = config.folder.output / INPUTS
         with atomic_path(target) as partial, pq.ParquetWriter(partial, pa.schema([("path", pa.string())])) as writer:
             for part in batched(paths, config.shard_size):
                 writer.write_table(pa.table({"path": part}), row_group_size=config.shard_size)
@@ -319,7 +320,7 @@ def _run(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         cluster = ray.cluster_resources()
-        gpus = int(cluster.get("GPU", 0)) if config.device in {"auto", "cuda"} else 0
+        gpus = int(cluster.get("GPU", 0)) if config.hardware.device in {"auto", "cuda"} else 0
         count = workers or max(1, min(gpus or int(cluster.get("CPU", 1)), len(shards)))
         tasks = ray.data.from_items([dict(shard) for shard in shards], override_num_blocks=min(len(shards), 20_000))
         done = tasks.map_batches(
@@ -350,10 +351,10 @@ class Worker:
 
     def __init__(self, model: str, config: PredictConfig, gpu: bool) -> None:
         self.config = config
-        self.detector = load(model, "cuda" if gpu else "cpu", config.precision, threads=1)
+        self.detector = load(model, "cuda" if gpu else "cpu", config.inference.precision, threads=1)
         if not gpu and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
-        self.folder = config.output.resolve() / SHARDS
+        self.folder = config.folder.output.resolve() / SHARDS
 
     def __call__(self, tasks: pa.Table) -> pa.Table:
         """Do the shards of a batch, and return their numbers."""
@@ -384,11 +385,11 @@ class Worker:
         rows = []
         config = self.config
         stream = self.detector.stream(
-            _fetched(sources, config.batch_size, problems),
-            workers=config.workers,
+            _fetched(sources, config.batch.batch_size, problems),
+            workers=config.loading.workers,
             threshold=config.threshold,
-            tiling=config,
-            tta=config.tta,
+            tiling=config.tiling,
+            tta=config.inference.tta,
         )
         for i, (name, found) in enumerate(zip(names, stream, strict=True)):
             rows.append({"index": shard["first"] + i, "source": name, **self._row(found, problems.get(i))})

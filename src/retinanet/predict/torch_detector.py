@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from retinanet.config import ImageConfig, PostprocessConfig, Precision, PredictConfig, TileConfig
+from retinanet.config import ImageConfig, InferenceConfig, PostprocessConfig, Precision, TileConfig
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
 from retinanet.images import Scaled, decode_for
@@ -50,7 +50,7 @@ class Detector(BaseDetector):
         postprocess_config: PostprocessConfig,
         tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
-        precision: Precision = PredictConfig.precision,
+        precision: Precision = InferenceConfig.precision,
     ) -> None:
         import torch
 
@@ -67,7 +67,7 @@ class Detector(BaseDetector):
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = PredictConfig.precision
+        cls, path: str | Path, device: str | torch.device = "auto", precision: Precision = InferenceConfig.precision
     ) -> Detector:
         """Return the detector of a checkpoint that `retinanet train` wrote."""
         from retinanet.checkpoint.loading import load_checkpoint

@@ -23,8 +23,8 @@ def variants(config: StudyConfig) -> list[Variant]:
     """Return the set-ups to train; focal loss as configured comes first, if it is among them."""
     found = [_variant(config, loss) for loss in sorted(config.losses, key=lambda loss: loss != "focal")]
     if config.alphas or config.gammas:
-        for gamma in config.gammas or (config.gamma,):
-            for alpha in config.alphas or (config.alpha,):
+        for gamma in config.gammas or (config.loss.gamma,):
+            for alpha in config.alphas or (config.loss.alpha,):
                 found.append(_variant(config, "focal", alpha=alpha, gamma=gamma))
     found += [_variant(config, loss, prior=0.5) for loss in config.without_prior]
     by_name = {variant.name: variant for variant in found}
@@ -32,7 +32,7 @@ def variants(config: StudyConfig) -> list[Variant]:
 
 
 def _variant(config: StudyConfig, loss: str, **changed: Any) -> Variant:
-    values = {"alpha": config.alpha, "gamma": config.gamma} | changed
+    values = {"alpha": config.loss.alpha, "gamma": config.loss.gamma} | changed
     options: dict[str, Any] = {"loss": loss}
     label, name = LABELS[loss], loss
     if loss in {"focal", "balanced_ce", "varifocal"}:
@@ -41,9 +41,9 @@ def _variant(config: StudyConfig, loss: str, **changed: Any) -> Variant:
         options["gamma"] = values["gamma"]
     shown = [f"{key} {options[key]:g}" for key in ("gamma", "alpha") if key in options]
     if loss == "weighted":
-        shown = [f"negatives × {config.negative_weight:g}"]
+        shown = [f"negatives × {config.loss.negative_weight:g}"]
     if loss == "ohem":
-        shown = [f"{config.ohem_examples} anchors" + (", 1:3" if config.ohem_balanced else "")]
+        shown = [f"{config.loss.ohem_examples} anchors" + (", 1:3" if config.loss.ohem_balanced else "")]
     if "prior" in changed:
         options["prior"] = changed["prior"]
         shown.append("no prior")
