@@ -147,7 +147,7 @@ def darknet(data: bytes) -> None:
 
 def config(data: bytes) -> None:
     """The YAML of --config, and what it gives each command."""
-    from retinanet.cli import read_yaml
+    from retinanet.commands.layers import read_yaml
 
     with written("config.yaml", data) as path:
         try:

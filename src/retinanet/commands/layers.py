@@ -21,11 +21,11 @@ def fill_options(file: Path | None, app: App, commands: tuple[str, ...], argumen
         ConfigError: a file that cannot be read, or that names an unknown option.
     """
     if file is not None:
-        _fill(_read_yaml(file), str(file), app, commands, arguments)
+        _fill(read_yaml(file), str(file), app, commands, arguments)
     if _given(arguments, "--resume") == "True" and (folder := _given(arguments, "--output")):
         path = Path(folder) / "config.yaml"
         if path.exists():
-            values = {k: v for k, v in _read_yaml(path).items() if k not in {"output", "resume"}}
+            values = {k: v for k, v in read_yaml(path).items() if k not in {"output", "resume"}}
             _fill(values, str(path), app, commands, arguments)
     preset = _given(arguments, "--preset")
     if preset in PRESETS:
@@ -50,7 +50,7 @@ def _names(arguments: ArgumentCollection) -> set[str]:
     return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
     try:
         values = parse_yaml(path.read_text(encoding="utf-8-sig"))

@@ -39,9 +39,8 @@ def flags_of(config: Any) -> type[Any]:
     """Return a flat dataclass with one field, and so one flag, for each option of a config and of its sections."""
     fields = []
     for option in options_of(config).values():
-        if not any(isinstance(mark, NoFlag) for mark in read_hint(option.annotation).marks):
-            default = dataclasses.field() if option.is_required else dataclasses.field(default=option.default)
-            fields.append((option.name, _annotation(option), default))
+        default = dataclasses.field() if option.is_required else dataclasses.field(default=option.default)
+        fields.append((option.name, _annotation(option), default))
     # cyclopts takes a class of the module `types`, which make_dataclass would name, for one of Python's own.
     namespace = {"__module__": __name__, "config_class": config}
     return dataclasses.make_dataclass(config.__name__, fields, frozen=True, kw_only=True, namespace=namespace)
@@ -73,6 +72,7 @@ def _annotation(option: Option) -> Any:
         alias=[mark.alias for mark in marks if isinstance(mark, Flag)],
         converter=functools.partial(_number_or_word, words) if words else None,
         help=_help_texts(option.section)[option.name],
+        parse=False if any(isinstance(mark, NoFlag) for mark in marks) else None,
     )
     return Annotated[option.annotation, parameter]
 

@@ -20,4 +20,4 @@ class Word:
 
 @dataclass(frozen=True)
 class NoFlag:
-    """The option is given in another way than by a flag or a YAML key."""
+    """The option is an argument on the command line: it has no flag, and its key in a YAML file has no effect."""

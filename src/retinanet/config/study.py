@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Ge, Gt, Interval
 
 from retinanet.config.annotations import NoFlag
 from retinanet.config.augment import AugmentConfig
@@ -24,6 +24,7 @@ from retinanet.config.tile import TileConfig
 from retinanet.config.train import check_training_rules
 from retinanet.config.validation import check_options
 from retinanet.config.validation_data import ValidationConfig
+from retinanet.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,7 @@ class StudyConfig:
 
     train: Annotated[Path, NoFlag()] = Path()
     """The data to train on. On the command line, it is the argument DATA."""
-    losses: Annotated[tuple[LossName, ...], MinLen(1)] = (
-        *("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem"),
-    )
+    losses: tuple[LossName, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
     """The losses to compare, each with the settings given for it."""
     without_prior: tuple[LossName, ...] = ()
     """Losses to train with the prior switched off (0.5) as well."""
@@ -76,4 +75,6 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if not self.losses:
+            raise ConfigError("losses must name one loss or more, found none")
         check_training_rules(self.fitted, self.loss, self.run, self.existing)

@@ -123,10 +123,11 @@ class Limits:
         )
 
     def __str__(self) -> str:
-        if self.ge is not None and self.le is not None:
-            return f"between {self.ge} and {self.le}"
-        parts = [f"above {self.gt}"] if self.gt is not None else []
-        parts += [f"{self.ge} or more"] if self.ge is not None else []
-        parts += [f"below {self.lt}"] if self.lt is not None else []
-        parts += [f"at most {self.le}"] if self.le is not None else []
+        gt, ge, lt, le = (None if x is None else int(x) if x == int(x) else x for x in dataclasses.astuple(self))
+        if ge is not None and le is not None:
+            return f"between {ge} and {le}"
+        parts = [f"above {gt}"] if gt is not None else []
+        parts += [f"{ge} or more"] if ge is not None else []
+        parts += [f"below {lt}"] if lt is not None else []
+        parts += [f"at most {le}"] if le is not None else []
         return " and ".join(parts)
