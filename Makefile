@@ -1,9 +1,12 @@
 # `make demo` and `make test` do all the set-up themselves. PYTHON chooses the interpreter (>= 3.11).
 PYTHON ?= python3
+# Number of processes that run the tests. Each of them computes with one thread.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := src tests benchmarks setup.py
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check format fuzz audit bench clean
@@ -25,10 +28,10 @@ demo: install  ## Make scenes, train on them, evaluate, draw: runs/demo/report.h
 	$(BIN)/retinanet demo
 
 test: install  ## Run the fast tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	HYPOTHESIS_PROFILE=fast $(PYTEST) -m "not slow and not gpu"
 
 test-all: install  ## Run all tests, the slow ones too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: install  ## Lint, types, layers, spelling
 	$(BIN)/ruff check $(SOURCES)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and torch are imported: one thread in each of several processes
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
+from tests.shared import made_once, run_folder, trained_run
 from tests.squares import squares, tiny
 
-__all__ = ["squares", "tiny"]
+__all__ = ["made_once", "run_folder", "squares", "tiny", "trained_run"]
+
+# HYPOTHESIS_PROFILE=fast tries a fifth of the examples (see `examples` in tests/shared.py): `make test` uses it.
+# No profile has a deadline, as several processes share the cores.
+settings.register_profile("ci", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

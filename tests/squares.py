@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.shared import MadeOnce
 
 
 def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = (3, 17)) -> Path:
@@ -39,19 +42,23 @@ def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = 
 
 
 @pytest.fixture(scope="session")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the paths of a training and a validation JSON."""
-    folder = tmp_path_factory.mktemp("squares")
-    return make_squares(folder / "train", count=12, seed=1), make_squares(folder / "val", count=6, seed=2)
+def squares(made_once: MadeOnce) -> tuple[Path, Path]:
+    """Return the paths of a training and a validation JSON. Tests must not change them."""
+
+    def make(folder: Path) -> None:
+        make_squares(folder / "train", count=12, seed=1)
+        make_squares(folder / "val", count=6, seed=2)
+
+    folder = made_once("squares", make)
+    return folder / "train" / "annotations.json", folder / "val" / "annotations.json"
 
 
-@pytest.fixture
-def tiny(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, object]:
+def tiny_options(squares: tuple[Path, Path], output: Path) -> dict[str, Any]:
     """Return options of a run that takes a few seconds."""
     return {
         "train": squares[0],
         "val": squares[1],
-        "output": tmp_path / "run",
+        "output": output,
         "preset": "small",
         "pretrained": False,
         "fpn_width": 16,
@@ -65,3 +72,9 @@ def tiny(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, object]:
         "log_every": 1,
         "device": "cpu",
     }
+
+
+@pytest.fixture
+def tiny(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, Any]:
+    """Return options of a run that takes a few seconds, into a folder of this test's own."""
+    return tiny_options(squares, tmp_path / "run")

@@ -1,6 +1,7 @@
 """The command line: options from flags, files and presets, what is refused, and what the exit status says."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import yaml
 import retinanet.train
 from retinanet.cli import main
 from retinanet.config import PRESETS, TrainConfig, resolve, to_dict
-from retinanet.train import fit
 
 
 def run(*words: object) -> int:
@@ -95,7 +95,7 @@ def test_faults_in_the_data_stop_the_run_with_a_list(tiny, squares, tmp_path: Pa
     content = json.loads(squares[0].read_text())
     content["annotations"][0]["bbox"] = [1, 1, 0, 5]
     content["annotations"][2]["category_id"] = 99
-    bad = squares[0].with_name("bad.json")
+    bad = Path(shutil.copytree(squares[0].parent, tmp_path / "bad")) / "annotations.json"
     bad.write_text(json.dumps(content))
     words = ("--train", bad, "--val", squares[1], "-o", tmp_path / "run", "--no-pretrained", "--preset", "small")
     assert run("train", *words) == 1
@@ -105,16 +105,13 @@ def test_faults_in_the_data_stop_the_run_with_a_list(tiny, squares, tmp_path: Pa
     assert "99" in said
     assert "--skip-bad" in said
     assert not (tmp_path / "run" / "last.ckpt").exists()
-    bad.unlink()
 
 
-def test_resume_needs_no_more_than_the_folder(tiny, capsys):
+def test_resume_needs_no_more_than_the_folder(run_folder: Path, capsys):
     """config.yaml in the run's folder holds the rest."""
-    fit(**tiny, epochs=1)
-    output = tiny["output"]
-    assert run("train", "--resume", "-o", output, "--epochs", 2) == 0
-    assert "epoch 2/2" in capsys.readouterr().out
-    assert yaml.safe_load((output / "config.yaml").read_text())["epochs"] == 2
+    assert run("train", "--resume", "-o", run_folder, "--epochs", 3) == 0
+    assert "epoch 3/3" in capsys.readouterr().out
+    assert yaml.safe_load((run_folder / "config.yaml").read_text())["epochs"] == 3
 
 
 def test_train_evaluate_predict(tiny, squares, tmp_path: Path, capsys):

@@ -13,7 +13,7 @@ from tests.squares import make_squares
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LONG = {"export.md", "imbalance.md"}  # they export and study
+LONG = {"README.md", "export.md", "imbalance.md"}  # they export and study
 # A block that cannot run here (it installs, or needs data that is not on a user's machine) is marked as plain text.
 QUICK = (
     "--epochs 1 --max-steps 2 --image-size 64 --max-size 96 --fpn-width 16 --head-width 16 --head-depth 1 --workers 0 "

@@ -15,6 +15,7 @@ from PIL import Image
 
 from retinanet import images
 from retinanet.config import ImageConfig
+from tests.shared import examples
 
 
 def corners(width: int = 6, height: int = 4) -> np.ndarray:
@@ -211,7 +212,7 @@ def test_missing_files_folders_and_bombs(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_garbage_is_an_image_error_or_a_picture(noise: bytes, where: int) -> None:
     for data in (_SMALL_PNG, _SMALL_JPEG, _SMALL_GIF):
         try:

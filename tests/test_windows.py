@@ -136,6 +136,7 @@ def test_training_samples_by_windows_are_those_of_a_full_decode(
         assert difference.mean() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_a_picture_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
     """14,000 x 14,000 pixels are more than Pillow decodes; a block is found where it is, the drawing is smaller."""

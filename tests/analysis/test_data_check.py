@@ -2,22 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.coverage import coverage
 from retinanet.analysis.data_check import check_data
+from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings
 from retinanet.analysis.expected import expected_loss
-from retinanet.analysis.statistics import (
-    anchor_findings,
-    data_findings,
-    duplicate_pictures,
-    split_findings,
-    start_findings,
-    statistics,
-)
+from retinanet.analysis.statistics import statistics
 from retinanet.cli import main
 from retinanet.commands.check import check
 from retinanet.config import CheckConfig, ImageConfig, LossConfig, MatchConfig, ModelConfig, resolve
@@ -143,19 +139,19 @@ def test_no_prior():
 def test_the_same_pixels_in_both_sets(squares, tmp_path):
     """Another name and another format: what counts are the pixels."""
     train, val = load(squares[0]), load(squares[1])
-    assert duplicate_pictures([("train", train), ("val", val)]) == []
+    assert duplicate_findings([("train", train), ("val", val)]) == []
     copied = dataclasses.replace(val.records[0], path=tmp_path / "copy.bmp")
     Image.open(train.records[2].path).save(copied.path)
     val = dataclasses.replace(val, records=(copied, *val.records, val.records[1]))
-    found = duplicate_pictures([("train", train), ("val", val)])
+    found = duplicate_findings([("train", train), ("val", val)])
     assert only(found, "pictures in both sets").where == ("train/2.png = val/copy.bmp",)
     assert only(found, "duplicate pictures").where == ("1.png = 1.png",)
 
 
-def test_the_command_lists_every_fault_and_goes_on(squares, capsys):
+def test_the_command_lists_every_fault_and_goes_on(squares, tmp_path, capsys):
     content = json.loads(squares[0].read_text())
     content["annotations"][0]["bbox"] = [1, 1, 0, 5]
-    bad = squares[0].with_name("faulty.json")
+    bad = shutil.copytree(squares[0].parent, tmp_path / "bad") / "annotations.json"
     bad.write_text(json.dumps(content))
     assert check(bad, options=settings(squares)) == 1
     said = " ".join(capsys.readouterr().out.split())
@@ -164,7 +160,6 @@ def test_the_command_lists_every_fault_and_goes_on(squares, capsys):
     assert "12 pictures" in said
     assert "square" in said
     assert check(bad, options=settings(squares, skip_bad=True)) == 0
-    bad.unlink()
     assert check(squares[0], options=settings(squares)) == 0
 
 

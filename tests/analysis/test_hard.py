@@ -119,6 +119,7 @@ def test_suggestions_and_csv(tmp_path):
     assert "1 object has no positive anchor" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["focal", "hard_negative_mining", "quality_focal"])
 def test_a_label_that_was_removed_is_found_again(tiny, squares, tmp_path, loss):
     """A model trained on sound labels; then one object's label is taken away, and another's class is changed."""
@@ -129,10 +130,9 @@ def test_a_label_that_was_removed_is_found_again(tiny, squares, tmp_path, loss):
     gone, changed = content["annotations"][0], content["annotations"][3]
     changed["category_id"] = 20 - changed["category_id"]  # the other one of 3 and 17
     content["annotations"] = content["annotations"][1:]
-    broken = squares[0].with_name(f"broken-{loss}.json")
+    broken = tmp_path / "broken.json"
     broken.write_text(json.dumps(content))
-    data = load(broken, classes=trained.classes)
-    broken.unlink()
+    data = load(broken, images=squares[0].parent / "images", classes=trained.classes)
     found = hard_examples(trained, data, count=10, batch_size=5)
     x, y, w, h = gone["bbox"]
     unlabelled = [e for e in found.background if e.kind == "unlabelled?"][:3]
@@ -142,10 +142,9 @@ def test_a_label_that_was_removed_is_found_again(tiny, squares, tmp_path, loss):
     assert found.objects[0].says != found.objects[0].label
 
 
-def test_check_of_a_model(tiny, squares, tmp_path, capsys):
+def test_check_of_a_model(trained_run, squares, tmp_path, capsys):
     """Through the command line: numbers, diagnosis, CSV and page."""
-    result = fit(**tiny, epochs=1)
-    words = ["check", result.best, squares[1], "--hard", "-o", tmp_path / "hard", "--hard-examples", 5]
+    words = ["check", trained_run / "best.ckpt", squares[1], "--hard", "-o", tmp_path / "hard", "--hard-examples", 5]
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
     assert stop.value.code == 0

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.analysis.imbalance import ImbalanceMeter, bin_losses, histogram, measure
+from retinanet.analysis.imbalance import bin_losses
+from retinanet.analysis.imbalance_meter import ImbalanceMeter, histogram, measure
 from retinanet.analysis.model_outputs import load_trained
 from retinanet.config import LossConfig
 from retinanet.data import load
@@ -169,17 +170,16 @@ def test_class_alphas():
         class_alphas([1], alpha=0.75, beta=1)
 
 
-def test_from_a_checkpoint_and_live(tiny, squares):
+def test_from_a_checkpoint_and_live(trained_run, squares):
     """A training writes its shares; the checkpoint is measured with the matching that it was trained with."""
-    result = fit(**tiny, epochs=2)
-    with (tiny["output"] / "imbalance.csv").open(newline="") as file:
+    with (trained_run / "imbalance.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3, "three batches an epoch, four wanted"
     for row in rows:
         shares = [float(v) for k, v in row.items() if k.endswith("_loss")]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
         assert float(row["negative_anchors"]) > 100
-    trained = load_trained(result.best, device="cpu")
+    trained = load_trained(trained_run / "best.ckpt", device="cpu")
     data = load(squares[1], classes=trained.classes)
     found = measure(trained, data, batch_size=2)
     assert found.pictures == len(data.records)

@@ -103,6 +103,7 @@ def test_sizes_that_disagree_and_ids_that_collide(shared_data: Path, tmp_path: P
     assert any(f"expected {wrong['width']}x{wrong['height']} pixels as annotated" in what for _, _, what in faults)
 
 
+@pytest.mark.slow
 def test_bccd_has_its_two_zero_area_boxes_and_a_pair_on_both_sides(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,6 +177,12 @@ def zoo():
     return zoo_file()
 
 
+@pytest.fixture(scope="module")
+def narrow():
+    """A file of the zoo whose pyramid and heads have 32 channels."""
+    return zoo_file(width=32)
+
+
 def batch(height, width, *, count=2, seed=0):
     """Smooth random pictures as RGB pixels HW3, the input of either side, and their frames (twice as large before)."""
     rng = np.random.default_rng(seed)
@@ -254,6 +260,7 @@ def test_what_it_was_trained_with_is_taken_over(zoo):
     assert saved.image_config.image_std == pytest.approx((1 / 255,) * 3)
 
 
+@pytest.mark.slow
 def test_r101_other_classes_and_early_files(zoo):
     """ResNet-101 of 3 classes; its own pixel means, and the anchors that early files hold, right and wrong ones."""
     content = zoo_file(depth=101, K=3, width=32)
@@ -277,9 +284,9 @@ def test_r101_other_classes_and_early_files(zoo):
     assert from_detectron2(content, anchor_sizes=sizes).config.anchor_sizes == sizes
 
 
-def test_a_zoo_file_loads_and_code_does_not(zoo, tmp_path):
+def test_a_zoo_file_loads_and_code_does_not(zoo, narrow, tmp_path):
     path = tmp_path / "model_final_5bd44e.pkl"
-    path.write_bytes(pickle.dumps(zoo_file(width=32), protocol=2))
+    path.write_bytes(pickle.dumps(narrow, protocol=2))
     detector = retinanet.load(path, "cpu")
     picture = (np.random.default_rng(0).random((60, 80, 3)) * 255).astype(np.uint8)
     assert len(detector.classes) == 80
@@ -301,9 +308,9 @@ def test_a_zoo_file_loads_and_code_does_not(zoo, tmp_path):
         load_checkpoint(path)
 
 
-def test_a_file_from_numpy_1_loads(zoo, tmp_path):
+def test_a_file_from_numpy_1_loads(narrow, tmp_path):
     """The zoo's files were written when numpy's core had no underscore."""
-    data = pickle.dumps(zoo_file(width=32), protocol=2)
+    data = pickle.dumps(narrow, protocol=2)
     assert b"numpy._core.multiarray" in data
     path = tmp_path / "old.pkl"
     path.write_bytes(data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))

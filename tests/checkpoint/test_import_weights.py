@@ -140,7 +140,7 @@ def test_the_order_is_the_same_in_float64(shared_data, peers, version):
         torch.testing.assert_close(ours.boxes_D4.double(), their["boxes"], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", ["v1", pytest.param("v2", marks=pytest.mark.slow)])
 def test_a_training_step_equals_torchvisions(shared_data, peers, version):
     """Matched boxes, both losses (normalised by picture) and the gradient of every parameter, in float64.
 
@@ -269,15 +269,19 @@ def small_file(tmp_path, *, num_classes=3, name="model.pth", wrap=lambda state: 
     return model, path
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         lambda state: {"model": state, "epoch": 3},
-        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
-        lambda state: {f"module.{name}": value for name, value in state.items()},
-        lambda state: {name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
-                       if "inner_blocks" in name or "layer_blocks" in name else name: value
-                       for name, value in state.items()},
+        slow(lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}}),
+        slow(lambda state: {f"module.{name}": value for name, value in state.items()}),
+        slow(lambda state: {name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+                            if "inner_blocks" in name or "layer_blocks" in name else name: value
+                            for name, value in state.items()}),
     ],
     ids=["model", "lightning", "ddp", "before 0.13"],
 )  # fmt: skip
@@ -361,6 +365,7 @@ def test_other_anchors_are_given():
     assert (model.num_classes, model.config.anchors_per_position) == (3, 6)
 
 
+@pytest.mark.slow
 def test_a_file_is_used_as_one_of_ours(tmp_path, write_coco, capsys):
     """load, evaluate, predict and train --from with torchvision's file; convert-weights keeps the detections."""
     _, path = small_file(tmp_path)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from retinanet.data import DetectionData, Record, TrainBatchSampler, eval_batches
 from retinanet.data.batch import sample_seed
+from tests.shared import examples
 
 
 def sampler(sides: list[tuple[int, int]], **options: object) -> TrainBatchSampler:
@@ -26,7 +27,7 @@ sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, ma
 
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5), st.integers(-3, 2**64), st.integers(0, 50))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_every_rank_has_as_many_batches_and_no_picture_is_lost(
     sides: list[tuple[int, int]], batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:
@@ -111,7 +112,7 @@ def data_of(sides: list[tuple[int, int]]) -> DetectionData:
 
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_evaluation_sees_every_picture_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
     data = data_of(sides)
     ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from retinanet.config import ImageConfig, TileConfig
 from retinanet.data import DetectionData, DetectionDataset, Record, cut
+from tests.shared import examples
 
 
 def data_of(path: Path, width: int, height: int, boxes: list[list[float]]) -> DetectionData:
@@ -56,7 +57,7 @@ def test_what_lies_outside_a_tile_is_not_in_it_and_small_pictures_stay_as_they_a
 
 
 @given(st.integers(40, 200), st.integers(40, 200), st.integers(32, 90), st.floats(0, 0.6), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_every_tile_shows_its_objects_where_their_boxes_are(
     width: int, height: int, tile: int, overlap: float, seed: int
 ) -> None:

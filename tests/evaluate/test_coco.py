@@ -19,6 +19,7 @@ from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.evaluate.coco import SUMMARY
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.types import ImageDetections
+from tests.shared import examples
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "coco_reference"
 BOX = [10.0, 10.0, 40.0, 30.0]
@@ -89,7 +90,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 @given(case=cases())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_equals_pycocotools(case: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")

@@ -29,38 +29,43 @@ from retinanet.predict.runtime_detector import RuntimeDetector
 from retinanet.runtime.description import KEY, ExportError
 from retinanet.types import ArrayDetections
 from tests.export.made import CATEGORY_IDS, CLASSES, model_and_pictures, network, train_config
+from tests.shared import MadeOnce
+from tests.squares import tiny_options
 
 ort = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and pictures/."""
-    root = tmp_path_factory.mktemp("export")
-    model_and_pictures(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "dense_onnx", exported_once)
-        for name, uint8 in (("m.onnx", False), ("u.onnx", True)):
-            summary = export(root / "model.ckpt", output=root / name, pictures=(str(root / "pictures"),), uint8=uint8)
-            assert all(d.compared > 50 for d in summary.differences), "many boxes are compared"
-            sizes = {(d.image_size, d.batch_size) for d in summary.differences}
-            assert sizes == {(128, 1), (128, 3), (96, 1), (96, 3)}
-    return root
+def folder(made_once: MadeOnce) -> Path:
+    """model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and pictures/.
 
+    dense.onnx is the network as torch exports it, which takes a while: `quick` takes it from there.
+    """
 
-_EXPORTED: list[onnx.ModelProto] = []
+    def make(root: Path) -> None:
+        model_and_pictures(root)
 
+        def kept(model: Any) -> onnx.ModelProto:
+            if not (root / "dense.onnx").exists():
+                onnx.save(dense_onnx(model), root / "dense.onnx")
+            return onnx.load(root / "dense.onnx")
 
-def exported_once(model: Any) -> onnx.ModelProto:
-    """The network as torch exports it, which takes a while: the tests below share it."""
-    if not _EXPORTED:
-        _EXPORTED.append(dense_onnx(model))
-    return copy.deepcopy(_EXPORTED[0])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporting, "dense_onnx", kept)
+            for name, uint8 in (("m.onnx", False), ("u.onnx", True)):
+                shown = (str(root / "pictures"),)
+                summary = export(root / "model.ckpt", output=root / name, pictures=shown, uint8=uint8)
+                assert all(d.compared > 50 for d in summary.differences), "many boxes are compared"
+                sizes = {(d.image_size, d.batch_size) for d in summary.differences}
+                assert sizes == {(128, 1), (128, 3), (96, 1), (96, 3)}
+
+    return made_once("export", make)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "dense_onnx", exported_once)
+def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `export` take the network as torch exported it once."""
+    monkeypatch.setattr(exporting, "dense_onnx", lambda _: onnx.load(folder / "dense.onnx"))
 
 
 def same(first: Any, second: Any) -> bool:
@@ -167,8 +172,8 @@ def test_a_plain_session_needs_nothing_but_pictures(folder: Path) -> None:
 def test_an_export_that_disagrees_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One filter of the box head a hundredth off: nothing is written, what was there stays."""
 
-    def tampered(model: Any) -> onnx.ModelProto:
-        found = exported_once(model)
+    def tampered(_: Any) -> onnx.ModelProto:
+        found = onnx.load(folder / "dense.onnx")
         weight = next(i for i in found.graph.initializer if list(i.dims) == [4 * 9, 16, 3, 3])  # the box head's last
         values = onnx.numpy_helper.to_array(weight).copy()
         values[0] += 0.01
@@ -283,6 +288,7 @@ def test_openvino_finds_what_the_checkpoint_finds(folder: Path, tmp_path: Path, 
         retinanet.load(tmp_path / "text.xml")
 
 
+@pytest.mark.slow
 def test_openvino_leaves_the_stack_for_signals_alone(folder: Path, tmp_path: Path, quick: None) -> None:
     """Two detectors, the first freed first; then a signal with a Python handler, as a data loader sets."""
     pytest.importorskip("openvino")
@@ -305,6 +311,7 @@ def test_openvino_leaves_the_stack_for_signals_alone(folder: Path, tmp_path: Pat
     assert done.stdout.endswith("a child ended\n")
 
 
+@pytest.mark.slow
 def test_a_torch_export_program(folder: Path, tmp_path: Path) -> None:
     summary = export(folder / "model.ckpt", output=tmp_path / "m.pt2", pictures=(str(folder / "pictures"),), uint8=True)
     extra = {f"{KEY}.json": ""}
@@ -327,13 +334,23 @@ def test_same_padding_is_fixed_without_a_change(folder: Path) -> None:
         torch.testing.assert_close(fixed(images).logits_NAK, model(images).logits_NAK)
 
 
+@pytest.fixture
+def few_epochs(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
+    """best.ckpt of a network that was trained for seconds."""
+    options = {"epochs": 4, "backbone": "resnet18", "fpn_width": 32, "head_width": 32, "lr": 2e-3}
+    return (
+        made_once("few_epochs", lambda root: retinanet.fit(**{**tiny_options(squares, root / "run"), **options}))
+        / "run"
+        / "best.ckpt"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["i.onnx", "i.xml"])
-def test_int8(folder: Path, tmp_path: Path, tiny: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8(few_epochs: Path, tmp_path: Path, tiny: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch):
     """A network that was trained for seconds: int8 finds about the same, is smaller, and is refused where AP falls."""
     pytest.importorskip("nncf" if name.endswith("xml") else "onnxruntime.quantization")
-    retinanet.fit(**{**tiny, "epochs": 4, "backbone": "resnet18", "fpn_width": 32, "head_width": 32, "lr": 2e-3})
-    model, data = Path(str(tiny["output"])) / "best.ckpt", {"calibrate": tiny["train"], "data": tiny["val"]}
+    model, data = few_epochs, {"calibrate": tiny["train"], "data": tiny["val"]}
     summary = export(model, output=tmp_path / name, int8=True, max_ap_drop=0.1, **data)
     assert set(summary.ap) == {"checkpoint", "export"}
     assert summary.about.precision == "int8"

@@ -22,6 +22,7 @@ from retinanet.data import DetectionData, Record
 from retinanet.data.convert import convert, load_splits
 from retinanet.errors import ConfigError, UserError
 from retinanet.formats.write import lost, unique_names, write
+from tests.shared import examples
 
 Write = Callable[..., Path]
 FORMATS = ("coco", "voc", "yolo", "csv")
@@ -78,7 +79,7 @@ def one_box(draw: st.DrawFn) -> tuple[float, float, float, float]:
 any_objects = st.lists(st.lists(st.tuples(st.integers(0, 1), one_box()), max_size=4), min_size=1, max_size=3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(objects=any_objects, first=st.sampled_from(FORMATS), second=st.sampled_from(FORMATS))
 def test_any_boxes_survive_two_formats_and_back(objects: Any, first: Any, second: Any) -> None:
     if not any(objects):

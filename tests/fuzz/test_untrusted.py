@@ -36,9 +36,10 @@ from retinanet.model.backbone import Backbone
 from retinanet.parse import ParseError, parse_json, parse_yaml
 from retinanet.train import CheckpointError, fit, load_checkpoint
 from tests.fuzz.targets import BINARY, TARGETS, archived, checkpoint_parts, mutated, seeds
+from tests.shared import examples
 
 Write = Callable[..., Path]
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 
 DESCRIBED = {"format": 1, "classes": ["a"], "category_ids": [1]}
 
@@ -114,7 +115,7 @@ def test_texts_that_are_nearly_right(name: str, random: Random, place: int) -> N
 
 
 @pytest.mark.parametrize("name", BINARY)
-@settings(FEW, max_examples=15)
+@settings(FEW, max_examples=examples(15))
 @given(data=st.data())
 def test_bytes_that_are_nearly_right(name: str, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(seeds(name))))
@@ -577,6 +578,7 @@ def test_a_split_that_leaves_pictures_in_place_is_read_back(write_coco: Write, t
 # ---- one word on standard error, and no traceback
 
 
+@pytest.mark.slow
 def test_the_command_line_has_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"[" * 100_000)
     (tmp_path / "c.yaml").write_text(laughs(12))

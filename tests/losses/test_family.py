@@ -15,6 +15,7 @@ from retinanet.losses import (
     varifocal_loss,
     weighted_cross_entropy,
 )
+from tests.shared import examples
 
 FLOAT64 = torch.float64
 ALL = {
@@ -60,7 +61,7 @@ def test_varifocal_by_hand():
 
 
 @given(st.floats(-40, 40), st.floats(0, 1), st.floats(0.5, 4))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_float32_agrees_with_the_formula_in_float64(x, q, gamma):
     q32 = torch.tensor(q)
     t, x64 = q32.double(), torch.tensor(x).double()

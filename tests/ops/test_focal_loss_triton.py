@@ -14,16 +14,13 @@ from retinanet.ops import focal_loss as focal
 FORMS = Path(__file__).with_name("test_focal.py")
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    ["triton and (by_hand or one_graph or ignored)", pytest.param("triton", marks=pytest.mark.slow)],
-)
-def test_the_kernel_through_the_interpreter(chosen):
+@pytest.mark.slow
+def test_the_kernel_through_the_interpreter():
     """The variable must be set before Triton is imported, so the tests of all forms run once more, in a new process."""
     pytest.importorskip("triton", reason="Triton is not installed")
     if os.environ.get("RETINANET_NATIVE_LIBRARY"):
         pytest.skip("no C code is called here: nothing for a sanitizer to see")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, str(FORMS)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(FORMS)]
     command += [
         "-W",
         "ignore:invalid value encountered in cast:RuntimeWarning",

@@ -109,6 +109,7 @@ def test_the_edge_refuses_what_c_could_not_check(native):
     assert native.total(torch.zeros(0)) == 0
 
 
+@pytest.mark.slow
 def test_switched_off_and_broken_libraries_are_said_once(tmp_path):
     code, said = python("print([library.available() for _ in range(3)])", RETINANET_NATIVE="0")
     assert (code, said.count("switched off"), "[False, False, False]" in said) == (0, 1, True)
@@ -118,6 +119,7 @@ def test_switched_off_and_broken_libraries_are_said_once(tmp_path):
     assert (code, said.count("cannot be used"), "[False, False, False]" in said) == (0, 1, True)
 
 
+@pytest.mark.slow
 def test_the_environment_chooses_the_instruction_set(native):
     code, said = python("library.available()", RETINANET_ISA="baseline")
     assert code == 0

@@ -9,7 +9,6 @@ from retinanet.cli import main
 from retinanet.evaluate import ConfusionMatrix
 from retinanet.report import Report
 from retinanet.report.evaluation import confusion_section
-from retinanet.train import fit
 from tests.report.test_html import assert_self_contained
 
 
@@ -41,8 +40,8 @@ def test_a_hundred_classes_are_cut_to_the_most_confused():
     assert "50 class-3 taken for class-7" in page
 
 
-def test_from_a_checkpoint_and_from_its_results(tiny, squares, tmp_path):
-    best = fit(**tiny, epochs=1, score_threshold=0.001).best
+def test_from_a_checkpoint_and_from_its_results(trained_run, squares, tmp_path):
+    best = trained_run / "best.ckpt"
     results, first = tmp_path / "results.json", tmp_path / "first.html"
     assert run("evaluate", best, "--data", squares[1], "--results", results, "--report", first) == 0
     page = first.read_text()

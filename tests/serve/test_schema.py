@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from retinanet.config import ServeConfig
 from retinanet.serve.app import create_app
 from tests.serve.fakes import Fake, png
+from tests.shared import examples
 
 schemathesis = pytest.importorskip("schemathesis")
 pytest.importorskip("schemathesis.specs.openapi.checks")
@@ -34,7 +35,7 @@ def ask(client: TestClient, strategy: Any) -> set[int]:
     """Send what the strategy makes, check each answer, and return the statuses."""
     statuses: set[int] = set()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(case=strategy)
     def one(case: Any) -> None:
         response = case.call(session=client)

@@ -82,6 +82,7 @@ def test_a_full_queue_says_so_and_when_to_come_back():
     assert after[0] == 200
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_away_frees_its_place():
     with Server("max_queue=2, max_batch=1", model="1500.onnx") as server:
         body = png(50)
@@ -163,6 +164,7 @@ def test_workers_are_processes_that_share_the_port_and_the_numbers():
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_before_anything_is_served(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     with pytest.raises(AssertionError, match="this model is broken"):
         Server(model="broken.onnx").__enter__()

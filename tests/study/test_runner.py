@@ -129,6 +129,7 @@ def options(tiny, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
     """Without --val a fifth of the pictures is kept; the second call trains nothing that is done."""
     trained = []

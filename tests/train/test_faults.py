@@ -17,12 +17,28 @@ from retinanet.errors import ConfigError
 from retinanet.train import OutputError, fit
 from retinanet.train.module import DetectionModule
 from retinanet.train.run_folder import ASIDE
+from tests.shared import MadeOnce
 from tests.train.runs import Options, assert_same_run, run, start, table, wait_for
 
 
 @pytest.fixture
 def options(tiny: Options) -> Options:
     return {**tiny, "epochs": 3, "color_jitter": 0.3, "scale_jitter": (0.8, 1.2), "score_threshold": 0.001}
+
+
+@pytest.fixture
+def undisturbed(squares: tuple[Path, Path], options: Options, made_once: MadeOnce) -> Callable[..., Path]:
+    """Train with `options`, changed as given, and return the run's folder; runs with the same changes are one."""
+
+    def undisturbed(**changes: object) -> Path:
+        def make(folder: Path) -> None:
+            whole = {**options, **changes, "train": squares[0], "val": squares[1], "output": folder / "run"}
+            assert run(whole, folder / "log") == 0, (folder / "log").read_text()
+
+        name = "-".join(["undisturbed", *(f"{name}={value}" for name, value in sorted(changes.items()))])
+        return made_once(name, make) / "run"
+
+    return undisturbed
 
 
 @pytest.fixture
@@ -72,15 +88,22 @@ class SignalAt:
     ],
     ids=lambda value: str(value),
 )
-def test_told_to_stop(options: Options, tmp_path: Path, signum: int, method: str, count: int, extra: Options):
-    options = {**options, **extra}
-    other = {**options, "output": tmp_path / "other"}
+def test_told_to_stop(
+    options: Options,
+    undisturbed: Callable[..., Path],
+    tmp_path: Path,
+    signum: int,
+    method: str,
+    count: int,
+    extra: Options,
+):
+    """Workers change no result, so the undisturbed run has none."""
+    other = {**options, **extra, "output": tmp_path / "other"}
     log = tmp_path / "log"
-    assert run(options, log) == 0
     assert run(other, log, SignalAt(signum, method, count)) == 128 + signum, log.read_text()
     assert f"retinanet train --resume -o {other['output']}" in log.read_text()
     assert run({**other, "resume": True}, log) == 0, log.read_text()
-    assert_same_run(options["output"], other["output"])
+    assert_same_run(undisturbed(**{k: v for k, v in extra.items() if k != "workers"}), other["output"])
 
 
 @pytest.mark.slow
@@ -119,14 +142,16 @@ class _Alive:
 
 
 @pytest.mark.slow
-def test_slurm_requeues_and_the_same_command_goes_on(options: Options, tmp_path: Path, monkeypatch):
+def test_slurm_requeues_and_the_same_command_goes_on(
+    options: Options, undisturbed: Callable[..., Path], tmp_path: Path, monkeypatch
+):
     """Lightning calls `scontrol requeue`, here a stand-in that notes its arguments and ends the job as SLURM would."""
     calls = tmp_path / "calls"
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nkill -TERM $PPID\n')
     scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
-    assert run(options, tmp_path / "log") == 0
+    whole = undisturbed()
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     slurm = {"JOB_ID": "17", "NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in {**slurm, "NODELIST": "localhost", "NTASKS_PER_NODE": "1"}.items():
@@ -138,7 +163,7 @@ def test_slurm_requeues_and_the_same_command_goes_on(options: Options, tmp_path:
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert run(other, tmp_path / "log", _WithEnvironment(None)) == 0, (tmp_path / "log").read_text()
     assert "run again by SLURM or torchrun: going on" in (tmp_path / "log").read_text()
-    assert_same_run(options["output"], other["output"])
+    assert_same_run(whole, other["output"])
 
 
 class _WithEnvironment:
@@ -155,10 +180,9 @@ class _WithEnvironment:
 
 
 @pytest.mark.slow
-def test_a_full_disk(options: Options, small_disk: Path, tmp_path: Path):
+def test_a_full_disk(options: Options, undisturbed: Callable[..., Path], small_disk: Path, tmp_path: Path):
     """The disk fills within the writing of the second checkpoint: the first is whole, and the run goes on from it."""
-    assert run(options, tmp_path / "log") == 0
-    size = (options["output"] / "last.ckpt").stat().st_size
+    size = (undisturbed() / "last.ckpt").stat().st_size
     full = {**options, "output": small_disk / "run"}
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     filler = small_disk / "filler"
@@ -170,7 +194,7 @@ def test_a_full_disk(options: Options, small_disk: Path, tmp_path: Path):
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=600m", str(small_disk)], check=True)
     assert run({**full, "resume": True}, tmp_path / "full.log") == 0, (tmp_path / "full.log").read_text()
-    assert_same_run(options["output"], full["output"])
+    assert_same_run(undisturbed(), full["output"])
 
 
 class _FileLimit:
@@ -184,10 +208,9 @@ class _FileLimit:
 
 
 @pytest.mark.slow
-def test_a_file_limit(options: Options, tmp_path: Path):
+def test_a_file_limit(options: Options, undisturbed: Callable[..., Path], tmp_path: Path):
     """From the second epoch on no checkpoint can be written."""
-    assert run(options, tmp_path / "log") == 0
-    size = (options["output"] / "last.ckpt").stat().st_size
+    size = (undisturbed() / "last.ckpt").stat().st_size
     other = {**options, "output": tmp_path / "other"}
     assert run({**other, "epochs": 3, "max_steps": 3}, tmp_path / "log") == 0
     shutil.rmtree(other["output"])
@@ -196,7 +219,7 @@ def test_a_file_limit(options: Options, tmp_path: Path):
     assert "last.ckpt cannot be written: File too large" in said
     assert not list(other["output"].glob("*.partial"))
     assert run({**other, "resume": True}, tmp_path / "limit.log") == 0
-    assert_same_run(options["output"], other["output"])
+    assert_same_run(undisturbed(), other["output"])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(options: Options, tmp_path: Path):
@@ -221,9 +244,10 @@ def test_a_folder_that_cannot_be_written_is_refused_first(options: Options, tmp_
 
 
 @pytest.mark.slow
-def test_a_folder_made_read_only_under_way(options: Options, small_disk: Path, tmp_path: Path):
+def test_a_folder_made_read_only_under_way(
+    options: Options, undisturbed: Callable[..., Path], small_disk: Path, tmp_path: Path
+):
     subprocess.run(["mount", "-o", "remount,size=600m", str(small_disk)], check=True)
-    assert run(options, tmp_path / "log") == 0
     other = {**options, "output": small_disk / "run"}
     process = start({**other}, tmp_path / "other.log", _Remount(small_disk))
     process.join(300)
@@ -232,7 +256,7 @@ def test_a_folder_made_read_only_under_way(options: Options, small_disk: Path, t
     assert "cannot be written: Read-only file system" in said
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert run({**other, "resume": True}, tmp_path / "other.log") == 0, (tmp_path / "other.log").read_text()
-    assert_same_run(options["output"], other["output"])
+    assert_same_run(undisturbed(), other["output"])
 
 
 class _Remount:
@@ -257,14 +281,14 @@ class _Remount:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("which", ["train", "val"])
-def test_a_picture_that_goes(options: Options, tmp_path: Path, workers: int, which: str):
+def test_a_picture_that_goes(
+    options: Options, undisturbed: Callable[..., Path], tmp_path: Path, workers: int, which: str
+):
     """It is named, what was done is saved, and with the picture back the run ends as if nothing had been."""
     for name in ("train", "val"):
         shutil.copytree(options[name].parent, tmp_path / "data" / name)
         options[name] = tmp_path / "data" / name / "annotations.json"
-    options["workers"] = workers
-    assert run(options, tmp_path / "log") == 0
-    other = {**options, "output": tmp_path / "other"}
+    other = {**options, "workers": workers, "output": tmp_path / "other"}
     picture = options[which].parent / "images" / "5.png"
     process = start({**other, "epochs": 3}, tmp_path / "other.log", _Vanish(picture))
     process.join(300)
@@ -275,7 +299,7 @@ def test_a_picture_that_goes(options: Options, tmp_path: Path, workers: int, whi
     assert "--resume" in said
     shutil.copy(picture.with_suffix(".kept"), picture)
     assert run({**other, "resume": True}, tmp_path / "other.log") == 0, (tmp_path / "other.log").read_text()
-    assert_same_run(options["output"], other["output"])
+    assert_same_run(undisturbed(), other["output"])
 
 
 class _Vanish:
@@ -295,9 +319,8 @@ class _Vanish:
         DetectionModule.training_step = step  # type: ignore[method-assign]
 
 
-def test_overwrite_keeps_the_old_run_until_the_new_one_has_begun(options: Options, monkeypatch):
-    old = options["output"]
-    fit(**{**options, "epochs": 1, "max_steps": 1})
+def test_overwrite_keeps_the_old_run_until_the_new_one_has_begun(options: Options, run_folder: Path, monkeypatch):
+    old = run_folder
     before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}
     with pytest.raises(DataError):
         fit(**{**options, "val": old / "config.yaml", "overwrite": True, "format": "coco"})
@@ -317,10 +340,10 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_has_begun(options: Option
     assert [row["step"] for row in table(old / "metrics.csv") if row["loss"]] == ["1", "2"]
 
 
-def test_an_overwriting_run_that_was_killed_gives_the_old_one_back(options: Options, tmp_path: Path):
+@pytest.mark.slow
+def test_an_overwriting_run_that_was_killed_gives_the_old_one_back(options: Options, run_folder: Path, tmp_path: Path):
     """Killed in its first step: the next command finds the old run."""
-    old = options["output"]
-    fit(**{**options, "epochs": 1})
+    old = run_folder
     before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}
     log = tmp_path / "log"
     killed = run({**options, "epochs": 2, "overwrite": True}, log, SignalAt(signal.SIGKILL, "training_step", 1))

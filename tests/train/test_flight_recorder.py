@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from retinanet.train.replay import read_record
 
 from retinanet.cli import main
 from retinanet.data import Batch
@@ -15,7 +16,6 @@ from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 from retinanet.train import NonFiniteError, RecordError, fit, replay
 from retinanet.train.data_module import DetectionDataModule
-from retinanet.train.flight_record import read_record
 from retinanet.train.flight_recorder import FlightRecorder
 from retinanet.train.module import DetectionModule
 from tests.train.runs import Options, table
@@ -68,7 +68,7 @@ def test_a_weight_that_a_step_destroyed(plain: Options):
     assert said == record["said"]
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("precision", ["32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_an_output_is_named_with_its_module_and_replayed(plain: Options, at_step, capsys, precision: str):
     def spoil(model: RetinaNet, _: Batch) -> None:
         with torch.no_grad():

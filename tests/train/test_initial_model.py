@@ -13,8 +13,8 @@ from retinanet.train.initial_model import carry_over
 
 
 @pytest.fixture
-def first(tiny, tmp_path):
-    return fit(**{**tiny, "output": tmp_path / "first"}, epochs=1).best
+def first(trained_run):
+    return trained_run / "best.ckpt"
 
 
 @pytest.fixture

@@ -6,18 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
 from retinanet.analysis.coverage import Coverage
+from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings
 from retinanet.analysis.expected import ExpectedLoss, expected_loss
-from retinanet.analysis.statistics import (
-    DataStatistics,
-    anchor_findings,
-    data_findings,
-    duplicate_pictures,
-    split_findings,
-    start_findings,
-    statistics,
-)
+from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.config import CheckConfig
 from retinanet.data import DetectionData, load
 from retinanet.formats import splits_of, voc
@@ -104,7 +98,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     findings = [
         *anchor_findings(fitted.before, model_config, fitted),
         *start_findings(config.model.prior, expected),
-        *duplicate_pictures(list(sets.items()), workers=config.loading.workers),
+        *duplicate_findings(list(sets.items()), workers=config.loading.workers),
         *data_findings(data),
         *(split_findings(data, val) if val is not None else []),
     ]

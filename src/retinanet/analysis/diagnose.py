@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.analysis.finding import Finding
+from retinanet.evaluate.per_image import items_from_results
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -86,8 +87,6 @@ def diagnose(
 
 
 def _pictures(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list[_Picture]:
-    from retinanet.evaluate.per_image import items_from_results
-
     return [
         _Picture(
             name=item.name,

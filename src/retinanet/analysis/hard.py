@@ -20,6 +20,7 @@ from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
 from retinanet.losses import DetectionLoss
 from retinanet.progress import ProgressBar, no_progress_bar
+from retinanet.types import AnchorTargets, HeadOutputs, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from retinanet.data import DetectionData
     from retinanet.files import write_atomically
     from retinanet.images import Frame
-from retinanet.types import AnchorTargets, HeadOutputs, Target
+
 
 Kind = Literal["unlabelled?", "wrong class?", "hard object", "no anchor"]
 

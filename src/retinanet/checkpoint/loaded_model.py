@@ -14,6 +14,7 @@ from retinanet.config import (
 )
 from retinanet.errors import UserError
 from retinanet.model import RetinaNet
+from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +55,6 @@ class LoadedModel:
 
 def describe_run(config: TrainConfig, classes: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
     """Return what goes into a checkpoint under "retinanet": plain values only."""
-    from retinanet.version import __version__
-
     return {
         "format": FORMAT,
         "version": __version__,

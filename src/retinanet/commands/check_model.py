@@ -25,7 +25,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
 
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.hard import hard_examples
-    from retinanet.analysis.imbalance import measure
+    from retinanet.analysis.imbalance_meter import measure
     from retinanet.analysis.model_outputs import load_trained
     from retinanet.checkpoint.loading import load_checkpoint
     from retinanet.data import load

@@ -21,6 +21,7 @@ from retinanet.evaluate.coco import (
 )
 from retinanet.files import write_atomically
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
+from retinanet.predict.loading import load as load_detector
 from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 
 
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressBar) -> Evaluation:
-    from retinanet.predict.loading import load as load_detector
-
     detector = load_detector(path, config.hardware.device, config.inference.precision)
     data = load(
         config.data,

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.config import PredictConfig, resolve
+from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.detector import BaseDetector, batched
 from retinanet.predict.draw import draw_file, save_jpeg
 from retinanet.predict.inputs import expand_inputs, is_video, natural_key
 from retinanet.predict.loading import load
+from retinanet.predict.video import NumberedFrames, VideoFile, predict_video
 from retinanet.predict.writers import OUTPUT_NAMES, OutputImage, open_writer, output_names
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -117,8 +119,6 @@ def predict_files(
 
 def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
     """Return the pictures and the videos behind the inputs."""
-    from retinanet.predict.video import NumberedFrames, VideoFile
-
     found = expand_inputs(inputs, exclude=config.folder.output)
     videos: list[Video] = [VideoFile(path) for path in found if is_video(path)]
     pictures = [path for path in found if not is_video(path)]
@@ -133,8 +133,6 @@ def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[
 
 
 def _one_video(detector: BaseDetector, video: Video, config: PredictConfig, progress: ProgressBar) -> VideoSummary:
-    from retinanet.predict.video import predict_video
-
     with progress(video.name, video.count) as advance:
         return predict_video(detector, video, config, advance)
 
@@ -165,8 +163,6 @@ def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
     Raises:
         UserError: naming the pictures that the data set does not have.
     """
-    from retinanet.data import read
-
     records = read(source, allow_outside=True).records  # only compared with what the user names
     by_path = {record.path.resolve(): record.image_id for record in records}
     names = Counter(record.path.name for record in records)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from retinanet.evaluate import confusion_matrix, precision_recall
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
 from retinanet.report import figures, summary
 from retinanet.report.gallery import choose, draw_pair
@@ -75,8 +76,6 @@ def model_report(
         confusion_threshold: score from which a detection counts in the confusion matrix; by default the one with
             the highest F1.
     """
-    from retinanet.evaluate import confusion_matrix, precision_recall
-
     report = Report(title=title, subtitle=f"On {data.source}")
     items = items_from_results(data, results)
     threshold = best_threshold(items)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from retinanet.files import write_atomically
 from retinanet.report.figures import CSS_COLOURS
+from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,8 +134,6 @@ class Report:
 
     def html(self) -> str:
         """Return the whole page."""
-        from retinanet.version import __version__
-
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("retinanet", "report"),
             autoescape=True,

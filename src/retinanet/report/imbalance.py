@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from retinanet.analysis.imbalance import GAMMAS, SIZES
 from retinanet.report import figures, summary
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ POINTS: Final = 400
 
 def imbalance_section(report: Report, found: Imbalance) -> None:
     """Add what `analysis.imbalance` measured on a trained network, with figure 4."""
-    from retinanet.analysis.imbalance import SIZES
-
     section = report.section("Class imbalance: where the loss comes from")
     for sentence in found.sentences():
         section.text(sentence)
@@ -85,8 +84,6 @@ def imbalance_section(report: Report, found: Imbalance) -> None:
 
 def figure_four(section: Section, found: Imbalance) -> None:
     """Add the cumulative loss over objects and over background for several gammas (the paper's figure 4)."""
-    from retinanet.analysis.imbalance import GAMMAS
-
     for positive, name in ((True, "objects"), (False, "background")):
         hardest = ", ".join(
             f"{found.hardest_share(gamma, 0.05, positive=positive):.0%} at gamma {gamma:g}" for gamma in GAMMAS
@@ -103,8 +100,6 @@ def figure_four(section: Section, found: Imbalance) -> None:
 
 def cumulative_chart(found: Imbalance, *, positive: bool) -> Figure:
     """Draw one half of figure 4."""
-    from retinanet.analysis.imbalance import GAMMAS
-
     lines = {}
     for gamma in GAMMAS:
         share, loss = found.cumulative_loss(gamma, positive=positive)

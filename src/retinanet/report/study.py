@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinanet.analysis.imbalance_meter import measure
+from retinanet.analysis.model_outputs import load_trained
+from retinanet.evaluate import precision_recall
 from retinanet.report import figures, summary
 from retinanet.report.html import Report
 from retinanet.report.imbalance import imbalance_section
+from retinanet.study.results import HEAD, PAPER
 from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
@@ -31,10 +35,6 @@ def study_report(study: Study, path: Path) -> Path:
         study: what was found.
         path: of the page.
     """
-    from retinanet.analysis.imbalance import measure
-    from retinanet.analysis.model_outputs import load_trained
-    from retinanet.study.results import HEAD, PAPER
-
     report = Report(
         title="Which loss suits this data",
         subtitle=f"Trained on {study.train}; measured on {study.val}; {study.config.schedule.epochs} epochs a run",
@@ -135,8 +135,6 @@ def _background(rows: list[dict[str, float | None]]) -> list[dict[str, float | N
 
 
 def _precision(section: Section, study: Study, val_data: DetectionData) -> None:
-    from retinanet.evaluate import precision_recall
-
     truth = val_data.to_coco()
     lines: dict[str, Any] = {}
     for outcome in study.outcomes:

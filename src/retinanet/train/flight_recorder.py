@@ -17,6 +17,7 @@ from retinanet.train.nonfinite import find_cause, sentence_of
 from retinanet.train.output_files import report_progress, writing
 from retinanet.train.random_state import state_of_randomness
 from retinanet.train.run_folder import RECORD
+from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,8 +153,6 @@ class FlightRecorder(Callback):
         self, pl_module: DetectionModule, batch: Batch, randomness: dict[str, Any], *, step: int, epoch: int
     ) -> dict[str, Any]:
         """Return what the file holds: tensors and plain values."""
-        from retinanet.version import __version__
-
         records = pl_module.data.train.records
         return {
             KEY: FORMAT,

@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.analysis.expected import expected_loss, explain
-from retinanet.analysis.imbalance import Imbalance, ImbalanceMeter
+from retinanet.analysis.imbalance import Imbalance
+from retinanet.analysis.imbalance_meter import ImbalanceMeter
 from retinanet.train.output_files import Table, rank_zero, report_progress, write_output
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from timm.layers.norm_act import convert_sync_batchnorm
 
+from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import reach
 from retinanet.checkpoint.reading import read_checkpoint
@@ -43,6 +44,7 @@ from retinanet.train.output_files import output_error, rank_zero, report_progres
 from retinanet.train.precision import PRECISIONS
 from retinanet.train.progress import EpochLine, StepLimit, clock
 from retinanet.train.run_folder import OUR_FILES, ReplaceRun, check_output, put_aside
+from retinanet.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,8 +129,6 @@ def _fitted_to(data: DetectionData, config: TrainConfig) -> TrainConfig:
     The result holds numbers only: `config.yaml` repeats the run without computing them again.
     """
     if config.fitted.anchors == "auto":
-        from retinanet.analysis.auto_anchors import fit_anchors
-
         fitted = fit_anchors(
             data,
             model_config=config.model,
@@ -158,8 +158,6 @@ def write_config(config: TrainConfig, path: Path) -> None:
     for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
-    from retinanet.version import __version__
-
     head = f"# retinanet {__version__}; `retinanet train --config THIS -o NEW_FOLDER` repeats the run\n"
     write_output(path, (head + yaml.safe_dump(values, sort_keys=False)).encode())
 
