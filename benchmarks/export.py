@@ -26,7 +26,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from retinanet.checkpoint.loaded_model import describe_run as describe_checkpoint
 from retinanet.checkpoint.loading import load_checkpoint
-from retinanet.config import ExportConfig, TrainConfig
+from retinanet.config import ExportConfig, TrainConfig, resolve
 from retinanet.data import read
 from retinanet.export import parity as gate
 from retinanet.export.exporter import describe, write_openvino
@@ -65,7 +65,7 @@ def prepare(pictures: list[Path], folder: Path) -> None:
     """Export a ResNet-50 in every format."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Path()
-    config = TrainConfig(train=here, val=here, output=here, image_size=640, max_size=640)
+    config = resolve(TrainConfig, {"train": here, "val": here, "output": here, "image_size": 640, "max_size": 640})
     torch.manual_seed(0)
     model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
     scaled = decode_for(pictures[0], image_size=640, max_size=640)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinanet.config import EvaluateConfig
+from retinanet.config import EvaluateConfig, resolve
 from retinanet.data import read
 from retinanet.evaluate import EvaluationError, detections_to_coco, evaluate, evaluate_model, match_classes
 from retinanet.evaluate import evaluation as run
@@ -90,7 +90,7 @@ def test_a_results_file_needs_no_pictures(tmp_path: Path, capsys: pytest.Capture
         (tmp_path / "data" / name).unlink()
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
-    config = EvaluateConfig(data=truth, json=tmp_path / "out" / "numbers.json", confusion=True)
+    config = resolve(EvaluateConfig, {"data": truth, "json": tmp_path / "out" / "numbers.json", "confusion": True})
     run(file, config)
     assert json.loads((tmp_path / "out" / "numbers.json").read_text()) == metrics.to_json()
     shown = capsys.readouterr().out
