@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,17 @@ def test_a_missing_file_and_a_missing_option(seen, capsys):
 def test_every_command_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     assert "Usage: retinanet" in capsys.readouterr().out
+
+
+def test_help_imports_neither_a_command_nor_anything_heavy():
+    code = (
+        "import sys\nfrom retinanet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = ('numpy', 'PIL', 'cv2', 'torch', 'yaml', 'retinanet.config', 'retinanet.commands.train')\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "convert-weights" in found.stdout
+    assert found.stderr.strip() == "[]"
 
 
 def test_faults_in_the_data_stop_the_run_with_a_list(tiny, squares, tmp_path: Path, capsys):

@@ -9,14 +9,14 @@ import inspect
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import cyclopts
 from cyclopts import Parameter, Token
 
 from retinanet.config import Option, options_of, resolve
 from retinanet.config.annotations import Flag, NoFlag, Word
-from retinanet.config.validation import read_hint
+from retinanet.config.validation import Hint, read_hint
 
 C = TypeVar("C")
 
@@ -66,7 +66,8 @@ def token_text(token: Token) -> str:
 
 def _annotation(option: Option) -> Any:
     """Return the type of an option, with what cyclopts must know of its flag."""
-    marks = read_hint(option.annotation).marks
+    hint = read_hint(option.annotation)
+    marks = hint.marks
     words = {mark.word: mark.value for mark in marks if isinstance(mark, Word)}
     parameter = Parameter(
         alias=[mark.alias for mark in marks if isinstance(mark, Flag)],
@@ -74,7 +75,19 @@ def _annotation(option: Option) -> Any:
         help=_help_texts(option.section)[option.name],
         parse=False if any(isinstance(mark, NoFlag) for mark in marks) else None,
     )
-    return Annotated[option.annotation, parameter]
+    return Annotated[_without_marks(hint), parameter]
+
+
+def _without_marks(hint: Hint) -> Any:
+    """Return the type alone. Where pydantic is loaded, cyclopts would let pydantic check the ranges, in other words."""
+    kind: Any = hint.kind
+    if hint.choices:
+        kind = Literal[hint.choices]
+    elif hint.items is not None:
+        item: Any = _without_marks(hint.items)
+        items = (item, ...) if hint.length is None else (item,) * hint.length
+        kind = tuple.__class_getitem__(items)
+    return kind | None if hint.optional else kind
 
 
 def _number_or_word(words: Mapping[str, int], _: Any, tokens: Sequence[Token]) -> int:
