@@ -25,7 +25,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from retinanet.checkpoint.loaded_model import describe_run as describe_checkpoint
 from retinanet.checkpoint.loading import load_checkpoint
-from retinanet.config import ExportConfig, ImageConfig, ModelConfig, TrainConfig, section
+from retinanet.config import ExportConfig, TrainConfig, resolve
 from retinanet.data import read
 from retinanet.export import parity as gate
 from retinanet.export.exporter import describe
@@ -63,11 +63,11 @@ def prepare(pictures: list[Path], folder: Path) -> None:
     """Export a ResNet-50 in every format."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Path()
-    config = TrainConfig(train=here, val=here, output=here, image_size=640, max_size=640)
+    config = resolve(TrainConfig, {"train": here, "val": here, "output": here, "image_size": 640, "max_size": 640})
     torch.manual_seed(0)
-    model = RetinaNet(num_classes=len(CLASSES), config=section(ModelConfig, config)).eval()
+    model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
     scaled = decode_for(pictures[0], image_size=640, max_size=640)
-    image = torch.from_numpy(prepare_input([scaled], section(ImageConfig, config))[0])
+    image = torch.from_numpy(prepare_input([scaled], config.image)[0])
     spread(model.class_head.output.weight, model.class_head.output.bias, lambda: model(image).logits_NAK)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     ids = tuple(range(1, len(CLASSES) + 1))

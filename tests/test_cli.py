@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Return the configs that `train` was called with, instead of training."""
     configs: list[TrainConfig] = []
     monkeypatch.setattr(retinanet.train, "fit", configs.append)
+    monkeypatch.setattr("retinanet.train.output_files.rank_zero", lambda: False)  # nothing is printed or reported
     return configs
 
 
@@ -34,18 +37,18 @@ def test_flags_go_before_the_file_and_it_before_the_preset(seen, tmp_path: Path)
     words = ("--val", "v.json", "-o", "out", "--preset", "small", "--config", tmp_path / "c.yaml", "--epochs", "5")
     assert run("train", *words) == 0
     (config,) = seen
-    assert (config.epochs, config.lr, config.train) == (5, 1e-3, Path("other.json"))
-    assert config.anchor_sizes == (16, 32, 64, 128, 256)
-    assert config.backbone == PRESETS["small"]["backbone"]
-    assert config.alpha == 0.75
+    assert (config.schedule.epochs, config.optimiser.lr, config.train) == (5, 1e-3, Path("other.json"))
+    assert config.model.anchor_sizes == (16, 32, 64, 128, 256)
+    assert config.model.backbone == PRESETS["small"]["backbone"]
+    assert config.loss.alpha == 0.75
 
 
 def test_the_preset_may_come_from_the_file_and_many_values_from_one_flag(seen, tmp_path: Path):
     (tmp_path / "c.yaml").write_text("preset: paper\n")
     assert run("train", *DATA, "--config", tmp_path / "c.yaml", "--multi-scale", 480, 512, "--no-augment") == 0
-    assert seen[0].alpha == 0.25
-    assert seen[0].multi_scale == (480, 512)
-    assert seen[0].augment is False
+    assert seen[0].loss.alpha == 0.25
+    assert seen[0].augmentation.multi_scale == (480, 512)
+    assert seen[0].augmentation.augment is False
 
 
 def test_flags_and_python_arguments_give_the_same_config(seen):
@@ -89,6 +92,17 @@ def test_a_missing_file_and_a_missing_option(seen, capsys):
 def test_every_command_explains_itself(command, capsys):
     assert run(command, "--help") == 0
     assert "Usage: retinanet" in capsys.readouterr().out
+
+
+def test_help_imports_neither_a_command_nor_anything_heavy():
+    code = (
+        "import sys\nfrom retinanet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = ('numpy', 'PIL', 'cv2', 'torch', 'yaml', 'retinanet.config', 'retinanet.commands.train')\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "convert-weights" in found.stdout
+    assert found.stderr.strip() == "[]"
 
 
 def test_faults_in_the_data_stop_the_run_with_a_list(tiny, squares, tmp_path: Path, capsys):

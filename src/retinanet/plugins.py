@@ -167,10 +167,10 @@ def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allo
             )
 
 
-def named_modules(config: object, options: Iterable[str]) -> list[str]:
+def named_modules(values: Mapping[str, Any], options: Iterable[str]) -> list[str]:
     """Return the modules of the parts that the user's own options name: these modules are allowed for files too."""
-    values = [getattr(config, option) for option in options]
-    return [value.partition(":")[0] for value in values if is_dotted(value)]
+    parts = [values[option] for option in options]
+    return [part.partition(":")[0] for part in parts if is_dotted(part)]
 
 
 def _neighbours(missing: str) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinanet.config import EvaluateConfig
+from retinanet.commands.evaluate import evaluate as evaluate_command
+from retinanet.config import EvaluateConfig, resolve
 from retinanet.data import read
 from retinanet.evaluate import EvaluationError, detections_to_coco, evaluate, evaluate_model, match_classes
-from retinanet.evaluate import evaluation as run
 from tests.evaluate.fakes import CATEGORY_IDS, CLASSES, block_detector, picture
 
 SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] = {
@@ -90,8 +90,8 @@ def test_a_results_file_needs_no_pictures(tmp_path: Path, capsys: pytest.Capture
         (tmp_path / "data" / name).unlink()
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
-    config = EvaluateConfig(data=truth, json=tmp_path / "out" / "numbers.json", confusion=True)
-    run(file, config)
+    config = resolve(EvaluateConfig, {"data": truth, "json": tmp_path / "out" / "numbers.json", "confusion": True})
+    evaluate_command(file, options=config)
     assert json.loads((tmp_path / "out" / "numbers.json").read_text()) == metrics.to_json()
     shown = capsys.readouterr().out
     assert "AP50" in shown

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from retinanet.checkpoint.loaded_model import describe_run
-from retinanet.config import ModelConfig, PostprocessConfig, TrainConfig, section
+from retinanet.config import PostprocessConfig, TrainConfig, resolve
 from retinanet.model import RetinaNet
 from retinanet.runtime.description import Description
 
@@ -19,26 +19,26 @@ CATEGORY_IDS = (3, 17, 90)
 
 
 def train_config(val: Path, **options: Any) -> TrainConfig:
-    return TrainConfig(
-        train=val,
-        val=val,
-        output=Path("run"),
-        backbone=options.pop("backbone", "resnet18"),
-        fpn_width=16,
-        head_width=16,
-        head_depth=1,
-        head_norm="group",
-        image_size=128,
-        max_size=192,
-        anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
-        **options,
-    )
+    small = {
+        "train": val,
+        "val": val,
+        "output": Path("run"),
+        "backbone": "resnet18",
+        "fpn_width": 16,
+        "head_width": 16,
+        "head_depth": 1,
+        "head_norm": "group",
+        "image_size": 128,
+        "max_size": 192,
+        "anchor_sizes": (16.0, 32.0, 64.0, 128.0, 256.0),
+    }
+    return resolve(TrainConfig, {**small, **options})
 
 
 def network(config: TrainConfig, seed: int = 0) -> RetinaNet:
     """Scores spread over (0, 1), offsets of half an anchor and more."""
     torch.manual_seed(seed)
-    model = RetinaNet(num_classes=len(CLASSES), config=section(ModelConfig, config)).eval()
+    model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for head, spread in ((model.class_head, 0.6), (model.box_head, 0.15)):

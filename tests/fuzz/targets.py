@@ -147,7 +147,7 @@ def darknet(data: bytes) -> None:
 
 def config(data: bytes) -> None:
     """The YAML of --config, and what it gives each command."""
-    from retinanet.cli import read_yaml
+    from retinanet.commands.layers import read_yaml
 
     with written("config.yaml", data) as path:
         try:
@@ -185,12 +185,12 @@ def _a_checkpoint() -> dict[str, bytes]:
     import torch
 
     from retinanet.checkpoint.loaded_model import KEY, describe_run
-    from retinanet.config import ModelConfig, section, to_dict
+    from retinanet.config import to_dict
     from retinanet.model import RetinaNet
 
     options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 8, "head_width": 8, "head_depth": 0}
     run = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", **options})
-    model = RetinaNet(num_classes=2, config=section(ModelConfig, run))
+    model = RetinaNet(num_classes=2, config=run.model)
     about = describe_run(run, CLASSES, (1, 2))
     assert to_dict(run) == about["config"]
     buffer = io.BytesIO()

@@ -11,7 +11,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.commands.predict import predict
-from retinanet.config import PredictConfig
+from retinanet.config import PredictConfig, resolve
 from retinanet.errors import ConfigError, UserError
 from retinanet.images import ImageError
 from retinanet.predict.files import predict_files
@@ -217,10 +217,10 @@ def test_the_command_says_what_failed(
 ) -> None:
     monkeypatch.setattr("retinanet.predict.files.load", lambda *_: block_detector())
     model = tmp_path / "model.ckpt"
-    assert predict(model, [str(folder / "a.png")], options=PredictConfig(output=tmp_path / "one")) == 0
+    assert predict(model, [str(folder / "a.png")], options=resolve(PredictConfig, {"output": tmp_path / "one"})) == 0
     assert "1 detections in 1 pictures" in capsys.readouterr().out
     (folder / "broken.jpg").write_bytes(b"no")
-    assert predict(model, [str(folder)], options=PredictConfig(output=tmp_path / "two")) == 1
+    assert predict(model, [str(folder)], options=resolve(PredictConfig, {"output": tmp_path / "two"})) == 1
     assert "broken.jpg" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import retinanet
-from retinanet.config import PredictConfig
+from retinanet.config import PredictConfig, resolve
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.ray_worker import Worker
 from tests.export.made import model_and_pictures
@@ -65,7 +65,7 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 def job(folder: Path, output: Path, *inputs: str, **options: Any) -> Any:
     """Batches of one: what a picture is padded to, and so its last digits, depends on its batch."""
-    config = PredictConfig(output=output, engine="ray", shard_size=2, batch_size=1, **options)
+    config = resolve(PredictConfig, {"output": output, "engine": "ray", "shard_size": 2, "batch_size": 1, **options})
     return scale.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "pictures"),), config)
 
 

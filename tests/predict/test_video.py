@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from retinanet.commands.predict import predict
-from retinanet.config import PredictConfig
+from retinanet.config import PredictConfig, resolve
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
 from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile
@@ -172,7 +172,7 @@ def test_the_command_says_what_it_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retinanet.predict.files.load", lambda *_: block_detector())
-    config = PredictConfig(output=tmp_path / "out")
+    config = resolve(PredictConfig, {"output": tmp_path / "out"})
     assert predict(tmp_path / "any.ckpt", [str(write_video(tmp_path / "clip.mp4"))], options=config) == 0
     said = capsys.readouterr().out
     assert f"20 detections in 12 frames: {tmp_path / 'out' / 'clip.csv'}" in said

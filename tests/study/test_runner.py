@@ -129,7 +129,7 @@ def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
         if len(trained) == 3:
             trained.append("stop")
             raise KeyboardInterrupt
-        trained.append(config.output.name)
+        trained.append(config.folder.output.name)
         return real(config)
 
     monkeypatch.setattr(module, "fit", counted)
@@ -158,7 +158,7 @@ def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
     real = module.fit
 
     def fails(config):
-        if config.loss == "ce":
+        if config.loss.loss == "ce":
             raise NonFiniteError("the loss is nan")
         return real(config)
 

@@ -10,8 +10,7 @@ import torch
 import yaml
 
 from retinanet.cli import main
-from retinanet.config import ModelConfig as Network
-from retinanet.config import TrainConfig, resolve, section
+from retinanet.config import TrainConfig, resolve
 from retinanet.data import load
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
@@ -25,7 +24,7 @@ CPU = torch.device("cpu")
 
 def parts(options: Options, **changes: object) -> tuple[RetinaNet, TrainConfig, object]:
     config = resolve(TrainConfig, {**options, **changes})
-    return RetinaNet(num_classes=2, config=section(Network, config)), config, load(config.train)
+    return RetinaNet(num_classes=2, config=config.model), config, load(config.train)
 
 
 def test_live_bytes_by_hand():
@@ -78,7 +77,7 @@ def test_auto_is_a_power_of_two_that_fits(tiny: Options, monkeypatch, pictures: 
     monkeypatch.setattr(memory, "budget", lambda _: needs.fixed + pictures * needs.per_picture + 1)
     data = dataclasses.replace(data, records=tuple(data.records[i % 12] for i in range(records)))
     said: list[str] = []
-    assert with_batch_size(model, config, data, said.append).batch_size == size
+    assert with_batch_size(model, config, data, said.append).batch.batch_size == size
     assert why in said[0]
     assert "MiB" in said[0]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from retinanet.config import ImageConfig, MatchConfig, ModelConfig, section
+from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.images import resized_size
 from retinanet.matching import Assigner, make_assigner
 from retinanet.model import AnchorGenerator
@@ -176,9 +176,9 @@ def reach(data: DetectionData, config: TrainConfig) -> Coverage:
     """Return the coverage of (a sample of) the data by the anchors of a training run."""
     return coverage(
         data,
-        model_config=section(ModelConfig, config),
-        match_config=section(MatchConfig, config),
-        image_config=section(ImageConfig, config),
+        model_config=config.model,
+        match_config=config.matching,
+        image_config=config.image,
         pictures=MOST_PICTURES,
     )
 

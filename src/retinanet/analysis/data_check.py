@@ -12,7 +12,7 @@ from retinanet.analysis.coverage import Coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings
 from retinanet.analysis.expected import ExpectedLoss, expected_loss
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.config import CheckConfig, ImageConfig, LossConfig, MatchConfig, ModelConfig, section
+from retinanet.config import CheckConfig
 from retinanet.data import DetectionData, load
 from retinanet.formats import splits_of, voc
 
@@ -79,26 +79,26 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     """
     sets = _sets(path, config)
     data, val = sets["train"], sets.get("val")
-    model_config = section(ModelConfig, config)
+    model_config = config.model
     fitted = fit_anchors(
         data,
         model_config=model_config,
-        match_config=section(MatchConfig, config),
-        image_config=section(ImageConfig, config),
-        seed=config.seed,
+        match_config=config.matching,
+        image_config=config.image,
+        seed=config.random.seed,
     )
     positives, _, negatives = fitted.before.anchors_P3.sum(axis=0).tolist()
     expected = expected_loss(
         positives=positives,
         negatives=negatives,
         num_classes=len(data.classes),
-        prior=config.prior,
-        loss_config=section(LossConfig, config),
+        prior=config.model.prior,
+        loss_config=config.loss,
     )
     findings = [
         *anchor_findings(fitted.before, model_config, fitted),
-        *start_findings(config.prior, expected),
-        *duplicate_findings(list(sets.items()), workers=config.workers),
+        *start_findings(config.model.prior, expected),
+        *duplicate_findings(list(sets.items()), workers=config.loading.workers),
         *data_findings(data),
         *(split_findings(data, val) if val is not None else []),
     ]
@@ -115,17 +115,22 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
 
 def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
     """Return the training data and what there is beside it: `--val`, or the other splits of the same data set."""
-    paths = splits_of(path, config.format)
+    paths = splits_of(path, config.dataset.format)
     if voc.is_voc(path):  # the whole folder, as `train` would read it
         paths = {"": path}
     train = paths.get("train") or next(iter(paths.values()))
     others = {name: place for name, place in paths.items() if place != train}
-    options: dict[str, Any] = {"skip_bad": True, "workers": config.workers, **config.reading}
-    sets = {"train": load(train, images=config.images, split="train", **options)}
-    if config.val is not None:
-        others = {"val": config.val}
+    options: dict[str, Any] = {"skip_bad": True, "workers": config.loading.workers, **config.dataset.reading}
+    sets = {"train": load(train, images=config.dataset.selection.images, split="train", **options)}
+    if config.validation.val is not None:
+        others = {"val": config.validation.val}
     for name, place in others.items():
-        sets[name] = load(place, images=config.val_images or config.images, split=name, **{**options, "keep": ()})
+        sets[name] = load(
+            place,
+            images=config.validation.val_images or config.dataset.selection.images,
+            split=name,
+            **{**options, "keep": ()},
+        )
     return sets
 
 

@@ -19,13 +19,9 @@ from retinanet.checkpoint.peers import PEERS, Kind, preprocessing
 from retinanet.checkpoint.reading import read_file
 from retinanet.config import (
     ConvertWeightsConfig,
-    ImageConfig,
     ModelConfig,
-    PostprocessConfig,
-    TileConfig,
     TrainConfig,
     resolve,
-    section,
     to_dict,
 )
 from retinanet.errors import UserError
@@ -103,14 +99,15 @@ def import_model(
     if kind == "detectron2" and {"pixel_mean", "pixel_std"} <= set(state):
         trained_with |= preprocessing(state["pixel_mean"].flatten().tolist(), state["pixel_std"].flatten().tolist())
     network = {field.name: getattr(model.config, field.name) for field in dataclasses.fields(ModelConfig)}
-    config = TrainConfig(train=Path(), val=Path(), output=Path(), **network, **trained_with)
+    paths = {"train": Path(), "val": Path(), "output": Path()}
+    config = resolve(TrainConfig, {**paths, **network, **trained_with})
     return LoadedModel(
         model=model,
         classes=names,
         category_ids=category_ids,
-        image_config=section(ImageConfig, config),
-        postprocess_config=section(PostprocessConfig, config),
-        tiling=section(TileConfig, config),
+        image_config=config.image,
+        postprocess_config=config.postprocess,
+        tiling=config.tiling,
         train_config=to_dict(config),
     )
 
@@ -122,7 +119,7 @@ def convert_weights(source: Path, config: ConvertWeightsConfig) -> LoadedModel:
         WeightsError, CheckpointError: a file that cannot be read, or is no RetinaNet of torchvision or Detectron2.
         UserError: the file to write is there already.
     """
-    if config.output.exists() and not config.overwrite:
+    if config.output.exists() and not config.existing.overwrite:
         raise UserError(f"{config.output} is there already: give --overwrite to replace it, or another name")
     content = read_file(source)
     kind = kind_of(content)

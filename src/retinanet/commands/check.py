@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from retinanet.commands.options import Flat, OutputFolder
+from retinanet.commands.options import Flags
 from retinanet.commands.terminal import print_faults, print_findings
 from retinanet.config import CheckConfig
 from retinanet.files import write_atomically
@@ -20,22 +19,13 @@ if TYPE_CHECKING:
     from retinanet.formats.records import DetectionData
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckFlags(CheckConfig):
-    """The flags of `retinanet check`."""
-
-    output: OutputFolder = CheckConfig.output
-
-
-def check(
-    model_or_data: Path, data: Path | None = None, /, *, options: Annotated[CheckFlags | None, Flat] = None
-) -> int:
+def check(model_or_data: Path, data: Path | None = None, /, *, options: Flags[CheckConfig] | None = None) -> int:
     """Check data, or a trained model on data: faults, statistics, anchor coverage, hard examples.
 
     `retinanet check data/train.json --val data/val.json --preset small --report check.html`
     `retinanet check runs/first/best.ckpt data/val.json --hard`
     """
-    options = options or CheckFlags()
+    options = options or CheckConfig()
     if data is None:
         return _check_data(model_or_data, options)
     from retinanet.commands.check_model import check_model
@@ -52,20 +42,20 @@ def _check_data(data: Path, config: CheckConfig) -> int:
     found = check_data(data, config)
     sets = [found.data, *found.others.values()]
     faults = sum(len(one.faults) for one in sets)
-    if config.json is not None:
+    if config.files.json is not None:
         text = json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n"
-        if str(config.json) == "-":
+        if str(config.files.json) == "-":
             print(text, end="")
         else:
-            write_atomically(config.json, text)
-    if config.json is None or str(config.json) != "-":
+            write_atomically(config.files.json, text)
+    if config.files.json is None or str(config.files.json) != "-":
         _print(Console(), found, sets)
-    if config.report is not None:
+    if config.files.report is not None:
         from retinanet.report.data_check import check_report
 
-        path = check_report(found, config, config.report)
-        Console(stderr=str(config.json) == "-").print(f"report: {path}", markup=False, highlight=False)
-    return 1 if faults and not config.skip_bad else 0
+        path = check_report(found, config, config.files.report)
+        Console(stderr=str(config.files.json) == "-").print(f"report: {path}", markup=False, highlight=False)
+    return 1 if faults and not config.dataset.selection.skip_bad else 0
 
 
 def _print(console: Console, found: DataCheck, sets: list[DetectionData]) -> None:

@@ -36,32 +36,34 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.evaluate import evaluate_model
     from retinanet.predict.torch_detector import Detector
 
-    trained = load_for_analysis(model, device=config.device)
+    trained = load_for_analysis(model, device=config.hardware.device)
     data = load(
         path,
-        images=config.images,
+        images=config.dataset.selection.images,
         classes=trained.classes,
         skip_bad=True,
-        workers=config.workers,
+        workers=config.loading.workers,
         split="val",
-        **config.reading,
+        **config.dataset.reading,
     )
     console = Console()
     faults = print_faults(console, [data])
     detector = Detector(model=trained.model, info=trained, device=trained.device)
     metrics, results = evaluate_model(
-        detector, data, batch_size=config.batch_size, workers=config.workers, progress=progress_bar
+        detector, data, batch_size=config.batch.batch_size, workers=config.loading.workers, progress=progress_bar
     )
     numbers = metrics.to_json()
     where = f"{len(data.records)} pictures with {data.num_objects} objects"
     console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
-    found = measure(trained, data, batch_size=config.batch_size, easy_from=config.easy_from, progress=progress_bar)
+    found = measure(
+        trained, data, batch_size=config.batch.batch_size, easy_from=config.imbalance.easy_from, progress=progress_bar
+    )
     for sentence in found.sentences():
         console.print(sentence, markup=False, highlight=False)
     findings = diagnose(data, results, train_config=trained.train_config)
     print_findings(console, findings)
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
-    target = config.report or (config.output / "report.html" if config.hard else None)
+    target = config.files.report or (config.folder.output / "report.html" if config.hard else None)
     if target is not None:
         from retinanet.report.evaluation import model_report
 
@@ -76,7 +78,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
             hard=hard,
         )
         console.print(f"report: {page}", markup=False, highlight=False)
-    return 1 if faults and not config.skip_bad else 0
+    return 1 if faults and not config.dataset.selection.skip_bad else 0
 
 
 def _find_hard(
@@ -85,11 +87,13 @@ def _find_hard(
     """Find hard examples, print a summary, and write them and the imbalance into the output folder."""
     from retinanet.analysis.hard import hard_examples
 
-    hard = hard_examples(loaded, data, count=config.hard_examples, batch_size=config.batch_size, progress=progress_bar)
-    config.output.mkdir(parents=True, exist_ok=True)
-    hard.write_csv(config.output / "hard.csv")
-    write_atomically(config.output / "imbalance.json", json.dumps(imbalance.to_json(), indent=2) + "\n")
+    hard = hard_examples(
+        loaded, data, count=config.hard_examples, batch_size=config.batch.batch_size, progress=progress_bar
+    )
+    config.folder.output.mkdir(parents=True, exist_ok=True)
+    hard.write_csv(config.folder.output / "hard.csv")
+    write_atomically(config.folder.output / "imbalance.json", json.dumps(imbalance.to_json(), indent=2) + "\n")
     for sentence in hard.sentences():
         console.print(sentence, markup=False, highlight=False)
-    console.print(f"hard examples: {config.output / 'hard.csv'}", markup=False, highlight=False)
+    console.print(f"hard examples: {config.folder.output / 'hard.csv'}", markup=False, highlight=False)
     return hard

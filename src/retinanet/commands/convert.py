@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from retinanet.commands.options import Flat
+from retinanet.commands.options import Flags
 from retinanet.config import ConvertConfig
 
 
-def convert(source: Path, target: Path, /, *, options: Annotated[ConvertConfig, Flat]) -> None:
+def convert(source: Path, target: Path, /, *, options: Flags[ConvertConfig]) -> None:
     """Write a data set in another format, with all its splits; says what that format cannot hold.
 
     `retinanet convert data.yaml data-coco --format coco`

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from retinanet.commands.options import Flat
+from retinanet.commands.options import Flags
 from retinanet.config import ConvertWeightsConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvertWeightsFlags(ConvertWeightsConfig):
-    """The flags of `retinanet convert-weights`."""
-
-    output: Annotated[Path, Parameter(alias="-o")]
-
-
-def convert_weights(file: Path, /, *, options: Annotated[ConvertWeightsFlags, Flat]) -> None:
+def convert_weights(file: Path, /, *, options: Flags[ConvertWeightsConfig]) -> None:
     """Write a RetinaNet of torchvision (.pth) or Detectron2 (.pkl, .pth) as a checkpoint, to use as one of ours.
 
     `retinanet convert-weights retinanet_resnet50_fpn_coco-eeacb38b.pth -o coco.ckpt`

@@ -6,9 +6,9 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.commands.options import Flat, OutputFolder
+from retinanet.commands.options import Flags
 from retinanet.config import DemoConfig
 from retinanet.files import write_atomically
 
@@ -33,14 +33,7 @@ TRAINING: Final[dict[str, Any]] = {
 DRAWN_SCENES: Final = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoFlags(DemoConfig):
-    """The flags of `retinanet demo`."""
-
-    output: OutputFolder = DemoConfig.output
-
-
-def demo(*, options: Annotated[DemoFlags | None, Flat] = None) -> None:
+def demo(*, options: Flags[DemoConfig] | None = None) -> None:
     """Make scenes from real pixels, train on them, evaluate, draw and report; minutes on two cores, no network.
 
     `retinanet demo`
@@ -84,7 +77,7 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     from retinanet.train.run_folder import OUR_FILES
 
     config = config or resolve(DemoConfig, options)
-    output = config.output
+    output = config.folder.output
     runs = [name for name in OUR_FILES if (output / name).exists()]
     if runs and not (output / "scenes" / MANIFEST).exists():
         raise DemoError(f"{output} holds a run that is not the demo's ({', '.join(runs)}): give another folder")
@@ -95,13 +88,18 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
         train=config.train_scenes,
         val=config.val_scenes,
         test=config.test_scenes,
-        seed=config.seed,
+        seed=config.random.seed,
     )
-    chosen = {"epochs": config.epochs, "workers": config.workers, "device": config.device, "seed": config.seed}
+    chosen = {
+        "epochs": config.epochs,
+        "workers": config.loading.workers,
+        "device": config.hardware.device,
+        "seed": config.random.seed,
+    }
     places = {"train": scenes.train_json, "val": scenes.val_json, "output": output, "overwrite": True}
     trained = fit(resolve(TrainConfig, {**TRAINING, **chosen, **places}))
 
-    detector = load(trained.best, config.device)
+    detector = load(trained.best, config.hardware.device)
     data, results = _detect(detector, scenes.test_json)
     metrics = evaluate_results(scenes.test_json, results)
     write_atomically(output / "test_results.json", json.dumps(results))
@@ -121,8 +119,8 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
         confusion=confusion_matrix(scenes.test_json, results, score=threshold),
         pictures="held-out scenes",
         seconds=trained.seconds,
-        command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {config.seed}",
-        seed=config.seed,
+        command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {config.random.seed}",
+        seed=config.random.seed,
     )
     print(
         f"held-out scenes: AP {metrics.AP:.3f}, AP50 {metrics.AP50:.3f}; all took {time.monotonic() - start:.0f} s\n"

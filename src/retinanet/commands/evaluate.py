@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from retinanet.commands.options import Flat
+from retinanet.commands.options import Flags
 from retinanet.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retinanet.evaluate import ConfusionMatrix, Evaluation, Metrics
 
 
-def evaluate(model: Path, *, options: Annotated[EvaluateConfig, Flat]) -> None:
+def evaluate(model: Path, *, options: Flags[EvaluateConfig]) -> None:
     """Evaluate a checkpoint or a COCO results file: the 12 COCO numbers and the AP of each class.
 
     `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
@@ -32,7 +32,7 @@ def evaluate(model: Path, *, options: Annotated[EvaluateConfig, Flat]) -> None:
     if options.confusion:
         matrix = confusion_matrix(found.ground_truth, found.results, score=options.confusion_threshold)
         console.print(confusion_table(matrix))
-    if options.report is not None:
+    if options.files.report is not None:
         console.print(f"report: {_write_report(model, options, found)}", markup=False, highlight=False)
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
@@ -80,10 +80,10 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
     from retinanet.data import read
     from retinanet.report.evaluation import model_report
 
-    assert config.report is not None  # noqa: S101
+    assert config.files.report is not None  # noqa: S101
     return model_report(
-        config.report,
-        data=read(config.data, images=config.images, split="val", **config.reading),
+        config.files.report,
+        data=read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading),
         metrics=found.metrics.to_json(),
         results=found.results,
         title=f"Evaluation of {Path(model).name} on {config.data.name}",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from retinanet.commands.options import Flat
+from retinanet.commands.options import Flags
 from retinanet.config import ExportConfig
 
 if TYPE_CHECKING:
@@ -20,17 +17,8 @@ if TYPE_CHECKING:
     from retinanet.export.exporter import Comparison
     from retinanet.export.parity import Difference
 
-_OUTPUT = Parameter(alias="-o", help="File to write: .onnx, .xml (OpenVINO) or .pt2.")
 
-
-@dataclass(frozen=True, kw_only=True)
-class ExportFlags(ExportConfig):
-    """The flags of `retinanet export`."""
-
-    output: Annotated[Path | None, _OUTPUT] = None
-
-
-def export(model: Path, *, options: Annotated[ExportFlags | None, Flat] = None) -> None:
+def export(model: Path, *, options: Flags[ExportConfig] | None = None) -> None:
     """Write a checkpoint as ONNX, OpenVINO or torch.export, checked against it on real pictures.
 
     `retinanet export runs/first/best.ckpt -o m.onnx`
@@ -44,7 +32,7 @@ def export(model: Path, *, options: Annotated[ExportFlags | None, Flat] = None) 
 
     console = Console()
     try:
-        done = export_model(model, options or ExportFlags(), progress=progress_bar)
+        done = export_model(model, options or ExportConfig(), progress=progress_bar)
     except ExportMismatchError as error:
         _print_comparison(console, error.comparison)
         raise

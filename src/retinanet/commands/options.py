@@ -1,17 +1,60 @@
-"""Annotations that the options of several commands share."""
+"""Flags from configs: one flag for each option of a command's config, whichever section declares the option."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import cyclopts
 from cyclopts import Parameter, Token
 
-Flat = Parameter(name="*")
-"""The fields of a config become the command's flags."""
-OutputFolder = Annotated[Path, Parameter(alias="-o", help="Folder for what is written.")]
+from retinanet.config import Option, options_of, resolve
+from retinanet.config.annotations import Flag, NoFlag, Word
+from retinanet.config.validation import Hint, read_hint
+
+C = TypeVar("C")
+
+if TYPE_CHECKING:
+    Flags: TypeAlias = Annotated[C, "flags"]
+else:
+
+    class Flags:
+        """`Flags[TrainConfig]` annotates a command's argument: its value is a `TrainConfig`, made from flags.
+
+        The annotation is evaluated when the command is parsed or explained, not when its module is imported.
+        """
+
+        def __class_getitem__(cls, config: type[Any]) -> Any:
+            return Annotated[flags_of(config), Parameter(name="*")]
+
+
+@functools.cache
+def flags_of(config: Any) -> type[Any]:
+    """Return a flat dataclass with one field, and so one flag, for each option of a config and of its sections."""
+    fields = []
+    for option in options_of(config).values():
+        default = dataclasses.field() if option.is_required else dataclasses.field(default=option.default)
+        fields.append((option.name, _annotation(option), default))
+    # cyclopts takes a class of the module `types`, which make_dataclass would name, for one of Python's own.
+    namespace = {"__module__": __name__, "config_class": config}
+    return dataclasses.make_dataclass(config.__name__, fields, frozen=True, kw_only=True, namespace=namespace)
+
+
+def from_flags(arguments: dict[str, Any]) -> None:
+    """Replace the flags among the arguments of a command by the config that they make, in place.
+
+    Raises:
+        ConfigError: a value that its option does not allow, or options that contradict each other.
+    """
+    for name, value in arguments.items():
+        if hasattr(value, "config_class"):
+            arguments[name] = resolve(value.config_class, vars(value))
 
 
 def token_text(token: Token) -> str:
@@ -21,12 +64,45 @@ def token_text(token: Token) -> str:
     )
 
 
-def _batch_size(_: Any, tokens: Sequence[Token]) -> int:
-    """Read `auto` as 0."""
+def _annotation(option: Option) -> Any:
+    """Return the type of an option, with what cyclopts must know of its flag."""
+    hint = read_hint(option.annotation)
+    marks = hint.marks
+    words = {mark.word: mark.value for mark in marks if isinstance(mark, Word)}
+    parameter = Parameter(
+        alias=[mark.alias for mark in marks if isinstance(mark, Flag)],
+        converter=functools.partial(_number_or_word, words) if words else None,
+        help=_help_texts(option.section)[option.name],
+        parse=False if any(isinstance(mark, NoFlag) for mark in marks) else None,
+    )
+    return Annotated[_without_marks(hint), parameter]
+
+
+def _without_marks(hint: Hint) -> Any:
+    """Return the type alone. Where pydantic is loaded, cyclopts would let pydantic check the ranges, in other words."""
+    kind: Any = hint.kind
+    if hint.choices:
+        kind = Literal[hint.choices]
+    elif hint.items is not None:
+        item: Any = _without_marks(hint.items)
+        items = (item, ...) if hint.length is None else (item,) * hint.length
+        kind = tuple.__class_getitem__(items)
+    return kind | None if hint.optional else kind
+
+
+def _number_or_word(words: Mapping[str, int], _: Any, tokens: Sequence[Token]) -> int:
     value = token_text(tokens[-1])
-    return 0 if value == "auto" else int(value)
+    return words[value] if value in words else int(value)
 
 
-BatchSize = Annotated[int, Parameter(converter=_batch_size)]
-
-Callbacks = Annotated[tuple[str, ...], Parameter(alias="--callback")]
+@functools.cache
+def _help_texts(section: Any) -> dict[str, str]:
+    """Return the string below each option in the source of a section."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    return {
+        line.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
+        for line, text in itertools.pairwise(body)
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from retinanet.commands.options import Flat, OutputFolder
+from retinanet.commands.options import Flags
 from retinanet.config import PredictConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictFlags(PredictConfig):
-    """The flags of `retinanet predict`."""
-
-    output: OutputFolder
-
-
-def predict(model: Path, inputs: list[str], *, options: Annotated[PredictFlags, Flat]) -> int:
+def predict(model: Path, inputs: list[str], *, options: Flags[PredictConfig]) -> int:
     """Detect in files, folders and globs; writes the detections and drawn pictures.
 
     `retinanet predict runs/first/best.ckpt pictures/ -o found --format csv`

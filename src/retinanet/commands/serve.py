@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from retinanet.commands.options import Flat
+from retinanet.commands.options import Flags
 from retinanet.config import ServeConfig
 from retinanet.errors import explain_missing
 
 
-def serve(model: Path, *, options: Annotated[ServeConfig | None, Flat] = None) -> None:
+def serve(model: Path, *, options: Flags[ServeConfig] | None = None) -> None:
     """Serve a model: an HTTP API with a page for people, at http://127.0.0.1:8000 unless told otherwise.
 
     `retinanet serve model.onnx`

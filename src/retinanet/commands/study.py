@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from retinanet.commands.options import BatchSize, Callbacks, Flat, OutputFolder
+from retinanet.commands.options import Flags
 from retinanet.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -20,17 +17,7 @@ ON_TERMINAL = ("Loss", "AP", "95 % interval", "AP50", "Supported")
 """Columns that fit 80 characters; study.md has all of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyFlags(StudyConfig):
-    """The flags of `retinanet study`."""
-
-    train: Annotated[Path, Parameter(parse=False)] = Path()
-    output: OutputFolder
-    batch_size: BatchSize = StudyConfig.batch_size
-    callbacks: Callbacks = StudyConfig.callbacks
-
-
-def study(data: Path, /, *, options: Annotated[StudyFlags, Flat]) -> None:
+def study(data: Path, /, *, options: Flags[StudyConfig]) -> None:
     """Train each loss on the same data with several seeds, and say which differences the data supports.
 
     `retinanet study data/train.json --val data/val.json -o runs/study --preset small --epochs 12`
@@ -41,7 +28,7 @@ def study(data: Path, /, *, options: Annotated[StudyFlags, Flat]) -> None:
     from retinanet.study.runner import study as run_study
 
     found = run_study(data, options)
-    report = study_report(found, options.output / "report.html")
+    report = study_report(found, options.folder.output / "report.html")
     console = Console()
     console.print(study_table(found))
     for sentence in found.sentences():

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from retinanet.commands.options import BatchSize, Callbacks, Flat, OutputFolder
+from retinanet.commands.options import Flags
 from retinanet.config import TrainConfig
 
 if TYPE_CHECKING:
     from retinanet.train import TrainResult
 
-_FROM = "Checkpoint to start from: its network is used, and what it knows of the classes that stay is kept."
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainFlags(TrainConfig):
-    """The flags of `retinanet train`."""
-
-    output: OutputFolder
-    batch_size: BatchSize = TrainConfig.batch_size
-    callbacks: Callbacks = TrainConfig.callbacks
-    start_from: Annotated[Path | None, Parameter(alias="--from", help=_FROM)] = TrainConfig.start_from
-
-
-def train(*, options: Annotated[TrainFlags, Flat]) -> None:
+def train(*, options: Flags[TrainConfig]) -> None:
     """Train a detector; writes best.ckpt, last.ckpt, metrics.csv, config.yaml and report.html.
 
     `retinanet train --train data/train.json --val data/val.json -o runs/first --preset small`
@@ -48,16 +33,16 @@ def write_report(result: TrainResult) -> Path:
     from retinanet.report import training_report
 
     config, val_data = result.config, result.val_data
-    detections = json.loads((config.output / "detections.json").read_text())
+    detections = json.loads((config.folder.output / "detections.json").read_text())
     gallery, truth = items_from_results(val_data, detections), val_data.to_coco()
     score = best_threshold(gallery)
     return training_report(
-        config.output,
+        config.folder.output,
         gallery=gallery,
         classes=val_data.classes,
         curves=precision_recall(truth, detections) if detections else None,
         confusion=confusion_matrix(truth, detections, score=score) if detections else None,
         seconds=result.seconds,
-        command=f"retinanet train --config {config.output / 'config.yaml'} -o NEW_FOLDER",
-        seed=config.seed,
+        command=f"retinanet train --config {config.folder.output / 'config.yaml'} -o NEW_FOLDER",
+        seed=config.random.seed,
     )

@@ -1,32 +1,52 @@
 """Every option of the project and its default, one file per section: the only place a default lives.
 
-A command's flags, its YAML keys and the Python arguments are the fields of these dataclasses, name for name.
-`resolve` builds one from a preset, and refuses an unknown name with the nearest known one.
+A section (`LossConfig`, `LoadingConfig`, ...) declares the options of one concern, each with type, range, default and
+help text. The config of a command (`TrainConfig`, ...) holds sections and the options of that command alone.
+
+Flags, YAML keys and Python arguments are the names of the options, without nesting: `resolve` builds a config from
+such names on top of a preset, and refuses an unknown name with the nearest known one.
 """
 
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.check import CheckConfig
-from retinanet.config.convert import ConvertConfig, ImageFiles
+from retinanet.config.convert import ConvertConfig
 from retinanet.config.convert_weights import ConvertWeightsConfig
 from retinanet.config.data import ClassesConfig, DataConfig, separate_names
 from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig
 from retinanet.config.extensions import ExtensionConfig, is_object_name, name_object
-from retinanet.config.image import ImageConfig
+from retinanet.config.hardware import ComputeConfig, DeviceConfig
+from retinanet.config.image import ImageConfig, Std
+from retinanet.config.inference import InferenceConfig, Precision
+from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
-from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PositiveNumbers
+from retinanet.config.optimiser import OptimiserConfig, ScheduleConfig
+from retinanet.config.output import ExistingConfig, FolderConfig, ImageFiles, ImageFilesConfig, ReportConfig
 from retinanet.config.parts import ASSIGNERS, BOX_LOSSES, LOSSES, PART_OPTIONS
 from retinanet.config.postprocess import PostprocessConfig
-from retinanet.config.predict import Precision, PredictConfig
+from retinanet.config.predict import PredictConfig
 from retinanet.config.presets import PRESETS, PresetName
-from retinanet.config.resolve import CONFIG_VERSION, resolve, section, section_from_dict, to_dict
+from retinanet.config.resolve import (
+    CONFIG_VERSION,
+    Option,
+    flatten,
+    options_of,
+    resolve,
+    section_from_dict,
+    to_dict,
+    with_options,
+)
+from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
 from retinanet.config.serve import ServeConfig
 from retinanet.config.split import SplitConfig
+from retinanet.config.start import FittedConfig, FreezeName, PresetConfig, StartConfig
 from retinanet.config.study import StudyConfig
 from retinanet.config.tile import TileConfig
-from retinanet.config.train import FreezeName, TrainConfig
+from retinanet.config.train import TrainConfig
+from retinanet.config.validation_data import ValidationConfig
 
 __all__ = [
     "ASSIGNERS",
@@ -38,35 +58,59 @@ __all__ = [
     "PART_OPTIONS",
     "PRESETS",
     "AugmentConfig",
+    "BatchConfig",
     "CheckConfig",
     "ClassesConfig",
+    "ComputeConfig",
     "ConvertConfig",
     "ConvertWeightsConfig",
     "DataConfig",
     "DemoConfig",
+    "DeviceConfig",
     "EvaluateConfig",
+    "ExistingConfig",
     "ExportConfig",
     "ExtensionConfig",
+    "FittedConfig",
+    "FolderConfig",
     "FreezeName",
     "ImageConfig",
     "ImageFiles",
+    "ImageFilesConfig",
+    "ImbalanceConfig",
+    "InferenceConfig",
+    "LoadingConfig",
     "LossConfig",
     "MatchConfig",
     "ModelConfig",
+    "NonfiniteConfig",
+    "OptimiserConfig",
+    "Option",
+    "PositiveNumbers",
     "PostprocessConfig",
     "Precision",
     "PredictConfig",
+    "PresetConfig",
     "PresetName",
+    "RandomConfig",
+    "ReportConfig",
+    "RunConfig",
+    "ScheduleConfig",
     "ServeConfig",
     "SplitConfig",
+    "StartConfig",
+    "Std",
     "StudyConfig",
     "TileConfig",
     "TrainConfig",
+    "ValidationConfig",
+    "flatten",
     "is_object_name",
     "name_object",
+    "options_of",
     "resolve",
-    "section",
     "section_from_dict",
     "separate_names",
     "to_dict",
+    "with_options",
 ]

@@ -1,8 +1,11 @@
 """Augmentation of training images."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from retinanet.config.validation import check_between, check_finite
+from annotated_types import Gt, Interval
+
+from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 
@@ -12,19 +15,19 @@ class AugmentConfig:
 
     augment: bool = True
     """False switches all of it off, except `transform`."""
-    flip: float = 0.5
+    flip: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Probability of a horizontal flip."""
-    vertical_flip: float = 0.0
+    vertical_flip: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     """Probability of a vertical flip; for pictures without an up and down, as under a microscope."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     """Each picture is resized by a random factor between these two on top of `image_size`."""
-    multi_scale: tuple[int, ...] = ()
+    multi_scale: tuple[Annotated[int, Gt(0)], ...] = ()
     """Each batch takes its `image_size` from this list; empty: always `image_size`."""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     """Strength of random brightness, contrast, saturation (this) and hue (a tenth of this)."""
-    crop: float = 0.0
+    crop: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     """Probability of a random crop; it keeps at least one object whole and drops those whose centre it cuts off."""
-    min_crop: float = 0.5
+    min_crop: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """The smallest crop, as a share of each side."""
     transform: str | None = None
     """Transform of your own for training images: package.module:factory. It is applied after retinanet's own
@@ -32,12 +35,7 @@ class AugmentConfig:
     transform is the only augmentation."""
 
     def __post_init__(self) -> None:
-        check_finite(self)
-        check_between(self, 0.0, 1.0, "flip", "vertical_flip", "color_jitter", "crop")
-        if not 0 < self.min_crop <= 1:
-            raise ConfigError(f"min_crop must be above 0 and at most 1, found {self.min_crop}")
+        check_options(self)
         low, high = self.scale_jitter
         if not 0 < low <= high:
             raise ConfigError(f"scale_jitter needs two factors above 0, the smaller first, found {self.scale_jitter}")
-        if any(size <= 0 for size in self.multi_scale):
-            raise ConfigError(f"multi_scale holds sizes in pixels above 0, found {self.multi_scale}")

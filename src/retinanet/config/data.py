@@ -1,9 +1,10 @@
 """How data sets are read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 
@@ -20,12 +21,14 @@ class ClassesConfig:
     rename: tuple[str, ...] = ()
     """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
     skip_bad: bool = False
-    """Go on without faulty pictures and boxes, and say how many, rather than stop."""
+    """Leave out faulty images and annotations, and report how many, instead of stopping. `check` lists the faults in
+    any case; with this option it exits with status 0."""
     allow_outside: bool = False
     """Follow relative paths in the annotations that climb (..) out of their own folder, the folder above it and
     `images`. For annotations that you trust: those of a stranger could draw other pictures of the disk into reports."""
 
     def __post_init__(self) -> None:
+        check_options(self)
         for pair in separate_names(self.rename):
             if not all(pair.partition("=")):
                 raise ConfigError(f"rename needs old=new, found {pair!r}")
@@ -42,16 +45,20 @@ class ClassesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(ClassesConfig):
+class DataConfig:
     """How data sets are read."""
 
+    selection: ClassesConfig = field(default_factory=ClassesConfig)
     format: str | None = None
     """Annotation format of the data, such as coco, voc or yolo; recognised unless given. A wrong name lists all."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def reading(self) -> dict[str, Any]:
         """See `ClassesConfig`; with the format."""
-        return {**super().reading, "format": self.format}
+        return {**self.selection.reading, "format": self.format}
 
 
 def separate_names(values: tuple[str, ...]) -> list[str]:

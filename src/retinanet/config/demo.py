@@ -1,36 +1,34 @@
 """Options of `retinanet demo`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from retinanet.errors import ConfigError
+from annotated_types import Gt
+
+from retinanet.config.hardware import DeviceConfig
+from retinanet.config.loading import LoadingConfig
+from retinanet.config.output import FolderConfig
+from retinanet.config.run import RandomConfig
+from retinanet.config.validation import check_options
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """What `retinanet demo` can be told."""
 
-    output: Path = Path("runs/demo")
-    """Folder for the scenes, the run and the report."""
-    train_scenes: int = 400
+    train_scenes: Annotated[int, Gt(0)] = 400
     """Scenes to train on."""
-    val_scenes: int = 60
+    val_scenes: Annotated[int, Gt(0)] = 60
     """Scenes to choose the best weights by."""
-    test_scenes: int = 100
+    test_scenes: Annotated[int, Gt(0)] = 100
     """Held-out scenes that the final numbers come from."""
-    epochs: int = 6
+    epochs: Annotated[int, Gt(0)] = 6
     """Passes over the training scenes."""
-    workers: int = 1
-    """Processes that load pictures; 0 loads them in the training process."""
-    device: str = "auto"
-    """auto, cpu, cuda, mps."""
-    seed: int = 0
-    """The same seed gives the same scenes and the same training."""
+    folder: FolderConfig = field(default_factory=lambda: FolderConfig(output=Path("runs/demo")))
+    loading: LoadingConfig = field(default_factory=lambda: LoadingConfig(workers=1))
+    hardware: DeviceConfig = field(default_factory=DeviceConfig)
+    random: RandomConfig = field(default_factory=RandomConfig)
 
     def __post_init__(self) -> None:
-        for name in ("train_scenes", "val_scenes", "test_scenes", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("workers", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
+        check_options(self)

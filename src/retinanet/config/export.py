@@ -1,18 +1,23 @@
 """Options of `retinanet export`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Gt
+
+from retinanet.config.annotations import Flag
 from retinanet.config.data import ClassesConfig
-from retinanet.config.validation import check_positive
+from retinanet.config.output import ExistingConfig
+from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(ClassesConfig):
+class ExportConfig:
     """What `retinanet export MODEL` can be told."""
 
-    output: Path | None = None
+    output: Annotated[Path | None, Flag("-o")] = None
     """File to write: .onnx, .xml (OpenVINO, with a .bin beside it) or .pt2 (torch.export)."""
     format: str | None = None
     """onnx, openvino or torch; by the file's name unless given."""
@@ -26,9 +31,9 @@ class ExportConfig(ClassesConfig):
     """Quantise the network to int8; needs `calibrate`."""
     calibrate: Path | None = None
     """Data on whose pictures the ranges for int8 are measured: training data."""
-    calibration_pictures: int = 100
-    """How many of them."""
-    max_ap_drop: float = 0.01
+    calibration_pictures: Annotated[int, Gt(0)] = 100
+    """Number of images used for int8 calibration."""
+    max_ap_drop: Annotated[float, Ge(0)] = 0.01
     """Refuse an export whose AP on `data` is lower than the checkpoint's by more than this."""
     pictures: tuple[str, ...] = ()
     """Pictures on which export and checkpoint are compared: files, folders, globs."""
@@ -37,15 +42,12 @@ class ExportConfig(ClassesConfig):
     given. Its format is recognised."""
     triton: Path | None = None
     """Folder of a model repository for Triton Inference Server, in which the model gets its place."""
-    overwrite: bool = False
-    """Replace a file that is there."""
+    selection: ClassesConfig = field(default_factory=ClassesConfig)
+    existing: ExistingConfig = field(default_factory=ExistingConfig)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "calibration_pictures")
+        check_options(self)
         if self.int8 and self.calibrate is None:
             raise ConfigError("int8 measures the ranges of the activations on real pictures: give --calibrate DATA")
         if self.int8 and (self.raw or self.bf16):
             raise ConfigError("int8 goes with neither raw nor bf16")
-        if not self.max_ap_drop >= 0:
-            raise ConfigError(f"max_ap_drop must be 0 or more, found {self.max_ap_drop}")

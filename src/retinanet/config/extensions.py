@@ -1,8 +1,10 @@
 """Loggers and callbacks of a training run."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from retinanet.config.annotations import Flag
+from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError, did_you_mean
 
 LOGGERS: Final = ("tensorboard", "csv", "mlflow", "wandb", "comet", "none")
@@ -17,10 +19,11 @@ class ExtensionConfig:
     logger: str = "tensorboard"
     """Lightning logger of the run, besides metrics.csv: tensorboard, csv, mlflow, wandb, comet or none. Or
     package.module:factory, which returns a Lightning logger."""
-    callbacks: tuple[str, ...] = ()
+    callbacks: Annotated[tuple[str, ...], Flag("--callback")] = ()
     """Lightning callbacks of your own: package.module:factory for each callback."""
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.logger not in LOGGERS and ":" not in self.logger and not is_object_name(self.logger):
             raise ConfigError(
                 f"logger must be one of {', '.join(LOGGERS)}, or package.module:factory, found {self.logger!r}"

@@ -1,11 +1,12 @@
 """The classification loss, the box loss and how they are summed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from retinanet.config.parts import BOX_LOSSES, LOSSES
-from retinanet.config.validation import check_between, check_choice, check_finite, check_positive
-from retinanet.errors import ConfigError
+from retinanet.config.validation import check_options
 from retinanet.plugins import check_part
 
 
@@ -17,46 +18,35 @@ class LossConfig:
     """Classification loss: focal; cross-entropy (ce), alpha-balanced (balanced_ce) or with the negatives turned down
     (weighted, as YOLO); of the hardest examples only (hard_negative_mining as SSD, ohem); or towards the IoU of the
     predicted box (quality_focal, varifocal). Or package.module:Class, a loss of your own."""
-    alpha: float = 0.75
+    alpha: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.75
     """Weight of the positives; the negatives have 1 - alpha. The paper's best on COCO is 0.25."""
-    class_alpha: tuple[float, ...] = ()
+    class_alpha: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = ()
     """An alpha for each class, in the order of the class ids, instead of `alpha`."""
-    gamma: float = 2.0
+    gamma: Annotated[float, Ge(0)] = 2.0
     """How strongly focal loss turns down what is already classified well; 0 gives alpha-balanced cross-entropy."""
-    negative_weight: float = 0.5
+    negative_weight: Annotated[float, Ge(0)] = 0.5
     """Weight of the negatives in the loss `weighted`; the positives have 1."""
-    negatives_per_positive: float = 3.0
+    negatives_per_positive: Annotated[float, Gt(0)] = 3.0
     """How many negatives hard example mining keeps for each positive of a picture."""
-    ohem_examples: int = 512
+    ohem_examples: Annotated[int, Gt(0)] = 512
     """How many anchors of a picture the loss `ohem` keeps at the most."""
-    ohem_nms: float = 0.7
+    ohem_nms: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.7
     """Of two anchors that overlap by more than this IoU, `ohem` considers the one with the higher loss."""
     ohem_balanced: bool = False
     """Let `ohem` keep no more than `negatives_per_positive` negatives for each positive."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """What is taken off the target 1 of the positives; the background's target stays 0."""
     box_loss: str = "smooth_l1"
     """Box loss: on the offsets (smooth_l1, l1) or on the boxes themselves (giou). Or package.module:Class, a box loss
     of your own."""
-    smooth_l1_beta: float = 1 / 9
+    smooth_l1_beta: Annotated[float, Gt(0)] = 1 / 9
     """Where smooth L1 turns from square to straight."""
-    box_loss_weight: float = 1.0
+    box_loss_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the box loss in the sum."""
     normaliser: Literal["batch", "image"] = "batch"
     """Divide by the positives of the whole batch on all ranks, or of each picture on its own (torchvision's way)."""
 
     def __post_init__(self) -> None:
-        check_finite(self)
+        check_options(self)
         check_part("loss", self.loss, LOSSES)
         check_part("box_loss", self.box_loss, BOX_LOSSES)
-        check_choice(self, normaliser=("batch", "image"))
-        check_between(self, 0.0, 1.0, "alpha")
-        check_positive(self, "smooth_l1_beta", "negatives_per_positive", "ohem_examples")
-        check_between(self, 0.0, 1.0, "ohem_nms")
-        for name in ("gamma", "box_loss_weight", "negative_weight"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
-        if any(not 0 <= value <= 1 for value in self.class_alpha):
-            raise ConfigError(f"class_alpha must hold numbers between 0 and 1, found {self.class_alpha}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"label_smoothing must be 0 or more and below 1, found {self.label_smoothing}")

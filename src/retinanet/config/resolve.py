@@ -1,85 +1,180 @@
-"""Config objects from plain values, and back."""
+"""Flat names and composed configs: configs hold sections, but flags, YAML keys and saved files have no nesting.
+
+An option has one name in the whole program. `resolve` puts named options into the sections that declare them,
+`to_dict` gives the options of all sections side by side.
+"""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, TypeVar
 
+from retinanet.config.annotations import Word
 from retinanet.config.presets import PRESETS
-from retinanet.config.train import TrainConfig
+from retinanet.config.validation import Hint, read_hint
 from retinanet.errors import ConfigError, did_you_mean
 
 CONFIG_VERSION: Final = 1
 
-
 C = TypeVar("C")
 
 
-def resolve(cls: type[C], options: dict[str, Any]) -> C:
-    """Build a config from named options on top of the preset that they name.
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of a config.
 
-    Values from YAML (lists, strings for paths) are brought to the field's type.
-
-    Raises:
-        ConfigError: an unknown name (with the nearest known one) or a bad value.
+    Attributes:
+        name: the Python argument, the YAML key, and the flag without its dashes.
+        annotation: type, range and marks.
+        default: `dataclasses.MISSING` for an option that must be given.
+        section: the class that declares the option.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for name in options:
-        if name not in fields:
-            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, fields)}")
-    preset = options.get("preset", "default")
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}: one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
-    merged = {**{name: value for name, value in PRESETS[preset].items() if name in fields}, **options}
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in merged]
-    if missing:
-        raise ConfigError(f"missing: {', '.join(missing)}")
-    if merged.get("batch_size") == "auto" and issubclass(cls, TrainConfig):
-        merged["batch_size"] = 0
-    return cls(**{name: _to_type(name, value, fields[name].type) for name, value in merged.items()})
+
+    name: str
+    annotation: Any
+    default: Any
+    section: type
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the option must be given."""
+        return self.default is dataclasses.MISSING
 
 
-def _to_type(name: str, value: Any, expected: Any) -> Any:
-    """Bring a value as YAML writes it to the annotated type, or refuse it."""
-    if get_origin(expected) in {UnionType, Union}:
-        if value is None:
-            return None
-        expected = next(choice for choice in get_args(expected) if choice is not NoneType)
-    if get_origin(expected) is tuple:
-        items = get_args(expected)
-        if not isinstance(value, (list, tuple)) or (items[-1] is not Ellipsis and len(value) != len(items)):
-            count = "any number of" if items[-1] is Ellipsis else len(items)
-            raise ConfigError(f"{name} needs {count} values, found {value!r:.200}")
-        return tuple(_to_type(name, item, items[0]) for item in value)
-    if get_origin(expected) is Literal:
-        return value if isinstance(value, str) else str(value)  # __post_init__ knows the choices
-    right = isinstance(value, bool) if expected is bool else not isinstance(value, bool)
-    try:
-        converted = expected(value)
-    except (TypeError, ValueError, OverflowError):
-        right = False
-    if not right or (expected is int and isinstance(value, float) and value != converted):
-        raise ConfigError(f"{name} must be of type {expected.__name__}, found {value!r:.200}")
-    return converted
+def options_of(cls: Any) -> Mapping[str, Option]:
+    """Return the options of a config class and of its sections, by name."""
+    return _options_of(cls)
 
 
-def section(cls: type[C], config: object) -> C:
-    """Return the part of a larger config that `cls` declares, for example the `ModelConfig` within a `TrainConfig`."""
-    return cls(**{f.name: getattr(config, f.name) for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
+@functools.cache
+def _options_of(cls: Any) -> Mapping[str, Option]:
+    found: dict[str, Option] = {}
+    for field in _fields(cls):
+        if not dataclasses.is_dataclass(field.type):
+            found[field.name] = Option(field.name, field.type, field.default, cls)
+            continue
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+        values = {} if default is None else flatten(default)
+        for name, option in options_of(field.type).items():
+            found[name] = dataclasses.replace(option, default=values.get(name, option.default))
+    return found
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Return the values of all options of a config and of its sections, by name."""
+    values: dict[str, Any] = {}
+    for field in _fields(config):
+        value = getattr(config, field.name)
+        values |= flatten(value) if dataclasses.is_dataclass(field.type) else {field.name: value}
+    return values
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain numbers, strings and lists, fit for YAML, JSON and a checkpoint."""
+    """Return the options as plain numbers, strings and lists, fit for YAML, JSON and a checkpoint."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):
             return [plain(v) for v in value]
         return str(value) if isinstance(value, Path) else value
 
-    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {name: plain(value) for name, value in flatten(config).items()}
 
 
-def section_from_dict(cls: type[C], values: dict[str, Any]) -> C:
-    """Return `cls` from a saved dictionary that may hold more than it declares (a whole `TrainConfig`)."""
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return resolve(cls, {name: value for name, value in values.items() if name in names})
+def resolve(cls: type[C], options: Mapping[str, Any]) -> C:
+    """Build a config from named options on top of the preset that they name.
+
+    Values from YAML (lists, strings for paths) are brought to the option's type.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest known one) or a bad value.
+    """
+    known = options_of(cls)
+    _refuse_unknown(options, known)
+    preset = options.get("preset", "default")
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}: one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
+    merged = {**{name: value for name, value in PRESETS[preset].items() if name in known}, **options}
+    missing = [name for name, option in known.items() if option.is_required and name not in merged]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}")
+    return _build(cls, {name: _to_type(name, v, read_hint(known[name].annotation)) for name, v in merged.items()})
+
+
+def section_from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+    """Return a config from a saved dictionary that may hold more options than `cls` has.
+
+    For example, return the `ModelConfig` of a checkpoint, which holds the options of the whole `TrainConfig`.
+    """
+    known = options_of(cls)
+    return resolve(cls, {name: value for name, value in values.items() if name in known})
+
+
+def with_options(config: C, **options: Any) -> C:
+    """Return a config with other values for some options, given by their names, whichever section declares them.
+
+    Raises:
+        ConfigError: an unknown name or a bad value.
+    """
+    _refuse_unknown(options, options_of(type(config)))
+    changed: dict[str, Any] = {}
+    for field in _fields(config):
+        if not dataclasses.is_dataclass(field.type):
+            changed |= {field.name: options[field.name]} if field.name in options else {}
+        elif mine := _part(options, field.type):
+            changed[field.name] = with_options(getattr(config, field.name), **mine)
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def _build(cls: type[C], values: Mapping[str, Any]) -> C:
+    """Distribute values over the sections of a config."""
+    arguments: dict[str, Any] = {}
+    for field in _fields(cls):
+        if not dataclasses.is_dataclass(field.type):
+            arguments |= {field.name: values[field.name]} if field.name in values else {}
+            continue
+        mine = _part(values, field.type)
+        if field.default_factory is dataclasses.MISSING:
+            arguments[field.name] = _build(field.type, mine)  # type: ignore[arg-type]
+        elif mine:
+            arguments[field.name] = with_options(field.default_factory(), **mine)
+    return cls(**arguments)
+
+
+def _part(values: Mapping[str, Any], section: Any) -> dict[str, Any]:
+    known = options_of(section)
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _fields(config: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(config)
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: Mapping[str, Option]) -> None:
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known)}")
+
+
+def _to_type(name: str, value: Any, hint: Hint) -> Any:
+    """Bring a value as YAML writes it to the annotated type, or refuse it."""
+    if value is None and hint.optional:
+        return None
+    if hint.items is not None:
+        if not isinstance(value, (list, tuple)) or (hint.length is not None and len(value) != hint.length):
+            count = "any number of" if hint.length is None else hint.length
+            raise ConfigError(f"{name} needs {count} values, found {value!r:.200}")
+        return tuple(_to_type(name, item, hint.items) for item in value)
+    for mark in hint.marks:
+        if isinstance(mark, Word) and value == mark.word:
+            return mark.value
+    if hint.choices:
+        return value if isinstance(value, str) else str(value)  # `check_options` compares it with the choices
+    right = isinstance(value, bool) if hint.kind is bool else not isinstance(value, bool)
+    try:
+        converted = hint.kind(value)
+    except (TypeError, ValueError, OverflowError):
+        right = False
+    if not right or (hint.kind is int and isinstance(value, float) and value != converted):
+        raise ConfigError(f"{name} must be of type {hint.kind.__name__}, found {value!r:.200}")
+    return converted

@@ -1,22 +1,24 @@
 """Options of `retinanet split`."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import get_args
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from retinanet.config.convert import ImageFiles
+from annotated_types import Gt
+
 from retinanet.config.data import DataConfig
-from retinanet.config.validation import check_choice, check_positive
+from retinanet.config.loading import LoadingConfig
+from retinanet.config.output import FolderConfig, ImageFilesConfig
+from retinanet.config.run import RandomConfig
+from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig(DataConfig):
+class SplitConfig:
     """What `retinanet split DATA` can be told."""
 
-    output: Path
-    """Folder for the parts: train.json and val.json, unless `to` says otherwise."""
-    val: float = 0.2
+    folder: FolderConfig
+    val: Annotated[float, Gt(0)] = 0.2
     """Share of the pictures for validation."""
     test: float = 0.0
     """Share of the pictures for a test at the end."""
@@ -27,17 +29,13 @@ class SplitConfig(DataConfig):
     """Keep pictures that look the same on one side."""
     to: str = "coco"
     """Format of the parts, such as coco, voc, yolo or csv. A wrong name lists all formats."""
-    pictures: ImageFiles = "none"
-    """none: leave the pictures where they are (coco and csv name their place); copy; or link to them."""
-    workers: int = 2
-    """Threads that decode pictures."""
-    seed: int = 0
-    """The same seed divides alike."""
+    dataset: DataConfig = field(default_factory=DataConfig)
+    image_files: ImageFilesConfig = field(default_factory=lambda: ImageFilesConfig(pictures="none"))
+    loading: LoadingConfig = field(default_factory=LoadingConfig)
+    random: RandomConfig = field(default_factory=RandomConfig)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, pictures=get_args(ImageFiles))
-        check_positive(self, "workers", "val")
+        check_options(self)
         if not 0 <= self.test < 1 or self.val + self.test >= 1:
             raise ConfigError(
                 f"val and test are shares that leave something to train on, found {self.val}, {self.test}"

@@ -43,9 +43,13 @@ def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str
         ConfigError: no format that can be written has the name `format`, or it needs copies of the images or links.
     """
     format, writer = find_writer(config.format)
-    if writer.images_found_by == "place" and config.pictures == "none":
+    if writer.images_found_by == "place" and config.image_files.pictures == "none":
         raise ConfigError(f"{format.title} finds labels by the place of the pictures: pictures must be copy or link")
     sets = load_splits(
-        source, reading=config.reading, images=config.images, skip_bad=config.skip_bad, workers=config.workers
+        source,
+        reading=config.reading,
+        images=config.selection.images,
+        skip_bad=config.selection.skip_bad,
+        workers=config.loading.workers,
     )
-    return sets, write(sets, target, config.format, pictures=config.pictures)
+    return sets, write(sets, target, config.format, pictures=config.image_files.pictures)

@@ -14,7 +14,7 @@ from retinanet.formats import read
 from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, Fault, Record
 
 if TYPE_CHECKING:
-    from retinanet.config import TrainConfig
+    from retinanet.config import StudyConfig, TrainConfig
 
 
 def load(
@@ -74,15 +74,15 @@ def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
     return train, load_val(config, train.classes)
 
 
-def load_train(config: TrainConfig) -> DetectionData:
+def load_train(config: TrainConfig | StudyConfig) -> DetectionData:
     """Return the training data of a run. Raises `DataError`."""
     return load(
         config.train,
-        images=config.images,
-        skip_bad=config.skip_bad,
-        workers=max(1, config.workers),
+        images=config.dataset.selection.images,
+        skip_bad=config.dataset.selection.skip_bad,
+        workers=max(1, config.loading.workers),
         split="train",
-        **config.reading,
+        **config.dataset.reading,
     )
 
 
@@ -90,12 +90,12 @@ def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:
     """Return the validation data of a run, with the class list of its training data. Raises `DataError`."""
     return load(
         config.val,
-        images=config.val_images or config.images,
+        images=config.validation.val_images or config.dataset.selection.images,
         classes=classes,
-        skip_bad=config.skip_bad,
-        workers=max(1, config.workers),
+        skip_bad=config.dataset.selection.skip_bad,
+        workers=max(1, config.loading.workers),
         split="val",
-        **config.reading,
+        **config.dataset.reading,
     )
 
 

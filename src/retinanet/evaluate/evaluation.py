@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet.config import EvaluateConfig, resolve
+from retinanet.config import BatchConfig, EvaluateConfig, LoadingConfig, resolve
 from retinanet.data import eval_batches, load, read
 from retinanet.errors import did_you_mean, list_names
 from retinanet.evaluate.coco import (
@@ -77,8 +77,8 @@ def evaluate(
         found = _evaluate_file(model, config)
     else:
         found = _evaluate_checkpoint(model, config, progress)
-    if config.json is not None:
-        write_atomically(config.json, json.dumps(found.metrics.to_json(), indent=2, ensure_ascii=False) + "\n")
+    if config.files.json is not None:
+        write_atomically(config.files.json, json.dumps(found.metrics.to_json(), indent=2, ensure_ascii=False) + "\n")
     if config.results is not None:
         write_atomically(config.results, json.dumps(found.results) + "\n")
     return found
@@ -86,11 +86,12 @@ def evaluate(
 
 def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
     notes: tuple[str, ...] = ()
-    plain = config.format in {None, "coco"} and not any((config.classes, config.ignore_classes, config.rename))
+    chosen = config.dataset.selection
+    plain = config.dataset.format in {None, "coco"} and not (chosen.classes or chosen.ignore_classes or chosen.rename)
     if config.data.suffix.lower() == ".json" and plain:
         ground_truth: GroundTruth = config.data
     else:
-        data = read(config.data, images=config.images, split="val", **config.reading)
+        data = read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading)
         ground_truth, notes = data.to_coco(), _left_out(data)
     results = check_results(load_ground_truth(ground_truth), path)
     metrics = evaluate_results(ground_truth, results)
@@ -98,23 +99,23 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 
 
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressBar) -> Evaluation:
-    detector = load_detector(path, config.device, config.precision)
+    detector = load_detector(path, config.hardware.device, config.inference.precision)
     data = load(
         config.data,
-        images=config.images,
-        skip_bad=config.skip_bad,
-        workers=max(1, config.workers),
+        images=config.dataset.selection.images,
+        skip_bad=config.dataset.selection.skip_bad,
+        workers=max(1, config.loading.workers),
         split="val",
-        **config.reading,
+        **config.dataset.reading,
     )
     _, notes = match_classes(detector.classes, data.classes)
     metrics, results = evaluate_model(
         detector,
         data,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        tiling=config,
-        tta=config.tta,
+        batch_size=config.batch.batch_size,
+        workers=config.loading.workers,
+        tiling=config.tiling,
+        tta=config.inference.tta,
         progress=progress,
     )
     return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=(*_left_out(data), *notes))
@@ -124,8 +125,8 @@ def evaluate_model(
     detector: BaseDetector,
     data: DetectionData,
     *,
-    batch_size: int = EvaluateConfig.batch_size,
-    workers: int = EvaluateConfig.workers,
+    batch_size: int = BatchConfig.batch_size,
+    workers: int = LoadingConfig.workers,
     tiling: TileConfig | None = None,
     tta: bool = False,
     progress: ProgressBar = no_progress_bar,

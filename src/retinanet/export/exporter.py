@@ -186,7 +186,7 @@ def _target(config: ExportConfig) -> tuple[ExportTarget, Path]:
         if getattr(config, option) and option not in TARGETS[name].options:
             able = [known for known, target in TARGETS.items() if option in target.options]
             raise ConfigError(f"{option} is not possible for a {path.suffix} file: give --format {' or '.join(able)}")
-    if path.exists() and not config.overwrite:
+    if path.exists() and not config.existing.overwrite:
         raise ConfigError(f"{path} is there already: give --overwrite to replace it, or another name")
     return TARGETS[name], path
 
@@ -210,7 +210,7 @@ def _pictures(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
 def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
     """Return the data given, or the training run's validation data if it is still there."""
     if config.data is not None:
-        return read(config.data, images=config.images, split="val", **config.reading)
+        return read(config.data, images=config.selection.images, split="val", **config.selection.reading)
     known = loaded.train_config
     path = Path(str(known.get("val", "")))
     try:
@@ -227,15 +227,15 @@ def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
 
 def _data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
     if config.data is not None:
-        images, skip = config.images, config.skip_bad
-        return load(config.data, images=images, skip_bad=skip, workers=2, split="val", **config.reading)
+        images, skip = config.selection.images, config.selection.skip_bad
+        return load(config.data, images=images, skip_bad=skip, workers=2, split="val", **config.selection.reading)
     return _sibling(config, loaded)
 
 
 def _calibration(config: ExportConfig) -> list[Path]:
     """Return the pictures that the ranges of the activations are measured on, spread evenly over the data."""
     assert config.calibrate is not None  # noqa: S101 - ExportConfig sees to it
-    found = [record.path for record in read(config.calibrate, images=config.images, split="train").records]
+    found = [record.path for record in read(config.calibrate, images=config.selection.images, split="train").records]
     if not found:
         raise ExportError(f"calibrate: no pictures in {config.calibrate}")
     count = min(config.calibration_pictures, len(found))

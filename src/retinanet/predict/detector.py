@@ -15,7 +15,7 @@ import numpy as np
 import supervision as sv
 from PIL import Image
 
-from retinanet.config import ImageConfig, PostprocessConfig, PredictConfig, TileConfig
+from retinanet.config import BatchConfig, ImageConfig, LoadingConfig, PostprocessConfig, TileConfig
 from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows, prepare, tiles
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
 from retinanet.predict.merge import merge_tiles, merge_views
@@ -143,7 +143,7 @@ class BaseDetector(ABC):
         many = isinstance(source, list | tuple)
         sources: Sequence[Source] = source if many else [source]  # type: ignore[assignment, list-item]
         found = []
-        batches = batched(sources, PredictConfig.batch_size)
+        batches = batched(sources, BatchConfig.batch_size)
         for item in self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta):
             found.append(self.named(item.result()))
         return found if many else found[0]
@@ -152,8 +152,8 @@ class BaseDetector(ABC):
         self,
         sources: Iterable[S],
         *,
-        batch_size: int = PredictConfig.batch_size,
-        workers: int = PredictConfig.workers,
+        batch_size: int = BatchConfig.batch_size,
+        workers: int = LoadingConfig.workers,
         threshold: float | None = None,
     ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
         """Yield (source, detections) in order, for as many pictures as there may be: `workers` + 1 batches are held.

@@ -56,7 +56,7 @@ def predict_files(
     progress: ProgressBar = no_progress_bar,
     **options: Any,
 ) -> PredictSummary:
-    """Detect in files, folders and globs, and write the detections and drawn pictures into `config.output`.
+    """Detect in files, folders and globs, and write the detections and drawn pictures into `config.folder.output`.
 
     Of a video, and of numbered frames with `fps`, NAME.csv holds the detections frame by frame, and drawn/NAME.mp4
     shows them: see `video.predict_video`.
@@ -78,14 +78,24 @@ def predict_files(
     if config.track and not videos:
         raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
     _check_output(config, videos, outputs if paths else ())
-    detector = model if isinstance(model, BaseDetector) else load(model, config.device, config.precision)
+    detector = (
+        model if isinstance(model, BaseDetector) else load(model, config.hardware.device, config.inference.precision)
+    )
     done = tuple(_one_video(detector, video, config, progress) for video in videos)
     if not paths:
         return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
-    drawn = config.output / DRAWN if config.draw else None
-    writer = open_writer(config.format, config.output, classes=detector.classes, category_ids=detector.category_ids)
-    batches = batched(paths, config.batch_size)
-    stream = detector.stream(batches, workers=config.workers, threshold=config.threshold, tiling=config, tta=config.tta)
+    drawn = config.folder.output / DRAWN if config.draw else None
+    writer = open_writer(
+        config.format, config.folder.output, classes=detector.classes, category_ids=detector.category_ids
+    )
+    batches = batched(paths, config.batch.batch_size)
+    stream = detector.stream(
+        batches,
+        workers=config.loading.workers,
+        threshold=config.threshold,
+        tiling=config.tiling,
+        tta=config.inference.tta,
+    )
     total, failed = 0, []
     with writer, progress("predict", len(paths)) as advance:
         for path, name, image_id, found in zip(paths, output_names(paths), ids, stream, strict=True):
@@ -103,7 +113,7 @@ def predict_files(
         pictures=len(paths) - len(failed),
         detections=total,
         failed=tuple(failed),
-        results=config.output / outputs[0],
+        results=config.folder.output / outputs[0],
         drawn=drawn,
         videos=done,
     )
@@ -111,7 +121,7 @@ def predict_files(
 
 def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
     """Return the pictures and the videos behind the inputs."""
-    found = expand_inputs(inputs, exclude=config.output)
+    found = expand_inputs(inputs, exclude=config.folder.output)
     videos: list[Video] = [VideoFile(path) for path in found if is_video(path)]
     pictures = [path for path in found if not is_video(path)]
     if config.fps and pictures:
@@ -131,16 +141,17 @@ def _one_video(detector: BaseDetector, video: Video, config: PredictConfig, prog
 
 def _check_output(config: PredictConfig, videos: Sequence[Video], outputs: Sequence[str]) -> None:
     """Refuse a folder that holds what would be written over."""
-    if config.output.exists() and not config.output.is_dir():
-        raise ConfigError(f"output {config.output} is a file; it must be a folder")
+    if config.folder.output.exists() and not config.folder.output.is_dir():
+        raise ConfigError(f"output {config.folder.output} is a file; it must be a folder")
     targets = [f"{video.name}.csv" for video in videos]
     targets += [f"{DRAWN}/{video.name}.mp4" for video in videos if config.draw]
     if outputs:
         targets += [outputs[0], *([DRAWN] if config.draw else []), *outputs[1:]]
-    present = [name for name in targets if (config.output / name).exists()]
-    if present and not config.overwrite:
+    present = [name for name in targets if (config.folder.output / name).exists()]
+    if present and not config.existing.overwrite:
         raise ConfigError(
-            f"{config.output} already holds {', '.join(present)}: give --overwrite to replace them, or another folder"
+            f"{config.folder.output} already holds {', '.join(present)}: give --overwrite to replace them, "
+            "or another folder"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from retinanet.config import Precision, PredictConfig
+from retinanet.config import InferenceConfig, Precision
 from retinanet.errors import ConfigError, explain_missing
 from retinanet.files import existing_path
 from retinanet.predict.detector import BaseDetector
@@ -23,7 +23,7 @@ EXPORTED: Final = frozenset((".onnx", ".xml"))
 def load(
     path: str | Path,
     device: str | torch.device = "auto",
-    precision: Precision = PredictConfig.precision,
+    precision: Precision = InferenceConfig.precision,
     *,
     threads: int = 0,
     allow: Sequence[str] = (),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from retinanet.config import PredictConfig
+from retinanet.config import PredictConfig, flatten
 from retinanet.errors import ConfigError, UserError, explain_missing, list_names
 from retinanet.files import write_atomically
 from retinanet.predict.ray_inputs import Shard, divide_into_shards
@@ -82,7 +82,7 @@ def predict_on_ray(
     _refuse(config)
     if not model.exists():
         raise UserError(f"{model}: no such file")
-    folder = config.output / SHARDS
+    folder = config.folder.output / SHARDS
     shards, digest = divide_into_shards(inputs, config)
     _claim(config, {"model": _digest(model), "inputs": digest, "shards": len(shards), **_options(config)})
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,8 @@ def _refuse(config: PredictConfig) -> None:
 def _options(config: PredictConfig) -> dict[str, Any]:
     """Return what the results depend on."""
     names = ("threshold", "tta", "tile", "overlap", "precision", "shard_size")
-    return {name: getattr(config, name) for name in names}
+    values = flatten(config)
+    return {name: values[name] for name in names}
 
 
 def _digest(path: Path) -> str:
@@ -123,16 +124,16 @@ def _digest(path: Path) -> str:
 
 def _claim(config: PredictConfig, job: dict[str, Any]) -> None:
     """Write down what is done in the output folder; refuse one in which something else was."""
-    path, folder = config.output / MANIFEST, config.output / SHARDS
+    path, folder = config.folder.output / MANIFEST, config.folder.output / SHARDS
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
         differ = sorted(name for name in {*job, *there} if job.get(name) != there.get(name))
         if not differ:
             return
-        if not config.overwrite:
+        if not config.existing.overwrite:
             raise ConfigError(
-                f"{config.output} holds results of another job ({', '.join(differ)} differ): give --overwrite to "
-                "replace them, or another folder"
+                f"{config.folder.output} holds results of another job ({', '.join(differ)} differ): give --overwrite "
+                "to replace them, or another folder"
             )
         for file in folder.glob("part-*"):
             file.unlink()
@@ -154,7 +155,7 @@ def _run(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         cluster = ray.cluster_resources()
-        gpus = int(cluster.get("GPU", 0)) if config.device in {"auto", "cuda"} else 0
+        gpus = int(cluster.get("GPU", 0)) if config.hardware.device in {"auto", "cuda"} else 0
         count = workers or max(1, min(gpus or int(cluster.get("CPU", 1)), len(shards)))
         tasks = ray.data.from_items([dict(shard) for shard in shards], override_num_blocks=min(len(shards), 20_000))
         done = tasks.map_batches(

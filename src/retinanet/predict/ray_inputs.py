@@ -54,7 +54,7 @@ def divide_into_shards(inputs: Sequence[str], config: PredictConfig) -> tuple[li
     digest = hashlib.sha256()
     files = [(table, table.rpartition("/")[0]) for table in tables]  # and what relative paths in them are relative to
     if paths:
-        target = config.output / INPUTS
+        target = config.folder.output / INPUTS
         with atomic_path(target) as partial, pq.ParquetWriter(partial, pa.schema([("path", pa.string())])) as writer:
             for part in batched(paths, config.shard_size):
                 writer.write_table(pa.table({"path": part}), row_group_size=config.shard_size)

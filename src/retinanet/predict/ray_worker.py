@@ -39,10 +39,10 @@ class Worker:
 
     def __init__(self, model: str, config: PredictConfig, gpu: bool) -> None:
         self.config = config
-        self.detector = load(model, "cuda" if gpu else "cpu", config.precision, threads=1)
+        self.detector = load(model, "cuda" if gpu else "cpu", config.inference.precision, threads=1)
         if not gpu and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
-        self.folder = config.output.resolve() / SHARDS
+        self.folder = config.folder.output.resolve() / SHARDS
 
     def __call__(self, tasks: pa.Table) -> pa.Table:
         """Do the shards of a batch, and return their numbers."""
@@ -73,11 +73,11 @@ class Worker:
         rows = []
         config = self.config
         stream = self.detector.stream(
-            _fetched(sources, config.batch_size, problems),
-            workers=config.workers,
+            _fetched(sources, config.batch.batch_size, problems),
+            workers=config.loading.workers,
             threshold=config.threshold,
-            tiling=config,
-            tta=config.tta,
+            tiling=config.tiling,
+            tta=config.inference.tta,
         )
         for i, (name, found) in enumerate(zip(names, stream, strict=True)):
             rows.append({"index": shard["first"] + i, "source": name, **self._row(found, problems.get(i))})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from retinanet.checkpoint.model_info import ModelInfo
-from retinanet.config import ImageConfig, PostprocessConfig, Precision, PredictConfig, TileConfig
+from retinanet.config import ImageConfig, InferenceConfig, PostprocessConfig, Precision, TileConfig
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
 from retinanet.images import Scaled, decode_for
@@ -58,7 +58,7 @@ class Detector(BaseDetector):
         postprocess_config: PostprocessConfig | None = None,
         tiling: TileConfig | None = None,
         device: str | torch.device = "auto",
-        precision: Precision = PredictConfig.precision,
+        precision: Precision = InferenceConfig.precision,
     ) -> None:
         import torch
 
@@ -87,7 +87,7 @@ class Detector(BaseDetector):
         cls,
         path: str | Path,
         device: str | torch.device = "auto",
-        precision: Precision = PredictConfig.precision,
+        precision: Precision = InferenceConfig.precision,
         *,
         allow: Sequence[str] = (),
     ) -> Detector:

@@ -147,8 +147,8 @@ def predict_video(
         config: of `retinanet predict`; with `track`, objects keep a number from frame to frame.
         advance: called after every frame.
     """
-    results = config.output / f"{video.name}.csv"
-    target = config.output / "drawn" / f"{video.name}.mp4" if config.draw else None
+    results = config.folder.output / f"{video.name}.csv"
+    target = config.folder.output / "drawn" / f"{video.name}.mp4" if config.draw else None
     follow = _tracker(video.fps, config.draw_threshold) if config.track else None
     broken: list[VideoError] = []
     shown: list[VideoFrame] = []  # frames on their way through the network, oldest first
@@ -162,11 +162,11 @@ def predict_video(
             broken.append(error)
 
     stream = detector.stream(
-        batched(frames(), config.batch_size),
-        workers=config.workers,
+        batched(frames(), config.batch.batch_size),
+        workers=config.loading.workers,
         threshold=config.threshold,
-        tiling=config,
-        tta=config.tta,
+        tiling=config.tiling,
+        tta=config.inference.tta,
     )
     count = total = 0
     with ExitStack() as stack:

@@ -51,7 +51,7 @@ def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
     _anchors(report.section("What the anchors reach"), found, config)
     section = report.section("Pictures")
     section.text("Orange with a ×: objects without a positive anchor. The pictures with most of these, and others.")
-    section.gallery(_pictures(found, config.seed))
+    section.gallery(_pictures(found, config.random.seed))
     return report.write(path)
 
 
@@ -95,13 +95,13 @@ def _anchors(section: Section, found: DataCheck, config: CheckConfig) -> None:
         figure.axes[0].set_xlim(0, 1)
         figure.axes[0].set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
         figure.axes[0].set_ylim(0, 1.02)
-        figure.axes[0].axvline(config.positive_iou, color=figures.MUTED, linewidth=1, linestyle=":")
+        figure.axes[0].axvline(config.matching.positive_iou, color=figures.MUTED, linewidth=1, linestyle=":")
         section.figure(
             figure,
             alt=f"Share of objects whose best anchor has at most the IoU on the axis; {1 - before.share:.1%} stay "
-            f"below {config.positive_iou:g}.",
+            f"below {config.matching.positive_iou:g}.",
             caption="How many objects have no better anchor than the IoU on the axis. Those left of the dotted line, "
-            f"IoU {config.positive_iou:g}, teach nothing.",
+            f"IoU {config.matching.positive_iou:g}, teach nothing.",
         )
         rows: list[tuple[object, ...]] = []
         for name, index in ((name, i) for i, name in enumerate(BANDS)):

@@ -37,7 +37,7 @@ def study_report(study: Study, path: Path) -> Path:
     """
     report = Report(
         title="Which loss suits this data",
-        subtitle=f"Trained on {study.train}; measured on {study.val}; {study.config.epochs} epochs a run",
+        subtitle=f"Trained on {study.train}; measured on {study.val}; {study.config.schedule.epochs} epochs a run",
     )
     report.in_short += study.sentences()
     section = report.section("The comparison")
@@ -60,7 +60,7 @@ def study_report(study: Study, path: Path) -> Path:
     _precision(report.section("Precision and recall"), study, study.val_data)
     first = study.outcomes[0].runs[0]
     if (first.folder / "best.ckpt").exists() and not first.diverged:
-        trained = load_for_analysis(first.folder / "best.ckpt", device=study.config.device)
+        trained = load_for_analysis(first.folder / "best.ckpt", device=study.config.hardware.device)
         imbalance_section(report, measure(trained, study.val_data))
     report.section("The paper's numbers").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],

@@ -89,7 +89,7 @@ def _load(load: Load, model: Path, config: ServeConfig) -> Served:
     cores = os.cpu_count() or 1
     # One process has all cores, which the runtimes do best by themselves; several share them.
     threads = 0 if config.workers == 1 else max(1, cores // config.workers)
-    detector = load(model, config.device, threads=threads)
+    detector = load(model, config.hardware.device, threads=threads)
     if getattr(getattr(detector, "description", None), "raw", False):
         raise UserError(f"{model} was exported with --raw: it gives logits and offsets, not detections")
     return detector

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict
+from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict, with_options
 from retinanet.data import DetectionData, load_both, load_train
 from retinanet.errors import ConfigError
 from retinanet.study.results import EARLY_STEP, Outcome, Run, Study, Variant
@@ -29,7 +29,7 @@ VAL_SHARE: Final = 0.2
 
 
 def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Study:
-    """Train all set-ups on `data`, and write the numbers into `config.output` (study.json, study.md).
+    """Train all set-ups on `data`, and write the numbers into `config.folder.output` (study.json, study.md).
 
     Args:
         data: what to train on; see `data.read`.
@@ -45,10 +45,14 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
     _claim(config)
     train, val, train_data, val_data = _split(config)
     outcomes = []
-    plan = [(variant, seed) for seed in range(config.seed, config.seed + config.seeds) for variant in variants(config)]
+    plan = [
+        (variant, seed)
+        for seed in range(config.random.seed, config.random.seed + config.seeds)
+        for variant in variants(config)
+    ]
     start, done, runs = time.monotonic(), 0, dict[str, list[Run]]()
     for number, (variant, seed) in enumerate(plan, start=1):
-        folder = config.output / "runs" / f"{variant.name}-seed{seed}"
+        folder = config.folder.output / "runs" / f"{variant.name}-seed{seed}"
         fresh = not (folder / "run.json").exists()
         known = "" if fresh else ": done before"
         report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{known}")
@@ -65,38 +69,38 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
         val=_describe(val_data),
         val_data=val_data,
     )
-    write_output(config.output / "study.json", json.dumps(found.to_json(), indent=2).encode())
-    write_output(config.output / "study.md", found.markdown().encode())
+    write_output(config.folder.output / "study.json", json.dumps(found.to_json(), indent=2).encode())
+    write_output(config.folder.output / "study.md", found.markdown().encode())
     return found
 
 
 def _claim(config: StudyConfig) -> None:
     """Write the options down, or refuse a folder whose study had others: its runs would not be comparable."""
-    path = config.output / "options.json"
+    path = config.folder.output / "options.json"
     free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
     free |= {"overwrite", "resume", "device", "devices"}
     mine = {name: value for name, value in to_dict(config).items() if name not in free}
-    if config.overwrite and (config.output / "runs").exists():
-        shutil.rmtree(config.output / "runs")
+    if config.existing.overwrite and (config.folder.output / "runs").exists():
+        shutil.rmtree(config.folder.output / "runs")
     elif path.exists():
         before = json.loads(path.read_text())
         changed = [name for name in mine if mine[name] != before.get(name)]
         if changed:
             said = ", ".join(f"{name} was {before.get(name)}, is {mine[name]}" for name in changed)
             raise ConfigError(
-                f"{config.output} holds a study with other options ({said}): another folder, or --overwrite"
+                f"{config.folder.output} holds a study with other options ({said}): another folder, or --overwrite"
             )
-    config.output.mkdir(parents=True, exist_ok=True)
+    config.folder.output.mkdir(parents=True, exist_ok=True)
     write_output(path, json.dumps(mine, indent=2).encode())
 
 
 def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionData]:
     """Return both data sets; without `val`, a fifth of the pictures, chosen by the seed, is kept for it."""
-    if config.val is not None:
-        train, val = load_both(config)
-        return config.train, config.val, train, val
+    if config.validation.val is not None:
+        train, val = load_both(section_from_dict(TrainConfig, to_dict(config)))
+        return config.train, config.validation.val, train, val
     data = load_train(config)
-    order = np.random.default_rng(config.seed).permutation(len(data.records))
+    order = np.random.default_rng(config.random.seed).permutation(len(data.records))
     count = max(1, round(VAL_SHARE * len(order)))
     if count >= len(order):
         raise ConfigError(f"{config.train} has {len(order)} pictures: too few to keep some for validation; give --val")
@@ -107,7 +111,7 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
         content = sets[name].to_coco()
         for image, i in zip(content["images"], chosen, strict=True):
             image["file_name"] = str(data.records[i].path.absolute())
-        paths[name] = config.output / f"{name}.json"
+        paths[name] = config.folder.output / f"{name}.json"
         write_output(paths[name], json.dumps(content).encode())
     return paths["train"], paths["val"], sets["train"], sets["val"]
 
@@ -118,11 +122,11 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
     if not done.exists():
         options = section_from_dict(TrainConfig, {**to_dict(config), "train": train, "val": val, "output": folder})
         resumable = (folder / "last.ckpt").exists()
-        options = dataclasses.replace(
+        options = with_options(
             options,
             **variant.options,
             seed=seed,
-            evaluate_every=config.epochs,
+            evaluate_every=config.schedule.epochs,
             resume=resumable,
             overwrite=not resumable,
         )
@@ -146,7 +150,7 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
         }
         write_output(done, json.dumps(result, indent=2).encode())
         (folder / "last.ckpt").unlink(missing_ok=True)
-        if seed != config.seed and not config.keep_checkpoints:
+        if seed != config.random.seed and not config.keep_checkpoints:
             (folder / "best.ckpt").unlink(missing_ok=True)
         gc.collect()
     return Run(**json.loads(done.read_text()), folder=folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from retinanet.config import LossConfig, StudyConfig, section
+from retinanet.config import StudyConfig
 from retinanet.losses import make_classification_loss
 from retinanet.plugins import used_options
 from retinanet.study.results import Variant
@@ -15,8 +15,8 @@ def variants(config: StudyConfig) -> list[Variant]:
     """Return the set-ups to train; focal loss as configured comes first, if it is among them."""
     found = [_variant(config, loss) for loss in sorted(config.losses, key=lambda loss: loss != "focal")]
     if config.alphas or config.gammas:
-        for gamma in config.gammas or (config.gamma,):
-            for alpha in config.alphas or (config.alpha,):
+        for gamma in config.gammas or (config.loss.gamma,):
+            for alpha in config.alphas or (config.loss.alpha,):
                 found.append(_variant(config, "focal", alpha=alpha, gamma=gamma))
     found += [_variant(config, loss, prior=0.5) for loss in config.without_prior]
     by_name = {variant.name: variant for variant in found}
@@ -25,7 +25,7 @@ def variants(config: StudyConfig) -> list[Variant]:
 
 def _variant(config: StudyConfig, loss: str, **changed: Any) -> Variant:
     """Return the set-up of a loss; its class gives the label and the options among alpha and gamma that it takes."""
-    loss_config = section(LossConfig, config)
+    loss_config = config.loss
     changes = {name: value for name, value in changed.items() if name in {"alpha", "gamma"}}
     part = make_classification_loss(dataclasses.replace(loss_config, loss=loss, **changes))
     used = used_options(type(part), dataclasses.replace(loss_config, **changes))

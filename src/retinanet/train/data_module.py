@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from retinanet.config import AugmentConfig, ImageConfig, section
+from retinanet.config import ImageConfig
 from retinanet.data import DetectionDataset, TrainBatchSampler, collate, eval_batches
 
 if TYPE_CHECKING:
@@ -78,20 +78,20 @@ class DetectionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, set to the trainer's epoch: after a resume it is not the first."""
         trainer = self._attached()
-        image_config = section(ImageConfig, self.config)
+        image_config = self.config.image
         dataset = DetectionDataset(
             data=self.train_data,
             image_config=image_config,
-            augment=section(AugmentConfig, self.config),
+            augment=self.config.augmentation,
             transform=self.transform,
         )
         self.sampler = TrainBatchSampler(
             widths=[record.width for record in self.train_data.records],
             heights=[record.height for record in self.train_data.records],
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            image_size=self.config.image_size,
-            multi_scale=self.config.multi_scale if self.config.augment else (),
+            batch_size=self.config.batch.batch_size,
+            seed=self.config.random.seed,
+            image_size=self.config.image.image_size,
+            multi_scale=self.config.augmentation.multi_scale if self.config.augmentation.augment else (),
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
@@ -101,10 +101,10 @@ class DetectionDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation loader: every picture once, on one rank."""
         trainer = self._attached()
-        image_config = section(ImageConfig, self.config)
+        image_config = self.config.image
         dataset = DetectionDataset(data=self.val_data, image_config=image_config, augment=None)
         world = trainer.world_size
-        size = min(self.config.batch_size, -(-len(dataset) // world))
+        size = min(self.config.batch.batch_size, -(-len(dataset) // world))
         batches = eval_batches(self.val_data, size, rank=trainer.global_rank, world_size=world)
         batches = batches or [
             [0]
@@ -121,7 +121,7 @@ class DetectionDataModule(L.LightningDataModule):
         return self.trainer
 
     def _loader(self, dataset: DetectionDataset, batches: Any, image_config: ImageConfig) -> DataLoader[Any]:
-        workers = self.config.workers
+        workers = self.config.loading.workers
         return LazyLoader(
             dataset,
             batch_sampler=batches,
@@ -131,5 +131,5 @@ class DetectionDataModule(L.LightningDataModule):
             worker_init_fn=partial(_end_with, os.getpid()),
             pin_memory=torch.cuda.is_available(),
             # Its own generator: the loader's seed for its workers must not move the training's random state.
-            generator=torch.Generator().manual_seed(self.config.seed),
+            generator=torch.Generator().manual_seed(self.config.random.seed),
         )

@@ -68,17 +68,17 @@ def load_extensions(
         ConfigError: a name that cannot be loaded, or an object of the wrong type.
     """
     given = None if isinstance(transform, str) else transform
-    if given is None and config.transform is not None:
-        _refuse_object_name("transform", config.transform)
-        given = load_transform(config.transform)
-    made = [_callback(item) for item in (callbacks or config.callbacks)]
+    if given is None and config.augmentation.transform is not None:
+        _refuse_object_name("transform", config.augmentation.transform)
+        given = load_transform(config.augmentation.transform)
+    made = [_callback(item) for item in (callbacks or config.extensions.callbacks)]
     return Extensions(transform=given, callbacks=made, loggers=_loggers(config, logger))
 
 
 def _loggers(config: TrainConfig, given: Any) -> list[Logger]:
     if given is None or isinstance(given, str):
-        _refuse_object_name("logger", config.logger)
-        given = load_logger(config.logger)
+        _refuse_object_name("logger", config.extensions.logger)
+        given = load_logger(config.extensions.logger)
     loggers = [given] if isinstance(given, Logger) else list(given or ())
     for item in loggers:
         if not isinstance(item, Logger):

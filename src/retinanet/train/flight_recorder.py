@@ -48,7 +48,7 @@ class FlightRecorder(Callback):
     def __init__(self, *, config: TrainConfig, classes: Sequence[str]) -> None:
         self.config = config
         self.classes = tuple(classes)
-        self.path = config.output / RECORD
+        self.path = config.folder.output / RECORD
         self.skipped = 0
         self.in_a_row = 0
         self._batches: list[tuple[Batch, dict[str, Any]]] = []
@@ -69,7 +69,7 @@ class FlightRecorder(Callback):
         """Keep what the step starts from: the batch and the random states, and for `skip` what it will change."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._batches, self._healths = [], []
-            if self.config.on_nonfinite == "skip":
+            if self.config.nonfinite.on_nonfinite == "skip":
                 # BatchNorm that learns takes its statistics from every batch, a bad one too.
                 self._buffers = {name: buffer.clone() for name, buffer in pl_module.model.named_buffers()}
         self._batches.append((batch, state_of_randomness()))
@@ -110,7 +110,7 @@ class FlightRecorder(Callback):
         return whole and all(bool(torch.isfinite(g).all()) for g in gradients)
 
     def _handle(self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer) -> None:
-        skipping = self.config.on_nonfinite == "skip"
+        skipping = self.config.nonfinite.on_nonfinite == "skip"
         bad = next((i for i, h in enumerate(self._healths) if not torch.isfinite(h)), None)
         batch, randomness = self._batches[len(self._batches) - 1 if bad is None else bad]
         step, epoch = trainer.global_step, trainer.current_epoch
@@ -127,7 +127,8 @@ class FlightRecorder(Callback):
                 record["module"], record["kind"] = (cause.module, cause.kind) if cause else ("", "")
         optimizer.zero_grad()
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        too_many = self.skipped > self.config.max_skipped or self.in_a_row > self.config.max_skipped_in_a_row
+        limits = self.config.nonfinite
+        too_many = self.skipped > limits.max_skipped or self.in_a_row > limits.max_skipped_in_a_row
         where = f"step {step} of epoch {epoch}"
         files = ", ".join(str(pl_module.data.train.records[i].path) for i in batch.indices)
         written = self._write(trainer, record) if "said" in record else ""
@@ -139,8 +140,8 @@ class FlightRecorder(Callback):
         if skipping:
             raise NonFiniteError(
                 f"{self.in_a_row} steps in a row and {self.skipped} in all were not finite, which is more than "
-                f"--max-skipped-in-a-row {self.config.max_skipped_in_a_row} or "
-                f"--max-skipped {self.config.max_skipped}; the first is in {self.path}. {ADVICE}"
+                f"--max-skipped-in-a-row {limits.max_skipped_in_a_row} or "
+                f"--max-skipped {limits.max_skipped}; the first is in {self.path}. {ADVICE}"
             )
         raise NonFiniteError(f"not finite at {where}, on {files}: {sentence}{written}\n{ADVICE}")
 

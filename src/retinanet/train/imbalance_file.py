@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from retinanet.analysis.expected import expected_loss, explain
 from retinanet.analysis.imbalance import Imbalance
 from retinanet.analysis.imbalance_meter import ImbalanceMeter
-from retinanet.config import LossConfig, section
 from retinanet.losses import make_classification_loss
 from retinanet.train.output_files import Table, rank_zero, report_progress, write_output
 
@@ -54,7 +53,7 @@ class ImbalanceFile(Callback):
         self.table = Table(folder / "imbalance.csv", COLUMNS)
         self.start = folder / "start.json"
         self.config = config
-        self.loss_config = section(LossConfig, config)
+        self.loss_config = config.loss
         self.classes = tuple(classes)
         self._resumed = False
 
@@ -65,13 +64,13 @@ class ImbalanceFile(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Cut off the rows after that."""
         self._resumed = True
-        if rank_zero() and self.config.measure_imbalance:
+        if rank_zero() and self.config.run.measure_imbalance:
             self.table.cut(state_dict["size"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
         """Begin to watch; write the header of a new run's file."""
         pl_module.watch = self.watch
-        if trainer.is_global_zero and self.config.measure_imbalance and not self._resumed:
+        if trainer.is_global_zero and self.config.run.measure_imbalance and not self._resumed:
             self.table.begin()
 
     def watch(
@@ -89,16 +88,16 @@ class ImbalanceFile(Callback):
             return
         if trainer.global_step == 0 and batch_idx == 0:
             self._check_start(targets, losses)
-        if not self.config.measure_imbalance:
+        if not self.config.run.measure_imbalance:
             return
-        every = max(1, -(-int(trainer.num_training_batches) // self.config.measure_imbalance))
+        every = max(1, -(-int(trainer.num_training_batches) // self.config.run.measure_imbalance))
         if batch_idx % every or not torch.isfinite(losses.total):  # the flight recorder is about to say why
             return
         meter = ImbalanceMeter(
             classes=self.classes,
-            levels=self.config.levels,
+            levels=self.config.model.levels,
             loss_config=self.loss_config,
-            easy_from=self.config.easy_from,
+            easy_from=self.config.imbalance.easy_from,
         )
         meter.add(outputs, targets, batch.targets, batch.frames)
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **row_of(meter.result())}
@@ -111,7 +110,7 @@ class ImbalanceFile(Callback):
             positives=positives,
             negatives=negatives,
             num_classes=len(self.classes),
-            prior=self.config.prior,
+            prior=self.config.model.prior,
             loss_config=self.loss_config,
         )
         if expected is None:

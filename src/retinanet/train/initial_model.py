@@ -18,8 +18,10 @@ from retinanet.config import (
     MatchConfig,
     ModelConfig,
     TrainConfig,
-    section,
+    flatten,
+    options_of,
     section_from_dict,
+    with_options,
 )
 from retinanet.errors import ConfigError, list_names
 from retinanet.model import RetinaNet, load_pretrained
@@ -42,17 +44,17 @@ def build(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet, Train
     Raises:
         CheckpointError, BackboneError: weights that are not there or do not fit.
     """
-    if config.start_from is not None:
+    if config.start.start_from is not None:
         model = _from_model(config, classes)
     else:
-        model = RetinaNet(num_classes=len(classes), config=section(ModelConfig, config))
-        if config.pretrained:
-            info = load_pretrained(model.backbone, weights=config.backbone_weights)
-            report_progress(f"backbone: {config.backbone}, ImageNet weights from {info.source}")
-            if (config.image_mean, config.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
-                config = dataclasses.replace(config, image_mean=info.mean, image_std=info.std)
+        model = RetinaNet(num_classes=len(classes), config=config.model)
+        if config.start.pretrained:
+            info = load_pretrained(model.backbone, weights=config.start.backbone_weights)
+            report_progress(f"backbone: {config.model.backbone}, ImageNet weights from {info.source}")
+            if (config.image.image_mean, config.image.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
+                config = with_options(config, image_mean=info.mean, image_std=info.std)
         else:
-            report_progress(f"backbone: {config.backbone}, random weights")
+            report_progress(f"backbone: {config.model.backbone}, random weights")
     parts = freeze_parts(model, config)
     if parts:
         left = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -64,10 +66,10 @@ def build(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet, Train
 
 def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
     """Keep what the config says as it is, and return the names of whole parts of that."""
-    parts = FROZEN_PARTS[config.freeze]
+    parts = FROZEN_PARTS[config.start.freeze]
     for part in parts:
         model.get_submodule(part).requires_grad_(False)
-    if parts or (config.freeze_batchnorm and (config.pretrained or config.start_from is not None)):
+    if parts or (config.start.freeze_batchnorm and (config.start.pretrained or config.start.start_from is not None)):
         model.backbone.freeze_batchnorm()
     return parts
 
@@ -82,34 +84,35 @@ def with_network_of(config: TrainConfig) -> TrainConfig:
         ConfigError: an option of the network that contradicts the model.
         CheckpointError: no such model.
     """
-    if config.start_from is None:
+    if config.start.start_from is None:
         return config
-    if config.anchors == "auto":
+    if config.fitted.anchors == "auto":
         raise ConfigError("anchors auto would change the network of the model to start from: give one of them")
-    saved = load_checkpoint(config.start_from, allow=named_modules(config, PART_OPTIONS))
+    saved = load_checkpoint(config.start.start_from, allow=named_modules(flatten(config), PART_OPTIONS))
     network = section_from_dict(ModelConfig, saved.train_config)
     taken = {f.name: getattr(network, f.name) for f in dataclasses.fields(ModelConfig) if f.name != "prior"}
+    given = flatten(config)
     for name, value in taken.items():
-        if _was_given(config, name) and getattr(config, name) != value:
+        if _was_given(config, name) and given[name] != value:
             raise ConfigError(
-                f"{name} is given as {getattr(config, name)}, but the model in {config.start_from} has {value}, and a "
+                f"{name} is given as {given[name]}, but the model in {config.start.start_from} has {value}, and a "
                 "run that starts from it has its network"
             )
     names = [name for name in PART_OPTIONS if not _was_given(config, name)]
-    refuse_foreign_parts(saved.train_config, names, named_modules(config, PART_OPTIONS))
+    refuse_foreign_parts(saved.train_config, names, named_modules(flatten(config), PART_OPTIONS))
     for cls in (ImageConfig, MatchConfig, LossConfig):
         its: object = section_from_dict(cls, saved.train_config)
         for field in dataclasses.fields(cls):
             if field.name != "class_alpha" and not _was_given(config, field.name):
                 taken[field.name] = getattr(its, field.name)
-    return dataclasses.replace(config, **taken)
+    return with_options(config, **taken)
 
 
 def _from_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
     """Return the model of a checkpoint with a head for these classes."""
-    assert config.start_from is not None  # noqa: S101
-    saved = load_checkpoint(config.start_from, allow=named_modules(config, PART_OPTIONS))
-    model = RetinaNet(num_classes=len(classes), config=section(ModelConfig, config))
+    assert config.start.start_from is not None  # noqa: S101
+    saved = load_checkpoint(config.start.start_from, allow=named_modules(flatten(config), PART_OPTIONS))
+    model = RetinaNet(num_classes=len(classes), config=config.model)
     state = saved.model.state_dict()
     fresh = model.state_dict()
     for name in ("class_head.output.weight", "class_head.output.bias"):
@@ -121,15 +124,19 @@ def _from_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
     said = [f"{len(kept)} classes kept ({list_names(kept)})" if kept else "no class kept"]
     said += [f"{len(new)} new ({list_names(new)}), which start from the prior"] if new else []
     said += [f"{len(gone)} dropped ({list_names(gone)})"] if gone else []
-    report_progress(f"from {config.start_from}: {config.backbone}, pictures of {config.image_size}; {'; '.join(said)}")
-    alpha = "an alpha for each class" if config.class_alpha else f"alpha {config.alpha:g}"
-    low = "on" if config.low_quality_matches else "off"
     report_progress(
-        f"as given or as it was trained: {config.loss}, {alpha}, {config.box_loss}, low-quality matches {low}"
+        f"from {config.start.start_from}: {config.model.backbone}, pictures of {config.image.image_size}; "
+        f"{'; '.join(said)}"
     )
-    if (trained_with := saved.train_config.get("preset")) != config.preset:
+    alpha = "an alpha for each class" if config.loss.class_alpha else f"alpha {config.loss.alpha:g}"
+    low = "on" if config.matching.low_quality_matches else "off"
+    report_progress(
+        f"as given or as it was trained: {config.loss.loss}, {alpha}, {config.loss.box_loss}, low-quality matches {low}"
+    )
+    if (trained_with := saved.train_config.get("preset")) != config.base.preset:
         report_progress(
-            f"it was trained with --preset {trained_with}; the optimiser's options here are those of {config.preset}"
+            f"it was trained with --preset {trained_with}; "
+            f"the optimiser's options here are those of {config.base.preset}"
         )
     return model
 
@@ -156,5 +163,5 @@ def carry_over(
 
 def _was_given(config: TrainConfig, name: str) -> bool:
     """Return whether an option differs from what its preset would set."""
-    default = {f.name: f.default for f in dataclasses.fields(TrainConfig)}[name]
-    return bool(getattr(config, name) != PRESETS[config.preset].get(name, default))
+    default = options_of(TrainConfig)[name].default
+    return bool(flatten(config)[name] != PRESETS[config.base.preset].get(name, default))

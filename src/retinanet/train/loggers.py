@@ -26,13 +26,13 @@ ID_FILE: Final = "logger.json"
 
 
 def _tensorboard(config: TrainConfig, run_id: str | None) -> Logger:
-    return TensorBoardLogger(save_dir=config.output, name=None, version="tensorboard")
+    return TensorBoardLogger(save_dir=config.folder.output, name=None, version="tensorboard")
 
 
 def _csv(config: TrainConfig, run_id: str | None) -> Logger:
     # Lightning deletes a metrics.csv that exists, so a resumed run has a folder of its own.
-    written = len([path for pattern in ("csv", "csv-*") for path in config.output.glob(pattern)])
-    return CSVLogger(save_dir=config.output, name="", version=f"csv-{written + 1}" if written else "csv")
+    written = len([path for pattern in ("csv", "csv-*") for path in config.folder.output.glob(pattern)])
+    return CSVLogger(save_dir=config.folder.output, name="", version=f"csv-{written + 1}" if written else "csv")
 
 
 def _mlflow(config: TrainConfig, run_id: str | None) -> Logger:
@@ -41,15 +41,17 @@ def _mlflow(config: TrainConfig, run_id: str | None) -> Logger:
         # MLflow 3 refuses its file store unless this is set. The file store needs no server and no database.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         uri = Path("mlruns").absolute().as_uri()
-    return MLFlowLogger(experiment_name=PROJECT, run_name=config.output.name, tracking_uri=uri, run_id=run_id)
+    return MLFlowLogger(experiment_name=PROJECT, run_name=config.folder.output.name, tracking_uri=uri, run_id=run_id)
 
 
 def _wandb(config: TrainConfig, run_id: str | None) -> Logger:
-    return WandbLogger(project=PROJECT, name=config.output.name, save_dir=config.output, id=run_id, resume="allow")
+    return WandbLogger(
+        project=PROJECT, name=config.folder.output.name, save_dir=config.folder.output, id=run_id, resume="allow"
+    )
 
 
 def _comet(config: TrainConfig, run_id: str | None) -> Logger:
-    return CometLogger(project=PROJECT, name=config.output.name, experiment_key=run_id)
+    return CometLogger(project=PROJECT, name=config.folder.output.name, experiment_key=run_id)
 
 
 _MAKERS: Final[dict[str, Callable[[TrainConfig, str | None], Logger]]] = {
@@ -86,11 +88,11 @@ def load_logger(name: str) -> Logger | None:
 
 def make_logger(config: TrainConfig, *, resume: bool) -> Logger | bool:
     """Return the logger of Lightning that `config.logger` names; False for none."""
-    if config.logger == "none":
+    if config.extensions.logger == "none":
         return False
-    path = config.output / ID_FILE
+    path = config.folder.output / ID_FILE
     known = json.loads(path.read_text()) if resume and path.exists() else {}
-    return _MAKERS[config.logger](config, known.get(config.logger))
+    return _MAKERS[config.extensions.logger](config, known.get(config.extensions.logger))
 
 
 def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: bool) -> None:
@@ -103,8 +105,8 @@ def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: boo
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(_options(config))
-    if config.logger in _PACKAGES:
-        write_output(config.output / ID_FILE, json.dumps({config.logger: loggers[0].version}))
+    if config.extensions.logger in _PACKAGES:
+        write_output(config.folder.output / ID_FILE, json.dumps({config.extensions.logger: loggers[0].version}))
 
 
 def _options(config: TrainConfig) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Shape suffixes: N batch, G objects of a picture, H, W.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import gc
 import os
 import traceback
@@ -20,7 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet.config import ImageConfig, LossConfig, MatchConfig, section
+from retinanet.config import with_options
 from retinanet.data.transforms import max_size_for
 from retinanet.errors import ConfigError, UserError
 from retinanet.images import resized_size
@@ -111,7 +110,7 @@ def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
         if device.type == "cuda":
             torch.cuda.empty_cache()
     margin = 1.0 if device.type == "cuda" else MARGIN
-    states = trained * (2 if config.optimizer == "adamw" else 1) + (everything if config.ema else 0)
+    states = trained * (2 if config.optimiser.optimizer == "adamw" else 1) + (everything if config.optimiser.ema else 0)
     on_device = everything if device.type == "cuda" else 0
     return Needs(
         per_picture=int(margin * (two - one)),
@@ -124,14 +123,15 @@ def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
 
 def largest_shape(config: TrainConfig, data: DetectionData) -> tuple[int, int]:
     """Return (H, W) of the largest padded batch: of the widest and the tallest picture, which may come together."""
-    jitter = config.scale_jitter[1] if config.augment else 1.0
-    sizes = config.multi_scale if config.augment and config.multi_scale else (config.image_size,)
+    steps = config.augmentation
+    jitter = steps.scale_jitter[1] if steps.augment else 1.0
+    sizes = steps.multi_scale if steps.augment and steps.multi_scale else (config.image.image_size,)
     image_size = max(1, round(max(sizes) * jitter))
-    max_size = max_size_for(section(ImageConfig, config), image_size=image_size)
+    max_size = max_size_for(config.image, image_size=image_size)
     shapes = {(record.width, record.height) for record in data.records}
     resized = [resized_size(w, h, image_size=image_size, max_size=max_size) for w, h in shapes]
     widest, tallest = max(w for w, _ in resized), max(h for _, h in resized)
-    divisor = config.size_divisor
+    divisor = config.image.size_divisor
     return -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
 
 
@@ -172,9 +172,9 @@ def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) 
         ConfigError: several processes.
         OutOfMemoryError: not even one picture fits.
     """
-    if config.batch_size:
+    if config.batch.batch_size:
         return config
-    if config.devices != 1 or config.nodes != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if config.compute.devices != 1 or config.compute.nodes != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("batch_size auto is for one process, and several must agree: give a number")
     device = device_of(config)
     try:
@@ -192,13 +192,13 @@ def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) 
     why = {needs.fits: "memory", LARGEST: "the most that auto takes", enough: f"{STEPS_AN_EPOCH} steps an epoch"}
     limit = why[min(needs.fits, LARGEST, enough)]
     report_progress(f"batch size {size} (bounded by {limit}): {needs.sentence()}")
-    return dataclasses.replace(config, batch_size=size)
+    return with_options(config, batch_size=size)
 
 
 def device_of(config: TrainConfig) -> torch.device:
     """Return the device that Lightning takes for the config's word."""
-    if config.device != "auto":
-        return torch.device("cuda" if config.device == "gpu" else config.device)
+    if config.hardware.device != "auto":
+        return torch.device("cuda" if config.hardware.device == "gpu" else config.hardware.device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -228,23 +228,22 @@ def _advice(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    said = f"out of memory on {device}, with batches of {config.batch_size}"
+    said = f"out of memory on {device}, with batches of {config.batch.batch_size}"
     try:
         needs = measure(model, config, data, device)
     except (RuntimeError, MemoryError, ConfigError):
         return f"{said}; not even two pictures fit: {_lower()} ({error.splitlines()[0]})"
     said += f": {needs.sentence()}."
-    if 0 < needs.fits < config.batch_size:
+    if 0 < needs.fits < config.batch.batch_size:
         said += f" --batch-size {needs.fits} fits"
-        if config.batch_size % needs.fits == 0:
-            said += (
-                f", and --accumulate {config.accumulate * config.batch_size // needs.fits} keeps the pictures of a step"
-            )
+        if config.batch.batch_size % needs.fits == 0:
+            accumulate = config.optimiser.accumulate * config.batch.batch_size // needs.fits
+            said += f", and --accumulate {accumulate} keeps the pictures of a step"
         said += f"; or {_lower()}."
     elif not needs.fits:
         said += f" Not even one picture fits: {_lower()}."
     else:
-        smaller = f" to {config.batch_size // 2}" if config.batch_size > 1 else ""
+        smaller = f" to {config.batch.batch_size // 2}" if config.batch.batch_size > 1 else ""
         said += f" By that a batch fits, so something else takes memory too: end that, or lower --batch-size{smaller}."
     count, path = needs.most_objects
     if count > CROWDED:
@@ -267,11 +266,11 @@ def _peak(
     labels_G = torch.zeros(objects, dtype=torch.int64, device=device)
     target = Target(boxes_G4=boxes_G4, labels_G=labels_G, crowd_G=torch.zeros_like(labels_G, dtype=torch.bool))
     images_N3HW = torch.rand((pictures, 3, H, W), generator=generator).to(device, memory_format=torch.channels_last)
-    loss = DetectionLoss(config=section(LossConfig, config), distributed=False)
-    assign = make_assigner(section(MatchConfig, config))
+    loss = DetectionLoss(config=config.loss, distributed=False)
+    assign = make_assigner(config.matching)
 
     def step() -> None:
-        with autocast(config.precision, device.type):
+        with autocast(config.compute.precision, device.type):
             outputs = model(images_N3HW)
         targets = assign(outputs.anchors_A4, [target] * pictures, anchors_per_level=outputs.anchors_per_level)
         torch.autograd.backward(loss(outputs, targets).total)

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 
 from retinanet.checkpoint.loaded_model import KEY, describe_run
-from retinanet.config import LossConfig, MatchConfig, PostprocessConfig, TileConfig, section
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
@@ -54,9 +53,9 @@ class DetectionModule(L.LightningModule):
         super().__init__()
         self.model = model
         self.run_config = config
-        self.assign = make_assigner(section(MatchConfig, config))
-        self.loss = DetectionLoss(config=section(LossConfig, config))
-        self.postprocess_config = section(PostprocessConfig, config)
+        self.assign = make_assigner(config.matching)
+        self.loss = DetectionLoss(config=config.loss)
+        self.postprocess_config = config.postprocess
         # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
         self.data = _DataHolder(train_data, val_data, val_tiles)
         self.watch: Watch | None = None
@@ -145,7 +144,7 @@ class DetectionModule(L.LightningModule):
 
     def _pictures(self) -> Iterator[tuple[int, ArrayDetections]]:
         """Yield the number and the detections of every validation picture, those of its tiles merged."""
-        tiled, tiling = self.data.val_tiles, section(TileConfig, self.run_config)
+        tiled, tiling = self.data.val_tiles, self.run_config.tiling
         by_picture: dict[int, list[tuple[int, ArrayDetections]]] = {}
         for index, found in self.found:
             by_picture.setdefault(tiled.parents[index], []).append((index, found))
@@ -167,11 +166,11 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped with every optimiser step."""
         config = self.run_config
-        pictures = config.batch_size * config.accumulate * self.trainer.world_size
+        pictures = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, pictures_per_step=pictures)
         total = int(self.trainer.estimated_stepping_batches)
-        if config.max_steps > 0:
-            total = min(total, config.max_steps)
+        if config.schedule.max_steps > 0:
+            total = min(total, config.schedule.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -24,7 +24,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, pictures_per_step: 
         config: the run's.
         pictures_per_step: over all devices and accumulated batches; the learning rate is scaled to it.
     """
-    lr = config.lr * pictures_per_step / config.lr_batch_size
+    lr = config.optimiser.lr * pictures_per_step / config.optimiser.lr_batch_size
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -36,25 +36,25 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, pictures_per_step: 
     settings = [
         {
             "params": parameters,
-            "lr": lr * (config.backbone_lr_factor if in_backbone else 1.0),
-            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": lr * (config.optimiser.backbone_lr_factor if in_backbone else 1.0),
+            "weight_decay": config.optimiser.weight_decay if decays else 0.0,
         }
         for (in_backbone, decays), parameters in groups.items()
     ]
-    if config.optimizer == "adamw":
+    if config.optimiser.optimizer == "adamw":
         return torch.optim.AdamW(settings, lr=lr)
     return torch.optim.SGD(settings, lr=lr, momentum=0.9)
 
 
 def lr_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
     """Return step -> factor on the learning rate: linear warm-up, then steps or half a cosine."""
-    warmup = min(config.warmup_steps, total_steps // 10)
+    warmup = min(config.schedule.warmup_steps, total_steps // 10)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        if config.schedule == "cosine":
+        if config.schedule.schedule == "cosine":
             return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
         return 0.01 if progress >= 8 / 9 else 0.1 if progress >= 2 / 3 else 1.0
 

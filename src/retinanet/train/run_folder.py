@@ -35,7 +35,7 @@ def check_output(config: TrainConfig) -> bool:
     Raises:
         ConfigError: a file, a read-only folder, a run that is already there, or none to resume.
     """
-    folder = config.output
+    folder = config.folder.output
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file; it must be a folder")
     there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
@@ -44,11 +44,11 @@ def check_output(config: TrainConfig) -> bool:
     if rank_zero():
         put_back(folder)
     present = [name for name in OUR_FILES if (folder / name).exists()]
-    if config.resume:
+    if config.run.resume:
         if not present:
             raise ConfigError(f"nothing to resume: no {folder / 'last.ckpt'}")
         return (folder / "last.ckpt").exists()
-    if present and not config.overwrite and rank_zero():
+    if present and not config.existing.overwrite and rank_zero():
         raise ConfigError(
             f"{folder} already holds a run ({', '.join(present)}): give --resume to go on with it, "
             "--overwrite to replace it, or another folder"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import logging
 import os
@@ -26,7 +25,7 @@ from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import reach
 from retinanet.checkpoint.reading import read_checkpoint
-from retinanet.config import ImageConfig, MatchConfig, ModelConfig, TileConfig, TrainConfig, resolve, section, to_dict
+from retinanet.config import TrainConfig, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut, load_both
 from retinanet.errors import ConfigError
 from retinanet.train.checkpointing import Checkpoints
@@ -107,15 +106,15 @@ def fit(
         StopRequest: SIGTERM or Ctrl-C, after saving.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
-    config = dataclasses.replace(config, **named) if config else resolve(TrainConfig, {**options, **named})
+    config = with_options(config, **named) if config else resolve(TrainConfig, {**options, **named})
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
     config = with_network_of(config)
-    if restarted() and not config.resume:
+    if restarted() and not config.run.resume:
         config = _resumed_after_restart(config)
     has_checkpoint = check_output(config)
-    if config.resume and not has_checkpoint:
-        report_progress(f"{config.output} holds a run that ended before its first checkpoint: it begins anew")
-    L.seed_everything(config.seed, workers=False, verbose=False)
+    if config.run.resume and not has_checkpoint:
+        report_progress(f"{config.folder.output} holds a run that ended before its first checkpoint: it begins anew")
+    L.seed_everything(config.random.seed, workers=False, verbose=False)
     train_data, val_data = load_both(config)
     for name, data in (("train", train_data), ("val", val_data)):
         for note in data.notes:
@@ -124,7 +123,7 @@ def fit(
         report_progress(
             f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
         )
-    tiling = section(TileConfig, config)
+    tiling = config.tiling
     if tiling.tile:
         train_data = cut(train_data, tiling).data
         report_progress(f"train: {len(train_data.records)} tiles and whole pictures, of tiles of {tiling.tile} pixels")
@@ -133,11 +132,11 @@ def fit(
     model, config = build(config, train_data.classes)
     config = with_batch_size(model, _with_resumed_batch_size(config), train_data)
     if rank_zero():
-        with writing(config.output):
-            config.output.mkdir(parents=True, exist_ok=True)
-        if config.overwrite:
-            put_aside(config.output)
-        write_config(config, config.output / "config.yaml")
+        with writing(config.folder.output):
+            config.folder.output.mkdir(parents=True, exist_ok=True)
+        if config.existing.overwrite:
+            put_aside(config.folder.output)
+        write_config(config, config.folder.output / "config.yaml")
     return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
 
 
@@ -146,33 +145,33 @@ def _fitted_to(data: DetectionData, config: TrainConfig) -> TrainConfig:
 
     The result holds numbers only: `config.yaml` repeats the run without computing them again.
     """
-    if config.anchors == "auto":
+    if config.fitted.anchors == "auto":
         fitted = fit_anchors(
             data,
-            model_config=section(ModelConfig, config),
-            match_config=section(MatchConfig, config),
-            image_config=section(ImageConfig, config),
-            seed=config.seed,
+            model_config=config.model,
+            match_config=config.matching,
+            image_config=config.image,
+            seed=config.random.seed,
         )
         report_progress(f"auto-anchors: {fitted.sentence()}")
-        config = dataclasses.replace(config, anchors="given", **vars(fitted.model_config))
-    if config.balance_classes:
+        config = with_options(config, anchors="given", **vars(fitted.model_config))
+    if config.fitted.balance_classes:
         labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()
-        alphas = class_alphas(counts, alpha=config.alpha)
+        alphas = class_alphas(counts, alpha=config.loss.alpha)
         said = ", ".join(f"{name} {alpha:.2f}" for name, alpha in zip(data.classes, alphas, strict=True))
         report_progress(f"alpha by class: {said}")
-        config = dataclasses.replace(config, class_alpha=alphas, balance_classes=False)
-    if config.class_alpha and len(config.class_alpha) != len(data.classes):
+        config = with_options(config, class_alpha=alphas, balance_classes=False)
+    if config.loss.class_alpha and len(config.loss.class_alpha) != len(data.classes):
         raise ConfigError(
-            f"class_alpha needs a value for each of the {len(data.classes)} classes, found {config.class_alpha}"
+            f"class_alpha needs a value for each of the {len(data.classes)} classes, found {config.loss.class_alpha}"
         )
     return config
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write every option as YAML: `retinanet train --config FILE -o NEW` repeats the run."""
-    values = to_dict(dataclasses.replace(config, resume=False, overwrite=False))
+    values = to_dict(with_options(config, resume=False, overwrite=False))
     for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
@@ -182,18 +181,18 @@ def write_config(config: TrainConfig, path: Path) -> None:
 
 def _resumed_after_restart(config: TrainConfig) -> TrainConfig:
     """Return the config to go on with what this very command began, where SLURM or torchrun runs it once more."""
-    if not any((config.output / name).exists() for name in OUR_FILES):
+    if not any((config.folder.output / name).exists() for name in OUR_FILES):
         return config
-    report_progress(f"run again by SLURM or torchrun: going on with {config.output}")
-    return dataclasses.replace(config, resume=True, overwrite=False)
+    report_progress(f"run again by SLURM or torchrun: going on with {config.folder.output}")
+    return with_options(config, resume=True, overwrite=False)
 
 
 def _with_resumed_batch_size(config: TrainConfig) -> TrainConfig:
     """Return the config with the number that `batch_size` auto became when the run began, where it is resumed."""
-    path = config.output / "config.yaml"
-    if config.batch_size or not config.resume or not path.exists():
+    path = config.folder.output / "config.yaml"
+    if config.batch.batch_size or not config.run.resume or not path.exists():
         return config
-    return dataclasses.replace(config, batch_size=int(yaml.safe_load(path.read_text())["batch_size"]))
+    return with_options(config, batch_size=int(yaml.safe_load(path.read_text())["batch_size"]))
 
 
 def _train(
@@ -205,66 +204,68 @@ def _train(
     *,
     resume: bool,
 ) -> TrainResult:
-    checkpoints = Checkpoints(folder=config.output)
-    metrics_file = MetricsFile(path=config.output / "metrics.csv", log_every=config.log_every)
+    checkpoints = Checkpoints(folder=config.folder.output)
+    metrics_file = MetricsFile(path=config.folder.output / "metrics.csv", log_every=config.run.log_every)
     # The running average swaps its weights in before the evaluation and out after it, so it comes first.
-    callbacks: list[Callback] = [RunningAverage(decay=config.ema)] if config.ema > 0 else []
+    callbacks: list[Callback] = [RunningAverage(decay=config.optimiser.ema)] if config.optimiser.ema > 0 else []
     callbacks.append(FlightRecorder(config=config, classes=train_data.classes))
-    callbacks += [metrics_file, ImbalanceFile(folder=config.output, config=config, classes=train_data.classes)]
-    if config.patience:
-        callbacks.append(EarlyStopping("AP", mode="max", patience=config.patience, check_on_train_epoch_end=False))
-    if config.max_steps > 0:
-        callbacks.append(StepLimit(config.max_steps))
-    stop = GracefulStop(checkpoints=checkpoints, folder=config.output)
+    callbacks += [metrics_file, ImbalanceFile(folder=config.folder.output, config=config, classes=train_data.classes)]
+    if config.schedule.patience:
+        callbacks.append(
+            EarlyStopping("AP", mode="max", patience=config.schedule.patience, check_on_train_epoch_end=False)
+        )
+    if config.schedule.max_steps > 0:
+        callbacks.append(StepLimit(config.schedule.max_steps))
+    stop = GracefulStop(checkpoints=checkpoints, folder=config.folder.output)
     # Here the user's callbacks see the averaged weights in an evaluation, and their state of an epoch is saved with it.
     callbacks += extensions.callbacks
-    callbacks += [ReplaceRun(config.output), EpochLine(), checkpoints, stop]
+    callbacks += [ReplaceRun(config.folder.output), EpochLine(), checkpoints, stop]
     show_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if not show_bar and sys.stdout.isatty():
         show_bar = True
         callbacks.append(RichProgressBar(leave=False))
     _quieten()
     trainer = L.Trainer(
-        accelerator=config.device,
+        accelerator=config.hardware.device,
         **_processes(config),
-        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip_gradients or None,
-        check_val_every_n_epoch=config.evaluate_every,
+        precision=PRECISIONS[config.compute.precision],  # type: ignore[arg-type]
+        max_epochs=config.schedule.epochs,
+        accumulate_grad_batches=config.optimiser.accumulate,
+        gradient_clip_val=config.optimiser.clip_gradients or None,
+        check_val_every_n_epoch=config.run.evaluate_every,
         num_sanity_val_steps=0,
         callbacks=callbacks,
         logger=extensions.loggers or make_logger(config, resume=resume),
-        log_every_n_steps=config.log_every,
+        log_every_n_steps=config.run.log_every,
         enable_checkpointing=False,
         enable_progress_bar=show_bar,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=config.output,
+        default_root_dir=config.folder.output,
     )
-    if config.sync_batchnorm and trainer.world_size > 1:
+    if config.compute.sync_batchnorm and trainer.world_size > 1:
         if trainer.strategy.root_device.type == "cpu":
             raise ConfigError("sync_batchnorm needs GPUs: PyTorch has no synchronised BatchNorm for the CPU")
         model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's own: torch's drops the activations of its layers
-    val_tiles = cut(val_data, section(TileConfig, config))
+    val_tiles = cut(val_data, config.tiling)
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
-    last = config.output / "last.ckpt"
+    last = config.folder.output / "last.ckpt"
     if resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
     start_logging(trainer.loggers, config, resume=resume)
     start = time.monotonic()
     device = trainer.strategy.root_device
-    with stop.listening(), _plain_errors(config.output), explained(model, config, train_data, device):
+    with stop.listening(), _plain_errors(config.folder.output), explained(model, config, train_data, device):
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
         checkpoints.settle(trainer, module)
     report_progress(f"trained for {clock(time.monotonic() - start)}")
     return TrainResult(
-        best=config.output / "best.ckpt",
+        best=config.folder.output / "best.ckpt",
         last=last,
         ap=checkpoints.best_ap,
         seconds=metrics_file.seconds(),
@@ -275,7 +276,7 @@ def _train(
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
     """Return the trainer's devices, machines and how they work together: under torchrun, what it has started."""
-    devices, nodes = config.devices or max(1, torch.cuda.device_count()), config.nodes
+    devices, nodes = config.compute.devices or max(1, torch.cuda.device_count()), config.compute.nodes
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices

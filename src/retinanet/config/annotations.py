@@ -1,0 +1,23 @@
+"""Marks in an option's annotation that `annotated_types` lacks: short flags, words for values, no flag at all."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A second name of the option on the command line, such as `-o`."""
+
+    alias: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that stands for a value of the option, such as `auto` for a batch size of 0."""
+
+    word: str
+    value: int
+
+
+@dataclass(frozen=True)
+class NoFlag:
+    """The option is an argument on the command line: it has no flag, and its key in a YAML file has no effect."""
