@@ -62,7 +62,7 @@ def test_flags_and_python_arguments_give_the_same_config(seen):
     [
         (("--epoch", 3), "", "Did you mean --epochs"),
         ((), "epoch: 3", "unknown option 'epoch'. Did you mean 'epochs'"),
-        (("--loss", "foca"), "", 'Did you mean "focal"'),
+        (("--loss", "foca"), "", "Did you mean 'focal'"),
         (("--preset", "smal"), "", 'Did you mean "small"'),
         (("--epochs", "many"), "", "--epochs"),
         ((), "epochs: many", "epochs"),

@@ -89,7 +89,7 @@ def test_network_and_detections_equal_torchvisions(shared_data, peers, version, 
     for batch in batches:
         (images, _), head, anchors, detected = seen_within(theirs, batch)
         outputs = saved.model(images.tensors)
-        torch.testing.assert_close(outputs.logits_NAK, head["cls_logits"], rtol=0, atol=2e-5)
+        torch.testing.assert_close(outputs.logits_NAK, head["cls_logits"], rtol=0, atol=4e-5)  # of logits up to 20
         torch.testing.assert_close(outputs.deltas_NA4, head["bbox_regression"], rtol=0, atol=5e-6)
         assert torch.equal(outputs.anchors_A4, anchors[0]), "the anchors are the very same"
         survivors += int((head["cls_logits"].sigmoid() > 0.05).sum())
@@ -107,13 +107,13 @@ def test_network_and_detections_equal_torchvisions(shared_data, peers, version, 
 def assert_same_detections(ours, their):
     """The same classes in the same order, scores within 1e-5, boxes within 1e-3 pixels.
 
-    Detections whose scores float32 hardly tells apart (2e-6) may trade places: of 300, up to three pairs did.
+    Detections whose scores float32 hardly tells apart (1e-5) may trade places: of 300, up to three pairs did.
     `test_the_order_is_the_same_in_float64` allows none.
     """
     torch.testing.assert_close(ours.scores_D, their["scores"], rtol=0, atol=1e-5)
     same_DD = ours.labels_D[:, None] == their["labels"]
     same_DD &= (ours.boxes_D4[:, None] - their["boxes"]).abs().amax(2) < 1e-3
-    same_DD &= (ours.scores_D[:, None] - their["scores"]).abs() < 2e-6
+    same_DD &= (ours.scores_D[:, None] - their["scores"]).abs() < 1e-5
     assert same_DD.any(1).all()
     assert same_DD.any(0).all()
     assert same_DD.diagonal().float().mean() > 0.95

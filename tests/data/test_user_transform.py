@@ -115,7 +115,7 @@ def test_another_type_and_an_exception_name_the_transform_too() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("nothing", "expected package.module:Name"),
+        ("nothing", "the form package.module:Name"),
         ("no_such_package.module:factory", "no module 'no_such_package'"),
         ("tests.data.test_user_transform:flipp", "Did you mean 'flip'"),
         ("tests.data.test_user_transform:not_callable", "returns a callable"),

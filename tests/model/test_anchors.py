@@ -69,7 +69,7 @@ def test_other_levels_sizes_and_ratios():
         ({"levels": (3, 5)}, "consecutive"),
         ({"anchor_sizes": (32.0,)}, "one size for each of the 5 levels"),
         ({"anchor_ratios": (0.0,)}, "above 0"),
-        ({"prior": 0.0}, "probability"),
+        ({"prior": 0.0}, "prior must be above 0 and below 1"),
     ],
 )
 def test_impossible_anchors_are_refused(options, word):

@@ -8,7 +8,9 @@ import pytest
 
 import retinanet.study.runner as module
 from retinanet.config import StudyConfig, resolve
+from retinanet.data import DetectionData
 from retinanet.errors import ConfigError
+from retinanet.report.study import study_report
 from retinanet.study.results import Outcome, Run, Study, Variant, differs
 from retinanet.study.runner import study
 from retinanet.study.variants import variants
@@ -36,7 +38,8 @@ def outcome(name, aps, *, diverged=0, options=None):
 
 
 def found(*outcomes):
-    return Study(config=config(), outcomes=outcomes, train="t", val="v")
+    nothing = DetectionData(records=(), classes=(), category_ids=(), source=Path("val.json"))
+    return Study(config=config(), outcomes=outcomes, train="t", val="v", val_data=nothing)
 
 
 def test_overlapping_intervals_are_no_difference():
@@ -145,7 +148,7 @@ def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
     assert "10 pictures" in numbers["train"]
     assert "2 pictures" in numbers["val"]
     assert "cross-entropy" in (output / "study.md").read_text()
-    page = (output / "report.html").read_text()
+    page = study_report(result, output / "report.html").read_text()
     assert_self_contained(page)
     assert "34.0" in page, "the paper's number"
     assert (output / "runs" / "ce-seed0" / "best.ckpt").exists()
@@ -166,7 +169,7 @@ def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
     result = study(squares[0], val=squares[1], **{**options, "seeds": 1})
     assert [o.diverged for o in result.outcomes] == [0, 1]
     assert result.outcomes[1].mean() == 0
-    assert_self_contained((options["output"] / "report.html").read_text())
+    assert_self_contained(study_report(result, options["output"] / "report.html").read_text())
 
 
 def test_a_class_that_only_some_losses_learn_is_named(tmp_path):

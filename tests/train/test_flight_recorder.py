@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from retinanet.train.replay import read_record
 
 from retinanet.cli import main
 from retinanet.data import Batch
@@ -16,6 +15,7 @@ from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 from retinanet.train import NonFiniteError, RecordError, fit, replay
 from retinanet.train.data_module import DetectionDataModule
+from retinanet.train.flight_record import read_record
 from retinanet.train.flight_recorder import FlightRecorder
 from retinanet.train.module import DetectionModule
 from tests.train.runs import Options, table

@@ -71,23 +71,25 @@ def test_the_largest_batch(tiny: Options):
     ("pictures", "records", "size", "why"),
     [(13, 10_000, 8, "memory"), (1, 10_000, 1, "memory"), (1000, 10_000, 64, "the most"), (1000, 70, 4, "16 steps")],
 )
-def test_auto_is_a_power_of_two_that_fits(tiny: Options, monkeypatch, pictures: int, records: int, size: int, why: str):
+def test_auto_is_a_power_of_two_that_fits(
+    tiny: Options, monkeypatch, caplog, pictures: int, records: int, size: int, why: str
+):
     model, config, data = parts(tiny, batch_size="auto")
     needs = measure(model, config, data, CPU)
     monkeypatch.setattr(memory, "budget", lambda _: needs.fixed + pictures * needs.per_picture + 1)
     data = dataclasses.replace(data, records=tuple(data.records[i % 12] for i in range(records)))
-    said: list[str] = []
-    assert with_batch_size(model, config, data, said.append).batch.batch_size == size
-    assert why in said[0]
-    assert "MiB" in said[0]
+    caplog.set_level("INFO", logger="retinanet.progress")
+    assert with_batch_size(model, config, data).batch.batch_size == size
+    assert why in caplog.messages[0]
+    assert "MiB" in caplog.messages[0]
 
 
 def test_auto_that_fits_nothing(tiny: Options, monkeypatch):
     monkeypatch.setattr(memory, "budget", lambda _: 1000)
     with pytest.raises(OutOfMemoryError, match=r"not even one picture fits: .*--image-size"):
-        with_batch_size(*parts(tiny, batch_size="auto"), print)
+        with_batch_size(*parts(tiny, batch_size="auto"))
     with pytest.raises(ConfigError, match="several must agree"):
-        with_batch_size(*parts(tiny, batch_size="auto", devices=2), print)
+        with_batch_size(*parts(tiny, batch_size="auto", devices=2))
 
 
 def test_auto_is_written_as_a_number_and_kept(tiny: Options, monkeypatch, capsys):

@@ -28,6 +28,8 @@ from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import TrainConfig, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut, load_both
 from retinanet.errors import ConfigError
+from retinanet.losses import DetectionLoss
+from retinanet.matching import make_assigner
 from retinanet.train.checkpointing import Checkpoints
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.distributed import RestartableDDP
@@ -109,6 +111,8 @@ def fit(
     config = with_options(config, **named) if config else resolve(TrainConfig, {**options, **named})
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
     config = with_network_of(config)
+    DetectionLoss(config=config.loss)  # a loss or an assigner that cannot be made is refused before the data is read
+    make_assigner(config.matching)
     if restarted() and not config.run.resume:
         config = _resumed_after_restart(config)
     has_checkpoint = check_output(config)
