@@ -27,8 +27,6 @@ _MODULES = {
 }
 
 __all__ = ["Detector", "RetinaNet", "TrainConfig", "__version__", "fit", "load"]
-
-
 _get = lazy_names(__name__, _MODULES)
 
 

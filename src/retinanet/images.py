@@ -71,8 +71,6 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture with each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
-
-
 P = TypeVar("P", np.float32, np.uint8)
 
 

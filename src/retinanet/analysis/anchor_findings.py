@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 UNREACHED: Final = 0.01
-
-
 NO_PRIOR: Final = 0.1
 
 

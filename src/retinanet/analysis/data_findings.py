@@ -17,20 +17,12 @@ if TYPE_CHECKING:
 
 RARE: Final = 20
 """A class with fewer objects than this is hardly learnt, and its AP is largely chance."""
-
-
 UNEVEN: Final = 50
 """So many times more objects of one class than of another are named."""
-
-
 SAME_BOX: Final = 0.95
 """Two boxes of a picture with at least this IoU are one."""
-
-
 TINY: Final = 8.0
 """Sides below this, in the network's input, are less than one position of the finest usual level."""
-
-
 WHOLE: Final = 0.95
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
-
-
 KEY: Final = "retinanet"
 
 

@@ -19,16 +19,10 @@ from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 
 MOST_LISTED: Final = 20
-
-
 PREFIXES: Final = ("module.", "model.")
 """What wrappers put before every name: DataParallel and DDP, Lightning modules."""
-
-
 HOLDERS: Final = ("state_dict", "model")
 """Where training scripts keep the state dict in their files."""
-
-
 BACKBONES: Final[Mapping[tuple[bool, tuple[int, ...]], str]] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",

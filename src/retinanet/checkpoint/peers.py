@@ -103,8 +103,6 @@ _BOTH: Final = {
     "nms_threshold": 0.5,
     "candidates_per_level": 1000,
 }
-
-
 PEERS: Final[Mapping[Kind, Peer]] = {
     "torchvision": Peer(
         names=_torchvision_names,

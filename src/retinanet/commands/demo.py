@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retinanet.data import DetectionData
     from retinanet.evaluate.coco import Metrics
     from retinanet.predict.detector import BaseDetector
+    from retinanet.train import TrainResult
 
 TRAINING: Final[dict[str, Any]] = {
     "preset": "small",
@@ -28,8 +29,6 @@ TRAINING: Final[dict[str, Any]] = {
     "ema": 0.99,
 }
 """What the demo's training sets differently from `retinanet train`; `DemoConfig` holds what can be chosen."""
-
-
 DRAWN_SCENES: Final = 12
 
 
@@ -66,6 +65,35 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     """
     from retinanet.config import TrainConfig, resolve
     from retinanet.data.demo_scenes import MANIFEST, DemoError, make_scenes
+    from retinanet.train import fit
+    from retinanet.train.run_folder import OUR_FILES
+
+    config = config or resolve(DemoConfig, options)
+    output, seed = config.folder.output, config.random.seed
+    runs = [name for name in OUR_FILES if (output / name).exists()]
+    if runs and not (output / "scenes" / MANIFEST).exists():
+        raise DemoError(f"{output} holds a run that is not the demo's ({', '.join(runs)}): give another folder")
+    start = time.monotonic()
+    print(f"scenes: {output / 'scenes'}", flush=True)
+    scenes = make_scenes(
+        output / "scenes", train=config.train_scenes, val=config.val_scenes, test=config.test_scenes, seed=seed
+    )
+    chosen = {"epochs": config.epochs, "workers": config.loading.workers, "device": config.hardware.device}
+    places = {"train": scenes.train_json, "val": scenes.val_json, "output": output, "overwrite": True}
+    trained = fit(resolve(TrainConfig, {**TRAINING, **chosen, **places, "seed": seed}))
+    result, image = _evaluate(trained, scenes.test_json, config)
+    print(
+        f"held-out scenes: AP {result.metrics.AP:.3f}, AP50 {result.metrics.AP50:.3f}; "
+        f"all took {time.monotonic() - start:.0f} s\n"
+        f"report:     {result.report}\ndetections: {result.drawn}\nmodel:      {result.model}\n"
+        f"try it:     retinanet predict {result.model} {image} -o found",
+        flush=True,
+    )
+    return result
+
+
+def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tuple[DemoResult, Path]:
+    """Evaluate on the held-out scenes, draw some of them, and write the report. Return the results and one scene."""
     from retinanet.evaluate.coco import evaluate_results
     from retinanet.evaluate.confusion import confusion_matrix
     from retinanet.evaluate.curves import precision_recall
@@ -73,62 +101,32 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     from retinanet.predict.files import predict_files
     from retinanet.predict.loading import load
     from retinanet.report import training_report
-    from retinanet.train import fit
-    from retinanet.train.run_folder import OUR_FILES
 
-    config = config or resolve(DemoConfig, options)
-    output = config.folder.output
-    runs = [name for name in OUR_FILES if (output / name).exists()]
-    if runs and not (output / "scenes" / MANIFEST).exists():
-        raise DemoError(f"{output} holds a run that is not the demo's ({', '.join(runs)}): give another folder")
-    start = time.monotonic()
-    print(f"scenes: {output / 'scenes'}", flush=True)
-    scenes = make_scenes(
-        output / "scenes",
-        train=config.train_scenes,
-        val=config.val_scenes,
-        test=config.test_scenes,
-        seed=config.random.seed,
-    )
-    chosen = {
-        "epochs": config.epochs,
-        "workers": config.loading.workers,
-        "device": config.hardware.device,
-        "seed": config.random.seed,
-    }
-    places = {"train": scenes.train_json, "val": scenes.val_json, "output": output, "overwrite": True}
-    trained = fit(resolve(TrainConfig, {**TRAINING, **chosen, **places}))
-
+    output, seed = config.folder.output, config.random.seed
     detector = load(trained.best, config.hardware.device)
-    data, results = _detect(detector, scenes.test_json)
-    metrics = evaluate_results(scenes.test_json, results)
+    data, results = _detect(detector, test_json)
+    metrics = evaluate_results(test_json, results)
     write_atomically(output / "test_results.json", json.dumps(results))
     write_atomically(output / "test_evaluation.json", json.dumps(metrics.to_json()))
-    pictures = [record.path for record in data.records[:DRAWN_SCENES]]
+    images = [record.path for record in data.records[:DRAWN_SCENES]]
     items = items_from_results(data, results)
     threshold = best_threshold(items)
-    found = predict_files(detector, pictures, output=output / "detections", draw_threshold=threshold, overwrite=True)
-    drawn = found.drawn or output / "detections"
+    found = predict_files(detector, images, output=output / "detections", draw_threshold=threshold, overwrite=True)
     report = training_report(
         output,
         title="The demo: handwritten digits on photographs",
         gallery=items,
         classes=data.classes,
         metrics=metrics.to_json(),
-        curves=precision_recall(scenes.test_json, results),
-        confusion=confusion_matrix(scenes.test_json, results, score=threshold),
+        curves=precision_recall(test_json, results),
+        confusion=confusion_matrix(test_json, results, score=threshold),
         pictures="held-out scenes",
         seconds=trained.seconds,
-        command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {config.random.seed}",
-        seed=config.random.seed,
+        command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {seed}",
+        seed=seed,
     )
-    print(
-        f"held-out scenes: AP {metrics.AP:.3f}, AP50 {metrics.AP50:.3f}; all took {time.monotonic() - start:.0f} s\n"
-        f"report:     {report}\ndetections: {drawn}\nmodel:      {trained.best}\n"
-        f"try it:     retinanet predict {trained.best} {pictures[0]} -o found",
-        flush=True,
-    )
-    return DemoResult(report=report, model=trained.best, drawn=drawn, metrics=metrics)
+    drawn = found.drawn or output / "detections"
+    return DemoResult(report=report, model=trained.best, drawn=drawn, metrics=metrics), images[0]
 
 
 def _detect(detector: BaseDetector, annotations: Path) -> tuple[DetectionData, list[dict[str, Any]]]:

@@ -9,11 +9,7 @@ from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-
-
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-
-
 PositiveNumbers = Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]
 
 

@@ -3,8 +3,6 @@
 from typing import Any, Final, Literal
 
 PresetName = Literal["default", "paper", "small"]
-
-
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
     "paper": {"alpha": 0.25},

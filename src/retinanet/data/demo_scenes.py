@@ -18,38 +18,20 @@ from PIL import Image
 from retinanet.errors import UserError
 
 CLASSES: Final = tuple("0123456789")
-
-
 SPLITS: Final = ("train", "val", "test")
-
-
 MANIFEST: Final = "scenes.json"
-
-
 SCENES_VERSION: Final = 1
 """Raised when the recipe changes, so that scenes of an older one are built anew."""
-
-
 INK_ALPHA: Final = 0.25
 """A box is tight around the pixels that the ink covers by at least this share."""
-
-
 DIGIT_HEIGHT: Final = (36.0, 150.0)
 """Smallest and largest height of a digit, pixels; at most 0.7 of the scene's height."""
-
-
 MIN_WIDTH: Final = 17
 """Narrower ink (a steep 1) is drawn anew: no anchor of the paper's ratios would reach it."""
-
-
 MIN_CONTRAST: Final = 0.22
 """Least difference in luminance (0 to 1) between a digit's ink and nine tenths of the pixels around it."""
-
-
 HELD_OUT_FROM: Final = 0.6
 """Train takes the part of each photograph to the left of this share of its width, val and test take the rest."""
-
-
 Floats = NDArray[np.float32]
 
 

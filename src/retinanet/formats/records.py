@@ -19,11 +19,7 @@ from retinanet.errors import UserError, did_you_mean, list_names
 from retinanet.parse import plain
 
 MOST_FAULTS_PRINTED: Final = 200
-
-
 SKIP_OBJECT: Final = "Correct it, or give --skip-bad to go on without this object"
-
-
 SKIP_PICTURE: Final = "Correct it, or give --skip-bad to go on without this picture"
 
 

@@ -15,8 +15,6 @@ from retinanet.images import LARGE, open_windows, resized_size
 from retinanet.predict.coco_results import class_ids, class_names, scores
 
 JPEG_QUALITY: Final = 92
-
-
 MOST_DRAWN: Final = 4096
 """Longest side of the drawing of a picture that is too large to decode at once, pixels."""
 
@@ -41,17 +39,11 @@ def save_jpeg(image: Image.Image, path: Path) -> None:
 
 MOST_LABELS: Final = 1000
 """With more detections in a picture only the boxes are drawn: nobody could read the names."""
-
-
 _HEX: Final = (
     *("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe"),
     *("#008080", "#e6beff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
 )
-
-
 _COLORS: Final = sv.ColorPalette.from_hex(list(_HEX))
-
-
 _TEXT_COLORS: Final = sv.ColorPalette(
     [sv.Color.BLACK if 0.299 * c.r + 0.587 * c.g + 0.114 * c.b > 140 else sv.Color.WHITE for c in _COLORS.colors]
 )

@@ -84,13 +84,11 @@ def predict_files(
     done = tuple(_one_video(detector, video, config, progress) for video in videos)
     if not paths:
         return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
-    drawn = config.folder.output / DRAWN if config.draw else None
-    writer = open_writer(
-        config.format, config.folder.output, classes=detector.classes, category_ids=detector.category_ids
-    )
-    batches = batched(paths, config.batch.batch_size)
+    folder = config.folder.output
+    drawn = folder / DRAWN if config.draw else None
+    writer = open_writer(config.format, folder, classes=detector.classes, category_ids=detector.category_ids)
     stream = detector.stream(
-        batches,
+        batched(paths, config.batch.batch_size),
         workers=config.loading.workers,
         threshold=config.threshold,
         tiling=config.tiling,
@@ -113,7 +111,7 @@ def predict_files(
         pictures=len(paths) - len(failed),
         detections=total,
         failed=tuple(failed),
-        results=config.folder.output / outputs[0],
+        results=folder / outputs[0],
         drawn=drawn,
         videos=done,
     )

@@ -20,15 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INPUTS: Final = "inputs.parquet"
-
-
 LIST_SUFFIXES: Final = {".txt", ".lst"}
-
-
 BYTES: Final = ("bytes", "image", "content")
 """Columns of a Parquet file that hold encoded pictures: binary, or {"bytes": ...} as Hugging Face has them."""
-
-
 PATHS: Final = ("path", "file_name", "uri", "url")
 
 

@@ -17,8 +17,6 @@ from retinanet.study.statistics import confidence_interval
 
 EARLY_STEP: Final = 100
 """The loss after so many steps tells whether the start was stable."""
-
-
 PAPER: Final = (
     ("cross-entropy, prior 0.01", "ResNet-50, 600 px", 30.2),
     ("cross-entropy, no prior", "ResNet-50, 600 px", None),
@@ -237,8 +235,6 @@ HEAD: Final = (
     *("Loss", "AP", "95 % interval", "AP50", "AP75", "To the first", "Supported", "Diverged"),
     *(f"Loss at step {EARLY_STEP}", "Minutes a run"),
 )
-
-
 NOT_LEARNT: Final = 0.01
 
 

@@ -20,8 +20,6 @@ from retinanet.train.run_folder import RECORD
 from retinanet.types import Target
 
 FORMAT: Final = 1
-
-
 KEY: Final = "retinanet flight record"
 
 

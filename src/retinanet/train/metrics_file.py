@@ -19,11 +19,7 @@ COLUMNS: Final = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
 )
 """Of metrics.csv. Rows of training steps leave the AP columns empty, rows of evaluations the losses."""
-
-
 TRAIN_COLUMNS: Final = ("loss", "classification_loss", "box_loss", "positives_per_image")
-
-
 AP_COLUMNS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 

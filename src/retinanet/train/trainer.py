@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import errno
-import logging
-import os
-import sys
 import time
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import numpy as np
-import torch
 import yaml
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, RichProgressBar
-from timm.layers.norm_act import convert_sync_batchnorm
+from lightning.pytorch.callbacks import Callback
 
 from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
@@ -30,23 +23,17 @@ from retinanet.data import DataError, DetectionData, cut, load_both
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
-from retinanet.train.checkpointing import Checkpoints
 from retinanet.train.data_module import DetectionDataModule
-from retinanet.train.distributed import RestartableDDP
 from retinanet.train.extensions import Extensions, load_extensions, object_names
-from retinanet.train.flight_recorder import FlightRecorder
-from retinanet.train.graceful_stop import GracefulStop, restarted, resume_command
-from retinanet.train.imbalance_file import ImbalanceFile
+from retinanet.train.graceful_stop import restarted, resume_command
 from retinanet.train.initial_model import build, with_network_of
+from retinanet.train.lightning_trainer import make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import explained, with_batch_size
-from retinanet.train.metrics_file import MetricsFile
 from retinanet.train.module import DetectionModule
-from retinanet.train.optimisation import RunningAverage
 from retinanet.train.output_files import output_error, rank_zero, report_progress, write_output, writing
-from retinanet.train.precision import PRECISIONS
-from retinanet.train.progress import EpochLine, StepLimit, clock
-from retinanet.train.run_folder import OUR_FILES, ReplaceRun, check_output, put_aside
+from retinanet.train.progress import clock
+from retinanet.train.run_folder import OUR_FILES, check_output, put_aside
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -208,86 +195,34 @@ def _train(
     *,
     resume: bool,
 ) -> TrainResult:
-    checkpoints = Checkpoints(folder=config.folder.output)
-    metrics_file = MetricsFile(path=config.folder.output / "metrics.csv", log_every=config.run.log_every)
-    # The running average swaps its weights in before the evaluation and out after it, so it comes first.
-    callbacks: list[Callback] = [RunningAverage(decay=config.optimiser.ema)] if config.optimiser.ema > 0 else []
-    callbacks.append(FlightRecorder(config=config, classes=train_data.classes))
-    callbacks += [metrics_file, ImbalanceFile(folder=config.folder.output, config=config, classes=train_data.classes)]
-    if config.schedule.patience:
-        callbacks.append(
-            EarlyStopping("AP", mode="max", patience=config.schedule.patience, check_on_train_epoch_end=False)
-        )
-    if config.schedule.max_steps > 0:
-        callbacks.append(StepLimit(config.schedule.max_steps))
-    stop = GracefulStop(checkpoints=checkpoints, folder=config.folder.output)
-    # Here the user's callbacks see the averaged weights in an evaluation, and their state of an epoch is saved with it.
-    callbacks += extensions.callbacks
-    callbacks += [ReplaceRun(config.folder.output), EpochLine(), checkpoints, stop]
-    show_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if not show_bar and sys.stdout.isatty():
-        show_bar = True
-        callbacks.append(RichProgressBar(leave=False))
-    _quieten()
-    trainer = L.Trainer(
-        accelerator=config.hardware.device,
-        **_processes(config),
-        precision=PRECISIONS[config.compute.precision],  # type: ignore[arg-type]
-        max_epochs=config.schedule.epochs,
-        accumulate_grad_batches=config.optimiser.accumulate,
-        gradient_clip_val=config.optimiser.clip_gradients or None,
-        check_val_every_n_epoch=config.run.evaluate_every,
-        num_sanity_val_steps=0,
-        callbacks=callbacks,
-        logger=extensions.loggers or make_logger(config, resume=resume),
-        log_every_n_steps=config.run.log_every,
-        enable_checkpointing=False,
-        enable_progress_bar=show_bar,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=config.folder.output,
-    )
-    if config.compute.sync_batchnorm and trainer.world_size > 1:
-        if trainer.strategy.root_device.type == "cpu":
-            raise ConfigError("sync_batchnorm needs GPUs: PyTorch has no synchronised BatchNorm for the CPU")
-        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's own: torch's drops the activations of its layers
+    folder, last = config.folder.output, config.folder.output / "last.ckpt"
+    callbacks = make_callbacks(config, train_data.classes, extensions)
+    trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
+    model = share_batchnorm(model, config, trainer)
     val_tiles = cut(val_data, config.tiling)
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
-    last = config.folder.output / "last.ckpt"
     if resume:
         read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
     start_logging(trainer.loggers, config, resume=resume)
     start = time.monotonic()
     device = trainer.strategy.root_device
-    with stop.listening(), _plain_errors(config.folder.output), explained(model, config, train_data, device):
+    with callbacks.stop.listening(), _plain_errors(folder), explained(model, config, train_data, device):
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
-    if checkpoints.unevaluated:
+    if callbacks.checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
-        checkpoints.settle(trainer, module)
+        callbacks.checkpoints.settle(trainer, module)
     report_progress(f"trained for {clock(time.monotonic() - start)}")
     return TrainResult(
-        best=config.folder.output / "best.ckpt",
+        best=folder / "best.ckpt",
         last=last,
-        ap=checkpoints.best_ap,
-        seconds=metrics_file.seconds(),
+        ap=callbacks.checkpoints.best_ap,
+        seconds=callbacks.metrics_file.seconds(),
         config=config,
         val_data=val_data,
     )
-
-
-def _processes(config: TrainConfig) -> dict[str, Any]:
-    """Return the trainer's devices, machines and how they work together: under torchrun, what it has started."""
-    devices, nodes = config.compute.devices or max(1, torch.cuda.device_count()), config.compute.nodes
-    if TorchElasticEnvironment.detect():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    if devices == 1 and nodes == 1:
-        return {"devices": 1}
-    # `DetectionModule` shares BatchNorm's statistics itself.
-    return {"devices": devices, "num_nodes": nodes, "strategy": RestartableDDP(broadcast_buffers=False)}
 
 
 @contextmanager
@@ -302,11 +237,3 @@ def _plain_errors(folder: Path) -> Iterator[None]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}:
             raise
         raise output_error(error, folder) from error
-
-
-def _quieten() -> None:
-    """Silence Lightning where it only advertises or repeats what we say in our own words."""
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for words in ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"):
-        warnings.filterwarnings("ignore", f".*{words}.*", module="lightning")
