@@ -1,4 +1,4 @@
-"""Which folders an annotation file may lead to."""
+"""Folders that an annotation file may lead to, and files that are written whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.files import AllowedFolders, is_file, is_folder
+from retinanet.errors import UserError
+from retinanet.files import (
+    AllowedFolders,
+    atomic_path,
+    existing_path,
+    is_file,
+    is_folder,
+    partial_path,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -57,3 +66,37 @@ def test_dots_after_a_link_lead_above_its_target(source: Path, tmp_path: Path) -
 def test_a_name_that_no_disk_holds_is_no_file(tmp_path: Path) -> None:
     assert not is_file(tmp_path / ("a" * 5000))
     assert not is_folder(tmp_path / "\0")
+
+
+def test_a_file_written_whole_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path):
+    path = tmp_path / "new" / "a.txt"
+    write_atomically(path, "é")
+    assert path.read_bytes() == b"\xc3\xa9"
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_an_error_while_writing_keeps_the_old_file_and_removes_the_partial_one(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(path) as partial:
+            partial.write_text("half")
+            assert partial == partial_path(path) == tmp_path / "a.txt.partial"
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_path_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path: Path):
+    (tmp_path / "train.json").touch()
+    assert existing_path(tmp_path / "train.json") == tmp_path / "train.json"
+    with pytest.raises(UserError, match=r"no such file or folder\. Did you mean 'train\.json'"):
+        existing_path(tmp_path / "trian.json")
+    with pytest.raises(UserError, match="there is no folder"):
+        existing_path(tmp_path / "absent" / "a.json")

@@ -15,8 +15,6 @@ from PIL import Image
 
 from retinanet import images
 from retinanet.config import ImageConfig
-from retinanet.formats.image_files import images_below
-from retinanet.predict.inputs import expand_inputs
 from tests.shared import examples
 
 
@@ -305,12 +303,3 @@ def test_every_suffix_is_that_of_a_format_that_pillow_decodes_here(suffix: str) 
     Image.init()
     assert Image.registered_extensions()[suffix] in Image.OPEN
     assert suffix not in images.VIDEO_SUFFIXES
-
-
-@pytest.mark.parametrize(("suffix", "format"), [(".jp2", "JPEG2000"), (".avif", "AVIF"), (".jfif", "JPEG")])
-def test_training_and_prediction_find_the_same_images(suffix: str, format: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a{suffix}"
-    Image.new("RGB", (64, 48), (200, 30, 30)).save(path, format)
-    assert images.decode(path).size == (64, 48)
-    assert images_below(tmp_path) == [path]
-    assert expand_inputs([tmp_path]) == [path]

@@ -8,7 +8,6 @@ import torch
 
 from retinanet.analysis.hard import COLUMNS, HardExample, HardExamples, _Hardest, _Picture, hard_examples
 from retinanet.analysis.model_outputs import load_for_analysis
-from retinanet.cli import main
 from retinanet.config import LossConfig, MatchConfig
 from retinanet.data import load
 from retinanet.images import Frame
@@ -17,7 +16,6 @@ from retinanet.matching import match
 from retinanet.train import fit
 from retinanet.types import HeadOutputs, Target
 from tests.analysis.made import made_data
-from tests.report.test_html import assert_self_contained
 
 ANCHORS = torch.tensor([[0.0, 0, 40, 40], [100, 0, 140, 40], [200, 0, 240, 40], [203, 0, 243, 40], [300, 0, 340, 40]])
 
@@ -140,19 +138,3 @@ def test_a_label_that_was_removed_is_found_again(tiny, squares, tmp_path, loss):
     assert min(near) < 40, "among the three hardest: the box that lost its label"
     assert found.objects[0].annotation_id == changed["id"]
     assert found.objects[0].says != found.objects[0].label
-
-
-def test_check_of_a_model(trained_run, squares, tmp_path, capsys):
-    """Through the command line: numbers, diagnosis, CSV and page."""
-    words = ["check", trained_run / "best.ckpt", squares[1], "--hard", "-o", tmp_path / "hard", "--hard-examples", 5]
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
-    assert stop.value.code == 0
-    said = capsys.readouterr().out
-    assert "AP50" in said
-    assert "hard.csv" in said
-    page = (tmp_path / "hard" / "report.html").read_text()
-    assert_self_contained(page)
-    assert "Background with the highest loss" in page
-    assert "Figure 4" in page
-    assert json.loads((tmp_path / "hard" / "imbalance.json").read_text())["pictures"] == 6

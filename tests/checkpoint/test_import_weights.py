@@ -3,10 +3,6 @@
 The weights are random (real ones cannot be had here), the pictures real. Both see the same normalised tensor.
 """
 
-import json
-import math
-
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,15 +11,14 @@ from torchvision.ops import box_iou
 
 import retinanet
 from retinanet.checkpoint.import_weights import WeightsError, convert_weights, from_torchvision, import_model
-from retinanet.cli import main
 from retinanet.config import ConvertWeightsConfig, LossConfig, MatchConfig, section_from_dict
-from retinanet.errors import UserError
 from retinanet.images import Frame
 from retinanet.losses import DetectionLoss
 from retinanet.matching import match
 from retinanet.postprocess import postprocess
 from retinanet.train import CheckpointError, load_checkpoint
 from retinanet.types import Target
+from tests.checkpoint.made import through
 from tests.peers import coco128, make_it_detect, torchvision_v1, torchvision_v2
 
 MAKERS = {"v1": torchvision_v1, "v2": torchvision_v2}
@@ -46,15 +41,6 @@ def peers():
 
 def resized_to(shorter, longer):
     return GeneralizedRCNNTransform(shorter, longer, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).eval()
-
-
-def through(model, pictures, targets=None):
-    """What torchvision makes of pictures inside: the input, its outputs, its anchors."""
-    if targets is not None:
-        targets = [{"boxes": t.boxes_G4, "labels": t.labels_G} for t in targets]
-    images, targets = model.transform(list(pictures), targets)
-    features = list(model.backbone(images.tensors).values())
-    return images, model.head(features), model.anchor_generator(images, features), targets
 
 
 def seen_within(model, pictures):
@@ -241,59 +227,6 @@ def test_what_it_was_trained_with_is_taken_over(peers):
         assert saved.postprocess_config.max_detections == 300
 
 
-@torch.no_grad()
-def test_eps_of_frozen_batchnorm():
-    """A channel of variance 1e-5 doubles with eps 0: its gain is 316 instead of 224."""
-    small = torch.rand(1, 3, 64, 96)
-    torch.manual_seed(1)
-    for eps in (0.0, 1e-5):
-        theirs = torchvision_v1(3, backbone="resnet18", eps=eps)
-        for module in theirs.modules():
-            if hasattr(module, "running_var"):
-                module.running_var.uniform_(5e-6, 2e-5)
-                module.weight.uniform_(1e-3, 3e-3)
-        theirs.eval()
-        features = theirs.backbone.body(small)["2"]
-        same = from_torchvision(theirs.state_dict(), frozen_eps=eps).backbone(small)[2]
-        other = from_torchvision(theirs.state_dict(), frozen_eps=1e-5 - eps).backbone(small)[2]
-        torch.testing.assert_close(same, features, rtol=1e-4, atol=1e-5 * features.abs().max().item())
-        assert (other - features).abs().max() > 0.1 * features.abs().max()
-
-
-def small_file(tmp_path, *, num_classes=3, name="model.pth", wrap=lambda state: state):
-    torch.manual_seed(3)
-    model = torchvision_v1(num_classes, backbone="resnet18")
-    make_it_detect(model, torch.rand(3, 64, 64), bias=-2.0)
-    path = tmp_path / name
-    torch.save(wrap(model.state_dict()), path)
-    return model, path
-
-
-def slow(value):
-    return pytest.param(value, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: {"model": state, "epoch": 3},
-        slow(lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}}),
-        slow(lambda state: {f"module.{name}": value for name, value in state.items()}),
-        slow(lambda state: {name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
-                            if "inner_blocks" in name or "layer_blocks" in name else name: value
-                            for name, value in state.items()}),
-    ],
-    ids=["model", "lightning", "ddp", "before 0.13"],
-)  # fmt: skip
-@torch.no_grad()
-def test_files_of_many_kinds(tmp_path, wrap):
-    theirs, path = small_file(tmp_path, wrap=wrap)
-    saved = load_checkpoint(path)
-    images, head, _, _ = through(theirs, [torch.rand(3, 90, 120)])
-    torch.testing.assert_close(saved.model(images.tensors).logits_NAK, head["cls_logits"], rtol=0, atol=1e-4)
-    assert saved.classes == ("class 0", "class 1", "class 2")
-
-
 def test_head_names_before_0_13():
     """`conv.2` was the second convolution; today it is the third."""
     state = torchvision_v1(3, backbone="resnet18").state_dict()
@@ -363,70 +296,6 @@ def test_other_anchors_are_given():
         from_torchvision(state)
     model = from_torchvision(state, anchor_scales=(1.0, 1.5))
     assert (model.num_classes, model.config.anchors_per_position) == (3, 6)
-
-
-@pytest.mark.slow
-def test_a_file_is_used_as_one_of_ours(tmp_path, write_coco, capsys):
-    """load, evaluate, predict and train --from with torchvision's file; convert-weights keeps the detections."""
-    _, path = small_file(tmp_path)
-    data = write_coco(
-        [{"image_id": i, "category_id": k, "bbox": [4, 4, 30, 30]} for i in (1, 2) for k in (1, 2)],
-        images=2,
-        categories={1: "class 1", 2: "class 2"},
-    )
-    picture = data.parent.parent / "images" / "1.jpg"
-    found = retinanet.load(path, "cpu").predict(picture)
-    assert len(found) > 20
-    converted = tmp_path / "made" / "ours.ckpt"
-    with pytest.raises(SystemExit) as stop:
-        main(["convert-weights", str(path), "-o", str(converted), "--classes", "class 1,class 2"])
-    assert stop.value.code == 0
-    assert "resnet18, 3 classes, 4 hidden layers" in capsys.readouterr().out
-    again = retinanet.load(converted, "cpu")
-    assert again.classes == ("__background__", "class 1", "class 2")
-    np.testing.assert_array_equal(again.predict(picture).xyxy, found.xyxy)
-    with pytest.raises(UserError, match="is there already"):
-        convert_weights(path, ConvertWeightsConfig(output=converted))
-    numbers = tmp_path / "numbers.json"
-    for arguments in (
-        ["evaluate", str(path), "--data", str(data), "--json", str(numbers), "--device", "cpu"],
-        ["predict", str(path), str(picture), "-o", str(tmp_path / "found"), "--device", "cpu"],
-        ["train", "--from", str(path), "--train", str(data), "--val", str(data), "-o", str(tmp_path / "run"),
-         "--image-size", "64", "--max-size", "96", "--epochs", "1", "--batch-size", "2", "--workers", "0",
-         "--device", "cpu"],
-    ):  # fmt: skip
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 0, arguments
-    assert set(json.loads(numbers.read_text())["per_class"]) == {"class 1", "class 2"}
-    rows = json.loads((tmp_path / "found" / "detections.json").read_text())
-    assert {row["category_id"] for row in rows} <= {0, 1, 2}
-    trained = load_checkpoint(tmp_path / "run" / "last.ckpt")
-    assert trained.classes == ("class 1", "class 2")
-    assert trained.model.config.anchor_style == "torchvision"
-    options = trained.train_config
-    assert (options["low_quality_matches"], options["alpha"], options["box_loss"], options["normaliser"]) == (
-        True, 0.25, "l1", "image",
-    )  # fmt: skip
-
-
-def test_a_training_scripts_arguments_do_no_harm(tmp_path):
-    """torchvision's reference script saves its argparse.Namespace beside the weights; code is still refused."""
-    import argparse
-
-    _, path = small_file(tmp_path, wrap=lambda state: {"model": state, "args": argparse.Namespace(lr=0.01)})
-    assert load_checkpoint(path).model.num_classes == 3
-    torch.save({"model": math.sqrt}, path)
-    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
-        load_checkpoint(path)
-
-
-def test_safetensors(tmp_path):
-    from safetensors.torch import save_file
-
-    model, _ = small_file(tmp_path)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
-    assert load_checkpoint(tmp_path / "model.safetensors").model.num_classes == 3
 
 
 @pytest.mark.slow

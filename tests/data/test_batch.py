@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data import DetectionData, Record, TrainBatchSampler, eval_batches
+from retinanet.data import TrainBatchSampler
 from retinanet.data.batch import sample_seed
 from tests.shared import examples
 
@@ -100,24 +99,3 @@ def test_bad_arguments(options: dict[str, int]) -> None:
         sampler(SIDES, **options)
     with pytest.raises(ValueError, match="found 0 and 0"):
         sampler([])
-
-
-def data_of(sides: list[tuple[int, int]]) -> DetectionData:
-    empty = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, np.int64), "crowd_G": np.zeros(0, bool)}
-    records = tuple(
-        Record(path=Path("x"), width=w, height=h, **empty, areas_G=np.zeros(0), annotation_ids=(), image_id=i)
-        for i, (w, h) in enumerate(sides)
-    )
-    return DetectionData(records=records, classes=("a",), category_ids=(1,), source=Path("x"))
-
-
-@given(sizes, st.integers(1, 9), st.integers(1, 5))
-@settings(max_examples=examples(60), deadline=None)
-def test_evaluation_sees_every_picture_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
-    data = data_of(sides)
-    ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]
-    assert sorted(i for rank in ranks for batch in rank for i in batch) == list(range(len(sides)))
-    whole = eval_batches(data, batch_size)
-    assert all(len(batch) == batch_size for batch in whole[:-1])
-    shapes = [sides[i][1] / sides[i][0] for batch in whole for i in batch]
-    assert sorted(shapes) == shapes

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.commands.demo import DemoConfig, run_demo
 from retinanet.data.demo_scenes import (
     CLASSES,
     MANIFEST,
@@ -23,7 +22,7 @@ from retinanet.data.demo_scenes import (
     make_scene,
     make_scenes,
 )
-from retinanet.errors import ConfigError, UserError
+from retinanet.errors import UserError
 
 pytest.importorskip("sklearn", reason="the demo needs scikit-learn: pip install 'retinanet[demo]'")
 SMALL: dict[str, Any] = {"train": 6, "val": 2, "test": 2}
@@ -171,12 +170,3 @@ def test_without_scikit_learn_it_says_how_to_get_it(tmp_path: Path, monkeypatch:
 def test_impossible_scenes_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
         make_scenes(tmp_path / "scenes", **{**SMALL, **wrong})
-
-
-def test_the_demo_refuses_bad_options_and_a_folder_with_another_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="epochs must be above 0, found 0"):
-        DemoConfig(epochs=0)
-    (tmp_path / "config.yaml").write_text("train: mine\n")
-    with pytest.raises(DemoError, match="not the demo's"):
-        run_demo(output=tmp_path)
-    assert contents(tmp_path) == {"config.yaml": b"train: mine\n"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,11 +88,3 @@ def test_nothing_to_learn_from_is_an_error(write_voc: Write) -> None:
     (bad / "Annotations" / "a.xml").unlink()
     with pytest.raises(DataError, match="at least one picture, found none"):
         data.load(bad)
-
-
-def test_errors_and_data_travel_between_processes(write_voc: Write) -> None:
-    found = data.load(write_voc({"a": [CAT]}))
-    assert pickle.loads(pickle.dumps(found)).records[0].path == found.records[0].path  # noqa: S301
-    fault = data.Fault(file=Path("x"), where="line 1", what="wrong", advice="Correct it")
-    error = pickle.loads(pickle.dumps(DataError("bad", [fault])))  # noqa: S301
-    assert str(error) == "bad\n  x, line 1: wrong. Correct it."

@@ -12,31 +12,13 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from retinanet import data
-from retinanet.cli import main
 from retinanet.data import DetectionData
-from retinanet.data.duplicates import ALIKE, fingerprint, fingerprints, joined, nearly_same, same
 from retinanet.data.split import assign, divide, group_keys
 from retinanet.errors import ConfigError
+from tests.data.made import names
 
 Write = Callable[..., Path]
 SHARES = {"train": 0.8, "val": 0.2}
-
-
-@pytest.fixture
-def many(write_voc: Write) -> DetectionData:
-    """40 pictures of 8 patients, 5 each; one in four shows a rare dog."""
-    cat, dog = ("cat", (1, 2, 30, 40)), ("dog", (5, 5, 20, 20))
-    content = {f"p{i // 5}_{i % 5}": [cat, dog] if i % 4 == 0 else [cat] for i in range(40)}
-    root = write_voc(content, folder="many")
-    rng = np.random.default_rng(0)  # pictures that do not look alike
-    for path in (root / "JPEGImages").iterdir():
-        noise = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((64, 48), Image.Resampling.NEAREST).save(path)
-    return data.load(root)
-
-
-def names(found: DetectionData) -> set[str]:
-    return {record.path.stem for record in found.records}
 
 
 def dogs(found: DetectionData) -> int:
@@ -120,50 +102,3 @@ def test_assign_by_hand() -> None:
     contents = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1]])
     part = assign(contents, np.arange(6), [0.5, 0.5])
     assert contents[part == 0].sum(axis=0).tolist() == [1, 2, 3]
-
-
-def test_bccd_has_one_pair_and_it_is_on_both_sides(shared_data: Path) -> None:
-    """BloodImage_00037 (val) and _00038 (train) show the same cells at another focus; no other pair comes near."""
-    found = data.read(shared_data / "bccd")
-    prints = fingerprints(found.records)
-    assert same(prints) == []
-    pairs = [(found.records[i].path.stem, found.records[j].path.stem) for i, j, _ in nearly_same(prints)]
-    assert pairs == [("BloodImage_00037", "BloodImage_00038")]
-    assert (
-        nearly_same(fingerprints(data.read(shared_data / "coco128/annotations/instances_train2017.json").records)) == []
-    )
-
-
-def test_many_pictures_are_compared_by_a_part_of_a_hash(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
-    """Beyond 20,000 pictures not all pairs are looked at; what is found here is the same."""
-    found = data.read(shared_data / "bccd")
-    prints = fingerprints(found.records[:80])
-    exhaustive = nearly_same(prints)
-    monkeypatch.setattr("retinanet.data.duplicates._EXHAUSTIVE", 10)
-    assert nearly_same(prints) == exhaustive
-    assert len(exhaustive) == 1
-
-
-def test_plain_pictures_are_not_all_alike(tmp_path: Path, many: DetectionData) -> None:
-    paths = [tmp_path / f"{value}.png" for value in (10, 200)]
-    for path, value in zip(paths, (10, 200), strict=True):
-        Image.new("L", (64, 48), value).save(path)
-    prints = [fingerprint(dataclasses.replace(many.records[0], path=path)) for path in paths]
-    assert nearly_same(prints) == []
-    assert ALIKE < 1
-
-
-def test_joined() -> None:
-    assert joined(5, [(0, 3), (3, 4)]) == [0, 1, 2, 0, 0]
-    assert joined(4, [(1, 2)], ["a", None, "a", None]) == [0, 0, 0, 1]
-
-
-def test_the_command(many: DetectionData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["split", str(many.source), "--val", "0.25", "-o", str(tmp_path / "parts")])
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert "val: 10 pictures" in said
-    train, val = (data.load(tmp_path / "parts" / f"{name}.json") for name in ("train", "val"))
-    assert names(train) | names(val) == names(many)
-    assert train.records[0].path.resolve().parent == (many.source / "JPEGImages").resolve()

@@ -6,39 +6,20 @@ import pickle
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader
 
 from retinanet.config import AugmentConfig, ImageConfig
 from retinanet.data import DetectionDataset, SampleKey, TrainingSample, load
-from retinanet.data.albumentations_adapter import AlbumentationsTransform
-from retinanet.data.transforms import Scene
-from retinanet.data.user_transform import apply_transform, load_transform, transform_seed
+from retinanet.data.user_transform import load_transform, transform_seed
 from retinanet.errors import ConfigError
 from retinanet.formats.records import DataError
+from tests.data.made_transforms import apply, pixels
 
 IMAGES = ImageConfig(image_size=64, max_size=96)
-
-
-def scene() -> Scene:
-    """A 40x30 image with an object of class 0 at the left and a crowd region of class 1 at the right."""
-    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    return Scene(
-        image=Image.fromarray(pixels),
-        boxes_G4=torch.tensor([[2.0, 3, 12, 13], [25, 5, 38, 28]], dtype=torch.float64),
-        labels_G=torch.tensor([0, 1]),
-        crowd_G=torch.tensor([False, True]),
-    )
-
-
-def apply(transform: Any, seed: int = 0) -> Scene:
-    return apply_transform(scene(), transform, seed=seed, num_classes=2, name="my:transform", path=Path("a.png"))
 
 
 def noise(sample: TrainingSample) -> TrainingSample:
@@ -144,12 +125,6 @@ def flip() -> Any:
     return transform
 
 
-def pixels(dataset: DetectionDataset, workers: int) -> list[np.ndarray]:
-    keys = [SampleKey(index, 10 + index, 32) for index in range(6)]
-    loader = DataLoader(dataset, sampler=keys, batch_size=None, num_workers=workers)
-    return [sample.pixels_3HW.numpy() for sample in loader]
-
-
 def test_in_a_dataset_after_our_own_augmentation(squares: tuple[Path, Path]) -> None:
     """By name and as an object; workers change nothing; evaluation samples are left alone."""
     data = load(squares[0])
@@ -171,46 +146,3 @@ def test_in_a_dataset_after_our_own_augmentation(squares: tuple[Path, Path]) -> 
     own = DetectionDataset(data=data, image_config=IMAGES, augment=AugmentConfig(flip=1.0, transform=spec))
     torch.testing.assert_close(own[key].target.boxes_G4, boxes_G4), "flipped twice"
     assert transform_seed(5) != transform_seed(6)
-
-
-class TestAlbumentations:
-    """The adapter, with the real package."""
-
-    def pipeline(self, *steps: Any, **params: Any) -> AlbumentationsTransform:
-        A = pytest.importorskip("albumentations")
-        wanted = {"format": "pascal_voc", "label_fields": ["labels"], **params}
-        return AlbumentationsTransform(A.Compose(list(steps), bbox_params=A.BboxParams(**wanted)))
-
-    def test_boxes_labels_and_crowd_flags_follow_the_image(self) -> None:
-        A = pytest.importorskip("albumentations")
-        found = apply(self.pipeline(A.HorizontalFlip(p=1.0)))
-        np.testing.assert_allclose(found.boxes_G4, [[28, 3, 38, 13], [2, 5, 15, 28]], atol=1e-4)
-        assert found.crowd_G.tolist() == [False, True]
-        np.testing.assert_array_equal(np.asarray(found.image), np.asarray(scene().image)[:, ::-1])
-        right = apply(self.pipeline(A.Crop(20, 0, 40, 30)))
-        np.testing.assert_allclose(right.boxes_G4, [[5, 5, 18, 28]], atol=1e-4)
-        assert right.labels_G.tolist() == [1]
-        assert right.crowd_G.tolist() == [True]
-
-    def test_the_seed_decides(self) -> None:
-        A = pytest.importorskip("albumentations")
-        transform = self.pipeline(A.RandomCrop(20, 20), A.RandomBrightnessContrast(p=1.0))
-        first, other, again = (np.asarray(apply(transform, seed).image) for seed in (1, 2, 1))
-        np.testing.assert_array_equal(first, again)
-        assert (first != other).any()
-
-    def test_without_objects(self) -> None:
-        A = pytest.importorskip("albumentations")
-        empty = scene().keep(torch.zeros(2, dtype=torch.bool))
-        transform = self.pipeline(A.HorizontalFlip(p=1.0))
-        found = apply_transform(empty, transform, seed=0, num_classes=2, name="t", path=Path("a.png"))
-        assert found.boxes_G4.shape == (0, 4)
-
-    def test_without_bbox_params_it_is_refused(self) -> None:
-        A = pytest.importorskip("albumentations")
-        with pytest.raises(ConfigError, match="expected bbox_params=.*, found none"):
-            AlbumentationsTransform(A.Compose([A.HorizontalFlip()]))
-        with pytest.raises(ConfigError, match="found format 'coco' and label_fields"):
-            self.pipeline(format="coco")
-        with pytest.raises(ConfigError, match="found none"):
-            AlbumentationsTransform(SimpleNamespace())

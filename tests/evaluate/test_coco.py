@@ -9,34 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
-from retinanet.commands.evaluate import metrics_table
 from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.evaluate.coco import SUMMARY
-from retinanet.predict.coco_results import detections_to_array, detections_to_coco
-from retinanet.types import ImageDetections
+from tests.evaluate.made_coco import BOX, ground_truth, result
 from tests.shared import examples
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "coco_reference"
-BOX = [10.0, 10.0, 40.0, 30.0]
-
-
-def ground_truth(**changes: Any) -> dict[str, Any]:
-    """Two pictures, categories with a gap between their ids, one object."""
-    truth = {
-        "images": [{"id": 1, "width": 100, "height": 100}, {"id": 5, "width": 100, "height": 100}],
-        "categories": [{"id": 7, "name": "cat"}, {"id": 90, "name": "dog"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": BOX, "area": 1200, "iscrowd": 0}],
-    }
-    return {**truth, **changes}
-
-
-def result(**changes: Any) -> dict[str, Any]:
-    return {"image_id": 1, "category_id": 7, "bbox": BOX, "score": 0.9, **changes}
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the reference numbers are not at {REFERENCE}")
@@ -162,16 +143,6 @@ def test_json_has_the_promised_keys() -> None:
     assert out["per_class"]["dog"] == {"AP": -1, "AP50": -1, "objects": 0}
 
 
-def test_table_shows_a_dash_where_there_is_nothing() -> None:
-    truth = ground_truth(categories=[{"id": 7, "name": "[red]cat"}, {"id": 90, "name": "dog"}])
-    console = Console(record=True, width=80, file=io.StringIO())
-    console.print(metrics_table(evaluate_results(truth, [result()])))
-    lines = console.export_text().splitlines()
-    assert " ".join(next(line for line in lines if "dog" in line).split()) == "│ dog │ 0 │ - │ - │ - │ - │"
-    assert next(line for line in lines if "APs" in line).split()[-2:] == ["-", "│"]
-    assert any("[red]cat" in line for line in lines)
-
-
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -219,39 +190,3 @@ def test_ground_truth_that_is_none_is_refused(tmp_path: Path, text: str) -> None
         evaluate_results(path, [])
     with pytest.raises(EvaluationError, match=r"missing\.json"):
         evaluate_results(tmp_path / "missing.json", [])
-
-
-def test_arrays_lists_and_mixed_numbers_give_the_same_metrics() -> None:
-    """Plain numbers go to the evaluator as an array, others one by one: numpy's own, or a True for a 1."""
-    torch.manual_seed(0)
-    truth = {
-        "images": [{"id": i, "width": 100, "height": 100} for i in (3, 8)],
-        "categories": [{"id": 2, "name": "a"}, {"id": 7, "name": "b"}],
-        "annotations": [
-            {"id": 1, "image_id": 3, "category_id": 2, "bbox": [10, 10, 30, 30], "area": 900, "iscrowd": 0},
-            {"id": 2, "image_id": 8, "category_id": 7, "bbox": [5, 50, 40, 20], "area": 800, "iscrowd": 0},
-        ],
-    }
-    found = [
-        (image_id, ImageDetections(boxes_D4=box + torch.randn(9, 4), scores_D=torch.rand(9), labels_D=label).numpy())
-        for image_id, box, label in (
-            (3, torch.tensor([10.0, 10, 40, 40]), torch.randint(0, 2, (9,))),
-            (8, torch.tensor([5.0, 50, 45, 70]), torch.randint(0, 3, (9,))),
-        )
-    ]
-    array_D7 = detections_to_array(found, category_ids=(2, 7, -1))
-    rows = [
-        row
-        for image_id, detections in found
-        for row in detections_to_coco(detections, image_id=image_id, category_ids=(2, 7, -1))
-        if row["category_id"] != -1
-    ]
-    assert [[r["image_id"], *r["bbox"], r["score"], r["category_id"]] for r in rows] == array_D7.tolist()
-    numpys = [{**row, "score": np.float32(row["score"]), "image_id": np.int64(row["image_id"])} for row in rows]
-    expected = evaluate_results(truth, rows)
-    assert expected.AP > 0.1
-    assert evaluate_results(truth, array_D7) == evaluate_results(truth, numpys) == expected
-    array_D7[4, 3] = -1
-    with pytest.raises(EvaluationError, match=r"1 of .*\n.*entry 4: bbox must have width"):
-        evaluate_results(truth, array_D7)
-    assert detections_to_array([], category_ids=(1,)).shape == (0, 7)

@@ -2,41 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from retinanet.commands.evaluate import evaluate as evaluate_command
-from retinanet.config import EvaluateConfig, resolve
 from retinanet.data import read
-from retinanet.evaluate import EvaluationError, detections_to_coco, evaluate, evaluate_model, match_classes
-from tests.evaluate.fakes import CATEGORY_IDS, CLASSES, block_detector, picture
-
-SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] = {
-    "a.png": ((200, 100), {0: (20, 40, 60, 80), 2: (100, 20, 180, 60)}),
-    "b.png": ((100, 200), {1: (20, 100, 80, 160)}),
-    "c.png": ((100, 100), {}),
-    "d.png": ((120, 100), {0: (20, 20, 60, 60), 1: (60, 20, 100, 60)}),
-}
-
-
-def write_scenes(folder: Path, names: tuple[str, ...] = CLASSES, ids: tuple[int, ...] = (11, 4, 500)) -> Path:
-    """The scenes as COCO data whose category ids are neither the model's nor in its order; picture ids from 40."""
-    folder.mkdir(exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, (name, (size, blocks)) in enumerate(SCENES.items(), start=40):
-        picture(size, blocks).save(folder / name)
-        images.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
-        for k, (x1, y1, x2, y2) in blocks.items():
-            bbox = [x1, y1, x2 - x1, y2 - y1]
-            row = {"image_id": image_id, "category_id": ids[k], "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}
-            annotations.append({"id": len(annotations) + 1, **row})
-    categories = [{"id": i, "name": name} for i, name in zip(ids, names, strict=True)]
-    path = folder / "truth.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return path
+from retinanet.evaluate import EvaluationError, evaluate, evaluate_model, match_classes
+from tests.evaluate.fakes import block_detector, picture
+from tests.evaluate.made_scenes import write_scenes
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -72,30 +45,6 @@ def test_match_classes_in_words() -> None:
     assert columns == [1, None]
     assert [note.split(":")[0] for note in notes] == ["the model does not know cow", "the data does not have dog"]
     assert match_classes(["a", "a"], ["a", "b", "a"])[0] == [0, 2]
-
-
-def test_detections_to_coco() -> None:
-    found = block_detector().predict(picture((200, 100), {2: (20, 40, 60, 80)}))
-    (row,) = detections_to_coco(found, image_id=9, category_ids=CATEGORY_IDS)
-    assert (row["image_id"], row["category_id"]) == (9, 90)
-    assert row["bbox"] == pytest.approx([20, 40, 40, 40], abs=2)
-    assert all(type(value) is float for value in (*row["bbox"], row["score"]))
-
-
-def test_a_results_file_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The detections of a model, written and evaluated again, give the model's numbers."""
-    truth = write_scenes(tmp_path / "data")
-    metrics, results = evaluate_model(block_detector(), read(truth))
-    for name in SCENES:
-        (tmp_path / "data" / name).unlink()
-    file = tmp_path / "results.json"
-    file.write_text(json.dumps(results))
-    config = resolve(EvaluateConfig, {"data": truth, "json": tmp_path / "out" / "numbers.json", "confusion": True})
-    evaluate_command(file, options=config)
-    assert json.loads((tmp_path / "out" / "numbers.json").read_text()) == metrics.to_json()
-    shown = capsys.readouterr().out
-    assert "AP50" in shown
-    assert "background" in shown
 
 
 def test_a_results_file_on_voc_data(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from retinanet.export.parity import differ
 from retinanet.images import Frame, normalise
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.postprocess import postprocess
-from retinanet.predict.dense import level_outputs
 from retinanet.runtime.description import DETECTIONS, Description, dense_names
 from retinanet.types import ArrayDetections, HeadOutputs
 from tests.export.made import described
@@ -130,19 +129,3 @@ def test_normalised_as_in_training_and_blind_to_the_padding(uint8: bool) -> None
     np.testing.assert_allclose(found, expected, atol=1e-5)
     (whole,) = run(normalising(about), {"images": images[:1], "frames": np.zeros((1, 4), np.float32)}, [NORMALISED])
     assert (whole[0, :, 6:] != 0).any(), "frames of zeros: all of it is picture"
-
-
-@pytest.mark.parametrize("style", ["exact", "torchvision"])
-def test_the_anchors_of_the_dense_outputs_are_the_networks(style: str) -> None:
-    """Sides that no stride divides, where the styles differ; the picture was halved, so all comes back doubled."""
-    about = described(2, anchor_style=style)
-    H, W = 100, 164
-    anchors_A4, per_level = anchors(about, H, W)
-    frame, first = Frame(2 * W, 2 * H, W, H), 0
-    for level, cells, count in zip(about.levels, about.cells, per_level, strict=True):
-        flat = (np.zeros((count, 2), np.float32), np.zeros((count, 4), np.float32))
-        found = level_outputs(level, np.array(cells, np.float32), *flat, (H, W), frame, style=style)
-        expected = anchors_A4[first : first + count].numpy()
-        np.testing.assert_allclose(found.anchors_HWC4.reshape(-1, 4), expected * 2, atol=1e-4)
-        np.testing.assert_allclose(found.boxes_HWC4.reshape(-1, 4), np.clip(expected, 0, [W, H, W, H]) * 2, atol=1e-4)
-        first += count

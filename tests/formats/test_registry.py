@@ -13,9 +13,9 @@ import pytest
 from retinanet import data
 from retinanet.cli import main
 from retinanet.errors import ConfigError
-from retinanet.formats import all_formats, find_format, find_writer, recognise
+from retinanet.formats import all_formats, find_format, find_writer
 from retinanet.formats.registry import BUILT_IN
-from tests.formats.samples import EXPORTS, Write, boxes
+from tests.formats.samples import Write, boxes
 
 PLUGIN = '''
 """A format of one line per object: image, class, and the box xyxy in pixels."""
@@ -82,23 +82,6 @@ Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a distribution with entry points on `sys.path`, as pip would: install(lines="lines_plugin:LINES")."""
-
-    def put(**entry_points: str) -> None:
-        place = tmp_path / "site"
-        folder = place / "lines_plugin-1.0.dist-info"
-        folder.mkdir(parents=True)
-        (place / "lines_plugin.py").write_text(PLUGIN)
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lines-plugin\nVersion: 1.0\n")
-        lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
-        (folder / "entry_points.txt").write_text(f"[retinanet.formats]\n{lines}")
-        monkeypatch.syspath_prepend(str(place))
-
-    return put
-
-
-@pytest.fixture
 def source(tmp_path: Path, write_picture: Write) -> Path:
     for name in ("a", "b"):
         write_picture(tmp_path / "set" / f"{name}.png")
@@ -150,16 +133,6 @@ def test_a_wrong_format_ends_a_command_at_once(
     error = capfd.readouterr().err
     assert re.search(says, error), error
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("export", EXPORTS, ids=lambda f: f.__name__)
-def test_a_format_that_is_named_is_the_one_that_is_recognised(
-    export: Callable[..., Path], tmp_path: Path, write_picture: Write
-) -> None:
-    path = export(tmp_path / "set", write_picture)
-    folder = path / "train" if not any(path.glob("*.*")) and (path / "train").is_dir() else path
-    found = recognise(folder)
-    assert recognise(folder, found.format.name).source.path == found.source.path
 
 
 class TestFormatOfAnotherPackage:
@@ -234,14 +207,3 @@ def test_a_broken_entry_point_is_reported_and_stops_no_other_format(
     assert find_format("coco").title == "COCO JSON"
     with pytest.raises(ConfigError, match=rf"format: {expected}"):
         data.load(root, format="broken")
-
-
-def test_a_format_that_fails_to_recognise_stops_no_other_format(
-    install: Install, write_voc: Write, caplog: pytest.LogCaptureFixture
-) -> None:
-    install(failing="lines_plugin:FAILING")
-    root = write_voc({"a": [("cat", (1, 2, 30, 40))]})
-    with caplog.at_level(logging.WARNING):
-        assert data.load(root).num_objects == 1
-    assert "'failing' of another package failed to recognise" in caplog.text
-    assert "no luck" in caplog.text

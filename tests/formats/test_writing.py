@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet import data
-from retinanet.cli import main
-from retinanet.config import ConvertConfig, resolve
 from retinanet.data import DetectionData, Record
-from retinanet.data.convert import convert, load_splits
-from retinanet.errors import ConfigError, UserError
+from retinanet.errors import UserError
 from retinanet.formats.writing import lost, unique_names, write
 from tests.shared import examples
 
@@ -130,52 +126,6 @@ def test_what_is_lost_is_listed(tmp_path: Path) -> None:
         for words in ("no category ids", "no picture ids", "no areas of objects: 1 areas"):
             assert words in said
         assert len(list(lost(rich, format))) == missing
-
-
-def test_all_splits_are_converted_with_one_class_list(write_voc: Write, tmp_path: Path) -> None:
-    """Read one by one, train and val of this VOC folder would number their classes differently."""
-    root = write_voc({"a": [("dog", (1, 2, 30, 40))], "b": [("cat", (1, 2, 30, 40))], "c": []})
-    lists = root / "ImageSets" / "Main"
-    lists.mkdir(parents=True, exist_ok=True)
-    for name, stems in (("train", "a\nc\n"), ("val", "b\n")):
-        (lists / f"{name}.txt").write_text(stems)
-    sets, written = convert(root, tmp_path / "coco", resolve(ConvertConfig, {"format": "coco"}))
-    assert {name: len(found.records) for name, found in sets.items()} == {"train": 2, "val": 1}
-    train, val = (json.loads(written.files[name].read_text()) for name in ("train", "val"))
-    assert train["categories"] == val["categories"]
-    sets, written = convert(
-        tmp_path / "coco" / "train.json", tmp_path / "t", resolve(ConvertConfig, {"format": "yolo"})
-    )
-    assert sets[""].num_objects == 1
-    (lists / "val.txt").write_text("")
-    assert list(load_splits(root, reading={})) == [""], "lists that leave pictures out would lose them"
-
-
-def test_the_command(write_voc: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = write_voc({"a": [("dog", (1, 2, 30, 40)), ("cat", (1, 2, 30, 40))], "b": []})
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as ended:
-        main(["convert", str(root), str(out), "--format", "yolo", "--rename", "dog=wolf", "--ignore-classes", "cat"])
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert "1 objects of cat were left out, as asked" in said
-    assert "dog was renamed wolf" in said
-    assert "2 pictures, 1 objects" in said
-    assert data.load(out).classes == ("wolf",)
-    with pytest.raises(SystemExit) as ended:
-        main(["convert", str(root), str(out), "--format", "yolo"])
-    assert ended.value.code == 1
-    assert "is there already" in capsys.readouterr().err
-
-
-def test_pictures_can_stay_where_they_are(write_voc: Write, tmp_path: Path) -> None:
-    root = write_voc({"a": [("dog", (1, 2, 30, 40))]})
-    for format, name in (("coco", "x.json"), ("csv", "y.csv")):
-        written = write({"": data.load(root)}, tmp_path / "new" / name, format, pictures="none")  # type: ignore[arg-type]
-        assert written.files[""] == tmp_path / "new" / name
-        assert data.load(written.files[""]).records[0].path.resolve() == root / "JPEGImages" / "a.jpg"
-    with pytest.raises(ConfigError, match="pictures must be copy or link"):
-        convert(root, tmp_path / "yolo", resolve(ConvertConfig, {"format": "yolo", "pictures": "none"}))
 
 
 def test_nothing_is_overwritten(write_voc: Write, tmp_path: Path) -> None:

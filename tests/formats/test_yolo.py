@@ -9,45 +9,7 @@ import yaml
 
 from retinanet import data
 from retinanet.data import DataError
-from retinanet.formats import splits_of
-from tests.formats.samples import CAT, DOG, EXPECTED, H, W, Write, boxes, shares, write_yolo
-
-
-def test_a_data_yaml_with_folders(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
-    file = root / "data.yaml"
-    file.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "names": ["cat", "bird", "dog"]}))
-    found = data.load(file)
-    assert boxes(found) == EXPECTED
-    assert (found.classes, found.category_ids) == (("cat", "bird", "dog"), (1, 2, 3))
-    assert any("1 of 2 pictures have no label file" in note for note in found.notes)
-
-
-def test_names_as_a_map_and_a_list_of_pictures(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
-    (root / "train.txt").write_text("./images/train/a.jpg\n\nimages/train/b.jpg\n")
-    (root / "data.yaml").write_text(yaml.safe_dump({"train": "train.txt", "names": {0: "cat", 2: "dog"}, "nc": 2}))
-    found = data.load(root)
-    assert boxes(found) == EXPECTED
-    assert (found.classes, found.category_ids) == (("cat", "dog"), (1, 3))
-
-
-def test_the_splits(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
-    write_picture(root / "images" / "val" / "c.jpg", W, H)
-    (root / "labels" / "val").mkdir()
-    (root / "labels" / "val" / "c.txt").write_text(f"1 {shares(DOG)}\n")
-    file = root / "data.yaml"
-    file.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["cat", "x", "dog"]}))
-    assert list(boxes(data.read(file))) == ["a.jpg", "b.jpg"]
-    assert "the split train was read (there is also val" in " ".join(data.read(file).notes)
-    assert list(boxes(data.read(file, split="val"))) == ["c.jpg"]
-    assert list(boxes(data.read(f"{file}#val"))) == ["c.jpg"]
-    assert list(splits_of(file)) == ["train", "val"]
-    with pytest.raises(DataError, match="expected the split 'test', found train, val"):
-        data.read(f"{file}#test")
-    with pytest.raises(DataError, match="Did you mean 'train'"):
-        data.read(f"{file}#trian")
+from tests.formats.samples import CAT, Write, boxes, shares, write_yolo
 
 
 def test_polygons_and_oriented_boxes_become_boxes_with_a_word(tmp_path: Path, write_picture: Write) -> None:
@@ -95,22 +57,4 @@ def test_no_labels_at_all_is_not_a_set_of_empty_pictures(tmp_path: Path, write_p
     write_picture(tmp_path / "images" / "a.jpg")
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": ["cat"]}))
     with pytest.raises(DataError, match=r"none of its 1 pictures has a label file; the first was expected at"):
-        data.read(tmp_path / "data.yaml")
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("names: [a, a]\ntrain: images", "every class name once"),
-        ("names: {x: a}\ntrain: images", "class ids from 0"),
-        ("names: [a]\nnc: 2\ntrain: images", "`nc` says 2"),
-        ("train: images", "`names`"),
-        ("names: [a", "not YAML"),
-        ("names: [a]\ntrain: imagse", "Did you mean 'images'"),
-    ],
-)
-def test_a_faulty_data_yaml(tmp_path: Path, content: str, says: str) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "data.yaml").write_text(content)
-    with pytest.raises(DataError, match=says):
         data.read(tmp_path / "data.yaml")

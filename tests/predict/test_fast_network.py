@@ -1,7 +1,6 @@
 """The copy for prediction: the same outputs as the network itself, which stays as it is."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -9,27 +8,11 @@ from torch import nn
 
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.errors import ConfigError
-from retinanet.model import RetinaNet
 from retinanet.ops import convolution
 from retinanet.ops.convolution import PreparedConvolution, onednn_works
-from retinanet.ops.native_library import available
 from retinanet.predict.fast_network import for_inference
 from retinanet.predict.torch_detector import Detector
-
-SMALL = {"fpn_width": 32, "head_width": 32, "head_depth": 1}
-
-
-def trained(backbone, **options):
-    """A network whose BatchNorm does something, as after training: none of its statistics is 0 or 1."""
-    torch.manual_seed(0)
-    model = RetinaNet(num_classes=4, backbone=backbone, **SMALL, **options).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 2.0)
-    return model
+from tests.predict.made_network import trained
 
 
 def difference(found, expected):
@@ -129,40 +112,3 @@ def test_detector_takes_a_precision_by_name():
         detector(model, "bf15")
     with pytest.raises(ConfigError, match="for a RetinaNet, found Identity"):
         detector(nn.Identity(), "bf16")
-
-
-@pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_offsets_only_where_scores_ask_for_them(precision):
-    """The same at every position with a score above, 0 elsewhere, whatever the share of positions that is."""
-    if not available():
-        pytest.skip("no native kernels")
-    torch.manual_seed(0)
-    model = RetinaNet(num_classes=4, backbone="resnet18", fpn_width=32, head_width=32, head_depth=4).eval()
-    for head in (model.class_head, model.box_head):  # else all scores are alike, and all offsets 0
-        for module in head.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.08)
-    fast = for_inference(model, precision=precision)
-    assert fast.skips_offsets
-    images_N3HW = torch.randn(2, 3, 300, 420)
-    with torch.inference_mode():
-        every = fast(images_N3HW)
-        highest_NA = every.logits_NAK.amax(dim=2)
-        for share in (0.0, 0.0005, 0.01, 0.3, 1.0):
-            above = float(highest_NA.flatten().quantile(1 - share)) if share < 1 else -math.inf
-            found = fast(images_N3HW, above=above)
-            assert torch.equal(found.logits_NAK, every.logits_NAK)
-            wanted_NA = highest_NA > above
-            assert (found.deltas_NA4 - every.deltas_NA4)[wanted_NA].abs().amax() < 1e-5 if wanted_NA.any() else True
-            if share in (0.0, 0.0005):
-                assert (found.deltas_NA4[:, :1000] == 0).all(dim=2).float().mean() > 0.5
-        assert every.deltas_NA4.std() > 0.05
-
-
-def test_a_head_with_norms_over_the_map_is_worked_out_everywhere():
-    model = trained("resnet18", head_norm="group")
-    fast = for_inference(model)
-    assert not fast.skips_offsets
-    images_N3HW = torch.randn(1, 3, 160, 192)
-    with torch.inference_mode():
-        assert torch.equal(fast(images_N3HW, above=9.0).deltas_NA4, fast(images_N3HW).deltas_NA4)

@@ -10,42 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import retinanet
-from retinanet.config import PredictConfig, resolve
 from retinanet.errors import ConfigError, UserError
-from retinanet.predict.ray_worker import Worker
-from tests.export.made import model_and_pictures
-
-pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
-pq = pytest.importorskip("pyarrow.parquet")
-scale = pytest.importorskip("retinanet.predict.ray_engine")
+from tests.predict.made_ray import FakeRay, job, pa, pq, rows, scale
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.ckpt, and pictures/ with one that is broken."""
-    root = tmp_path_factory.mktemp("scale")
-    model_and_pictures(root)
-    (root / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n")
-    return root
-
-
-class FakeRay:
-    """Hands all shards to one worker in this process."""
-
-    worker: Any = None
-
-    def run(self, _: Any, shards: list[Any], model: Path, config: PredictConfig, *_more: Any) -> None:
-        self.worker = Worker(str(model), config, False)
-        for shard in shards:
-            self.worker(pa.Table.from_pylist([shard]))
 
 
 @pytest.fixture
@@ -55,18 +28,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
     monkeypatch.setattr(scale, "_run", fake.run)
     return fake
-
-
-def rows(output: Path) -> list[dict[str, Any]]:
-    files = sorted((output / "shards").iterdir())
-    assert all(file.suffix == ".parquet" for file in files), "nothing half-written is left"
-    return [row for file in files for row in pq.read_table(file).to_pylist()]
-
-
-def job(folder: Path, output: Path, *inputs: str, **options: Any) -> Any:
-    """Batches of one: what a picture is padded to, and so its last digits, depends on its batch."""
-    config = resolve(PredictConfig, {"output": output, "engine": "ray", "shard_size": 2, "batch_size": 1, **options})
-    return scale.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "pictures"),), config)
 
 
 def test_the_same_as_one_by_one(folder: Path, tmp_path: Path, here: FakeRay) -> None:
@@ -90,34 +51,6 @@ def test_the_same_as_one_by_one(folder: Path, tmp_path: Path, here: FakeRay) -> 
         assert row["classes"] == alone.data["class_name"].tolist()
     assert done.detections == total
     assert (found[0]["width"], found[0]["height"]) == (200, 140)
-
-
-def test_lists_tables_and_addresses_give_the_same(folder: Path, tmp_path: Path, here: FakeRay) -> None:
-    names = [f"{i}.png" for i in range(4)]
-    paths = [folder / "pictures" / name for name in names]
-    job(folder, tmp_path / "plain", *map(str, paths))
-    expected = [(row["boxes"], row["scores"]) for row in rows(tmp_path / "plain")]
-    listed = folder / "pictures" / "list.txt"
-    listed.write_text("\n".join(["0.png", "", str(paths[1]), f"file://{paths[2]}", "3.png"]))
-    content = [path.read_bytes() for path in paths]
-    pq.write_table(pa.table({"id": [1, 2, 3, 4], "path": names}), folder / "pictures" / "paths.parquet")
-    pq.write_table(pa.table({"bytes": content}), tmp_path / "bytes.parquet", row_group_size=3)
-    pq.write_table(pa.table({"image": [{"bytes": c, "path": None} for c in content]}), tmp_path / "hf.parquet")
-    inputs = [
-        (str(listed),),
-        (str(folder / "pictures" / "paths.parquet"),),
-        (str(tmp_path / "bytes.parquet"),),
-        (str(tmp_path / "hf.parquet"),),
-        tuple(f"file://{path}" for path in paths),
-        (f"file://{folder}/pictures/[0-9].png",),
-    ]
-    for i, given in enumerate(inputs):
-        job(folder, tmp_path / str(i), *given)
-        found = sorted(rows(tmp_path / str(i)), key=lambda row: row["source"].rpartition("/")[2])
-        assert [row["error"] for row in found] == [None] * 4, given
-        assert [(row["boxes"], row["scores"]) for row in found] == expected, given
-    listed.unlink()
-    (folder / "pictures" / "paths.parquet").unlink()
 
 
 def test_what_is_not_there_is_a_row_with_its_error(folder: Path, tmp_path: Path, here: FakeRay) -> None:

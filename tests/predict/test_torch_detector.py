@@ -7,7 +7,8 @@ from torch import nn
 
 from retinanet.checkpoint import ModelInfo
 from retinanet.config import ImageConfig, PostprocessConfig, TileConfig
-from retinanet.predict.torch_detector import Detector
+from retinanet.errors import ConfigError
+from retinanet.predict.torch_detector import Detector, pick_device
 
 
 def test_single_settings_and_a_record_give_the_same() -> None:
@@ -25,3 +26,10 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     for options in ({}, {"classes": ("a", "b"), "category_ids": (1,)}, {"info": info, "classes": ("a",)}):
         with pytest.raises(ValueError, match=r"^expected .*, found "):
             Detector(model=nn.Identity(), device="cpu", **options)
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in {"cpu", "cuda", "mps"}
+    with pytest.raises(ConfigError, match="'gpu7' is not there"):
+        pick_device("gpu7")

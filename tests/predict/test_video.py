@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import csv
 import sys
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.commands.predict import predict
-from retinanet.config import PredictConfig, resolve
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
 from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile
 from tests.evaluate.fakes import block_detector, picture
-
-FRAMES = 12
-
-
-def frame(number: int) -> np.ndarray:
-    """A green block that moves 6 pixels a frame, and from frame 4 on a blue one that stays."""
-    blocks = {1: (10 + 6 * number, 40, 50 + 6 * number, 80)}
-    if number >= 4:
-        blocks[2] = (150, 100, 190, 140)
-    return np.asarray(picture((200, 151), blocks))
-
-
-def write_video(path: Path, *, count: int = FRAMES, rate: int = 10) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
-        stream.bit_rate = 4_000_000
-        stream.time_base = Fraction(1, rate)
-        for number in range(count):
-            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame(number)[:150]), format="rgb24")
-            container.mux(stream.encode(shown))
-        container.mux(stream.encode())
-    return path
+from tests.predict.made_video import FRAMES, frame, write_video
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -166,14 +140,3 @@ def test_without_the_tracker_it_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(ConfigError, match=r"retinanet\[tracking\]"):
         predict_files(block_detector(), [write_video(tmp_path / "a.mp4")], output=tmp_path / "out", track=True)
-
-
-def test_the_command_says_what_it_did(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("retinanet.predict.files.load", lambda *_: block_detector())
-    config = resolve(PredictConfig, {"output": tmp_path / "out"})
-    assert predict(tmp_path / "any.ckpt", [str(write_video(tmp_path / "clip.mp4"))], options=config) == 0
-    said = capsys.readouterr().out
-    assert f"20 detections in 12 frames: {tmp_path / 'out' / 'clip.csv'}" in said
-    assert "clip.mp4" in said

@@ -9,10 +9,8 @@ import pytest
 import supervision as sv
 import yaml
 from defusedxml import ElementTree
-from PIL import Image
 
 from retinanet.data import read
-from retinanet.predict.draw import draw
 from retinanet.predict.writers import OutputImage, open_writer, output_names
 
 CLASSES = ("red cell", 'Ångström <&>, "x"')
@@ -144,32 +142,3 @@ def test_output_names_never_collide() -> None:
     assert names("x/v1.2.jpg", "x/v1.3.jpg") == ["v1.2", "v1.3"]
     assert names("x/../y/a.jpg", "y/b.jpg") == ["a", "b"]
     assert names() == []
-
-
-def test_draw_marks_what_is_above_the_threshold() -> None:
-    image = Image.new("RGB", (400, 300), (128, 128, 128))
-    found = sv.Detections(
-        xyxy=np.array([[50, 100, 150, 200], [250, 100, 350, 200]], np.float32),
-        confidence=np.array([0.9, 0.3], np.float32),
-        class_id=np.array([0, 1]),
-        data={"class_name": np.array(["cell", "Zelle"])},
-    )
-    pixels = np.asarray(draw(image, found, threshold=0.5))
-    assert pixels.shape == (300, 400, 3)
-    assert (np.asarray(image) == 128).all()  # the picture itself is left alone
-    changed = (pixels != 128).any(axis=2)
-    assert changed[150, 50]
-    assert not changed[150, 100]  # within the box
-    assert not changed[:, 200:].any()
-    both = np.asarray(draw(image, found))
-    assert (both[150, 250] != 128).any()
-    assert both[150, 50].tolist() != both[150, 250].tolist()  # a colour for each class
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3000, 20), (2400, 1800)])
-def test_draw_on_any_size(size: tuple[int, int]) -> None:
-    whole = sv.Detections(
-        xyxy=np.array([[0, 0, *size]], np.float32), confidence=np.array([0.9]), class_id=np.array([300])
-    )
-    assert draw(Image.new("RGB", size), whole).size == size
-    assert draw(Image.new("RGB", size), whole[:0]).size == size  # type: ignore[arg-type]

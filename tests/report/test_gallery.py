@@ -2,64 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-import numpy as np
 import pytest
-from PIL import Image
 
-from retinanet.evaluate.per_image import ImageResults, best_threshold, items_from_results, judge
+from retinanet.evaluate.per_image import judge
 from retinanet.report import choose, draw_pair
 from retinanet.report.gallery import RIGHT, WRONG
-
-
-def make(truth: list[Any], found: list[Any], *, crowd: list[bool] | None = None, size: Any = (100, 80)) -> ImageResults:
-    """`truth` holds (x1, y1, x2, y2, label), `found` the same and a score."""
-    t, f = np.array(truth, dtype=float).reshape(-1, 5), np.array(found, dtype=float).reshape(-1, 6)
-    return ImageResults(
-        name="p.jpg",
-        image=Image.new("RGB", size, (90, 90, 90)),
-        boxes_G4=t[:, :4],
-        labels_G=t[:, 4].astype(int),
-        found_D4=f[:, :4],
-        found_labels_D=f[:, 4].astype(int),
-        scores_D=f[:, 5],
-        crowd_G=None if crowd is None else np.array(crowd),
-    )
-
+from tests.evaluate.made_items import make
 
 A, B = (10, 10, 30, 30), (50, 10, 70, 30)
-
-
-@pytest.mark.parametrize(
-    ("truth", "found", "expected"),  # objects, missed, false
-    [
-        ([(*A, 0)], [(*A, 0, 0.9)], (1, 0, 0)),
-        ([(*A, 0)], [(*A, 1, 0.9)], (1, 1, 1)),  # the wrong class
-        ([(*A, 0)], [(*A, 0, 0.9), (*A, 0, 0.8)], (1, 0, 1)),  # found twice
-        ([(*A, 0)], [(*A, 0, 0.2)], (1, 1, 0)),  # too low a score to be shown
-        ([(*A, 0)], [(10, 10, 30, 20, 0, 0.9)], (1, 0, 0)),  # IoU 0.5 is enough
-        ([(*A, 0)], [(10, 10, 30, 19.9, 0, 0.9)], (1, 1, 1)),  # IoU 0.495 is not
-        ([(*A, 0), (*B, 0)], [(*B, 0, 0.9)], (2, 1, 0)),
-        ([], [(*A, 0, 0.9)], (0, 0, 1)),
-        ([], [], (0, 0, 0)),
-        ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 1)),  # nothing to overlap with
-    ],
-)
-def test_verdicts(truth: list[Any], found: list[Any], expected: tuple[int, int, int]) -> None:
-    verdict = judge(make(truth, found), 0.3)
-    assert (verdict.objects, verdict.missed, verdict.false) == expected
-    hits = expected[0] - expected[1]
-    total = 2 * hits + expected[1] + expected[2]
-    assert verdict.f1 == (2 * hits / total if total else 1)
-
-
-def test_crowd_regions_need_not_be_found_and_swallow_what_lies_in_them() -> None:
-    region = (0, 0, 60, 60, 0)
-    verdict = judge(make([region], [(*A, 0, 0.9), (5, 5, 25, 25, 0, 0.8), (*A, 1, 0.9)], crowd=[True]), 0.3)
-    assert (verdict.objects, verdict.missed, verdict.false) == (0, 0, 1)
 
 
 def test_the_worst_come_first_and_are_really_wrong() -> None:
@@ -97,53 +47,3 @@ def test_right_is_blue_and_wrong_is_orange_where_the_boxes_are() -> None:
 def test_odd_names_and_labels_are_drawn() -> None:
     draw_pair(make([(*A, 7)], [(0, 0, 100, 80, 7, 1.0)]), ["only one"], threshold=0.3)
     draw_pair(make([(*A, 0)], []), ["<b>größe\nчисло"], threshold=0.3)
-
-
-def test_the_best_threshold_by_hand() -> None:
-    # From 0.65 on (and up to 0.70): 2 found of 2, nothing wrong. Lower lets the wrong 0.6 in, higher loses the 0.7.
-    items = [make([(*A, 0)], [(*A, 0, 0.7), (*B, 0, 0.6)]), make([(*B, 1)], [(*B, 1, 0.9), (*A, 1, 0.1)])]
-    assert best_threshold(items) == 0.65
-    assert [judge(item, 0.65).f1 for item in items] == [1, 1]
-    assert best_threshold([]) == 0.5
-    assert best_threshold([make([(*A, 0)], [(*B, 0, 0.9)])]) == 0.5
-    # Detections in a crowd region are neither right nor wrong.
-    crowd = make([(0, 0, 60, 60, 0)], [(*A, 0, 0.9)], crowd=[True])
-    assert best_threshold([*items, crowd]) == 0.65
-
-
-def test_a_threshold_hides_without_changing_the_other_pairs() -> None:
-    item = make([(*A, 0), (12, 10, 32, 30, 0)], [(*A, 0, 0.9), (12, 10, 32, 30, 0, 0.4)])
-    assert judge(item, 0.3).found_G.tolist() == [True, True]
-    assert judge(item, 0.5).found_G.tolist() == [True, False]
-
-
-def test_shapes_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"scores_D needs the shape \(1,\), found \(2,\)"):
-        ImageResults(
-            name="x",
-            image=Path("x.jpg"),
-            boxes_G4=np.zeros((0, 4)),
-            labels_G=np.zeros(0, dtype=int),
-            found_D4=np.zeros((1, 4)),
-            found_labels_D=np.zeros(1, dtype=int),
-            scores_D=np.zeros(2),
-        )
-
-
-def test_items_from_coco_results() -> None:
-    record = SimpleNamespace(
-        image_id=5,
-        path=Path("folder/p.jpg"),
-        boxes_G4=np.array([[1.0, 2, 3, 4]]),
-        labels_G=np.array([1]),
-        crowd_G=np.array([False]),
-    )
-    data: Any = SimpleNamespace(records=(record,), category_ids=(3, 9), source=Path("a.json"))
-    (item,) = items_from_results(data, [{"image_id": 5, "category_id": 9, "bbox": [1, 2, 10, 20], "score": 0.5}])
-    assert item.name == "p.jpg"
-    assert item.found_D4.tolist() == [[1, 2, 11, 22]]
-    assert item.found_labels_D.tolist() == [1]
-    (empty,) = items_from_results(data, [])
-    assert empty.found_D4.shape == (0, 4)
-    with pytest.raises(ValueError, match=r"of a\.json, found the result"):
-        items_from_results(data, [{"image_id": 6, "category_id": 9, "bbox": [1, 2, 10, 20], "score": 0.5}])

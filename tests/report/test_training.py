@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +10,9 @@ import pytest
 from PIL import Image
 
 from retinanet.evaluate.per_image import ImageResults
-from retinanet.report import summary, training_report
-from retinanet.train.metrics_table import read_metrics
+from retinanet.report import training_report
+from tests.report.made import metrics, rows_of, write
 from tests.report.test_html import assert_self_contained
-
-COLUMNS = (
-    *("epoch", "step", "lr", "loss", "classification_loss", "box_loss", "positives_per_image"),
-    *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
-)
-
-
-def rows_of(aps: list[float], losses: list[float] | None = None) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for epoch, ap in enumerate(aps):
-        loss = losses[epoch] if losses else 1 / (epoch + 1)
-        step = {"epoch": epoch, "step": 10 * epoch + 10, "lr": 0.01, "seconds": 60.0 * epoch + 60}
-        rows.append(
-            {**step, "loss": loss, "classification_loss": loss / 2, "box_loss": loss / 2, "positives_per_image": 9}
-        )
-        rows.append({**step, "AP": ap, "AP50": ap, "AP75": ap, "APs": -1, "APm": ap, "APl": ap})
-    return rows
-
-
-def write(run: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> Path:
-    run.mkdir(exist_ok=True)
-    with (run / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    return run
-
-
-def metrics(**changes: Any) -> dict[str, Any]:
-    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-    per_class = {"<b>cat</b>": {"AP": 0.4, "AP50": 0.6, "objects": 50}, "dog": {"AP": 0.6, "AP50": 0.8, "objects": 70}}
-    return {**dict.fromkeys(names, 0.5), "per_class": per_class, **changes}
 
 
 def item(name: str = "a.jpg", *, truth: int = 1, found: int = 1) -> ImageResults:
@@ -130,43 +97,3 @@ def test_a_broken_cell_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,loss\n0,1.5\n1,abc\n")
     with pytest.raises(ValueError, match=r"metrics\.csv, line 3, loss: expected a number, found 'abc'"):
         training_report(tmp_path)
-
-
-def parsed(tmp_path: Path, aps: list[float], losses: list[float] | None = None) -> str:
-    return " ".join(summary.course(read_metrics(write(tmp_path, rows_of(aps, losses)) / "metrics.csv")))
-
-
-def test_the_course_of_the_ap(tmp_path: Path) -> None:
-    rising = parsed(tmp_path, [0.1, 0.2, 0.3, 0.4])
-    assert "AP was still rising: by 0.200 in the last 2 evaluations" in rising
-    flat = parsed(tmp_path, [0.1, 0.4, 0.5, 0.502, 0.503])
-    assert "levelled off: the last 2 evaluations added 0.003" in flat
-    assert "after epoch 5 of 5" in flat
-    fell = parsed(tmp_path, [0.1, 0.5, 0.45, 0.40])
-    assert "AP fell to 0.400 by the last evaluation; best.ckpt holds the weights of epoch 2" in fell
-    assert "by heart" in fell
-    diverged = parsed(tmp_path, [0.1, 0.5, 0.45, 0.40], losses=[1.0, 0.5, 0.8, 0.9])
-    assert "AP fell" in diverged
-    assert "by heart" not in diverged
-    assert "No object of the validation pictures was found" in parsed(tmp_path, [0.0, 0.0])
-
-
-def test_weaknesses() -> None:
-    assert summary.weaknesses({}) == []
-    rare = {"a": {"AP": 0.9, "AP50": 1.0, "objects": 90}, "b": {"AP": 0.0, "AP50": 0.0, "objects": 1}}
-    said = summary.weaknesses(metrics(per_class=rare, AP50=0.9, AP75=0.3, APs=0.1, APm=-1, APl=0.7))
-    assert said == [
-        "The weakest class is b with AP 0.000 (1 object): so few that the number is largely chance.",
-        "Objects are found better than they are outlined: AP is 0.900 at IoU 0.50 and 0.300 at IoU 0.75.",
-        "By size, small (below 32² pixels) objects are weakest: AP 0.100, "
-        "against 0.700 of large (above 96² pixels) ones.",
-    ]
-
-
-def test_durations() -> None:
-    assert [summary.duration(s) for s in (0.4, 59.6, 62, 3600 * 2 + 61)] == [
-        "0 s",
-        "1 min 0 s",
-        "1 min 2 s",
-        "2 h 1 min",
-    ]

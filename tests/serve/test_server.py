@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from retinanet.cli import main
 from retinanet.config import ServeConfig
 from retinanet.serve import uploads
 from retinanet.serve.app import create_app
@@ -162,18 +161,6 @@ def test_workers_are_processes_that_share_the_port_and_the_numbers():
         wait_for(lambda: metrics(server)['retinanet_requests_total{path="/v1/detect",status="200"}'] == 60)
         assert metrics(server)["retinanet_places"] == 128
         assert server.stop() == 0
-
-
-@pytest.mark.slow
-def test_what_is_wrong_is_said_before_anything_is_served(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    with pytest.raises(AssertionError, match="this model is broken"):
-        Server(model="broken.onnx").__enter__()
-    with pytest.raises(SystemExit) as stop:
-        main(["serve", str(tmp_path / "absent.onnx")])
-    assert stop.value.code == 1
-    assert "absent.onnx: no such file" in capsys.readouterr().err
-    with Server() as server, pytest.raises(AssertionError, match=f"cannot listen on 127.0.0.1, port {server.port}"):
-        Server(f"max_queue=1) if 0 else ServeConfig(port={server.port}").__enter__()
 
 
 @pytest.mark.slow

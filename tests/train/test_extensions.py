@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from retinanet.errors import ConfigError
 from retinanet.train import fit
@@ -90,44 +87,6 @@ def test_objects_are_described_in_config_yaml_and_asked_for_on_resume(tiny: Opti
         fit(**tiny, epochs=2, callbacks=written["callbacks"], resume=True)
 
 
-def test_csv_logger_by_name_and_a_logger_of_ones_own(tiny: Options, tmp_path: Path) -> None:
-    fit(**tiny, epochs=1, logger="csv")
-    folder = tiny["output"]
-    assert isinstance(folder, Path)
-    with (folder / "csv" / "metrics.csv").open() as file:
-        assert {"loss", "AP"} <= set(next(csv.reader(file)))
-    first = (folder / "csv" / "metrics.csv").read_bytes()
-    fit(**tiny, epochs=2, logger="csv", resume=True)
-    assert (folder / "csv" / "metrics.csv").read_bytes() == first, "kept by the resumed run"
-    assert (folder / "csv-2" / "metrics.csv").exists()
-    fit(**{**tiny, "output": tmp_path / "own"}, epochs=1, logger=CSVLogger(tmp_path / "logs", name="", version="a"))
-    assert (tmp_path / "logs" / "a" / "metrics.csv").exists()
-    assert not (tmp_path / "own" / "tensorboard").exists()
-
-
-def test_mlflow_keeps_one_run_when_resumed(tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's local file store, by Lightning's own logger."""
-    pytest.importorskip("mlflow")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    fit(**tiny, epochs=1, logger="mlflow")
-    folder = tiny["output"]
-    assert isinstance(folder, Path)
-    run_id = json.loads((folder / "logger.json").read_text())["mlflow"]
-    fit(**tiny, epochs=2, logger="mlflow", resume=True)
-    [run] = (tmp_path / "mlruns").glob("*/*/metrics/AP")
-    assert run.parts[-3] == run_id
-    assert len(run.read_text().splitlines()) == 2
-    assert (run.parents[1] / "params" / "fpn_width").read_text() == "16"
-
-
-def test_a_missing_package_says_what_to_install(tiny: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="logger wandb needs a package that is not installed: pip install wandb"):
-        fit(**tiny, logger="wandb")
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -142,7 +101,3 @@ def test_a_missing_package_says_what_to_install(tiny: Options, monkeypatch: pyte
 def test_what_is_refused_before_any_data_is_read(tiny: Options, options: Options, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         fit(**{**tiny, "train": "no such file", **options})
-
-
-def test_a_progress_bar_of_ones_own(tiny: Options) -> None:
-    fit(**tiny, epochs=1, max_steps=1, callbacks=[TQDMProgressBar(refresh_rate=0)])

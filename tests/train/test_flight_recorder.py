@@ -11,9 +11,8 @@ import torch
 
 from retinanet.cli import main
 from retinanet.data import Batch
-from retinanet.errors import UserError
 from retinanet.model import RetinaNet
-from retinanet.train import NonFiniteError, RecordError, fit, replay
+from retinanet.train import NonFiniteError, fit, replay
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.flight_record import read_record
 from retinanet.train.flight_recorder import FlightRecorder
@@ -156,21 +155,6 @@ def test_a_sum_that_overflows_is_no_fault(plain: Options, monkeypatch):
 
     monkeypatch.setattr(DetectionModule, "training_step", step)
     fit(**{**plain, "epochs": 1, "clip_gradients": 0, "optimizer": "adamw"})
-
-
-def test_files_that_are_no_records(tmp_path: Path):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("run",))
-
-    torch.save({"a": 1}, tmp_path / "other.pt")
-    torch.save(Evil(), tmp_path / "evil.pt")
-    (tmp_path / "damaged.pt").write_bytes(b"nothing")
-    for name, words in (("other", "no flight record"), ("evil", "cannot be read"), ("damaged", "cannot be read")):
-        with pytest.raises(RecordError, match=words):
-            replay(tmp_path / f"{name}.pt")
-    with pytest.raises(UserError, match="no flight record"):
-        replay(tmp_path / "missing.pt")
 
 
 def test_the_network_is_the_one_that_trained(plain: Options):

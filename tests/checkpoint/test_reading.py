@@ -1,0 +1,64 @@
+"""Files that are read as checkpoints."""
+
+import math
+
+import pytest
+import torch
+
+from retinanet.train import CheckpointError, fit, load_checkpoint
+from tests.checkpoint.made import small_file, through
+from tests.shared import TRAINED
+
+
+def test_a_damaged_checkpoint_is_named(tiny, run_folder, tmp_path):
+    last = run_folder / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read"):
+        fit(**tiny, **TRAINED, resume=True)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="no checkpoint of retinanet's"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": state, "epoch": 3},
+        slow(lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}}),
+        slow(lambda state: {f"module.{name}": value for name, value in state.items()}),
+        slow(lambda state: {name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+                            if "inner_blocks" in name or "layer_blocks" in name else name: value
+                            for name, value in state.items()}),
+    ],
+    ids=["model", "lightning", "ddp", "before 0.13"],
+)  # fmt: skip
+@torch.no_grad()
+def test_files_of_many_kinds(tmp_path, wrap):
+    theirs, path = small_file(tmp_path, wrap=wrap)
+    saved = load_checkpoint(path)
+    images, head, _, _ = through(theirs, [torch.rand(3, 90, 120)])
+    torch.testing.assert_close(saved.model(images.tensors).logits_NAK, head["cls_logits"], rtol=0, atol=1e-4)
+    assert saved.classes == ("class 0", "class 1", "class 2")
+
+
+def test_a_training_scripts_arguments_do_no_harm(tmp_path):
+    """torchvision's reference script saves its argparse.Namespace beside the weights; code is still refused."""
+    import argparse
+
+    _, path = small_file(tmp_path, wrap=lambda state: {"model": state, "args": argparse.Namespace(lr=0.01)})
+    assert load_checkpoint(path).model.num_classes == 3
+    torch.save({"model": math.sqrt}, path)
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    model, _ = small_file(tmp_path)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
+    assert load_checkpoint(tmp_path / "model.safetensors").model.num_classes == 3

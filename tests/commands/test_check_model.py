@@ -1,0 +1,24 @@
+"""`check MODEL`: the hard examples and the page that it writes."""
+
+import json
+
+import pytest
+
+from retinanet.cli import main
+from tests.report.test_html import assert_self_contained
+
+
+def test_check_of_a_model(trained_run, squares, tmp_path, capsys):
+    """Through the command line: numbers, diagnosis, CSV and page."""
+    words = ["check", trained_run / "best.ckpt", squares[1], "--hard", "-o", tmp_path / "hard", "--hard-examples", 5]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "AP50" in said
+    assert "hard.csv" in said
+    page = (tmp_path / "hard" / "report.html").read_text()
+    assert_self_contained(page)
+    assert "Background with the highest loss" in page
+    assert "Figure 4" in page
+    assert json.loads((tmp_path / "hard" / "imbalance.json").read_text())["pictures"] == 6

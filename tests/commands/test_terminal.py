@@ -1,0 +1,59 @@
+"""What commands print: progress lines, faults, findings."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from retinanet.analysis.finding import Finding
+from retinanet.commands.terminal import print_faults, print_findings, progress_bar, show_progress
+from retinanet.formats.records import DetectionData, Fault
+from retinanet.progress import progress_log
+
+FAULT = Fault(file=Path("a.json"), where="line 7", what="expected [4] numbers, found 3", advice="Mend the line")
+
+
+@pytest.fixture
+def own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the progress log back as it was."""
+    monkeypatch.setattr(progress_log, "handlers", [])
+    monkeypatch.setattr(progress_log, "propagate", True)
+    level = progress_log.level
+    yield
+    progress_log.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_log")
+def test_lines_go_to_stdout_and_warnings_to_stderr_once(capsys):
+    show_progress()
+    show_progress()
+    progress_log.info("epoch %d/%d", 1, 3)
+    progress_log.warning("one image was left out")
+    progress_log.debug("not shown")
+    captured = capsys.readouterr()
+    assert captured.out == "epoch 1/3\n"
+    assert captured.err == "warning: one image was left out\n"
+    assert len(progress_log.handlers) == 1
+    assert progress_log.level == logging.INFO
+
+
+def test_a_bar_shows_nothing_where_stderr_is_no_terminal(capsys):
+    with progress_bar("images", 2) as advance:
+        advance()
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_findings_and_faults_are_printed_without_markup(capsys):
+    console = Console(width=40)
+    finding = Finding(kind="k", severity="note", what="3 of [b]", cause="c", advice="a", where=tuple("uvwxyz"))
+    print_findings(console, [finding])
+    assert capsys.readouterr().out == "note: 3 of [b] (u, v, w, x, y, ...). c. a.\n"
+    data = DetectionData(records=(), classes=(), category_ids=(), source=Path("a.json"), faults=(FAULT,))
+    assert print_faults(console, [data, data]) == 2
+    line = "fault: a.json, line 7: expected [4] numbers, found 3. Mend the line.\n"
+    assert capsys.readouterr().out == f"{line}{line}2 faults; the rest is without them.\n\n"
+    assert print_faults(console, []) == 0
+    assert capsys.readouterr().out == ""

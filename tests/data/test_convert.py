@@ -1,0 +1,46 @@
+"""A data set converted to another format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retinanet import data
+from retinanet.config import ConvertConfig, resolve
+from retinanet.data.convert import convert, load_splits
+from retinanet.errors import ConfigError
+from retinanet.formats.writing import write
+
+Write = Callable[..., Path]
+
+
+def test_all_splits_are_converted_with_one_class_list(write_voc: Write, tmp_path: Path) -> None:
+    """Read one by one, train and val of this VOC folder would number their classes differently."""
+    root = write_voc({"a": [("dog", (1, 2, 30, 40))], "b": [("cat", (1, 2, 30, 40))], "c": []})
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True, exist_ok=True)
+    for name, stems in (("train", "a\nc\n"), ("val", "b\n")):
+        (lists / f"{name}.txt").write_text(stems)
+    sets, written = convert(root, tmp_path / "coco", resolve(ConvertConfig, {"format": "coco"}))
+    assert {name: len(found.records) for name, found in sets.items()} == {"train": 2, "val": 1}
+    train, val = (json.loads(written.files[name].read_text()) for name in ("train", "val"))
+    assert train["categories"] == val["categories"]
+    sets, written = convert(
+        tmp_path / "coco" / "train.json", tmp_path / "t", resolve(ConvertConfig, {"format": "yolo"})
+    )
+    assert sets[""].num_objects == 1
+    (lists / "val.txt").write_text("")
+    assert list(load_splits(root, reading={})) == [""], "lists that leave pictures out would lose them"
+
+
+def test_pictures_can_stay_where_they_are(write_voc: Write, tmp_path: Path) -> None:
+    root = write_voc({"a": [("dog", (1, 2, 30, 40))]})
+    for format, name in (("coco", "x.json"), ("csv", "y.csv")):
+        written = write({"": data.load(root)}, tmp_path / "new" / name, format, pictures="none")  # type: ignore[arg-type]
+        assert written.files[""] == tmp_path / "new" / name
+        assert data.load(written.files[""]).records[0].path.resolve() == root / "JPEGImages" / "a.jpg"
+    with pytest.raises(ConfigError, match="pictures must be copy or link"):
+        convert(root, tmp_path / "yolo", resolve(ConvertConfig, {"format": "yolo", "pictures": "none"}))

@@ -1,0 +1,19 @@
+"""Detections that are equal within the tolerances of an export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retinanet.config import PostprocessConfig
+from retinanet.export.parity import differ
+from retinanet.types import ArrayDetections
+
+
+def same(first: Any, second: Any) -> bool:
+    a, b = (
+        ArrayDetections(boxes_D4=d.xyxy, scores_D=d.confidence, labels_D=np.asarray(d.class_id, np.int64))
+        for d in (first, second)
+    )
+    return differ(a, b, PostprocessConfig()).agrees

@@ -1,0 +1,32 @@
+"""The comparison of an export with its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from retinanet.export import exporter
+from retinanet.export.exporter import Comparison, ExportMismatchError, export
+from retinanet.export.target import ExportTarget
+from retinanet.export.targets import TARGETS
+from tests.export.made import model_and_pictures
+from tests.export.made_target import TextTarget
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    targets: Mapping[str, ExportTarget] = {**TARGETS, "text": TextTarget()}
+    monkeypatch.setattr(exporter, "TARGETS", targets)
+    model_and_pictures(tmp_path)
+    return tmp_path
+
+
+def test_a_refusal_carries_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TextTarget, "off", 0.5)
+    with pytest.raises(ExportMismatchError) as refused:
+        export(folder / "model.ckpt", output=folder / "m.txt", pictures=(str(folder / "pictures"),))
+    assert isinstance(refused.value.comparison, Comparison)
+    assert refused.value.comparison.differences[0].boxes == 0.5
+    assert not (folder / "m.txt").exists()

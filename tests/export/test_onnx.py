@@ -1,0 +1,37 @@
+"""An ONNX file in a plain session of ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from retinanet.runtime.description import KEY
+from tests.export.made import CLASSES
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def test_a_plain_session_needs_nothing_but_pictures(folder: Path) -> None:
+    """Thresholds and frames have defaults; the four outputs are padded to max_detections."""
+    session = ort.InferenceSession(str(folder / "m.onnx"))
+    assert [i.name for i in session.get_inputs()] == ["images"]
+    images = np.random.default_rng(0).random((2, 3, 96, 160), np.float32)
+    names = ["boxes", "scores", "labels", "counts"]
+    boxes, scores, labels, counts = session.run(names, {"images": images})
+    assert boxes.shape == (2, 100, 4)
+    assert scores.shape == labels.shape == (2, 100)
+    assert (counts > 0).all()
+    frames = np.array([[160, 96, 160, 96]] * 2, np.float32)
+    explicit = {"frames": frames, "score_threshold": np.array([0.05], np.float32), "max_detections": np.array([7])}
+    fewer = session.run(names, {"images": images, **explicit})
+    np.testing.assert_allclose(fewer[0], boxes[:, :7])
+    model = onnx.load(folder / "m.onnx")
+    assert {i.domain for i in model.opset_import} == {""}
+    assert [i.version for i in model.opset_import] == [18]
+    about = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
+    assert about["classes"] == list(CLASSES)
+    assert about["train_config"]["backbone"] == "resnet18"

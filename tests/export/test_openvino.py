@@ -1,0 +1,56 @@
+"""Exports for OpenVINO against their checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import retinanet
+from retinanet.export.exporter import export
+from retinanet.predict.runtime_detector import RuntimeDetector
+from retinanet.runtime.description import ExportError
+from tests.export.made_exports import same
+
+
+def test_openvino_finds_what_the_checkpoint_finds(folder: Path, tmp_path: Path, quick: None) -> None:
+    pytest.importorskip("openvino")
+    summary = export(folder / "model.ckpt", output=tmp_path / "m.xml", pictures=(str(folder / "pictures"),), bf16=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
+    assert summary.about.precision == "bf16"
+    original = retinanet.load(folder / "model.ckpt", "cpu")
+    exact = RuntimeDetector.from_file(tmp_path / "m.xml", precision="float32")
+    hinted = retinanet.load(tmp_path / "m.xml")
+    for file in sorted((folder / "pictures").iterdir()):
+        assert same(original.predict(file), exact.predict(file))
+        assert len(hinted.predict(file)) > 3
+    dense = exact.dense(folder / "pictures" / "0.png")
+    assert dense.levels[0].scores_HWCK.shape == (16, 24, 9, 3)
+    (tmp_path / "text.xml").write_text("<no/>")
+    with pytest.raises(ExportError, match="cannot be read as an OpenVINO model"):
+        retinanet.load(tmp_path / "text.xml")
+
+
+@pytest.mark.slow
+def test_openvino_leaves_the_stack_for_signals_alone(folder: Path, tmp_path: Path, quick: None) -> None:
+    """Two detectors, the first freed first; then a signal with a Python handler, as a data loader sets."""
+    pytest.importorskip("openvino")
+    export(folder / "model.ckpt", output=tmp_path / "m.xml", pictures=(str(folder / "pictures"),))
+    code = (
+        "import faulthandler, gc, signal, subprocess, sys, retinanet\n"
+        "faulthandler.enable()  # Python's own stack for signals, on which its handlers run\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('a child ended'))\n"
+        "first = retinanet.load(sys.argv[1])\n"
+        "first.predict(sys.argv[2])\n"
+        "second = retinanet.load(sys.argv[1])\n"
+        "second.predict(sys.argv[2])\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "subprocess.run(['true'], check=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.xml"), str(folder / "pictures" / "0.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stdout.endswith("a child ended\n")

@@ -1,0 +1,47 @@
+"""Exports in int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retinanet
+from retinanet.export import exporter as exporting
+from retinanet.export.exporter import export
+from retinanet.runtime.description import ExportError
+from tests.shared import MadeOnce
+from tests.squares import tiny_options
+
+
+@pytest.fixture
+def few_epochs(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
+    """best.ckpt of a network that was trained for seconds."""
+    options = {"epochs": 4, "backbone": "resnet18", "fpn_width": 32, "head_width": 32, "lr": 2e-3}
+    return (
+        made_once("few_epochs", lambda root: retinanet.fit(**{**tiny_options(squares, root / "run"), **options}))
+        / "run"
+        / "best.ckpt"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["i.onnx", "i.xml"])
+def test_int8(few_epochs: Path, tmp_path: Path, tiny: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch):
+    """A network that was trained for seconds: int8 finds about the same, is smaller, and is refused where AP falls."""
+    pytest.importorskip("nncf" if name.endswith("xml") else "onnxruntime.quantization")
+    model, data = few_epochs, {"calibrate": tiny["train"], "data": tiny["val"]}
+    summary = export(model, output=tmp_path / name, int8=True, max_ap_drop=0.1, **data)
+    assert set(summary.ap) == {"checkpoint", "export"}
+    assert summary.about.precision == "int8"
+    weights = summary.path.with_suffix(".bin") if name.endswith("xml") else summary.path
+    assert weights.stat().st_size < 0.4 * sum(4 * p.numel() for p in retinanet.load(model).model.parameters())
+    picture = next(iter(sorted((tiny["val"].parent / "images").iterdir())))
+    assert len(retinanet.load(summary.path).predict(picture, threshold=0.0)) > 0
+    drop = iter([0.5, 0.3])
+    fake = type("Numbers", (), {"AP": property(lambda _: next(drop))})
+    monkeypatch.setattr(exporting, "evaluate_model", lambda *_, **__: (fake(), []))
+    with pytest.raises(ExportError, match=r"0\.2000 below the checkpoint's"):
+        export(model, output=tmp_path / f"other-{name}", int8=True, **data)
+    assert not (tmp_path / f"other-{name}").exists()

@@ -1,0 +1,24 @@
+"""Programs of torch.export against their checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinanet.export.exporter import export
+from retinanet.runtime.description import KEY
+from tests.export.made import CLASSES
+
+
+@pytest.mark.slow
+def test_a_torch_export_program(folder: Path, tmp_path: Path) -> None:
+    summary = export(folder / "model.ckpt", output=tmp_path / "m.pt2", pictures=(str(folder / "pictures"),), uint8=True)
+    extra = {f"{KEY}.json": ""}
+    program = torch.export.load(summary.path, extra_files=extra).module()
+    assert json.loads(extra[f"{KEY}.json"])["classes"] == list(CLASSES)
+    scores, boxes = program(torch.zeros(3, 3, 160, 224, dtype=torch.uint8), torch.tensor([[96, 64]] * 3))
+    assert scores.shape[:2] == boxes.shape[:2]
+    assert boxes.shape[2] == 4

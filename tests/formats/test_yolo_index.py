@@ -1,0 +1,49 @@
+"""data.yaml: where the images and their labels are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from retinanet import data
+from retinanet.data import DataError
+from tests.formats.samples import EXPECTED, Write, boxes, write_yolo
+
+
+def test_a_data_yaml_with_folders(tmp_path: Path, write_picture: Write) -> None:
+    root = write_yolo(tmp_path, write_picture)
+    file = root / "data.yaml"
+    file.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "names": ["cat", "bird", "dog"]}))
+    found = data.load(file)
+    assert boxes(found) == EXPECTED
+    assert (found.classes, found.category_ids) == (("cat", "bird", "dog"), (1, 2, 3))
+    assert any("1 of 2 pictures have no label file" in note for note in found.notes)
+
+
+def test_names_as_a_map_and_a_list_of_pictures(tmp_path: Path, write_picture: Write) -> None:
+    root = write_yolo(tmp_path, write_picture)
+    (root / "train.txt").write_text("./images/train/a.jpg\n\nimages/train/b.jpg\n")
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "train.txt", "names": {0: "cat", 2: "dog"}, "nc": 2}))
+    found = data.load(root)
+    assert boxes(found) == EXPECTED
+    assert (found.classes, found.category_ids) == (("cat", "dog"), (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("names: [a, a]\ntrain: images", "every class name once"),
+        ("names: {x: a}\ntrain: images", "class ids from 0"),
+        ("names: [a]\nnc: 2\ntrain: images", "`nc` says 2"),
+        ("train: images", "`names`"),
+        ("names: [a", "not YAML"),
+        ("names: [a]\ntrain: imagse", "Did you mean 'images'"),
+    ],
+)
+def test_a_faulty_data_yaml(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "data.yaml").write_text(content)
+    with pytest.raises(DataError, match=says):
+        data.read(tmp_path / "data.yaml")

@@ -1,0 +1,20 @@
+"""Box losses, by hand."""
+
+import torch
+
+from retinanet.losses import giou_loss, l1_loss, smooth_l1_loss
+
+ANCHORS = torch.tensor([[0.0, 0, 10, 10], [10, 0, 30, 10], [0, 10, 10, 20], [5, 5, 25, 45]])
+
+
+def test_box_losses_by_hand():
+    """Anchor 10 x 10 and box shifted by 1 in x: dx = 0.1. L1 0.1; smooth L1 (beta 1/9): 0.5 x 0.01 x 9 = 0.045.
+
+    Offsets 0 against dx 1 (box shifted by 10): L1 1, smooth L1 1 - 1/18; GIoU: IoU 0, hull full, loss 1.
+    """
+    anchors = ANCHORS[:1].expand(2, 4)
+    boxes = anchors + torch.tensor([[1.0, 0, 1, 0], [10, 0, 10, 0]])
+    zero = torch.zeros(2, 4)
+    torch.testing.assert_close(l1_loss(zero, boxes, anchors), torch.tensor([0.1, 1.0]))
+    torch.testing.assert_close(smooth_l1_loss(zero, boxes, anchors, beta=1 / 9), torch.tensor([0.045, 1 - 1 / 18]))
+    torch.testing.assert_close(giou_loss(zero, boxes, anchors), torch.tensor([1 - 90 / 110, 1.0]))

@@ -1,0 +1,75 @@
+"""Backbones: frozen BatchNorm, and other networks of timm."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+
+from retinanet.model import Backbone, RetinaNet
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
+def test_other_backbones(backbone):
+    model = RetinaNet(num_classes=2, backbone=backbone, fpn_width=16, head_width=16, head_depth=1, head_norm="group")
+    model(torch.randn(1, 3, 64, 64)).logits_NAK.sum().backward()
+    assert all(p.grad is not None for p in model.class_head.parameters())
+
+
+def test_frozen_batchnorm_stays_as_it_is_while_training():
+    backbone = Backbone(name="resnet18")
+    backbone.freeze_batchnorm()
+    backbone.train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items() if "bn" in k}
+    sum(m.sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
+    assert all(torch.equal(v, backbone.state_dict()[k]) for k, v in before.items())
+    assert all(p.grad is None for n, p in backbone.named_parameters() if "bn" in n)
+    assert any(p.grad is not None for n, p in backbone.named_parameters() if "conv" in n)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_frozen_batchnorm_gives_its_gradient_without_keeping_its_input(name, dtype):
+    """y = (x - mean) w / sqrt(var + eps) + b, so dx = dy w / sqrt(var + eps): against plain eval mode."""
+    torch.manual_seed(0)
+    plain = Backbone(name=name).to(dtype)
+    for norm in plain._batchnorms():
+        for value, low in ((norm.running_mean, -1.0), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1.0)):
+            value.data.uniform_(low, low + 1.5)
+    frozen = copy.deepcopy(plain)
+    frozen.freeze_batchnorm()
+    plain.eval()
+    images_N3HW = torch.rand(2, 3, 64, 96, dtype=dtype)
+    kept, outputs, gradients = [], [], []
+    for backbone in (plain, frozen):
+        maps: dict[int, int] = {}  # bytes at an address: one map is often saved for two layers
+
+        def keep(x: torch.Tensor, maps: dict[int, int] = maps) -> torch.Tensor:
+            maps.update({x.data_ptr(): x.nbytes} if x.shape[0] == len(images_N3HW) else {})
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            outputs.append(backbone(images_N3HW))
+        kept.append(sum(maps.values()))
+        sum(one.square().mean() for one in outputs[-1]).backward()
+        gradients.append({n: p.grad for n, p in backbone.named_parameters() if p.requires_grad and p.grad is not None})
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+    assert kept[1] < 0.7 * kept[0]
+    convolutions = {key for key in gradients[0] if gradients[0][key].ndim == 4}
+    assert convolutions == set(gradients[1])
+    tolerance = 1e-9 if dtype == torch.float64 else 0.05
+    for key in convolutions:
+        expected = gradients[0][key]
+        assert (gradients[1][key] - expected).norm() <= tolerance * expected.norm(), key
+
+
+def test_one_seed_gives_the_weights_that_it_always_gave():
+    """timm's network draws twice, then come pyramid and heads: `trained` in tests/golden depends on it."""
+    torch.manual_seed(0)
+    first = Backbone(name="test_resnet")
+    torch.manual_seed(0)
+    timm.create_model("test_resnet", features_only=True)
+    second = timm.create_model("test_resnet", features_only=True, out_indices=(2, 3, 4))
+    assert torch.equal(next(first.body.parameters()), next(second.parameters()))

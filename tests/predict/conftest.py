@@ -1,0 +1,5 @@
+"""Fixtures that several files of this folder use."""
+
+from tests.export.conftest import folder
+
+__all__ = ["folder"]

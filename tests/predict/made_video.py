@@ -1,0 +1,34 @@
+"""A short video of moving blocks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tests.evaluate.fakes import picture
+
+FRAMES = 12
+
+
+def frame(number: int) -> np.ndarray:
+    """A green block that moves 6 pixels a frame, and from frame 4 on a blue one that stays."""
+    blocks = {1: (10 + 6 * number, 40, 50 + 6 * number, 80)}
+    if number >= 4:
+        blocks[2] = (150, 100, 190, 140)
+    return np.asarray(picture((200, 151), blocks))
+
+
+def write_video(path: Path, *, count: int = FRAMES, rate: int = 10) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
+        stream.bit_rate = 4_000_000
+        stream.time_base = Fraction(1, rate)
+        for number in range(count):
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame(number)[:150]), format="rgb24")
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode())
+    return path

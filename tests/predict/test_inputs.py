@@ -1,0 +1,51 @@
+"""The images behind files, folders and globs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retinanet.errors import UserError
+from retinanet.predict.inputs import expand_inputs
+from tests.evaluate.fakes import picture
+
+TALL = ((100, 300), {1: (20, 200, 80, 260)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("in/b.PNG", "in/a.png", "in/sub/a.png", "in/sub/deep/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(*TALL).save(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    return tmp_path / "in"
+
+
+def names(paths: list[Path], folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def test_expand_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = ["a.png", "b.PNG", "sub/a.png", "sub/deep/c.png"]
+    assert names(expand_inputs([folder]), folder) == everything
+    assert names(expand_inputs([str(folder / "**" / "*.png"), str(folder)]), folder) == everything  # each one once
+    assert names(expand_inputs([str(folder / "*")]), folder) == ["a.png", "b.PNG"]
+    assert names(expand_inputs([folder / "notes.txt"]), folder) == ["notes.txt"]  # named: taken at its word
+    assert names(expand_inputs([folder], exclude=folder / "sub"), folder) == ["a.png", "b.PNG"]
+    picture(*TALL).save(folder / "a[1].png")
+    assert names(expand_inputs([str(folder / "a[1].png")]), folder) == ["a[1].png"]  # a file before a pattern
+    monkeypatch.chdir(folder)
+    assert expand_inputs(["./a.png", "a.png"]) == [Path("a.png")]
+
+
+def test_expand_inputs_says_what_is_wrong(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"aa\.png: no such file or folder\. Did you mean 'a\.png'\?"):
+        expand_inputs([folder / "aa.png"])
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        expand_inputs([folder / "nowhere" / "a.png"])
+    with pytest.raises(UserError, match=r"no pictures or videos there .*\.jpg"):
+        expand_inputs([str(folder / "*.jpg")])
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures or videos there"):
+        expand_inputs([folder / "empty"])

@@ -1,0 +1,16 @@
+"""Models that are loaded for prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retinanet.errors import UserError
+from retinanet.predict.loading import load
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").touch()
+    with pytest.raises(UserError, match=r"best\.ckp: no such file or folder\. Did you mean 'best\.ckpt'"):
+        load(tmp_path / "best.ckp")

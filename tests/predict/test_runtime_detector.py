@@ -1,0 +1,58 @@
+"""Detectors of exported models against their checkpoints."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+import retinanet
+from retinanet.config import PostprocessConfig
+from retinanet.export.parity import differ
+from retinanet.images import ImageError, decode_for
+from retinanet.predict.runtime_detector import RuntimeDetector
+from tests.export.made import CATEGORY_IDS, CLASSES
+from tests.export.made_exports import same
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "u.onnx"])
+def test_the_runtime_finds_what_the_checkpoint_finds(folder: Path, name: str) -> None:
+    original, exported = retinanet.load(folder / "model.ckpt", "cpu"), retinanet.load(folder / name)
+    assert isinstance(exported, RuntimeDetector)
+    assert exported.classes == original.classes == CLASSES
+    assert exported.category_ids == CATEGORY_IDS
+    assert exported.image_config == original.image_config
+    files = sorted((folder / "pictures").iterdir())
+    for options in ({}, {"threshold": 0.4}, {"tile": 96}, {"tta": True}):
+        for a, b in zip(original.predict(files, **options), exported.predict(files, **options), strict=True):
+            assert len(a) > 3
+            assert same(a, b), options
+            assert (a.data["class_name"][:1] == b.data["class_name"][:1]).all()
+    with pytest.raises(ImageError):
+        exported.predict(b"no picture")
+
+
+def test_decoded_pictures_go_through_from_many_threads(folder: Path) -> None:
+    exported = RuntimeDetector.from_file(folder / "u.onnx", threads=1)
+    config = exported.image_config
+    files = sorted((folder / "pictures").iterdir())
+    images = [decode_for(f, image_size=config.image_size, max_size=config.max_size) for f in files]
+    expected = [exported.detect([image])[0] for image in images]
+    assert exported.detect([]) == []
+    wrong: list[int] = []
+
+    def work() -> None:
+        for i, image in enumerate(images):
+            (alone,) = exported.detect([image])
+            if not differ(expected[i], alone, exported.postprocess_config).agrees:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    two = exported.detect(images, config=PostprocessConfig(max_detections=2))
+    assert [len(d) for d in two] == [2] * len(files)

@@ -1,0 +1,39 @@
+"""A run's files, made by hand, for the report of a training."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    *("epoch", "step", "lr", "loss", "classification_loss", "box_loss", "positives_per_image"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
+)
+
+
+def rows_of(aps: list[float], losses: list[float] | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for epoch, ap in enumerate(aps):
+        loss = losses[epoch] if losses else 1 / (epoch + 1)
+        step = {"epoch": epoch, "step": 10 * epoch + 10, "lr": 0.01, "seconds": 60.0 * epoch + 60}
+        rows.append(
+            {**step, "loss": loss, "classification_loss": loss / 2, "box_loss": loss / 2, "positives_per_image": 9}
+        )
+        rows.append({**step, "AP": ap, "AP50": ap, "AP75": ap, "APs": -1, "APm": ap, "APl": ap})
+    return rows
+
+
+def write(run: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> Path:
+    run.mkdir(exist_ok=True)
+    with (run / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return run
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    per_class = {"<b>cat</b>": {"AP": 0.4, "AP50": 0.6, "objects": 50}, "dog": {"AP": 0.6, "AP50": 0.8, "objects": 70}}
+    return {**dict.fromkeys(names, 0.5), "per_class": per_class, **changes}

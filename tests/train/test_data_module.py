@@ -1,0 +1,23 @@
+"""The loaders of a run."""
+
+import torch
+
+from retinanet.train import fit
+from retinanet.train.module import DetectionModule
+
+
+def test_every_epoch_shuffles_and_augments_anew(tiny, monkeypatch):
+    """Lightning must tell the sampler its epoch: otherwise every epoch repeats the first, silently."""
+    seen: dict[int, list[torch.Tensor]] = {}
+    original = DetectionModule.training_step
+
+    def watching(self, batch, batch_idx):
+        seen.setdefault(self.current_epoch, []).append(batch.images_N3HW.clone())
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", watching)
+    fit(**{**tiny, "color_jitter": 0.5, "workers": 2, "evaluate_every": 3, "measure_imbalance": 0}, epochs=3)
+    pictures = [[picture for batch in seen[epoch] for picture in batch] for epoch in range(3)]
+    assert [len(p) for p in pictures] == [12, 12, 12]
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        assert not any(torch.equal(a, b) for a in pictures[first] for b in pictures[second])

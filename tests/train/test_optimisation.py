@@ -1,0 +1,26 @@
+"""The optimiser and the learning-rate schedules."""
+
+import pytest
+import torch
+
+from retinanet.config import TrainConfig, resolve
+from retinanet.train.optimisation import lr_factor, make_optimizer
+
+
+def test_learning_rate_schedules():
+    config = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", "warmup_steps": 10})
+    factor = lr_factor(config, 900)
+    assert factor(0) == pytest.approx(1 / 11)
+    assert [factor(s) for s in (10, 603, 604, 801, 802)] == [1, 1, 0.1, 0.1, 0.01]
+    cosine = lr_factor(resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", "schedule": "cosine"}), 100)
+    assert cosine(10) == 1
+    assert cosine(55) == pytest.approx(0.5, abs=0.01)
+    assert cosine(100) == pytest.approx(0)
+
+
+def test_decay_spares_norms_and_biases_and_lr_follows_the_batch():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.GroupNorm(2, 4))
+    config = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", "lr": 0.01, "lr_batch_size": 16})
+    groups = make_optimizer(model, config, pictures_per_step=32).param_groups
+    assert sorted((len(g["params"]), g["weight_decay"]) for g in groups) == [(1, 1e-4), (3, 0.0)]
+    assert groups[0]["lr"] == pytest.approx(0.02)
