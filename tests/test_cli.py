@@ -1,4 +1,4 @@
-"""The command line: options from flags, files and presets, what is refused, and what the exit status says."""
+"""The command line as a whole: help, imports, and train, evaluate, predict in a row."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`check DATA`: a broken set-up for each finding, the exit status, and the page."""
+"""The settings of `check DATA`."""
 
 import numpy as np
 

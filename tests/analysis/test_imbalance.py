@@ -1,4 +1,4 @@
-"""Shares of the loss, by hand and against one-hot sums over everything; figure 4 against sorting all losses."""
+"""The bins of the losses."""
 
 import math
 

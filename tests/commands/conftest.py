@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""The configs that `train` was called with, and a data set of many small images."""
 
 import pytest
 

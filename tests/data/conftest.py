@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""A data set of many small images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Division by picture: shares, classes, groups, near-duplicates; and what counts as one."""
+"""Division by image: shares, classes, groups, near-duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""Exports of a small model, made once in a session, and the network as torch exported it."""
 
 from __future__ import annotations
 

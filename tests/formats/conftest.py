@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""Formats of another package, installed for one test."""
 
 from __future__ import annotations
 

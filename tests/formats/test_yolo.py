@@ -1,4 +1,4 @@
-"""The YOLO reader: data.yaml, splits, labels that are more than boxes, and faults."""
+"""The YOLO reader: labels that are more than boxes, and faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy losses, by hand."""
+"""Weighted and balanced cross-entropy, by hand."""
 
 import math
 

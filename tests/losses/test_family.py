@@ -1,4 +1,4 @@
-"""Weighted, quality focal and varifocal loss: formula, hand-worked values, float64, extremes, gradients."""
+"""Quality focal and varifocal loss by hand; losses of several modules in float64, at extremes, and their gradients."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Backbones: frozen BatchNorm, and other networks of timm."""
+"""Backbones: frozen BatchNorm, other networks of timm, the weights of a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network from options: what is refused."""
+"""A network from options or from parts, and options that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network: shapes, prior, backbones, pretrained weights, frozen BatchNorm."""
+"""The network: the shapes and the order of its outputs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""A fixture of the exported models."""
 
 from tests.export.conftest import folder
 

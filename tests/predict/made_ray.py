@@ -9,7 +9,6 @@ import pytest
 
 from retinanet.config import PredictConfig, resolve
 from retinanet.predict.ray_worker import Worker
-from tests.export.made import model_and_pictures
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
 
@@ -18,15 +17,6 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 
 scale = pytest.importorskip("retinanet.predict.ray_engine")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.ckpt, and pictures/ with one that is broken."""
-    root = tmp_path_factory.mktemp("scale")
-    model_and_pictures(root)
-    (root / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n")
-    return root
 
 
 class FakeRay:

@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""A server in this process whose detector is a stand-in."""
 
 from __future__ import annotations
 

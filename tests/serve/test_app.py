@@ -1,4 +1,4 @@
-"""The API: what it answers, what it refuses and with which words; nothing leaks from one request to another."""
+"""The API: request bodies, explanations, the page, options."""
 
 from __future__ import annotations
 

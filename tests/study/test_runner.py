@@ -1,4 +1,4 @@
-"""The loss study: which set-ups, what the intervals support, and a real one that is stopped and goes on."""
+"""The loss study: a real one that is stopped and goes on, runs that diverge, and bad options."""
 
 import json
 from dataclasses import replace

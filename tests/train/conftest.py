@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder use."""
+"""Options of a short run, and runs that nothing disturbs."""
 
 from collections.abc import Callable
 from pathlib import Path

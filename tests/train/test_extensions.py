@@ -1,4 +1,4 @@
-"""Callbacks, loggers and transforms of the user's own in a run."""
+"""Callbacks and transforms of the user's own in a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults from outside: signals, a full disk, a folder made read-only, a picture that goes, a run that overwrites."""
+"""Faults from outside: a full disk, a limit on file sizes, a folder made read-only, an image that is deleted."""
 
 import os
 import resource

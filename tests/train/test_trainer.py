@@ -1,4 +1,4 @@
-"""Runs of a few steps: what they write, that they repeat, that they resume, and what they refuse."""
+"""Runs of a few steps: what they write, that they repeat, and ways to train."""
 
 import json
 

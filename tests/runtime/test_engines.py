@@ -1,0 +1,27 @@
+"""Files that no engine takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+import retinanet
+from retinanet.errors import ConfigError
+from retinanet.runtime.description import ExportError
+
+
+def test_files_that_are_no_exports(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    model = onnx.load(folder / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    for name, message in (
+        ("text.onnx", "cannot be read as an ONNX model"),
+        ("foreign.onnx", "no export of retinanet's"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            retinanet.load(tmp_path / name)
+    with pytest.raises(ConfigError, match="device"):
+        retinanet.load(folder / "m.onnx", device="mps")
