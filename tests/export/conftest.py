@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 import pytest
 
-from retinanet.export import target as exporting_network
-from retinanet.export.exporter import export
-from retinanet.export.torch_network import dense_onnx
-from tests.export.made import model_and_pictures
 from tests.shared import MadeOnce
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +21,13 @@ def folder(made_once: MadeOnce) -> Path:
     """
 
     def make(root: Path) -> None:
+        import onnx  # here: tests/predict and tests/runtime import this file, also where onnx is not installed
+
+        from retinanet.export import target as exporting_network
+        from retinanet.export.exporter import export
+        from retinanet.export.torch_network import dense_onnx
+        from tests.export.made import model_and_pictures
+
         model_and_pictures(root)
 
         def kept(model: Any) -> onnx.ModelProto:
@@ -45,4 +50,8 @@ def folder(made_once: MadeOnce) -> Path:
 @pytest.fixture
 def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `export` take the network as torch exported it once."""
+    import onnx
+
+    from retinanet.export import target as exporting_network
+
     monkeypatch.setattr(exporting_network, "dense_onnx", lambda _: onnx.load(folder / "dense.onnx"))

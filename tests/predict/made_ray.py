@@ -9,14 +9,18 @@ import pytest
 
 from retinanet.config import PredictConfig, resolve
 from retinanet.predict.ray_worker import Worker
+from tests.export.made import model_and_pictures
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
-
-
 pq = pytest.importorskip("pyarrow.parquet")
-
-
 scale = pytest.importorskip("retinanet.predict.ray_engine")
+
+
+def make_folder(root: Path) -> Path:
+    """Make model.ckpt, and pictures/ with one that is broken."""
+    model_and_pictures(root)
+    (root / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    return root
 
 
 class FakeRay:

@@ -16,9 +16,15 @@ import pytest
 
 import retinanet
 from retinanet.errors import ConfigError, UserError
-from tests.predict.made_ray import FakeRay, job, pa, pq, rows, scale
+from tests.predict.made_ray import FakeRay, job, make_folder, pa, pq, rows, scale
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.ckpt, and pictures/ with one that is broken."""
+    return make_folder(tmp_path_factory.mktemp("scale"))
 
 
 @pytest.fixture
@@ -51,16 +57,6 @@ def test_the_same_as_one_by_one(folder: Path, tmp_path: Path, here: FakeRay) -> 
         assert row["classes"] == alone.data["class_name"].tolist()
     assert done.detections == total
     assert (found[0]["width"], found[0]["height"]) == (200, 140)
-
-
-def test_what_is_not_there_is_a_row_with_its_error(folder: Path, tmp_path: Path, here: FakeRay) -> None:
-    (tmp_path / "list.txt").write_text(f"{folder}/pictures/0.png\nfile://{tmp_path}/gone.png\ngone-too.png\n")
-    done = job(folder, tmp_path / "out", str(tmp_path / "list.txt"))
-    assert (done.pictures, done.failed) == (1, 2)
-    errors = {row["source"].rpartition("/")[2]: row["error"] for row in rows(tmp_path / "out")}
-    assert errors.pop("0.png") is None
-    assert set(errors) == {"gone.png", "gone-too.png"}
-    assert all(name in error for name, error in errors.items())
 
 
 def test_a_second_run_does_what_is_missing(folder: Path, tmp_path: Path, here: FakeRay) -> None:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.predict.made_ray import FakeRay, job, pa, pq, rows, scale
+from tests.predict.made_ray import FakeRay, job, make_folder, pa, pq, rows, scale
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.ckpt, and pictures/ with one that is broken."""
+    return make_folder(tmp_path_factory.mktemp("scale"))
 
 
 @pytest.fixture
