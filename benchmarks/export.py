@@ -28,8 +28,8 @@ from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import ExportConfig, TrainConfig, resolve
 from retinanet.data import read
 from retinanet.export import parity as gate
+from retinanet.export.base_target import ExportSource
 from retinanet.export.exporter import describe
-from retinanet.export.target import ExportSource
 from retinanet.export.targets import TARGETS
 from retinanet.images import decode_for
 from retinanet.images import prepare as prepare_input

@@ -33,7 +33,7 @@ def train(folder: Path, steps: int) -> None:
     import torch
 
     from retinanet.train import fit
-    from retinanet.train.module import DetectionModule
+    from retinanet.train.detection_module import DetectionModule
 
     torch.set_num_threads(1)
     starts: list[float] = []

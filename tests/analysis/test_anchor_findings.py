@@ -4,7 +4,7 @@ import pytest
 
 from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.coverage import coverage
-from retinanet.analysis.expected import expected_loss
+from retinanet.analysis.expected_loss import expected_loss
 from retinanet.config import ImageConfig, LossConfig, MatchConfig, ModelConfig
 from tests.analysis.made import made_data, scattered
 from tests.analysis.made_findings import kinds, only

@@ -9,7 +9,7 @@ import pytest
 
 from retinanet.cli import main
 from retinanet.export import exporter
-from retinanet.export.target import ExportTarget
+from retinanet.export.base_target import ExportTarget
 from retinanet.export.targets import TARGETS
 from tests.export.made import model_and_pictures
 from tests.export.made_target import TextTarget

@@ -20,7 +20,7 @@ from retinanet.data import TrainBatchSampler
 from retinanet.train import data_module, fit
 from retinanet.train import trainer as run
 from retinanet.train.data_module import DetectionDataModule
-from retinanet.train.module import DetectionModule
+from retinanet.train.detection_module import DetectionModule
 
 
 class TwoRanksTogether(TrainBatchSampler):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retinanet.export.base_target import ExportTarget
 from retinanet.export.parity import Difference
-from retinanet.export.target import ExportTarget
 
 
 class TextTarget(ExportTarget):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from retinanet.export import exporter
+from retinanet.export.base_target import ExportTarget
 from retinanet.export.exporter import Comparison, ExportMismatchError, export
-from retinanet.export.target import ExportTarget
 from retinanet.export.targets import TARGETS
 from tests.export.made import model_and_pictures
 from tests.export.made_target import TextTarget

@@ -9,8 +9,8 @@ import pytest
 
 from retinanet.errors import ConfigError
 from retinanet.export import exporter
+from retinanet.export.base_target import ExportTarget
 from retinanet.export.exporter import export
-from retinanet.export.target import ExportTarget
 from retinanet.export.targets import TARGETS
 from tests.export.made import model_and_pictures
 from tests.export.made_target import TextTarget

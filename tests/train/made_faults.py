@@ -2,7 +2,7 @@
 
 import os
 
-from retinanet.train.module import DetectionModule
+from retinanet.train.detection_module import DetectionModule
 
 
 class SignalAt:

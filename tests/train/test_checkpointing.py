@@ -5,7 +5,7 @@ import torch
 
 from retinanet.errors import ConfigError
 from retinanet.train import fit
-from retinanet.train.module import DetectionModule
+from retinanet.train.detection_module import DetectionModule
 from tests.train.made_trainer import assert_same_weights, rows
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from retinanet.train import fit
-from retinanet.train.module import DetectionModule
+from retinanet.train.detection_module import DetectionModule
 
 
 def test_every_epoch_shuffles_and_augments_anew(tiny, monkeypatch):

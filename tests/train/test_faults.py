@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.train.module import DetectionModule
+from retinanet.train.detection_module import DetectionModule
 from tests.train.runs import Options, assert_same_run, run, start
 
 

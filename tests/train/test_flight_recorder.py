@@ -14,9 +14,9 @@ from retinanet.data import Batch
 from retinanet.model import RetinaNet
 from retinanet.train import NonFiniteError, fit, replay
 from retinanet.train.data_module import DetectionDataModule
+from retinanet.train.detection_module import DetectionModule
 from retinanet.train.flight_record import read_record
 from retinanet.train.flight_recorder import FlightRecorder
-from retinanet.train.module import DetectionModule
 from tests.train.runs import Options, table
 
 

@@ -15,8 +15,8 @@ from retinanet.data import load
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
 from retinanet.train import fit, memory
+from retinanet.train.detection_module import DetectionModule
 from retinanet.train.memory import MARGIN, OutOfMemoryError, _LiveBytes, largest_shape, measure, with_batch_size
-from retinanet.train.module import DetectionModule
 from tests.train.runs import Options, run
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 from retinanet.data import DataError
 from retinanet.errors import ConfigError
 from retinanet.train import OutputError, fit
-from retinanet.train.module import DetectionModule
+from retinanet.train.detection_module import DetectionModule
 from retinanet.train.run_folder import ASIDE
 from tests.train.made_faults import SignalAt
 from tests.train.made_trainer import rows

@@ -12,7 +12,7 @@ from retinanet.analysis.finding import Finding
 if TYPE_CHECKING:
     from retinanet.analysis.auto_anchors import FittedAnchors
     from retinanet.analysis.coverage import Coverage
-    from retinanet.analysis.expected import ExpectedLoss
+    from retinanet.analysis.expected_loss import ExpectedLoss
     from retinanet.config import ModelConfig
 
 

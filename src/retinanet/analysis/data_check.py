@@ -10,7 +10,7 @@ from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
 from retinanet.analysis.coverage import Coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings
-from retinanet.analysis.expected import ExpectedLoss, expected_loss
+from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss
 from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.config import CheckConfig
 from retinanet.data import DetectionData, load

@@ -12,7 +12,7 @@ from retinanet.files import write_atomically
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from retinanet.analysis.hard import HardExamples
+    from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
@@ -85,7 +85,7 @@ def _find_hard(
     console: Console, loaded: LoadedModel, data: DetectionData, imbalance: Imbalance, config: CheckConfig
 ) -> HardExamples:
     """Find hard examples, print a summary, and write them and the imbalance into the output folder."""
-    from retinanet.analysis.hard import hard_examples
+    from retinanet.analysis.hard_examples import hard_examples
 
     hard = hard_examples(
         loaded, data, count=config.hard_examples, batch_size=config.batch.batch_size, progress=progress_bar

@@ -25,7 +25,7 @@ from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PositiveNumbers
 from retinanet.config.optimiser import OptimiserConfig, ScheduleConfig
 from retinanet.config.output import ExistingConfig, FolderConfig, ImageFiles, ImageFilesConfig, ReportConfig
-from retinanet.config.parts import ASSIGNERS, BOX_LOSSES, LOSSES, PART_OPTIONS
+from retinanet.config.part_tables import ASSIGNERS, BOX_LOSSES, LOSSES, PART_OPTIONS
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.predict import PredictConfig
 from retinanet.config.presets import PRESETS, PresetName

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from retinanet.config.parts import BOX_LOSSES, LOSSES
+from retinanet.config.part_tables import BOX_LOSSES, LOSSES
 from retinanet.config.validation import check_options
 from retinanet.plugins import check_part
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from retinanet.config.parts import ASSIGNERS
+from retinanet.config.part_tables import ASSIGNERS
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 from retinanet.plugins import check_part

@@ -18,7 +18,7 @@ from retinanet.config.matching import MatchConfig
 from retinanet.config.model import ModelConfig
 from retinanet.config.optimiser import OptimiserConfig, ScheduleConfig
 from retinanet.config.output import ExistingConfig, FolderConfig
-from retinanet.config.parts import LOSSES
+from retinanet.config.part_tables import LOSSES
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
 from retinanet.config.start import FittedConfig, PresetConfig, StartConfig

@@ -14,7 +14,7 @@ from retinanet.data import load, read
 from retinanet.errors import ConfigError, UserError, did_you_mean
 from retinanet.evaluate import evaluate_model
 from retinanet.export import parity, triton_repository
-from retinanet.export.target import ExportSource, ExportTarget
+from retinanet.export.base_target import ExportSource, ExportTarget
 from retinanet.export.targets import TARGETS
 from retinanet.export.torch_network import DIVISOR
 from retinanet.predict.inputs import expand_inputs

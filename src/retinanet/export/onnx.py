@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from retinanet.export.base_target import ExportSource, ExportTarget
 from retinanet.export.comparison import compare_runtime
 from retinanet.export.onnx_graph import join
 from retinanet.export.quantise import quantise_onnx
-from retinanet.export.target import ExportSource, ExportTarget
 from retinanet.predict.runtime_detector import RuntimeDetector
 
 if TYPE_CHECKING:

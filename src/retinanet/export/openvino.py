@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retinanet.export.base_target import ExportSource, ExportTarget
 from retinanet.export.comparison import compare_runtime
 from retinanet.export.onnx_graph import join
 from retinanet.export.quantise import quantise_openvino, read_onnx, save_openvino
-from retinanet.export.target import ExportSource, ExportTarget
 from retinanet.predict.runtime_detector import RuntimeDetector
 
 if TYPE_CHECKING:

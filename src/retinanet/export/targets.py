@@ -11,7 +11,7 @@ from retinanet.export.torch_export import TorchExportTarget
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retinanet.export.target import ExportTarget
+    from retinanet.export.base_target import ExportTarget
 
 TARGETS: Final[Mapping[str, ExportTarget]] = {
     "onnx": OnnxTarget(),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from retinanet.export.base_target import ExportSource, ExportTarget
 from retinanet.export.comparison import clipped, compare_dense
-from retinanet.export.target import ExportSource, ExportTarget
 from retinanet.export.torch_network import least_side, program
 from retinanet.images import prepare_pixels
 from retinanet.runtime.description import KEY

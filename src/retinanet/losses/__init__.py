@@ -1,9 +1,16 @@
 """The losses: cross-entropy and its weighted forms, focal and its heirs, hard example mining; smooth L1, L1, GIoU.
 
-Each is a function, and a class beside it that training uses. The tables in `config.parts` name the classes.
+Each is a function, and a class beside it that training uses. The tables in `config.part_tables` name the classes.
 `DetectionLoss` sums a classification and a box loss over a batch and divides.
 """
 
+from retinanet.losses.base import (
+    BoxLoss,
+    ClassificationLoss,
+    loss_class,
+    make_box_loss,
+    make_classification_loss,
+)
 from retinanet.losses.box import GIoULoss, L1Loss, SmoothL1Loss, giou_loss, l1_loss, smooth_l1_loss
 from retinanet.losses.cross_entropy import (
     BalancedCrossEntropy,
@@ -23,13 +30,6 @@ from retinanet.losses.focal import (
     varifocal_loss,
 )
 from retinanet.losses.mining import HardNegativeMining, Ohem, hard_negative_mining, ohem
-from retinanet.losses.parts import (
-    BoxLoss,
-    ClassificationLoss,
-    loss_class,
-    make_box_loss,
-    make_classification_loss,
-)
 
 __all__ = [
     "BalancedCrossEntropy",

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from retinanet.boxes import decode, encode, generalized_iou
 from retinanet.config import LossConfig
+from retinanet.losses.base import BoxLoss
 from retinanet.losses.cross_entropy import in_float32
-from retinanet.losses.parts import BoxLoss
 
 
 def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, beta: float) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinanet.config import LossConfig
-from retinanet.losses.parts import ClassificationLoss
+from retinanet.losses.base import ClassificationLoss
 from retinanet.ops.focal_terms import FocalTerms
 
 Reduction = Literal["none", "mean", "sum"]

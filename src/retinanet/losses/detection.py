@@ -14,13 +14,13 @@ import torch.distributed as dist
 from retinanet.boxes import decode, iou
 from retinanet.config import LossConfig
 from retinanet.errors import ConfigError
-from retinanet.losses.parts import make_box_loss, make_classification_loss
+from retinanet.losses.base import make_box_loss, make_classification_loss
 from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retinanet.losses.parts import BoxLoss, ClassificationLoss
+    from retinanet.losses.base import BoxLoss, ClassificationLoss
     from retinanet.types import AnchorTargets, HeadOutputs
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from retinanet.config import LossConfig
+from retinanet.losses.base import ClassificationLoss
 from retinanet.losses.cross_entropy import (
     BalancedCrossEntropy,
     Reduction,
@@ -17,7 +18,6 @@ from retinanet.losses.cross_entropy import (
     reduce,
     sigmoid_cross_entropy,
 )
-from retinanet.losses.parts import ClassificationLoss
 from retinanet.ops.focal_terms import FocalTerms
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from retinanet.config import LossConfig
+from retinanet.losses.base import ClassificationLoss
 from retinanet.losses.cross_entropy import sigmoid_cross_entropy
-from retinanet.losses.parts import ClassificationLoss
 from retinanet.ops.nms import nms
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from retinanet.evaluate import confusion_matrix, precision_recall
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
 from retinanet.report import figures, summary
 from retinanet.report.gallery import choose, draw_pair
-from retinanet.report.hard import hard_sections
+from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from retinanet.analysis.finding import Finding
-    from retinanet.analysis.hard import HardExamples
+    from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
     from retinanet.data import DetectionData
     from retinanet.evaluate import ConfusionMatrix

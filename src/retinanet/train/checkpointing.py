@@ -16,7 +16,7 @@ from retinanet.train.output_files import write_output, writing
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from retinanet.train.module import DetectionModule
+    from retinanet.train.detection_module import DetectionModule
 
 
 class Checkpoints(Callback):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import lightning as L
     from torch import Tensor
 
-    from retinanet.train.module import DetectionModule
+    from retinanet.train.detection_module import DetectionModule
 
 
 ADVICE: Final = (

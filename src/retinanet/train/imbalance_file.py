@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from retinanet.analysis.expected import expected_loss, explain
+from retinanet.analysis.expected_loss import expected_loss, explain
 from retinanet.analysis.imbalance import Imbalance
 from retinanet.analysis.imbalance_meter import ImbalanceMeter
 from retinanet.losses import make_classification_loss
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retinanet.config import TrainConfig
     from retinanet.data import Batch
     from retinanet.losses import DetectionLosses
-    from retinanet.train.module import DetectionModule
+    from retinanet.train.detection_module import DetectionModule
     from retinanet.types import AnchorTargets, HeadOutputs
 
 KINDS: Final = ("easy_positive", "hard_positive", "easy_negative", "hard_negative")

@@ -24,10 +24,10 @@ from retinanet.train.flight_recorder import FlightRecorder
 from retinanet.train.graceful_stop import GracefulStop
 from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.metrics_file import MetricsFile
-from retinanet.train.optimisation import RunningAverage
 from retinanet.train.precision import PRECISIONS
 from retinanet.train.progress import EpochLine, StepLimit
 from retinanet.train.run_folder import ReplaceRun
+from retinanet.train.running_average import RunningAverage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

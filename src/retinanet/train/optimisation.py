@@ -1,16 +1,15 @@
-"""Optimiser, learning-rate schedule and the running average of the weights."""
+"""Optimiser and learning-rate schedule."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import nn
     from torch.optim import Optimizer
 
     from retinanet.config import TrainConfig
@@ -59,18 +58,3 @@ def lr_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
         return 0.01 if progress >= 8 / 9 else 0.1 if progress >= 2 / 3 else 1.0
 
     return factor
-
-
-class RunningAverage(WeightAveraging):
-    """Exponential moving average of the weights, with a decay that grows from 0.1 as the average fills.
-
-    decay_n = min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not held back by its first weights.
-    Buffers (BatchNorm's statistics) are copied, not averaged: they are averages already.
-    """
-
-    def __init__(self, *, decay: float) -> None:
-        def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-            n = float(count)
-            torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-        super().__init__(use_buffers=False, multi_avg_fn=update)

@@ -24,13 +24,13 @@ from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
 from retinanet.train.data_module import DetectionDataModule
+from retinanet.train.detection_module import DetectionModule
 from retinanet.train.extensions import Extensions, load_extensions, object_names
 from retinanet.train.graceful_stop import restarted, resume_command
 from retinanet.train.initial_model import build, with_network_of
 from retinanet.train.lightning_trainer import make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import explained, with_batch_size
-from retinanet.train.module import DetectionModule
 from retinanet.train.output_files import output_error, rank_zero, report_progress, write_output, writing
 from retinanet.train.progress import clock
 from retinanet.train.run_folder import OUR_FILES, check_output, put_aside

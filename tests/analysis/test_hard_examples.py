@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from retinanet.analysis.hard import COLUMNS, HardExample, HardExamples, _Hardest, _Picture, hard_examples
+from retinanet.analysis.hard_examples import COLUMNS, HardExample, HardExamples, _Hardest, _Picture, hard_examples
 from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.config import LossConfig, MatchConfig
 from retinanet.data import load

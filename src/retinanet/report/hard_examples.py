@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from retinanet.analysis.hard import HardExample, HardExamples
+    from retinanet.analysis.hard_examples import HardExample, HardExamples
     from retinanet.report.html import Report
 
     Floats = npt.NDArray[np.float64]

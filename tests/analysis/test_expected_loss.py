@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from retinanet.analysis.expected import ExpectedLoss, expected_loss, explain
+from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss, explain
 from retinanet.config import LossConfig
 from retinanet.train import fit
 

@@ -10,7 +10,7 @@ import torch
 from retinanet.config import BOX_LOSSES, LossConfig
 from retinanet.errors import ConfigError
 from retinanet.losses import BoxLoss, ClassificationLoss, DetectionLoss, FocalLoss
-from retinanet.losses.parts import loss_class, make_box_loss, make_classification_loss
+from retinanet.losses.base import loss_class, make_box_loss, make_classification_loss
 from tests.made_parts import one_positive
 
 OUTSIDE = "tests.outside_parts"
@@ -39,8 +39,8 @@ def test_losses_of_the_users_own_by_hand():
             r"'tests.outside_part'. Did you mean 'tests.outside_parts'",
         ),
         ({"loss": "no_such_package_at_all:Loss"}, "no module 'no_such_package_at_all'.*PYTHONPATH"),
-        ({"loss": f"{OUTSIDE}:DeltaNorm"}, "expected a subclass of retinanet.losses.parts.ClassificationLoss, found"),
-        ({"box_loss": f"{OUTSIDE}:strided"}, "expected a subclass of retinanet.losses.parts.BoxLoss"),
+        ({"loss": f"{OUTSIDE}:DeltaNorm"}, "expected a subclass of retinanet.losses.base.ClassificationLoss, found"),
+        ({"box_loss": f"{OUTSIDE}:strided"}, "expected a subclass of retinanet.losses.base.BoxLoss"),
         (
             {"box_loss": f"{OUTSIDE}:NeedsMore"},
             "parameter 'betta' needs a default, because it is not an option",
