@@ -13,7 +13,14 @@ from tests.squares import make_squares
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "extending").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LONG = {"README.md", "export.md", "imbalance.md"}  # they export and study
+LONG = {  # they train, export or study
+    "README.md",
+    "callback-and-logger.md",
+    "export.md",
+    "imbalance.md",
+    "training.md",
+    "transform.md",
+}
 FILE = re.compile(r"# (\w+\.py)\n")  # a Python block that begins so is a module of the user's own
 # A block that cannot run here (it installs, or needs data that is not on a user's machine) is marked as plain text.
 QUICK = (

@@ -39,6 +39,7 @@ def test_the_quick_iou_is_that_of_the_real_anchors(seed, ratio):
     np.testing.assert_allclose(quick, real.best_iou_O, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_small_objects_are_won():
     """Objects of 10 to 40 pixels: anchors from 32 on miss most of them."""
     data = scattered(200, sides=(12, 40))

@@ -54,7 +54,7 @@ def seen_within(model, pictures):
     return (*(seen[part] for part in parts), detections)
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 @pytest.mark.parametrize(
     ("shorter", "longer"),
     [
@@ -126,6 +126,7 @@ def test_the_order_is_the_same_in_float64(shared_data, peers, version):
         torch.testing.assert_close(ours.boxes_D4.double(), their["boxes"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", pytest.param("v2", marks=pytest.mark.slow)])
 def test_a_training_step_equals_torchvisions(shared_data, peers, version):
     """Matched boxes, both losses (normalised by picture) and the gradient of every parameter, in float64.

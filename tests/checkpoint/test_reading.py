@@ -24,6 +24,7 @@ def slow(value):
     return pytest.param(value, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -45,6 +46,7 @@ def test_files_of_many_kinds(tmp_path, wrap):
     assert saved.classes == ("class 0", "class 1", "class 2")
 
 
+@pytest.mark.slow
 def test_a_training_scripts_arguments_do_no_harm(tmp_path):
     """torchvision's reference script saves its argparse.Namespace beside the weights; code is still refused."""
     import argparse
@@ -56,6 +58,7 @@ def test_a_training_scripts_arguments_do_no_harm(tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_safetensors(tmp_path):
     from safetensors.torch import save_file
 

@@ -23,7 +23,7 @@ def folder(made_once: MadeOnce) -> Path:
     def make(root: Path) -> None:
         import onnx  # here: tests/predict and tests/runtime import this file, also where onnx is not installed
 
-        from retinanet.export import target as exporting_network
+        from retinanet.export import base_target as exporting_network
         from retinanet.export.exporter import export
         from retinanet.export.torch_network import dense_onnx
         from tests.export.made import model_and_pictures
@@ -52,6 +52,6 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `export` take the network as torch exported it once."""
     import onnx
 
-    from retinanet.export import target as exporting_network
+    from retinanet.export import base_target as exporting_network
 
     monkeypatch.setattr(exporting_network, "dense_onnx", lambda _: onnx.load(folder / "dense.onnx"))

@@ -17,7 +17,7 @@ from PIL import Image
 import retinanet
 from retinanet.cli import main
 from retinanet.errors import ConfigError
-from retinanet.export import target as exporting_network
+from retinanet.export import base_target as exporting_network
 from retinanet.export.exporter import ExportMismatchError, export
 from retinanet.images import decode_for
 from retinanet.runtime.description import ExportError

@@ -15,6 +15,7 @@ from retinanet.runtime.description import ExportError
 from tests.export.made_exports import same
 
 
+@pytest.mark.slow
 def test_openvino_finds_what_the_checkpoint_finds(folder: Path, tmp_path: Path, quick: None) -> None:
     pytest.importorskip("openvino")
     summary = export(folder / "model.ckpt", output=tmp_path / "m.xml", pictures=(str(folder / "pictures"),), bf16=True)

@@ -417,6 +417,7 @@ def test_a_header_that_claims_ten_billion_pixels(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000, "kB"
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_still_read_by_windows(tmp_path: Path) -> None:
     """A blank one, which packs as tightly as deflate can: 81 million pixels in 240 kB."""
     pytest.importorskip("rasterio")

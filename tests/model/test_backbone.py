@@ -29,6 +29,7 @@ def test_frozen_batchnorm_stays_as_it_is_while_training():
     assert any(p.grad is not None for n, p in backbone.named_parameters() if "conv" in n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_frozen_batchnorm_gives_its_gradient_without_keeping_its_input(name, dtype):

@@ -100,6 +100,7 @@ def grid_anchors(width, height):
     return AnchorGenerator(config=config)(sizes, like=torch.zeros(0))[0]
 
 
+@pytest.mark.slow
 def test_real_anchors_every_instruction_set_any_number_of_threads(native, threads):
     """400 objects in a picture, more than one chunk of 256: touching tiles of all levels, ties by symmetry."""
     rng = torch.Generator().manual_seed(0)

@@ -24,6 +24,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return fake
 
 
+@pytest.mark.slow
 def test_lists_tables_and_addresses_give_the_same(folder: Path, tmp_path: Path, here: FakeRay) -> None:
     names = [f"{i}.png" for i in range(4)]
     paths = [folder / "pictures" / name for name in names]

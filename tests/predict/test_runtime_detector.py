@@ -16,7 +16,7 @@ from tests.export.made import CATEGORY_IDS, CLASSES
 from tests.export.made_exports import same
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "u.onnx"])
+@pytest.mark.parametrize("name", ["m.onnx", pytest.param("u.onnx", marks=pytest.mark.slow)])
 def test_the_runtime_finds_what_the_checkpoint_finds(folder: Path, name: str) -> None:
     original, exported = retinanet.load(folder / "model.ckpt", "cpu"), retinanet.load(folder / name)
     assert isinstance(exported, RuntimeDetector)

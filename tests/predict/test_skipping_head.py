@@ -12,7 +12,7 @@ from retinanet.predict.fast_network import for_inference
 from tests.predict.made_network import trained
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("precision", ["32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_offsets_only_where_scores_ask_for_them(precision):
     """The same at every position with a score above, 0 elsewhere, whatever the share of positions that is."""
     if not available():

@@ -64,6 +64,7 @@ def test_everybody_gets_the_answer_for_their_own_picture():
     assert numbers["retinanet_places_taken"] == 0
 
 
+@pytest.mark.slow
 def test_a_full_queue_says_so_and_when_to_come_back():
     with Server("max_queue=2, max_batch=1", model="300.onnx") as server:
         with ThreadPoolExecutor(8) as pool:

@@ -6,6 +6,7 @@ from retinanet.train import fit
 from retinanet.train.detection_module import DetectionModule
 
 
+@pytest.mark.slow
 def test_every_epoch_shuffles_and_augments_anew(tiny, monkeypatch):
     """Lightning must tell the sampler its epoch: otherwise every epoch repeats the first, silently."""
     seen: dict[int, list[torch.Tensor]] = {}

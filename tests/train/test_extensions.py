@@ -49,6 +49,7 @@ def not_a_callback() -> int:
     return 1
 
 
+@pytest.mark.slow
 def test_resumed_with_callback_and_transform_equals_undisturbed(tiny: Options, tmp_path: Path) -> None:
     """The callback's state of an epoch is in the checkpoint of that epoch; the transform's noise is by sample."""
     options = {**tiny, "ema": 0.9, "transform": f"{HERE}:noise_factory", "callbacks": [f"{HERE}:Counter"]}

@@ -16,6 +16,7 @@ from retinanet.train import fit
 Options = dict[str, Any]
 
 
+@pytest.mark.slow
 def test_csv_logger_by_name_and_a_logger_of_ones_own(tiny: Options, tmp_path: Path) -> None:
     fit(**tiny, epochs=1, logger="csv")
     folder = tiny["output"]
@@ -31,6 +32,7 @@ def test_csv_logger_by_name_and_a_logger_of_ones_own(tiny: Options, tmp_path: Pa
     assert not (tmp_path / "own" / "tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_mlflow_keeps_one_run_when_resumed(tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's local file store, by Lightning's own logger."""
     pytest.importorskip("mlflow")

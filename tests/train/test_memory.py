@@ -42,6 +42,7 @@ def test_live_bytes_by_hand():
         assert b.add_(1).sum() == 1000
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_alike_and_leaves_no_trace(tiny: Options):
     model, config, data = parts(tiny)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -92,6 +93,7 @@ def test_auto_that_fits_nothing(tiny: Options, monkeypatch):
         with_batch_size(*parts(tiny, batch_size="auto", devices=2))
 
 
+@pytest.mark.slow
 def test_auto_is_written_as_a_number_and_kept(tiny: Options, monkeypatch, capsys):
     monkeypatch.setattr(memory, "STEPS_AN_EPOCH", 3)
     options = {k: v for k, v in tiny.items() if k not in {"pretrained", "anchor_sizes", "batch_size"}}

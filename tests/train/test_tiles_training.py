@@ -40,6 +40,7 @@ def wide(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.slow
 def test_training_on_tiles(tiny: dict[str, object], wide: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     options = {**tiny, **wide, "image_size": 64, "max_size": 64, "batch_size": 1}
     result = fit(**options, epochs=1, score_threshold=0.005, tile=64, overlap=0.4)

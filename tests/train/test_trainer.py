@@ -41,6 +41,7 @@ def test_config_yaml_repeats_the_run(trained_run, tmp_path):
     assert rows(trained_run) == rows(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_workers_and_evaluations_change_nothing(tiny, tmp_path):
     """Two workers instead of none, and no evaluation between the epochs: the same weights."""
     options = {**tiny, "color_jitter": 0.3, "scale_jitter": (0.8, 1.2), "epochs": 2}
@@ -50,6 +51,7 @@ def test_workers_and_evaluations_change_nothing(tiny, tmp_path):
     assert_same_weights(tiny["output"] / "last.ckpt", tmp_path / "other" / "last.ckpt")
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(tiny, trained_run):
     fit(**tiny, **TRAINED, seed=1)
     a, b = weights(trained_run / "last.ckpt"), weights(tiny["output"] / "last.ckpt")
