@@ -46,6 +46,7 @@ def run(options: Options, log: Path, prepare: Callable[[], None] | None = None) 
 
 
 def _train(options: Options, log: Path, prepare: Callable[[], None] | None) -> None:
+    from retinanet.commands.terminal import show_progress
     from retinanet.errors import UserError
     from retinanet.train import fit
 
@@ -54,6 +55,7 @@ def _train(options: Options, log: Path, prepare: Callable[[], None] | None) -> N
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    show_progress()  # tests read the lines in the log
     if prepare is not None:
         prepare()
     try:
