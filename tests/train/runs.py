@@ -55,7 +55,7 @@ def _train(options: Options, log: Path, prepare: Callable[[], None] | None) -> N
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    show_progress()
+    show_progress()  # tests read the lines in the log
     if prepare is not None:
         prepare()
     try:

@@ -1,5 +1,6 @@
 """The loaders of a run."""
 
+import pytest
 import torch
 
 from retinanet.train import fit
