@@ -52,6 +52,7 @@ def test_small_objects_are_won():
     assert again.model_config == found.model_config, "the same seed gives the same anchors"
 
 
+@pytest.mark.slow
 def test_tiny_objects_get_a_p2_level():
     found = fitted(scattered(200, sides=(5, 12)))
     assert found.model_config.levels == (2, 3, 4, 5, 6, 7)
@@ -97,6 +98,7 @@ def test_a_rare_class_is_not_given_up():
     assert after["large"] > 0.97
 
 
+@pytest.mark.slow
 def test_train_with_auto_anchors(tiny):
     """config.yaml holds the fitted numbers, so that it repeats the run without fitting again."""
     options = {**tiny, "anchor_sizes": (64.0, 128.0, 256.0, 512.0, 1024.0), "anchors": "auto", "epochs": 1}

@@ -24,6 +24,7 @@ def test_class_alphas():
         class_alphas([1], alpha=0.75, beta=1)
 
 
+@pytest.mark.slow
 def test_train_with_balanced_classes(tiny):
     """The rarer class gets the larger alpha; config.yaml holds the numbers and repeats the run."""
     result = fit(**tiny, epochs=1, balance_classes=True, max_steps=1)

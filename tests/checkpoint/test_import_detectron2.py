@@ -227,6 +227,7 @@ def test_network_and_detections_equal_the_reference(zoo, height, width):
     assert differs, "clipping before NMS would give other detections here"
 
 
+@pytest.mark.slow
 def test_the_reference_notices_each_difference(zoo):
     """Stride in the 3x3 convolution, P6 from elsewhere, channels or anchors in the other order: all would show."""
     pixels, _ = batch(128, 160, count=1)
@@ -284,6 +285,7 @@ def test_r101_other_classes_and_early_files(zoo):
     assert from_detectron2(content, anchor_sizes=sizes).config.anchor_sizes == sizes
 
 
+@pytest.mark.slow
 def test_a_zoo_file_loads_and_code_does_not(zoo, narrow, tmp_path):
     path = tmp_path / "model_final_5bd44e.pkl"
     path.write_bytes(pickle.dumps(narrow, protocol=2))
@@ -308,6 +310,7 @@ def test_a_zoo_file_loads_and_code_does_not(zoo, narrow, tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_a_file_from_numpy_1_loads(narrow, tmp_path):
     """The zoo's files were written when numpy's core had no underscore."""
     data = pickle.dumps(narrow, protocol=2)

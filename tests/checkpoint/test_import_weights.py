@@ -54,6 +54,7 @@ def seen_within(model, pictures):
     return (*(seen[part] for part in parts), detections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 @pytest.mark.parametrize(
     ("shorter", "longer"),

@@ -6,6 +6,7 @@ from retinanet.checkpoint.import_weights import from_torchvision
 from tests.peers import torchvision_v1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_eps_of_frozen_batchnorm():
     """A channel of variance 1e-5 doubles with eps 0: its gain is 316 instead of 224."""

@@ -127,6 +127,7 @@ def test_our_coco_reader_reads_them(tmp_path: Path) -> None:
             assert image.size == (record.width, record.height) == (320, 256)
 
 
+@pytest.mark.slow
 def test_complete_scenes_are_used_again_and_broken_or_other_ones_built_anew(tmp_path: Path) -> None:
     folder = make_scenes(tmp_path / "scenes", **SMALL).folder
     whole = contents(folder)
@@ -152,6 +153,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         make_scenes(tmp_path / "thesis.txt", **SMALL)
 
 
+@pytest.mark.slow
 def test_two_at_once_end_with_whole_scenes(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         made = list(pool.map(lambda _: make_scenes(tmp_path / "scenes", **SMALL), range(3)))

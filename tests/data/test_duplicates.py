@@ -16,6 +16,7 @@ from retinanet.data.duplicates import ALIKE, fingerprint, fingerprints, joined, 
 Write = Callable[..., Path]
 
 
+@pytest.mark.slow
 def test_bccd_has_one_pair_and_it_is_on_both_sides(shared_data: Path) -> None:
     """BloodImage_00037 (val) and _00038 (train) show the same cells at another focus; no other pair comes near."""
     found = data.read(shared_data / "bccd")

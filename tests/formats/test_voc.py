@@ -178,6 +178,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path, write_voc: Write) -> None:
         data.read(tmp_path / "data.zip")
 
 
+@pytest.mark.slow
 def test_bccd_has_exactly_two_faults(shared_data: Path) -> None:
     with pytest.raises(DataError, match="2 faults") as caught:
         data.load(shared_data / "bccd")

@@ -59,6 +59,7 @@ def test_the_buffer_overflows_and_the_threshold_rises(way):
             assert check(way, values.view(25_000, 4).to(dtype), levels, threshold=-2.0, most=500) == 1000
 
 
+@pytest.mark.slow
 def test_every_16_bit_pattern(way):
     """Each bfloat16 and float16 there is, NaN among them: order, threshold and value are those of float32."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int16)

@@ -111,6 +111,7 @@ def one_each(values):
     return values.reshape(-1, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_formula_here_has_the_slope_that_autograd_finds():
     """`exact` is what all forms are held against; its slope is worked out by hand."""
     x = torch.randn(3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
@@ -159,6 +160,7 @@ def test_random_logits(device, gamma, target, spread):
         torch.testing.assert_close(gradient.double(), slope, rtol=1e-5 if target == 1 else 5e-5, atol=SMALLEST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [pytest.param(g, marks=() if g == 2.0 else pytest.mark.slow) for g in GAMMAS])
 @pytest.mark.parametrize("own", [False, True])
 def test_wide_logits_keep_their_tails(device, gamma, own):

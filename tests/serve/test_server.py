@@ -113,6 +113,7 @@ def test_sigterm_finishes_what_was_accepted():
     assert server.output[-1] == "stopped\n"
 
 
+@pytest.mark.slow
 def test_too_large_a_body_gets_its_answer_although_it_is_still_being_sent():
     with Server("max_upload_mb=0.1") as server:
         for headers, body in (

@@ -74,6 +74,7 @@ def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
         study(squares[0], **{**options, "epochs": 2})
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
     real = module.fit
 

@@ -68,6 +68,7 @@ def test_the_largest_batch(tiny: Options):
     assert largest_shape(config, data) == (64, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pictures", "records", "size", "why"),
     [(13, 10_000, 8, "memory"), (1, 10_000, 1, "memory"), (1000, 10_000, 64, "the most"), (1000, 70, 4, "16 steps")],
@@ -113,6 +114,7 @@ def test_auto_is_written_as_a_number_and_kept(tiny: Options, monkeypatch, capsys
     assert "--batch-size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_running_out_is_explained_by_what_a_picture_takes(tiny: Options, monkeypatch):
     model, config, data = parts(tiny)
     needs = measure(model, config, data, CPU)
@@ -130,6 +132,7 @@ def test_running_out_is_explained_by_what_a_picture_takes(tiny: Options, monkeyp
         fit(**tiny)
 
 
+@pytest.mark.slow
 def test_crowded_pictures_are_named(tiny: Options, tmp_path: Path, monkeypatch):
     content = json.loads(Path(tiny["train"]).read_text())
     one = content["annotations"][0]

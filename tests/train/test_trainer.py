@@ -71,6 +71,7 @@ def test_other_ways_to_train(tiny, options):
     assert all(torch.isfinite(value).all() for value in weights(tiny["output"] / "last.ckpt").values())
 
 
+@pytest.mark.slow
 def test_early_stopping(tiny):
     fit(**{**tiny, "lr": 1e-12}, epochs=6, patience=1)
     assert max(int(row["epoch"]) for row in rows(tiny["output"])) < 5
