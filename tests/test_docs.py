@@ -18,6 +18,7 @@ LONG = {  # they train, export or study
     "callback-and-logger.md",
     "export.md",
     "imbalance.md",
+    "loss-and-assigner.md",
     "training.md",
     "transform.md",
 }

@@ -185,6 +185,7 @@ def from_torchvision_names(model, ours):
     return {name: theirs[their] for name, their in names.items() if their in theirs}
 
 
+@pytest.mark.slow
 def test_batchnorm_in_training_is_the_test_of_v2_alone(peers):
     assert peers["v1"][1].model.backbone.batchnorm_frozen
     assert not peers["v2"][1].model.backbone.batchnorm_frozen

@@ -1,5 +1,6 @@
 """The network behind another library's weights."""
 
+import pytest
 import torch
 
 from retinanet.checkpoint.import_weights import from_torchvision

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def folder(made_once: MadeOnce) -> Path:
+def exports(made_once: MadeOnce) -> Path:
     """model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and pictures/.
 
     dense.onnx is the network as torch exports it, which takes a while: `quick` takes it from there.
@@ -48,10 +48,10 @@ def folder(made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture
-def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `export` take the network as torch exported it once."""
     import onnx
 
     from retinanet.export import base_target as exporting_network
 
-    monkeypatch.setattr(exporting_network, "dense_onnx", lambda _: onnx.load(folder / "dense.onnx"))
+    monkeypatch.setattr(exporting_network, "dense_onnx", lambda _: onnx.load(exports / "dense.onnx"))

@@ -16,17 +16,17 @@ from tests.export.made_target import TextTarget
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets: Mapping[str, ExportTarget] = {**TARGETS, "text": TextTarget()}
     monkeypatch.setattr(exporter, "TARGETS", targets)
     model_and_pictures(tmp_path)
     return tmp_path
 
 
-def test_a_refusal_carries_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_carries_the_numbers(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextTarget, "off", 0.5)
     with pytest.raises(ExportMismatchError) as refused:
-        export(folder / "model.ckpt", output=folder / "m.txt", pictures=(str(folder / "pictures"),))
+        export(exports / "model.ckpt", output=exports / "m.txt", pictures=(str(exports / "pictures"),))
     assert isinstance(refused.value.comparison, Comparison)
     assert refused.value.comparison.differences[0].boxes == 0.5
-    assert not (folder / "m.txt").exists()
+    assert not (exports / "m.txt").exists()

@@ -25,12 +25,12 @@ from retinanet.runtime.description import ExportError
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_what_every_level_says(folder: Path) -> None:
+def test_what_every_level_says(exports: Path) -> None:
     """Against the network's own outputs; and the best detection's box is among what its place proposes."""
     from retinanet import boxes
 
-    original, exported = retinanet.load(folder / "model.ckpt", "cpu"), retinanet.load(folder / "m.onnx")
-    picture = folder / "pictures" / "1.png"
+    original, exported = retinanet.load(exports / "model.ckpt", "cpu"), retinanet.load(exports / "m.onnx")
+    picture = exports / "pictures" / "1.png"
     dense = exported.dense(picture)
     pixels, (frame,) = original._prepare([decode_for(picture, image_size=128, max_size=192)], original.image_config)
     with torch.inference_mode():
@@ -54,11 +54,11 @@ def test_what_every_level_says(folder: Path) -> None:
     assert min(np.abs(found - best.xyxy[0]).max(axis=1).min() for found in proposed) < 0.01
 
 
-def test_an_export_that_disagrees_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_disagrees_is_refused(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One filter of the box head a hundredth off: nothing is written, what was there stays."""
 
     def tampered(_: Any) -> onnx.ModelProto:
-        found = onnx.load(folder / "dense.onnx")
+        found = onnx.load(exports / "dense.onnx")
         weight = next(i for i in found.graph.initializer if list(i.dims) == [4 * 9, 16, 3, 3])  # the box head's last
         values = onnx.numpy_helper.to_array(weight).copy()
         values[0] += 0.01
@@ -70,32 +70,32 @@ def test_an_export_that_disagrees_is_refused(folder: Path, tmp_path: Path, monke
     target.write_text("earlier")
     message = "disagrees with the checkpoint, nothing is written: boxes differ by up to"
     with pytest.raises(ExportMismatchError, match=message) as refused:
-        export(folder / "model.ckpt", output=target, pictures=(str(folder / "pictures"),), overwrite=True)
+        export(exports / "model.ckpt", output=target, pictures=(str(exports / "pictures"),), overwrite=True)
     assert not all(d.agrees for d in refused.value.comparison.differences)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert target.read_text() == "earlier"
 
 
-def test_raw_gives_the_dense_outputs_alone(folder: Path, tmp_path: Path, quick: None) -> None:
-    summary = export(folder / "model.ckpt", triton=tmp_path, raw=True, pictures=(str(folder / "pictures" / "0.png"),))
+def test_raw_gives_the_dense_outputs_alone(exports: Path, tmp_path: Path, quick: None) -> None:
+    summary = export(exports / "model.ckpt", triton=tmp_path, raw=True, pictures=(str(exports / "pictures" / "0.png"),))
     session = ort.InferenceSession(str(summary.path))
     assert [o.name for o in session.get_outputs()] == [f"p{i}_{n}" for i in range(3, 8) for n in ("logits", "deltas")]
     with pytest.raises(ExportError, match="--raw"):
-        retinanet.load(summary.path).predict(folder / "pictures" / "0.png")
+        retinanet.load(summary.path).predict(exports / "pictures" / "0.png")
     config = (tmp_path / "retinanet" / "config.pbtxt").read_text()
     assert summary.path == tmp_path / "retinanet" / "1" / "model.onnx"
     assert 'output [ { name: "p3_logits" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]' in config
 
 
-def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
-    model, shown = folder / "model.ckpt", (str(folder / "pictures"),)
+def test_options_that_do_not_fit(exports: Path, tmp_path: Path) -> None:
+    model, shown = exports / "model.ckpt", (str(exports / "pictures"),)
     for options, message in (
         ({}, "give a file to write"),
         ({"output": tmp_path / "m.bin"}, "expected a name that ends in .onnx, .xml, .pt2"),
         ({"output": tmp_path / "m.onnx", "format": "openvino"}, ".xml for --format openvino"),
         ({"output": tmp_path / "m.onnx", "int8": True}, "--calibrate"),
         ({"output": tmp_path / "m.onnx", "bf16": True}, "--format openvino"),
-        ({"output": folder / "m.onnx"}, "there already"),
+        ({"output": exports / "m.onnx"}, "there already"),
         ({"output": tmp_path / "m.pt2", "raw": True}, "pt2"),
         ({"output": tmp_path / "m.onnx", "format": "onxn"}, "Did you mean 'onnx'"),
     ):
@@ -106,9 +106,9 @@ def test_options_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_takes_an_export_as_it_takes_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_the_command_line_takes_an_export_as_it_takes_a_checkpoint(exports: Path, tmp_path: Path) -> None:
     for model in ("model.ckpt", "m.onnx"):
-        words = ["predict", str(folder / model), str(folder / "pictures"), "-o", str(tmp_path / model), "--no-draw"]
+        words = ["predict", str(exports / model), str(exports / "pictures"), "-o", str(tmp_path / model), "--no-draw"]
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 0
@@ -116,10 +116,11 @@ def test_the_command_line_takes_an_export_as_it_takes_a_checkpoint(folder: Path,
     assert len(first) == len(second) > 50
 
 
-def test_nothing_of_torch_is_imported(folder: Path) -> None:
+def test_nothing_of_torch_is_imported(exports: Path) -> None:
     code = (
         "import sys, retinanet, retinanet.cli, retinanet.evaluate\n"
-        f"found = retinanet.load({str(folder / 'm.onnx')!r}).predict({str(folder / 'pictures' / '0.png')!r}, tile=96)\n"
+        f"model, image = {str(exports / 'm.onnx')!r}, {str(exports / 'pictures' / '0.png')!r}\n"
+        "found = retinanet.load(model).predict(image, tile=96)\n"
         "assert len(found) > 3\n"
         "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'onnx'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -128,15 +129,15 @@ def test_nothing_of_torch_is_imported(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_in_an_environment_without_torch(folder: Path, tmp_path: Path) -> None:
+def test_in_an_environment_without_torch(exports: Path, tmp_path: Path) -> None:
     """`pip install .[onnx]` into a fresh environment: no torch, and the detections that were recorded here."""
     root = Path(__file__).parents[2]
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     install = [python, "-m", "pip", "install", "-q", "-c", root / "constraints.txt", f"{root}[onnx]"]
     subprocess.run(install, check=True, timeout=600)
-    file = folder / "pictures" / "0.png"
-    expected = retinanet.load(folder / "u.onnx").predict(file)
+    file = exports / "pictures" / "0.png"
+    expected = retinanet.load(exports / "u.onnx").predict(file)
     code = (
         "import importlib.util, json, sys, retinanet\n"
         "assert importlib.util.find_spec('torch') is None\n"
@@ -148,18 +149,18 @@ def test_in_an_environment_without_torch(folder: Path, tmp_path: Path) -> None:
         command = [str(python), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
 
-    done = inside("-c", code, folder / "u.onnx", file)
+    done = inside("-c", code, exports / "u.onnx", file)
     assert done.returncode == 0, done.stderr
     boxes, scores = json.loads(done.stdout)
     np.testing.assert_allclose(boxes, expected.xyxy, atol=1e-3)
     np.testing.assert_allclose(scores, expected.confidence, atol=1e-5)
     retinanet_words = ("-m", "retinanet")
     assert inside(*retinanet_words, "--help").returncode == 0
-    predicted = inside(*retinanet_words, "predict", folder / "u.onnx", file, "-o", "found")
+    predicted = inside(*retinanet_words, "predict", exports / "u.onnx", file, "-o", "found")
     assert predicted.returncode == 0, predicted.stderr
     assert Image.open(tmp_path / "found" / "drawn" / "0.jpg").size == (200, 140)
     for words in (
-        ("evaluate", folder / "model.ckpt", "--data", "x.json"),
+        ("evaluate", exports / "model.ckpt", "--data", "x.json"),
         ("train", "--train", "x", "--val", "y", "-o", "z"),
     ):
         refused = inside(*retinanet_words, *words)

@@ -15,9 +15,9 @@ from tests.export.made import CLASSES
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_a_plain_session_needs_nothing_but_pictures(folder: Path) -> None:
+def test_a_plain_session_needs_nothing_but_pictures(exports: Path) -> None:
     """Thresholds and frames have defaults; the four outputs are padded to max_detections."""
-    session = ort.InferenceSession(str(folder / "m.onnx"))
+    session = ort.InferenceSession(str(exports / "m.onnx"))
     assert [i.name for i in session.get_inputs()] == ["images"]
     images = np.random.default_rng(0).random((2, 3, 96, 160), np.float32)
     names = ["boxes", "scores", "labels", "counts"]
@@ -29,7 +29,7 @@ def test_a_plain_session_needs_nothing_but_pictures(folder: Path) -> None:
     explicit = {"frames": frames, "score_threshold": np.array([0.05], np.float32), "max_detections": np.array([7])}
     fewer = session.run(names, {"images": images, **explicit})
     np.testing.assert_allclose(fewer[0], boxes[:, :7])
-    model = onnx.load(folder / "m.onnx")
+    model = onnx.load(exports / "m.onnx")
     assert {i.domain for i in model.opset_import} == {""}
     assert [i.version for i in model.opset_import] == [18]
     about = json.loads({p.key: p.value for p in model.metadata_props}[KEY])

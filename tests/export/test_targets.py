@@ -17,17 +17,17 @@ from tests.export.made_target import TextTarget
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets: Mapping[str, ExportTarget] = {**TARGETS, "text": TextTarget()}
     monkeypatch.setattr(exporter, "TARGETS", targets)
     model_and_pictures(tmp_path)
     return tmp_path
 
 
-def test_a_target_of_ones_own(folder: Path) -> None:
-    summary = export(folder / "model.ckpt", output=folder / "m.txt", pictures=(str(folder / "pictures"),))
+def test_a_target_of_ones_own(exports: Path) -> None:
+    summary = export(exports / "model.ckpt", output=exports / "m.txt", pictures=(str(exports / "pictures"),))
     assert summary.path.read_text() == summary.about.to_json()
     assert summary.size == summary.path.stat().st_size
     assert summary.comparison.title == "reading aloud"
     with pytest.raises(ConfigError, match=r"^int8 is not possible for a \.txt file: give --format onnx or openvino$"):
-        export(folder / "model.ckpt", output=folder / "n.txt", int8=True, calibrate=folder)
+        export(exports / "model.ckpt", output=exports / "n.txt", int8=True, calibrate=exports)

@@ -14,8 +14,10 @@ from tests.export.made import CLASSES
 
 
 @pytest.mark.slow
-def test_a_torch_export_program(folder: Path, tmp_path: Path) -> None:
-    summary = export(folder / "model.ckpt", output=tmp_path / "m.pt2", pictures=(str(folder / "pictures"),), uint8=True)
+def test_a_torch_export_program(exports: Path, tmp_path: Path) -> None:
+    summary = export(
+        exports / "model.ckpt", output=tmp_path / "m.pt2", pictures=(str(exports / "pictures"),), uint8=True
+    )
     extra = {f"{KEY}.json": ""}
     program = torch.export.load(summary.path, extra_files=extra).module()
     assert json.loads(extra[f"{KEY}.json"])["classes"] == list(CLASSES)

@@ -12,17 +12,17 @@ from retinanet.predict.runtime_detector import RuntimeDetector
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_a_place_in_a_model_repository(folder: Path, tmp_path: Path) -> None:
+def test_a_place_in_a_model_repository(exports: Path, tmp_path: Path) -> None:
     from retinanet.export import triton_repository as triton
 
-    detector = retinanet.load(folder / "u.onnx")
+    detector = retinanet.load(exports / "u.onnx")
     assert isinstance(detector, RuntimeDetector)
-    config = triton.write(tmp_path, folder / "u.onnx", detector.description, backend="onnxruntime")
+    config = triton.write(tmp_path, exports / "u.onnx", detector.description, backend="onnxruntime")
     assert config == tmp_path / "u" / "config.pbtxt"
-    assert (tmp_path / "u" / "1" / "model.onnx").read_bytes() == (folder / "u.onnx").read_bytes()
+    assert (tmp_path / "u" / "1" / "model.onnx").read_bytes() == (exports / "u.onnx").read_bytes()
     assert (tmp_path / "u" / "labels.txt").read_text() == "square\nbar\ndot\n"
     lines = config.read_text().splitlines()
     assert lines[:3] == ['name: "u"', 'backend: "onnxruntime"', "max_batch_size: 8"]
     assert 'input [ { name: "images" data_type: TYPE_UINT8 dims: [ 3, -1, -1 ] } ]' in lines
-    known = {i.name for i in ort.InferenceSession(str(folder / "u.onnx")).get_overridable_initializers()} | {"images"}
+    known = {i.name for i in ort.InferenceSession(str(exports / "u.onnx")).get_overridable_initializers()} | {"images"}
     assert all(line.split('"')[1] in known for line in lines if line.startswith("input"))

@@ -17,13 +17,13 @@ from tests.export.made_exports import same
 
 
 @pytest.mark.parametrize("name", ["m.onnx", pytest.param("u.onnx", marks=pytest.mark.slow)])
-def test_the_runtime_finds_what_the_checkpoint_finds(folder: Path, name: str) -> None:
-    original, exported = retinanet.load(folder / "model.ckpt", "cpu"), retinanet.load(folder / name)
+def test_the_runtime_finds_what_the_checkpoint_finds(exports: Path, name: str) -> None:
+    original, exported = retinanet.load(exports / "model.ckpt", "cpu"), retinanet.load(exports / name)
     assert isinstance(exported, RuntimeDetector)
     assert exported.classes == original.classes == CLASSES
     assert exported.category_ids == CATEGORY_IDS
     assert exported.image_config == original.image_config
-    files = sorted((folder / "pictures").iterdir())
+    files = sorted((exports / "pictures").iterdir())
     for options in ({}, {"threshold": 0.4}, {"tile": 96}, {"tta": True}):
         for a, b in zip(original.predict(files, **options), exported.predict(files, **options), strict=True):
             assert len(a) > 3
@@ -33,10 +33,10 @@ def test_the_runtime_finds_what_the_checkpoint_finds(folder: Path, name: str) ->
         exported.predict(b"no picture")
 
 
-def test_decoded_pictures_go_through_from_many_threads(folder: Path) -> None:
-    exported = RuntimeDetector.from_file(folder / "u.onnx", threads=1)
+def test_decoded_pictures_go_through_from_many_threads(exports: Path) -> None:
+    exported = RuntimeDetector.from_file(exports / "u.onnx", threads=1)
     config = exported.image_config
-    files = sorted((folder / "pictures").iterdir())
+    files = sorted((exports / "pictures").iterdir())
     images = [decode_for(f, image_size=config.image_size, max_size=config.max_size) for f in files]
     expected = [exported.detect([image])[0] for image in images]
     assert exported.detect([]) == []

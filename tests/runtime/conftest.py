@@ -1,5 +1,5 @@
 """A fixture of the exported models."""
 
-from tests.export.conftest import folder
+from tests.export.conftest import exports
 
-__all__ = ["folder"]
+__all__ = ["exports"]

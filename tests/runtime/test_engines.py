@@ -12,9 +12,9 @@ from retinanet.errors import ConfigError
 from retinanet.runtime.description import ExportError
 
 
-def test_files_that_are_no_exports(folder: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_exports(exports: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
-    model = onnx.load(folder / "m.onnx")
+    model = onnx.load(exports / "m.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
     for name, message in (
@@ -24,4 +24,4 @@ def test_files_that_are_no_exports(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ExportError, match=message):
             retinanet.load(tmp_path / name)
     with pytest.raises(ConfigError, match="device"):
-        retinanet.load(folder / "m.onnx", device="mps")
+        retinanet.load(exports / "m.onnx", device="mps")

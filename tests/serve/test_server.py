@@ -49,6 +49,7 @@ def right(red: int, width: int, height: int) -> list[dict[str, Any]]:
     return [{**d, "box": [round(v, 2) for v in d["box"]]} for d in expected(red, width, height)]
 
 
+@pytest.mark.slow
 def test_everybody_gets_the_answer_for_their_own_picture():
     asked = [(20 + i % 200, *((64, 48), (48, 64), (100, 50))[i % 3]) for i in range(300)]
     with Server("max_queue=64", model="2.onnx") as server:

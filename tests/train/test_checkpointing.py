@@ -9,6 +9,7 @@ from retinanet.train.detection_module import DetectionModule
 from tests.train.made_trainer import assert_same_weights, rows
 
 
+@pytest.mark.slow
 def test_resumed_equals_undisturbed(tiny, tmp_path):
     """Three epochs at once, and one stopped after the first epoch and resumed: the same weights and the same rows.
 

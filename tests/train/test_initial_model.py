@@ -73,6 +73,7 @@ def test_a_run_from_a_model_has_its_network_and_says_what_stays(first, tiny, oth
     assert f"start_from: {first}" in (tmp_path / "second" / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_and_frozen_parts(first, other_classes, tmp_path):
     output = tmp_path / "frozen"
     words = [
