@@ -194,6 +194,7 @@ def batch(height, width, *, count=2, seed=0):
     return pixels, [Frame(2 * width, 2 * height, width, height)] * count
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(192, 288), pytest.param(480, 640, marks=pytest.mark.slow)])
 def test_network_and_detections_equal_the_reference(zoo, height, width):

@@ -230,6 +230,7 @@ def test_what_it_was_trained_with_is_taken_over(peers):
         assert saved.postprocess_config.max_detections == 300
 
 
+@pytest.mark.slow
 def test_head_names_before_0_13():
     """`conv.2` was the second convolution; today it is the third."""
     state = torchvision_v1(3, backbone="resnet18").state_dict()

@@ -39,6 +39,7 @@ def test_a_missing_file_and_a_missing_option(seen, capsys):
     assert not seen
 
 
+@pytest.mark.slow
 def test_resume_needs_no_more_than_the_folder(run_folder: Path, capsys):
     """config.yaml in the run's folder holds the rest."""
     assert run("train", "--resume", "-o", run_folder, "--epochs", 3) == 0

@@ -29,6 +29,7 @@ def test_bccd_has_one_pair_and_it_is_on_both_sides(shared_data: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_many_pictures_are_compared_by_a_part_of_a_hash(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
     """Beyond 20,000 pictures not all pairs are looked at; what is found here is the same."""
     found = data.read(shared_data / "bccd")

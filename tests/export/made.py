@@ -27,7 +27,6 @@ def train_config(val: Path, **options: Any) -> TrainConfig:
         "fpn_width": 16,
         "head_width": 16,
         "head_depth": 1,
-        "head_norm": "group",
         "image_size": 128,
         "max_size": 192,
         "anchor_sizes": (16.0, 32.0, 64.0, 128.0, 256.0),
@@ -41,14 +40,16 @@ def network(config: TrainConfig, seed: int = 0) -> RetinaNet:
     model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for head, spread in ((model.class_head, 0.6), (model.box_head, 0.15)):
-            weight = head.output.weight
-            weight.copy_(torch.randn(weight.shape, generator=generator) * spread / (weight.shape[1] * 9) ** 0.5 * 4)
-        torch.nn.init.constant_(model.class_head.output.bias, -3.0)
         for module in model.modules():  # BatchNorm that does something
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
                 module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+        torch.nn.init.constant_(model.class_head.output.bias, -3.0)
+        for head in (model.class_head, model.box_head):
+            torch.nn.init.normal_(head.output.weight, generator=generator)
+        found = model(torch.randn((1, 3, 128, 128), generator=generator))
+        model.class_head.output.weight *= 1.5 / found.logits_NAK.std()
+        model.box_head.output.weight *= 0.4 / found.deltas_NA4.std()
     return model
 
 

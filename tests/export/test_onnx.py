@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
+from retinanet.export.exporter import export
 from retinanet.runtime.description import KEY
-from tests.export.made import CLASSES
+from tests.export.made import CLASSES, checkpoint, network, pictures, train_config
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -35,3 +36,13 @@ def test_a_plain_session_needs_nothing_but_pictures(exports: Path) -> None:
     about = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
     assert about["classes"] == list(CLASSES)
     assert about["train_config"]["backbone"] == "resnet18"
+
+
+@pytest.mark.slow
+def test_heads_with_group_normalisation(tmp_path: Path) -> None:
+    """torch writes it as many small steps; `export` itself compares the file with the checkpoint."""
+    config = train_config(tmp_path / "gone.json", head_norm="group")
+    checkpoint(tmp_path / "model.ckpt", network(config), config)
+    pictures(tmp_path / "pictures")
+    done = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", pictures=(str(tmp_path / "pictures"),))
+    assert all(d.agrees and d.compared > 50 for d in done.differences)

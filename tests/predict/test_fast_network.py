@@ -23,7 +23,7 @@ def difference(found, expected):
     ("backbone", "options"),
     [
         ("resnet18", {}),
-        ("resnet50", {"p6_from": "p5"}),
+        pytest.param("resnet50", {"p6_from": "p5"}, marks=pytest.mark.slow),
         ("tf_efficientnet_lite0", {"head_norm": "group"}),  # pads by the input's size; activation within BatchNorm
         ("regnety_002", {}),  # squeeze and excitation
         ("convnext_atto", {}),  # no BatchNorm

@@ -77,6 +77,7 @@ def test_the_page_names_no_address_outside_the_server():
                 assert name in {"./", "openapi.json"} or (PAGE / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_serving_an_export_imports_no_torch():
     code = (
         "import sys, retinanet.serve.server, retinanet.predict.loading, retinanet.predict.runtime_detector\n"

@@ -103,6 +103,7 @@ def test_a_client_that_goes_away_frees_its_place():
     assert numbers["retinanet_batch_size_sum"] == 2
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_what_was_accepted():
     with Server("max_batch=1", model="400.onnx") as server, ThreadPoolExecutor(5) as pool:
         waiting = [pool.submit(post, server, png(40 + i)) for i in range(5)]

@@ -54,6 +54,7 @@ class _KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_max_steps_within_an_epoch_still_gives_a_best_checkpoint(tiny):
     result = fit(**tiny, max_steps=2)
     assert result.best.exists()

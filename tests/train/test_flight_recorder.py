@@ -57,6 +57,7 @@ def stopped(options: Options, message: str) -> Path:
     return options["output"] / "nonfinite.pt"
 
 
+@pytest.mark.slow
 def test_a_weight_that_a_step_destroyed(plain: Options):
     """The usual case: a learning rate far too high. Nothing is planted."""
     path = stopped({**plain, **FAR_TOO_FAST}, r"in all 4 pictures")
@@ -117,6 +118,7 @@ def test_a_gradient_alone(plain: Options, at_step):
     assert replay(path) == (record["said"], True)
 
 
+@pytest.mark.slow
 def test_skip_leaves_the_step_out(plain: Options, at_step, monkeypatch, capsys):
     """The weights after a skipped step are those before it, and the run ends finite."""
     seen = {}
@@ -138,6 +140,7 @@ def test_skip_leaves_the_step_out(plain: Options, at_step, monkeypatch, capsys):
     assert read_record(plain["output"] / "nonfinite.pt")["step"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limits", "steps"), [({"max_skipped_in_a_row": 2}, 3), ({"max_skipped": 1}, 2)])
 def test_skip_has_a_bound(plain: Options, at_step, capsys, limits: Options, steps: int):
     at_step(1, spoil_picture, every=True)
@@ -145,6 +148,7 @@ def test_skip_has_a_bound(plain: Options, at_step, capsys, limits: Options, step
     assert capsys.readouterr().out.count("skipped step") == steps - 1
 
 
+@pytest.mark.slow
 def test_a_sum_that_overflows_is_no_fault(plain: Options, monkeypatch):
     """The check adds up outputs and squares; that these sums overflow says nothing of the run."""
     original = DetectionModule.training_step

@@ -57,6 +57,7 @@ def test_scores_of_a_kept_class_are_the_very_same():
     assert abs(after.logits_NAK[:, :, 0].mean().sigmoid().item() - 0.01) < 0.01, "new classes start from the prior"
 
 
+@pytest.mark.slow
 def test_a_run_from_a_model_has_its_network_and_says_what_stays(first, tiny, other_classes, tmp_path, capsys):
     options = {"output": tmp_path / "second", "device": "cpu", "batch_size": 4, "workers": 0, "log_every": 1}
     result = fit(**other_classes, **options, start_from=first, epochs=1, max_steps=1, lr=1e-9)

@@ -75,6 +75,7 @@ def test_killed_at_20_random_moments(options: Options, undisturbed: Path, tmp_pa
     assert_same_run(undisturbed / "run", output)
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
     tiny: Options, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -17,6 +17,7 @@ from tests.train.made_trainer import rows
 from tests.train.runs import Options, run, table
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_not_overwritten(tiny, run_folder):
     before = (tiny["output"] / "last.ckpt").read_bytes()
     with pytest.raises(ConfigError, match=r"already holds a run .*--resume.*--overwrite"):
@@ -47,6 +48,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(options: Options, tmp_
         locked.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_overwrite_keeps_the_old_run_until_the_new_one_has_begun(options: Options, run_folder: Path, monkeypatch):
     old = run_folder
     before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}

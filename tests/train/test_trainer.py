@@ -34,6 +34,7 @@ def test_a_run_writes_all_it_promises(trained_run):
     assert set(evaluation["per_class"]) == {"square", "bar"}
 
 
+@pytest.mark.slow
 def test_config_yaml_repeats_the_run(trained_run, tmp_path):
     values = yaml.safe_load((trained_run / "config.yaml").read_text())
     fit(**{**values, "output": tmp_path / "again"})
@@ -62,7 +63,7 @@ def test_another_seed_is_another_run(tiny, trained_run):
     "options",
     [
         pytest.param({"precision": "bf16"}, marks=pytest.mark.slow),
-        {"accumulate": 2},
+        pytest.param({"accumulate": 2}, marks=pytest.mark.slow),
         {"optimizer": "sgd", "schedule": "step", "ema": 0},
     ],
 )
