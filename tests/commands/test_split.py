@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,6 @@ from retinanet import data
 from retinanet.cli import main
 from retinanet.data import DetectionData
 from tests.data.made import names
-
-Write = Callable[..., Path]
 
 
 def test_the_command(many: DetectionData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from PIL import Image
 from retinanet import data
 from retinanet.data import DetectionData
 from retinanet.data.duplicates import ALIKE, fingerprint, fingerprints, joined, nearly_same, same
-
-Write = Callable[..., Path]
 
 
 @pytest.mark.slow

@@ -31,7 +31,6 @@ SCORE_THRESHOLD: Final = "score_threshold"
 NMS_THRESHOLD: Final = "nms_threshold"
 MAX_DETECTIONS: Final = "max_detections"
 """Inputs: scalars (of shape 1), by default as in training."""
-THRESHOLDS: Final = (SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS)
 DETECTIONS: Final = ("boxes", "scores", "labels", "counts")
 """Outputs: N x D x 4 xyxy original pixels, N x D, N x D (int64), N (int64); D is max_detections, the first `counts[n]`
 of each picture are detections, best first, and what follows is 0, 0 and -1."""
