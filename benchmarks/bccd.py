@@ -18,7 +18,7 @@ def main() -> None:
     from bccd_torchvision import SHARED
 
     if not (SHARED / "bccd").exists():
-        print(f"benchmarks: no {SHARED / 'bccd'}: this comparison needs the BCCD data set")
+        print(f"benchmarks: no {SHARED / 'bccd'}: this comparison needs the BCCD dataset")
         return
     RESULTS.mkdir(exist_ok=True)
     rows = []

@@ -1,7 +1,7 @@
 """The peer on BCCD: torchvision's own RetinaNet, trained as a competent user of torchvision would.
 
 Stands alone on purpose: it imports nothing of `retinanet`, so it says what torchvision alone reaches on the same
-pictures, backbone, weights, picture size and schedule. Losses, matching, boxes and post-processing are
+images, backbone, weights, image size and schedule. Losses, matching, boxes and post-processing are
 torchvision's defaults.
 
     python benchmarks/bccd_torchvision.py --out peer_bccd.json
@@ -44,9 +44,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @dataclass(frozen=True)
 class Record:
-    """One annotated picture: boxes are xyxy pixels just as the XML has them; zero-area boxes are already dropped."""
+    """One annotated image: boxes are xyxy pixels just as the XML has them; zero-area boxes are already dropped."""
 
-    picture: Path
+    image_path: Path
     width: int
     height: int
     boxes: list[list[float]]
@@ -58,11 +58,11 @@ def read_voc(root: Path, split: str) -> list[Record]:
     """Read one `ImageSets/Main` split of a VOC folder; raises ValueError for a class that is not in CLASSES."""
     records = []
     for stem in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
-        picture, annotation = root / "JPEGImages" / f"{stem}.jpg", root / "Annotations" / f"{stem}.xml"
-        with Image.open(picture) as image:
+        image_path, annotation = root / "JPEGImages" / f"{stem}.jpg", root / "Annotations" / f"{stem}.xml"
+        with Image.open(image_path) as image:
             width, height = image.size
         boxes, labels, dropped = [], [], 0
-        for item in ET.parse(annotation).getroot().iter("object"):  # noqa: S314  a local data set
+        for item in ET.parse(annotation).getroot().iter("object"):  # noqa: S314  a local dataset
             name = item.findtext("name", "")
             if name not in CLASSES:
                 raise ValueError(f"{annotation}: expected a class of {CLASSES}, found {name!r}")
@@ -72,24 +72,24 @@ def read_voc(root: Path, split: str) -> list[Record]:
                 continue
             boxes.append([x0, y0, x1, y1])
             labels.append(CLASSES.index(name))
-        records.append(Record(picture, width, height, boxes, labels, dropped))
+        records.append(Record(image_path, width, height, boxes, labels, dropped))
     return records
 
 
-class Pictures(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Pictures as float [3, H, W] in [0, 1] with torchvision's targets; `flip` mirrors half of them."""
+class Images(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Images as float [3, H, W] in [0, 1] with torchvision's targets; `flip` mirrors half of them."""
 
     def __init__(self, records: list[Record], *, flip: bool):
         self.records, self.flip = records, flip
 
     def __len__(self) -> int:
-        """Pictures in the split."""
+        """Images in the split."""
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """One picture and its boxes [N, 4] and labels [N]."""
+        """One image and its boxes [N, 4] and labels [N]."""
         record = self.records[index]
-        with Image.open(record.picture) as image:
+        with Image.open(record.image_path) as image:
             pixels = pil_to_tensor(image.convert("RGB")).float() / 255
         boxes = torch.tensor(record.boxes, dtype=torch.float32).reshape(-1, 4)
         if self.flip and torch.rand(()) < 0.5:
@@ -127,7 +127,7 @@ class Backbone(nn.Module):
         return (module for module in self.body.modules() if isinstance(module, nn.BatchNorm2d))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch mode; BatchNorm stays in eval mode, for four pictures make poor statistics."""
+        """Switch mode; BatchNorm stays in eval mode, for four images make poor statistics."""
         super().train(mode)
         for norm in self.norms():
             norm.training = False  # not .eval(): the activation inside timm's BatchNormAct2d has no mode
@@ -141,7 +141,7 @@ class Backbone(nn.Module):
 
 
 def build_model(weights: Path) -> RetinaNet:
-    """Build torchvision's RetinaNet: default head and anchors, 640x480 pictures taken as 512x384."""
+    """Build torchvision's RetinaNet: default head and anchors, 640x480 images taken as 512x384."""
     half = [0.5, 0.5, 0.5]
     return RetinaNet(Backbone(weights), len(CLASSES), min_size=384, max_size=512, image_mean=half, image_std=half)
 
@@ -149,7 +149,7 @@ def build_model(weights: Path) -> RetinaNet:
 def train(model: RetinaNet, records: list[Record], args: argparse.Namespace) -> list[dict[str, float]]:
     """Train in place; returns one row an epoch: mean losses, learning rate at its end, seconds."""
     loader = DataLoader(
-        Pictures(records, flip=True),
+        Images(records, flip=True),
         batch_size=args.batch_size,
         shuffle=True,
         num_workers=1,
@@ -205,12 +205,12 @@ def train(model: RetinaNet, records: list[Record], args: argparse.Namespace) -> 
 
 @torch.inference_mode()
 def detect(model: RetinaNet, records: list[Record]) -> list[dict[str, Any]]:
-    """Detections as COCO results in pixels of the picture; image ids and category ids are 1-based."""
+    """Detections as COCO results in pixels of the image; image ids and category ids are 1-based."""
     model.eval()
     results: list[dict[str, Any]] = []
-    pictures = Pictures(records, flip=False)
-    for index in range(len(pictures)):
-        image_id, found = index + 1, model([pictures[index][0]])[0]
+    images = Images(records, flip=False)
+    for index in range(len(images)):
+        image_id, found = index + 1, model([images[index][0]])[0]
         for (x0, y0, x1, y1), score, label in zip(
             found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True
         ):
@@ -225,7 +225,7 @@ def evaluate(records: list[Record], results: list[dict[str, Any]]) -> dict[str, 
     annotations: list[dict[str, Any]] = []
     for image_id, record in enumerate(records, start=1):
         images.append(
-            {"id": image_id, "file_name": record.picture.name, "width": record.width, "height": record.height}
+            {"id": image_id, "file_name": record.image_path.name, "width": record.width, "height": record.height}
         )
         for (x0, y0, x1, y1), label in zip(record.boxes, record.labels, strict=True):
             w, h = x1 - x0, y1 - y0
@@ -272,7 +272,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--max-steps", type=int, default=0, help="stop training after so many steps (0: never)")
-    parser.add_argument("--max-test", type=int, default=0, help="evaluate so many test pictures only (0: all)")
+    parser.add_argument("--max-test", type=int, default=0, help="evaluate so many test images only (0: all)")
     parser.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
     return parser.parse_args()
 
@@ -289,7 +289,7 @@ def main() -> None:
     test_records = test_records[: args.max_test or None]
     for name, records in (("train", train_records), ("test", test_records)):
         boxes, dropped = sum(len(r.boxes) for r in records), sum(r.dropped for r in records)
-        print(f"{name}: {len(records)} pictures, {boxes} boxes, {dropped} of zero area dropped")
+        print(f"{name}: {len(records)} images, {boxes} boxes, {dropped} of zero area dropped")
     model = build_model(args.weights)
 
     started = time.perf_counter()
@@ -303,7 +303,7 @@ def main() -> None:
         "train_seconds": train_seconds,
         "detect_seconds": detect_seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "pictures": {"train": len(train_records), "test": len(test_records)},
+        "images": {"train": len(train_records), "test": len(test_records)},
         "history": history,
         "versions": {
             "python": platform.python_version(),

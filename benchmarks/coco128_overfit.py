@@ -1,4 +1,4 @@
-"""Can `small` learn by heart? Trained and measured on the same 128 COCO pictures: 71 classes, ids with gaps."""
+"""Can `small` learn by heart? Trained and measured on the same 128 COCO images: 71 classes, ids with gaps."""
 
 from __future__ import annotations
 

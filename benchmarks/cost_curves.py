@@ -3,7 +3,7 @@
 The floor: operations over the highest speed of a matrix product or a convolution that is measured here, or bytes of
 weights and maps over the measured speed of a copy, whichever is longer. Two of them: with the multiplications of the
 definition, and with the 2.25 times fewer of Winograd's F(2x2, 3x3) for a 3x3 convolution of stride 1, with which ours
-goes below the first. All offsets are computed: what skipping saves depends on the picture (prediction.py).
+goes below the first. All offsets are computed: what skipping saves depends on the image (prediction.py).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def every_offset(network: RetinaNet) -> RetinaNet:
     return fast
 
 
-def pictures(batch: int, side: int) -> torch.Tensor:
+def random_images(batch: int, side: int) -> torch.Tensor:
     """Return normalised noise."""
     return torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
 
@@ -102,7 +102,7 @@ def targets_of(batch: int, objects: int, side: int) -> list[Target]:
 def prediction_parts(side: int) -> dict[str, Callable[[], object]]:
     """Return the parts of a prediction after decoding."""
     network = every_offset(RetinaNet(num_classes=CLASSES))
-    images = pictures(1, side)
+    images = random_images(1, side)
     with torch.inference_mode():
         maps = network.backbone(images)
         levels = network.fpn(maps)
@@ -123,10 +123,10 @@ def prediction_parts(side: int) -> dict[str, Callable[[], object]]:
 
 
 def training_parts(side: int) -> dict[str, Callable[[], object]]:
-    """Return the parts of a training step on two pictures; the backward pass is the step less the rest."""
+    """Return the parts of a training step on two images; the backward pass is the step less the rest."""
     network = RetinaNet(num_classes=CLASSES).train().to(memory_format=torch.channels_last)
     network.backbone.freeze_batchnorm()
-    images, targets, loss = pictures(2, side), targets_of(2, 10, side), DetectionLoss(config=LossConfig())
+    images, targets, loss = random_images(2, side), targets_of(2, 10, side), DetectionLoss(config=LossConfig())
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
     outputs = network(images)
     found = match(outputs.anchors_A4, targets, MatchConfig())
@@ -154,10 +154,10 @@ def curves(axes: dict[str, list[int]], peak: tuple[float, float], out: Path) -> 
     for plot, (axis, values) in zip(plots, axes.items(), strict=True):
         measured, floors = [], []
         for value in values:
-            side = value if axis == "side of the picture" else 256
+            side = value if axis == "side of the image" else 256
             batch = value if axis == "batch" else 1
             network = RetinaNet(num_classes=value if axis == "classes" else 80).eval()
-            images = pictures(batch, side)
+            images = random_images(batch, side)
             if axis == "objects":
                 targets, loss = targets_of(1, value, side), DetectionLoss(config=LossConfig())
                 outputs = network(images)
@@ -185,17 +185,17 @@ def curves(axes: dict[str, list[int]], peak: tuple[float, float], out: Path) -> 
 def main() -> None:
     """Measure, draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=512, help="of the pictures of the two profiles")
+    parser.add_argument("--side", type=int, default=512, help="of the images of the two profiles")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     axes = {
-        "side of the picture": [128, 256, 384, 512, 640],
+        "side of the image": [128, 256, 384, 512, 640],
         "batch": [1, 2, 4, 8],
         "classes": [1, 20, 80, 365],
         "objects": [1, 10, 100, 500],
     }
     sections = [curves(axes, peaks(), RESULTS / "cost_curves.png")]
-    for title, parts in (("A prediction", prediction_parts), ("A training step of 2 pictures", training_parts)):
+    for title, parts in (("A prediction", prediction_parts), ("A training step of 2 images", training_parts)):
         cases = parts(args.side)
         seconds = interleave(cases, rounds=args.rounds)
         sections.append(

@@ -1,4 +1,4 @@
-"""COCO evaluation of 5,000 pictures x 100 detections: our own results to the twelve numbers, beside hotcoco alone."""
+"""COCO evaluation of 5,000 images x 100 detections: our own results to the twelve numbers, beside hotcoco alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from retinanet.types import ImageDetections
 CLASSES, OBJECTS = 80, 7
 
 
-def made(pictures: int, detections: int) -> tuple[dict[str, Any], list[tuple[int, ImageDetections]]]:
+def made(images: int, detections: int) -> tuple[dict[str, Any], list[tuple[int, ImageDetections]]]:
     """Return ground truth and detections: the objects, moved by 6 pixels on average, with random scores."""
     rng = np.random.default_rng(0)
-    xy, wh = rng.uniform(0, 400, (pictures, OBJECTS, 2)), rng.uniform(8, 200, (pictures, OBJECTS, 2))
-    labels = rng.integers(0, CLASSES, (pictures, OBJECTS))
+    xy, wh = rng.uniform(0, 400, (images, OBJECTS, 2)), rng.uniform(8, 200, (images, OBJECTS, 2))
+    labels = rng.integers(0, CLASSES, (images, OBJECTS))
     annotations = [
         {
             "id": i * OBJECTS + g + 1,
@@ -31,16 +31,16 @@ def made(pictures: int, detections: int) -> tuple[dict[str, Any], list[tuple[int
             "area": float(wh[i, g].prod()),
             "iscrowd": 0,
         }
-        for i in range(pictures)
+        for i in range(images)
         for g in range(OBJECTS)
     ]
     truth = {
-        "images": [{"id": i + 1, "width": 640, "height": 640} for i in range(pictures)],
+        "images": [{"id": i + 1, "width": 640, "height": 640} for i in range(images)],
         "categories": [{"id": k + 1, "name": f"class {k}"} for k in range(CLASSES)],
         "annotations": annotations,
     }
     found = []
-    for i in range(pictures):
+    for i in range(images):
         source = rng.integers(0, OBJECTS, detections)
         low = xy[i, source] + rng.normal(0, 6, (detections, 2))
         high = low + (wh[i, source] + rng.normal(0, 6, (detections, 2))).clip(1)
@@ -60,11 +60,11 @@ def made(pictures: int, detections: int) -> tuple[dict[str, Any], list[tuple[int
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    truth, found = made(args.pictures, args.detections)
+    truth, found = made(args.images, args.detections)
     ids = range(1, CLASSES + 1)
     rows = [row for i, d in found for row in detections_to_coco(d, image_id=i, category_ids=ids)]
 
@@ -82,7 +82,7 @@ def main() -> None:
         },
         rounds=args.rounds,
     )
-    title = f"{args.pictures:,} pictures x {args.detections} detections"
+    title = f"{args.images:,} images x {args.detections} detections"
     write("evaluation", "COCO evaluation, to the twelve numbers", [Section(title, seconds)])
 
 

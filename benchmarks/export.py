@@ -1,9 +1,9 @@
 """From file to boxes on the CPU: exported models and torchvision's RetinaNet in eager mode, in one process.
 
-    python benchmarks/export.py prepare PICTURES runs/export-bench     # export a ResNet-50 with random weights: minutes
-    python benchmarks/export.py measure PICTURES runs/export-bench     # wants a quiet machine
+    python benchmarks/export.py prepare IMAGES runs/export-bench     # export a ResNet-50 with random weights: minutes
+    python benchmarks/export.py measure IMAGES runs/export-bench     # wants a quiet machine
 
-Both networks have a ResNet-50, 80 classes and a picture size of 640, and random weights whose scores are spread so that
+Both networks have a ResNet-50, 80 classes and an image size of 640, and random weights whose scores are spread so that
 non-maximum suppression has its work. What int8 does to AP is measured by `retinanet export --int8 --data`.
 """
 
@@ -43,12 +43,12 @@ FILES = ("float32.onnx", "int8.onnx", "float32.xml", "bf16.xml", "int8.xml")
 
 
 def spread(weight: torch.Tensor, bias: torch.Tensor, logits: Callable[[], torch.Tensor]) -> None:
-    """Give the scores of a random network the spread of a trained one's: some hundred above 0.05 in a picture.
+    """Give the scores of a random network the spread of a trained one's: some hundred above 0.05 in an image.
 
     Args:
         weight: of the last convolution for the scores.
         bias: likewise.
-        logits: computes the scores of a picture.
+        logits: computes the scores of an image.
     """
     torch.nn.init.normal_(weight, std=0.01)
     torch.nn.init.zeros_(bias)
@@ -59,14 +59,14 @@ def spread(weight: torch.Tensor, bias: torch.Tensor, logits: Callable[[], torch.
         bias -= 7 + found.mean() / found.std()
 
 
-def prepare(pictures: list[Path], folder: Path) -> None:
+def prepare(images: list[Path], folder: Path) -> None:
     """Export a ResNet-50 in every format."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Path()
     config = resolve(TrainConfig, {"train": here, "val": here, "output": here, "image_size": 640, "max_size": 640})
     torch.manual_seed(0)
     model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
-    scaled = decode_for(pictures[0], image_size=640, max_size=640)
+    scaled = decode_for(images[0], image_size=640, max_size=640)
     image = torch.from_numpy(prepare_input([scaled], config.image)[0])
     spread(model.class_head.output.weight, model.class_head.output.bias, lambda: model(image).logits_NAK)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -80,15 +80,15 @@ def prepare(pictures: list[Path], folder: Path) -> None:
     TARGETS["openvino"].write(source, dataclasses.replace(about, precision="bf16"), folder / "bf16.xml")
     small = dataclasses.replace(about, precision="int8")
     for target, name in (("onnx", "int8.onnx"), ("openvino", "int8.xml")):
-        TARGETS[target].write_int8(source, small, folder / name, pictures[:CALIBRATION])
+        TARGETS[target].write_int8(source, small, folder / name, images[:CALIBRATION])
         print(name, flush=True)
     detector = Detector.from_checkpoint(folder / "model.ckpt", "cpu")
     for name in ("float32.onnx", "float32.xml"):
-        found = gate.compare(detector, RuntimeDetector.from_file(folder / name), pictures[:3], scales=(1.0,))
+        found = gate.compare(detector, RuntimeDetector.from_file(folder / name), images[:3], scales=(1.0,))
         print(name, found, flush=True)
 
 
-def start(path: Path, picture: Path) -> dict[str, float]:
+def start(path: Path, image: Path) -> dict[str, float]:
     """Return seconds to the first detection and the peak of memory of a new process."""
     code = (
         "import time; t = time.perf_counter()\n"
@@ -99,17 +99,17 @@ def start(path: Path, picture: Path) -> dict[str, float]:
         "peak = next(int(r.split()[1]) for r in rows if r.startswith('VmHWM'))\n"
         "print(json.dumps({'seconds': seconds, 'mb': peak * 1024 / 1e6}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, path, picture], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, path, image], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-def measure(pictures: list[Path], folder: Path) -> None:
+def measure(images: list[Path], folder: Path) -> None:
     """Time them beside torchvision, and write the result."""
     peer = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=len(CLASSES), min_size=640, max_size=640
     ).eval()
-    first_input = peer.transform([decode_image(str(pictures[0]), ImageReadMode.RGB).float() / 255])[0].tensors
+    first_input = peer.transform([decode_image(str(images[0]), ImageReadMode.RGB).float() / 255])[0].tensors
     last = peer.head.classification_head.cls_logits
 
     def logits() -> torch.Tensor:
@@ -119,27 +119,27 @@ def measure(pictures: list[Path], folder: Path) -> None:
     spread(last.weight, last.bias, logits)
 
     @torch.inference_mode()
-    def torchvision(picture: Path) -> Any:
-        return peer([decode_image(str(picture), ImageReadMode.RGB).float() / 255])
+    def torchvision(image: Path) -> Any:
+        return peer([decode_image(str(image), ImageReadMode.RGB).float() / 255])
 
     detectors: dict[str, Callable[[Path], Any]] = {
         "torchvision eager": torchvision,
         "checkpoint eager": Detector.from_checkpoint(folder / "model.ckpt", "cpu").predict,
         **{name: RuntimeDetector.from_file(folder / name).predict for name in FILES},
     }
-    counts = {name: len(detect(pictures[0])) for name, detect in detectors.items() if name != "torchvision eager"}
-    counts["torchvision eager"] = len(torchvision(pictures[0])[0]["boxes"])
-    turns = {name: itertools.cycle(pictures) for name in detectors}
+    counts = {name: len(detect(images[0])) for name, detect in detectors.items() if name != "torchvision eager"}
+    counts["torchvision eager"] = len(torchvision(images[0])[0]["boxes"])
+    turns = {name: itertools.cycle(images) for name in detectors}
     cases = {name: (lambda n=name: detectors[n](next(turns[n]))) for name in detectors}
-    seconds = interleave(cases, rounds=len(pictures))
-    first = {name: start(folder / name, pictures[0]) for name in ("model.ckpt", *FILES)}
+    seconds = interleave(cases, rounds=len(images))
+    first = {name: start(folder / name, images[0]) for name in ("model.ckpt", *FILES)}
     first["checkpoint eager"] = first.pop("model.ckpt")
     columns = {
         "first detection, s": {name: f"{found['seconds']:.1f}" for name, found in first.items()},
         "process at its peak, MB": {name: f"{found['mb']:.0f}" for name, found in first.items()},
     }
-    note = f"One picture at a time, file to boxes; boxes in the first picture: {counts}."
-    title = f"ResNet-50, 80 classes, 640 pixels, {len(pictures)} COCO pictures"
+    note = f"One image at a time, file to boxes; boxes in the first image: {counts}."
+    title = f"ResNet-50, 80 classes, 640 pixels, {len(images)} COCO images"
     write("export", "Exported models", [Section(title, seconds, "torchvision eager", note=note, extra=columns)])
 
 

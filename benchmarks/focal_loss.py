@@ -21,23 +21,23 @@ from retinanet.ops.focal_loss_native import focal_loss_native
 from retinanet.ops.focal_loss_torch import focal_loss_torch
 from retinanet.ops.focal_terms import FocalTerms
 
-PICTURES, ANCHORS, CLASSES = 2, 76_725, 80
+IMAGES, ANCHORS, CLASSES = 2, 76_725, 80
 POSITIVES, IGNORED = 50, 300
 ALPHA, GAMMA = 0.25, 2.0
 
 
 class Case:
-    """Logits as a network has them at the start, and labels of `POSITIVES` anchors of each picture."""
+    """Logits as a network has them at the start, and labels of `POSITIVES` anchors of each image."""
 
     def __init__(self, dtype: torch.dtype, anchors: int = ANCHORS) -> None:
         rng = torch.Generator().manual_seed(0)
-        self.logits_NAK = (torch.randn(PICTURES, anchors, CLASSES, generator=rng) - 4.6).to(dtype).requires_grad_()
-        order_NA = torch.stack([torch.randperm(anchors, generator=rng) for _ in range(PICTURES)])
-        self.positive_NA = torch.zeros(PICTURES, anchors, dtype=torch.bool)
-        self.ignored_NA = torch.zeros(PICTURES, anchors, dtype=torch.bool)
+        self.logits_NAK = (torch.randn(IMAGES, anchors, CLASSES, generator=rng) - 4.6).to(dtype).requires_grad_()
+        order_NA = torch.stack([torch.randperm(anchors, generator=rng) for _ in range(IMAGES)])
+        self.positive_NA = torch.zeros(IMAGES, anchors, dtype=torch.bool)
+        self.ignored_NA = torch.zeros(IMAGES, anchors, dtype=torch.bool)
         self.positive_NA.scatter_(1, order_NA[:, :POSITIVES], True)
         self.ignored_NA.scatter_(1, order_NA[:, POSITIVES : POSITIVES + IGNORED], True)
-        self.labels_NA = torch.randint(0, CLASSES, (PICTURES, anchors), generator=rng)
+        self.labels_NA = torch.randint(0, CLASSES, (IMAGES, anchors), generator=rng)
 
     def runs(self) -> dict[str, Callable[[], Tensor]]:
         """Return what is compared, by name."""
@@ -128,7 +128,7 @@ def main() -> None:
         Case(dtype, anchors=1000).runs()[arguments.memory]()  # what is loaded once
         print(extra_memory(Case(dtype).runs()[arguments.memory]))
         return
-    size = f"{PICTURES} x {ANCHORS:,} x {CLASSES}"
+    size = f"{IMAGES} x {ANCHORS:,} x {CLASSES}"
     sections = [section(Case(torch.float32), f"{size} float32, a fresh thread", arguments.rounds)]
     torch.rand(1_000_000).pow(1.5)
     sections.append(section(Case(torch.float32), f"{size} float32, after a fractional power", arguments.rounds))

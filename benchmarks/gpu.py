@@ -18,7 +18,7 @@ from retinanet.types import Target
 
 H, W = 800, 1344
 FLOPS = 2 * 191e9
-"""Operations of one picture's forward pass at this size (multiplications and additions)."""
+"""Operations of one image's forward pass at this size (multiplications and additions)."""
 
 
 def timed(run: Callable[[], object], rounds: int) -> list[float]:
@@ -57,7 +57,7 @@ def main() -> None:
             work = FLOPS * batch * (1 if what == "prediction" else 3)
             rate = {name: f"{batch / min(s):.1f}" for name, s in seconds.items()}
             share = {name: f"{work / min(s) / best:.1%}" for name, s in seconds.items()}
-            extra = {"pictures/s": rate, "share of matrix peak": share}
+            extra = {"images/s": rate, "share of matrix peak": share}
             sections.append(Section(f"{what}, batch {batch}", seconds, "torchvision", extra=extra))
             write("gpu", "R50 at 800 x 1344 on a GPU, bfloat16", sections)
 

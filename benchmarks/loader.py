@@ -1,4 +1,4 @@
-"""Pictures a second from the disk to a training batch: ours beside torchvision's reference pipeline, interleaved.
+"""Images a second from the disk to a training batch: ours beside torchvision's reference pipeline, interleaved.
 
 Both read the same JPEG files, flip at random, resize to the same size and give normalised float32 batches;
 torchvision's is that of its detection references: PIL decode, v2 transforms, `GeneralizedRCNNTransform` on the batch.
@@ -94,7 +94,7 @@ def main() -> None:
             rows.append(
                 {
                     "data": name,
-                    "pictures": len(data.records),
+                    "images": len(data.records),
                     "image_size": image_size,
                     "max_size": max_size,
                     "ours_per_second": round(rates["ours"], 1),

@@ -1,4 +1,4 @@
-"""Matching: ours in C and in torch beside torchvision's box_iou and Matcher, on the anchors of an 800 x 1333 picture.
+"""Matching: ours in C and in torch beside torchvision's box_iou and Matcher, on the anchors of an 800 x 1333 image.
 
 Ours includes all of `AnchorTargets`, labels and boxes; the peer's time is that of its matched indices alone.
 """
@@ -24,14 +24,14 @@ FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")
 
 
 def anchors() -> Tensor:
-    """Return the anchors of the padded picture."""
+    """Return the anchors of the padded image."""
     config = ModelConfig()
     sizes = [(-(-HEIGHT // 2**level), -(-WIDTH // 2**level)) for level in config.levels]
     return AnchorGenerator(config=config)(sizes, like=torch.zeros(0))[0]
 
 
 def target(count: int) -> Target:
-    """Return objects anywhere in the picture, their sides log-uniform from 10 to 500 pixels."""
+    """Return objects anywhere in the image, their sides log-uniform from 10 to 500 pixels."""
     rng = torch.Generator().manual_seed(count)
     side = torch.exp(torch.rand(count, 2, generator=rng) * 3.9 + 2.3).clamp(max=500)
     corner = torch.rand(count, 2, generator=rng) * (torch.tensor([WIDTH, HEIGHT]) - side)

@@ -1,6 +1,6 @@
 """Prediction from file to boxes: R50, 91 classes, ours in float32 and bfloat16 beside torchvision, same weights.
 
-Once as it is, with offsets where scores ask for them, and once with the offsets of every position: what a picture full
+Once as it is, with offsets where scores ask for them, and once with the offsets of every position: what an image full
 of objects comes to.
 """
 
@@ -13,7 +13,7 @@ import torch
 from bccd_torchvision import SHARED
 from harness import Section, interleave, write
 from PIL import Image
-from r50_peer import detector, like, peer, picture, raise_bias
+from r50_peer import detector, image, like, peer, raise_bias
 
 from retinanet.postprocess import least_logit
 from retinanet.predict.torch_detector import Detector
@@ -23,13 +23,13 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[480, 640, 800], help="shorter side, of 4:3 pictures")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[480, 640, 800], help="shorter side, of 4:3 images")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     args = parser.parse_args()
     found = sorted((SHARED / "coco128").rglob("*.jpg"))
     paths = [path for path in found if Image.open(path).size == (640, 480)][:8]
     if not paths:
-        print(f"prediction: no pictures in {SHARED / 'coco128'}")
+        print(f"prediction: no images in {SHARED / 'coco128'}")
         return
     theirs = peer().eval()
     raise_bias(theirs, paths[0])
@@ -46,7 +46,7 @@ def _section(theirs: torch.nn.Module, network: torch.nn.Module, size: int, paths
 
     @torch.inference_mode()
     def torchvision() -> object:
-        return theirs([picture(path) for path in paths])
+        return theirs([image(path) for path in paths])
 
     exact, rounded = detector(network, size, "32"), detector(network, size, "bf16")
     full, full_rounded = detector(network, size, "32"), detector(network, size, "bf16")

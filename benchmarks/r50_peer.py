@@ -19,7 +19,7 @@ from retinanet.predict.torch_detector import Detector
 
 CLASSES = 91
 CANDIDATES = 3000
-"""Scores of a picture that pass the threshold: random weights give none, and a trained network thousands at most."""
+"""Scores of an image that pass the threshold: random weights give none, and a trained network thousands at most."""
 
 
 def peer(trainable_layers: int = 3) -> TorchvisionRetinaNet:
@@ -66,13 +66,13 @@ def _ours(name: str) -> str:
 
 @torch.inference_mode()
 def raise_bias(theirs: TorchvisionRetinaNet, path: Path) -> None:
-    """Raise the random network's class bias until `CANDIDATES` scores of a picture pass the threshold of 0.05."""
-    images, _ = theirs.transform([picture(path)])
+    """Raise the random network's class bias until `CANDIDATES` scores of an image pass the threshold of 0.05."""
+    images, _ = theirs.transform([image(path)])
     logits = theirs.head(list(theirs.backbone(images.tensors).values()))["cls_logits"].flatten()
     theirs.head.classification_head.cls_logits.bias += -2.944 - logits.topk(CANDIDATES).values[-1]
 
 
-def picture(path: Path) -> torch.Tensor:
+def image(path: Path) -> torch.Tensor:
     """Return a file as torchvision's models take it."""
     return to_tensor(Image.open(path).convert("RGB"))
 

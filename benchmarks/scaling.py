@@ -1,11 +1,11 @@
 """How much two processes on two cores do beside one process, with one thread each: `python benchmarks/scaling.py`.
 
-Training: each process takes batches of four pictures of 512 pixels through `fit` (preset small), loads them itself and
+Training: each process takes batches of four images of 512 pixels through `fit` (preset small), loads them itself and
 computes with one thread; two are started by torchrun and add up their gradients with gloo. Timed are the steps after
 the first three, loading included, evaluation not. Prediction: each process predicts its own half of a folder of 512
 pixels, decoding included, from when all are ready until the last is done.
 
-Rounds of one and of two alternate; the efficiency is the pictures a second of two over twice those of one, in each
+Rounds of one and of two alternate; the efficiency is the images a second of two over twice those of one, in each
 round and as the median of the rounds. Writes benchmarks/results/scaling.json and scaling.md. About two minutes a round.
 """
 
@@ -29,7 +29,7 @@ GOALS = {"training": 0.85, "prediction": 0.95}
 
 
 def train(folder: Path, steps: int) -> None:
-    """Train for some steps, and write the pictures a second of this process."""
+    """Train for some steps, and write the images a second of this process."""
     import torch
 
     from retinanet.train import fit
@@ -62,7 +62,7 @@ def train(folder: Path, steps: int) -> None:
     (folder / f"rank{rank}.json").write_text(json.dumps((steps - 1 - UNTIMED) * BATCH / seconds))
 
 
-def predict(folder: Path, number: int, pictures: int) -> None:
+def predict(folder: Path, number: int, images: int) -> None:
     """Load the model, wait for the word, predict, and write when this process began and ended."""
     import torch
 
@@ -71,13 +71,13 @@ def predict(folder: Path, number: int, pictures: int) -> None:
     torch.set_num_threads(1)
     detector = retinanet.load(folder / "run1" / "last.ckpt", "cpu")
     paths = sorted((folder / "train2" / "images").iterdir())
-    mine = [paths[(number * pictures + i) % len(paths)] for i in range(pictures)]
+    mine = [paths[(number * images + i) % len(paths)] for i in range(images)]
     detector.predict(mine[:BATCH])
     (folder / f"ready{number}").touch()
     while not (folder / "go").exists():
         time.sleep(0.001)
     start = time.time()
-    for i in range(0, pictures, BATCH):
+    for i in range(0, images, BATCH):
         detector.predict(mine[i : i + BATCH])
     (folder / f"rank{number}.json").write_text(json.dumps((start, time.time())))
 
@@ -89,7 +89,7 @@ def environment() -> dict[str, str]:
 
 
 def measure_training(folder: Path, processes: int, steps: int) -> float:
-    """Return the pictures a second of so many processes together."""
+    """Return the images a second of so many processes together."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
@@ -105,13 +105,13 @@ def measure_training(folder: Path, processes: int, steps: int) -> float:
     return processes * min(float((folder / f"rank{rank}.json").read_text()) for rank in range(processes))
 
 
-def measure_prediction(folder: Path, processes: int, pictures: int) -> float:
-    """Return the pictures a second of so many processes together."""
+def measure_prediction(folder: Path, processes: int, images: int) -> float:
+    """Return the images a second of so many processes together."""
     (folder / "go").unlink(missing_ok=True)
     ready = [folder / f"ready{number}" for number in range(processes)]
     for path in ready:
         path.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--predict", str(folder), "--pictures", str(pictures), "--number"]
+    command = [sys.executable, __file__, "--predict", str(folder), "--images", str(images), "--number"]
     running = [subprocess.Popen([*command, str(number)], env=environment()) for number in range(processes)]
     while not all(path.exists() for path in ready):
         if any(process.poll() for process in running):
@@ -121,7 +121,7 @@ def measure_prediction(folder: Path, processes: int, pictures: int) -> float:
     if any(process.wait() for process in running):
         raise SystemExit("a process that was to predict failed")
     times = [json.loads((folder / f"rank{number}.json").read_text()) for number in range(processes)]
-    return processes * pictures / (max(end for _, end in times) - min(start for start, _ in times))
+    return processes * images / (max(end for _, end in times) - min(start for start, _ in times))
 
 
 def write(rates: dict[str, dict[int, list[float]]]) -> None:
@@ -132,12 +132,12 @@ def write(rates: dict[str, dict[int, list[float]]]) -> None:
     result: dict[str, Any] = {"machine": facts}
     lines = ["## Two processes on two cores beside one, one thread each", ""]
     lines += [", ".join(f"{key} {value}" for key, value in facts.items()), ""]
-    lines += ["| | one, pictures/s | two, pictures/s | efficiency (rounds) | goal |", "|---|---|---|---|---|"]
+    lines += ["| | one, images/s | two, images/s | efficiency (rounds) | goal |", "|---|---|---|---|---|"]
     for what, found in rates.items():
         rounds = [two / (2 * one) for one, two in zip(found[1], found[2], strict=True)]
         one, two = (statistics.median(found[n]) for n in (1, 2))
         result[what] = {
-            "pictures_a_second": {str(n): [round(rate, 3) for rate in values] for n, values in found.items()},
+            "images_a_second": {str(n): [round(rate, 3) for rate in values] for n, values in found.items()},
             "efficiency": round(statistics.median(rounds), 3),
         }
         spread = f"{min(rounds):.0%} - {max(rounds):.0%}"
@@ -155,7 +155,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--steps", type=int, default=11)
-    options.add_argument("--pictures", type=int, default=80)
+    options.add_argument("--images", type=int, default=80)
     for name in ("--train", "--predict"):
         options.add_argument(name, type=Path, help=argparse.SUPPRESS)
     options.add_argument("--number", type=int, help=argparse.SUPPRESS)
@@ -163,7 +163,7 @@ def main() -> None:
     if given.train is not None:
         train(given.train, given.steps)
     elif given.predict is not None:
-        predict(given.predict, given.number, given.pictures)
+        predict(given.predict, given.number, given.images)
     else:
         sys.path.insert(0, str(ROOT))
         from tests.squares import make_squares
@@ -178,7 +178,7 @@ def main() -> None:
                 for processes in (1, 2):
                     rates["training"][processes].append(measure_training(folder, processes, given.steps))
                 for processes in (1, 2):
-                    rates["prediction"][processes].append(measure_prediction(folder, processes, given.pictures))
+                    rates["prediction"][processes].append(measure_prediction(folder, processes, given.images))
         write(rates)
 
 

@@ -1,15 +1,15 @@
 """Load on a served model over loopback, at and beyond its capacity, next to the same runtime in a bare loop.
 
-    python benchmarks/serve_load.py model.onnx pictures/ --seconds 300 -o benchmarks/results/serve_load.json
+    python benchmarks/serve_load.py model.onnx images/ --seconds 300 -o benchmarks/results/serve_load.json
 
 The bare loop runs in a process of its own, before, between and after the pieces of each load, as a machine's speed
-drifts: the same pictures, from their bytes to their boxes, in the batches in which it is fastest. The server is asked
+drifts: the same images, from their bytes to their boxes, in the batches in which it is fastest. The server is asked
 from this process:
 
-- at capacity: as many clients as keep it busy, each sending its next picture when it has the last one's answer;
+- at capacity: as many clients as keep it busy, each sending its next image when it has the last one's answer;
 - beyond: more clients than it has places, who are told 503 and come back when they were told to.
 
-Every answer is compared with what the bare loop found in that picture. What is refused is counted, and so is what is
+Every answer is compared with what the bare loop found in that image. What is refused is counted, and so is what is
 lost; the server's memory is read after each piece.
 """
 
@@ -35,9 +35,9 @@ BARE = """
 import json, sys, time
 from pathlib import Path
 from retinanet.predict import load
-model, *pictures = sys.argv[1:]
+model, *images = sys.argv[1:]
 detector = load(model, "cpu")
-data = [Path(p).read_bytes() for p in pictures]
+data = [Path(p).read_bytes() for p in images]
 expected = []
 for one in data:
     (found,) = detector.stream([[one]], workers=0)
@@ -59,14 +59,14 @@ for line in sys.stdin:
 class Bare:
     """The bare loop, in a process that waits between its runs."""
 
-    def __init__(self, model: Path, pictures: list[Path]) -> None:
-        command = [sys.executable, "-c", BARE, str(model), *map(str, pictures)]
+    def __init__(self, model: Path, images: list[Path]) -> None:
+        command = [sys.executable, "-c", BARE, str(model), *map(str, images)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.expected = json.loads(self._line())
         self.size = 1
 
     def rate(self, seconds: float, size: int | None = None) -> float:
-        """Return the pictures a second, with `size` at once."""
+        """Return the images a second, with `size` at once."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{size or self.size} {seconds}\n")
         self.process.stdin.flush()
@@ -84,7 +84,7 @@ class Bare:
 
 
 class Client(threading.Thread):
-    """Sends pictures one after the other over one connection, and checks each answer."""
+    """Sends images one after the other over one connection, and checks each answer."""
 
     def __init__(self, load: Load, number: int) -> None:
         super().__init__(daemon=True)
@@ -118,7 +118,7 @@ class Client(threading.Thread):
                     continue
                 if answer.status != 200:
                     load.note("failed", f"{answer.status} {body}")
-                elif differs(body["pictures"][0]["detections"], load.expected[which]):
+                elif differs(body["images"][0]["detections"], load.expected[which]):
                     load.note("wrong", load.names[which])
                 else:
                     load.answered(time.perf_counter() - start)
@@ -128,10 +128,10 @@ class Client(threading.Thread):
 class Load:
     """A number of clients, and what became of their requests."""
 
-    def __init__(self, bare: Bare, pictures: list[Path], port: int, clients: int, requests: int = 0) -> None:
+    def __init__(self, bare: Bare, images: list[Path], port: int, clients: int, requests: int = 0) -> None:
         self.expected = bare.expected
-        self.data = [path.read_bytes() for path in pictures]
-        self.names = [path.name for path in pictures]
+        self.data = [path.read_bytes() for path in images]
+        self.names = [path.name for path in images]
         self.port, self.clients, self.requests = port, clients, requests
         self.sent = 0
         self.seconds: list[float] = []
@@ -226,21 +226,21 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--seconds", type=float, default=300, help="of the two loads together")
     parser.add_argument("--requests", type=int, default=0, help="stop each load after so many; 0: when time is up")
     parser.add_argument("--bare-seconds", type=float, default=5, help="of each run of the bare loop")
     parser.add_argument("--pieces", type=int, default=3, help="of each load, with the bare loop between them")
-    parser.add_argument("--most", type=int, default=40, help="pictures")
+    parser.add_argument("--most", type=int, default=40, help="images")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--queue", type=int, default=16)
     parser.add_argument("--options", default="", help="more options of retinanet serve")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    pictures = sorted(path for path in options.pictures.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})[
+    images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})[
         : options.most
     ]
-    bare = Bare(options.model, pictures)
+    bare = Bare(options.model, images)
     bare.choose(options.bare_seconds)
     words = ["serve", str(options.model), "--port", "0", "--max-queue", str(options.queue), *options.options.split()]
     server = subprocess.Popen([sys.executable, "-m", "retinanet", *words], stdout=subprocess.PIPE, text=True)
@@ -249,9 +249,9 @@ def main() -> None:
     report: dict[str, Any] = {"model": options.model.name, "queue": options.queue, "bare_batch": bare.size}
     piece = options.seconds / 2 / options.pieces
     try:
-        Load(bare, pictures, port, 4).run(server.pid, 3.0)  # warm
+        Load(bare, images, port, 4).run(server.pid, 3.0)  # warm
         for name, clients in (("at capacity", options.clients), ("beyond", 3 * options.queue)):
-            load = Load(bare, pictures, port, clients, options.requests)
+            load = Load(bare, images, port, clients, options.requests)
             rates = [bare.rate(options.bare_seconds)]
             for _ in range(options.pieces):
                 load.run(server.pid, piece)

@@ -3,7 +3,7 @@
     python benchmarks/soak.py                 # 2,000 steps and 10,000 predictions with a small network
     python benchmarks/soak.py --steps 200 --predictions 1000
 
-The size is the resident set of the process, which loads its pictures itself, and, with glibc, what its allocator has
+The size is the resident set of the process, which loads its images itself, and, with glibc, what its allocator has
 given out: a leak is in both, room that the allocator keeps between pieces in the first alone. Growth is the slope of a
 line through the second half of the samples: the first half fills caches. No timing is taken. Writes
 benchmarks/results/soak.json and soak.md.
@@ -142,17 +142,17 @@ def train(folder: Path, steps: int) -> Samples:
 
 
 def predict(folder: Path, predictions: int) -> Samples:
-    """Predict so many pictures of changing size."""
+    """Predict so many images of changing size."""
     detector = load(folder / "run" / "last.ckpt", "cpu")
     generator = np.random.default_rng(0)
     samples = Samples(max(1, predictions // 40))
 
-    def picture() -> npt.NDArray[np.uint8]:
+    def image() -> npt.NDArray[np.uint8]:
         size = (int(generator.integers(40, 160)), int(generator.integers(40, 160)), 3)
         return generator.integers(0, 255, size, dtype=np.uint8)
 
     for _ in range(0, predictions, 8):
-        detector.predict([Image.fromarray(picture()) for _ in range(8)])
+        detector.predict([Image.fromarray(image()) for _ in range(8)])
         samples.count(8)
     return samples
 

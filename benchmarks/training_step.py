@@ -24,13 +24,13 @@ NAMES = ("torchvision", "ours", "torchvision, bf16", "ours, bf16")
 OBJECTS = 10
 
 
-def step(name: str, *, pictures: int = 2, size: int = 512) -> Callable[[], object]:
+def step(name: str, *, images: int = 2, size: int = 512) -> Callable[[], object]:
     """Return one whole step: forward, loss, backward, optimiser."""
     generator = torch.Generator().manual_seed(0)
-    images_N3HW = torch.rand(pictures, 3, size, size, generator=generator)
-    corners = torch.rand(pictures, OBJECTS, 2, generator=generator) * size * 0.6
-    boxes = torch.cat([corners, corners + 16 + torch.rand(pictures, OBJECTS, 2, generator=generator) * size * 0.3], 2)
-    labels = torch.randint(1, CLASSES, (pictures, OBJECTS), generator=generator)
+    images_N3HW = torch.rand(images, 3, size, size, generator=generator)
+    corners = torch.rand(images, OBJECTS, 2, generator=generator) * size * 0.6
+    boxes = torch.cat([corners, corners + 16 + torch.rand(images, OBJECTS, 2, generator=generator) * size * 0.3], 2)
+    labels = torch.randint(1, CLASSES, (images, OBJECTS), generator=generator)
     network = peer()
     network.transform.min_size, network.transform.max_size = (size,), size
     if name.startswith("ours"):
@@ -80,7 +80,7 @@ def main() -> None:
         peaks[name] = float(out.stdout.split()[-1])
     seconds = interleave({name: step(name) for name in NAMES}, rounds=args.rounds)
     note = "Memory: peak of a process of its own that does two steps, the interpreter and its libraries included."
-    section = Section("2 x 512 x 512, 10 objects a picture", seconds, "torchvision", peaks, note)
+    section = Section("2 x 512 x 512, 10 objects an image", seconds, "torchvision", peaks, note)
     write("training_step", "A training step of R50, conv1 and layer1 frozen", [section])
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the shared data, and helpers that write small pictures and data sets."""
+"""Fixtures of all tests: the shared data, and helpers that write small images and datasets."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def shared_data() -> Path:
     return SHARED
 
 
-def picture(width: int, height: int, *, seed: int = 0) -> Image.Image:
-    """A smooth random RGB picture: JPEG barely changes it."""
+def made_image(width: int, height: int, *, seed: int = 0) -> Image.Image:
+    """A smooth random RGB image: JPEG barely changes it."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
-def write_picture() -> Callable[..., Path]:
-    """Write a random picture of a size: write_picture(path, 64, 48, seed=3, format='PNG')."""
+def write_image() -> Callable[..., Path]:
+    """Write a random image of a size: write_image(path, 64, 48, seed=3, format='PNG')."""
 
     def write(path: Path, width: int = 64, height: int = 48, *, seed: int = 0, **save: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(width, height, seed=seed).save(path, **save)
+        made_image(width, height, seed=seed).save(path, **save)
         return path
 
     return write
@@ -71,14 +71,14 @@ def voc_object(name: str, box: Sequence[object], *, difficult: int = 0) -> str:
 
 
 @pytest.fixture
-def write_voc(tmp_path: Path, write_picture: Callable[..., Path]) -> Callable[..., Path]:
+def write_voc(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
     """Write a VOC folder: write_voc({'a': [('cat', (1, 2, 30, 40))]}); an object may be its XML text instead."""
 
     def write(content: dict[str, Sequence[Any]], *, size: tuple[int, int] = (64, 48), folder: str = "voc") -> Path:
         root = tmp_path / folder
         (root / "Annotations").mkdir(parents=True)
         for seed, (stem, objects) in enumerate(content.items()):
-            write_picture(root / "JPEGImages" / f"{stem}.jpg", *size, seed=seed)
+            write_image(root / "JPEGImages" / f"{stem}.jpg", *size, seed=seed)
             text = "".join(o if isinstance(o, str) else voc_object(*o) for o in objects)
             header = f"<filename>{stem}.jpg</filename><size><width>{size[0]}</width><height>{size[1]}</height></size>"
             (root / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{header}{text}</annotation>")
@@ -88,8 +88,8 @@ def write_voc(tmp_path: Path, write_picture: Callable[..., Path]) -> Callable[..
 
 
 @pytest.fixture
-def write_coco(tmp_path: Path, write_picture: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a COCO file with its pictures (images 1, 2, ...; 64x48) beside it.
+def write_coco(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a COCO file with its images (images 1, 2, ...; 64x48) beside it.
 
     write_coco([{'image_id': 1, 'category_id': 7, 'bbox': [1, 2, 3, 4]}], images=2, categories={7: 'cat'})
     """
@@ -101,7 +101,7 @@ def write_coco(tmp_path: Path, write_picture: Callable[..., Path]) -> Callable[.
         categories: dict[int, str] | None = None,
     ) -> Path:
         for i in range(1, images + 1):
-            write_picture(tmp_path / "images" / f"{i}.jpg", seed=i)
+            write_image(tmp_path / "images" / f"{i}.jpg", seed=i)
         content: dict[str, Any] = {
             "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in range(1, images + 1)],
             "categories": [{"id": i, "name": n} for i, n in (categories or {1: "cat"}).items()],

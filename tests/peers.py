@@ -41,7 +41,7 @@ def torchvision_v2(num_classes: int = 91) -> TorchvisionRetinaNet:
 
 
 @torch.no_grad()
-def make_it_detect(model: TorchvisionRetinaNet, picture_3HW: torch.Tensor, *, bias: float = -4.0) -> None:
+def make_it_detect(model: TorchvisionRetinaNet, image_3HW: torch.Tensor, *, bias: float = -4.0) -> None:
     """Give BatchNorm values of its own, and scale the outputs so that thousands of scores pass the threshold."""
     generator = torch.Generator().manual_seed(7)
     for module in model.modules():
@@ -53,7 +53,7 @@ def make_it_detect(model: TorchvisionRetinaNet, picture_3HW: torch.Tensor, *, bi
             module.weight[0] = 1e-3
             module.bias.normal_(0, 0.1, generator=generator)
     model.eval()
-    images, _ = model.transform([picture_3HW])
+    images, _ = model.transform([image_3HW])
     outputs = model.head(list(model.backbone(images.tensors).values()))
     for layer, found, spread in (
         (model.head.classification_head.cls_logits, outputs["cls_logits"], 1.0),
@@ -65,7 +65,7 @@ def make_it_detect(model: TorchvisionRetinaNet, picture_3HW: torch.Tensor, *, bi
 
 
 def coco128(shared_data: Path, count: int) -> list[tuple[torch.Tensor, Target]]:
-    """The first pictures with objects, RGB in [0, 1], and their objects in pixels, labels as COCO's ids; no crowds."""
+    """The first images with objects, RGB in [0, 1], and their objects in pixels, labels as COCO's ids; no crowds."""
     content = json.loads((shared_data / "coco128" / "annotations" / "instances_train2017.json").read_text())
     out = []
     for image in content["images"]:

@@ -1,4 +1,4 @@
-"""A data set that trains in seconds: bright squares and dark bars on noise, as COCO JSON."""
+"""A dataset that trains in seconds: bright squares and dark bars on noise, as COCO JSON."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from tests.shared import MadeOnce
 
 
 def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = (3, 17)) -> Path:
-    """Write `count` pictures of 96 x 64 with up to three objects each (every fourth has none) and their JSON."""
+    """Write `count` images of 96 x 64 with up to three objects each (every fourth has none) and their JSON."""
     generator = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
-    pictures, annotations = [], []
+    images, annotations = [], []
     for i in range(count):
         pixels = generator.integers(90, 130, (64, 96, 3), dtype=np.uint8)
         for _ in range(0 if i % 4 == 3 else int(generator.integers(1, 4))):
@@ -34,10 +34,10 @@ def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = 
                 }
             )
         Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
-        pictures.append({"id": i + 100, "file_name": f"{i}.png", "width": 96, "height": 64})
+        images.append({"id": i + 100, "file_name": f"{i}.png", "width": 96, "height": 64})
     categories = [{"id": ids[0], "name": "square"}, {"id": ids[1], "name": "bar"}]
     path = folder / "annotations.json"
-    path.write_text(json.dumps({"images": pictures, "annotations": annotations, "categories": categories}))
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return path
 
 

@@ -43,12 +43,12 @@ def test_train_evaluate_predict(tiny, squares, tmp_path: Path, capsys):
     keys = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "per_class"}
     assert set(first) == keys
     assert json.loads((run_folder / "evaluation.json").read_text())["AP"] == pytest.approx(first["AP"])
-    pictures = squares[1].parent / "images"
+    images = squares[1].parent / "images"
     for kind, name in (("coco", "detections.json"), ("csv", "detections.csv")):
-        assert run("predict", best, pictures, "-o", tmp_path / kind, "--format", kind, "--threshold", 0.01) == 0
+        assert run("predict", best, images, "-o", tmp_path / kind, "--format", kind, "--threshold", 0.01) == 0
         assert (tmp_path / kind / name).stat().st_size > 0
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     capsys.readouterr()
-    assert run("predict", best, tmp_path / "broken.jpg", pictures / "0.png", "-o", tmp_path / "third") == 1
+    assert run("predict", best, tmp_path / "broken.jpg", images / "0.png", "-o", tmp_path / "third") == 1
     captured = capsys.readouterr()
     assert "broken.jpg" in captured.out + captured.err

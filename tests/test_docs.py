@@ -36,8 +36,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = make_squares(tmp_path / "made" / name, count=6, seed=seed)
         shutil.copytree(path.parent / "images", tmp_path / "data" / "images", dirs_exist_ok=True)
         shutil.copy(path, tmp_path / "data" / f"{name}.json")
-    shutil.copytree(tmp_path / "data" / "images", tmp_path / "pictures")
-    shutil.copy(tmp_path / "pictures" / "0.png", tmp_path / "picture.jpg")  # PNG inside: suffixes are not trusted
+    shutil.copytree(tmp_path / "data" / "images", tmp_path / "images")
+    shutil.copy(tmp_path / "images" / "0.png", tmp_path / "image.jpg")  # PNG inside: suffixes are not trusted
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")

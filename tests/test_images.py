@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the right upright 8-bit RGB, and the network's input has the right numbers."""
+"""Every kind of image becomes the right upright 8-bit RGB, and the network's input has the right numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.shared import examples
 
 
 def corners(width: int = 6, height: int = 4) -> np.ndarray:
-    """A black picture whose corners are red, green (top), blue, white (bottom): no turn leaves it as it is."""
+    """A black image whose corners are red, green (top), blue, white (bottom): no turn leaves it as it is."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3
     return pixels
@@ -33,7 +33,7 @@ def saved(image: Image.Image, format: str = "PNG", **save: object) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_once(orientation: int) -> None:
-    # numpy turns the upright picture into what such a camera stores
+    # numpy turns the upright image into what such a camera stores
     upright = corners()
     stored = {
         1: upright,
@@ -65,7 +65,7 @@ def test_the_header_gives_the_size_after_exif_rotation(tmp_path: Path) -> None:
         images.read_size(tmp_path / "missing.jpg")
 
 
-def test_a_broken_exif_block_leaves_the_picture_as_it_is() -> None:
+def test_a_broken_exif_block_leaves_the_image_as_it_is() -> None:
     data = saved(Image.fromarray(corners()), exif=b"Exif\0\0nonsense")
     np.testing.assert_array_equal(np.asarray(images.decode(data)), corners())
 
@@ -91,7 +91,7 @@ GREY_RGB = np.repeat(GREY[:, :, None], 3, axis=2)
     ],
 )
 def test_every_mode_becomes_the_same_rgb(image: Image.Image, format: str, tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"  # whatever it is called
+    path = tmp_path / "image.jpg"  # whatever it is called
     path.write_bytes(saved(image, format))
     decoded = images.decode(path)
     assert decoded.mode == "RGB"
@@ -105,7 +105,7 @@ def test_lossy_formats(format: str) -> None:
     np.testing.assert_allclose(decoded.astype(int), smooth.astype(int), atol=6)
 
 
-def test_one_bit_pictures() -> None:
+def test_one_bit_images() -> None:
     stripes = np.tile(np.array([[0, 255]], np.uint8), (4, 8))
     decoded = images.decode(saved(Image.fromarray(stripes).convert("1")))
     np.testing.assert_array_equal(np.asarray(decoded)[:, :, 1], stripes)
@@ -138,7 +138,7 @@ def test_of_an_animation_the_first_frame() -> None:
     )
 
 
-def test_sixteen_bits_are_not_stretched_to_the_picture() -> None:
+def test_sixteen_bits_are_not_stretched_to_the_image() -> None:
     dark = np.full((4, 4), 1000, np.uint16)  # 1000 >> 8 = 3
     dark[0, 0] = 1300  # 5
     for source in (saved(Image.fromarray(dark)), dark, np.repeat(dark[:, :, None], 3, axis=2)):
@@ -173,7 +173,7 @@ def test_arrays_and_open_files() -> None:
         (np.zeros((4, 4), np.int64), "int64"),
     ],
 )
-def test_arrays_that_are_no_pictures(array: np.ndarray, found: str) -> None:
+def test_arrays_that_are_no_images(array: np.ndarray, found: str) -> None:
     with pytest.raises(images.ImageError, match=f"expected an array .*{found}"):
         images.decode(array)
 
@@ -182,13 +182,13 @@ def test_arrays_that_are_no_pictures(array: np.ndarray, found: str) -> None:
     ("content", "says"),
     [
         (b"", "empty file"),
-        (b"<html>not found</html>", "not a picture"),
+        (b"<html>not found</html>", "not an image"),
         (
             saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")[:2000],
             "trunc",
         ),
         (saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)))[:2000], "decoded"),
-        (saved(Image.new("RGB", (64, 64)))[:20], "picture|decoded"),
+        (saved(Image.new("RGB", (64, 64)))[:20], "image|decoded"),
     ],
 )
 def test_broken_files_are_named(content: bytes, says: str, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_missing_files_folders_and_bombs(tmp_path: Path, monkeypatch: pytest.Mon
 
 @given(st.binary(max_size=200), st.integers(0, 400))
 @settings(max_examples=examples(150), deadline=None)
-def test_garbage_is_an_image_error_or_a_picture(noise: bytes, where: int) -> None:
+def test_garbage_is_an_image_error_or_a_image(noise: bytes, where: int) -> None:
     for data in (_SMALL_PNG, _SMALL_JPEG, _SMALL_GIF):
         try:
             images.decode(data[:where] + noise + data[where + len(noise) :])

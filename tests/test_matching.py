@@ -42,7 +42,7 @@ def test_the_best_overlapping_object_wins_and_the_first_of_equals():
     assert found.labels_NA.tolist() == [[2, 2]]
 
 
-def test_a_batch_with_an_empty_picture():
+def test_a_batch_with_an_empty_image():
     found = match(ANCHORS, [target([]), target([[0, 0, 10, 10]])], MatchConfig())
     assert not found.positive_NA[0].any()
     assert not found.ignored_NA[0].any(), "without objects everything is background"
@@ -79,7 +79,7 @@ def test_low_quality_needs_an_overlap():
 
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_equals_torchvisions_matcher(low_quality):
-    """300 random pictures on an integer grid, so that ties abound; objects that overlap no anchor left out."""
+    """300 random images on an integer grid, so that ties abound; objects that overlap no anchor left out."""
     generator = torch.Generator().manual_seed(3)
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)
     config = MatchConfig(low_quality_matches=low_quality)

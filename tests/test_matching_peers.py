@@ -1,4 +1,4 @@
-"""Matching against torchvision's Matcher and Detectron2's rules on 10,000 pictures full of ties, and their one fault.
+"""Matching against torchvision's Matcher and Detectron2's rules on 10,000 images full of ties, and their one fault.
 
 Detectron2 cannot be installed here: its rules are written down below. Shape suffixes: A anchors, G ground-truth boxes.
 """

@@ -1,4 +1,4 @@
-"""Pictures read by windows or at a reduced scale are the pictures that a full decode gives."""
+"""Images read by windows or at a reduced scale are the images that a full decode gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retinanet.config import ImageConfig, TileConfig
 from retinanet.data import DetectionDataset, cut
 from retinanet.images import ImageError, decode, decode_for, open_windows, read_size, resize, resized_size, verify
 from retinanet.predict.files import predict_files
-from tests.conftest import picture
+from tests.conftest import made_image
 from tests.data.test_tiling import data_of
 from tests.evaluate.fakes import block_detector
 
@@ -35,7 +35,7 @@ SAVED = {
 
 
 def save(path: Path, mode: str, options: dict[str, object]) -> Path:
-    image = picture(301, 203, seed=4)
+    image = made_image(301, 203, seed=4)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     elif mode in {"RGBA", "LA"}:
@@ -88,7 +88,7 @@ def test_a_jpeg_at_a_reduced_scale(tmp_path: Path, target: int, orientation: int
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
-    picture(640, 427).save(path, quality=95, exif=exif)
+    made_image(640, 427).save(path, quality=95, exif=exif)
     full = decode(path)
     scaled = decode_for(path, image_size=target, max_size=10_000)
     assert (scaled.width, scaled.height) == full.size
@@ -97,7 +97,7 @@ def test_a_jpeg_at_a_reduced_scale(tmp_path: Path, target: int, orientation: int
     assert np.abs(difference).mean() < (1 if target <= 427 / 2 else 1e-9)
 
 
-def test_without_rasterio_a_picture_that_is_too_large_says_what_to_install(
+def test_without_rasterio_a_image_that_is_too_large_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "rgb.png", "RGB", {})
@@ -138,7 +138,7 @@ def test_training_samples_by_windows_are_those_of_a_full_decode(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-def test_a_picture_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
+def test_a_image_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
     """14,000 x 14,000 pixels are more than Pillow decodes; a block is found where it is, the drawing is smaller."""
     rasterio = pytest.importorskip("rasterio")
     side, path = 14_000, tmp_path / "big.tif"
@@ -157,7 +157,7 @@ def test_a_picture_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> No
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (done.pictures, done.failed) == (1, ())
+    assert (done.images, done.failed) == (1, ())
     _, row, *others = (tmp_path / "out" / "detections.csv").read_text().splitlines()
     assert others == [], row
     assert [float(v) for v in row.split(",")[1:5]] == pytest.approx([4000, 9000, 4600, 9700], abs=20)

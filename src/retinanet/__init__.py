@@ -1,4 +1,4 @@
-"""RetinaNet with focal loss, to train on one's own pictures, understand, export and serve.
+"""RetinaNet with focal loss, to train on one's own images, understand, export and serve.
 
 The names below are imported when they are first used, so that `import retinanet` alone imports nothing heavy.
 """

@@ -67,7 +67,7 @@ def generalized_iou(first_P4: Tensor, second_P4: Tensor) -> Tensor:
 
 
 def clip(boxes_B4: Tensor, *, width: float, height: float) -> Tensor:
-    """Return the boxes cut off at the picture's edges."""
+    """Return the boxes cut off at the image's edges."""
     limit = boxes_B4.new_tensor([width, height, width, height])
     return torch.minimum(boxes_B4.clamp(min=0), limit)
 

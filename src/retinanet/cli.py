@@ -36,7 +36,7 @@ COMMANDS: Final = (
 
 app = App(
     name="retinanet",
-    help="RetinaNet with focal loss: train on your own pictures, understand, export and serve.",
+    help="RetinaNet with focal loss: train on your own images, understand, export and serve.",
     version=__version__,
     help_format="plaintext",
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
-"""What `decode` reads: a path, the bytes of a file, an open file, an array or a Pillow picture."""
+"""What `decode` reads: a path, the bytes of a file, an open file, an array or a Pillow image."""
 
 IMAGE_SUFFIXES: Final = frozenset(
     (
@@ -43,10 +43,10 @@ _DECODER_ERRORS: Final = (
 LARGE: Final = 64_000_000
 """Pixels. What has more is read window by window, with rasterio: decoded whole it would take 200 MB and more."""
 _STRIP: Final = 16_000_000
-"""Pixels that are read at once of such a picture."""
+"""Pixels that are read at once of such an image."""
 _GDAL: Final = {
     "GDAL_CACHEMAX": 256_000_000,  # bytes of decoded blocks that are kept
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no look at files beside the picture:
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no look at files beside the image:
     "GDAL_PAM_ENABLED": False,  # .aux.xml, .ovr, .msk, .tfw could name others
 }
 _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
@@ -55,10 +55,10 @@ _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
 _NOT_OPENED: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
 """What Pillow would hand to another program (EPS to Ghostscript) or to a library that somebody else installed."""
 _SMALLEST_SHARE: Final = 1 / 5000
-"""Bytes of file for a byte of pixels, at least, in a picture that is read by windows: deflate packs 1,032 into one, and
+"""Bytes of file for a byte of pixels, at least, in an image that is read by windows: deflate packs 1,032 into one, and
 a header that claims more describes nothing that is in the file."""
 _LARGEST_BLOCK: Final = 1_000_000_000
-"""Bytes of the pieces (tiles, strips) that a picture is stored in and decoded by; one cannot be read in part."""
+"""Bytes of the pieces (tiles, strips) that an image is stored in and decoded by; one cannot be read in part."""
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -70,7 +70,7 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture with each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+"""What turns an image with each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 P = TypeVar("P", np.float32, np.uint8)
 
 
@@ -99,11 +99,11 @@ class InputSettings(Protocol):
 
 
 class ImageError(ValueError):
-    """A picture that cannot be decoded; the message names it and says why."""
+    """An image that cannot be decoded; the message names it and says why."""
 
 
 class Scaled(NamedTuple):
-    """A picture as the network sees it, and what it was."""
+    """An image as the network sees it, and what it was."""
 
     image: Image.Image
     """Upright RGB, resized."""
@@ -114,7 +114,7 @@ class Scaled(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """The size of a picture before and after resizing, pixels; boxes are carried between the two by it."""
+    """The size of an image before and after resizing, pixels; boxes are carried between the two by it."""
 
     width: int
     """Original width, after EXIF rotation."""
@@ -127,11 +127,11 @@ class Frame(NamedTuple):
 
 
 def decode(source: Source) -> Image.Image:
-    """Return any picture as upright 8-bit RGB.
+    """Return any image as upright 8-bit RGB.
 
     - EXIF orientation is applied, so width and height are those a viewer shows.
-    - Of 16-bit values the high byte is kept, a fixed rule and not a stretch to the picture's own range: the same
-      intensity must give the same pixel in every picture. Pillow does the same to 16-bit colour.
+    - Of 16-bit values the high byte is kept, a fixed rule and not a stretch to the image's own range: the same
+      intensity must give the same pixel in every image. Pillow does the same to 16-bit colour.
     - Transparency is laid over white, as a page or a viewer shows it; to drop it would uncover colours nobody has
       seen, most often black line art on black.
     - Of an animation the first frame is taken. The suffix of a file plays no part.
@@ -140,7 +140,7 @@ def decode(source: Source) -> Image.Image:
         source: see `Source`. An array is HxW, HxWx1, HxWx3 RGB or HxWx4 RGBA, uint8 or uint16.
 
     Raises:
-        ImageError: missing, empty, truncated, not a picture, or too many pixels (`PIL.Image.MAX_IMAGE_PIXELS`).
+        ImageError: missing, empty, truncated, not an image, or too many pixels (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -158,7 +158,7 @@ def decode_for(source: Source, *, image_size: int, max_size: int) -> Scaled:
     """Decode and resize as `decode`, `resized_size` and `resize` do, and decode no more than that needs.
 
     A JPEG is decoded at a half, a quarter or an eighth where that is still as large as the result, which takes half the
-    time; the result differs by less than one of 255 levels (51 dB and more on COCO's pictures). What has more than
+    time; the result differs by less than one of 255 levels (51 dB and more on COCO's images). What has more than
     `LARGE` pixels is read by windows.
 
     Raises:
@@ -196,7 +196,7 @@ def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: i
 
 
 def open_windows(source: Source) -> Windows:
-    """Open a picture to crop parts out of it, in a `with` block: what is large stays on the disk.
+    """Open an image to crop parts out of it, in a `with` block: what is large stays on the disk.
 
     Raises:
         ImageError: as `decode`.
@@ -206,14 +206,14 @@ def open_windows(source: Source) -> Windows:
 
 
 def verify(source: Source) -> tuple[int, int]:
-    """Decode a picture fully, and return its (width, height). Raises `ImageError`."""
-    with open_windows(source) as picture:
-        picture.reduced((1, 1))
-        return picture.size
+    """Decode an image fully, and return its (width, height). Raises `ImageError`."""
+    with open_windows(source) as image:
+        image.reduced((1, 1))
+        return image.size
 
 
 class Windows:
-    """A decoded picture, of which parts are cropped."""
+    """A decoded image, of which parts are cropped."""
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
@@ -226,16 +226,16 @@ class Windows:
         """Close the file, if one is open."""
 
     def crop(self, window: tuple[int, int, int, int]) -> Image.Image:
-        """Return the part within xyxy `window`, pixels of the picture."""
+        """Return the part within xyxy `window`, pixels of the image."""
         return self.image.crop(window)
 
     def reduced(self, size: tuple[int, int]) -> Image.Image:
-        """Return the whole picture, resized to `size` (width, height)."""
+        """Return the whole image, resized to `size` (width, height)."""
         return resize(self.image, size)
 
 
 class _FileWindows(Windows):
-    """A picture that is read from its file window by window, by rasterio (GDAL)."""
+    """An image that is read from its file window by window, by rasterio (GDAL)."""
 
     def __init__(self, path: str, dataset: Any, env: Any) -> None:
         self.path = path
@@ -279,7 +279,7 @@ class _FileWindows(Windows):
 
 
 def _large(source: str | Path | bytes) -> _FileWindows | None:
-    """Return the picture by windows if it has more than `LARGE` pixels, None if it has not.
+    """Return the image by windows if it has more than `LARGE` pixels, None if it has not.
 
     Raises:
         ImageError: rasterio is needed and not there, or cannot read the file.
@@ -320,7 +320,7 @@ def _refuse_bombs(dataset: Any, source: str | Path) -> None:
     claim = f"{dataset.width}x{dataset.height} pixels"
     if size < pixels * _SMALLEST_SHARE:
         dataset.close()
-        raise ImageError(f"{source}: expected a picture, found {size:,} bytes that claim to hold {claim}")
+        raise ImageError(f"{source}: expected an image, found {size:,} bytes that claim to hold {claim}")
     if block > _LARGEST_BLOCK:
         dataset.close()
         raise ImageError(f"{source}: too many pixels to decode at once: {claim}, stored in pieces of {block:,} bytes")
@@ -330,7 +330,7 @@ def read_size(source: str | Path) -> tuple[int, int]:
     """Return (width, height) of a file after EXIF rotation, from its header alone.
 
     Raises:
-        ImageError: missing, or not a picture.
+        ImageError: missing, or not an image.
     """
     try:
         if (windows := _large(source)) is not None:
@@ -353,9 +353,9 @@ def resized_size(width: int, height: int, *, image_size: int, max_size: int) -> 
 
 
 def tiles(width: int, height: int, *, tile: int, overlap: float) -> list[tuple[int, int, int, int]]:
-    """Return the tiles that cover a picture, xyxy in its pixels, row by row.
+    """Return the tiles that cover an image, xyxy in its pixels, row by row.
 
-    All are `tile` wide and high, or as the picture where that is smaller; they are spread evenly, so that neighbours
+    All are `tile` wide and high, or as the image where that is smaller; they are spread evenly, so that neighbours
     share `overlap` of a side at least.
     """
 
@@ -369,7 +369,7 @@ def tiles(width: int, height: int, *, tile: int, overlap: float) -> list[tuple[i
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize an RGB picture to `size` (width, height): bilinear, with antialiasing where it shrinks."""
+    """Resize an RGB image to `size` (width, height): bilinear, with antialiasing where it shrinks."""
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -379,7 +379,7 @@ def normalise(
     """Return (x / 255 - mean) / std, channel by channel.
 
     Args:
-        image: RGB, a Pillow picture or HW3 uint8.
+        image: RGB, a Pillow image or HW3 uint8.
         mean: of each channel, in [0, 1].
         std: of each channel, in [0, 1].
 
@@ -399,12 +399,12 @@ def normalise(
 
 
 def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
-    """Stack 3HW pictures to N3HW, zeros (the mean colour of normalised ones) at the right and bottom.
+    """Stack 3HW images to N3HW, zeros (the mean colour of normalised ones) at the right and bottom.
 
     H and W are the largest of the batch, rounded up to a multiple of `divisor`.
     """
     if not pixels:
-        raise ValueError("expected at least one picture, found none")
+        raise ValueError("expected at least one image, found none")
     H, W = (-(-max(p.shape[axis] for p in pixels) // divisor) * divisor for axis in (1, 2))
     out_N3HW = np.zeros((len(pixels), 3, H, W), pixels[0].dtype)
     for out_3HW, p in zip(out_N3HW, pixels, strict=True):
@@ -415,7 +415,7 @@ def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
 def prepare(
     images: Sequence[Image.Image | Scaled], config: InputSettings
 ) -> tuple[npt.NDArray[np.float32], list[Frame]]:
-    """Resize, normalise and pad decoded pictures to one N3HW batch, with the frame of each."""
+    """Resize, normalise and pad decoded images to one N3HW batch, with the frame of each."""
     resized, frames = _resized(images, config)
     pixels = [normalise(image, mean=config.image_mean, std=config.image_std) for image in resized]
     return pad(pixels, divisor=config.size_divisor), frames
@@ -424,15 +424,15 @@ def prepare(
 def prepare_pixels(
     images: Sequence[Image.Image | Scaled], config: InputSettings
 ) -> tuple[npt.NDArray[np.uint8], list[Frame]]:
-    """Resize and pad as `prepare` does, without normalising: N3HW uint8, and the frame of each picture."""
+    """Resize and pad as `prepare` does, without normalising: N3HW uint8, and the frame of each image."""
     resized, frames = _resized(images, config)
     return pad([np.asarray(image).transpose(2, 0, 1) for image in resized], divisor=config.size_divisor), frames
 
 
 def _resized(images: Sequence[Image.Image | Scaled], config: InputSettings) -> tuple[list[Image.Image], list[Frame]]:
     frames, resized = [], []
-    for picture in images:
-        image, width, height = picture if isinstance(picture, Scaled) else (picture, *picture.size)
+    for source in images:
+        image, width, height = source if isinstance(source, Scaled) else (source, *source.size)
         size = resized_size(width, height, image_size=config.image_size, max_size=config.max_size)
         frames.append(Frame(width, height, *size))
         resized.append(resize(image, size))
@@ -442,7 +442,7 @@ def _resized(images: Sequence[Image.Image | Scaled], config: InputSettings) -> t
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         # a folder; or a device or a pipe, which may never end
-        raise ImageError(f"{source}: expected a picture, found {'a folder' if Path(source).is_dir() else 'no file'}")
+        raise ImageError(f"{source}: expected an image, found {'a folder' if Path(source).is_dir() else 'no file'}")
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
 
 
@@ -459,7 +459,7 @@ def _name(source: object) -> str:
     if isinstance(source, bytes):
         return f"{len(source)} bytes"
     if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "picture")
+        return str(getattr(source, "filename", "") or "image")
     return str(getattr(source, "name", "file object"))
 
 
@@ -470,13 +470,13 @@ def _explain(error: Exception, source: object, name: str) -> ImageError:
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{name}: no such file")
     if isinstance(error, IsADirectoryError):
-        return ImageError(f"{name}: expected a picture, found a folder")
+        return ImageError(f"{name}: expected an image, found a folder")
     if isinstance(source, str | Path) and os.path.isfile(source) and not Path(source).stat().st_size:  # noqa: PTH113
         return ImageError(f"{name}: empty file")
     if isinstance(source, bytes) and not source:
-        return ImageError("expected the bytes of a picture, found none")
+        return ImageError("expected the bytes of an image, found none")
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"{name}: not a picture in a format that can be read")
+        return ImageError(f"{name}: not an image in a format that can be read")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
             f"{name}: too many pixels to decode at once ({error}). With `pip install 'retinanet[large]'` it is read by "

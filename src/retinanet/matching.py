@@ -65,7 +65,7 @@ def make_assigner(config: MatchConfig) -> Assigner:
 
 
 def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig | IoUAssigner) -> AnchorTargets:
-    """Assign every anchor of every picture to an object, to the background, or to neither.
+    """Assign every anchor of every image to an object, to the background, or to neither.
 
     An anchor is positive where its highest IoU with an object is at least `positive_iou`, and answers for that object
     (of several with the same IoU, the first); negative where it is below `negative_iou`; ignored between the two.
@@ -77,7 +77,7 @@ def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig | I
 
     Args:
         anchors_A4: xyxy, input pixels.
-        targets: one for each picture.
+        targets: one for each image.
         config: the thresholds.
     """
     return ops.match(

@@ -1,6 +1,6 @@
 """Dense predictions to detections: threshold, top-k, decode, clip, per-class NMS, back to original pixels.
 
-Shape suffixes: N batch, A anchors, K classes, C candidates of a picture, D detections of a picture.
+Shape suffixes: N batch, A anchors, K classes, C candidates of an image, D detections of an image.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: PostprocessConfig) -> list[ImageDetections]:
-    """Return each picture's detections in its own original pixels, best first.
+    """Return each image's detections in its own original pixels, best first.
 
     Per level, the `candidates_per_level` best scores above `score_threshold` are decoded (arXiv 1708.02002, section
     4.1, "Inference"); what overlaps a better box of its class by more than `nms_threshold` goes; `max_detections` stay.
 
     Args:
         outputs: of the network, any float type; decoded in float32.
-        frames: original and resized size of each picture of the batch.
+        frames: original and resized size of each image of the batch.
         config: the thresholds.
     """
     return [
-        _one_picture(logits_AK, deltas_A4, outputs, frame, config)
+        _one_image(logits_AK, deltas_A4, outputs, frame, config)
         for logits_AK, deltas_A4, frame in zip(outputs.logits_NAK, outputs.deltas_NA4, frames, strict=True)
     ]
 
 
-def _one_picture(
+def _one_image(
     logits_AK: Tensor, deltas_A4: Tensor, outputs: HeadOutputs, frame: Frame, config: PostprocessConfig
 ) -> ImageDetections:
     # On logits: the sigmoid is taken of what is left, not of every anchor and class.

@@ -1,7 +1,7 @@
 """The tensors that pass between the parts, with validated shapes. Importing this does not import torch.
 
 Shape suffixes: N batch, A anchors (all levels, P3 first), K classes, G ground-truth boxes.
-Every box is xyxy in input pixels: the frame of the resized, padded picture that the network sees.
+Every box is xyxy in input pixels: the frame of the resized, padded image that the network sees.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _expect(condition: bool, what: str, found: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What is to be found in one picture.
+    """What is to be found in one image.
 
     Args:
         boxes_G4: float, xyxy, input pixels. G may be 0.
@@ -62,7 +62,7 @@ class HeadOutputs:
     Args:
         logits_NAK: class scores before the sigmoid.
         deltas_NA4: (dx, dy, dw, dh) relative to the anchor, see `boxes.decode`.
-        anchors_A4: xyxy, input pixels, the same for every picture of the batch.
+        anchors_A4: xyxy, input pixels, the same for every image of the batch.
         anchors_per_level: how many of the A anchors each level holds, finest level first.
     """
 
@@ -88,7 +88,7 @@ class AnchorTargets:
         ignored_NA: bool, the anchor takes part in no loss. Never true where `positive_NA` is.
         labels_NA: int64 class id; meaningful where positive, 0 elsewhere.
         boxes_NA4: the matched ground-truth box, xyxy, input pixels; the anchor itself is no substitute: 0 elsewhere.
-        matched_NA: int64 index of the matched box within its picture's `Target`; meaningful where positive, else 0.
+        matched_NA: int64 index of the matched box within its image's `Target`; meaningful where positive, else 0.
     """
 
     positive_NA: Tensor
@@ -108,10 +108,10 @@ class AnchorTargets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageDetections:
-    """The detections of one picture, best first.
+    """The detections of one image, best first.
 
     Args:
-        boxes_D4: float, xyxy, original pixels, clipped to the picture.
+        boxes_D4: float, xyxy, original pixels, clipped to the image.
         scores_D: float in (0, 1).
         labels_D: int64, 0-based class ids.
     """
@@ -143,10 +143,10 @@ class ImageDetections:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArrayDetections:
-    """The detections of one picture, best first, as numpy arrays.
+    """The detections of one image, best first, as numpy arrays.
 
     Args:
-        boxes_D4: float32, xyxy, original pixels, clipped to the picture.
+        boxes_D4: float32, xyxy, original pixels, clipped to the image.
         scores_D: float32 in (0, 1).
         labels_D: int64, 0-based class ids.
     """

@@ -1,4 +1,4 @@
-"""Data sets in memory, for what needs no pixels."""
+"""Datasets in memory, for what needs no pixels."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from retinanet.data import DetectionData
 from retinanet.formats.records import Record
 
 
-def made_data(pictures, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhere")):
-    """Return data of pictures given as lists of (class id, x1, y1, x2, y2[, crowd])."""
+def made_data(images, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhere")):
+    """Return data of images given as lists of (class id, x1, y1, x2, y2[, crowd])."""
     records = []
-    for number, objects in enumerate(pictures):
+    for number, objects in enumerate(images):
         boxes = np.array([o[1:5] for o in objects], dtype=np.float64).reshape(-1, 4)
         records.append(
             Record(
@@ -34,14 +34,14 @@ def made_data(pictures, *, classes=("a", "b"), size=(512, 384), folder=Path("now
     )
 
 
-def scattered(count, *, seed=0, sides=(20, 200), ratio=(0.5, 2.0), classes=2, pictures=40, size=(512, 384)):
+def scattered(count, *, seed=0, sides=(20, 200), ratio=(0.5, 2.0), classes=2, images=40, size=(512, 384)):
     """Return data of boxes of random place, size and shape."""
     rng = np.random.default_rng(seed)
-    rows = [[] for _ in range(pictures)]
+    rows = [[] for _ in range(images)]
     for i in range(count):
         side = np.exp(rng.uniform(*np.log(sides)))
         root = np.exp(rng.uniform(*np.log(ratio)) / 2)
         w, h = min(side / root, size[0] - 1), min(side * root, size[1] - 1)
         x, y = rng.uniform(0, size[0] - w), rng.uniform(0, size[1] - h)
-        rows[i % pictures].append((int(rng.integers(classes)), x, y, x + w, y + h))
+        rows[i % images].append((int(rng.integers(classes)), x, y, x + w, y + h))
     return made_data(rows, classes=[f"c{k}" for k in range(classes)], size=size)

@@ -26,7 +26,7 @@ def fitted(data, **model):
 @given(st.integers(0, 1000), st.floats(0.2, 0.9))
 @settings(max_examples=examples(10), deadline=None)
 def test_the_quick_iou_is_that_of_the_real_anchors(seed, ratio):
-    data = scattered(40, seed=seed, sides=(6, 300), ratio=(0.2, 5.0), pictures=2)
+    data = scattered(40, seed=seed, sides=(6, 300), ratio=(0.2, 5.0), images=2)
     config = ModelConfig(anchor_sizes=(20.0, 50.0, 90.0, 200.0, 400.0), anchor_ratios=(ratio, 1.0, 2.5))
     real = coverage(data, model_config=config, match_config=MatchConfig(), image_config=IMAGE)
     quick = best_ious(

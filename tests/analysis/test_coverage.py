@@ -29,18 +29,18 @@ def test_by_hand():
     assert found.per_band() == [("small", 1, 1), ("medium", 0, 1)], "256 and 1024 square pixels"
     assert "b 1 of 1" in found.sentence()
     assert (found.anchors_P3.sum(axis=1) == found.anchors_L.sum() // 2).all()
-    assert found.anchors_P3[1].tolist()[:2] == [0, 0], "a picture without objects has negatives only"
+    assert found.anchors_P3[1].tolist()[:2] == [0, 0], "an image without objects has negatives only"
     assert found.positives_L.sum() == found.positives_O.sum() == found.anchors_P3[:, 0].sum()
 
 
 def test_against_all_pairs():
-    data = scattered(60, pictures=6)
+    data = scattered(60, images=6)
     found = cover(data)
     generator = AnchorGenerator(config=ModelConfig())
     sizes = [(-(-384 // s), -(-512 // s)) for s in generator.strides]
     anchors, _ = generator(sizes, like=torch.zeros(()))
     for o in range(found.objects):
-        boxes, _ = input_boxes(data.records[found.picture_O[o]], IMAGE)
+        boxes, _ = input_boxes(data.records[found.image_O[o]], IMAGE)
         iou = box_iou(anchors, boxes)
         g = found.object_O[o]
         assert found.best_iou_O[o] == pytest.approx(iou[:, g].max().item(), abs=1e-5)
@@ -49,8 +49,8 @@ def test_against_all_pairs():
 
 
 def test_boxes_are_measured_at_the_size_of_the_input():
-    """The same picture at half the size has objects of half the sides, but the same COCO size."""
-    data = scattered(20, pictures=2)
+    """The same image at half the size has objects of half the sides, but the same COCO size."""
+    data = scattered(20, images=2)
     full, half = cover(data), cover(data, image=ImageConfig(image_size=192, max_size=256))
     np.testing.assert_allclose(full.width_O, 2 * half.width_O, rtol=1e-5)
     assert (full.band_O == half.band_O).all()
@@ -63,11 +63,11 @@ def test_crowds_need_no_anchor_and_low_quality_matches_leave_none_out():
     assert cover(data, match=MatchConfig(low_quality_matches=True)).unreached == 0
 
 
-def test_a_sample_of_many_pictures():
-    data = scattered(100, pictures=50)
-    few = coverage(data, model_config=ModelConfig(), match_config=MatchConfig(), image_config=IMAGE, pictures=10)
+def test_a_sample_of_many_images():
+    data = scattered(100, images=50)
+    few = coverage(data, model_config=ModelConfig(), match_config=MatchConfig(), image_config=IMAGE, images=10)
     assert len(few.anchors_P3) == 10
-    assert set(few.picture_O) <= set(range(0, 50, 5))
+    assert set(few.image_O) <= set(range(0, 50, 5))
 
 
 def test_nothing_to_reach():

@@ -1,4 +1,4 @@
-"""Findings about the data alone: a broken data set for each."""
+"""Findings about the data alone: a broken dataset for each."""
 
 import dataclasses
 
@@ -46,12 +46,12 @@ def test_duplicate_and_contradictory_boxes_name_the_objects():
 def test_a_box_over_everything_and_too_many_objects():
     many = [(0, i, j, i + 2, j + 2) for i in range(0, 60, 3) for j in range(0, 21, 3)]
     found = data_findings(made_data([[(0, 0, 0, 512, 384)], many]))
-    assert only(found, "whole picture").where == ("0.png: object 1",)
+    assert only(found, "whole image").where == ("0.png: object 1",)
     assert "at most 140" in only(found, "many objects").what
 
 
-def test_mostly_empty_pictures():
-    assert "3 of 4" in only(data_findings(made_data([[], [], [], [(0, 1, 1, 9, 9)]])), "empty pictures").what
+def test_mostly_empty_images():
+    assert "3 of 4" in only(data_findings(made_data([[], [], [], [(0, 1, 1, 9, 9)]])), "empty images").what
 
 
 def test_classes_that_one_set_lacks():
@@ -72,5 +72,5 @@ def test_the_same_pixels_in_both_sets(squares, tmp_path):
     Image.open(train.records[2].path).save(copied.path)
     val = dataclasses.replace(val, records=(copied, *val.records, val.records[1]))
     found = duplicate_findings([("train", train), ("val", val)])
-    assert only(found, "pictures in both sets").where == ("train/2.png = val/copy.bmp",)
-    assert only(found, "duplicate pictures").where == ("1.png = 1.png",)
+    assert only(found, "images in both sets").where == ("train/2.png = val/copy.bmp",)
+    assert only(found, "duplicate images").where == ("1.png = 1.png",)

@@ -40,7 +40,7 @@ def changed(data, *, boxes=None, labels=None):
     return dataclasses.replace(data, records=records)
 
 
-DATA = scattered(200, sides=(30, 80), classes=4, pictures=50)
+DATA = scattered(200, sides=(30, 80), classes=4, images=50)
 
 
 def kinds(findings):
@@ -99,14 +99,14 @@ def test_boxes_drawn_wider():
 @pytest.mark.parametrize(
     ("boxes", "kind"),
     [
-        (lambda b: b * 0.5, "boxes of another size of picture"),
-        (lambda b: b * 1.6, "boxes of another size of picture"),
+        (lambda b: b * 0.5, "boxes of another size of image"),
+        (lambda b: b * 1.6, "boxes of another size of image"),
         (lambda b: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], axis=1), "corners taken for sizes"),
         (lambda b: b[:, [1, 0, 3, 2]], "x and y swapped"),
     ],
 )
 def test_labels_in_another_frame(boxes, kind):
-    """Labels of resized pictures; corners where the format wants sizes; y before x. Nothing else is then said."""
+    """Labels of resized images; corners where the format wants sizes; y before x. Nothing else is then said."""
     (finding,) = diagnose(changed(DATA, boxes=boxes), found_in(DATA))
     assert finding.kind == kind
     assert finding.severity == "error"

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from retinanet.analysis.hard_examples import COLUMNS, HardExample, HardExamples, _Hardest, _Picture, hard_examples
+from retinanet.analysis.hard_examples import COLUMNS, HardExample, HardExamples, _Hardest, _Image, hard_examples
 from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.config import LossConfig, MatchConfig
 from retinanet.data import load
@@ -20,8 +20,8 @@ from tests.analysis.made import made_data
 ANCHORS = torch.tensor([[0.0, 0, 40, 40], [100, 0, 140, 40], [200, 0, 240, 40], [203, 0, 243, 40], [300, 0, 340, 40]])
 
 
-def picture(logits, boxes, labels, crowd=None):
-    """One picture of 800 x 200 that the network sees at half its size; boxes in pixels of its input."""
+def made_image(logits, boxes, labels, crowd=None):
+    """One image of 800 x 200 that the network sees at half its size; boxes in pixels of its input."""
     outputs = HeadOutputs(
         logits_NAK=torch.tensor(logits, dtype=torch.float32)[None],
         deltas_NA4=torch.zeros(1, 5, 4),
@@ -35,7 +35,7 @@ def picture(logits, boxes, labels, crowd=None):
     )
     targets = match(ANCHORS, [target], MatchConfig())
     loss = DetectionLoss(config=LossConfig()).classification_NAK(outputs, targets)
-    return _Picture(
+    return _Image(
         number=0,
         annotation_ids=tuple(range(11, 11 + len(labels))),
         loss_AK=loss[0],
@@ -51,7 +51,7 @@ def picture(logits, boxes, labels, crowd=None):
 def test_background_by_hand():
     """Anchors 2 and 3 are one place (IoU 0.86): the harder is listed, at twice the size; the others are quiet."""
     quiet = [-9.0, -9.0]
-    found = list(picture([quiet, quiet, [-9, 3], [-9, 4], quiet], [], []).background())
+    found = list(made_image([quiet, quiet, [-9, 3], [-9, 4], quiet], [], []).background())
     top = found[0]
     assert top.kind == "unlabelled?"
     assert (top.label, top.annotation_id) == (1, None)
@@ -64,10 +64,10 @@ def test_an_object_found_from_afar_is_no_background():
     """A crowd, and an object whose own detection comes from a negative anchor, are left out; another class is not."""
     logits = [[-9.0, -9], [-9, -9], [4, -9], [-9, -9], [-9, -9]]
     wide = [[200.0, 0, 280, 40]]  # IoU 0.5 with the anchor at 200: its box overlaps the object
-    one = picture(logits, wide, [0])
+    one = made_image(logits, wide, [0])
     negative = ~one.targets.positive_NA[0] & ~one.targets.ignored_NA[0]
     assert not negative[2], "IoU 0.5 makes it positive, so it is no background"
-    crowd = list(picture(logits, [[190.0, 0, 250, 50]], [1], [True]).background())
+    crowd = list(made_image(logits, [[190.0, 0, 250, 50]], [1], [True]).background())
     assert all(example.score < 0.5 for example in crowd)
 
 
@@ -75,7 +75,7 @@ def test_objects_by_hand():
     """Object 11 is seen, 12 is seen as the other class, 13 (a 6 pixel speck) has no anchor."""
     logits = [[4.0, -9], [-9, 4], [-9, -9], [-9, -9], [-9, -9]]
     boxes = [[0, 0, 40, 40], [100, 0, 140, 40], [350, 80, 356, 86]]
-    seen, wrong, lost = picture(logits, boxes, [0, 0, 1]).objects()
+    seen, wrong, lost = made_image(logits, boxes, [0, 0, 1]).objects()
     assert (seen.kind, wrong.kind, lost.kind) == ("hard object", "hard object", "no anchor")
     assert [e.annotation_id for e in (seen, wrong, lost)] == [11, 12, 13]
     assert wrong.loss > 5
@@ -85,7 +85,7 @@ def test_objects_by_hand():
 
 
 def example(loss, **changes):
-    values = {"kind": "unlabelled?", "picture": 0, "box": (1, 2, 3, 4), "label": 0, "annotation_id": None}
+    values = {"kind": "unlabelled?", "image": 0, "box": (1, 2, 3, 4), "label": 0, "annotation_id": None}
     values |= {"score": 0.9, "says": 0, "says_score": 0.9, "loss": loss}
     return HardExample(**{**values, **changes})
 
@@ -113,7 +113,7 @@ def test_suggestions_and_csv(tmp_path):
     assert "wrong label?" in rows[2]["suggestion"]
     assert rows[2]["annotation_id"] == "1"
     said = " ".join(found.sentences())
-    assert "1 background boxes in 1 pictures" in said
+    assert "1 background boxes in 1 images" in said
     assert "1 object has no positive anchor" in said
 
 

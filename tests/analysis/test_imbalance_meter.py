@@ -19,7 +19,7 @@ CLASSES = ("a", "b", "c")
 
 
 def example(logits, positive, ignored=None, labels=None, per_level=None):
-    """One picture of A anchors, each matched with an object of its own where positive."""
+    """One image of A anchors, each matched with an object of its own where positive."""
     A = logits.shape[0]
     positive_NA = torch.tensor(positive)[None]
     corner = torch.arange(A)[:, None] * 100.0
@@ -39,12 +39,12 @@ def example(logits, positive, ignored=None, labels=None, per_level=None):
         boxes_NA4=anchors[None] * positive_NA[..., None],
         matched_NA=matched,
     )
-    picture = Target(
+    image = Target(
         boxes_G4=anchors[positive_NA[0]],
         labels_G=labels_NA[positive_NA],
         crowd_G=torch.zeros(int(positive_NA.sum()), dtype=torch.bool),
     )
-    return outputs, targets, picture
+    return outputs, targets, image
 
 
 def test_by_hand():
@@ -54,9 +54,9 @@ def test_by_hand():
     softplus(-2) = 0.1269 (easy). Gradients: 0.5, 0.1192, 0.1192. Effective negatives: 0.6192^2 / (0.25 + 0.0142).
     """
     logits = torch.tensor([[0.0], [2.0], [-2.0], [2.0]])
-    outputs, targets, picture = example(logits, [False, True, False, False], [False, False, False, True])
+    outputs, targets, image = example(logits, [False, True, False, False], [False, False, False, True])
     meter = ImbalanceMeter(classes=("a",), levels=(3,), loss_config=LossConfig(loss="ce"))
-    meter.add(outputs, targets, [picture], [Frame(100, 100, 50, 50)])
+    meter.add(outputs, targets, [image], [Frame(100, 100, 50, 50)])
     found = meter.result()
     assert (found.positive_anchors, found.ignored_anchors, found.negative_anchors) == (1, 1, 2)
     assert (found.objects, found.unreached) == (1, 0)
@@ -78,10 +78,10 @@ def test_shares_add_up_to_the_loss_that_training_uses(loss):
     logits = torch.randn(A, 3, generator=generator) * 2
     positive = (torch.rand(A, generator=generator) < 0.2).tolist()
     ignored = [not p and i % 7 == 0 for i, p in enumerate(positive)]
-    outputs, targets, picture = example(logits, positive, ignored, [i % 3 for i in range(A)], (40, 20))
+    outputs, targets, image = example(logits, positive, ignored, [i % 3 for i in range(A)], (40, 20))
     meter = ImbalanceMeter(classes=CLASSES, levels=(3, 4), loss_config=LossConfig(loss=loss))
-    meter.add(outputs, targets, [picture])
-    meter.add(outputs, targets, [picture])
+    meter.add(outputs, targets, [image])
+    meter.add(outputs, targets, [image])
     found = meter.result()
     expected = 2 * meter.loss.classification_NAK(outputs, targets).sum().item()
     for sums in (found.loss_SE, found.class_loss_KS, found.level_loss_LS):
@@ -90,7 +90,7 @@ def test_shares_add_up_to_the_loss_that_training_uses(loss):
         assert sums.sum() == pytest.approx(found.gradient_SE.sum(), rel=1e-5)
     np.testing.assert_allclose(found.class_loss_KS.sum(0), found.loss_SE.sum(1), rtol=1e-5)
     assert found.examples_SE.sum() == 2 * 3 * (A - sum(ignored))
-    assert found.pictures == 2
+    assert found.images == 2
     assert found.class_positives_K.sum() == found.level_positives_L.sum() == 2 * sum(positive)
 
 
@@ -99,9 +99,9 @@ def test_shares_add_up_to_the_loss_that_training_uses(loss):
 def test_figure_four_equals_sorting_every_loss(gamma, positive):
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3000, 1, generator=generator) * 2 - 2
-    outputs, targets, picture = example(logits, [i < 1000 for i in range(3000)])
+    outputs, targets, image = example(logits, [i < 1000 for i in range(3000)])
     meter = ImbalanceMeter(classes=("a",), levels=(3,), loss_config=LossConfig())
-    meter.add(outputs, targets, [picture])
+    meter.add(outputs, targets, [image])
     share, loss = meter.result().cumulative_loss(gamma, positive=positive)
     chosen = logits[:1000, 0] if positive else logits[1000:, 0]
     all_losses = sigmoid_focal_loss(chosen, torch.full_like(chosen, float(positive)), alpha=-1, gamma=gamma)
@@ -112,9 +112,9 @@ def test_figure_four_equals_sorting_every_loss(gamma, positive):
 
 def test_more_gamma_concentrates_the_background_loss():
     logits = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(2)) - 4
-    outputs, targets, picture = example(logits, [False] * 20_000)
+    outputs, targets, image = example(logits, [False] * 20_000)
     meter = ImbalanceMeter(classes=("a",), levels=(3,), loss_config=LossConfig())
-    meter.add(outputs, targets, [picture])
+    meter.add(outputs, targets, [image])
     shares = [meter.result().hardest_share(gamma, 0.01, positive=False) for gamma in (0.0, 0.5, 1.0, 2.0, 5.0)]
     assert shares == sorted(shares)
     assert shares[0] < 0.15
@@ -122,9 +122,9 @@ def test_more_gamma_concentrates_the_background_loss():
 
 
 def test_nothing_positive_and_no_logit_beyond_the_bins():
-    outputs, targets, picture = example(torch.tensor([[1e4], [-1e4]]), [False, False])
+    outputs, targets, image = example(torch.tensor([[1e4], [-1e4]]), [False, False])
     meter = ImbalanceMeter(classes=("a",), levels=(3,), loss_config=LossConfig())
-    meter.add(outputs, targets, [picture])
+    meter.add(outputs, targets, [image])
     found = meter.result()
     assert found.histogram_SB[1].sum() == 2
     assert found.cumulative_loss(2.0, positive=True)[1].tolist() == [0, 1]
@@ -155,7 +155,7 @@ def test_from_a_checkpoint_and_live(trained_run, squares):
     trained = load_for_analysis(trained_run / "best.ckpt", device="cpu")
     data = load(squares[1], classes=trained.classes)
     found = measure(trained, data, batch_size=2)
-    assert found.pictures == len(data.records)
+    assert found.images == len(data.records)
     assert found.objects == data.num_objects
     assert found.positive_anchors == found.size_positives.sum() == found.level_positives_L.sum()
     assert len(found.to_json()["per_level"]) == 5

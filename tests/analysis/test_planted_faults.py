@@ -1,4 +1,4 @@
-"""Each fault planted in a real data set is found, with the right file and line; none is invented on a clean one."""
+"""Each fault planted in a real dataset is found, with the right file and line; none is invented on a clean one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTIONS = {"preset": "small", "image_size": 128, "max_size": 128}
 
 @pytest.fixture
 def clean(shared_data: Path, tmp_path: Path) -> Path:
-    """Twelve pictures of coco128 for training and six for validation, as YOLO."""
+    """Twelve images of coco128 for training and six for validation, as YOLO."""
     found = data.load(shared_data / "coco128" / "annotations" / "instances_train2017.json")
     from dataclasses import replace
 
@@ -40,13 +40,13 @@ def findings(root: Path, **options: Any) -> tuple[list[tuple[str, str, str]], di
 def test_none_on_the_clean_set(clean: Path) -> None:
     faults, kinds = findings(clean)
     assert faults == []
-    assert not {"pictures in both sets", "near-duplicates in both sets", "duplicate boxes"} & set(kinds)
+    assert not {"images in both sets", "near-duplicates in both sets", "duplicate boxes"} & set(kinds)
 
 
 def test_every_planted_fault_is_found(clean: Path) -> None:
     labels, images = clean / "labels" / "train", clean / "images" / "train"
     files = sorted(labels.glob("*.txt"))
-    pictures = {p.stem: p for p in images.iterdir()}
+    by_stem = {p.stem: p for p in images.iterdir()}
 
     def append(place: int, line: str) -> tuple[str, str]:
         lines = files[place].read_text().splitlines()
@@ -59,9 +59,9 @@ def test_every_planted_fault_is_found(clean: Path) -> None:
     unknown = append(3, "99 0.5 0.5 0.1 0.1")
     twice = files[4].read_text().splitlines()[0]
     append(4, twice)
-    gone = pictures[files[5].stem]
+    gone = by_stem[files[5].stem]
     gone.unlink()
-    cut = pictures[files[6].stem]
+    cut = by_stem[files[6].stem]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     val = sorted((clean / "images" / "val").iterdir())
     shutil.copy(val[0], images / "copied.jpg")
@@ -77,12 +77,12 @@ def test_every_planted_fault_is_found(clean: Path) -> None:
     assert "area above 0" in said[flat]
     assert "area above 0" in said[inverted]
     assert "found '99'" in said[unknown]
-    assert "labels without a picture" in said[files[5].name, ""]
+    assert "labels without an image" in said[files[5].name, ""]
     assert "cannot be decoded" in said[cut.name, ""] or "truncated" in said[cut.name, ""]
     assert any(files[4].stem in where for where in kinds["duplicate boxes"])
-    assert kinds["pictures in both sets"] == (f"train/copied.jpg = val/{val[0].name}",)
+    assert kinds["images in both sets"] == (f"train/copied.jpg = val/{val[0].name}",)
     assert kinds["near-duplicates in both sets"] == (f"train/smaller.jpg = val/{val[1].name}",)
-    assert "unlabelled class" in kinds, "coco128 has 71 classes, these pictures fewer"
+    assert "unlabelled class" in kinds, "coco128 has 71 classes, these images fewer"
 
 
 def test_sizes_that_disagree_and_ids_that_collide(shared_data: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_bccd_has_its_two_zero_area_boxes_and_a_pair_on_both_sides(
     both = next(f for f in found["findings"] if f["kind"] == "near-duplicates in both sets")
     assert both["where"] == ["train/BloodImage_00038.jpg = val/BloodImage_00037.jpg"]
     assert found["statistics"]["class_imbalance"] > 5
-    assert found["sets"]["val"]["pictures"] == 87
+    assert found["sets"]["val"]["images"] == 87
     capsys.readouterr()
     options["json"] = Path("-")
     check(lists / "train.txt", options=resolve(CheckConfig, options))

@@ -5,11 +5,11 @@ import torch
 from tests.peers import make_it_detect, torchvision_v1
 
 
-def through(model, pictures, targets=None):
-    """What torchvision makes of pictures inside: the input, its outputs, its anchors."""
+def through(model, images_3HW, targets=None):
+    """What torchvision makes of images inside: the input, its outputs, its anchors."""
     if targets is not None:
         targets = [{"boxes": t.boxes_G4, "labels": t.labels_G} for t in targets]
-    images, targets = model.transform(list(pictures), targets)
+    images, targets = model.transform(list(images_3HW), targets)
     features = list(model.backbone(images.tensors).values())
     return images, model.head(features), model.anchor_generator(images, features), targets
 

@@ -184,7 +184,7 @@ def narrow():
 
 
 def batch(height, width, *, count=2, seed=0):
-    """Smooth random pictures as RGB pixels HW3, the input of either side, and their frames (twice as large before)."""
+    """Smooth random images as RGB pixels HW3, the input of either side, and their frames (twice as large before)."""
     rng = np.random.default_rng(seed)
     pixels = []
     for _ in range(count):
@@ -291,9 +291,9 @@ def test_a_zoo_file_loads_and_code_does_not(zoo, narrow, tmp_path):
     path = tmp_path / "model_final_5bd44e.pkl"
     path.write_bytes(pickle.dumps(narrow, protocol=2))
     detector = retinanet.load(path, "cpu")
-    picture = (np.random.default_rng(0).random((60, 80, 3)) * 255).astype(np.uint8)
+    image = (np.random.default_rng(0).random((60, 80, 3)) * 255).astype(np.uint8)
     assert len(detector.classes) == 80
-    assert len(detector.predict(picture)) > 0
+    assert len(detector.predict(image)) > 0
 
     class Harm:
         def __reduce__(self):

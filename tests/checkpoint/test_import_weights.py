@@ -1,6 +1,6 @@
 """torchvision's RetinaNets in ours, number by number: network, anchors, matching, losses, gradients, detections.
 
-The weights are random (real ones cannot be had here), the pictures real. Both see the same normalised tensor.
+The weights are random (real ones cannot be had here), the images real. Both see the same normalised tensor.
 """
 
 import pytest
@@ -29,12 +29,12 @@ def peers():
     """Each version with weights that detect, and what it becomes here."""
     torch.manual_seed(0)
     noise = torch.rand(3, 20, 24)
-    picture = torch.nn.functional.interpolate(noise[None], size=(320, 400), mode="bicubic")[0].clamp(0, 1)
+    image = torch.nn.functional.interpolate(noise[None], size=(320, 400), mode="bicubic")[0].clamp(0, 1)
     found = {}
     for name, make in MAKERS.items():
         model = make()
         model.transform = resized_to(320, 400)
-        make_it_detect(model, picture)
+        make_it_detect(model, image)
         found[name] = (model, import_model(model.state_dict(), "torchvision"))
     return found
 
@@ -43,12 +43,12 @@ def resized_to(shorter, longer):
     return GeneralizedRCNNTransform(shorter, longer, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).eval()
 
 
-def seen_within(model, pictures):
+def seen_within(model, images):
     """torchvision's own prediction, with what its transform, head and anchors gave on the way: one forward pass."""
     seen = {}
     parts = (model.transform, model.head, model.anchor_generator)
     hooks = [part.register_forward_hook(lambda part, _, out: seen.__setitem__(part, out)) for part in parts]
-    detections = model(list(pictures))
+    detections = model(list(images))
     for hook in hooks:
         hook.remove()
     return (*(seen[part] for part in parts), detections)
@@ -67,12 +67,12 @@ def seen_within(model, pictures):
 )
 @torch.no_grad()
 def test_network_and_detections_equal_torchvisions(shared_data, peers, version, shorter, longer):
-    """Three pictures, the first two in a batch (one at 800); all padded sizes but 512 x 640 are no multiples of 128."""
+    """Three images, the first two in a batch (one at 800); all padded sizes but 512 x 640 are no multiples of 128."""
     theirs, saved = peers[version]
     theirs.transform = resized_to(shorter, longer)
-    pictures = [picture for picture, _ in coco128(shared_data, 3)]
+    pixels = [image_3HW for image_3HW, _ in coco128(shared_data, 3)]
     survivors = detections = 0
-    batches = [pictures[:1]] if shorter == 800 else [pictures[:2], pictures[2:]]
+    batches = [pixels[:1]] if shorter == 800 else [pixels[:2], pixels[2:]]
     for batch in batches:
         (images, _), head, anchors, detected = seen_within(theirs, batch)
         outputs = saved.model(images.tensors)
@@ -116,10 +116,10 @@ def test_the_order_is_the_same_in_float64(shared_data, peers, version):
     theirs.transform = resized_to(200, 333)
     saved = import_model(theirs.state_dict(), "torchvision")
     model = saved.model.double()
-    for picture, _ in coco128(shared_data, 3):
-        (images, _), _, _, (their,) = seen_within(theirs, [picture.double()])
+    for image, _ in coco128(shared_data, 3):
+        (images, _), _, _, (their,) = seen_within(theirs, [image.double()])
         height, width = images.image_sizes[0]
-        frame = Frame(picture.shape[2], picture.shape[1], width, height)
+        frame = Frame(image.shape[2], image.shape[1], width, height)
         (ours,) = postprocess(model(images.tensors), frames=[frame], config=saved.postprocess_config)
         assert len(ours.labels_D) == 300
         assert torch.equal(ours.labels_D, their["labels"])
@@ -130,7 +130,7 @@ def test_the_order_is_the_same_in_float64(shared_data, peers, version):
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", pytest.param("v2", marks=pytest.mark.slow)])
 def test_a_training_step_equals_torchvisions(shared_data, peers, version):
-    """Matched boxes, both losses (normalised by picture) and the gradient of every parameter, in float64.
+    """Matched boxes, both losses (normalised by image) and the gradient of every parameter, in float64.
 
     In float32, 10 of v1's 89 parameters differ by more than 1e-5, at the most by 1.5e-3; v2's by 3.4e-6 at the most.
     BatchNorm is in training mode in v2, and frozen in v1.
@@ -141,9 +141,9 @@ def test_a_training_step_equals_torchvisions(shared_data, peers, version):
     theirs.transform = resized_to(224, 400)
     ours = from_torchvision(theirs.state_dict()).double().train()
     theirs.train()
-    pictures, targets = zip(*coco128(shared_data, 2), strict=True)
+    pixels, targets = zip(*coco128(shared_data, 2), strict=True)
     double = [Target(boxes_G4=t.boxes_G4.double(), labels_G=t.labels_G, crowd_G=t.crowd_G) for t in targets]
-    images, head, anchors, resized = through(theirs, [p.double() for p in pictures], double)
+    images, head, anchors, resized = through(theirs, [p.double() for p in pixels], double)
     outputs = ours(images.tensors)
     matched = match(
         outputs.anchors_A4.double(),
@@ -310,10 +310,10 @@ def test_how_far_the_resize_alone_moves_detections(shared_data, peers, tmp_path)
     path = tmp_path / "v2.pth"
     torch.save(theirs.state_dict(), path)
     detector = retinanet.load(path, "cpu")
-    picture, _ = coco128(shared_data, 1)[0]
+    image, _ = coco128(shared_data, 1)[0]
     with torch.no_grad():
-        expected = theirs([picture])[0]
-    found = detector.predict(Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy()))
+        expected = theirs([image])[0]
+    found = detector.predict(Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()))
     overlap = box_iou(torch.from_numpy(found.xyxy), expected["boxes"])
     same = torch.from_numpy(found.class_id)[:, None] == expected["labels"]
     best, _ = (overlap * same).max(dim=1)

@@ -1,4 +1,4 @@
-"""The configs that `train` was called with, and a data set of many small images."""
+"""The configs that `train` was called with, and a dataset of many small images."""
 
 import pytest
 

@@ -16,7 +16,7 @@ def test_the_command_lists_every_fault_and_goes_on(squares, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "annotation 1" in said
     assert "1 fault" in said
-    assert "12 pictures" in said
+    assert "12 images" in said
     assert "square" in said
     assert check(bad, options=settings(squares, skip_bad=True)) == 0
     assert check(squares[0], options=settings(squares)) == 0

@@ -21,4 +21,4 @@ def test_check_of_a_model(trained_run, squares, tmp_path, capsys):
     assert_self_contained(page)
     assert "Background with the highest loss" in page
     assert "Figure 4" in page
-    assert json.loads((tmp_path / "hard" / "imbalance.json").read_text())["pictures"] == 6
+    assert json.loads((tmp_path / "hard" / "imbalance.json").read_text())["images"] == 6

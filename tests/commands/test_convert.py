@@ -22,7 +22,7 @@ def test_the_command(write_voc: Write, tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     assert "1 objects of cat were left out, as asked" in said
     assert "dog was renamed wolf" in said
-    assert "2 pictures, 1 objects" in said
+    assert "2 images, 1 objects" in said
     assert data.load(out).classes == ("wolf",)
     with pytest.raises(SystemExit) as ended:
         main(["convert", str(root), str(out), "--format", "yolo"])

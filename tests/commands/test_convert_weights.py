@@ -23,8 +23,8 @@ def test_a_file_is_used_as_one_of_ours(tmp_path, write_coco, capsys):
         images=2,
         categories={1: "class 1", 2: "class 2"},
     )
-    picture = data.parent.parent / "images" / "1.jpg"
-    found = retinanet.load(path, "cpu").predict(picture)
+    image = data.parent.parent / "images" / "1.jpg"
+    found = retinanet.load(path, "cpu").predict(image)
     assert len(found) > 20
     converted = tmp_path / "made" / "ours.ckpt"
     with pytest.raises(SystemExit) as stop:
@@ -33,13 +33,13 @@ def test_a_file_is_used_as_one_of_ours(tmp_path, write_coco, capsys):
     assert "resnet18, 3 classes, 4 hidden layers" in capsys.readouterr().out
     again = retinanet.load(converted, "cpu")
     assert again.classes == ("__background__", "class 1", "class 2")
-    np.testing.assert_array_equal(again.predict(picture).xyxy, found.xyxy)
+    np.testing.assert_array_equal(again.predict(image).xyxy, found.xyxy)
     with pytest.raises(UserError, match="is there already"):
         convert_weights(path, ConvertWeightsConfig(output=converted))
     numbers = tmp_path / "numbers.json"
     for arguments in (
         ["evaluate", str(path), "--data", str(data), "--json", str(numbers), "--device", "cpu"],
-        ["predict", str(path), str(picture), "-o", str(tmp_path / "found"), "--device", "cpu"],
+        ["predict", str(path), str(image), "-o", str(tmp_path / "found"), "--device", "cpu"],
         ["train", "--from", str(path), "--train", str(data), "--val", str(data), "-o", str(tmp_path / "run"),
          "--image-size", "64", "--max-size", "96", "--epochs", "1", "--batch-size", "2", "--workers", "0",
          "--device", "cpu"],

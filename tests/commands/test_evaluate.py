@@ -29,7 +29,7 @@ def test_table_shows_a_dash_where_there_is_nothing() -> None:
     assert any("[red]cat" in line for line in lines)
 
 
-def test_a_results_file_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_results_file_needs_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The detections of a model, written and evaluated again, give the model's numbers."""
     truth = write_scenes(tmp_path / "data")
     metrics, results = evaluate_model(block_detector(), read(truth))

@@ -11,7 +11,7 @@ from retinanet.cli import main
 from retinanet.export import exporter
 from retinanet.export.base_target import ExportTarget
 from retinanet.export.targets import TARGETS
-from tests.export.made import model_and_pictures
+from tests.export.made import model_and_images
 from tests.export.made_target import TextTarget
 
 
@@ -19,14 +19,14 @@ from tests.export.made_target import TextTarget
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets: Mapping[str, ExportTarget] = {**TARGETS, "text": TextTarget()}
     monkeypatch.setattr(exporter, "TARGETS", targets)
-    model_and_pictures(tmp_path)
+    model_and_images(tmp_path)
     return tmp_path
 
 
 def test_the_command_prints_the_comparison(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["export", str(folder / "model.ckpt"), "-o", str(folder / "m.txt"), "--pictures", str(folder / "pictures")]
+    words = ["export", str(folder / "model.ckpt"), "-o", str(folder / "m.txt"), "--images", str(folder / "images")]
     with pytest.raises(SystemExit) as stop:
         main(words)
     found = capsys.readouterr().out

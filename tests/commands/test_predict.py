@@ -8,7 +8,7 @@ import pytest
 
 from retinanet.commands.predict import predict
 from retinanet.config import PredictConfig, resolve
-from tests.evaluate.fakes import block_detector, picture
+from tests.evaluate.fakes import block_detector, made_image
 from tests.predict.made_video import write_video
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
@@ -18,8 +18,8 @@ TALL = ((100, 300), {1: (20, 200, 80, 260)})
 def folder(tmp_path: Path) -> Path:
     for name in ("in/b.PNG", "in/a.png", "in/sub/a.png", "in/sub/deep/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(*TALL).save(tmp_path / name)
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+        made_image(*TALL).save(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     return tmp_path / "in"
 
 
@@ -29,7 +29,7 @@ def test_the_command_says_what_failed(
     monkeypatch.setattr("retinanet.predict.files.load", lambda *_: block_detector())
     model = tmp_path / "model.ckpt"
     assert predict(model, [str(folder / "a.png")], options=resolve(PredictConfig, {"output": tmp_path / "one"})) == 0
-    assert "1 detections in 1 pictures" in capsys.readouterr().out
+    assert "1 detections in 1 images" in capsys.readouterr().out
     (folder / "broken.jpg").write_bytes(b"no")
     assert predict(model, [str(folder)], options=resolve(PredictConfig, {"output": tmp_path / "two"})) == 1
     assert "broken.jpg" in capsys.readouterr().err

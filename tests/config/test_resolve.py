@@ -43,9 +43,9 @@ def train(**options: object) -> TrainConfig:
 
 
 def test_named_options_reach_their_sections():
-    config = train(lr=0.1, backbone="resnet18", tile=512, images="pictures", classes=["cat"])
+    config = train(lr=0.1, backbone="resnet18", tile=512, images="images", classes=["cat"])
     assert (config.optimiser.lr, config.model.backbone, config.tiling.tile) == (0.1, "resnet18", 512)
-    assert (config.dataset.selection.images, config.dataset.selection.classes) == (Path("pictures"), ("cat",))
+    assert (config.dataset.selection.images, config.dataset.selection.classes) == (Path("images"), ("cat",))
     assert (config.train, config.val, config.folder.output) == (Path("t.json"), Path("v.json"), Path("run"))
     assert config.loss == LossConfig(), "a section without given options keeps its defaults"
 
@@ -112,7 +112,7 @@ def test_required_options():
 def test_defaults_of_a_command_differ_where_its_config_sets_them():
     assert resolve(CheckConfig, {}).folder.output == Path("runs/check")
     assert resolve(DemoConfig, {"seed": 1}).loading.workers == 1
-    assert resolve(SplitConfig, {"output": "o"}).image_files.pictures == "none"
+    assert resolve(SplitConfig, {"output": "o"}).image_files.image_files == "none"
     assert options_of(DemoConfig)["workers"].default == 1
     assert options_of(TrainConfig)["workers"].default == 2
     assert options_of(TrainConfig)["val"].is_required
@@ -137,7 +137,7 @@ def test_each_option_is_declared_once():
         "epochs",
         "format",
         "output",
-        "pictures",
+        "images",
         "precision",
         "train",
         "val",

@@ -1,4 +1,4 @@
-"""A data set of many small images."""
+"""A dataset of many small images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def many(write_voc: Write) -> DetectionData:
-    """40 pictures of 8 patients, 5 each; one in four shows a rare dog."""
+    """40 images of 8 patients, 5 each; one in four shows a rare dog."""
     cat, dog = ("cat", (1, 2, 30, 40)), ("dog", (5, 5, 20, 20))
     content = {f"p{i // 5}_{i % 5}": [cat, dog] if i % 4 == 0 else [cat] for i in range(40)}
     root = write_voc(content, folder="many")
-    rng = np.random.default_rng(0)  # pictures that do not look alike
+    rng = np.random.default_rng(0)  # images that do not look alike
     for path in (root / "JPEGImages").iterdir():
         noise = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 48), Image.Resampling.NEAREST).save(path)

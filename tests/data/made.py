@@ -1,4 +1,4 @@
-"""A data set of many small images, and the names of its images."""
+"""A dataset of many small images, and the names of its images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: every picture once, like shapes together, the same on every run, the same number on every rank."""
+"""Batches: every image once, like shapes together, the same on every run, the same number on every rank."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, ma
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5), st.integers(-3, 2**64), st.integers(0, 50))
 @settings(max_examples=examples(150), deadline=None)
-def test_every_rank_has_as_many_batches_and_no_picture_is_lost(
+def test_every_rank_has_as_many_batches_and_no_image_is_lost(
     sides: list[tuple[int, int]], batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:
     ranks = [sampler(sides, batch_size=batch_size, seed=seed, rank=r, world_size=world_size) for r in range(world_size)]
@@ -39,7 +39,7 @@ def test_every_rank_has_as_many_batches_and_no_picture_is_lost(
         assert all(1 <= len(batch) <= batch_size for batch in batches)
         seen.update(key.index for batch in batches for key in batch)
     assert set(seen) == set(range(len(sides)))
-    if len(sides) >= len(ranks) * len(ranks[0]):  # enough pictures: none comes twice
+    if len(sides) >= len(ranks) * len(ranks[0]):  # enough images: none comes twice
         assert set(seen.values()) == {1}
 
 

@@ -1,4 +1,4 @@
-"""A data set converted to another format."""
+"""A dataset converted to another format."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_all_splits_are_converted_with_one_class_list(write_voc: Write, tmp_path
     )
     assert sets[""].num_objects == 1
     (lists / "val.txt").write_text("")
-    assert list(load_splits(root, reading={})) == [""], "lists that leave pictures out would lose them"
+    assert list(load_splits(root, reading={})) == [""], "lists that leave images out would lose them"
 
 
-def test_pictures_can_stay_where_they_are(write_voc: Write, tmp_path: Path) -> None:
+def test_images_can_stay_where_they_are(write_voc: Write, tmp_path: Path) -> None:
     root = write_voc({"a": [("dog", (1, 2, 30, 40))]})
     for format, name in (("coco", "x.json"), ("csv", "y.csv")):
-        written = write({"": data.load(root)}, tmp_path / "new" / name, format, pictures="none")  # type: ignore[arg-type]
+        written = write({"": data.load(root)}, tmp_path / "new" / name, format, images="none")  # type: ignore[arg-type]
         assert written.files[""] == tmp_path / "new" / name
         assert data.load(written.files[""]).records[0].path.resolve() == root / "JPEGImages" / "a.jpg"
-    with pytest.raises(ConfigError, match="pictures must be copy or link"):
-        convert(root, tmp_path / "yolo", resolve(ConvertConfig, {"format": "yolo", "pictures": "none"}))
+    with pytest.raises(ConfigError, match="images must be copy or link"):
+        convert(root, tmp_path / "yolo", resolve(ConvertConfig, {"format": "yolo", "images": "none"}))

@@ -104,7 +104,7 @@ def test_an_evaluation_sample_is_what_prediction_sees(root: Path) -> None:
     assert list(batch.frames) == frames
 
 
-def test_batches_are_padded_and_empty_pictures_kept(root: Path, write_picture: Write) -> None:
+def test_batches_are_padded_and_empty_images_kept(root: Path, write_image: Write) -> None:
     dataset = DetectionDataset(data=load(root), image_config=CONFIG)
     batch = collate([dataset[0], dataset[1]], CONFIG)
     assert len(batch) == 2
@@ -121,7 +121,7 @@ def test_batches_are_padded_and_empty_pictures_kept(root: Path, write_picture: W
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_breaks_under_way_is_named(root: Path, workers: int) -> None:
+def test_a_image_that_breaks_under_way_is_named(root: Path, workers: int) -> None:
     data = load(root)
     loader = DataLoader(
         DetectionDataset(data=data, image_config=CONFIG),
@@ -137,8 +137,8 @@ def test_a_picture_that_breaks_under_way_is_named(root: Path, workers: int) -> N
         list(loader)
 
 
-def test_boxes_follow_the_upright_picture(tmp_path: Path, write_coco: Write) -> None:
-    """A marker painted on the upright picture, saved lying with an EXIF orientation, is found under its box."""
+def test_boxes_follow_the_upright_image(tmp_path: Path, write_coco: Write) -> None:
+    """A marker painted on the upright image, saved lying with an EXIF orientation, is found under its box."""
     source = write_coco([{"image_id": 1, "bbox": [40, 8, 16, 16]}])
     upright = np.zeros((48, 64, 3), np.uint8)
     upright[8:24, 40:56] = 255

@@ -42,8 +42,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Pat
     first, again, other = (make_scenes(tmp_path / n, **SMALL, seed=s).folder for n, s in (("a", 7), ("b", 7), ("c", 8)))
     assert contents(first) == contents(again)
     assert len(contents(first)) == 10 + 3 + 1
-    pictures = [name for name in contents(first) if name.endswith(".jpg")]
-    assert all(contents(first)[name] != contents(other)[name] for name in pictures)
+    images = [name for name in contents(first) if name.endswith(".jpg")]
+    assert all(contents(first)[name] != contents(other)[name] for name in images)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
@@ -78,7 +78,7 @@ def test_boxes_are_tight_around_the_ink(scenes: list[Scene]) -> None:
     assert checked > 60
 
 
-def test_no_box_leaves_the_picture_and_none_hides_another(scenes: list[Scene]) -> None:
+def test_no_box_leaves_the_image_and_none_hides_another(scenes: list[Scene]) -> None:
     for scene in scenes:
         height, width = scene.image.shape[:2]
         assert len(scene.boxes) == len(scene.labels)
@@ -131,11 +131,11 @@ def test_our_coco_reader_reads_them(tmp_path: Path) -> None:
 def test_complete_scenes_are_used_again_and_broken_or_other_ones_built_anew(tmp_path: Path) -> None:
     folder = make_scenes(tmp_path / "scenes", **SMALL).folder
     whole = contents(folder)
-    picture = folder / "train/00000.jpg"
-    before = picture.stat().st_ino
+    image = folder / "train/00000.jpg"
+    before = image.stat().st_ino
     make_scenes(folder, **SMALL)
-    assert picture.stat().st_ino == before
-    for harm in (picture.unlink, lambda: picture.write_bytes(b"half"), (folder / MANIFEST).unlink):
+    assert image.stat().st_ino == before
+    for harm in (image.unlink, lambda: image.write_bytes(b"half"), (folder / MANIFEST).unlink):
         harm()
         make_scenes(folder, **SMALL)
         assert contents(folder) == whole

@@ -27,8 +27,8 @@ def test_bccd_has_one_pair_and_it_is_on_both_sides(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_pictures_are_compared_by_a_part_of_a_hash(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
-    """Beyond 20,000 pictures not all pairs are looked at; what is found here is the same."""
+def test_many_images_are_compared_by_a_part_of_a_hash(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
+    """Beyond 20,000 images not all pairs are looked at; what is found here is the same."""
     found = data.read(shared_data / "bccd")
     prints = fingerprints(found.records[:80])
     exhaustive = nearly_same(prints)
@@ -37,7 +37,7 @@ def test_many_pictures_are_compared_by_a_part_of_a_hash(monkeypatch: pytest.Monk
     assert len(exhaustive) == 1
 
 
-def test_plain_pictures_are_not_all_alike(tmp_path: Path, many: DetectionData) -> None:
+def test_plain_images_are_not_all_alike(tmp_path: Path, many: DetectionData) -> None:
     paths = [tmp_path / f"{value}.png" for value in (10, 200)]
     for path, value in zip(paths, (10, 200), strict=True):
         Image.new("L", (64, 48), value).save(path)

@@ -25,7 +25,7 @@ def data_of(sides: list[tuple[int, int]]) -> DetectionData:
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5))
 @settings(max_examples=examples(60), deadline=None)
-def test_evaluation_sees_every_picture_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
+def test_evaluation_sees_every_image_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
     data = data_of(sides)
     ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]
     assert sorted(i for rank in ranks for batch in rank for i in batch) == list(range(len(sides)))

@@ -1,4 +1,4 @@
-"""Every picture is decoded before the work begins."""
+"""Every image is decoded before the work begins."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Write = Callable[..., Path]
 CAT = ("cat", (1, 2, 30, 40))
 
 
-def test_all_faulty_pictures_are_listed_and_can_be_left_out(write_voc: Write, write_picture: Write) -> None:
+def test_all_faulty_images_are_listed_and_can_be_left_out(write_voc: Write, write_image: Write) -> None:
     root = write_voc({stem: [CAT] for stem in "abcdefg"})
     folder = root / "JPEGImages"
     (folder / "a.jpg").write_bytes((folder / "a.jpg").read_bytes()[:-300])
     (folder / "b.jpg").write_bytes(b"")
     (folder / "c.jpg").write_text("<html>")
     (folder / "d.jpg").unlink()
-    write_picture(folder / "e.jpg", 63, 48)
+    write_image(folder / "e.jpg", 63, 48)
     exif = Image.Exif()
     exif[0x0112] = 6
-    write_picture(folder / "f.jpg", 64, 48, exif=exif)
+    write_image(folder / "f.jpg", 64, 48, exif=exif)
     with pytest.raises(DataError, match="6 faults") as caught:
         data.load(root)
     says = {fault.file.name: fault.what for fault in caught.value.faults}
     assert list(says) == [f"{stem}.jpg" for stem in "abcdef"]
     assert "truncated" in says["a.jpg"]
     assert says["b.jpg"] == "empty file"
-    assert "not a picture" in says["c.jpg"]
+    assert "not an image" in says["c.jpg"]
     assert "not found" in says["d.jpg"]
     assert says["e.jpg"] == "expected 64x48 pixels as annotated, found 63x48"
     assert "found 48x64" in says["f.jpg"]
@@ -44,7 +44,7 @@ def test_all_faulty_pictures_are_listed_and_can_be_left_out(write_voc: Write, wr
     assert len(left.faults) == 6
 
 
-def test_faults_of_objects_and_of_pictures_come_together(write_voc: Write) -> None:
+def test_faults_of_objects_and_of_images_come_together(write_voc: Write) -> None:
     root = write_voc({"a": [("cat", (3, 3, 3, 3))], "b": [CAT], "c": [CAT]})
     (root / "JPEGImages" / "b.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 faults\n.*a\.xml, object 1 of 1.*\n.*b\.jpg: empty"):
@@ -54,7 +54,7 @@ def test_faults_of_objects_and_of_pictures_come_together(write_voc: Write) -> No
 
 
 @pytest.mark.parametrize("kind", ["grey", "palette", "rgba", "sixteen", "exif", "suffix"])
-def test_unusual_pictures_are_no_fault(write_voc: Write, kind: str) -> None:
+def test_unusual_images_are_no_fault(write_voc: Write, kind: str) -> None:
     root = write_voc({"a": [CAT]})
     path = root / "JPEGImages" / "a.jpg"
     image = Image.open(path)
@@ -75,7 +75,7 @@ def test_unusual_pictures_are_no_fault(write_voc: Write, kind: str) -> None:
 
 
 def test_nothing_to_learn_from_is_an_error(write_voc: Write) -> None:
-    with pytest.raises(DataError, match="expected objects, found none in 2 pictures"):
+    with pytest.raises(DataError, match="expected objects, found none in 2 images"):
         data.load(write_voc({"a": [], "b": []}, folder="empty"))
     crowd = write_voc({"a": [CAT]}, folder="crowd")
     file = crowd / "Annotations" / "a.xml"
@@ -83,8 +83,8 @@ def test_nothing_to_learn_from_is_an_error(write_voc: Write) -> None:
     with pytest.raises(DataError, match="only 1 crowd or difficult"):
         data.load(crowd)
     bad = write_voc({"a": [("cat", (3, 3, 3, 3))]}, folder="bad")
-    with pytest.raises(DataError, match="found none in 1 pictures after 1 faults were left out"):
+    with pytest.raises(DataError, match="found none in 1 images after 1 faults were left out"):
         data.load(bad, skip_bad=True)
     (bad / "Annotations" / "a.xml").unlink()
-    with pytest.raises(DataError, match="at least one picture, found none"):
+    with pytest.raises(DataError, match="at least one image, found none"):
         data.load(bad)

@@ -49,10 +49,10 @@ def test_groups_stay_together(many: DetectionData) -> None:
     assert (len(patients["train"]), len(patients["val"]), division.groups) == (6, 2, 8)
 
 
-def test_groups_by_a_column(tmp_path: Path, write_picture: Write) -> None:
+def test_groups_by_a_column(tmp_path: Path, write_image: Write) -> None:
     images = []
     for i in range(4):
-        write_picture(tmp_path / f"{i}.jpg", seed=i)
+        write_image(tmp_path / f"{i}.jpg", seed=i)
         images.append({"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48, "film": i % 2})
     box = {"category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": 0}
     content = {
@@ -72,7 +72,7 @@ def test_groups_by_a_column(tmp_path: Path, write_picture: Write) -> None:
 
 
 def test_near_duplicates_are_never_on_both_sides(many: DetectionData, tmp_path: Path) -> None:
-    """Ten pictures get a smaller, brighter copy: whatever the seed, both go the same way."""
+    """Ten images get a smaller, brighter copy: whatever the seed, both go the same way."""
     copies = []
     for record in many.records[:10]:
         path = tmp_path / f"copy-{record.path.stem}.jpg"
@@ -91,14 +91,14 @@ def test_near_duplicates_are_never_on_both_sides(many: DetectionData, tmp_path: 
     assert apart.alike == 0
 
 
-def test_a_part_without_a_picture_is_an_error(many: DetectionData) -> None:
+def test_a_part_without_a_image_is_an_error(many: DetectionData) -> None:
     few = dataclasses.replace(many, records=many.records[:1])
-    with pytest.raises(ConfigError, match="val would get no picture: 1 groups of pictures are too few"):
+    with pytest.raises(ConfigError, match="val would get no image: 1 groups of images are too few"):
         divide(few, SHARES)
 
 
 def test_assign_by_hand() -> None:
-    """Two pictures of the rare class and four of the common, in halves: one and two on each side."""
+    """Two images of the rare class and four of the common, in halves: one and two on each side."""
     contents = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1]])
     part = assign(contents, np.arange(6), [0.5, 0.5])
     assert contents[part == 0].sum(axis=0).tolist() == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Training pictures in tiles: boxes stay on their objects, and what a tile only shows a piece of is not taught."""
+"""Training images in tiles: boxes stay on their objects, and what a tile only shows a piece of is not taught."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data_of(path: Path, width: int, height: int, boxes: list[list[float]]) -> De
 
 
 def test_a_cut_by_hand() -> None:
-    """180 x 100 in two tiles of 100 that share 20 pixels, 0..100 and 80..180; whole pictures teach what is over 50."""
+    """180 x 100 in two tiles of 100 that share 20 pixels, 0..100 and 80..180; whole images teach what is over 50."""
     boxes = [[85, 10, 95, 20], [70, 40, 110, 50], [60, 60, 130, 90], [95, 0, 105, 10]]
     tiled = cut(data_of(Path("p.png"), 180, 100, boxes), TileConfig(tile=100, overlap=0.2))
     first, second, whole = tiled.data.records
@@ -49,7 +49,7 @@ def test_a_cut_by_hand() -> None:
     assert second.annotation_ids == (1, 2, 3, 4)
 
 
-def test_what_lies_outside_a_tile_is_not_in_it_and_small_pictures_stay_as_they_are() -> None:
+def test_what_lies_outside_a_tile_is_not_in_it_and_small_images_stay_as_they_are() -> None:
     data = data_of(Path("p.png"), 180, 100, [[0, 0, 10, 10], [80, 0, 90, 10]])
     assert cut(data, TileConfig(tile=100)).data.records[1].boxes_G4.tolist() == [[0, 0, 10, 10]]
     for tiling in (TileConfig(tile=180), TileConfig(tile=0), TileConfig()):
@@ -69,7 +69,7 @@ def test_every_tile_shows_its_objects_where_their_boxes_are(
         x1, y1 = int(rng.integers(0, width - 12)), int(rng.integers(0, height - 12))
         boxes.append([x1, y1, x1 + int(rng.integers(3, 13)), y1 + int(rng.integers(3, 13))])
         pixels[boxes[-1][1] : boxes[-1][3], boxes[-1][0] : boxes[-1][2], label] = 255
-    path = Path(tempfile.mkdtemp()) / "picture.png"
+    path = Path(tempfile.mkdtemp()) / "image.png"
     Image.fromarray(pixels).save(path)
     tiled = cut(data_of(path, width, height, boxes), TileConfig(tile=tile, overlap=overlap))
     config = ImageConfig(image_size=tile, max_size=4 * tile)

@@ -1,4 +1,4 @@
-"""Boxes stay on their objects through every change of the picture: the objects are painted, and looked for after."""
+"""Boxes stay on their objects through every change of the image: the objects are painted, and looked for after."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def scene_of(width: int, height: int, boxes: list[list[int]], crowd: list[bool] | None = None) -> Scene:
-    """A black picture with a rectangle of pure colour, red, green or blue by label, in each box."""
+    """A black image with a rectangle of pure colour, red, green or blue by label, in each box."""
     pixels = np.zeros((height, width, 3), np.uint8)
     for color, (x1, y1, x2, y2) in zip(COLORS, boxes, strict=False):
         pixels[y1:y2, x1:x2] = color
@@ -151,7 +151,7 @@ def test_an_object_larger_than_the_crop_makes_it_larger() -> None:
     assert out.boxes_G4.tolist() == [[0, 0, 90, 100]]
 
 
-def test_pictures_without_objects_are_cropped_anywhere() -> None:
+def test_images_without_objects_are_cropped_anywhere() -> None:
     empty = scene_of(100, 100, [])
     pixels = np.asarray(empty.image).copy()
     pixels[99, 99] = 255

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Eleven pictures to train on (an uneven last batch; six of them without objects), five to validate on."""
+    """Eleven images to train on (an uneven last batch; six of them without objects), five to validate on."""
     folder = tmp_path_factory.mktemp("data")
     train, val = make_squares(folder / "train", count=11, seed=1), make_squares(folder / "val", count=5, seed=2)
     content = json.loads(train.read_text())
@@ -136,7 +136,7 @@ def test_two_equal_one_to_a_millionth(more: dict[str, Any], data: tuple[Path, Pa
         assert rank["best_ap"] == one["best_ap"]
     for name, value in two[0]["weights"].items():
         assert torch.equal(value, two[1]["weights"][name]), name
-    # every picture on one rank, once; the gathered numbers on both
+    # every image on one rank, once; the gathered numbers on both
     for (first, rows, ap), (second, rows_too, ap_too) in zip(two[0]["evaluated"], two[1]["evaluated"], strict=True):
         assert sorted(first + second) == [0, 1, 2, 3, 4]
         assert rows == rows_too
@@ -162,7 +162,7 @@ def test_bf16(data: tuple[Path, Path], tmp_path: Path) -> None:
 def test_all_ranks_agree(data: tuple[Path, Path], tmp_path: Path) -> None:
     """BatchNorm that learns has one rank's statistics on all, early stopping comes at the same epoch.
 
-    And validation has fewer pictures than ranks.
+    And validation has fewer images than ranks.
     """
     few = make_squares(tmp_path / "few", count=1, seed=3)
     given = options((data[0], few), tmp_path / "run", epochs=6, patience=1, lr=1e-12)

@@ -1,7 +1,7 @@
 """One rank of a run under torchrun: `torchrun --nproc-per-node 2 worker.py options.json out` (or alone, as reference).
 
 It trains through `fit`, in float64 unless told otherwise, and writes what every rank saw: losses, gradients before
-clipping, final weights, running average, random state, pictures. Alone, it takes the batches of two ranks together.
+clipping, final weights, running average, random state, images. Alone, it takes the batches of two ranks together.
 """
 
 from __future__ import annotations

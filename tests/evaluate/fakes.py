@@ -1,4 +1,4 @@
-"""A network that finds red, green and blue blocks: what it should say of a picture is known without training."""
+"""A network that finds red, green and blue blocks: what it should say of an image is known without training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def block_detector(image_size: int = 50, max_size: int = 256, classes: tuple[str
     )
 
 
-def picture(size: tuple[int, int], blocks: dict[int, tuple[int, int, int, int]], value: int = 255) -> Image.Image:
+def made_image(size: tuple[int, int], blocks: dict[int, tuple[int, int, int, int]], value: int = 255) -> Image.Image:
     """Black, with a block (xyxy) in each given colour channel."""
     pixels_HW3 = np.zeros((size[1], size[0], 3), np.uint8)
     for channel, (x1, y1, x2, y2) in blocks.items():

@@ -8,7 +8,7 @@ BOX = [10.0, 10.0, 40.0, 30.0]
 
 
 def ground_truth(**changes: Any) -> dict[str, Any]:
-    """Two pictures, categories with a gap between their ids, one object."""
+    """Two images, categories with a gap between their ids, one object."""
     truth = {
         "images": [{"id": 1, "width": 100, "height": 100}, {"id": 5, "width": 100, "height": 100}],
         "categories": [{"id": 7, "name": "cat"}, {"id": 90, "name": "dog"}],

@@ -1,4 +1,4 @@
-"""Scenes of coloured blocks as a COCO data set."""
+"""Scenes of coloured blocks as a COCO dataset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.evaluate.fakes import CLASSES, picture
+from tests.evaluate.fakes import CLASSES, made_image
 
 SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] = {
     "a.png": ((200, 100), {0: (20, 40, 60, 80), 2: (100, 20, 180, 60)}),
@@ -17,12 +17,12 @@ SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] 
 
 
 def write_scenes(folder: Path, names: tuple[str, ...] = CLASSES, ids: tuple[int, ...] = (11, 4, 500)) -> Path:
-    """The scenes as COCO data whose category ids are neither the model's nor in its order; picture ids from 40."""
+    """The scenes as COCO data whose category ids are neither the model's nor in its order; image ids from 40."""
     folder.mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (name, (size, blocks)) in enumerate(SCENES.items(), start=40):
-        picture(size, blocks).save(folder / name)
+        made_image(size, blocks).save(folder / name)
         images.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
         for k, (x1, y1, x2, y2) in blocks.items():
             bbox = [x1, y1, x2 - x1, y2 - y1]

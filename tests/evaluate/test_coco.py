@@ -39,7 +39,7 @@ def _read(path: Path) -> Any:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Crowds, pictures without objects or detections, categories with gaps and without objects, equal scores."""
+    """Crowds, images without objects or detections, categories with gaps and without objects, equal scores."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     categories = sorted(rng.choice(np.arange(1, 100), size=draw(st.integers(1, 4)), replace=False).tolist())
     images = sorted(rng.choice(np.arange(0, 1000), size=draw(st.integers(1, 6)), replace=False).tolist())

@@ -8,13 +8,13 @@ import pytest
 
 from retinanet.data import read
 from retinanet.evaluate import EvaluationError, evaluate, evaluate_model, match_classes
-from tests.evaluate.fakes import block_detector, picture
+from tests.evaluate.fakes import block_detector, made_image
 from tests.evaluate.made_scenes import write_scenes
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_perfect_detector_has_ap_one(tmp_path: Path, batch_size: int) -> None:
-    """Fails if boxes are in resized pixels, ids are shifted, or pictures are mixed up."""
+    """Fails if boxes are in resized pixels, ids are shifted, or images are mixed up."""
     data = read(write_scenes(tmp_path))
     metrics, results = evaluate_model(block_detector(image_size=50), data, batch_size=batch_size, workers=2)
     assert pytest.approx(1) == metrics.AP
@@ -48,11 +48,11 @@ def test_match_classes_in_words() -> None:
 
 
 def test_a_results_file_on_voc_data(tmp_path: Path) -> None:
-    """Other formats than COCO go through the reader; picture ids count from 1."""
+    """Other formats than COCO go through the reader; image ids count from 1."""
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "JPEGImages").mkdir()
     for name in ("p", "q"):
-        picture((100, 100), {0: (20, 20, 60, 60)}).save(tmp_path / "JPEGImages" / f"{name}.png")
+        made_image((100, 100), {0: (20, 20, 60, 60)}).save(tmp_path / "JPEGImages" / f"{name}.png")
         box = "<xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>60</ymax>"
         (tmp_path / "Annotations" / f"{name}.xml").write_text(
             f"<annotation><filename>{name}.png</filename><size><width>100</width><height>100</height></size>"

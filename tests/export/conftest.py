@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def exports(made_once: MadeOnce) -> Path:
-    """model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and pictures/.
+    """model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and images/.
 
     dense.onnx is the network as torch exports it, which takes a while: `quick` takes it from there.
     """
@@ -26,9 +26,9 @@ def exports(made_once: MadeOnce) -> Path:
         from retinanet.export import base_target as exporting_network
         from retinanet.export.exporter import export
         from retinanet.export.torch_network import dense_onnx
-        from tests.export.made import model_and_pictures
+        from tests.export.made import model_and_images
 
-        model_and_pictures(root)
+        model_and_images(root)
 
         def kept(model: Any) -> onnx.ModelProto:
             if not (root / "dense.onnx").exists():
@@ -38,8 +38,8 @@ def exports(made_once: MadeOnce) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exporting_network, "dense_onnx", kept)
             for name, uint8 in (("m.onnx", False), ("u.onnx", True)):
-                shown = (str(root / "pictures"),)
-                summary = export(root / "model.ckpt", output=root / name, pictures=shown, uint8=uint8)
+                shown = (str(root / "images"),)
+                summary = export(root / "model.ckpt", output=root / name, images=shown, uint8=uint8)
                 assert all(d.compared > 50 for d in summary.differences), "many boxes are compared"
                 sizes = {(d.image_size, d.batch_size) for d in summary.differences}
                 assert sizes == {(128, 1), (128, 3), (96, 1), (96, 3)}

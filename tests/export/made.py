@@ -59,7 +59,7 @@ def checkpoint(path: Path, model: RetinaNet, config: TrainConfig) -> Path:
     return path
 
 
-def pictures(
+def write_images(
     folder: Path, sizes: tuple[tuple[int, int], ...] = ((200, 140), (120, 180), (333, 100), (96, 64))
 ) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,11 +71,11 @@ def pictures(
     return out
 
 
-def model_and_pictures(root: Path) -> None:
-    """Write model.ckpt, and pictures/."""
+def model_and_images(root: Path) -> None:
+    """Write model.ckpt, and images/."""
     config = train_config(root / "gone.json")
     checkpoint(root / "model.ckpt", network(config), config)
-    pictures(root / "pictures")
+    write_images(root / "images")
 
 
 def described(K: int, **changes: Any) -> Description:

@@ -11,7 +11,7 @@ from retinanet.export import exporter
 from retinanet.export.base_target import ExportTarget
 from retinanet.export.exporter import Comparison, ExportMismatchError, export
 from retinanet.export.targets import TARGETS
-from tests.export.made import model_and_pictures
+from tests.export.made import model_and_images
 from tests.export.made_target import TextTarget
 
 
@@ -19,14 +19,14 @@ from tests.export.made_target import TextTarget
 def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets: Mapping[str, ExportTarget] = {**TARGETS, "text": TextTarget()}
     monkeypatch.setattr(exporter, "TARGETS", targets)
-    model_and_pictures(tmp_path)
+    model_and_images(tmp_path)
     return tmp_path
 
 
 def test_a_refusal_carries_the_numbers(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextTarget, "off", 0.5)
     with pytest.raises(ExportMismatchError) as refused:
-        export(exports / "model.ckpt", output=exports / "m.txt", pictures=(str(exports / "pictures"),))
+        export(exports / "model.ckpt", output=exports / "m.txt", images=(str(exports / "images"),))
     assert isinstance(refused.value.comparison, Comparison)
     assert refused.value.comparison.differences[0].boxes == 0.5
     assert not (exports / "m.txt").exists()

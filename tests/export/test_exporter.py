@@ -30,9 +30,9 @@ def test_what_every_level_says(exports: Path) -> None:
     from retinanet import boxes
 
     original, exported = retinanet.load(exports / "model.ckpt", "cpu"), retinanet.load(exports / "m.onnx")
-    picture = exports / "pictures" / "1.png"
-    dense = exported.dense(picture)
-    pixels, (frame,) = original._prepare([decode_for(picture, image_size=128, max_size=192)], original.image_config)
+    image = exports / "images" / "1.png"
+    dense = exported.dense(image)
+    pixels, (frame,) = original._prepare([decode_for(image, image_size=128, max_size=192)], original.image_config)
     with torch.inference_mode():
         outputs = original.model(torch.from_numpy(pixels))
     assert dense.frame == frame
@@ -47,7 +47,7 @@ def test_what_every_level_says(exports: Path) -> None:
     )
     boxes_A4 = np.concatenate([level.boxes_HWC4.reshape(-1, 4) for level in dense.levels])
     np.testing.assert_allclose(boxes_A4, decoded.numpy() * factor, atol=0.01)
-    best = exported.predict(picture)[0]
+    best = exported.predict(image)[0]
     row = int(np.abs(boxes_A4 - best.xyxy[0]).max(axis=1).argmin())
     x, y = (anchors_A4[row, :2] + anchors_A4[row, 2:]) / 2
     proposed = [level.boxes_HWC4[i, j] for level, i, j in dense.at(float(x), float(y))]
@@ -70,25 +70,25 @@ def test_an_export_that_disagrees_is_refused(exports: Path, tmp_path: Path, monk
     target.write_text("earlier")
     message = "disagrees with the checkpoint, nothing is written: boxes differ by up to"
     with pytest.raises(ExportMismatchError, match=message) as refused:
-        export(exports / "model.ckpt", output=target, pictures=(str(exports / "pictures"),), overwrite=True)
+        export(exports / "model.ckpt", output=target, images=(str(exports / "images"),), overwrite=True)
     assert not all(d.agrees for d in refused.value.comparison.differences)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert target.read_text() == "earlier"
 
 
 def test_raw_gives_the_dense_outputs_alone(exports: Path, tmp_path: Path, quick: None) -> None:
-    summary = export(exports / "model.ckpt", triton=tmp_path, raw=True, pictures=(str(exports / "pictures" / "0.png"),))
+    summary = export(exports / "model.ckpt", triton=tmp_path, raw=True, images=(str(exports / "images" / "0.png"),))
     session = ort.InferenceSession(str(summary.path))
     assert [o.name for o in session.get_outputs()] == [f"p{i}_{n}" for i in range(3, 8) for n in ("logits", "deltas")]
     with pytest.raises(ExportError, match="--raw"):
-        retinanet.load(summary.path).predict(exports / "pictures" / "0.png")
+        retinanet.load(summary.path).predict(exports / "images" / "0.png")
     config = (tmp_path / "retinanet" / "config.pbtxt").read_text()
     assert summary.path == tmp_path / "retinanet" / "1" / "model.onnx"
     assert 'output [ { name: "p3_logits" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]' in config
 
 
 def test_options_that_do_not_fit(exports: Path, tmp_path: Path) -> None:
-    model, shown = exports / "model.ckpt", (str(exports / "pictures"),)
+    model, shown = exports / "model.ckpt", (str(exports / "images"),)
     for options, message in (
         ({}, "give a file to write"),
         ({"output": tmp_path / "m.bin"}, "expected a name that ends in .onnx, .xml, .pt2"),
@@ -100,15 +100,15 @@ def test_options_that_do_not_fit(exports: Path, tmp_path: Path) -> None:
         ({"output": tmp_path / "m.onnx", "format": "onxn"}, "Did you mean 'onnx'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            export(model, pictures=shown, **options)
-    with pytest.raises(ExportError, match=r"gone\.json is not there\): give --pictures FILES or --data DATA"):
+            export(model, images=shown, **options)
+    with pytest.raises(ExportError, match=r"gone\.json is not there\): give --images FILES or --data DATA"):
         export(model, output=tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line_takes_an_export_as_it_takes_a_checkpoint(exports: Path, tmp_path: Path) -> None:
     for model in ("model.ckpt", "m.onnx"):
-        words = ["predict", str(exports / model), str(exports / "pictures"), "-o", str(tmp_path / model), "--no-draw"]
+        words = ["predict", str(exports / model), str(exports / "images"), "-o", str(tmp_path / model), "--no-draw"]
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 0
@@ -119,7 +119,7 @@ def test_the_command_line_takes_an_export_as_it_takes_a_checkpoint(exports: Path
 def test_nothing_of_torch_is_imported(exports: Path) -> None:
     code = (
         "import sys, retinanet, retinanet.cli, retinanet.evaluate\n"
-        f"model, image = {str(exports / 'm.onnx')!r}, {str(exports / 'pictures' / '0.png')!r}\n"
+        f"model, image = {str(exports / 'm.onnx')!r}, {str(exports / 'images' / '0.png')!r}\n"
         "found = retinanet.load(model).predict(image, tile=96)\n"
         "assert len(found) > 3\n"
         "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'onnx'} & set(sys.modules)\n"
@@ -136,7 +136,7 @@ def test_in_an_environment_without_torch(exports: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     install = [python, "-m", "pip", "install", "-q", "-c", root / "constraints.txt", f"{root}[onnx]"]
     subprocess.run(install, check=True, timeout=600)
-    file = exports / "pictures" / "0.png"
+    file = exports / "images" / "0.png"
     expected = retinanet.load(exports / "u.onnx").predict(file)
     code = (
         "import importlib.util, json, sys, retinanet\n"

@@ -11,12 +11,12 @@ import pytest
 
 from retinanet.export.exporter import export
 from retinanet.runtime.description import KEY
-from tests.export.made import CLASSES, checkpoint, network, pictures, train_config
+from tests.export.made import CLASSES, checkpoint, network, train_config, write_images
 
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_a_plain_session_needs_nothing_but_pictures(exports: Path) -> None:
+def test_a_plain_session_needs_nothing_but_images(exports: Path) -> None:
     """Thresholds and frames have defaults; the four outputs are padded to max_detections."""
     session = ort.InferenceSession(str(exports / "m.onnx"))
     assert [i.name for i in session.get_inputs()] == ["images"]
@@ -43,6 +43,6 @@ def test_heads_with_group_normalisation(tmp_path: Path) -> None:
     """torch writes it as many small steps; `export` itself compares the file with the checkpoint."""
     config = train_config(tmp_path / "gone.json", head_norm="group")
     checkpoint(tmp_path / "model.ckpt", network(config), config)
-    pictures(tmp_path / "pictures")
-    done = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", pictures=(str(tmp_path / "pictures"),))
+    write_images(tmp_path / "images")
+    done = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", images=(str(tmp_path / "images"),))
     assert all(d.agrees and d.compared > 50 for d in done.differences)

@@ -87,7 +87,7 @@ def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: P
 def test_one_box_by_hand() -> None:
     """Level 4's anchor 32 x 32 at column 2, row 1 has its centre at (32, 16). It moves right by half, twice as high.
 
-    Centre (48, 16), 32 wide, 64 high: x 32..64, y -16..48, clipped at 0; the picture was halved: times 2.
+    Centre (48, 16), 32 wide, 64 high: x 32..64, y -16..48, clipped at 0; the image was halved: times 2.
     """
     cells = ((-16.0, -16.0, 16.0, 16.0),)
     about = described(2, levels=(3, 4, 5), cells=(cells, cells, cells))
@@ -128,4 +128,4 @@ def test_normalised_as_in_training_and_blind_to_the_padding(uint8: bool) -> None
     expected[0, :, :, 10:] = 0
     np.testing.assert_allclose(found, expected, atol=1e-5)
     (whole,) = run(normalising(about), {"images": images[:1], "frames": np.zeros((1, 4), np.float32)}, [NORMALISED])
-    assert (whole[0, :, 6:] != 0).any(), "frames of zeros: all of it is picture"
+    assert (whole[0, :, 6:] != 0).any(), "frames of zeros: all of it is image"

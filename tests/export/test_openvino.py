@@ -18,18 +18,16 @@ from tests.export.made_exports import same
 @pytest.mark.slow
 def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path, quick: None) -> None:
     pytest.importorskip("openvino")
-    summary = export(
-        exports / "model.ckpt", output=tmp_path / "m.xml", pictures=(str(exports / "pictures"),), bf16=True
-    )
+    summary = export(exports / "model.ckpt", output=tmp_path / "m.xml", images=(str(exports / "images"),), bf16=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
     assert summary.about.precision == "bf16"
     original = retinanet.load(exports / "model.ckpt", "cpu")
     exact = RuntimeDetector.from_file(tmp_path / "m.xml", precision="float32")
     hinted = retinanet.load(tmp_path / "m.xml")
-    for file in sorted((exports / "pictures").iterdir()):
+    for file in sorted((exports / "images").iterdir()):
         assert same(original.predict(file), exact.predict(file))
         assert len(hinted.predict(file)) > 3
-    dense = exact.dense(exports / "pictures" / "0.png")
+    dense = exact.dense(exports / "images" / "0.png")
     assert dense.levels[0].scores_HWCK.shape == (16, 24, 9, 3)
     (tmp_path / "text.xml").write_text("<no/>")
     with pytest.raises(ExportError, match="cannot be read as an OpenVINO model"):
@@ -40,7 +38,7 @@ def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path,
 def test_openvino_leaves_the_stack_for_signals_alone(exports: Path, tmp_path: Path, quick: None) -> None:
     """Two detectors, the first freed first; then a signal with a Python handler, as a data loader sets."""
     pytest.importorskip("openvino")
-    export(exports / "model.ckpt", output=tmp_path / "m.xml", pictures=(str(exports / "pictures"),))
+    export(exports / "model.ckpt", output=tmp_path / "m.xml", images=(str(exports / "images"),))
     code = (
         "import faulthandler, gc, signal, subprocess, sys, retinanet\n"
         "faulthandler.enable()  # Python's own stack for signals, on which its handlers run\n"
@@ -53,7 +51,7 @@ def test_openvino_leaves_the_stack_for_signals_alone(exports: Path, tmp_path: Pa
         "del second; gc.collect()\n"
         "subprocess.run(['true'], check=True)\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "m.xml"), str(exports / "pictures" / "0.png")]
+    command = [sys.executable, "-c", code, str(tmp_path / "m.xml"), str(exports / "images" / "0.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr)
     assert done.stdout.endswith("a child ended\n")

@@ -37,8 +37,8 @@ def test_int8(few_epochs: Path, tmp_path: Path, tiny: dict[str, Any], name: str,
     assert summary.about.precision == "int8"
     weights = summary.path.with_suffix(".bin") if name.endswith("xml") else summary.path
     assert weights.stat().st_size < 0.4 * sum(4 * p.numel() for p in retinanet.load(model).model.parameters())
-    picture = next(iter(sorted((tiny["val"].parent / "images").iterdir())))
-    assert len(retinanet.load(summary.path).predict(picture, threshold=0.0)) > 0
+    image = next(iter(sorted((tiny["val"].parent / "images").iterdir())))
+    assert len(retinanet.load(summary.path).predict(image, threshold=0.0)) > 0
     drop = iter([0.5, 0.3])
     fake = type("Numbers", (), {"AP": property(lambda _: next(drop))})
     monkeypatch.setattr(exporting, "evaluate_model", lambda *_, **__: (fake(), []))

@@ -12,7 +12,7 @@ from retinanet.export import exporter
 from retinanet.export.base_target import ExportTarget
 from retinanet.export.exporter import export
 from retinanet.export.targets import TARGETS
-from tests.export.made import model_and_pictures
+from tests.export.made import model_and_images
 from tests.export.made_target import TextTarget
 
 
@@ -20,12 +20,12 @@ from tests.export.made_target import TextTarget
 def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets: Mapping[str, ExportTarget] = {**TARGETS, "text": TextTarget()}
     monkeypatch.setattr(exporter, "TARGETS", targets)
-    model_and_pictures(tmp_path)
+    model_and_images(tmp_path)
     return tmp_path
 
 
 def test_a_target_of_ones_own(exports: Path) -> None:
-    summary = export(exports / "model.ckpt", output=exports / "m.txt", pictures=(str(exports / "pictures"),))
+    summary = export(exports / "model.ckpt", output=exports / "m.txt", images=(str(exports / "images"),))
     assert summary.path.read_text() == summary.about.to_json()
     assert summary.size == summary.path.stat().st_size
     assert summary.comparison.title == "reading aloud"

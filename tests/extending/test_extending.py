@@ -62,7 +62,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """Return a folder with a data set as COCO JSON and in the package's own format."""
+    """Return a folder with a dataset as COCO JSON and in the package's own format."""
     for name, seed in (("train", 1), ("val", 2)):
         path = make_squares(tmp_path / name, count=6, seed=seed)
         content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Data sets as each format and labelling tool writes them: two images, the first with a cat and a dog."""
+"""Datasets as each format and labelling tool writes them: two images, the first with a cat and a dog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAT, DOG = (1.0, 2.0, 30.0, 40.0), (10.5, 4.25, 20.25, 40.0)
 
 
 def boxes(found: DetectionData) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
-    """Class and box of each object, by picture."""
+    """Class and box of each object, by image."""
     return {
         r.path.name: [
             (found.classes[k], tuple(round(v, 6) for v in box))
@@ -34,13 +34,13 @@ def shares(box: tuple[float, ...]) -> str:
     return f"{(x1 + x2) / 2 / W} {(y1 + y2) / 2 / H} {(x2 - x1) / W} {(y2 - y1) / H}"
 
 
-def write_yolo(root: Path, write_picture: Write, *, split: str = "train", folder: str | None = None) -> Path:
+def write_yolo(root: Path, write_image: Write, *, split: str = "train", folder: str | None = None) -> Path:
     """images/train + labels/train, or train/images + train/labels as Roboflow."""
     images, labels = (root / "images" / split, root / "labels" / split)
     if folder is not None:
         images, labels = root / folder / "images", root / folder / "labels"
     for name in ("a", "b"):
-        write_picture(images / f"{name}.jpg", W, H, seed=ord(name))
+        write_image(images / f"{name}.jpg", W, H, seed=ord(name))
     labels.mkdir(parents=True)
     (labels / "a.txt").write_text(f"0 {shares(CAT)}\n2 {shares(DOG)}\n")
     return root
@@ -133,10 +133,10 @@ def label_studio(root: Path, write: Write, *, minimal: bool = False) -> Path:
 
     tasks = []
     for i, (name, objects) in enumerate((("a", OBJECTS), ("b", []))):
-        picture = f"/data/upload/1/0a1b2c3d-{name}.jpg"
+        image = f"/data/upload/1/0a1b2c3d-{name}.jpg"
         if minimal:
             label = {"label": [{**value(c, b), **size()} for c, b in objects]} if objects else {}
-            tasks.append({"image": picture, "id": i + 1, **label, "annotator": 1, "annotation_id": i, "lead_time": 1.0})
+            tasks.append({"image": image, "id": i + 1, **label, "annotator": 1, "annotation_id": i, "lead_time": 1.0})
             continue
         result = [
             {"id": f"r{n}", "type": "rectanglelabels", "value": value(c, b), "image_rotation": 0, **size()}
@@ -147,7 +147,7 @@ def label_studio(root: Path, write: Write, *, minimal: bool = False) -> Path:
             {"id": i, "was_cancelled": False, "ground_truth": False, "result": [*result, choices]},
             {"id": i + 9, "was_cancelled": True, "result": result},
         ]
-        tasks.append({"id": i + 1, "annotations": annotations, "data": {"image": picture}, "predictions": []})
+        tasks.append({"id": i + 1, "annotations": annotations, "data": {"image": image}, "predictions": []})
     (root / "project-1.json").write_text(json.dumps(tasks))
     return root / "project-1.json"
 

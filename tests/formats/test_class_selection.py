@@ -12,8 +12,8 @@ from tests.formats.samples import Write, labelme, roboflow_coco
 
 
 @pytest.fixture
-def source(tmp_path: Path, write_picture: Write) -> Path:
-    return labelme(tmp_path / "set", write_picture)
+def source(tmp_path: Path, write_image: Write) -> Path:
+    return labelme(tmp_path / "set", write_image)
 
 
 def test_keep(source: Path) -> None:
@@ -42,7 +42,7 @@ def test_in_validation_data_a_class_may_be_absent(source: Path) -> None:
     assert (found.classes, found.num_objects) == (("dog", "emu"), 1)
 
 
-def test_coco_keeps_its_ids(tmp_path: Path, write_picture: Write) -> None:
-    root = roboflow_coco(tmp_path / "coco", write_picture)
+def test_coco_keeps_its_ids(tmp_path: Path, write_image: Write) -> None:
+    root = roboflow_coco(tmp_path / "coco", write_image)
     found = data.load(root, rename={"dog": "wolf"}, ignore=["cat"])
     assert (found.classes, found.category_ids) == (("wolf",), (2,))

@@ -1,4 +1,4 @@
-"""The COCO reader: ids, faults, where the pictures are found, and the way back to COCO."""
+"""The COCO reader: ids, faults, where the images are found, and the way back to COCO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retinanet.data import DataError
 Write = Callable[..., Path]
 
 
-def test_ids_with_gaps_crowds_and_pictures_without_objects(write_coco: Write) -> None:
+def test_ids_with_gaps_crowds_and_images_without_objects(write_coco: Write) -> None:
     source = write_coco(
         [
             {"id": 901, "image_id": 3, "category_id": 90, "bbox": [1, 2, 10, 20], "area": 55.5},
@@ -57,8 +57,8 @@ def test_ids_with_gaps_crowds_and_pictures_without_objects(write_coco: Write) ->
         ({"bbox": [1, 2, 3, "4"]}, "four finite numbers"),
         ({"bbox": [1, 2, float("nan"), 4]}, "four finite numbers"),
         ({"bbox": [1, 2, float("inf"), 4]}, "four finite numbers"),
-        ({"bbox": [100, 5, 10, 10]}, "within the 64x48 picture"),
-        ({"bbox": [63.5, 5, 10, 10]}, "within the 64x48 picture"),  # half a pixel of it is left
+        ({"bbox": [100, 5, 10, 10]}, "within the 64x48 image"),
+        ({"bbox": [63.5, 5, 10, 10]}, "within the 64x48 image"),  # half a pixel of it is left
         ({"bbox": [1, 2, 3, 4], "image_id": 77}, "one of the images as image_id, found 77"),
         ({"bbox": [1, 2, 3, 4], "category_id": 77}, "one of the categories as category_id, found 77"),
         ({"bbox": [1, 2, 3, 4], "iscrowd": 5}, "0 or 1 as iscrowd, found 5"),
@@ -134,7 +134,7 @@ def test_every_fault_is_listed_at_once(write_coco: Write) -> None:
         ('{"images": [], "annotations": []}', "found no 'categories'"),
         ('{"images": {}, "annotations": [], "categories": []}', "found another 'images'"),
         ("3", "found int"),
-        ('{"images": [], "annotations": [], "categories": []}', "at least one picture, found none"),
+        ('{"images": [], "annotations": [], "categories": []}', "at least one image, found none"),
     ],
 )
 def test_files_that_are_no_ground_truth(tmp_path: Path, content: str, says: str) -> None:
@@ -144,25 +144,25 @@ def test_files_that_are_no_ground_truth(tmp_path: Path, content: str, says: str)
 
 
 @pytest.mark.parametrize("folder", ["annotations", "annotations/images", "images", "train", "images/train", "."])
-def test_where_pictures_are_found(tmp_path: Path, write_coco: Write, write_picture: Write, folder: str) -> None:
+def test_where_images_are_found(tmp_path: Path, write_coco: Write, write_image: Write, folder: str) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     (tmp_path / "images" / "1.jpg").unlink()
-    expected = write_picture(tmp_path / folder / "1.jpg")
+    expected = write_image(tmp_path / folder / "1.jpg")
     assert data.load(source).records[0].path.samefile(expected)
 
 
-def test_pictures_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None:
+def test_images_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"none of its 1 pictures was found.*1\.jpg.*--images"):
+    with pytest.raises(DataError, match=r"none of its 1 images was found.*1\.jpg.*--images"):
         data.load(source, skip_bad=True)
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
     with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):
         data.load(source, images=tmp_path / "elswhere")
-    assert data.read(source).num_objects == 1  # to evaluate a results file no pictures are needed
+    assert data.read(source).num_objects == 1  # to evaluate a results file no images are needed
 
 
-def test_sizes_that_the_file_lacks_come_from_the_pictures(write_coco: Write) -> None:
+def test_sizes_that_the_file_lacks_come_from_the_images(write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     content = json.loads(source.read_text())
     del content["images"][0]["width"]

@@ -1,4 +1,4 @@
-"""Data sets as labelling tools export them, read back box for box."""
+"""Datasets as labelling tools export them, read back box for box."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.formats.samples import EXPECTED, EXPORTS, Write, boxes, label_studio,
 
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda f: f.__name__)
-def test_every_export_is_read_box_for_box(export: Callable[..., Path], tmp_path: Path, write_picture: Write) -> None:
-    source = export(tmp_path / "set", write_picture)
+def test_every_export_is_read_box_for_box(export: Callable[..., Path], tmp_path: Path, write_image: Write) -> None:
+    source = export(tmp_path / "set", write_image)
     found = data.load(source)
     expected: dict[str, Any] = dict(EXPECTED)
-    if export is roboflow_csv:  # Roboflow's CSV has no line for a picture without objects
+    if export is roboflow_csv:  # Roboflow's CSV has no line for an image without objects
         del expected["b.jpg"]
     if export in {label_studio, label_studio_min}:
         expected = {"a.jpg": EXPECTED["a.jpg"], "0a1b2c3d-b.jpg": []}

@@ -11,9 +11,9 @@ from retinanet import data
 from tests.formats.samples import H, W, Write, boxes, label_studio
 
 
-def test_a_rotated_box(tmp_path: Path, write_picture: Write) -> None:
+def test_a_rotated_box(tmp_path: Path, write_image: Write) -> None:
     """A box of 20 x 10 pixels, rotated by 90 degrees about its upper left corner, is 10 x 20."""
-    source = label_studio(tmp_path / "ls", write_picture)
+    source = label_studio(tmp_path / "ls", write_image)
     tasks = json.loads(source.read_text())
     value = {"x": 40 / W * 100, "y": 10 / H * 100, "width": 20 / W * 100, "height": 10 / H * 100, "rotation": 90}
     result = {"id": "t", "type": "rectanglelabels", "value": {**value, "rectanglelabels": ["cat"]}}

@@ -12,9 +12,9 @@ from retinanet.data import DataError
 from tests.formats.samples import Write, boxes, labelme
 
 
-def test_shapes_that_are_no_boxes(tmp_path: Path, write_picture: Write) -> None:
+def test_shapes_that_are_no_boxes(tmp_path: Path, write_image: Write) -> None:
     """A polygon is reduced to its box with a word; a point encloses nothing."""
-    root = labelme(tmp_path / "set", write_picture)
+    root = labelme(tmp_path / "set", write_image)
     content = json.loads((root / "b.json").read_text())
     content["shapes"] = [
         {"label": "cat", "shape_type": "polygon", "points": [[5, 5], [20, 10], [10, 30]]},

@@ -14,8 +14,8 @@ from tests.formats.conftest import Install
 from tests.formats.samples import EXPECTED, EXPORTS, Write, boxes, labelme
 
 
-def test_a_guess_is_stated_and_can_be_overridden(tmp_path: Path, write_picture: Write) -> None:
-    root = labelme(tmp_path / "set", write_picture)
+def test_a_guess_is_stated_and_can_be_overridden(tmp_path: Path, write_image: Write) -> None:
+    root = labelme(tmp_path / "set", write_image)
     (root / "boxes.csv").write_text("a.jpg,5,5,9,9,cow\n")
     guessed = data.read(root)
     assert guessed.classes == ("cow",)
@@ -25,9 +25,9 @@ def test_a_guess_is_stated_and_can_be_overridden(tmp_path: Path, write_picture: 
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda f: f.__name__)
 def test_a_format_that_is_named_is_the_one_that_is_recognised(
-    export: Callable[..., Path], tmp_path: Path, write_picture: Write
+    export: Callable[..., Path], tmp_path: Path, write_image: Write
 ) -> None:
-    path = export(tmp_path / "set", write_picture)
+    path = export(tmp_path / "set", write_image)
     folder = path / "train" if not any(path.glob("*.*")) and (path / "train").is_dir() else path
     found = recognise(folder)
     assert recognise(folder, found.format.name).source.path == found.source.path

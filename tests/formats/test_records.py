@@ -1,4 +1,4 @@
-"""Records and errors of a data set."""
+"""Records and errors of a dataset."""
 
 from __future__ import annotations
 

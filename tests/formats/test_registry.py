@@ -19,9 +19,9 @@ from tests.formats.samples import Write, boxes
 
 
 @pytest.fixture
-def source(tmp_path: Path, write_picture: Write) -> Path:
+def source(tmp_path: Path, write_image: Write) -> Path:
     for name in ("a", "b"):
-        write_picture(tmp_path / "set" / f"{name}.png")
+        write_image(tmp_path / "set" / f"{name}.png")
     file = tmp_path / "set" / "data.lines"
     file.write_text("a.png cat 1 2 30 40\na.png dog 5 5 9 9\nb.png cat 0 0 64 48\n")
     return file
@@ -57,8 +57,8 @@ def test_a_wrong_name_lists_the_formats_and_the_nearest_one() -> None:
         (("convert", "SOURCE", "OUT", "--format", "ylo"), "format must be one of coco, voc, yolo, csv, found 'ylo'"),
         (("convert", "SOURCE", "OUT", "--format", "coco", "--from-format", "vco"), "Did you mean 'voc'"),
         (("split", "SOURCE", "-o", "OUT", "--to", "ylo"), "to must be one of coco, voc, yolo, csv, found 'ylo'"),
-        (("split", "SOURCE", "-o", "OUT", "--to", "voc"), "voc finds pictures by their place: .* copy or link"),
-        (("convert", "SOURCE", "OUT", "--format", "yolo", "--pictures", "none"), "YOLO finds labels by the place"),
+        (("split", "SOURCE", "-o", "OUT", "--to", "voc"), "voc finds images by their place: .* copy or link"),
+        (("convert", "SOURCE", "OUT", "--format", "yolo", "--images", "none"), "YOLO finds labels by the place"),
     ],
 )
 def test_a_wrong_format_ends_a_command_at_once(
@@ -112,9 +112,9 @@ class TestFormatOfAnotherPackage:
         with pytest.raises(data.DataError, match=r"\(path,x1,y1,x2,y2,class\), a \.lines file, or what Roboflow"):
             data.read(tmp_path / "missing")
 
-    def test_paths_that_climb_out_are_refused(self, install: Install, source: Path, write_picture: Write) -> None:
+    def test_paths_that_climb_out_are_refused(self, install: Install, source: Path, write_image: Write) -> None:
         install(lines="lines_plugin:LINES")
-        write_picture(source.parent.parent.parent / "c.png")
+        write_image(source.parent.parent.parent / "c.png")
         source.write_text("../../c.png cat 1 2 30 40\n")
         assert "climbs out of it" in str(data.read(source).faults[0])
         assert data.read(source, allow_outside=True).num_objects == 1

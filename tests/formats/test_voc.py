@@ -43,7 +43,7 @@ def test_difficult_objects_are_neither_found_nor_punished(write_voc: Write) -> N
     [
         (("cat", (5, 5, 5, 9)), r"area above 0, found \(5, 5\) to \(5, 9\)"),
         (("cat", (9, 5, 5, 9)), "area above 0"),
-        (("cat", (70, 5, 90, 9)), "within the 64x48 picture"),
+        (("cat", (70, 5, 90, 9)), "within the 64x48 image"),
         (("cat", ("", 5, 7, 9)), "a number in <xmin>, found ''"),
         (("cat", (5, 5, "nan", 9)), "a number in <xmax>, found 'nan'"),
         (("cat", (5, 5, 9, "ten")), "a number in <ymax>, found 'ten'"),
@@ -80,22 +80,22 @@ def test_files_that_are_no_annotation(write_voc: Write, text: str, says: str) ->
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size><width/></size>"])
-def test_a_missing_size_comes_from_the_picture(write_voc: Write, size: str) -> None:
+def test_a_missing_size_comes_from_the_image(write_voc: Write, size: str) -> None:
     root = write_voc({"a": [CAT], "b": [CAT]})
     file = root / "Annotations" / "a.xml"
     file.write_text(file.read_text().replace("<size><width>64</width><height>48</height></size>", size))
     record = data.load(root).records[0]
     assert (record.width, record.height) == (64, 48)
     (root / "JPEGImages" / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"a\.xml: .*neither in <size> nor in the picture"):
+    with pytest.raises(DataError, match=r"a\.xml: .*neither in <size> nor in the image"):
         data.load(root)
 
 
-def test_pictures_by_stem_then_by_the_name_inside(write_voc: Write, write_picture: Write) -> None:
+def test_images_by_stem_then_by_the_name_inside(write_voc: Write, write_image: Write) -> None:
     root = write_voc({"a": [CAT], "b": [CAT], "c": [CAT]})
     folder = root / "JPEGImages"
     (folder / "a.jpg").unlink()
-    write_picture(folder / "a.PNG", format="PNG")  # another suffix than the file says
+    write_image(folder / "a.PNG", format="PNG")  # another suffix than the file says
     for old, new in (("b", "a"), ("c", "renamed")):
         file = root / "Annotations" / f"{old}.xml"
         file.write_text(file.read_text().replace(f"{old}.jpg", f"{new}.jpg"))
@@ -103,14 +103,14 @@ def test_pictures_by_stem_then_by_the_name_inside(write_voc: Write, write_pictur
     assert [r.path.name for r in data.load(root).records] == ["a.PNG", "b.jpg", "renamed.jpg"]
 
 
-def test_a_missing_picture_is_named(write_voc: Write, tmp_path: Path) -> None:
+def test_a_missing_image_is_named(write_voc: Write, tmp_path: Path) -> None:
     root = write_voc({"a": [CAT], "b": [CAT]})
     (tmp_path / "other").mkdir()
     shutil.move(root / "JPEGImages" / "b.jpg", tmp_path / "other")
-    with pytest.raises(DataError, match=r"b\.jpg: picture not found.*--images.*--skip-bad"):
+    with pytest.raises(DataError, match=r"b\.jpg: image not found.*--images.*--skip-bad"):
         data.load(root)
     assert [r.path.name for r in data.load(root, skip_bad=True).records] == ["a.jpg"]
-    with pytest.raises(DataError, match=r"a\.jpg: picture not found"):
+    with pytest.raises(DataError, match=r"a\.jpg: image not found"):
         data.load(root, images=tmp_path / "other")
 
 
@@ -126,7 +126,7 @@ def test_a_flat_folder(write_voc: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["b\na\n", "b  1\na -1\n", "\ufeffb\r\n\r\na  \r\n", "b.jpg\na.jpg", "b 0\na"])
-def test_splits_name_pictures_in_their_order(write_voc: Write, text: str) -> None:
+def test_splits_name_images_in_their_order(write_voc: Write, text: str) -> None:
     root = write_voc({"a": [CAT], "b": [], "c": [CAT]})
     split = root / "ImageSets" / "Main" / "x.txt"
     split.parent.mkdir(parents=True)

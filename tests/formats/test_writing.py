@@ -1,4 +1,4 @@
-"""Any data set survives being written in a format and read back; what a format cannot hold is listed."""
+"""Any dataset survives being written in a format and read back; what a format cannot hold is listed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = ("cat", "big dog", 'Ääkkönen, <&> "x"')
 
 
 def contents(found: DetectionData) -> list[tuple[str, list[tuple[str, bool]], Any]]:
-    """Pictures with their objects, whatever the numbers of pictures and classes are."""
+    """Images with their objects, whatever the numbers of images and classes are."""
     return [
         (r.path.name, [(found.classes[k], bool(c)) for k, c in zip(r.labels_G, r.crowd_G, strict=True)], r.boxes_G4)
         for r in sorted(found.records, key=lambda r: r.path.name)
@@ -43,7 +43,7 @@ def assert_same(first: DetectionData, second: DetectionData) -> None:
 
 
 def made(folder: Path, objects: list[list[tuple[int, tuple[float, float, float, float]]]]) -> DetectionData:
-    """A data set of pictures 64 x 48 with these objects; the last class has none."""
+    """A dataset of images 64 x 48 with these objects; the last class has none."""
     records = []
     for number, found in enumerate(objects, 1):
         path = folder / f"p{number}.png"
@@ -96,9 +96,9 @@ def real(shared_data: Path) -> DetectionData:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_real_pictures_survive(format: Any, shared_data: Path, tmp_path: Path) -> None:
+def test_real_images_survive(format: Any, shared_data: Path, tmp_path: Path) -> None:
     original = real(shared_data)
-    written = write({"": original}, tmp_path / "out", format, pictures="link")
+    written = write({"": original}, tmp_path / "out", format, images="link")
     found = data.load(written.files[""])
     if format in {"yolo", "csv"}:
         assert any("crowd" in said for said in written.lost)
@@ -123,7 +123,7 @@ def test_what_is_lost_is_listed(tmp_path: Path) -> None:
     for format, missing in (("voc", 3), ("yolo", 4), ("csv", 4)):
         said = " ".join(lost(rich, format))
         assert ("crowd or difficult objects: 1 of them" in said) == (format != "voc")
-        for words in ("no category ids", "no picture ids", "no areas of objects: 1 areas"):
+        for words in ("no category ids", "no image ids", "no areas of objects: 1 areas"):
             assert words in said
         assert len(list(lost(rich, format))) == missing
 
@@ -138,6 +138,6 @@ def test_nothing_is_overwritten(write_voc: Write, tmp_path: Path) -> None:
         write({"train": found, "val": found}, tmp_path / "y.json", "coco")
 
 
-def test_pictures_of_one_name_in_several_folders_stay_apart() -> None:
+def test_images_of_one_name_in_several_folders_stay_apart() -> None:
     paths = [Path("a/1.jpg"), Path("b/1.jpg"), Path("b/2.jpg"), Path("c/b/1.png")]
     assert unique_names(paths) == ["a_1.jpg", "b_1.jpg", "2.jpg", "b_1-2.png"]

@@ -12,8 +12,8 @@ from retinanet.data import DataError
 from tests.formats.samples import CAT, Write, boxes, shares, write_yolo
 
 
-def test_polygons_and_oriented_boxes_become_boxes_with_a_word(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
+def test_polygons_and_oriented_boxes_become_boxes_with_a_word(tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
     (root / "labels" / "train" / "b.txt").write_text(
         "0 0.25 0.25 0.75 0.25 0.5 0.75\n0 0.5 0.25 0.75 0.5 0.5 0.75 0.25 0.5\n"
     )
@@ -33,11 +33,11 @@ def test_polygons_and_oriented_boxes_become_boxes_with_a_word(tmp_path: Path, wr
         ("0 0.5 0.5 0 0.2", "area above 0"),
         ("0 0.5 0.5 nan 0.2", "finite"),
         ("0 320 240 20 20", "are they pixels"),
-        ("0 1.5 0.5 0.2 0.2", "within the 64x48 picture"),
+        ("0 1.5 0.5 0.2 0.2", "within the 64x48 image"),
     ],
 )
-def test_a_faulty_line_is_named(tmp_path: Path, write_picture: Write, line: str, says: str) -> None:
-    root = write_yolo(tmp_path, write_picture)
+def test_a_faulty_line_is_named(tmp_path: Path, write_image: Write, line: str, says: str) -> None:
+    root = write_yolo(tmp_path, write_image)
     (root / "labels" / "train" / "b.txt").write_text(f"0 {shares(CAT)}\n{line}\n")
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
     with pytest.raises(DataError, match=rf"1 fault\n.*b\.txt, line 2: .*{says}"):
@@ -45,16 +45,16 @@ def test_a_faulty_line_is_named(tmp_path: Path, write_picture: Write, line: str,
     assert data.load(root, skip_bad=True).num_objects == 3
 
 
-def test_labels_without_a_picture(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
+def test_labels_without_a_image(tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
     (root / "labels" / "train" / "gone.txt").write_text(f"0 {shares(CAT)}\n")
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
-    with pytest.raises(DataError, match=r"gone\.txt: labels without a picture"):
+    with pytest.raises(DataError, match=r"gone\.txt: labels without an image"):
         data.load(root)
 
 
-def test_no_labels_at_all_is_not_a_set_of_empty_pictures(tmp_path: Path, write_picture: Write) -> None:
-    write_picture(tmp_path / "images" / "a.jpg")
+def test_no_labels_at_all_is_not_a_set_of_empty_images(tmp_path: Path, write_image: Write) -> None:
+    write_image(tmp_path / "images" / "a.jpg")
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": ["cat"]}))
-    with pytest.raises(DataError, match=r"none of its 1 pictures has a label file; the first was expected at"):
+    with pytest.raises(DataError, match=r"none of its 1 images has a label file; the first was expected at"):
         data.read(tmp_path / "data.yaml")

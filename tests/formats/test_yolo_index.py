@@ -12,18 +12,18 @@ from retinanet.data import DataError
 from tests.formats.samples import EXPECTED, Write, boxes, write_yolo
 
 
-def test_a_data_yaml_with_folders(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
+def test_a_data_yaml_with_folders(tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
     file = root / "data.yaml"
     file.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "names": ["cat", "bird", "dog"]}))
     found = data.load(file)
     assert boxes(found) == EXPECTED
     assert (found.classes, found.category_ids) == (("cat", "bird", "dog"), (1, 2, 3))
-    assert any("1 of 2 pictures have no label file" in note for note in found.notes)
+    assert any("1 of 2 images have no label file" in note for note in found.notes)
 
 
-def test_names_as_a_map_and_a_list_of_pictures(tmp_path: Path, write_picture: Write) -> None:
-    root = write_yolo(tmp_path, write_picture)
+def test_names_as_a_map_and_a_list_of_images(tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
     (root / "train.txt").write_text("./images/train/a.jpg\n\nimages/train/b.jpg\n")
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "train.txt", "names": {0: "cat", 2: "dog"}, "nc": 2}))
     found = data.load(root)

@@ -30,7 +30,7 @@ _FOLDER: list[Path] = []
 
 
 def folder() -> Path:
-    """Return a folder with a few pictures, made once: memory is faster than the disk."""
+    """Return a folder with a few images, made once: memory is faster than the disk."""
     if not _FOLDER:
         place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
         (place / "set" / "images").mkdir(parents=True)
@@ -54,7 +54,7 @@ def written(name: str, data: bytes) -> Iterator[Path]:
 
 
 def _read(path: Path, **options: object) -> None:
-    """Read a data set; every message must be printable and short, and no path may climb out."""
+    """Read a dataset; every message must be printable and short, and no path may climb out."""
     try:
         data = read(path, **options)  # type: ignore[arg-type]
     except UserError as error:
@@ -166,7 +166,7 @@ def config(data: bytes) -> None:
             str(error).encode()
 
 
-def picture(data: bytes) -> None:
+def image(data: bytes) -> None:
     with written("x.png", data) as path:
         for look in (
             lambda: images.read_size(path),
@@ -315,7 +315,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
             yolo_list,
             darknet,
             config,
-            picture,
+            image,
             checkpoint,
             backbone,
             results,
@@ -326,7 +326,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-BINARY = ("picture", "checkpoint", "backbone", "http")
+BINARY = ("image", "checkpoint", "backbone", "http")
 """Targets whose input is no text."""
 _TOKEN = re.compile(rb"[\w.+-]+|\s+|.", re.DOTALL)
 _ODD = [
@@ -415,10 +415,10 @@ def seeds(name: str) -> list[bytes]:
         "darknet": [b"classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"],
         "config": [
             b"preset: small\nlr: 0.01\nepochs: 3\nanchor_sizes: [16, 32, 64, 128, 256]\nclasses: [cat]\n",
-            b"loss: focal\nalpha: .nan\nmulti_scale: [64, 80]\nimages: pictures\nresume: true\n",
+            b"loss: focal\nalpha: .nan\nmulti_scale: [64, 80]\nimages: images\nresume: true\n",
             b"a: &a [1, 1]\nb: [*a, *a]\nc: 2001-01-01\nd: !!binary aGVsbG8=\n",
         ],
-        "picture": [
+        "image": [
             *(
                 _encoded(f)
                 for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "JPEG2000")

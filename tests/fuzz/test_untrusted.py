@@ -65,7 +65,7 @@ BROKE_ONCE: list[tuple[str, bytes]] = [
     ("yolo_yaml", b"names: {0: a}\nnc: !!bool maybe\ntrain: images\n"),
     # A BMP of 70,000,000 x 1 pixels, a row too long for Pillow
     (
-        "picture",
+        "image",
         b"BM"
         + struct.pack("<IHHIIiiHHIIiiII", 198, 0, 0, 54, 40, 70_000_000, -1, 1, 32, 0, 0, 0, 0, 0, 0)
         + bytes(144),
@@ -367,7 +367,7 @@ def test_options_are_finite() -> None:
             resolve(TrainConfig, {**given, **options})
 
 
-# ---- pictures
+# ---- images
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -418,7 +418,7 @@ def test_a_header_that_claims_ten_billion_pixels(
 
 
 @pytest.mark.slow
-def test_a_large_picture_is_still_read_by_windows(tmp_path: Path) -> None:
+def test_a_large_image_is_still_read_by_windows(tmp_path: Path) -> None:
     """A blank one, which packs as tightly as deflate can: 81 million pixels in 240 kB."""
     pytest.importorskip("rasterio")
     pack, rows = zlib.compressobj(9), bytes(1 + 3 * 9000)
@@ -427,21 +427,21 @@ def test_a_large_picture_is_still_read_by_windows(tmp_path: Path) -> None:
     path.write_bytes(png(9000, 9000, data))
     assert path.stat().st_size < 300_000
     assert images.read_size(path) == (9000, 9000)
-    with images.open_windows(path) as picture:
-        assert picture.crop((8990, 8990, 9000, 9000)).getextrema() == ((0, 0),) * 3
+    with images.open_windows(path) as image:
+        assert image.crop((8990, 8990, 9000, 9000)).getextrema() == ((0, 0),) * 3
 
 
-def test_pictures_that_other_programs_would_open_are_refused(tmp_path: Path) -> None:
+def test_images_that_other_programs_would_open_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\n")
-    with pytest.raises(images.ImageError, match="not a picture in a format that can be read"):
+    with pytest.raises(images.ImageError, match="not an image in a format that can be read"):
         images.decode(path)
 
 
-def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     """To open one would wait for ever."""
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(images.ImageError, match="expected a picture, found no file"):
+    with pytest.raises(images.ImageError, match="expected an image, found no file"):
         images.read_size(tmp_path / "x.png")
 
 
@@ -449,15 +449,15 @@ def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def places(tmp_path: Path, write_picture: Write) -> Path:
+def places(tmp_path: Path, write_image: Write) -> Path:
     """Return a data folder two folders deep, beside which lies what is nobody's business."""
-    write_picture(tmp_path / "private" / "p.png", 64, 48)
-    write_picture(tmp_path / "work" / "set" / "images" / "a.png", 64, 48)
+    write_image(tmp_path / "private" / "p.png", 64, 48)
+    write_image(tmp_path / "work" / "set" / "images" / "a.png", 64, 48)
     return tmp_path / "work" / "set"
 
 
 def annotated(folder: Path, format: str, name: str) -> Path:
-    """Write annotations of one picture in a format."""
+    """Write annotations of one image in a format."""
     box = {"coco": [1, 2, 3, 4]}
     content: dict[str, tuple[str, Any]] = {
         "coco": (
@@ -501,7 +501,7 @@ FORMATS = ("coco", "csv", "labelme", "label_studio", "cvat")
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("how", ["relative", "behind a link"])
-def test_pictures_outside_are_refused_unless_allowed(format: str, how: str, places: Path) -> None:
+def test_images_outside_are_refused_unless_allowed(format: str, how: str, places: Path) -> None:
     private = places.parent.parent / "private" / "p.png"
     (places / "link").symlink_to(places.parent.parent / "private")
     name = {
@@ -521,10 +521,10 @@ def test_pictures_outside_are_refused_unless_allowed(format: str, how: str, plac
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_honest_layouts_need_no_option(format: str, places: Path, write_picture: Write) -> None:
+def test_honest_layouts_need_no_option(format: str, places: Path, write_image: Write) -> None:
     """Beside, in a folder, in the folder above, by an absolute path to anywhere, behind links that lead elsewhere."""
     elsewhere = str(places.parent.parent / "private" / "p.png")
-    write_picture(places.parent / "images" / "b.png", 64, 48)
+    write_image(places.parent / "images" / "b.png", 64, 48)
     (places / "linked").symlink_to(places.parent.parent / "private")
     for name in ("images/a.png", "../images/b.png", elsewhere, "linked/p.png"):
         if format == "label_studio" and name.startswith("/"):
@@ -543,12 +543,12 @@ def test_yolo_outside(places: Path) -> None:
     label.write_text("0 0.5 0.5 0.1 0.1\n")
     (places.parent.parent / "private" / "p.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     source = annotated(places, "yolo", "../../private")
-    with pytest.raises(DataError, match=r"`train`: expected a picture below .* climbs out of it.*--allow-outside"):
+    with pytest.raises(DataError, match=r"`train`: expected an image below .* climbs out of it.*--allow-outside"):
         read(source)
     assert len(read(source, allow_outside=True).records) == 1
     assert len(read(annotated(places, "yolo", str(places.parent.parent / "private"))).records) == 1
     (places / "list.txt").write_text("images/a.png\n../../private/p.png\n")
-    with pytest.raises(DataError, match=r"list.txt, line 2: expected a picture below .*--allow-outside"):
+    with pytest.raises(DataError, match=r"list.txt, line 2: expected an image below .*--allow-outside"):
         read(annotated(places, "yolo", "list.txt"))
     assert len(read(annotated(places, "yolo", "images")).records) == 1
 
@@ -564,7 +564,7 @@ def test_voc_reads_no_annotations_elsewhere(write_voc: Write, tmp_path: Path) ->
     assert "leads elsewhere" in data.faults[0].what
 
 
-def test_a_split_that_leaves_pictures_in_place_is_read_back(write_coco: Write, tmp_path: Path) -> None:
+def test_a_split_that_leaves_images_in_place_is_read_back(write_coco: Write, tmp_path: Path) -> None:
     from retinanet.cli import main
 
     source = write_coco([{"image_id": i, "category_id": 1, "bbox": [1, 2, 9, 9]} for i in range(1, 7)], images=6)

@@ -47,13 +47,13 @@ TWO = targets(
 
 @pytest.mark.parametrize("normaliser", ["batch", "image"])
 def test_equals_one_hot_and_torchvisions_focal(normaliser):
-    """Labels by index against one-hot targets: batch / 3 positives, or the mean of picture 0 / 1 and picture 1 / 2."""
+    """Labels by index against one-hot targets: batch / 3 positives, or the mean of image 0 / 1 and image 1 / 2."""
     out = outputs()
     one_hot = torch.zeros(2, 4, 3)
     one_hot[0, 0, 2] = one_hot[1, 0, 1] = one_hot[1, 2, 0] = 1
     each = torchvision_focal(out.logits_NAK, one_hot, alpha=0.75, gamma=2) * ~TWO.ignored_NA[..., None]
-    per_picture = each.sum((1, 2))
-    expected = per_picture.sum() / 3 if normaliser == "batch" else (per_picture[0] + per_picture[1] / 2) / 2
+    per_image = each.sum((1, 2))
+    expected = per_image.sum() / 3 if normaliser == "batch" else (per_image[0] + per_image[1] / 2) / 2
     (gradient,) = torch.autograd.grad(expected, out.logits_NAK, retain_graph=True)
     losses = DetectionLoss(config=LossConfig(normaliser=normaliser))(out, TWO)
     (found,) = torch.autograd.grad(losses.classification, out.logits_NAK, retain_graph=True)
@@ -89,8 +89,8 @@ def test_no_object_at_all_is_finite_with_a_gradient(loss, normaliser, box_loss):
 def test_choice_of_loss_by_hand():
     """All logits 0, so p = 0.5: CE ln 2 for each of 24; alpha 0.75: 0.75 ln 2 x 1 + 0.25 ln 2 x 23; focal a quarter.
 
-    Weighted: 1 + 23 / 2 = 12.5 times ln 2. Mining, 3:1 a picture: 4 anchors of 3 classes each where the positive is,
-    and 3 of the 4 anchors of the other picture (as for one positive): 21 ln 2.
+    Weighted: 1 + 23 / 2 = 12.5 times ln 2. Mining, 3:1 an image: 4 anchors of 3 classes each where the positive is,
+    and 3 of the 4 anchors of the other image (as for one positive): 21 ln 2.
     """
     out = outputs(logits=torch.zeros(2, 4, 3))
     one = targets([[True, False, False, False], [False] * 4])

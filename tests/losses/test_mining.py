@@ -23,12 +23,12 @@ def test_three_to_one_by_hand():
     assert kept[0].nonzero().flatten().tolist() == [0, 1, 2, 3]
 
 
-def test_each_picture_for_itself_and_one_without_objects():
+def test_each_image_for_itself_and_one_without_objects():
     loss = torch.arange(20.0).reshape(2, 10)
     positive = torch.zeros(2, 10, dtype=torch.bool)
     positive[0, :2] = True
     kept = hard_negative_mining(loss, positive, torch.zeros_like(positive))
-    assert kept.sum(dim=1).tolist() == [2 + 6, 3], "a picture without objects still teaches with its three hardest"
+    assert kept.sum(dim=1).tolist() == [2 + 6, 3], "an image without objects still teaches with its three hardest"
     assert kept[1].nonzero().flatten().tolist() == [7, 8, 9]
 
 

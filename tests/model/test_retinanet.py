@@ -39,7 +39,7 @@ def test_positions_and_anchors_are_in_the_same_order():
 
 
 @pytest.mark.parametrize(("x", "y"), [(16, 96), (464, 32), (240, 128)])
-def test_what_changes_in_the_picture_changes_the_anchors_there(x, y):
+def test_what_changes_in_the_image_changes_the_anchors_there(x, y):
     """A bright spot excites the anchors around it most: rows and columns are not swapped anywhere."""
     torch.manual_seed(0)
     model = RetinaNet(num_classes=2, **SMALL).eval()

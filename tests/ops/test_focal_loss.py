@@ -96,7 +96,7 @@ def some_case(x, *, positives=0.1, ignored=0.1, seed=0):
 
 
 def fused(x, case, terms, device, *, scale_N=None, incoming_N=None):
-    """Return the loss of each picture and the gradient of their sum, or of their sum with `incoming_N` as weights."""
+    """Return the loss of each image and the gradient of their sum, or of their sum with `incoming_N` as weights."""
     positive, ignored, labels = (part.to(device) for part in case[:3])
     x = x.to(device).detach().requires_grad_()
     loss_N = focal_loss(x, positive, ignored, labels, terms=terms, scale_N=scale_N)
@@ -107,7 +107,7 @@ def fused(x, case, terms, device, *, scale_N=None, incoming_N=None):
 
 
 def one_each(values):
-    """Each value as a picture of its own with one anchor and one class, so that sums are elements."""
+    """Each value as an image of its own with one anchor and one class, so that sums are elements."""
     return values.reshape(-1, 1, 1)
 
 
@@ -430,7 +430,7 @@ def test_the_loss_of_a_batch_is_the_plain_one(device, options, normaliser, monke
         pytest.skip("the plain side is on the CPU")
     x = torch.randn(3, 40, 3, generator=torch.Generator().manual_seed(10)) * 4
     case = some_case(x, positives=0.2)
-    case[0][1], case[3][1] = False, False  # a picture without an object
+    case[0][1], case[3][1] = False, False  # an image without an object
     loss = DetectionLoss(config=LossConfig(normaliser=normaliser, **options))
     outputs, targets = anchor_targets(x.requires_grad_(), case)
     found = loss(outputs, targets).classification

@@ -73,7 +73,7 @@ def some_target(rng, count, kind):
 @pytest.mark.parametrize("low_quality", [False, True])
 @pytest.mark.parametrize("kind", ["grid", "anywhere", "huge", "faults"])
 def test_equals_the_plain_rules(way, kind, low_quality):
-    """Random cases of all sizes around those of lanes, tiles and blocks, one or two pictures, also without boxes."""
+    """Random cases of all sizes around those of lanes, tiles and blocks, one or two images, also without boxes."""
     rng = torch.Generator().manual_seed(len(kind))
     positives = low = 0
     cases = examples(260)  # every number of anchors in the fast run, too
@@ -104,7 +104,7 @@ def grid_anchors(width, height):
 
 @pytest.mark.slow
 def test_real_anchors_every_instruction_set_any_number_of_threads(native, threads):
-    """400 objects in a picture, more than one chunk of 256: touching tiles of all levels, ties by symmetry."""
+    """400 objects in an image, more than one chunk of 256: touching tiles of all levels, ties by symmetry."""
     rng = torch.Generator().manual_seed(0)
     anchors = grid_anchors(512, 384)
     corner = torch.randint(0, 350, (400, 2), generator=rng).float()

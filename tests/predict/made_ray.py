@@ -9,7 +9,7 @@ import pytest
 
 from retinanet.config import PredictConfig, resolve
 from retinanet.predict.ray_worker import Worker
-from tests.export.made import model_and_pictures
+from tests.export.made import model_and_images
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -17,9 +17,9 @@ scale = pytest.importorskip("retinanet.predict.ray_engine")
 
 
 def make_folder(root: Path) -> Path:
-    """Make model.ckpt, and pictures/ with one that is broken."""
-    model_and_pictures(root)
-    (root / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    """Make model.ckpt, and images/ with one that is broken."""
+    model_and_images(root)
+    (root / "images" / "broken.png").write_bytes(b"\x89PNG\r\n")
     return root
 
 
@@ -41,6 +41,6 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 
 def job(folder: Path, output: Path, *inputs: str, **options: Any) -> Any:
-    """Batches of one: what a picture is padded to, and so its last digits, depends on its batch."""
+    """Batches of one: what an image is padded to, and so its last digits, depends on its batch."""
     config = resolve(PredictConfig, {"output": output, "engine": "ray", "shard_size": 2, "batch_size": 1, **options})
-    return scale.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "pictures"),), config)
+    return scale.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "images"),), config)

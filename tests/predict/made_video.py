@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.evaluate.fakes import picture
+from tests.evaluate.fakes import made_image
 
 FRAMES = 12
 
@@ -18,7 +18,7 @@ def frame(number: int) -> np.ndarray:
     blocks = {1: (10 + 6 * number, 40, 50 + 6 * number, 80)}
     if number >= 4:
         blocks[2] = (150, 100, 190, 140)
-    return np.asarray(picture((200, 151), blocks))
+    return np.asarray(made_image((200, 151), blocks))
 
 
 def write_video(path: Path, *, count: int = FRAMES, rate: int = 10) -> Path:

@@ -9,7 +9,7 @@ import torch
 from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.types import ImageDetections
-from tests.evaluate.fakes import CATEGORY_IDS, block_detector, picture
+from tests.evaluate.fakes import CATEGORY_IDS, block_detector, made_image
 
 
 def test_arrays_lists_and_mixed_numbers_give_the_same_metrics() -> None:
@@ -49,7 +49,7 @@ def test_arrays_lists_and_mixed_numbers_give_the_same_metrics() -> None:
 
 
 def test_detections_to_coco() -> None:
-    found = block_detector().predict(picture((200, 100), {2: (20, 40, 60, 80)}))
+    found = block_detector().predict(made_image((200, 100), {2: (20, 40, 60, 80)}))
     (row,) = detections_to_coco(found, image_id=9, category_ids=CATEGORY_IDS)
     assert (row["image_id"], row["category_id"]) == (9, 90)
     assert row["bbox"] == pytest.approx([20, 40, 40, 40], abs=2)

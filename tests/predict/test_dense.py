@@ -23,7 +23,7 @@ def anchors(about: Description, H: int, W: int) -> tuple[torch.Tensor, tuple[int
 
 @pytest.mark.parametrize("style", ["exact", "torchvision"])
 def test_the_anchors_of_the_dense_outputs_are_the_networks(style: str) -> None:
-    """Sides that no stride divides, where the styles differ; the picture was halved, so all comes back doubled."""
+    """Sides that no stride divides, where the styles differ; the image was halved, so all comes back doubled."""
     about = described(2, anchor_style=style)
     H, W = 100, 164
     anchors_A4, per_level = anchors(about, H, W)

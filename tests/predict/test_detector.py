@@ -12,7 +12,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.images import ImageError
-from tests.evaluate.fakes import CLASSES, block_detector, picture
+from tests.evaluate.fakes import CLASSES, block_detector, made_image
 
 WIDE = ((400, 100), {2: (200, 20, 360, 80)})
 
@@ -27,18 +27,18 @@ def xyxy(found: sv.Detections) -> list[list[float]]:
 def test_boxes_are_in_original_pixels() -> None:
     """A quarter of the size on the network's side, neither square nor a multiple of 32."""
     detector = block_detector(image_size=25)
-    found = detector.predict(picture(*WIDE))
+    found = detector.predict(made_image(*WIDE))
     assert xyxy(found)[0] == pytest.approx([200, 20, 360, 80], abs=1e-3)
     assert found.class_id is not None
     assert found.class_id.tolist() == [2]  # the last class: nothing is shifted
     assert found.data["class_name"].tolist() == ["blue"]
-    wide, tall = detector.predict([picture(*WIDE), picture(*TALL)])
+    wide, tall = detector.predict([made_image(*WIDE), made_image(*TALL)])
     assert xyxy(wide) == [pytest.approx([200, 20, 360, 80], abs=1e-3)]
     assert xyxy(tall) == [pytest.approx([20, 200, 80, 260], abs=1e-3)]
 
 
 def test_any_source(tmp_path: Path) -> None:
-    detector, image = block_detector(), picture(*TALL)
+    detector, image = block_detector(), made_image(*TALL)
     path = tmp_path / "tall.png"
     image.save(path)
     rotated = tmp_path / "rotated.png"
@@ -50,7 +50,7 @@ def test_any_source(tmp_path: Path) -> None:
 
 
 def test_nothing_found() -> None:
-    found = block_detector().predict(picture((80, 60), {}))
+    found = block_detector().predict(made_image((80, 60), {}))
     assert (len(found), found.xyxy.shape) == (0, (0, 4))
     assert found.data["class_name"].tolist() == []
     assert block_detector().predict([]) == []
@@ -58,7 +58,7 @@ def test_nothing_found() -> None:
 
 def test_best_first_and_threshold() -> None:
     """The network's score is sigmoid(6 x brightness): 0.997 for the green block, 0.95 for the red one."""
-    pixels = np.asarray(picture((100, 100), {1: (20, 20, 60, 60)})).copy()
+    pixels = np.asarray(made_image((100, 100), {1: (20, 20, 60, 60)})).copy()
     pixels[60:90, 60:90, 0] = 128
     detector = block_detector()
     found = detector.predict(pixels)
@@ -72,10 +72,10 @@ def test_best_first_and_threshold() -> None:
     assert len(detector.predict(pixels)) == 2
 
 
-def test_a_picture_that_does_not_decode(tmp_path: Path) -> None:
+def test_a_image_that_does_not_decode(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG no more")
-    good = picture(*TALL)
+    good = made_image(*TALL)
     detector = block_detector()
     with pytest.raises(ImageError, match=r"broken\.png"):
         detector.predict([good, broken])
@@ -88,15 +88,15 @@ def test_a_picture_that_does_not_decode(tmp_path: Path) -> None:
             assert all(len(found) == 1 for _, found in outcome if isinstance(found, sv.Detections))
 
 
-def test_pictures_are_taken_as_they_are_needed() -> None:
-    """A million pictures must not be read before the first result comes out."""
+def test_images_are_taken_as_they_are_needed() -> None:
+    """A million images must not be read before the first result comes out."""
     taken = 0
 
     def endless() -> Iterator[Image.Image]:
         nonlocal taken
         while True:
             taken += 1
-            yield picture(*TALL)
+            yield made_image(*TALL)
 
     results = block_detector().predict_batches(endless(), batch_size=2, workers=2)
     for _ in range(5):

@@ -20,7 +20,7 @@ def test_draw_marks_what_is_above_the_threshold() -> None:
     )
     pixels = np.asarray(draw(image, found, threshold=0.5))
     assert pixels.shape == (300, 400, 3)
-    assert (np.asarray(image) == 128).all()  # the picture itself is left alone
+    assert (np.asarray(image) == 128).all()  # the image itself is left alone
     changed = (pixels != 128).any(axis=2)
     assert changed[150, 50]
     assert not changed[150, 100]  # within the box

@@ -54,7 +54,7 @@ def test_every_step_of_a_resnet_is_within_its_convolutions():
     assert kinds.count(PreparedConvolution) == 53
 
 
-def test_pictures_of_changing_sizes():
+def test_images_of_changing_sizes():
     """Weights are laid out for the last shape of the backbone, and for that of each level in the heads."""
     if not onednn_works(torch.float32):
         pytest.skip("torch has no oneDNN here")
@@ -104,8 +104,8 @@ def test_detector_takes_a_precision_by_name():
         )
 
     model = trained("resnet18")
-    picture = torch.randint(0, 255, (48, 64, 3), dtype=torch.uint8).numpy()
-    exact, rounded = detector(model, "32").predict(picture), detector(model, "bf16").predict(picture)
+    image = torch.randint(0, 255, (48, 64, 3), dtype=torch.uint8).numpy()
+    exact, rounded = detector(model, "32").predict(image), detector(model, "bf16").predict(image)
     assert len(exact) == len(rounded) == 100
     assert abs(exact.confidence - rounded.confidence).max() < 0.02
     with pytest.raises(ConfigError, match=r"precision must be one of 32, bf16, found 'bf15'. Did you mean 'bf16'"):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
-from tests.evaluate.fakes import block_detector, picture
+from tests.evaluate.fakes import block_detector, made_image
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
 
@@ -17,8 +17,8 @@ TALL = ((100, 300), {1: (20, 200, 80, 260)})
 def folder(tmp_path: Path) -> Path:
     for name in ("in/b.PNG", "in/a.png", "in/sub/a.png", "in/sub/deep/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(*TALL).save(tmp_path / name)
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+        made_image(*TALL).save(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     return tmp_path / "in"
 
 
@@ -27,7 +27,7 @@ def test_predict_files(folder: Path, tmp_path: Path, format: str) -> None:
     (folder / "broken.jpg").write_bytes(b"no")
     output = tmp_path / "out"
     done = predict_files(block_detector(), [folder], output=output, format=format, batch_size=2)
-    assert (done.pictures, done.detections) == (4, 4)
+    assert (done.images, done.detections) == (4, 4)
     assert [path.name for path, _ in done.failed] == ["broken.jpg"]
     assert done.results.exists()
     drawn = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.jpg"))
@@ -49,7 +49,7 @@ def test_predict_files(folder: Path, tmp_path: Path, format: str) -> None:
 def test_options(folder: Path, tmp_path: Path) -> None:
     detector, output = block_detector(), tmp_path / "out"
     done = predict_files(detector, [folder / "a.png"], output=output, draw=False, threshold=0.999)
-    assert (done.pictures, done.detections, done.drawn) == (1, 0, None)
+    assert (done.images, done.detections, done.drawn) == (1, 0, None)
     assert [path.name for path in output.iterdir()] == ["detections.json"]
 
 
@@ -67,7 +67,7 @@ def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
 def test_its_own_drawings_are_not_taken_for_input(folder: Path) -> None:
     output = folder / "out"
     predict_files(block_detector(), [folder], output=output)
-    assert predict_files(block_detector(), [folder], output=output, overwrite=True).pictures == 4
+    assert predict_files(block_detector(), [folder], output=output, overwrite=True).images == 4
 
 
 def test_ids_from_a_data_set(folder: Path, tmp_path: Path) -> None:
@@ -82,5 +82,5 @@ def test_ids_from_a_data_set(folder: Path, tmp_path: Path) -> None:
         ids_from=truth,
     )  # fmt: skip
     assert [row["image_id"] for row in json.loads(done.results.read_text())] == [900, 8, 70]
-    with pytest.raises(UserError, match=r"truth\.json has no picture .*c\.png"):
+    with pytest.raises(UserError, match=r"truth\.json has no image .*c\.png"):
         predict_files(block_detector(), [folder], output=tmp_path / "out2", ids_from=truth)

@@ -8,7 +8,7 @@ import pytest
 
 from retinanet.errors import UserError
 from retinanet.predict.inputs import expand_inputs
-from tests.evaluate.fakes import picture
+from tests.evaluate.fakes import made_image
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
 
@@ -17,8 +17,8 @@ TALL = ((100, 300), {1: (20, 200, 80, 260)})
 def folder(tmp_path: Path) -> Path:
     for name in ("in/b.PNG", "in/a.png", "in/sub/a.png", "in/sub/deep/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(*TALL).save(tmp_path / name)
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+        made_image(*TALL).save(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     return tmp_path / "in"
 
 
@@ -33,7 +33,7 @@ def test_expand_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(expand_inputs([str(folder / "*")]), folder) == ["a.png", "b.PNG"]
     assert names(expand_inputs([folder / "notes.txt"]), folder) == ["notes.txt"]  # named: taken at its word
     assert names(expand_inputs([folder], exclude=folder / "sub"), folder) == ["a.png", "b.PNG"]
-    picture(*TALL).save(folder / "a[1].png")
+    made_image(*TALL).save(folder / "a[1].png")
     assert names(expand_inputs([str(folder / "a[1].png")]), folder) == ["a[1].png"]  # a file before a pattern
     monkeypatch.chdir(folder)
     assert expand_inputs(["./a.png", "a.png"]) == [Path("a.png")]
@@ -44,8 +44,8 @@ def test_expand_inputs_says_what_is_wrong(folder: Path) -> None:
         expand_inputs([folder / "aa.png"])
     with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         expand_inputs([folder / "nowhere" / "a.png"])
-    with pytest.raises(UserError, match=r"no pictures or videos there .*\.jpg"):
+    with pytest.raises(UserError, match=r"no images or videos there .*\.jpg"):
         expand_inputs([str(folder / "*.jpg")])
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures or videos there"):
+    with pytest.raises(UserError, match="no images or videos there"):
         expand_inputs([folder / "empty"])

@@ -1,4 +1,4 @@
-"""Large pictures in tiles: the grid covers them, and what several tiles see becomes one detection."""
+"""Large images in tiles: the grid covers them, and what several tiles see becomes one detection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = PostprocessConfig()
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 1024), st.floats(0, 0.8))
-def test_tiles_cover_the_picture_and_overlap_as_asked(width: int, height: int, tile: int, overlap: float) -> None:
+def test_tiles_cover_the_image_and_overlap_as_asked(width: int, height: int, tile: int, overlap: float) -> None:
     found = tiles(width, height, tile=tile, overlap=overlap)
     for side, low, high in ((width, 0, 2), (height, 1, 3)):
         spans = sorted({(place[low], place[high]) for place in found})
@@ -61,7 +61,7 @@ def test_an_object_in_the_overlap_is_one() -> None:
 
 
 def test_a_part_at_a_border_gives_way_to_the_whole_even_with_a_higher_score() -> None:
-    """70..130 lies across the first tile's end; the second sees 80..130, the whole picture all of it."""
+    """70..130 lies across the first tile's end; the second sees 80..130, the whole image all of it."""
     whole = seen((70, 10, 130, 40, 0.6, 0))
     assert merged(whole, seen((70, 10, 100, 40, 0.9, 0)), seen((0, 10, 50, 40, 0.9, 0))) == [
         ((70, 10, 130, 40), 0.6, 0)
@@ -88,8 +88,8 @@ def test_of_the_whole_only_what_is_long() -> None:
     assert merged(seen((40, 10, 61, 30, 0.9, 0)), NONE, NONE) == [((40, 10, 61, 30), 0.9, 0)]
 
 
-def test_the_edge_of_the_picture_is_no_border() -> None:
-    """A box at x = 0 of the first tile is cut by the picture, not by a tile: it suppresses as any other."""
+def test_the_edge_of_the_image_is_no_border() -> None:
+    """A box at x = 0 of the first tile is cut by the image, not by a tile: it suppresses as any other."""
     first = seen((0, 10, 30, 40, 0.9, 0))
     assert merged(seen((0, 10, 31, 40, 0.5, 0)), first, NONE) == [((0, 10, 30, 40), 0.9, 0)]
 
@@ -120,7 +120,7 @@ def detector() -> Detector:
     )
 
 
-def test_small_objects_that_the_whole_picture_loses(detector: Detector) -> None:
+def test_small_objects_that_the_whole_image_loses(detector: Detector) -> None:
     """Single bright pixels in 300 x 200: shrunk to 64 they vanish, in tiles of 64 each is found, once."""
     pixels = np.zeros((200, 300, 3), np.uint8)
     rng = np.random.default_rng(0)
@@ -129,12 +129,12 @@ def test_small_objects_that_the_whole_picture_loses(detector: Detector) -> None:
     ]
     for x, y in dots:
         pixels[y, x] = 255
-    picture = Image.fromarray(pixels)
-    assert len(detector.predict(picture)) == 0
-    found = detector.predict(picture, tile=64, overlap=0.3)
+    image = Image.fromarray(pixels)
+    assert len(detector.predict(image)) == 0
+    found = detector.predict(image, tile=64, overlap=0.3)
     centers = sorted((round((b[0] + b[2]) / 2 - 0.5), round((b[1] + b[3]) / 2 - 0.5)) for b in found.xyxy.tolist())
     assert centers == sorted(dots)
-    small = picture.crop((0, 0, 60, 60))
+    small = image.crop((0, 0, 60, 60))
     assert len(detector.predict(small, tile=64)) == len(detector.predict(small)), "no larger than a tile: not cut"
 
 
@@ -155,7 +155,7 @@ def test_views_vote_on_a_box() -> None:
 
 
 def test_test_time_augmentation_brings_boxes_back(detector: Detector) -> None:
-    """Every view of a picture with three dots finds them where they are: mirrored back, scaled back, none twice."""
+    """Every view of an image with three dots finds them where they are: mirrored back, scaled back, none twice."""
     pixels = np.zeros((48, 64, 3), np.uint8)
     dots = [(10, 10), (40, 30), (25, 40)]
     for x, y in dots:

@@ -1,4 +1,4 @@
-"""Prediction on a Ray cluster: the same detections as on one machine, every picture once, whatever dies."""
+"""Prediction on a Ray cluster: the same detections as on one machine, every image once, whatever dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.ckpt, and pictures/ with one that is broken."""
+    """model.ckpt, and images/ with one that is broken."""
     return make_folder(tmp_path_factory.mktemp("scale"))
 
 
@@ -38,7 +38,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 def test_the_same_as_one_by_one(folder: Path, tmp_path: Path, here: FakeRay) -> None:
     done = job(folder, tmp_path / "out")
-    assert (done.pictures, done.failed, done.shards, done.done_before) == (4, 1, 3, 0)
+    assert (done.images, done.failed, done.shards, done.done_before) == (4, 1, 3, 0)
     found = rows(tmp_path / "out")
     assert [row["index"] for row in found] == [0, 1, 2, 3, 4]
     assert [Path(row["source"]).name for row in found] == ["0.png", "1.png", "2.png", "3.png", "broken.png"]
@@ -83,8 +83,8 @@ def test_what_does_not_fit_is_refused_first(folder: Path, tmp_path: Path, here: 
         ((), {"track": True}, "leave out --track"),
         ((), {"format": "csv"}, "leave out --format"),
         ((str(tmp_path / "no"),), {}, "no such file or folder"),
-        ((str(folder / "model.ckpt"),), {}, "expected a picture, a folder, a list"),
-        ((str(tmp_path / "x.parquet"),), {}, "expected a column of encoded pictures"),
+        ((str(folder / "model.ckpt"),), {}, "expected an image, a folder, a list"),
+        ((str(tmp_path / "x.parquet"),), {}, "expected a column of encoded images"),
         (("nothing://bucket/x",), {}, "nothing"),
     ):
         with pytest.raises(UserError, match=match):
@@ -117,7 +117,7 @@ def workers() -> list[int]:
 def test_a_killed_worker_loses_and_repeats_nothing(folder: Path, tmp_path: Path) -> None:
     """A real cluster of two workers; one is killed under way, then the whole job, which is then run again."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'retinanet[scale]'")
-    many = [str(folder / "pictures" / f"{i % 4}.png") for i in range(400)]
+    many = [str(folder / "images" / f"{i % 4}.png") for i in range(400)]
     pq.write_table(pa.table({"path": many}), tmp_path / "many.parquet")
     output = tmp_path / "out"
     words = ["predict", str(folder / "model.ckpt"), str(tmp_path / "many.parquet"), "--engine", "ray"]
@@ -148,7 +148,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(folder: Path, tmp_path: Path)
     assert 8 <= was < 40
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = re.search(r"400 pictures: .* \(40 files, (\d+) of them from before\)", " ".join(done.stdout.split()))
+    said = re.search(r"400 images: .* \(40 files, (\d+) of them from before\)", " ".join(done.stdout.split()))
     assert said, done.stdout
     assert was <= int(said[1]) < 40, "what the workers of the killed job ended counts"
     found = rows(output)

@@ -11,7 +11,7 @@ from tests.predict.made_ray import FakeRay, job, make_folder, rows, scale
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.ckpt, and pictures/ with one that is broken."""
+    """model.ckpt, and images/ with one that is broken."""
     return make_folder(tmp_path_factory.mktemp("scale"))
 
 
@@ -25,9 +25,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 
 def test_what_is_not_there_is_a_row_with_its_error(folder: Path, tmp_path: Path, here: FakeRay) -> None:
-    (tmp_path / "list.txt").write_text(f"{folder}/pictures/0.png\nfile://{tmp_path}/gone.png\ngone-too.png\n")
+    (tmp_path / "list.txt").write_text(f"{folder}/images/0.png\nfile://{tmp_path}/gone.png\ngone-too.png\n")
     done = job(folder, tmp_path / "out", str(tmp_path / "list.txt"))
-    assert (done.pictures, done.failed) == (1, 2)
+    assert (done.images, done.failed) == (1, 2)
     errors = {row["source"].rpartition("/")[2]: row["error"] for row in rows(tmp_path / "out")}
     assert errors.pop("0.png") is None
     assert set(errors) == {"gone.png", "gone-too.png"}

@@ -23,7 +23,7 @@ def test_the_runtime_finds_what_the_checkpoint_finds(exports: Path, name: str) -
     assert exported.classes == original.classes == CLASSES
     assert exported.category_ids == CATEGORY_IDS
     assert exported.image_config == original.image_config
-    files = sorted((exports / "pictures").iterdir())
+    files = sorted((exports / "images").iterdir())
     for some, options in (
         (files, {}),
         (files, {"threshold": 0.4}),
@@ -35,13 +35,13 @@ def test_the_runtime_finds_what_the_checkpoint_finds(exports: Path, name: str) -
             assert same(a, b), options
             assert (a.data["class_name"][:1] == b.data["class_name"][:1]).all()
     with pytest.raises(ImageError):
-        exported.predict(b"no picture")
+        exported.predict(b"no image")
 
 
-def test_decoded_pictures_go_through_from_many_threads(exports: Path) -> None:
+def test_decoded_images_go_through_from_many_threads(exports: Path) -> None:
     exported = RuntimeDetector.from_file(exports / "u.onnx", threads=1)
     config = exported.image_config
-    files = sorted((exports / "pictures").iterdir())
+    files = sorted((exports / "images").iterdir())
     images = [decode_for(f, image_size=config.image_size, max_size=config.max_size) for f in files]
     expected = [exported.detect([image])[0] for image in images]
     assert exported.detect([]) == []

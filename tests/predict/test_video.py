@@ -13,7 +13,7 @@ from PIL import Image
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
 from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile
-from tests.evaluate.fakes import block_detector, picture
+from tests.evaluate.fakes import block_detector, made_image
 from tests.predict.made_video import FRAMES, frame, write_video
 
 
@@ -31,7 +31,7 @@ def boxes_of(rows: list[dict[str, str]], number: int, name: str) -> list[list[fl
 def test_a_video_frame_by_frame(tmp_path: Path, workers: int) -> None:
     video = write_video(tmp_path / "clip.mp4")
     done = predict_files(block_detector(), [video], output=tmp_path / "out", batch_size=5, workers=workers)
-    assert (done.pictures, done.results) == (0, None)
+    assert (done.images, done.results) == (0, None)
     (clip,) = done.videos
     assert (clip.frames, clip.error) == (FRAMES, "")
     rows = rows_of(clip.results)
@@ -83,13 +83,13 @@ def test_numbered_frames_are_a_video_in_the_order_of_their_numbers(tmp_path: Pat
     assert next(VideoFile(clip.drawn).frames()).pixels_HW3.shape == (152, 200, 3)
 
 
-def test_videos_and_pictures_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_videos_and_images_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     write_video(folder / "clip.mp4", count=3)
-    picture((100, 80), {1: (20, 20, 60, 60)}).save(folder / "a.png")
+    made_image((100, 80), {1: (20, 20, 60, 60)}).save(folder / "a.png")
     done = predict_files(block_detector(), [folder], output=tmp_path / "out", format="csv")
-    assert (done.pictures, len(done.videos), done.videos[0].frames) == (1, 1, 3)
+    assert (done.images, len(done.videos), done.videos[0].frames) == (1, 1, 3)
     assert {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")} == {
         "detections.csv", "clip.csv", "drawn/a.jpg", "drawn/clip.mp4"
     }  # fmt: skip
@@ -104,10 +104,10 @@ def test_a_video_that_breaks_off_is_written_as_far_as_it_goes(
     folder.mkdir()
     for number in range(4):
         Image.fromarray(frame(number)).save(folder / f"{number}.png")
-    (folder / "2.png").write_bytes(b"no picture")
+    (folder / "2.png").write_bytes(b"no image")
     (clip,) = predict_files(block_detector(), [folder], output=tmp_path / "out", fps=5).videos
     assert (clip.frames, len(rows_of(clip.results))) == (2, 2)
-    assert "2.png: not a picture" in clip.error
+    assert "2.png: not an image" in clip.error
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def detections(count: int = 3) -> sv.Detections:
     )
 
 
-def pictures() -> list[OutputImage]:
+def images() -> list[OutputImage]:
     return [
         OutputImage(path=Path(f"in/{name}.jpg"), name=PurePosixPath(name), image_id=i, width=200, height=100)
         for i, name in enumerate(("a", "b/a", "empty"), start=1)
@@ -38,8 +38,8 @@ def pictures() -> list[OutputImage]:
 
 def write(format: str, folder: Path) -> None:
     with open_writer(format, folder, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:  # type: ignore[arg-type]
-        for picture, found in zip(pictures(), (detections(), detections(1), detections(0)), strict=True):
-            writer.write(picture, found)
+        for image, found in zip(images(), (detections(), detections(1), detections(0)), strict=True):
+            writer.write(image, found)
     assert not list(folder.rglob("*.partial"))
 
 
@@ -57,7 +57,7 @@ def test_coco(tmp_path: Path) -> None:
 
 def test_coco_without_any_detection_is_an_empty_list(tmp_path: Path) -> None:
     with open_writer("coco", tmp_path, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:
-        writer.write(pictures()[0], detections(0))
+        writer.write(images()[0], detections(0))
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
@@ -120,7 +120,7 @@ def test_a_run_that_fails_leaves_no_half_file_under_the_name(tmp_path: Path, for
 
     def stopped() -> None:
         with writer:
-            writer.write(pictures()[0], detections())
+            writer.write(images()[0], detections())
             raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):

@@ -15,5 +15,5 @@ def test_the_page(squares, tmp_path):
     assert stop.value.code == 0
     page = (tmp_path / "check.html").read_text()
     assert_self_contained(page)
-    for words in ("no prior", "What the anchors reach", "12 pictures"):
+    for words in ("no prior", "What the anchors reach", "12 images"):
         assert words in page, words

@@ -1,4 +1,4 @@
-"""The page of `evaluate --report`, from a checkpoint and from results, with and without the pictures."""
+"""The page of `evaluate --report`, from a checkpoint and from results, with and without the images."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_from_a_checkpoint_and_from_its_results(trained_run, squares, tmp_path):
     second = tmp_path / "second.html"
     assert run("evaluate", results, "--data", lonely, "--report", second) == 0
     page = second.read_text()
-    assert "6 pictures are not there" in page
+    assert "6 images are not there" in page
     assert "Detections beside ground truth" not in page
 
 

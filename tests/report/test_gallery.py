@@ -1,4 +1,4 @@
-"""Pictures with ground truth and detections: judged by hand-worked cases, chosen, drawn."""
+"""Images with ground truth and detections: judged by hand-worked cases, chosen, drawn."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def test_the_worst_come_first_and_are_really_wrong() -> None:
     ("size", "stacked"), [((300, 200), True), ((200, 300), False), ((4000, 3000), True), ((1, 1), False)]
 )
 def test_pairs_fit_and_say_what_they_show(size: tuple[int, int], stacked: bool) -> None:
-    picture = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=size), ["cat", "dog"], threshold=0.3)
-    assert max(picture.image.size) <= 640
-    assert ("above" in picture.caption) == stacked
-    assert "2 objects, 1 missed, 0 wrong" in picture.alt
-    assert "2 objects, 1 missed, 0 wrong" in picture.caption
+    image = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=size), ["cat", "dog"], threshold=0.3)
+    assert max(image.image.size) <= 640
+    assert ("above" in image.caption) == stacked
+    assert "2 objects, 1 missed, 0 wrong" in image.alt
+    assert "2 objects, 1 missed, 0 wrong" in image.caption
 
 
 def test_right_is_blue_and_wrong_is_orange_where_the_boxes_are() -> None:
-    picture = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=(100, 100)), ["cat", "dog"], threshold=0.3)
-    truth, found = picture.image.crop((0, 0, 100, 100)), picture.image.crop((108, 0, 208, 100))
+    image = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=(100, 100)), ["cat", "dog"], threshold=0.3)
+    truth, found = image.image.crop((0, 0, 100, 100)), image.image.crop((108, 0, 208, 100))
     assert truth.getpixel((10, 20)) == found.getpixel((10, 20)) == RIGHT
     assert truth.getpixel((50, 20)) == WRONG
     assert found.getpixel((50, 20)) == (90, 90, 90)

@@ -1,4 +1,4 @@
-"""The page: one file that needs no other, in which every word from outside is escaped and every picture described."""
+"""The page: one file that needs no other, in which every word from outside is escaped and every image described."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def assert_self_contained(text: str) -> Page:
     used = {v[1:] for _, a in page.elements for v in [a.get("href")] if v and v.startswith("#")}
     used |= set(re.findall(r"url\(#([^)]*)\)", text))
     assert used <= set(ids)
-    for picture in page.all("img"):
-        assert picture["alt"]
+    for image in page.all("img"):
+        assert image["alt"]
     for drawing in page.all("svg"):
         assert drawing["role"] == "img"
         assert drawing["aria-label"]
@@ -110,7 +110,7 @@ def test_a_row_with_too_few_cells_is_refused() -> None:
         Report(title="t").section("s").table(["a", "b"], [["x", 1], ["y"]])
 
 
-def test_pictures_are_made_smaller_and_keep_their_shape() -> None:
+def test_images_are_made_smaller_and_keep_their_shape() -> None:
     image = Image.open(io.BytesIO(base64.b64decode(html.jpeg(Image.new("L", (2000, 1000), 200)))))
     assert (image.format, image.size) == ("JPEG", (640, 320))
     small = Image.open(io.BytesIO(base64.b64decode(html.jpeg(Image.new("RGBA", (20, 10))))))
@@ -119,13 +119,13 @@ def test_pictures_are_made_smaller_and_keep_their_shape() -> None:
 
 def test_the_file_stays_small_and_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
-    picture = ReportImage(image=Image.fromarray(noise), alt="noise", caption="noise")
-    monkeypatch.setattr(html, "MAX_BYTES", html.RESERVED + 2 * len(html.jpeg(picture.image)) + 10)
+    image = ReportImage(image=Image.fromarray(noise), alt="noise", caption="noise")
+    monkeypatch.setattr(html, "MAX_BYTES", html.RESERVED + 2 * len(html.jpeg(image.image)) + 10)
     report = Report(title="t")
-    report.section("s").gallery([picture] * 5)
+    report.section("s").gallery([image] * 5)
     page = Page(report.html())
     assert len(page.all("img")) == 2
-    assert "3 more pictures are left out" in page.text
+    assert "3 more images are left out" in page.text
 
 
 def test_drawings_take_their_colours_from_the_page_and_keep_apart() -> None:

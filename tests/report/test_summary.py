@@ -25,7 +25,7 @@ def test_the_course_of_the_ap(tmp_path: Path) -> None:
     diverged = parsed(tmp_path, [0.1, 0.5, 0.45, 0.40], losses=[1.0, 0.5, 0.8, 0.9])
     assert "AP fell" in diverged
     assert "by heart" not in diverged
-    assert "No object of the validation pictures was found" in parsed(tmp_path, [0.0, 0.0])
+    assert "No object of the validation images was found" in parsed(tmp_path, [0.0, 0.0])
 
 
 def test_weaknesses() -> None:

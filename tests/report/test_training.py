@@ -47,12 +47,12 @@ def test_a_whole_run(tmp_path: Path) -> None:
         seconds=62,
     )
     for said in (
-        "The best AP on the validation pictures was 0.500 (AP50 0.500), after epoch 3 of 3.",
+        "The best AP on the validation images was 0.500 (AP50 0.500), after epoch 3 of 3.",
         "The weakest class is <b>cat</b> with AP 0.400 (50 objects).",
-        "With detections of a score of 0.50 or more, 1 of 3 pictures has every object found and nothing wrong; in all, "
+        "With detections of a score of 0.50 or more, 1 of 3 images has every object found and nothing wrong; in all, "
         "1 of 2 objects are missed and 1 detection wrong.",
-        "On 1 picture with objects nothing was found.",
-        "Of 1 picture without objects 1 got a detection all the same.",
+        "On 1 image with objects nothing was found.",
+        "Of 1 image without objects 1 got a detection all the same.",
         "Training took 1 min 2 s.",
         "A note.",
         "lr: 0.01  # <i>",

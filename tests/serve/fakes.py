@@ -1,4 +1,4 @@
-"""A detector without a network, whose answer is written in the picture, and a server of it in a process of its own."""
+"""A detector without a network, whose answer is written in the image, and a server of it in a process of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from retinanet.types import ArrayDetections
 ROOT = Path(__file__).parents[2]
 CLASSES = ("cell", "platelet", "white, cell")
 FAILS = 13
-"""Red of a picture on which the detector fails."""
+"""Red of an image on which the detector fails."""
 LEVELS = (3, 4, 5, 6, 7)
 
 
@@ -41,7 +41,7 @@ def png(red: int, width: int = 64, height: int = 48, green: int = 0) -> bytes:
 
 
 def expected(red: int, width: int = 64, height: int = 48) -> list[dict[str, Any]]:
-    """What the detector says of `png(red, width, height)`: three boxes that only this picture has."""
+    """What the detector says of `png(red, width, height)`: three boxes that only this image has."""
     boxes = [(0, 0, red / 8, 10), (1, 1, width, height), (2, 2, 12, 12)]
     scores = (0.9, 0.6, 0.3)
     return [
@@ -51,7 +51,7 @@ def expected(red: int, width: int = 64, height: int = 48) -> list[dict[str, Any]
 
 
 class Fake(BaseDetector):
-    """Finds what `expected` says, `seconds` a picture; notes the size of each batch."""
+    """Finds what `expected` says, `seconds` an image; notes the size of each batch."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(
@@ -106,7 +106,7 @@ class Fake(BaseDetector):
 
 
 def load(path: Path, device: str, *, threads: int = 0) -> Fake:
-    """Stand for `retinanet.load`: the file's name says how many milliseconds a picture takes."""
+    """Stand for `retinanet.load`: the file's name says how many milliseconds an image takes."""
     if path.stem == "broken":
         raise ConfigError("this model is broken")
     return Fake(seconds=int(path.stem) / 1000)
@@ -163,5 +163,5 @@ class Server:
 
 
 def detections(answer: Any, names: Sequence[str] = ("box", "score", "class_id", "class")) -> list[list[dict[str, Any]]]:
-    """What an answer says was found in each picture."""
-    return [[{name: d[name] for name in names} for d in picture["detections"]] for picture in answer["pictures"]]
+    """What an answer says was found in each image."""
+    return [[{name: d[name] for name in names} for d in image["detections"]] for image in answer["images"]]

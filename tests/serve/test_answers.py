@@ -18,16 +18,16 @@ def test_several_files_are_answered_in_order(client: TestClient, fake: Fake):
     files = [("file", (f"{red}.png", png(red), "image/png")) for red in (200, 24, 96, 160)]
     answer = client.post("/v1/detect", files=files)
     assert answer.status_code == 200
-    assert [p["name"] for p in answer.json()["pictures"]] == ["200.png", "24.png", "96.png", "160.png"]
+    assert [p["name"] for p in answer.json()["images"]] == ["200.png", "24.png", "96.png", "160.png"]
     assert detections(answer.json()) == [rounded(expected(red)) for red in (200, 24, 96, 160)]
-    assert sum(fake.batches) == 5  # and the first look at an empty picture
+    assert sum(fake.batches) == 5  # and the first look at an empty image
 
 
 def test_threshold_classes_and_most_detections(client: TestClient):
     def found(query: str = "", **fields: str | list[str]) -> list[str]:
         answer = client.post(f"/v1/detect{query}", files={"file": png(40)}, data=fields)
         assert answer.status_code == 200, answer.text
-        return [d["class"] for d in answer.json()["pictures"][0]["detections"]]
+        return [d["class"] for d in answer.json()["images"][0]["detections"]]
 
     assert found("?threshold=0.5") == ["cell", "platelet"]
     assert found("?threshold=0.59") == ["cell", "platelet"]
@@ -41,7 +41,7 @@ def test_threshold_classes_and_most_detections(client: TestClient):
     assert found("?threshold=0.1", threshold="0.7") == ["cell"]
 
 
-def test_the_drawn_picture(client: TestClient):
+def test_the_drawn_image(client: TestClient):
     for headers, query, kind in (
         ({"accept": "image/jpeg"}, "", "JPEG"),
         ({"accept": "image/png, */*"}, "", "PNG"),
@@ -63,7 +63,7 @@ def test_the_drawn_picture(client: TestClient):
     assert (plain == (200, 0, 0)).all()
     assert (drawn != plain).any()
     two = client.post("/v1/detect?format=jpeg", files=[("file", png(1))] * 2)
-    assert (two.status_code, "one picture, found 2" in two.json()["detail"]) == (422, True)
+    assert (two.status_code, "one image, found 2" in two.json()["detail"]) == (422, True)
     assert client.post("/v1/detect", content=png(1), headers={"accept": "text/html,*/*;q=0.8"}).json()
 
 
@@ -71,6 +71,6 @@ def test_the_model_and_the_limits(client: TestClient):
     told = client.get("/v1/model").json()
     assert told["name"] == "fake.onnx"
     assert told["classes"] == ["cell", "platelet", "white, cell"]
-    assert told["limits"] == {"upload_bytes": 500_000, "pixels": 100_000, "pictures": 8, "max_detections": 1000}
+    assert told["limits"] == {"upload_bytes": 500_000, "pixels": 100_000, "images": 8, "max_detections": 1000}
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}

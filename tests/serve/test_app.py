@@ -21,10 +21,10 @@ def test_raw_bytes_whatever_their_content_type(client: TestClient):
     for kind in ("image/png", "application/octet-stream", "application/x-www-form-urlencoded"):
         answer = client.post("/v1/detect", content=png(40), headers={"content-type": kind})
         assert answer.status_code == 200
-        (picture,) = answer.json()["pictures"]
-        assert (picture["width"], picture["height"]) == (64, 48)
-        assert picture["detections"] == rounded(expected(40))
-        assert set(picture["milliseconds"]) == {"before", "network", "total"}
+        (image,) = answer.json()["images"]
+        assert (image["width"], image["height"]) == (64, 48)
+        assert image["detections"] == rounded(expected(40))
+        assert set(image["milliseconds"]) == {"before", "network", "total"}
 
 
 def test_forms_that_are_none(client: TestClient):
@@ -36,7 +36,7 @@ def test_forms_that_are_none(client: TestClient):
     )
     assert (only_text.status_code, only_text.json()["detail"]) == (
         422,
-        "the form has no file: send the picture as a part with a filename",
+        "the form has no file: send the image as a part with a filename",
     )
     many = client.post("/v1/detect", files=[("file", png(1))] * 9)
     assert many.status_code == 413
@@ -46,7 +46,7 @@ def test_forms_that_are_none(client: TestClient):
 def test_one_bad_file_of_several_is_named(client: TestClient):
     answer = client.post("/v1/detect", files=[("file", ("a.png", png(1))), ("file", ("../../b.jpg", b"no"))])
     assert answer.status_code == 415
-    assert answer.json()["detail"].startswith("b.jpg: not a picture that can be read")
+    assert answer.json()["detail"].startswith("b.jpg: not an image that can be read")
 
 
 def test_explain(client: TestClient):
@@ -61,7 +61,7 @@ def test_explain(client: TestClient):
     outside = client.post("/v1/explain?x=65&y=2", content=png(9))
     assert (outside.status_code, outside.json()["detail"]) == (
         422,
-        "x, y must lie in the picture of 64 x 48 pixels, found 65, 2",
+        "x, y must lie in the image of 64 x 48 pixels, found 65, 2",
     )
     for wrong in ("x=inf&y=1", "y=1", "x=-1&y=1"):
         assert client.post(f"/v1/explain?{wrong}", content=png(9)).status_code == 422

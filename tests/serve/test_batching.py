@@ -35,7 +35,7 @@ def batcher(work: Work, *, max_batch: int = 4, max_wait: float = 0.0, coming: in
         max_batch=max_batch,
         max_wait=max_wait,
         coming=lambda: coming,
-        done=lambda pictures, seconds: None,
+        done=lambda images, seconds: None,
     )
     made.start()
     return made
@@ -129,4 +129,4 @@ def test_places():
         places.worked(8.0, 2)
     with places.take() as held:
         held.add(2)
-        assert places.retry_after == 12  # three pictures of four seconds each
+        assert places.retry_after == 12  # three images of four seconds each

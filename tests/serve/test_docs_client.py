@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"^```text\n(.*?)^```", (ROOT / "docs" / "serving.md").read_
 
 @pytest.mark.slow
 def test_the_documented_clients_work(tmp_path: Path):
-    for name in ("picture.jpg", "a.jpg", "b.jpg"):
+    for name in ("image.jpg", "a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(png(80))
     (client,) = [block for block in BLOCKS if "import urllib.request" in block]
     (curls,) = [block for block in BLOCKS if block.startswith("curl")]
@@ -36,4 +36,4 @@ def test_the_documented_clients_work(tmp_path: Path):
             if "-o" in words:
                 assert (tmp_path / "drawn.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
             else:
-                assert json.loads(answer.stdout).keys() & {"pictures", "levels"}
+                assert json.loads(answer.stdout).keys() & {"images", "levels"}

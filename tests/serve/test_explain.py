@@ -16,7 +16,7 @@ from retinanet.model import RetinaNet
 from retinanet.predict.dense import DenseOutputs, LevelOutputs
 from retinanet.predict.torch_detector import Detector
 from retinanet.serve.explain import explain
-from tests.conftest import picture
+from tests.conftest import made_image
 
 CLASSES = ("a", "b")
 
@@ -31,7 +31,7 @@ def level(number: int, boxes: list[list[list[float]]], scores: list[list[list[fl
 
 
 def made() -> DenseOutputs:
-    """Two levels of a picture of 64 x 32 that was not resized: 2 x 1 positions of stride 32, and 1 x 1 of 64.
+    """Two levels of an image of 64 x 32 that was not resized: 2 x 1 positions of stride 32, and 1 x 1 of 64.
 
     IoU of (0 0 20 20) with (0 0 20 16) is 320 / 400 = 0.8.
     """
@@ -119,7 +119,7 @@ def network() -> Detector:
 
 @pytest.mark.parametrize("size", [(192, 160), (100, 260)])
 def test_its_detections_are_those_of_the_detector(network: Detector, size: tuple[int, int]):
-    image = picture(*size, seed=3)
+    image = made_image(*size, seed=3)
     (found,) = network.detect([image])
     dense = network.dense(image)
     config = network.postprocess_config
@@ -140,7 +140,7 @@ def test_its_detections_are_those_of_the_detector(network: Detector, size: tuple
 
 
 def test_dense_takes_what_a_server_has_decoded(network: Detector):
-    image = picture(192, 160)
+    image = made_image(192, 160)
     whole = network.dense(image)
     scaled = Scaled(image.resize((115, 96), Image.Resampling.BILINEAR), 192, 160)
     assert network.dense(scaled).frame == whole.frame

@@ -125,13 +125,13 @@ def test_slider_and_classes_act_at_once_without_asking_again(visit: Visit):
 
 
 @pytest.mark.slow
-def test_several_pictures_in_a_strip_and_a_message_for_the_one_that_is_none(visit: Visit):
+def test_several_images_in_a_strip_and_a_message_for_the_one_that_is_none(visit: Visit):
     page = visit.page
-    visit.add(("a.png", png(200)), ("b.png", png(100)), ("no.png", b"no picture"))
+    visit.add(("a.png", png(200)), ("b.png", png(100)), ("no.png", b"no image"))
     page.locator(".thumb.failed").wait_for()
     page.locator(".thumb.done").nth(1).wait_for()
     alert = page.get_by_role("alert")
-    assert "no.png: not a picture that can be read" in alert.inner_text()
+    assert "no.png: not an image that can be read" in alert.inner_text()
     assert page.get_by_role("option").count() == 3
     page.get_by_role("option").first.focus()
     page.keyboard.press("ArrowRight")
@@ -188,12 +188,12 @@ def test_downloads_are_what_is_shown(visit: Visit):
     content = json.loads(downloaded("#json"))
     assert content["threshold"] == 0.5
     rounded = [{**d, "box": [round(v, 2) for v in d["box"]]} for d in expected(200)[:2]]
-    assert content["pictures"][0] == {"name": "=a,1.png", "width": 64, "height": 48, "detections": rounded}
+    assert content["images"][0] == {"name": "=a,1.png", "width": 64, "height": 48, "detections": rounded}
     rows = list(csv.reader(io.StringIO(downloaded("#csv").decode())))
     assert rows[0] == ["path", "x1", "y1", "x2", "y2", "class", "score"]
     assert rows[1] == ["'=a,1.png", "0", "0", "25", "10", "cell", "0.9"]  # no formula for a spreadsheet
     assert [row[0] for row in rows[1:]] == ["'=a,1.png"] * 2 + ["b.png"] * 2
-    image = Image.open(io.BytesIO(downloaded("#picture")))
+    image = Image.open(io.BytesIO(downloaded("#image")))
     assert (image.format, image.size) == ("JPEG", (64, 48))
     visit.slide(0.95)
     assert list(csv.reader(io.StringIO(downloaded("#csv").decode())))[1:] == [
@@ -279,7 +279,7 @@ def test_a_format_that_the_browser_does_not_show(visit: Visit):
     small = io.BytesIO()
     Image.new("RGB", (640, 480), (100, 0, 0)).save(small, "TIFF", compression="tiff_lzw")
     visit.add(("a.tif", small.getvalue()))
-    visit.page.locator("#picture:not([disabled])").wait_for()
+    visit.page.locator("#image:not([disabled])").wait_for()
     assert any(abs(r - 100) < 6 and g < 6 and b < 6 for r, g, b in visit.colors())
 
 
@@ -289,7 +289,7 @@ def test_a_format_that_the_browser_does_not_show(visit: Visit):
 def test_nothing_is_cut_off_at_any_width(browser: Browser, server: Server, width: int, scheme: str):
     visit = Visit(browser, server, viewport={"width": width, "height": 700}, color_scheme=scheme)
     page = visit.page
-    visit.add(("a picture with a rather long name that goes on and on.png", png(200, 640, 480)), ("b.png", b"no"))
+    visit.add(("an image with a rather long name that goes on and on.png", png(200, 640, 480)), ("b.png", b"no"))
     page.click("#explain")
     page.locator("#canvas").click()
     page.locator("#why").wait_for()

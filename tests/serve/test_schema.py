@@ -18,7 +18,7 @@ schemathesis = pytest.importorskip("schemathesis")
 pytest.importorskip("schemathesis.specs.openapi.checks")
 
 UNLIKELY = schemathesis.specs.openapi.checks.positive_data_acceptance
-"""That what the description allows is accepted: of bytes it cannot say that they must be a picture."""
+"""That what the description allows is accepted: of bytes it cannot say that they must be an image."""
 REFUSED = schemathesis.specs.openapi.checks.negative_data_rejection
 """That what it forbids is refused: Schemathesis does not count 413 as that."""
 
@@ -70,8 +70,8 @@ def test_no_answer_is_a_server_error(client: TestClient, mode: str):
 
 
 @pytest.mark.slow
-def test_real_pictures_with_the_described_parameters(client: TestClient):
-    """What Schemathesis makes is hardly ever a picture: the described answer of one that is."""
+def test_real_images_with_the_described_parameters(client: TestClient):
+    """What Schemathesis makes is hardly ever an image: the described answer of one that is."""
     answers = {name: one for name, one in app.openapi()["components"]["schemas"].items() if name.endswith("Response")}
     assert {"DetectResponse", "ExplainResponse", "ModelResponse", "ErrorResponse"} <= set(answers)
     for path in ("/v1/detect", "/v1/explain?x=3&y=4"):

@@ -50,7 +50,7 @@ def right(red: int, width: int, height: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_everybody_gets_the_answer_for_their_own_picture():
+def test_everybody_gets_the_answer_for_their_own_image():
     asked = [(20 + i % 200, *((64, 48), (48, 64), (100, 50))[i % 3]) for i in range(300)]
     with Server("max_queue=64", model="2.onnx") as server:
         with ThreadPoolExecutor(32) as pool:
@@ -176,10 +176,10 @@ def test_memory_does_not_grow():
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc")
     with Server() as server, ThreadPoolExecutor(8) as pool:
-        pictures = [png(20 + i, 320, 240) for i in range(20)]
+        images = [png(20 + i, 320, 240) for i in range(20)]
 
         def some(count: int) -> None:
-            for status, answer, _ in pool.map(lambda i: post(server, pictures[i % 20]), range(count)):
+            for status, answer, _ in pool.map(lambda i: post(server, images[i % 20]), range(count)):
                 assert status == 200, answer
 
         some(300)

@@ -8,7 +8,7 @@ from tests.serve.fakes import FAILS, Fake, detections, expected, png
 from tests.serve.made import rounded
 
 
-def test_a_picture_on_which_the_network_fails_hurts_nobody_else(client: TestClient, fake: Fake):
+def test_a_image_on_which_the_network_fails_hurts_nobody_else(client: TestClient, fake: Fake):
     failed = client.post("/v1/detect", content=png(FAILS))
     assert failed.status_code == 500
     assert failed.json() == {"detail": "an error in the server; its log says more"}

@@ -19,7 +19,7 @@ from starlette.types import Message
 from retinanet.config import ServeConfig
 from retinanet.serve.app import create_app
 from retinanet.serve.uploads import RefusedError, read_body
-from tests.conftest import picture
+from tests.conftest import made_image
 from tests.serve.fakes import Fake, png
 
 PIXELS = 1_000_000
@@ -47,13 +47,13 @@ def zeros(count: int) -> bytes:
 
 
 def jpeg() -> bytes:
-    return saved(picture(64, 48), "JPEG")
+    return saved(made_image(64, 48), "JPEG")
 
 
 def exif_rotated() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return saved(picture(64, 48), "JPEG", exif=exif)
+    return saved(made_image(64, 48), "JPEG", exif=exif)
 
 
 def sixteen_bits() -> bytes:
@@ -84,20 +84,20 @@ def tiff_of_many_strips() -> bytes:
 
 GOOD: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "jpeg": (jpeg, (64, 48)),
-    "grey": (lambda: saved(picture(64, 48).convert("L"), "JPEG"), (64, 48)),
-    "cmyk jpeg": (lambda: saved(picture(64, 48).convert("CMYK"), "JPEG"), (64, 48)),
-    "progressive": (lambda: saved(picture(64, 48), "JPEG", progressive=True), (64, 48)),
+    "grey": (lambda: saved(made_image(64, 48).convert("L"), "JPEG"), (64, 48)),
+    "cmyk jpeg": (lambda: saved(made_image(64, 48).convert("CMYK"), "JPEG"), (64, 48)),
+    "progressive": (lambda: saved(made_image(64, 48), "JPEG", progressive=True), (64, 48)),
     "rotated by exif": (exif_rotated, (48, 64)),
     "16-bit png": (sixteen_bits, (64, 48)),
-    "palette": (lambda: saved(picture(64, 48).quantize(16), "PNG"), (64, 48)),
-    "one bit": (lambda: saved(picture(64, 48).convert("1"), "PNG"), (64, 48)),
-    "transparent": (lambda: saved(picture(64, 48).convert("RGBA"), "PNG"), (64, 48)),
+    "palette": (lambda: saved(made_image(64, 48).quantize(16), "PNG"), (64, 48)),
+    "one bit": (lambda: saved(made_image(64, 48).convert("1"), "PNG"), (64, 48)),
+    "transparent": (lambda: saved(made_image(64, 48).convert("RGBA"), "PNG"), (64, 48)),
     "animated gif": (lambda: animated("GIF"), (64, 48)),
     "animated webp": (lambda: animated("WEBP"), (64, 48)),
     "animated png": (lambda: animated("PNG"), (64, 48)),
-    "webp": (lambda: saved(picture(64, 48), "WEBP"), (64, 48)),
-    "bmp": (lambda: saved(picture(64, 48), "BMP"), (64, 48)),
-    "tiff": (lambda: saved(picture(64, 48), "TIFF", compression="tiff_lzw"), (64, 48)),
+    "webp": (lambda: saved(made_image(64, 48), "WEBP"), (64, 48)),
+    "bmp": (lambda: saved(made_image(64, 48), "BMP"), (64, 48)),
+    "tiff": (lambda: saved(made_image(64, 48), "TIFF", compression="tiff_lzw"), (64, 48)),
     "one pixel": (lambda: png(9, 1, 1), (1, 1)),
     "a line": (lambda: png(9, 1000, 1), (1000, 1)),
     "at the limit of pixels": (lambda: png(9, 1000, 1000), (1000, 1000)),
@@ -105,21 +105,21 @@ GOOD: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
 }
 
 BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
-    "0 bytes": (lambda: b"", 415, "empty, expected the bytes of a picture"),
-    "one byte": (lambda: b"\xff", 415, "not a picture that can be read"),
-    "text": (lambda: b"GET / HTTP/1.1", 415, "not a picture"),
-    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not a picture"),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "not a picture"),
-    "zip": (lambda: b"PK\x03\x04" + bytes(100), 415, "not a picture"),
-    "pdf": (lambda: b"%PDF-1.7\n", 415, "not a picture"),
-    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 415, "not a picture"),
-    "a format of Pillow's that is not read": (lambda: saved(picture(64, 48), "PCX"), 415, "not a picture"),
-    "truncated jpeg": (lambda: saved(picture(640, 480), "JPEG")[:3000], 415, "cannot be decoded"),
-    "truncated png": (lambda: saved(picture(640, 480), "PNG")[:2000], 415, "cannot be decoded"),
-    "a jpeg's head alone": (lambda: jpeg()[:20], 415, "picture"),
+    "0 bytes": (lambda: b"", 415, "empty, expected the bytes of an image"),
+    "one byte": (lambda: b"\xff", 415, "not an image that can be read"),
+    "text": (lambda: b"GET / HTTP/1.1", 415, "not an image"),
+    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not an image"),
+    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "not an image"),
+    "zip": (lambda: b"PK\x03\x04" + bytes(100), 415, "not an image"),
+    "pdf": (lambda: b"%PDF-1.7\n", 415, "not an image"),
+    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 415, "not an image"),
+    "a format of Pillow's that is not read": (lambda: saved(made_image(64, 48), "PCX"), 415, "not an image"),
+    "truncated jpeg": (lambda: saved(made_image(640, 480), "JPEG")[:3000], 415, "cannot be decoded"),
+    "truncated png": (lambda: saved(made_image(640, 480), "PNG")[:2000], 415, "cannot be decoded"),
+    "a jpeg's head alone": (lambda: jpeg()[:20], 415, "image"),
     "a png whose pixels are noise": (lambda: png_of(64, 48, b"\0" * 50), 415, "cannot be decoded"),
     "32-bit grey": (lambda: saved(Image.new("F", (64, 48), 0.5), "TIFF"), 415, "expected 8 or 16 bits"),
-    "tiff with tags beyond its end": (tiff_of_many_strips, 415, "picture"),
+    "tiff with tags beyond its end": (tiff_of_many_strips, 415, "image"),
     "one pixel too many": (lambda: png(9, 1000, 1001), 413, "1000 x 1001 is 1,001,000 pixels, the limit is 1,000,000"),
     "huge jpeg": (huge_jpeg, 413, "1,000,000"),
     "huge png": (lambda: png_of(2**31 - 1, 2**31 - 1, b""), 413, "1,000,000"),
@@ -128,7 +128,7 @@ BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "a bomb of text in a small png": (
         lambda: png_of(64, 48, zeros(10**6), before=chunk(b"zTXt", b"a\0\0" + zeros(200 * 10**6))),
         415,
-        "picture",
+        "image",
     ),
     "too many bytes": (lambda: jpeg() + bytes(BYTES), 413, "the request is larger than 0.4 MB, which is the limit"),
 }
@@ -147,11 +147,11 @@ def both_ways(client: TestClient, data: bytes) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_pictures_of_all_kinds_are_looked_at(client: TestClient, name: str):
+def test_images_of_all_kinds_are_looked_at(client: TestClient, name: str):
     make, size = GOOD[name]
     for answer in both_ways(client, make()):
         assert answer.status_code == 200, answer.text  # type: ignore[attr-defined]
-        (found,) = answer.json()["pictures"]  # type: ignore[attr-defined]
+        (found,) = answer.json()["images"]  # type: ignore[attr-defined]
         assert (found["width"], found["height"]) == size
 
 
@@ -194,8 +194,8 @@ def test_a_body_that_does_not_say_its_length_is_cut_off_at_the_limit(client: Tes
 
 def test_a_name_is_shown_without_folders_and_control_characters(client: TestClient):
     answer = client.post("/v1/detect", files={"file": ("..\\..\\C:\\a/b/evil\x01name.png", png(3))})
-    assert "/" not in answer.json()["pictures"][0]["name"]
-    assert "\\" not in answer.json()["pictures"][0]["name"]
+    assert "/" not in answer.json()["images"][0]["name"]
+    assert "\\" not in answer.json()["images"][0]["name"]
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -41,7 +41,7 @@ def test_bad_options(options, says):
 
 @pytest.mark.slow
 def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
-    """Without --val a fifth of the pictures is kept; the second call trains nothing that is done."""
+    """Without --val a fifth of the images is kept; the second call trains nothing that is done."""
     trained = []
     real = module.fit
 
@@ -62,8 +62,8 @@ def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
     assert all(len(o.runs) == 2 and o.early_loss > 0 for o in result.outcomes)
     numbers = json.loads((output / "study.json").read_text())
     assert len(numbers["set_ups"]) == 2
-    assert "10 pictures" in numbers["train"]
-    assert "2 pictures" in numbers["val"]
+    assert "10 images" in numbers["train"]
+    assert "2 images" in numbers["val"]
     assert "cross-entropy" in (output / "study.md").read_text()
     page = study_report(result, output / "report.html").read_text()
     assert_self_contained(page)

@@ -19,7 +19,7 @@ def test_every_epoch_shuffles_and_augments_anew(tiny, monkeypatch):
 
     monkeypatch.setattr(DetectionModule, "training_step", watching)
     fit(**{**tiny, "color_jitter": 0.5, "workers": 2, "evaluate_every": 3, "measure_imbalance": 0}, epochs=3)
-    pictures = [[picture for batch in seen[epoch] for picture in batch] for epoch in range(3)]
-    assert [len(p) for p in pictures] == [12, 12, 12]
+    images = [[image for batch in seen[epoch] for image in batch] for epoch in range(3)]
+    assert [len(p) for p in images] == [12, 12, 12]
     for first, second in ((0, 1), (1, 2), (0, 2)):
-        assert not any(torch.equal(a, b) for a in pictures[first] for b in pictures[second])
+        assert not any(torch.equal(a, b) for a in images[first] for b in images[second])

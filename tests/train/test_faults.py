@@ -106,39 +106,39 @@ class _Remount:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("which", ["train", "val"])
-def test_a_picture_that_goes(
+def test_a_image_that_goes(
     options: Options, undisturbed: Callable[..., Path], tmp_path: Path, workers: int, which: str
 ):
-    """It is named, what was done is saved, and with the picture back the run ends as if nothing had been."""
+    """It is named, what was done is saved, and with the image back the run ends as if nothing had been."""
     for name in ("train", "val"):
         shutil.copytree(options[name].parent, tmp_path / "data" / name)
         options[name] = tmp_path / "data" / name / "annotations.json"
     other = {**options, "workers": workers, "output": tmp_path / "other"}
-    picture = options[which].parent / "images" / "5.png"
-    process = start({**other, "epochs": 3}, tmp_path / "other.log", _Vanish(picture))
+    image = options[which].parent / "images" / "5.png"
+    process = start({**other, "epochs": 3}, tmp_path / "other.log", _Vanish(image))
     process.join(300)
     said = (tmp_path / "other.log").read_text()
     assert process.exitcode == 2, said
-    assert str(picture) in said
+    assert str(image) in said
     assert "Traceback" not in said.rpartition("error: ")[2]
     assert "--resume" in said
-    shutil.copy(picture.with_suffix(".kept"), picture)
+    shutil.copy(image.with_suffix(".kept"), image)
     assert run({**other, "resume": True}, tmp_path / "other.log") == 0, (tmp_path / "other.log").read_text()
     assert_same_run(undisturbed(), other["output"])
 
 
 class _Vanish:
-    """Remove a picture when the first step is done."""
+    """Remove an image when the first step is done."""
 
-    def __init__(self, picture: Path) -> None:
-        self.picture = picture
+    def __init__(self, image: Path) -> None:
+        self.image = image
 
     def __call__(self) -> None:
         original = DetectionModule.training_step
 
         def step(module: DetectionModule, *args: object) -> object:
-            if module.global_step == 4 and self.picture.exists():
-                self.picture.rename(self.picture.with_suffix(".kept"))
+            if module.global_step == 4 and self.image.exists():
+                self.image.rename(self.image.with_suffix(".kept"))
             return original(module, *args)
 
         DetectionModule.training_step = step  # type: ignore[method-assign]

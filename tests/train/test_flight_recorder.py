@@ -1,4 +1,4 @@
-"""The flight recorder, with faults planted where they can happen: a picture, a weight, an output, a gradient."""
+"""The flight recorder, with faults planted where they can happen: an image, a weight, an output, a gradient."""
 
 import re
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return plant
 
 
-def spoil_picture(_: RetinaNet, batch: Batch) -> Batch:
+def spoil_image(_: RetinaNet, batch: Batch) -> Batch:
     pixels = batch.images_N3HW.clone()
     pixels[1, 0, 3, 5] = torch.nan
     return replace(batch, images_N3HW=pixels)
@@ -60,7 +60,7 @@ def stopped(options: Options, message: str) -> Path:
 @pytest.mark.slow
 def test_a_weight_that_a_step_destroyed(plain: Options):
     """The usual case: a learning rate far too high. Nothing is planted."""
-    path = stopped({**plain, **FAR_TOO_FAST}, r"in all 4 pictures")
+    path = stopped({**plain, **FAR_TOO_FAST}, r"in all 4 images")
     record = read_record(path)
     assert record["step"] >= 1
     said, same = replay(path)
@@ -90,8 +90,8 @@ def test_an_output_is_named_with_its_module_and_replayed(plain: Options, at_step
     assert "fpn.lateral.1" in replayed
 
 
-def test_the_picture_is_named(plain: Options, at_step):
-    at_step(1, spoil_picture)
+def test_the_image_is_named(plain: Options, at_step):
+    at_step(1, spoil_image)
     path = stopped({**plain, "batch_size": 3}, r"the input: pixels, in .*\.png\.")
     record = read_record(path)
     assert record["files"][1] in record["said"]
@@ -129,7 +129,7 @@ def test_skip_leaves_the_step_out(plain: Options, at_step, monkeypatch, capsys):
         seen[trainer.global_step] = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
 
     monkeypatch.setattr(FlightRecorder, "on_train_batch_end", look)
-    at_step(1, spoil_picture)
+    at_step(1, spoil_image)
     fit(**{**plain, "epochs": 1, "on_nonfinite": "skip", "freeze_batchnorm": False})
     for name, value in seen[1].items():
         assert name.endswith("num_batches_tracked") or torch.equal(value, seen[2][name]), name
@@ -143,7 +143,7 @@ def test_skip_leaves_the_step_out(plain: Options, at_step, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("limits", "steps"), [({"max_skipped_in_a_row": 2}, 3), ({"max_skipped": 1}, 2)])
 def test_skip_has_a_bound(plain: Options, at_step, capsys, limits: Options, steps: int):
-    at_step(1, spoil_picture, every=True)
+    at_step(1, spoil_image, every=True)
     stopped({**plain, "on_nonfinite": "skip", **limits}, rf"{steps} steps in a row and {steps} in all")
     assert capsys.readouterr().out.count("skipped step") == steps - 1
 

@@ -19,7 +19,7 @@ def first(trained_run):
 
 @pytest.fixture
 def other_classes(squares, tmp_path):
-    """The same pictures, their square now called block; bar stays; a class more. In another order."""
+    """The same images, their square now called block; bar stays; a class more. In another order."""
     paths = []
     for source in squares:
         content = json.loads(source.read_text())

@@ -55,11 +55,11 @@ def test_a_step_is_measured_alike_and_leaves_no_trace(tiny: Options):
     weights = sum(p.numel() * 4 for p in model.parameters())
     assert first.fixed >= int(MARGIN * weights) + 3 * weights, "gradients, two moments of AdamW, the average"
     larger = measure(*parts(tiny, image_size=128, max_size=192), CPU)
-    assert 3.5 < larger.per_picture / first.per_picture < 4.5, "twice the side, four times the pixels"
+    assert 3.5 < larger.per_image / first.per_image < 4.5, "twice the side, four times the pixels"
 
 
 def test_the_largest_batch(tiny: Options):
-    """Pictures of 96x64: at 64 they stay, at 80 with 1.2 they are 96 high and 144 wide, padded to 160."""
+    """Images of 96x64: at 64 they stay, at 80 with 1.2 they are 96 high and 144 wide, padded to 160."""
     _, config, data = parts(tiny)
     assert largest_shape(config, data) == (64, 96)
     _, config, _ = parts(tiny, multi_scale=(64, 80), scale_jitter=(0.8, 1.2))
@@ -70,15 +70,15 @@ def test_the_largest_batch(tiny: Options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("pictures", "records", "size", "why"),
+    ("images", "records", "size", "why"),
     [(13, 10_000, 8, "memory"), (1, 10_000, 1, "memory"), (1000, 10_000, 64, "the most"), (1000, 70, 4, "16 steps")],
 )
 def test_auto_is_a_power_of_two_that_fits(
-    tiny: Options, monkeypatch, caplog, pictures: int, records: int, size: int, why: str
+    tiny: Options, monkeypatch, caplog, images: int, records: int, size: int, why: str
 ):
     model, config, data = parts(tiny, batch_size="auto")
     needs = measure(model, config, data, CPU)
-    monkeypatch.setattr(memory, "budget", lambda _: needs.fixed + pictures * needs.per_picture + 1)
+    monkeypatch.setattr(memory, "budget", lambda _: needs.fixed + images * needs.per_image + 1)
     data = dataclasses.replace(data, records=tuple(data.records[i % 12] for i in range(records)))
     caplog.set_level("INFO", logger="retinanet.progress")
     assert with_batch_size(model, config, data).batch.batch_size == size
@@ -88,7 +88,7 @@ def test_auto_is_a_power_of_two_that_fits(
 
 def test_auto_that_fits_nothing(tiny: Options, monkeypatch):
     monkeypatch.setattr(memory, "budget", lambda _: 1000)
-    with pytest.raises(OutOfMemoryError, match=r"not even one picture fits: .*--image-size"):
+    with pytest.raises(OutOfMemoryError, match=r"not even one image fits: .*--image-size"):
         with_batch_size(*parts(tiny, batch_size="auto"))
     with pytest.raises(ConfigError, match="several must agree"):
         with_batch_size(*parts(tiny, batch_size="auto", devices=2))
@@ -115,30 +115,30 @@ def test_auto_is_written_as_a_number_and_kept(tiny: Options, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_running_out_is_explained_by_what_a_picture_takes(tiny: Options, monkeypatch):
+def test_running_out_is_explained_by_what_a_image_takes(tiny: Options, monkeypatch):
     model, config, data = parts(tiny)
     needs = measure(model, config, data, CPU)
-    monkeypatch.setattr(memory, "budget", lambda _: needs.fixed + 2 * needs.per_picture + 1)
+    monkeypatch.setattr(memory, "budget", lambda _: needs.fixed + 2 * needs.per_image + 1)
 
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     monkeypatch.setattr(DetectionModule, "training_step", fail)
     expected = (
-        r"out of memory on cpu, with batches of 4: a picture of 96x64 pixels takes \d+ MiB of a step, .*"
-        r"--batch-size 2 fits, and --accumulate 2 keeps the pictures of a step; or lower --image-size"
+        r"out of memory on cpu, with batches of 4: an image of 96x64 pixels takes \d+ MiB of a step, .*"
+        r"--batch-size 2 fits, and --accumulate 2 keeps the images of a step; or lower --image-size"
     )
     with pytest.raises(OutOfMemoryError, match=expected):
         fit(**tiny)
 
 
 @pytest.mark.slow
-def test_crowded_pictures_are_named(tiny: Options, tmp_path: Path, monkeypatch):
+def test_crowded_images_are_named(tiny: Options, tmp_path: Path, monkeypatch):
     content = json.loads(Path(tiny["train"]).read_text())
     one = content["annotations"][0]
     content["annotations"] += [{**one, "id": 1000 + i} for i in range(1200)]
-    for picture in content["images"]:
-        picture["file_name"] = str(Path(tiny["train"]).parent / "images" / picture["file_name"])
+    for image in content["images"]:
+        image["file_name"] = str(Path(tiny["train"]).parent / "images" / image["file_name"])
     crowded = tmp_path / "crowded.json"
     crowded.write_text(json.dumps(content))
 
@@ -146,7 +146,7 @@ def test_crowded_pictures_are_named(tiny: Options, tmp_path: Path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(DetectionModule, "training_step", fail)
-    with pytest.raises(OutOfMemoryError, match=r"has 1,20\d objects: --tile cuts such pictures"):
+    with pytest.raises(OutOfMemoryError, match=r"has 1,20\d objects: --tile cuts such images"):
         fit(**{**tiny, "train": crowded})
 
 

@@ -21,6 +21,6 @@ def test_learning_rate_schedules():
 def test_decay_spares_norms_and_biases_and_lr_follows_the_batch():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.GroupNorm(2, 4))
     config = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", "lr": 0.01, "lr_batch_size": 16})
-    groups = make_optimizer(model, config, pictures_per_step=32).param_groups
+    groups = make_optimizer(model, config, images_per_step=32).param_groups
     assert sorted((len(g["params"]), g["weight_decay"]) for g in groups) == [(1, 1e-4), (3, 0.0)]
     assert groups[0]["lr"] == pytest.approx(0.02)

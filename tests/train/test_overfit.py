@@ -1,4 +1,4 @@
-"""Real pictures, 80 classes with gaps in their ids: `small` learns a few of them by heart, and COCO's ids come back."""
+"""Real images, 80 classes with gaps in their ids: `small` learns a few of them by heart, and COCO's ids come back."""
 
 import json
 
@@ -8,7 +8,7 @@ from retinanet.train import fit
 
 
 @pytest.mark.slow
-def test_twelve_pictures_of_coco_are_learnt_by_heart(shared_data, tmp_path):
+def test_twelve_images_of_coco_are_learnt_by_heart(shared_data, tmp_path):
     source = shared_data / "coco128" / "annotations" / "instances_train2017.json"
     content = json.loads(source.read_text())
     large = [a for a in content["annotations"] if not a["iscrowd"] and a["area"] > 96**2]

@@ -48,7 +48,7 @@ def anchor_findings(found: Coverage, model_config: ModelConfig, fitted: FittedAn
             )
             kind = "anchors of other shapes"
             cause = f"Their longer side is {long:.1f} times the shorter, or they lie between two sizes"
-        advice = "Larger pictures (--image-size, --max-size), or --low-quality-matches"
+        advice = "Larger images (--image-size, --max-size), or --low-quality-matches"
         if fitted is not None and fitted.changed:
             won = f"{fitted.after.share:.1%} instead of {fitted.before.share:.1%}"
             advice = f"--anchors auto, or {fitted.flags()}: {won}"
@@ -72,8 +72,8 @@ def anchor_findings(found: Coverage, model_config: ModelConfig, fitted: FittedAn
                 severity="warning",
                 what=f"{int(tiny_O.sum()):,} objects ({tiny_O.mean():.1%}) have a side below {TINY:g} pixels when the "
                 "network sees them",
-                cause="The picture is made smaller than the objects can bear",
-                advice="A larger --image-size and --max-size, or cut the pictures into tiles",
+                cause="The image is made smaller than the objects can bear",
+                advice="A larger --image-size and --max-size, or cut the images into tiles",
             )
         )
     return findings

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-MOST_PICTURES: Final = 2000
+MOST_IMAGES: Final = 2000
 """Of more, an even sample is measured."""
 MOST_OBJECTS: Final = 5000
 """More than these are sampled for the search (not for the measurement)."""
@@ -41,7 +41,7 @@ GAIN_OF_P2: Final = 0.01
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedAnchors:
-    """Anchors for a data set.
+    """Anchors for a dataset.
 
     Args:
         model_config: with the fitted anchors, or as it was where they win nothing.
@@ -100,13 +100,13 @@ def fit_anchors(
     scales and ratios there are stays, and so do the levels, unless a P2 level is needed (see `LEFT_FOR_P2`).
 
     Args:
-        data: pictures and objects.
+        data: images and objects.
         model_config: the anchors to start from.
         match_config: what is positive.
         image_config: the size of the input.
         seed: of the search; the same seed gives the same anchors.
     """
-    settings = {"match_config": match_config, "image_config": image_config, "pictures": MOST_PICTURES}
+    settings = {"match_config": match_config, "image_config": image_config, "images": MOST_IMAGES}
     before = coverage(data, model_config=model_config, **settings)  # type: ignore[arg-type]
     objects = _Objects.of(data, image_config, np.random.default_rng(seed))
     if not len(objects.width_O):

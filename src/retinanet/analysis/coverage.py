@@ -1,8 +1,8 @@
 """What the anchors reach at the real training size, before hours of training find out.
 
-The anchors are those of `AnchorGenerator` on the padded picture, and the assigner is the one that the options name:
+The anchors are those of `AnchorGenerator` on the padded image, and the assigner is the one that the options name:
 what training does.
-Boxes are xyxy in input pixels. Shape suffixes: O objects of all pictures, P pictures, L levels.
+Boxes are xyxy in input pixels. Shape suffixes: O objects of all images, P images, L levels.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]
 
-MOST_PICTURES: Final = 500
-"""Beyond this many, an even sample of the pictures is measured before training."""
+MOST_IMAGES: Final = 500
+"""Beyond this many, an even sample of the images is measured before training."""
 MOST_OBJECTS: Final = 5000
-"""And beyond this many objects, an even sample of pictures with about so many: a share is then known to 0.7 %."""
+"""And beyond this many objects, an even sample of images with about so many: a share is then known to 0.7 %."""
 BANDS: Final = ("small", "medium", "large")
-"""COCO's sizes: below 32², below 96², and above, square pixels of the original picture."""
+"""COCO's sizes: below 32², below 96², and above, square pixels of the original image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,22 +47,22 @@ class Coverage:
         classes: the name of each class id.
         levels: of the pyramid.
         label_O: class id of each object.
-        picture_O: the number of its picture in the data.
-        object_O: its number within the picture's record.
+        image_O: the number of its image in the data.
+        object_O: its number within the image's record.
         band_O: its COCO size, an index of `BANDS`.
         width_O, height_O: in the network's input, pixels.
         best_iou_O: the highest IoU that any anchor has with it.
         level_O: index of the level of that anchor.
         positives_O: how many anchors answer for it. 0: the object teaches nothing.
-        anchors_P3: positive, ignored and negative anchors of each picture.
+        anchors_P3: positive, ignored and negative anchors of each image.
         positives_L: positive anchors of each level.
-        anchors_L: anchors of each level, over all pictures.
+        anchors_L: anchors of each level, over all images.
     """
 
     classes: tuple[str, ...]
     levels: tuple[int, ...]
     label_O: Ints
-    picture_O: Ints
+    image_O: Ints
     object_O: Ints
     band_O: Ints
     width_O: Floats
@@ -110,14 +110,14 @@ class Coverage:
 
     def sentence(self) -> str:
         """Return the finding in words."""
-        pictures = len(self.anchors_P3)
+        images = len(self.anchors_P3)
         if not self.unreached:
-            return f"all {self.objects} objects of {pictures} pictures have a positive anchor"
+            return f"all {self.objects} objects of {images} images have a positive anchor"
         classes = ", ".join(f"{name} {n} of {total}" for name, n, total in self.per_class()[:5] if n)
         return (
-            f"{self.unreached} of {self.objects} objects ({self.unreached / self.objects:.1%}) of {pictures} "
-            f"pictures have no positive anchor at this size and will hardly be learnt: {classes}. Anchors fitted to "
-            "the data (--anchors auto), larger pictures (--image-size, --max-size) or --low-quality-matches help."
+            f"{self.unreached} of {self.objects} objects ({self.unreached / self.objects:.1%}) of {images} "
+            f"images have no positive anchor at this size and will hardly be learnt: {classes}. Anchors fitted to "
+            "the data (--anchors auto), larger images (--image-size, --max-size) or --low-quality-matches help."
         )
 
 
@@ -127,20 +127,20 @@ def coverage(
     model_config: ModelConfig,
     match_config: MatchConfig,
     image_config: ImageConfig,
-    pictures: int | None = None,
+    images: int | None = None,
 ) -> Coverage:
     """Match the objects of the data with the anchors that training would use, by the same functions.
 
     Args:
-        data: pictures and objects.
+        data: images and objects.
         model_config: its anchors and levels.
         match_config: what is positive.
         image_config: the size of the input.
-        pictures: measure an even sample of at most so many, with about `MOST_OBJECTS` objects; None: all of them.
+        images: measure an even sample of at most so many, with about `MOST_OBJECTS` objects; None: all of them.
     """
     chosen = range(len(data.records))
-    if pictures is not None:
-        chosen = chosen[:: max(1, -(-len(chosen) // pictures), round(data.num_objects / MOST_OBJECTS))]
+    if images is not None:
+        chosen = chosen[:: max(1, -(-len(chosen) // images), round(data.num_objects / MOST_OBJECTS))]
     anchors, assign = _Anchors(model_config, image_config), make_assigner(match_config)
     rows: list[_Row] = []
     L = len(model_config.levels)
@@ -158,7 +158,7 @@ def coverage(
         classes=data.classes,
         levels=model_config.levels,
         label_O=column([row.label_O for row in rows], np.int64),
-        picture_O=column([np.full(len(row.label_O), row.picture) for row in rows], np.int64),
+        image_O=column([np.full(len(row.label_O), row.image) for row in rows], np.int64),
         object_O=column([row.object_O for row in rows], np.int64),
         band_O=column([row.band_O for row in rows], np.int64),
         width_O=column([row.sides_O2[:, 0] for row in rows], np.float64),
@@ -179,15 +179,15 @@ def reach(data: DetectionData, config: TrainConfig) -> Coverage:
         model_config=config.model,
         match_config=config.matching,
         image_config=config.image,
-        pictures=MOST_PICTURES,
+        images=MOST_IMAGES,
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
-    """One picture's part of the columns."""
+    """One image's part of the columns."""
 
-    picture: int
+    image: int
     label_O: Ints
     object_O: Ints
     band_O: Ints
@@ -201,7 +201,7 @@ class _Row:
 
 
 class _Anchors:
-    """The anchors of a picture's padded input; pictures of one size share them."""
+    """The anchors of an image's padded input; images of one size share them."""
 
     def __init__(self, model_config: ModelConfig, image_config: ImageConfig) -> None:
         self.generator = AnchorGenerator(config=model_config)
@@ -209,19 +209,19 @@ class _Anchors:
         self.known: dict[tuple[int, int], tuple[Tensor, tuple[int, ...]]] = {}
 
     def of(self, width: int, height: int) -> tuple[Tensor, tuple[int, ...]]:
-        """Return anchors_A4 and their number per level for a resized picture."""
+        """Return anchors_A4 and their number per level for a resized image."""
         divisor = self.image_config.size_divisor
         padded = (-(-width // divisor) * divisor, -(-height // divisor) * divisor)
         if padded not in self.known:
             sizes = [(-(-padded[1] // stride), -(-padded[0] // stride)) for stride in self.generator.strides]
-            if len(self.known) >= 16:  # pictures of all sizes must not fill the memory with anchors
+            if len(self.known) >= 16:  # images of all sizes must not fill the memory with anchors
                 self.known.clear()
             self.known[padded] = self.generator(sizes, like=torch.zeros(()), input_size=(padded[1], padded[0]))
         return self.known[padded]
 
 
 def input_boxes(record: Record, image_config: ImageConfig) -> tuple[Tensor, tuple[int, int]]:
-    """Return all boxes of a record in input pixels, float32, and the (width, height) of the resized picture."""
+    """Return all boxes of a record in input pixels, float32, and the (width, height) of the resized image."""
     width, height = resized_size(
         record.width, record.height, image_size=image_config.image_size, max_size=image_config.max_size
     )
@@ -244,7 +244,7 @@ def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) ->
     positives = int(positive_A.sum())
     ignored = int(ignored_A.sum())
     return _Row(
-        picture=index,
+        image=index,
         label_O=record.labels_G[object_O.numpy()],
         object_O=object_O.numpy(),
         band_O=np.digitize(areas_O, [32.0**2, 96.0**2]),

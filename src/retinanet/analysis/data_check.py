@@ -1,4 +1,4 @@
-"""`retinanet check`: every fault of a data set, and what training on it would meet."""
+"""`retinanet check`: every fault of a dataset, and what training on it would meet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataCheck:
-    """What a check of a data set found.
+    """What a check of a dataset found.
 
     Args:
         data: without what is faulty; `data.faults` lists that.
@@ -47,7 +47,7 @@ class DataCheck:
         """Return faults, findings and statistics as plain values."""
         sets = {"train": self.data, **self.others}
         return {
-            "sets": {name: {"pictures": len(d.records), "objects": d.num_objects} for name, d in sets.items()},
+            "sets": {name: {"images": len(d.records), "objects": d.num_objects} for name, d in sets.items()},
             "classes": list(self.data.classes),
             "notes": [note for data in sets.values() for note in data.notes],
             "faults": [
@@ -72,7 +72,7 @@ class DataCheck:
 
 
 def check_data(path: Path, config: CheckConfig) -> DataCheck:
-    """Read, decode, count and match a data set as training would.
+    """Read, decode, count and match a dataset as training would.
 
     Raises:
         DataError: a source that cannot be read at all, or nothing left of it.
@@ -114,7 +114,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
 
 
 def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
-    """Return the training data and what there is beside it: `--val`, or the other splits of the same data set."""
+    """Return the training data and what there is beside it: `--val`, or the other splits of the same dataset."""
     paths = splits_of(path, config.dataset.format)
     if voc.is_voc(path):  # the whole folder, as `train` would read it
         paths = {"": path}
@@ -142,10 +142,10 @@ def data_sentences(found: DataCheck) -> list[str]:
     said.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
     ratio = f", one positive for every {negative / positive:,.0f} negatives" if positive else ""
     said.append(
-        f"A picture has {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative anchors{ratio}."
+        f"An image has {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative anchors{ratio}."
     )
     if len(coverage.anchors_P3) < len(found.data.records):
-        said.append(f"(Anchors were measured on an even sample of {len(coverage.anchors_P3):,} pictures.)")
+        said.append(f"(Anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
     said.append(f"Auto-anchors: {found.fitted.sentence()}.")
     if found.expected is not None:
         said.append(

@@ -1,4 +1,4 @@
-"""What in a data set will make training harder than it need be. Shape suffixes: G objects of an image."""
+"""What in a dataset will make training harder than it need be. Shape suffixes: G objects of an image."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RARE: Final = 20
 UNEVEN: Final = 50
 """So many times more objects of one class than of another are named."""
 SAME_BOX: Final = 0.95
-"""Two boxes of a picture with at least this IoU are one."""
+"""Two boxes of an image with at least this IoU are one."""
 TINY: Final = 8.0
 """Sides below this, in the network's input, are less than one position of the finest usual level."""
 WHOLE: Final = 0.95
 
 
 def data_findings(data: DetectionData, *, max_detections: int = 100) -> list[Finding]:
-    """Return what of the annotations looks wrong or makes learning hard; no picture is opened."""
+    """Return what of the annotations looks wrong or makes learning hard; no image is opened."""
     counts = statistics(data)
     return [
         *_classes(counts),
@@ -44,7 +44,7 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
             kind="unlabelled class",
             severity="warning",
             what=f"{_number(len(absent), 'class')} without a single object",
-            cause="Nobody labelled them, or they were labelled under another name; if they are in the pictures, "
+            cause="Nobody labelled them, or they were labelled under another name; if they are in the images, "
             "training teaches that they are background",
             advice="Label them, or take the class out of the list",
             where=tuple(absent),
@@ -56,7 +56,7 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
             severity="note",
             what=f"{_number(len(rare), 'class')} with fewer than {RARE} objects",
             cause="So few are hardly learnt, and their AP is largely chance",
-            advice="More pictures of them, or --balance-classes, which gives rarer classes more weight",
+            advice="More images of them, or --balance-classes, which gives rarer classes more weight",
             where=tuple(rare),
         )
     present = counts.objects_K[counts.objects_K > 0]
@@ -105,17 +105,17 @@ def _boxes(data: DetectionData) -> Iterable[Finding]:
         )
     if whole:
         yield Finding(
-            kind="whole picture",
+            kind="whole image",
             severity="note",
-            what=f"{_number(len(whole), 'box')} over {WHOLE:.0%} of the picture or more",
-            cause="Close-ups, or a label for the picture rather than for an object",
+            what=f"{_number(len(whole), 'box')} over {WHOLE:.0%} of the image or more",
+            cause="Close-ups, or a label for the image rather than for an object",
             advice="See whether they are meant",
             where=tuple(whole),
         )
 
 
 def _same_boxes(record: Record) -> Iterable[tuple[int, int]]:
-    """Return the pairs of objects of a picture whose boxes are one."""
+    """Return the pairs of objects of an image whose boxes are one."""
     keep = np.flatnonzero(~record.crowd_G)
     boxes = record.boxes_G4[keep]
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -129,26 +129,26 @@ def _same_boxes(record: Record) -> Iterable[tuple[int, int]]:
 
 
 def _crowded(data: DetectionData, counts: DataStatistics, max_detections: int) -> Iterable[Finding]:
-    full = np.flatnonzero(counts.per_picture_P > max_detections)
+    full = np.flatnonzero(counts.per_image_P > max_detections)
     if len(full):
         yield Finding(
             kind="many objects",
             severity="warning",
-            what=f"{_number(len(full), 'picture')} with more than {max_detections} objects, at most "
-            f"{counts.per_picture_P.max()}",
-            cause=f"A picture gets no more than {max_detections} detections, so that the others are always missed; "
+            what=f"{_number(len(full), 'image')} with more than {max_detections} objects, at most "
+            f"{counts.per_image_P.max()}",
+            cause=f"An image gets no more than {max_detections} detections, so that the others are always missed; "
             "COCO's AP counts 100",
-            advice=f"--max-detections {int(counts.per_picture_P.max() * 1.5)}, or smaller pictures",
+            advice=f"--max-detections {int(counts.per_image_P.max() * 1.5)}, or smaller images",
             where=tuple(data.records[i].path.name for i in full),
         )
 
 
 def _emptiness(data: DetectionData, counts: DataStatistics) -> Iterable[Finding]:
-    if counts.pictures and counts.empty > counts.pictures / 2:
+    if counts.images and counts.empty > counts.images / 2:
         yield Finding(
-            kind="empty pictures",
+            kind="empty images",
             severity="note",
-            what=f"{counts.empty:,} of {counts.pictures:,} pictures have no object",
+            what=f"{counts.empty:,} of {counts.images:,} images have no object",
             cause="They teach what background looks like; if their objects were only not labelled, they teach it "
             "wrongly",
             advice="Look at some of them",
@@ -157,7 +157,7 @@ def _emptiness(data: DetectionData, counts: DataStatistics) -> Iterable[Finding]
 
 
 def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
-    """Return the classes that only one of two data sets has."""
+    """Return the classes that only one of two datasets has."""
     found = []
     objects = [dict(zip(data.classes, statistics(data).objects_K.tolist(), strict=True)) for data in (train, val)]
     for (one, first), (other, second) in (
@@ -192,7 +192,7 @@ def only_in_list(names: Sequence[str], train: DetectionData) -> bool:
 
 
 def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: int = 2) -> list[Finding]:
-    """Return pictures that are the same or look it, within and between data sets. Decodes every picture.
+    """Return images that are the same or look it, within and between datasets. Decodes every image.
 
     Args:
         sets: (name, data), such as ("train", ...), ("val", ...).
@@ -212,24 +212,24 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
         if across:
             found.append(
                 Finding(
-                    kind="near-duplicates in both sets" if nearly else "pictures in both sets",
+                    kind="near-duplicates in both sets" if nearly else "images in both sets",
                     severity="warning",
-                    what=f"{_number(len(across), 'pair' if nearly else 'picture')} with {kind} in more than one of "
+                    what=f"{_number(len(across), 'pair' if nearly else 'image')} with {kind} in more than one of "
                     f"{', '.join(name for name, _ in sets)}",
-                    cause="The split was not made by picture, or files were copied"
+                    cause="The split was not made by image, or files were copied"
                     + ("; or frames of a film, or fields of a microscope, lie next to each other" if nearly else ""),
-                    advice="Take them out of one: AP on pictures that were trained on says nothing. `retinanet split` "
-                    "keeps such pictures on one side",
+                    advice="Take them out of one: AP on images that were trained on says nothing. `retinanet split` "
+                    "keeps such images on one side",
                     where=tuple(" = ".join(names[i] for i in group) for group in across),
                 )
             )
         if within:
             found.append(
                 Finding(
-                    kind="near-duplicates" if nearly else "duplicate pictures",
+                    kind="near-duplicates" if nearly else "duplicate images",
                     severity="note" if nearly else "warning",
-                    what=f"{_number(len(within), 'pair' if nearly else 'picture')} with {kind} within a set",
-                    cause="Files were copied, or the same picture was annotated twice",
+                    what=f"{_number(len(within), 'pair' if nearly else 'image')} with {kind} within a set",
+                    cause="Files were copied, or the same image was annotated twice",
                     advice="Keep one of each: they count double, and their annotations may disagree",
                     where=tuple(" = ".join(places[i][1].path.name for i in group) for group in within),
                 )

@@ -38,7 +38,7 @@ NO_PRIOR: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Picture:
+class _Image:
     name: str
     boxes_G4: Floats
     labels_G: npt.NDArray[np.int64]
@@ -58,9 +58,9 @@ def diagnose(
         results: COCO results of a model, by the data's ids.
         train_config: the options that the model was trained with, where known.
     """
-    pictures = _pictures(data, results)
-    scores = np.concatenate([np.empty(0), *(p.scores_D for p in pictures)])
-    objects = sum(int((~p.crowd_G).sum()) for p in pictures)
+    images = _images(data, results)
+    scores = np.concatenate([np.empty(0), *(p.scores_D for p in images)])
+    objects = sum(int((~p.crowd_G).sum()) for p in images)
     found = list(_training(train_config or {}))
     if objects >= ENOUGH and (not len(scores) or scores.max() < 0.3):
         highest = f"the highest score is {scores.max():.2f}" if len(scores) else "there is not one detection"
@@ -70,25 +70,25 @@ def diagnose(
                 kind="nothing found",
                 severity="warning",
                 what=f"{objects} objects, and {highest}",
-                cause="The model has learnt next to nothing, or the pictures are not like those that it was trained on",
+                cause="The model has learnt next to nothing, or the images are not like those that it was trained on",
                 advice="See the losses of its training; a lower learning rate, more epochs, --prior 0.01",
             ),
         ]
     sure = SURE if (scores >= SURE).sum() >= ENOUGH else float(np.quantile(scores, 0.9)) if len(scores) else SURE
-    frame = list(_frames(pictures, sure))
+    frame = list(_frames(images, sure))
     if frame:
         return [*found, *frame]  # nothing else can be judged in the wrong frame
     return [
         *found,
-        *_offsets(pictures, sure),
-        *_classes(pictures, data.classes, sure),
-        *_unlabelled(pictures, data.classes, sure),
+        *_offsets(images, sure),
+        *_classes(images, data.classes, sure),
+        *_unlabelled(images, data.classes, sure),
     ]
 
 
-def _pictures(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list[_Picture]:
+def _images(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list[_Image]:
     return [
-        _Picture(
+        _Image(
             name=item.name,
             boxes_G4=np.asarray(item.boxes_G4, dtype=np.float64),
             labels_G=np.asarray(item.labels_G, dtype=np.int64),
@@ -101,12 +101,12 @@ def _pictures(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list
     ]
 
 
-def _pairs(picture: _Picture, sure: float, least: float) -> Iterable[tuple[int, int]]:
+def _pairs(image: _Image, sure: float, least: float) -> Iterable[tuple[int, int]]:
     """Yield (detection, object) pairs of any class: the best score first, each object once, IoU of `least` or more."""
-    order = np.argsort(-picture.scores_D, kind="stable")
-    order = order[picture.scores_D[order] >= sure]
-    overlap_DG = overlaps(picture.found_D4[order], picture.boxes_G4)[0]
-    overlap_DG[:, picture.crowd_G] = 0
+    order = np.argsort(-image.scores_D, kind="stable")
+    order = order[image.scores_D[order] >= sure]
+    overlap_DG = overlaps(image.found_D4[order], image.boxes_G4)[0]
+    overlap_DG[:, image.crowd_G] = 0
     for place, d in enumerate(order):
         if not overlap_DG.shape[1]:
             return
@@ -128,19 +128,19 @@ def _training(config: Mapping[str, Any]) -> Iterable[Finding]:
         )
 
 
-def _frames(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
+def _frames(images: Sequence[_Image], sure: float) -> Iterable[Finding]:
     """Yield the frame in which the labels would match, where it is not the one that they claim."""
 
     def matches(change: Callable[[Floats], Floats]) -> int:
         total = 0
-        for p in pictures:
+        for p in images:
             sound = ~p.crowd_G
             overlap = overlaps(p.found_D4[p.scores_D >= sure], change(p.boxes_G4[sound]))[0]
             total += int((overlap >= 0.5).any(axis=0).sum()) if overlap.size else 0
         return total
 
     as_it_is = matches(lambda boxes: boxes)
-    objects = sum(int((~p.crowd_G).sum()) for p in pictures)
+    objects = sum(int((~p.crowd_G).sum()) for p in images)
     frames: list[tuple[str, str, Callable[[Floats], Floats]]] = [
         (
             "corners taken for sizes",
@@ -157,7 +157,7 @@ def _frames(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
     for factor in np.geomspace(0.2, 5, 47):
         if abs(np.log(factor)) > np.log(1.1):
             said = f"the boxes match where all are multiplied by {factor:.2f}"
-            frames.append(("boxes of another size of picture", said, lambda b, f=factor: b * f))  # type: ignore[misc]
+            frames.append(("boxes of another size of image", said, lambda b, f=factor: b * f))  # type: ignore[misc]
     counts = [matches(change) for _, _, change in frames]
     best = int(np.argmax(counts))
     if counts[best] >= max(ENOUGH, BETTER * as_it_is, 0.2 * objects):
@@ -166,14 +166,14 @@ def _frames(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
             kind=kind,
             severity="error",
             what=f"{what} ({counts[best]} objects instead of {as_it_is})",
-            cause="The labels were written for resized pictures, or in another order than this format has",
-            advice="Convert the boxes to the format's order, in pixels of the picture as it is",
+            cause="The labels were written for resized images, or in another order than this format has",
+            advice="Convert the boxes to the format's order, in pixels of the image as it is",
         )
 
 
-def _offsets(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
+def _offsets(images: Sequence[_Image], sure: float) -> Iterable[Finding]:
     rows = []
-    for p in pictures:
+    for p in images:
         for d, g in _pairs(p, sure, 0.2):
             label, box = p.boxes_G4[g], p.found_D4[d]
             sides = label[2:] - label[:2]
@@ -188,8 +188,8 @@ def _offsets(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
             severity="warning",
             what=f"the labelled boxes lie {-middle[0]:+.0%} of their width to the right and {-middle[1]:+.0%} of their "
             f"height down of where the objects are found (median of {len(rows)})",
-            cause="An offset in the labelling tool or the conversion, or cropped pictures with boxes of the whole ones",
-            advice="Look at some pictures in the report, and move the boxes",
+            cause="An offset in the labelling tool or the conversion, or cropped images with boxes of the whole ones",
+            advice="Look at some images in the report, and move the boxes",
         )
     elif np.abs(middle[2:]).max() > np.log(STRETCH):
         width, height = np.exp(-middle[2:])
@@ -203,11 +203,11 @@ def _offsets(pictures: Sequence[_Picture], sure: float) -> Iterable[Finding]:
         )
 
 
-def _classes(pictures: Sequence[_Picture], classes: Sequence[str], sure: float) -> Iterable[Finding]:
+def _classes(images: Sequence[_Image], classes: Sequence[str], sure: float) -> Iterable[Finding]:
     """Yield classes that are shifted, swapped, taken for another or never found."""
     K = len(classes)
     found_KK, objects_K = np.zeros((K, K), dtype=np.int64), np.zeros(K, dtype=np.int64)
-    for p in pictures:
+    for p in images:
         objects_K += np.bincount(p.labels_G[~p.crowd_G], minlength=K)
         for d, g in _pairs(p, sure, 0.5):
             found_KK[p.labels_G[g], p.found_labels_D[d]] += 1
@@ -255,12 +255,12 @@ def _classes(pictures: Sequence[_Picture], classes: Sequence[str], sure: float) 
         )
 
 
-def _unlabelled(pictures: Sequence[_Picture], classes: Sequence[str], sure: float) -> Iterable[Finding]:
+def _unlabelled(images: Sequence[_Image], classes: Sequence[str], sure: float) -> Iterable[Finding]:
     """Yield classes that are often found, with a high score, where nothing at all is labelled."""
     extra: Counter[int] = Counter()
     where: dict[int, Counter[str]] = {}
     labelled: Counter[int] = Counter()
-    for p in pictures:
+    for p in images:
         labelled.update(p.labels_G[~p.crowd_G].tolist())
         certain = p.scores_D >= max(sure, 0.6)
         overlap = overlaps(p.found_D4[certain], p.boxes_G4)[0]

@@ -52,7 +52,7 @@ def expected_loss(
     background example of the other classes.
 
     Args:
-        positives: positive anchors, of a picture or a batch.
+        positives: positive anchors, of an image or a batch.
         negatives: negative anchors of the same.
         num_classes: K.
         prior: pi, in (0, 1).

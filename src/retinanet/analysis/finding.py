@@ -13,7 +13,7 @@ class Finding:
     """A finding of `check`.
 
     Args:
-        kind: a short name, the same for findings of one kind, such as "duplicate pictures".
+        kind: a short name, the same for findings of one kind, such as "duplicate images".
         severity: error: it will not work; warning: it will work badly; note: good to know.
         what: what was seen, with numbers.
         cause: what that means, or where it probably comes from.

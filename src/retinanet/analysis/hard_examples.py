@@ -1,6 +1,6 @@
 """What a trained network gets most wrong on labelled data: probably objects nobody labelled, and wrong labels.
 
-Boxes are xyxy. Shape suffixes: A anchors, K classes, G objects, C candidates of one picture.
+Boxes are xyxy. Shape suffixes: A anchors, K classes, G objects, C candidates of one image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Kind = Literal["unlabelled?", "wrong class?", "hard object", "no anchor"]
 
 CANDIDATES: Final = 200
-"""Background anchors of a picture that are looked at: the hardest ones, before neighbours are thinned out."""
+"""Background anchors of an image that are looked at: the hardest ones, before neighbours are thinned out."""
 SAME: Final = 0.5
 """A box that overlaps an object by at least this IoU is that object, found at an anchor that did not answer for it."""
 NEAR: Final = 0.3
@@ -53,7 +53,7 @@ class HardExample:
         kind: "unlabelled?": background that the model takes for an object. "wrong class?": the same over an object of
             another class. "hard object": an object that the model does not see as its class. "no anchor": an object
             that no anchor answers for.
-        picture: number of the picture in the data.
+        image: number of the image in the data.
         box: original pixels; the predicted one of background, the labelled one of an object.
         label: class id: what the background is taken for, what the object is labelled as.
         annotation_id: of the object; None for background.
@@ -64,7 +64,7 @@ class HardExample:
     """
 
     kind: Kind
-    picture: int
+    image: int
     box: tuple[float, float, float, float]
     label: int
     annotation_id: int | None
@@ -76,7 +76,7 @@ class HardExample:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HardExamples:
-    """The hardest of a data set, each list the highest loss first.
+    """The hardest of a dataset, each list the highest loss first.
 
     Args:
         data: where they are.
@@ -98,7 +98,7 @@ class HardExamples:
         if example.kind == "wrong class?":
             return f"labelled as another class than {classes[example.label]}, which it looks like"
         if example.kind == "no anchor":
-            return "no anchor answers for it: other anchors or larger pictures, see `retinanet check DATA`"
+            return "no anchor answers for it: other anchors or larger images, see `retinanet check DATA`"
         if example.says != example.label and example.says_score >= 0.5:
             return f"labelled {classes[example.label]}, looks like {classes[example.says]}: wrong label?"
         return f"labelled {classes[example.label]}, the model sees little there: wrong or misplaced box, or hard?"
@@ -113,7 +113,7 @@ class HardExamples:
                     {
                         "kind": example.kind,
                         "rank": rank,
-                        "file": str(self.data.records[example.picture].path),
+                        "file": str(self.data.records[example.image].path),
                         "annotation_id": "" if example.annotation_id is None else example.annotation_id,
                         "class": self.data.classes[example.label],
                         **box,
@@ -133,9 +133,9 @@ class HardExamples:
         numbers = len(self.background), len(self.objects)
         said = [f"Listed are the {numbers[0]} hardest background boxes and the {numbers[1]} hardest objects."]
         if unlabelled:
-            pictures = len({e.picture for e in unlabelled})
+            images = len({e.image for e in unlabelled})
             said.append(
-                f"{len(unlabelled)} background boxes in {pictures} pictures have a score of {SAME:g} or more: probably "
+                f"{len(unlabelled)} background boxes in {images} images have a score of {SAME:g} or more: probably "
                 "objects that nobody labelled. Training on them as background teaches the model to miss such objects."
             )
         if other or mislabelled:
@@ -174,7 +174,7 @@ def hard_examples(
         trained: see `model_outputs.load_for_analysis`.
         data: loaded with `classes=trained.classes`.
         count: how many of the background and of the objects.
-        batch_size: pictures at once.
+        batch_size: images at once.
         progress: opens a progress bar.
     """
     loss = DetectionLoss(config=trained.loss_config)
@@ -183,7 +183,7 @@ def hard_examples(
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
         loss_NAK = loss.classification_NAK(dense.outputs, dense.targets, mine=False)
         for n, index in enumerate(dense.batch.indices):
-            one = _Picture(
+            one = _Image(
                 number=index,
                 annotation_ids=data.records[index].annotation_ids,
                 loss_AK=loss_NAK[n],
@@ -200,7 +200,7 @@ def hard_examples(
                     unreached.append(example)
                 else:
                     objects.add([example])
-    unreached.sort(key=lambda example: (example.picture, example.annotation_id or 0))
+    unreached.sort(key=lambda example: (example.image, example.annotation_id or 0))
     return HardExamples(data=data, background=background.sorted(), objects=objects.sorted(), unreached=tuple(unreached))
 
 
@@ -226,8 +226,8 @@ class _Hardest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Picture:
-    """One picture of a batch, number `n` of it."""
+class _Image:
+    """One image of a batch, number `n` of it."""
 
     number: int
     annotation_ids: Sequence[int]
@@ -240,7 +240,7 @@ class _Picture:
     frame: Frame
 
     def background(self) -> Iterable[HardExample]:
-        """Yield the hardest background of the picture, one for each place."""
+        """Yield the hardest background of the image, one for each place."""
         negative_A = ~self.targets.positive_NA[self.n] & ~self.targets.ignored_NA[self.n]
         loss_AK = self.loss_AK.masked_fill(~negative_A[:, None], -1.0)
         values_C, place_C = loss_AK.flatten().topk(min(CANDIDATES, loss_AK.numel()))
@@ -262,7 +262,7 @@ class _Picture:
             scores_K = self.scores_AK[anchor_C[c]]
             yield HardExample(
                 kind="wrong class?" if over_G.any() else "unlabelled?",
-                picture=self.number,
+                image=self.number,
                 box=self._original(boxes_C4[c]),
                 label=label,
                 annotation_id=None,
@@ -285,7 +285,7 @@ class _Picture:
             if not len(mine):
                 yield HardExample(
                     kind="no anchor",
-                    picture=self.number,
+                    image=self.number,
                     box=box,
                     label=label,
                     annotation_id=annotation_id,
@@ -299,7 +299,7 @@ class _Picture:
             scores_K = self.scores_AK[mine].amax(dim=0)
             yield HardExample(
                 kind="hard object",
-                picture=self.number,
+                image=self.number,
                 box=box,
                 label=label,
                 annotation_id=annotation_id,

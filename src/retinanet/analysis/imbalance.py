@@ -32,15 +32,15 @@ LOWEST, HIGHEST, BINS_PER_UNIT = -30.0, 30.0, 100
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Imbalance:
-    """What was measured. Sums are over all pictures; shares are of the sum over everything that counts.
+    """What was measured. Sums are over all images; shares are of the sum over everything that counts.
 
     Args:
         classes: the name of each class id.
         levels: of the pyramid; level l has stride 2^l.
-        pictures: measured.
+        images: measured.
         easy_from: an example is easy from this p_t on.
         loss_config: the loss that was measured.
-        positive_anchors, ignored_anchors, negative_anchors: over all pictures.
+        positive_anchors, ignored_anchors, negative_anchors: over all images.
         objects: to be found, crowd regions left out.
         unreached: of these, without a positive anchor.
         examples_SE: how many examples there are of each kind.
@@ -57,7 +57,7 @@ class Imbalance:
 
     classes: tuple[str, ...]
     levels: tuple[int, ...]
-    pictures: int
+    images: int
     easy_from: float
     loss_config: LossConfig
     positive_anchors: int
@@ -91,9 +91,9 @@ class Imbalance:
 
     @property
     def effective_negatives(self) -> float:
-        """How many negatives of a picture pull, if all that pull pulled alike: (sum |g|)^2 / sum g^2 (Kish, 1965)."""
+        """How many negatives of an image pull, if all that pull pulled alike: (sum |g|)^2 / sum g^2 (Kish, 1965)."""
         total = float(self.gradient_SE[1].sum())
-        return total**2 / self.squares / self.pictures if self.squares > 0 else 0.0
+        return total**2 / self.squares / self.images if self.squares > 0 else 0.0
 
     def cumulative_loss(self, gamma: float, *, positive: bool) -> tuple[Floats, Floats]:
         """Return figure 4: the share of the examples, the easiest first, and the share of their loss that they make.
@@ -120,18 +120,18 @@ class Imbalance:
     def sentences(self) -> list[str]:
         """Return what was found in plain words."""
         positives, negatives = self.positive_anchors, self.negative_anchors
-        per_picture = [count / max(1, self.pictures) for count in (positives, self.ignored_anchors, negatives)]
+        per_image = [count / max(1, self.images) for count in (positives, self.ignored_anchors, negatives)]
         ratio = f", one positive for every {negatives / positives:,.0f} negatives" if positives else ""
         loss_SE, gradient_SE = self.loss_shares_SE, self.gradient_shares_SE
         found = [
-            f"Of the anchors of a picture, {per_picture[0]:,.0f} are positive, {per_picture[1]:,.0f} ignored and "
-            f"{per_picture[2]:,.0f} negative{ratio}.",
+            f"Of the anchors of an image, {per_image[0]:,.0f} are positive, {per_image[1]:,.0f} ignored and "
+            f"{per_image[2]:,.0f} negative{ratio}.",
             f"{_percent(loss_SE[1].sum())} of the classification loss comes from the background "
             f"({_percent(loss_SE[1, 0])} from easy, {_percent(loss_SE[1, 1])} from hard examples) and "
             f"{_percent(loss_SE[0].sum())} from objects ({_percent(loss_SE[0, 0])} easy, {_percent(loss_SE[0, 1])} "
             f"hard); of the gradient, the background has {_percent(gradient_SE[1].sum())}.",
-            f"The pull of the background is that of about {self.effective_negatives:,.0f} equal negatives a picture, "
-            f"out of {self.examples_SE[1].sum() / max(1, self.pictures):,.0f} examples.",
+            f"The pull of the background is that of about {self.effective_negatives:,.0f} equal negatives an image, "
+            f"out of {self.examples_SE[1].sum() / max(1, self.images):,.0f} examples.",
         ]
         if self.unreached:
             found.append(f"{self.unreached:,} of {self.objects:,} objects without a positive anchor teach nothing.")
@@ -163,24 +163,24 @@ class Imbalance:
             }
 
         levels = [f"P{level}" for level in self.levels]
-        per_picture = {
+        per_image = {
             "positive": self.positive_anchors,
             "ignored": self.ignored_anchors,
             "negative": self.negative_anchors,
         }
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "loss": self.loss_config.loss,
             "alpha": self.loss_config.alpha,
             "gamma": self.loss_config.gamma,
             "easy_from": self.easy_from,
-            "anchors_per_picture": {name: count / max(1, self.pictures) for name, count in per_picture.items()},
+            "anchors_per_image": {name: count / max(1, self.images) for name, count in per_image.items()},
             "objects": self.objects,
             "unreached_objects": self.unreached,
             "examples": by_kind(self.examples_SE),
             "loss_shares": by_kind(self.loss_shares_SE),
             "gradient_shares": by_kind(self.gradient_shares_SE),
-            "effective_negatives_per_picture": self.effective_negatives,
+            "effective_negatives_per_image": self.effective_negatives,
             "per_class": rows(self.classes, self.class_loss_KS, self.class_gradient_KS, self.class_positives_K),
             "per_level": rows(levels, self.level_loss_LS, self.level_gradient_LS, self.level_positives_L),
             "per_size": {

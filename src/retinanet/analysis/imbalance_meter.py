@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 SIZE_LIMITS: Final = (32.0**2, 96.0**2)
-"""COCO's, square pixels of the original picture."""
+"""COCO's, square pixels of the original image."""
 
 
 class ImbalanceMeter:
-    """Adds up batch after batch; memory does not grow with the number of pictures.
+    """Adds up batch after batch; memory does not grow with the number of images.
 
     Args:
         classes: the name of each class id.
@@ -61,7 +61,7 @@ class ImbalanceMeter:
         self.loss = DetectionLoss(config=loss_config)
         self.easy_from = easy_from
         K = len(self.classes)
-        self._pictures = 0
+        self._images = 0
         self._anchors = np.zeros(3, dtype=np.int64)
         self._objects = np.zeros(2, dtype=np.int64)
         self._examples_SE = np.zeros((2, 2), dtype=np.int64)
@@ -87,13 +87,13 @@ class ImbalanceMeter:
         Args:
             outputs: of the network; no gradient flows back into it.
             targets: what `match` made of `objects`.
-            objects: of each picture.
-            frames: of each picture; gives the objects' size in original pixels.
+            objects: of each image.
+            frames: of each image; gives the objects' size in original pixels.
         """
         if len(outputs.anchors_per_level) != len(self.levels):
             raise ValueError(f"expected the levels {self.levels}, found {len(outputs.anchors_per_level)} of them")
-        for n, picture in enumerate(objects):
-            # One picture at a time: what is added up elementwise never exceeds the logits of one.
+        for n, image in enumerate(objects):
+            # One image at a time: what is added up elementwise never exceeds the logits of one.
             one = HeadOutputs(
                 logits_NAK=outputs.logits_NAK[n : n + 1].detach().float().requires_grad_(),
                 deltas_NA4=outputs.deltas_NA4[n : n + 1].detach(),
@@ -107,9 +107,9 @@ class ImbalanceMeter:
                 boxes_NA4=targets.boxes_NA4[n : n + 1],
                 matched_NA=targets.matched_NA[n : n + 1],
             )
-            self._add_picture(one, said, picture, None if frames is None else frames[n])
+            self._add_image(one, said, image, None if frames is None else frames[n])
 
-    def _add_picture(self, outputs: HeadOutputs, targets: AnchorTargets, picture: Target, frame: Frame | None) -> None:
+    def _add_image(self, outputs: HeadOutputs, targets: AnchorTargets, image: Target, frame: Frame | None) -> None:
         with torch.enable_grad():
             loss_AK = self.loss.classification_NAK(outputs, targets)[0]
             (gradient_AK,) = (g[0].abs() for g in torch.autograd.grad(loss_AK.sum(), outputs.logits_NAK))
@@ -121,10 +121,10 @@ class ImbalanceMeter:
         negative_AK = (~ignored_A)[:, None].repeat(1, loss_AK.shape[1])
         negative_AK[a, k] = False
 
-        self._pictures += 1
+        self._images += 1
         self._anchors += [len(a), int(ignored_A.sum()), len(positive_A) - len(a) - int(ignored_A.sum())]
         reached = torch.unique(targets.matched_NA[0, a])
-        wanted = int((~picture.crowd_G).sum())
+        wanted = int((~image.crowd_G).sum())
         self._objects += [wanted, wanted - len(reached)]
 
         hard_above = math.log((1 - self.easy_from) / self.easy_from)  # of the wrong answer's logit
@@ -167,7 +167,7 @@ class ImbalanceMeter:
         return Imbalance(
             classes=self.classes,
             levels=self.levels,
-            pictures=self._pictures,
+            images=self._images,
             easy_from=self.easy_from,
             loss_config=self.loss_config,
             positive_anchors=positive,
@@ -200,12 +200,12 @@ def measure(
     loss_config: LossConfig | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> Imbalance:
-    """Measure a trained network on a data set, without augmentation.
+    """Measure a trained network on a dataset, without augmentation.
 
     Args:
         trained: see `model_outputs.load_for_analysis`.
         data: loaded with `classes=trained.classes`.
-        batch_size: pictures at once.
+        batch_size: images at once.
         easy_from: an example is easy from this p_t on.
         loss_config: the loss to measure; by default the one that the network was trained with.
         progress: opens a progress bar.

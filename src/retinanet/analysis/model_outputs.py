@@ -1,4 +1,4 @@
-"""A trained network's dense outputs over a data set, with what every anchor should have said.
+"""A trained network's dense outputs over a dataset, with what every anchor should have said.
 
 Boxes are xyxy in input pixels. Shape suffixes: N batch, A anchors, K classes.
 """
@@ -39,7 +39,7 @@ def load_for_analysis(path: Path, *, device: str = "auto") -> LoadedModel:
     refuse_foreign_parts(loaded.train_config, PART_OPTIONS)
     if loaded.tiling.tile:
         raise UserError(
-            f"{path} was trained on tiles of {loaded.tiling.tile} pixels, and this analysis looks at whole pictures: "
+            f"{path} was trained on tiles of {loaded.tiling.tile} pixels, and this analysis looks at whole images: "
             "cut the data beforehand"
         )
     return loaded.to(pick_device(device))
@@ -47,7 +47,7 @@ def load_for_analysis(path: Path, *, device: str = "auto") -> LoadedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseBatch:
-    """One batch: `batch.indices` says which pictures of the data, `batch.frames` their sizes."""
+    """One batch: `batch.indices` says which images of the data, `batch.frames` their sizes."""
 
     batch: Batch
     outputs: HeadOutputs
@@ -63,13 +63,13 @@ def dense_outputs(
     order: Sequence[Sequence[int]] | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> Iterator[DenseBatch]:
-    """Yield the outputs and anchor targets of every picture, without augmentation, one batch in memory at a time.
+    """Yield the outputs and anchor targets of every image, without augmentation, one batch in memory at a time.
 
     Args:
         trained: its class ids must be the data's: load the data with `classes=trained.classes`.
-        data: pictures and objects.
-        batch_size: pictures at once.
-        order: the batches, by picture number; by default all pictures, those of like shape together.
+        data: images and objects.
+        batch_size: images at once.
+        order: the batches, by image number; by default all images, those of like shape together.
         progress: opens a progress bar.
 
     Raises:

@@ -1,6 +1,6 @@
-"""What is in a data set, and what of it will make training harder than it need be.
+"""What is in a dataset, and what of it will make training harder than it need be.
 
-Shape suffixes: K classes, P pictures, O objects.
+Shape suffixes: K classes, P images, O objects.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataStatistics:
-    """Counts of a data set. Crowd regions are counted apart and nowhere else.
+    """Counts of a dataset. Crowd regions are counted apart and nowhere else.
 
     Args:
         classes: the name of each class id.
-        pictures: how many.
-        empty: pictures without any object.
+        images: how many.
+        empty: images without any object.
         crowd: crowd regions and difficult objects.
         objects_K: of each class.
-        pictures_K: pictures with each class.
-        per_picture_P: objects of each picture.
+        images_K: images with each class.
+        per_image_P: objects of each image.
         width_O, height_O: of the objects, original pixels.
         label_O: their classes.
     """
 
     classes: tuple[str, ...]
-    pictures: int
+    images: int
     empty: int
     crowd: int
     objects_K: npt.NDArray[np.int64]
-    pictures_K: npt.NDArray[np.int64]
-    per_picture_P: npt.NDArray[np.int64]
+    images_K: npt.NDArray[np.int64]
+    per_image_P: npt.NDArray[np.int64]
     width_O: npt.NDArray[np.float64]
     height_O: npt.NDArray[np.float64]
     label_O: npt.NDArray[np.int64]
@@ -57,16 +57,16 @@ class DataStatistics:
             return {str(q): float(v) for q, v in zip(places, np.percentile(values, places), strict=True)}
 
         return {
-            "pictures": self.pictures,
-            "empty_pictures": self.empty,
+            "images": self.images,
+            "empty_images": self.empty,
             "objects": self.objects,
             "crowd": self.crowd,
             "classes": {
-                name: {"objects": int(n), "pictures": int(p)}
-                for name, n, p in zip(self.classes, self.objects_K, self.pictures_K, strict=True)
+                name: {"objects": int(n), "images": int(p)}
+                for name, n, p in zip(self.classes, self.objects_K, self.images_K, strict=True)
             },
             "class_imbalance": self.imbalance,
-            "objects_per_picture": percentiles(self.per_picture_P.astype(np.float64)) if self.pictures else {},
+            "objects_per_image": percentiles(self.per_image_P.astype(np.float64)) if self.images else {},
             "side_pixels": percentiles(sides_O) if self.objects else {},
             "height_over_width": percentiles(self.height_O / self.width_O) if self.objects else {},
         }
@@ -80,15 +80,15 @@ class DataStatistics:
     def sentences(self) -> list[str]:
         """Return the counts in words."""
         said = [
-            f"{self.pictures:,} pictures with {self.objects:,} objects of {len(self.classes)} classes; "
-            f"{self.empty:,} pictures without objects, {self.crowd:,} crowd or difficult ones."
+            f"{self.images:,} images with {self.objects:,} objects of {len(self.classes)} classes; "
+            f"{self.empty:,} images without objects, {self.crowd:,} crowd or difficult ones."
         ]
         if self.objects:
             sides = np.sqrt(self.width_O * self.height_O)
             low, middle, high = np.percentile(sides, [5, 50, 95])
             flat, tall = np.percentile(self.height_O / self.width_O, [5, 95])
             said.append(
-                f"{self.objects / self.pictures:.1f} objects a picture, at most {self.per_picture_P.max()}; sides of "
+                f"{self.objects / self.images:.1f} objects an image, at most {self.per_image_P.max()}; sides of "
                 f"{middle:.0f} pixels in the middle, 5 % below {low:.0f} and 5 % above {high:.0f}; height over width "
                 f"{flat:.2f} to {tall:.2f} for nine in ten."
             )
@@ -96,7 +96,7 @@ class DataStatistics:
 
 
 def statistics(data: DetectionData) -> DataStatistics:
-    """Count what a data set holds."""
+    """Count what a dataset holds."""
     K = len(data.classes)
     kept = [(record, ~record.crowd_G) for record in data.records]
     labels = [record.labels_G[keep] for record, keep in kept]
@@ -104,12 +104,12 @@ def statistics(data: DetectionData) -> DataStatistics:
     label_O = np.concatenate([np.empty(0, np.int64), *labels])
     return DataStatistics(
         classes=data.classes,
-        pictures=len(data.records),
+        images=len(data.records),
         empty=sum(not len(found) for found in labels),
         crowd=data.num_crowd,
         objects_K=np.bincount(label_O, minlength=K),
-        pictures_K=np.array([sum(k in found for found in labels) for k in range(K)], dtype=np.int64),
-        per_picture_P=np.array([len(found) for found in labels], dtype=np.int64),
+        images_K=np.array([sum(k in found for found in labels) for k in range(K)], dtype=np.int64),
+        per_image_P=np.array([len(found) for found in labels], dtype=np.int64),
         width_O=boxes[:, 2] - boxes[:, 0],
         height_O=boxes[:, 3] - boxes[:, 1],
         label_O=label_O,

@@ -50,7 +50,7 @@ def from_torchvision(state_dict: Mapping[str, Any], *, frozen_eps: float = 0.0, 
 
 
 def from_detectron2(checkpoint: Mapping[str, Any], **options: Any) -> RetinaNet:
-    """Return the RetinaNet of a Detectron2 checkpoint: the same logits and offsets for RGB pictures.
+    """Return the RetinaNet of a Detectron2 checkpoint: the same logits and offsets for RGB images.
 
     The first convolution takes RGB instead of BGR, the outputs are put into our order of anchors, and the stride is in
     the 1x1 convolutions, as in the zoo's MSRA backbones.

@@ -34,7 +34,7 @@ def check(model_or_data: Path, data: Path | None = None, /, *, options: Flags[Ch
 
 
 def _check_data(data: Path, config: CheckConfig) -> int:
-    """Check a data set, print what was found, and return the exit status: 1 if data is faulty."""
+    """Check a dataset, print what was found, and return the exit status: 1 if data is faulty."""
     from rich.console import Console
 
     from retinanet.analysis.data_check import check_data
@@ -73,12 +73,12 @@ def _print(console: Console, found: DataCheck, sets: list[DetectionData]) -> Non
 
 
 def class_table(found: DataCheck) -> Table:
-    """Return objects, pictures and reach of each class."""
+    """Return objects, images and reach of each class."""
     from rich.table import Table
 
     counts, missed = found.statistics, {name: n for name, n, _ in found.coverage.per_class()}
     table = Table(title="Classes", title_justify="left")
-    for name in ("class", "objects", "pictures", "median side, px", "no positive anchor"):
+    for name in ("class", "objects", "images", "median side, px", "no positive anchor"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for k, name in enumerate(counts.classes):
         of_class = counts.label_O == k
@@ -86,7 +86,7 @@ def class_table(found: DataCheck) -> Table:
         table.add_row(
             name.replace("[", r"\["),
             f"{counts.objects_K[k]:,}",
-            f"{counts.pictures_K[k]:,}",
+            f"{counts.images_K[k]:,}",
             f"{sorted(sides)[len(sides) // 2]:.0f}" if len(sides) else "–",
             f"{missed[name]:,}" if missed.get(name) else "",
         )

@@ -53,7 +53,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         detector, data, batch_size=config.batch.batch_size, workers=config.loading.workers, progress=progress_bar
     )
     numbers = metrics.to_json()
-    where = f"{len(data.records)} pictures with {data.num_objects} objects"
+    where = f"{len(data.records)} images with {data.num_objects} objects"
     console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
     found = measure(
         trained, data, batch_size=config.batch.batch_size, easy_from=config.imbalance.easy_from, progress=progress_bar

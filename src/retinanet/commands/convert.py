@@ -9,7 +9,7 @@ from retinanet.config import ConvertConfig
 
 
 def convert(source: Path, target: Path, /, *, options: Flags[ConvertConfig]) -> None:
-    """Write a data set in another format, with all its splits; says what that format cannot hold.
+    """Write a dataset in another format, with all its splits; says what that format cannot hold.
 
     `retinanet convert data.yaml data-coco --format coco`
     """
@@ -19,7 +19,7 @@ def convert(source: Path, target: Path, /, *, options: Flags[ConvertConfig]) -> 
     for name, data in sets.items():
         for note in (*data.notes, *(str(fault) for fault in data.faults)):
             print(f"note: {note}")
-        print(f"{name + ': ' if name else ''}{len(data.records):,} pictures, {data.num_objects:,} objects")
+        print(f"{name + ': ' if name else ''}{len(data.records):,} images, {data.num_objects:,} objects")
     for sentence in written.lost:
         print(f"lost: {sentence}")
     for path in written.files.values():

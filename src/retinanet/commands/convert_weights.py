@@ -18,6 +18,6 @@ def convert_weights(file: Path, /, *, options: Flags[ConvertWeightsConfig]) -> N
     loaded = convert_file(file, options)
     network = loaded.model.config
     print(
-        f"{network.backbone}, {len(loaded.classes)} classes, {network.head_depth} hidden layers in each head, pictures "
+        f"{network.backbone}, {len(loaded.classes)} classes, {network.head_depth} hidden layers in each head, images "
         f"of {loaded.image_config.image_size}: {options.output}"
     )

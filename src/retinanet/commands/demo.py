@@ -120,7 +120,7 @@ def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tupl
         metrics=metrics.to_json(),
         curves=precision_recall(test_json, results),
         confusion=confusion_matrix(test_json, results, score=threshold),
-        pictures="held-out scenes",
+        images="held-out scenes",
         seconds=trained.seconds,
         command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {seed}",
         seed=seed,
@@ -130,7 +130,7 @@ def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tupl
 
 
 def _detect(detector: BaseDetector, annotations: Path) -> tuple[DetectionData, list[dict[str, Any]]]:
-    """Return the data set and what the detector finds on its pictures, as COCO results."""
+    """Return the dataset and what the detector finds on its images, as COCO results."""
     from retinanet.data import load
     from retinanet.images import ImageError
     from retinanet.predict.coco_results import detections_to_coco

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def export(model: Path, *, options: Flags[ExportConfig] | None = None) -> None:
-    """Write a checkpoint as ONNX, OpenVINO or torch.export, checked against it on real pictures.
+    """Write a checkpoint as ONNX, OpenVINO or torch.export, checked against it on real images.
 
     `retinanet export runs/first/best.ckpt -o m.onnx`
     `retinanet export runs/first/best.ckpt -o m.xml --int8 --calibrate data/train.json --data data/val.json`
@@ -46,7 +46,7 @@ def _print_comparison(console: Console, comparison: Comparison) -> None:
     console.print(parity_table(comparison.differences, comparison.title))
     if comparison.ap:
         console.print(
-            f"AP on {comparison.ap_images:,} pictures: checkpoint {comparison.ap['checkpoint']:.4f}, "
+            f"AP on {comparison.ap_images:,} images: checkpoint {comparison.ap['checkpoint']:.4f}, "
             f"export {comparison.ap['export']:.4f}",
             markup=False,
             highlight=False,
@@ -58,10 +58,10 @@ def parity_table(differences: Sequence[Difference], what: str) -> Table:
     from rich.table import Table
 
     out = Table(title=f"{what} against the checkpoint")
-    columns = ("size", "batch", "pictures", "compared", "box, px", "score", "missing", "at a threshold")
+    columns = ("size", "batch", "images", "compared", "box, px", "score", "missing", "at a threshold")
     for name in columns:
         out.add_column(name, justify="right")
     for d in differences:
-        numbers = [d.image_size, d.batch_size, d.pictures, d.compared]
+        numbers = [d.image_size, d.batch_size, d.images, d.compared]
         out.add_row(*map(str, numbers), f"{d.boxes:.1e}", f"{d.scores:.1e}", str(d.missing), str(d.doubtful))
     return out

@@ -11,9 +11,9 @@ from retinanet.config import PredictConfig
 
 
 def predict(model: Path, inputs: list[str], *, options: Flags[PredictConfig]) -> int:
-    """Detect in files, folders and globs; writes the detections and drawn pictures.
+    """Detect in files, folders and globs; writes the detections and drawn images.
 
-    `retinanet predict runs/first/best.ckpt pictures/ -o found --format csv`
+    `retinanet predict runs/first/best.ckpt images/ -o found --format csv`
     """
     return (_on_ray if options.engine == "ray" else _here)(model, inputs, options)
 
@@ -31,13 +31,13 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
         if video.error:
             print(f"error: {video.error}", file=sys.stderr)
     if summary.results is not None:
-        print(f"{summary.detections:,} detections in {summary.pictures:,} pictures: {summary.results}")
-    if summary.drawn is not None and summary.pictures:
+        print(f"{summary.detections:,} detections in {summary.images:,} images: {summary.results}")
+    if summary.drawn is not None and summary.images:
         print(f"drawn from score {config.draw_threshold:g} on: {summary.drawn}")
     for _, error in summary.failed:
         print(f"error: {error}", file=sys.stderr)
     if summary.failed:
-        print(f"{len(summary.failed):,} pictures could not be read", file=sys.stderr)
+        print(f"{len(summary.failed):,} images could not be read", file=sys.stderr)
     return 1 if summary.failed or any(video.error for video in summary.videos) else 0
 
 
@@ -48,9 +48,7 @@ def _on_ray(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
 
     done = predict_on_ray(model, inputs, config, progress=progress_bar)
     before = f", {done.done_before:,} of them from before" if done.done_before else ""
-    print(
-        f"{done.detections:,} detections in {done.pictures:,} pictures: {done.results} ({done.shards:,} files{before})"
-    )
+    print(f"{done.detections:,} detections in {done.images:,} images: {done.results} ({done.shards:,} files{before})")
     if done.failed:
-        print(f"{done.failed:,} pictures could not be read: column error", file=sys.stderr)
+        print(f"{done.failed:,} images could not be read: column error", file=sys.stderr)
     return 1 if done.failed else 0

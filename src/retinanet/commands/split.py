@@ -9,7 +9,7 @@ from retinanet.config import SplitConfig
 
 
 def split(data: Path, /, *, options: Flags[SplitConfig]) -> None:
-    """Divide a data set by picture: every class on both sides, groups and near-duplicates on one.
+    """Divide a dataset by image: every class on both sides, groups and near-duplicates on one.
 
     `retinanet split data.json --val 0.2 -o parts`
     """
@@ -17,7 +17,7 @@ def split(data: Path, /, *, options: Flags[SplitConfig]) -> None:
     from retinanet.data.split import check_part_format, divide
     from retinanet.formats import write
 
-    check_part_format(options.to, options.image_files.pictures)
+    check_part_format(options.to, options.image_files.image_files)
     found = load(
         data,
         images=options.dataset.selection.images,
@@ -36,7 +36,7 @@ def split(data: Path, /, *, options: Flags[SplitConfig]) -> None:
         seed=options.random.seed,
         workers=options.loading.workers,
     )
-    written = write(division.parts, options.folder.output, options.to, pictures=options.image_files.pictures)
+    written = write(division.parts, options.folder.output, options.to, image_files=options.image_files.image_files)
     for sentence in (*found.notes, *division.sentences(), *(f"lost: {what}" for what in written.lost)):
         print(sentence)
     for path in written.files.values():

@@ -51,7 +51,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:
-    """Print every fault of the data sets, and return how many there are."""
+    """Print every fault of the datasets, and return how many there are."""
     faults = [fault for data in sets for fault in data.faults]
     for fault in faults:
         console.print(f"fault: {fault}", markup=False, highlight=False, soft_wrap=True)

@@ -11,16 +11,16 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to a picture between the disk and the network while training. 0 switches a step off."""
+    """What happens to an image between the disk and the network while training. 0 switches a step off."""
 
     augment: bool = True
     """False switches all of it off, except `transform`."""
     flip: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Probability of a horizontal flip."""
     vertical_flip: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
-    """Probability of a vertical flip; for pictures without an up and down, as under a microscope."""
+    """Probability of a vertical flip; for images without an up and down, as under a microscope."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Each picture is resized by a random factor between these two on top of `image_size`."""
+    """Each image is resized by a random factor between these two on top of `image_size`."""
     multi_scale: tuple[Annotated[int, Gt(0)], ...] = ()
     """Each batch takes its `image_size` from this list; empty: always `image_size`."""
     color_jitter: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0

@@ -24,8 +24,8 @@ from retinanet.config.validation_data import ValidationConfig
 class CheckConfig:
     """What `retinanet check DATA` and `retinanet check MODEL DATA` can be told.
 
-    With a model, its own network, anchors, loss and picture size are what is checked, and those options have no effect.
-    With `val`, check also searches for images that are in both data sets, and for classes that are in one only.
+    With a model, its own network, anchors, loss and image size are what is checked, and those options have no effect.
+    With `val`, check also searches for images that are in both datasets, and for classes that are in one only.
     """
 
     hard: bool = False

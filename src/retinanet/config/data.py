@@ -1,4 +1,4 @@
-"""How data sets are read."""
+"""How datasets are read."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +10,10 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ClassesConfig:
-    """Where the pictures of a data set lie, and which of its objects are wanted."""
+    """Where the images of a dataset lie, and which of its objects are wanted."""
 
     images: Path | None = None
-    """Folder of the pictures, where they do not lie beside the annotations."""
+    """Folder of the images, where they do not lie beside the annotations."""
     classes: tuple[str, ...] = ()
     """Classes to keep (names with spaces or commas between them); the objects of the others are left out."""
     ignore_classes: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class ClassesConfig:
     any case; with this option it exits with status 0."""
     allow_outside: bool = False
     """Follow relative paths in the annotations that climb (..) out of their own folder, the folder above it and
-    `images`. For annotations that you trust: those of a stranger could draw other pictures of the disk into reports."""
+    `images`. For annotations that you trust: those of a stranger could draw other images of the disk into reports."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -46,7 +46,7 @@ class ClassesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How data sets are read."""
+    """How datasets are read."""
 
     selection: ClassesConfig = field(default_factory=ClassesConfig)
     format: str | None = None

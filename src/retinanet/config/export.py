@@ -22,7 +22,7 @@ class ExportConfig:
     format: str | None = None
     """onnx, openvino or torch; by the file's name unless given."""
     uint8: bool = False
-    """Take pictures as bytes, 0 to 255, rather than as float in [0, 1]: a quarter of the input."""
+    """Take images as bytes, 0 to 255, rather than as float in [0, 1]: a quarter of the input."""
     raw: bool = False
     """Leave out the decoding: logits and offsets of every anchor, level by level."""
     bf16: bool = False
@@ -30,13 +30,13 @@ class ExportConfig:
     int8: bool = False
     """Quantise the network to int8; needs `calibrate`."""
     calibrate: Path | None = None
-    """Data on whose pictures the ranges for int8 are measured: training data."""
-    calibration_pictures: Annotated[int, Gt(0)] = 100
+    """Data on whose images the ranges for int8 are measured: training data."""
+    calibration_images: Annotated[int, Gt(0)] = 100
     """Number of images used for int8 calibration."""
     max_ap_drop: Annotated[float, Ge(0)] = 0.01
     """Refuse an export whose AP on `data` is lower than the checkpoint's by more than this."""
-    pictures: tuple[str, ...] = ()
-    """Pictures on which export and checkpoint are compared: files, folders, globs."""
+    images: tuple[str, ...] = ()
+    """Images on which export and checkpoint are compared: files, folders, globs."""
     data: Path | None = None
     """Data on which they are compared, and the AP of both is measured; the training run's validation data unless
     given. Its format is recognised."""
@@ -48,6 +48,6 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if self.int8 and self.calibrate is None:
-            raise ConfigError("int8 measures the ranges of the activations on real pictures: give --calibrate DATA")
+            raise ConfigError("int8 measures the ranges of the activations on real images: give --calibrate DATA")
         if self.int8 and (self.raw or self.bf16):
             raise ConfigError("int8 goes with neither raw nor bf16")

@@ -14,12 +14,12 @@ Std = Annotated[float, Gt(0)]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """How a picture becomes the network's input: the same to train, predict and serve."""
+    """How an image becomes the network's input: the same to train, predict and serve."""
 
     image_size: Annotated[int, Gt(0)] = 800
-    """Shorter side of the resized picture, pixels, unless the longer side would pass `max_size`."""
+    """Shorter side of the resized image, pixels, unless the longer side would pass `max_size`."""
     max_size: Annotated[int, Gt(0)] = 1333
-    """Longest side of the resized picture, pixels."""
+    """Longest side of the resized image, pixels."""
     size_divisor: Annotated[int, Gt(0)] = 32
     """Batches are padded at the right and bottom to multiples of this."""
     image_mean: tuple[float, float, float] = IMAGENET_MEAN

@@ -13,7 +13,7 @@ class InferenceConfig:
     """How a trained model is applied to images."""
 
     tta: bool = False
-    """Test-time augmentation: look at each picture flipped and at 0.8 and 1.25 times its size too."""
+    """Test-time augmentation: look at each image flipped and at 0.8 and 1.25 times its size too."""
     precision: Precision = "32"
     """Number format of the network: 32, or bf16 (bfloat16), which takes half the time where the processor has it."""
 

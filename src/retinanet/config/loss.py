@@ -27,9 +27,9 @@ class LossConfig:
     negative_weight: Annotated[float, Ge(0)] = 0.5
     """Weight of the negatives in the loss `weighted`; the positives have 1."""
     negatives_per_positive: Annotated[float, Gt(0)] = 3.0
-    """How many negatives hard example mining keeps for each positive of a picture."""
+    """How many negatives hard example mining keeps for each positive of an image."""
     ohem_examples: Annotated[int, Gt(0)] = 512
-    """How many anchors of a picture the loss `ohem` keeps at the most."""
+    """How many anchors of an image the loss `ohem` keeps at the most."""
     ohem_nms: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.7
     """Of two anchors that overlap by more than this IoU, `ohem` considers the one with the higher loss."""
     ohem_balanced: bool = False
@@ -44,7 +44,7 @@ class LossConfig:
     box_loss_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the box loss in the sum."""
     normaliser: Literal["batch", "image"] = "batch"
-    """Divide by the positives of the whole batch on all ranks, or of each picture on its own (torchvision's way)."""
+    """Divide by the positives of the whole batch on all ranks, or of each image on its own (torchvision's way)."""
 
     def __post_init__(self) -> None:
         check_options(self)

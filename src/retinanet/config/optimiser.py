@@ -16,9 +16,9 @@ class OptimiserConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum 0.9, or AdamW."""
     lr: Annotated[float, Gt(0)] = 0.01
-    """Learning rate for `lr_batch_size` pictures a step; scaled in proportion to those there are."""
+    """Learning rate for `lr_batch_size` images a step; scaled in proportion to those there are."""
     lr_batch_size: Annotated[int, Gt(0)] = 16
-    """The pictures a step, over all devices and accumulated batches, that `lr` is meant for."""
+    """The images a step, over all devices and accumulated batches, that `lr` is meant for."""
     backbone_lr_factor: Annotated[float, Ge(0)] = 1.0
     """Factor on the learning rate of the backbone."""
     weight_decay: Annotated[float, Ge(0)] = 1e-4

@@ -38,10 +38,10 @@ class ReportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFilesConfig:
-    """Where the images of a written data set lie."""
+    """Where the images of a written dataset lie."""
 
-    pictures: ImageFiles = "copy"
-    """copy: copy the images into the new data set. link: link to them. none: leave the images in their place, which
+    image_files: ImageFiles = "copy"
+    """copy: copy the images into the new dataset. link: link to them. none: leave the images in their place, which
     COCO and CSV files name."""
 
     def __post_init__(self) -> None:

@@ -19,9 +19,9 @@ class PostprocessConfig:
     candidates_per_level: Annotated[int, Gt(0)] = 1000
     """How many of the best scores of each level are decoded."""
     max_detections: Annotated[int, Gt(0)] = 100
-    """Detections kept in a picture."""
+    """Detections kept in an image."""
     clip_before_nms: bool = True
-    """Cut boxes off at the picture's edges before NMS (torchvision's way), or after it (Detectron2's)."""
+    """Cut boxes off at the image's edges before NMS (torchvision's way), or after it (Detectron2's)."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -25,19 +25,19 @@ class PredictConfig:
     threshold: Annotated[float | None, Interval(ge=0.0, le=1.0)] = None
     """Write detections from this score on; the model's own `score_threshold` unless given."""
     draw: bool = True
-    """Draw the detections on copies of the pictures, in drawn/."""
+    """Draw the detections on copies of the images, in drawn/."""
     draw_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Draw detections from this score on."""
     track: bool = False
     """In a video: follow the objects from frame to frame and number them (ByteTrack)."""
     fps: Annotated[float, Interval(ge=0.0, le=1000.0)] = 0.0
-    """Take the pictures as the numbered frames of one video, so many a second; 0: each is a picture of its own."""
+    """Take the images as the numbered frames of one video, so many a second; 0: each is an image of its own."""
     ids_from: Path | None = None
-    """Data set whose picture ids the COCO results take; pictures are numbered from 1 unless given."""
+    """Dataset whose image ids the COCO results take; images are numbered from 1 unless given."""
     engine: Literal["local", "ray"] = "local"
     """local, or ray: on all machines of a Ray cluster, into Parquet files, nothing drawn (see docs/scale.md)."""
     shard_size: Annotated[int, Gt(0)] = 1000
-    """With `engine` ray: pictures in a Parquet file."""
+    """With `engine` ray: images in a Parquet file."""
     tiling: TileConfig = field(default_factory=TileConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)

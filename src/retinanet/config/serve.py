@@ -22,15 +22,15 @@ class ServeConfig:
     workers: Annotated[int, Gt(0)] = 1
     """Processes, each with its own copy of the model, its own queue, and its share of the cores."""
     max_batch: Annotated[int, Gt(0)] = 8
-    """Pictures that go through the network at once, at the most."""
+    """Images that go through the network at once, at the most."""
     max_wait_ms: Annotated[float, Interval(ge=0.0, le=1000.0)] = 5.0
-    """How long a picture waits for others that are being read, to go through the network together."""
+    """How long an image waits for others that are being read, to go through the network together."""
     max_queue: Annotated[int, Gt(0)] = 64
-    """Pictures that are in a process at once, from their first byte to the answer. One more is answered 503."""
+    """Images that are in a process at once, from their first byte to the answer. One more is answered 503."""
     max_upload_mb: Annotated[float, Gt(0)] = 20.0
     """Largest request, megabytes."""
     max_pixels: Annotated[int, Interval(ge=1, le=178_000_000)] = 50_000_000  # Pillow's own limit
-    """Largest picture, pixels: decoded it takes 3 bytes for each."""
+    """Largest image, pixels: decoded it takes 3 bytes for each."""
     api_key_file: Path | None = None
     """File of keys, one a line; with it, every request needs one of them (Authorization: Bearer KEY)."""
 

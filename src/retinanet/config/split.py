@@ -19,18 +19,18 @@ class SplitConfig:
 
     folder: FolderConfig
     val: Annotated[float, Gt(0)] = 0.2
-    """Share of the pictures for validation."""
+    """Share of the images for validation."""
     test: float = 0.0
-    """Share of the pictures for a test at the end."""
+    """Share of the images for a test at the end."""
     group_by: str | None = None
-    """Pictures that agree in this stay together: a column of the CSV or a field of COCO's images, `folder`, or a
+    """Images that agree in this stay together: a column of the CSV or a field of COCO's images, `folder`, or a
     regular expression searched in file names: '^[^_]+' is what comes before the first _."""
     near_duplicates: bool = True
-    """Keep pictures that look the same on one side."""
+    """Keep images that look the same on one side."""
     to: str = "coco"
     """Format of the parts, such as coco, voc, yolo or csv. A wrong name lists all formats."""
     dataset: DataConfig = field(default_factory=DataConfig)
-    image_files: ImageFilesConfig = field(default_factory=lambda: ImageFilesConfig(pictures="none"))
+    image_files: ImageFilesConfig = field(default_factory=lambda: ImageFilesConfig(image_files="none"))
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     random: RandomConfig = field(default_factory=RandomConfig)
 

@@ -11,12 +11,12 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig:
-    """How large pictures are cut into tiles, to train and to predict: the same, or else objects change their size."""
+    """How large images are cut into tiles, to train and to predict: the same, or else objects change their size."""
 
     tile: int | None = None
-    """Side of the tiles that pictures are cut into, original pixels; 0: not cut. A model knows the tiles that it was
-    trained with and takes them unless others are given. Each tile is resized as a picture of its own, and the whole
-    picture is looked at as well, for what is larger than a tile."""
+    """Side of the tiles that images are cut into, original pixels; 0: not cut. A model knows the tiles that it was
+    trained with and takes them unless others are given. Each tile is resized as an image of its own, and the whole
+    image is looked at as well, for what is larger than a tile."""
     overlap: Annotated[float, Interval(ge=0, lt=0.9)] = 0.2
     """How much of a tile its neighbour shows too, at least: more than the small objects need."""
 
@@ -27,5 +27,5 @@ class TileConfig:
 
     @property
     def whole_from(self) -> float:
-        """Pixels; what is longer is looked for in the picture as a whole too."""
+        """Pixels; what is longer is looked for in the image as a whole too."""
         return max(0.5, self.overlap) * (self.tile or 0)

@@ -1,4 +1,4 @@
-"""The data set that a training run is measured on."""
+"""The dataset that a training run is measured on."""
 
 from dataclasses import dataclass
 from pathlib import Path

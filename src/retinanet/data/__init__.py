@@ -1,6 +1,6 @@
-"""From files to batches: read and check data sets, augment, load.
+"""From files to batches: read and check datasets, augment, load.
 
-`load` reads a data set and refuses a faulty one with the list of all its faults; `DetectionDataset`, a sampler and
+`load` reads a dataset and refuses a faulty one with the list of all its faults; `DetectionDataset`, a sampler and
 `collate` make batches of it. All randomness of a sample comes from its `SampleKey`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retinanet.data.evaluation_batches import eval_batches
-from retinanet.data.loading import load, load_both, load_train, verify_pictures
+from retinanet.data.loading import load, load_both, load_train, verify_images
 from retinanet.data.tiling import TiledData, cut
 from retinanet.formats import read
 from retinanet.formats.records import DataError, DetectionData, Fault, Record
@@ -41,10 +41,10 @@ __all__ = [
     "load_both",
     "load_train",
     "read",
-    "verify_pictures",
+    "verify_images",
 ]
 
-# Reading a data set needs no torch, these names do.
+# Reading a dataset needs no torch, these names do.
 __getattr__ = lazy_names(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""Which pictures make a batch, and the batch they make. Shape suffixes: N batch, H, W; 3 is RGB."""
+"""Which images make a batch, and the batch they make. Shape suffixes: N batch, H, W; 3 is RGB."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Batch:
 
     Args:
         images_N3HW: float32, normalised, padded at the right and bottom.
-        targets: the objects of each picture, xyxy, input pixels.
-        frames: the size of each picture before and after resizing.
-        indices: of each picture in its data set.
+        targets: the objects of each image, xyxy, input pixels.
+        frames: the size of each image before and after resizing.
+        indices: of each image in its dataset.
     """
 
     images_N3HW: Tensor
@@ -66,21 +66,21 @@ def collate(samples: Sequence[Sample], image_config: ImageConfig) -> Batch:
 
 
 class TrainBatchSampler(Sampler[list[SampleKey]]):
-    """Shuffled batches of pictures of like shape; pass it to a `DataLoader` as `batch_sampler`.
+    """Shuffled batches of images of like shape; pass it to a `DataLoader` as `batch_sampler`.
 
-    Landscape and portrait pictures come in batches of their own, which saves most of the padding; what is left over
-    of the two makes the last batches together. Every picture comes once an epoch. Every rank has the same number of
-    batches in every epoch: where the last round does not fill all ranks, the largest batches are split, and pictures
+    Landscape and portrait images come in batches of their own, which saves most of the padding; what is left over
+    of the two makes the last batches together. Every image comes once an epoch. Every rank has the same number of
+    batches in every epoch: where the last round does not fill all ranks, the largest batches are split, and images
     repeat only where there are fewer of them than ranks.
 
     The batches depend on (seed, epoch) alone: a resumed run goes on with `set_epoch(epoch, skip=batches done)`.
 
     Args:
-        widths: of all pictures, pixels.
+        widths: of all images, pixels.
         heights: likewise.
-        batch_size: pictures of a batch.
+        batch_size: images of a batch.
         seed: of the order, the sizes and each sample's own seed.
-        image_size: shorter side of the resized pictures.
+        image_size: shorter side of the resized images.
         multi_scale: where not empty, each batch takes its `image_size` from here; the same on all ranks.
         rank: which of the processes this is.
         world_size: how many processes share the data.
@@ -160,7 +160,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Return a well-mixed seed, 0 to 2^63 - 1, for one picture in one epoch."""
+    """Return a well-mixed seed, 0 to 2^63 - 1, for one image in one epoch."""
     mixed = np.random.SeedSequence([_unsigned(seed), epoch, index]).generate_state(1, np.uint64)[0]
     return int(mixed >> np.uint64(1))
 

@@ -1,4 +1,4 @@
-"""All splits of a data set, read with one class list and written in another format."""
+"""All splits of a dataset, read with one class list and written in another format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dict[str, DetectionData]:
-    """Return every split of a data set, all with the same class list.
+    """Return every split of a dataset, all with the same class list.
 
     Args:
         source: see `formats.read`.
@@ -35,7 +35,7 @@ def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dic
 
 
 def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str, DetectionData], Written]:
-    """Write a data set in another format. Return what was read of each split, and what was written.
+    """Write a dataset in another format. Return what was read of each split, and what was written.
 
     Raises:
         DataError: faults in the data.
@@ -43,8 +43,8 @@ def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str
         ConfigError: no format that can be written has the name `format`, or it needs copies of the images or links.
     """
     format, writer = find_writer(config.format)
-    if writer.images_found_by == "place" and config.image_files.pictures == "none":
-        raise ConfigError(f"{format.title} finds labels by the place of the pictures: pictures must be copy or link")
+    if writer.images_found_by == "place" and config.image_files.image_files == "none":
+        raise ConfigError(f"{format.title} finds labels by the place of the images: images must be copy or link")
     sets = load_splits(
         source,
         reading=config.reading,
@@ -52,4 +52,4 @@ def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str
         skip_bad=config.selection.skip_bad,
         workers=config.loading.workers,
     )
-    return sets, write(sets, target, config.format, pictures=config.image_files.pictures)
+    return sets, write(sets, target, config.format, image_files=config.image_files.image_files)

@@ -1,4 +1,4 @@
-"""One picture of a data set, as the network sees it. Shape suffixes: H, W; 3 is RGB."""
+"""One image of a dataset, as the network sees it. Shape suffixes: H, W; 3 is RGB."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from retinanet.types import Target
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks a data set for."""
+    """What a sampler asks a dataset for."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a key
-    """The picture."""
+    """The image."""
     seed: int
     """All randomness of this sample, from 0 to 2^63 - 1: the same key gives the same pixels in any worker."""
     image_size: int
-    """Shorter side of the resized picture, pixels, before scale jitter."""
+    """Shorter side of the resized image, pixels, before scale jitter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One picture of a batch to be.
+    """One image of a batch to be.
 
     Args:
         pixels_3HW: uint8 RGB, resized.
         target: its objects, xyxy in pixels of `pixels_3HW`.
-        frame: the size of the picture (of the part that was cropped out of it), and of `pixels_3HW`.
+        frame: the size of the image (of the part that was cropped out of it), and of `pixels_3HW`.
         index: of the record in the data.
         image_id: of the record.
     """
@@ -50,11 +50,11 @@ class Sample:
 
 
 class DetectionDataset(Dataset[Sample]):
-    """The pictures of a data set, decoded and augmented on demand.
+    """The images of a dataset, decoded and augmented on demand.
 
     Args:
         data: what `load` returned.
-        image_config: size of the pictures.
+        image_config: size of the images.
         augment: random changes for training; None or `augment=False` for none.
         transform: the user's own, after `augment`; what `augment.transform` names unless given.
     """
@@ -89,10 +89,10 @@ class DetectionDataset(Dataset[Sample]):
         return len(self.data.records)
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
-        """Return a picture, augmented if asked for by a `SampleKey`, as it is if asked for by its number.
+        """Return an image, augmented if asked for by a `SampleKey`, as it is if asked for by its number.
 
         Raises:
-            DataError: the picture vanished, broke or changed its size since the data was checked.
+            DataError: the image vanished, broke or changed its size since the data was checked.
         """
         index = key.index if isinstance(key, SampleKey) else key
         image_size = key.image_size if isinstance(key, SampleKey) else self.image_config.image_size
@@ -137,11 +137,11 @@ class DetectionDataset(Dataset[Sample]):
         return scene, (round(scene.image.width * factor), round(scene.image.height * factor)), image_size
 
     def _read(self, record: Record, image_size: int, *, resize: bool = True) -> transforms.Scene:
-        """Return a picture or a part of one, and its objects; with `resize` it may come at its final size already."""
+        """Return an image or a part of one, and its objects; with `resize` it may come at its final size already."""
         try:
             image, width, height = self._decode(record, image_size, resize=resize)
         except images.ImageError as error:
-            raise DataError(f"a picture cannot be read any more: {error}") from error
+            raise DataError(f"an image cannot be read any more: {error}") from error
         if (width, height) != (record.width, record.height):
             raise DataError(
                 f"{record.path}: expected {record.width}x{record.height} pixels, found {width}x{height}: "
@@ -162,8 +162,8 @@ class DetectionDataset(Dataset[Sample]):
         if record.window is None:
             max_size = transforms.max_size_for(self.image_config, image_size=image_size)
             return images.decode_for(record.path, image_size=image_size, max_size=max_size)
-        with images.open_windows(record.path) as picture:
-            if record.window[2] > picture.size[0] or record.window[3] > picture.size[1]:  # crop() would add black
-                return images.Scaled(picture.crop((0, 0, 1, 1)), *picture.size)
-            image = picture.crop(record.window)
+        with images.open_windows(record.path) as windows:
+            if record.window[2] > windows.size[0] or record.window[3] > windows.size[1]:  # crop() would add black
+                return images.Scaled(windows.crop((0, 0, 1, 1)), *windows.size)
+            image = windows.crop(record.window)
             return images.Scaled(image, *image.size)

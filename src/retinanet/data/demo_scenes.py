@@ -41,7 +41,7 @@ class DemoError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """Where the scenes are: three COCO .json files whose pictures lie in folders of the same name beside them."""
+    """Where the scenes are: three COCO .json files whose images lie in folders of the same name beside them."""
 
     folder: Path
     train_json: Path
@@ -51,7 +51,7 @@ class DemoData:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One picture and what is on it.
+    """One image and what is on it.
 
     Args:
         image: uint8 RGB, (H, W, 3).
@@ -88,7 +88,7 @@ def load_material() -> dict[str, Material]:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
         raise DemoError(
-            "the demo takes its pictures from scikit-learn, which is not installed: pip install 'retinanet[demo]'"
+            "the demo takes its images from scikit-learn, which is not installed: pip install 'retinanet[demo]'"
         ) from error
     digits = load_digits()
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]

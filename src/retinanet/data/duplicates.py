@@ -1,6 +1,6 @@
-"""Pictures that are the same: by content, pixel for pixel, and nearly, after another compression, size or brightness.
+"""Images that are the same: by content, pixel for pixel, and nearly, after another compression, size or brightness.
 
-Shape suffixes: P pictures, F = 1,024 values of a fingerprint.
+Shape suffixes: P images, F = 1,024 values of a fingerprint.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from retinanet import images as pictures
+from retinanet import images
 
 if TYPE_CHECKING:
     from retinanet.formats.records import Record
 
 SIDE: Final = 32
-"""Pixels of the small grey copy of a picture."""
+"""Pixels of the small grey copy of an image."""
 ALIKE: Final = 0.95
-"""Correlation of two small copies from which the pictures count as nearly the same.
+"""Correlation of two small copies from which the images count as nearly the same.
 
 Measured: of BCCD's 66,066 pairs one has 0.975 (BloodImage_00037 and _00038, the same cells at another focus) and the
 next 0.653; of coco128's 8,128 pairs the highest has 0.863. Copies at JPEG quality 40, half the size or 1.2 times the
 brightness have 0.979 or more, nine in ten of those with 1 % cut off at each side 0.951.
 """
 PLAIN: Final = 4.0
-"""Standard deviation (of 255 grey values) below which a picture shows too little to be compared."""
+"""Standard deviation (of 255 grey values) below which an image shows too little to be compared."""
 _BLOCK: Final = 2048
 _EXHAUSTIVE: Final = 20_000
-"""Up to so many pictures all pairs are compared; beyond, those that share a part of a hash."""
+"""Up to so many images all pairs are compared; beyond, those that share a part of a hash."""
 
 
 class Fingerprint(NamedTuple):
-    """What tells a picture from others.
+    """What tells an image from others.
 
     Args:
         digest: of its pixels: the same only for the very same pixels.
-        small_F: float32, the small grey copy with mean 0 and length 1; zeros for a picture without contrast.
+        small_F: float32, the small grey copy with mean 0 and length 1; zeros for an image without contrast.
     """
 
     digest: bytes
@@ -51,10 +51,10 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(record: Record) -> Fingerprint | None:
-    """Return a picture's fingerprint, None where it does not decode (which `data.load` reports)."""
+    """Return an image's fingerprint, None where it does not decode (which `data.load` reports)."""
     try:
-        image = pictures.decode(record.path)
-    except pictures.ImageError:
+        image = images.decode(record.path)
+    except images.ImageError:
         return None
     digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
@@ -65,7 +65,7 @@ def fingerprint(record: Record) -> Fingerprint | None:
 
 
 def fingerprints(records: Sequence[Record], *, workers: int = 2) -> list[Fingerprint | None]:
-    """Return the fingerprint of each picture; decodes all of them."""
+    """Return the fingerprint of each image; decodes all of them."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return list(pool.map(fingerprint, records))
 
@@ -104,13 +104,13 @@ def _all_pairs(small_PF: npt.NDArray[np.float32]) -> Iterator[tuple[int, int, fl
 
 
 def _likely_pairs(small_PF: npt.NDArray[np.float32]) -> Iterator[tuple[int, int, float]]:
-    """Compare the pictures that share a byte of the signs of 64 coarse differences: alike ones share most of them."""
+    """Compare the images that share a byte of the signs of 64 coarse differences: alike ones share most of them."""
     side = SIDE // 8
     coarse = small_PF.reshape(-1, 8, side, 8, side).mean(axis=(2, 4))
     signs = np.packbits((coarse > np.median(coarse, axis=(1, 2), keepdims=True)).reshape(len(small_PF), 64), axis=1)
     seen: set[tuple[int, int]] = set()
     for band in range(signs.shape[1]):
-        # with the neighbouring byte, or else each of the 256 values would hold too many pictures
+        # with the neighbouring byte, or else each of the 256 values would hold too many images
         keys = signs[:, band].astype(np.int64) * 256 + signs[:, (band + 1) % signs.shape[1]]
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.diff(keys[order], prepend=-1))

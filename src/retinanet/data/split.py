@@ -1,7 +1,7 @@
-"""A data set divided by picture: every class in every part, groups and near-duplicates never on both sides.
+"""A dataset divided by image: every class in every part, groups and near-duplicates never on both sides.
 
 The division is that of Sechidis et al., "On the Stratification of Multi-Label Data" (ECML 2011), for groups of
-pictures: the rarest class is dealt out first, each time to the part that lacks most of it.
+images: the rarest class is dealt out first, each time to the part that lacks most of it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """A data set in parts.
+    """A dataset in parts.
 
     Args:
         parts: by name.
-        groups: how many groups of two pictures or more were kept together by `group_by`.
-        alike: how many pictures were kept together with others that look the same.
+        groups: how many groups of two images or more were kept together by `group_by`.
+        alike: how many images were kept together with others that look the same.
     """
 
     parts: Mapping[str, DetectionData]
@@ -46,19 +46,19 @@ class Division:
         for name, data in self.parts.items():
             counts = np.bincount([k for r in data.records for k in r.labels_G], minlength=len(data.classes))
             classes = ", ".join(f"{c} {n:,}" for c, n in zip(data.classes, counts, strict=True))
-            said.append(f"{name}: {len(data.records):,} pictures, {data.num_objects:,} objects ({classes})")
+            said.append(f"{name}: {len(data.records):,} images, {data.num_objects:,} objects ({classes})")
         if self.groups:
-            said.append(f"{self.groups:,} groups of pictures were kept together")
+            said.append(f"{self.groups:,} groups of images were kept together")
         if self.alike:
-            said.append(f"{self.alike:,} pictures that look alike were kept on the same side as each other")
+            said.append(f"{self.alike:,} images that look alike were kept on the same side as each other")
         return said
 
 
-def check_part_format(name: str, pictures: ImageFiles) -> None:
+def check_part_format(name: str, images: ImageFiles) -> None:
     """Raise `ConfigError` if the parts cannot be written in a format, or if their images could not be found."""
     _, writer = find_writer(name, option="to")
-    if writer.images_found_by != "path" and pictures == "none":
-        raise ConfigError(f"{name} finds pictures by their place: pictures must be copy or link")
+    if writer.images_found_by != "path" and images == "none":
+        raise ConfigError(f"{name} finds images by their place: images must be copy or link")
 
 
 def divide(
@@ -70,19 +70,19 @@ def divide(
     seed: int = 0,
     workers: int = 2,
 ) -> Division:
-    """Divide a data set.
+    """Divide a dataset.
 
     Args:
         data: what to divide.
-        shares: of the pictures, for each part; they sum to 1.
-        group_by: pictures that agree in this stay together: a column of the CSV, a field of COCO's images, `folder`,
+        shares: of the images, for each part; they sum to 1.
+        group_by: images that agree in this stay together: a column of the CSV, a field of COCO's images, `folder`,
             or a regular expression that is searched in the file name (its first group, if it has one).
-        near_duplicates: keep pictures that look the same together; decodes all of them.
+        near_duplicates: keep images that look the same together; decodes all of them.
         seed: for ties.
         workers: threads that decode.
 
     Raises:
-        ConfigError: a `group_by` that fits nothing; a part that would get no picture.
+        ConfigError: a `group_by` that fits nothing; a part that would get no image.
     """
     keys = group_keys(data, group_by) if group_by is not None else None
     links: list[Sequence[int]] = []
@@ -95,7 +95,7 @@ def divide(
     for number, name in enumerate(shares):
         chosen = np.flatnonzero(part_P == number)
         if not len(chosen):
-            raise ConfigError(f"{name} would get no picture: {groups.max() + 1} groups of pictures are too few")
+            raise ConfigError(f"{name} would get no image: {groups.max() + 1} groups of images are too few")
         parts[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in chosen), faults=(), notes=())
     by_key = joined(len(data.records), [], keys)
     return Division(
@@ -106,7 +106,7 @@ def divide(
 
 
 def group_keys(data: DetectionData, group_by: str) -> list[Hashable]:
-    """Return what each picture agrees in with others of its group, None for a picture on its own."""
+    """Return what each image agrees in with others of its group, None for an image on its own."""
     if group_by == "folder":
         return [str(record.path.parent) for record in data.records]
     if (column := _column(data, group_by)) is not None:
@@ -129,7 +129,7 @@ def _first(data: DetectionData) -> str:
 
 
 def _column(data: DetectionData, name: str) -> dict[Hashable, Any] | None:
-    """Return the values of a column by picture id (COCO) or file name (CSV), None where there is no such column."""
+    """Return the values of a column by image id (COCO) or file name (CSV), None where there is no such column."""
     suffix = data.source.suffix.lower()
     if suffix == ".json":
         content = json.loads(data.source.read_bytes())
@@ -147,7 +147,7 @@ def _column(data: DetectionData, name: str) -> dict[Hashable, Any] | None:
 
 
 def _contents(data: DetectionData) -> npt.NDArray[np.int64]:
-    """Return for each picture which classes it shows, and 1 for itself: (pictures, classes + 1)."""
+    """Return for each image which classes it shows, and 1 for itself: (images, classes + 1)."""
     shown = np.zeros((len(data.records), len(data.classes) + 1), np.int64)
     shown[:, -1] = 1
     for place, record in enumerate(data.records):
@@ -158,11 +158,11 @@ def _contents(data: DetectionData) -> npt.NDArray[np.int64]:
 def assign(
     contents_PC: npt.NDArray[np.int64], group_P: npt.NDArray[np.int64], shares: Sequence[float], *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Return the part of each picture.
+    """Return the part of each image.
 
     Args:
-        contents_PC: what each picture counts for, the pictures themselves in the last column.
-        group_P: group number of each picture, from 0.
+        contents_PC: what each image counts for, the images themselves in the last column.
+        group_P: group number of each image, from 0.
         shares: of each part, summing to 1.
         seed: for ties.
     """

@@ -1,6 +1,6 @@
-"""Training pictures in tiles: the same grid as `predict --tile`, so that objects have the size they are found at.
+"""Training images in tiles: the same grid as `predict --tile`, so that objects have the size they are found at.
 
-Shape suffixes: G objects of a picture. Boxes are xyxy pixels of the tile.
+Shape suffixes: G objects of an image. Boxes are xyxy pixels of the tile.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ VISIBLE: Final = 0.6
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TiledData:
-    """A data set whose records are tiles and whole pictures.
+    """A dataset whose records are tiles and whole images.
 
     Args:
-        data: the tiles of each picture, row by row, and then the picture as a whole where it has more than one.
-        parents: the number of each record's picture in the data that was cut.
+        data: the tiles of each image, row by row, and then the image as a whole where it has more than one.
+        parents: the number of each record's image in the data that was cut.
     """
 
     data: DetectionData
@@ -34,10 +34,10 @@ class TiledData:
 
 
 def cut(data: DetectionData, tiling: TileConfig) -> TiledData:
-    """Return the tiles of every picture. Pictures no larger than a tile stay as they are.
+    """Return the tiles of every image. Images no larger than a tile stay as they are.
 
     In a tile, an object that it shows less than `VISIBLE` of is neither to be found nor to be punished, as a crowd
-    region is. In the picture as a whole, that holds for what is not longer than `tiling.whole_from`: prediction takes
+    region is. In the image as a whole, that holds for what is not longer than `tiling.whole_from`: prediction takes
     those from the tiles alone.
     """
     records: list[Record] = []

@@ -1,6 +1,6 @@
-"""What happens to a picture and its boxes while training. Every random number comes from the generator passed in.
+"""What happens to an image and its boxes while training. Every random number comes from the generator passed in.
 
-Shape suffixes: G objects of a picture. Boxes are xyxy pixels of the picture as it is at that point.
+Shape suffixes: G objects of an image. Boxes are xyxy pixels of the image as it is at that point.
 torchvision's v2 kernels do the work, its v2 classes do not: they draw from the global random state.
 """
 
@@ -29,7 +29,7 @@ SMALLEST_SIDE: Final = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """A picture with its objects, on the way to the network.
+    """An image with its objects, on the way to the network.
 
     Args:
         image: RGB.
@@ -127,7 +127,7 @@ def color_jitter(image: Image.Image, strength: float, numbers: list[float]) -> I
 def resize(scene: Scene, config: ImageConfig, *, image_size: int) -> Scene:
     """Resize a scene for the network, and leave out objects that end up thinner than a pixel.
 
-    `max_size` is scaled along with `image_size`, or else the picture could not grow where it is the bound: see
+    `max_size` is scaled along with `image_size`, or else the image could not grow where it is the bound: see
     `max_size_for`.
     """
     max_size = max_size_for(config, image_size=image_size)
@@ -145,7 +145,7 @@ def max_size_for(config: ImageConfig, *, image_size: int) -> int:
 
 
 def _on_both(function: Callable[[Any], Any], scene: Scene) -> Scene:
-    """Apply a geometric v2 kernel to the picture and its boxes."""
+    """Apply a geometric v2 kernel to the image and its boxes."""
     boxes = tv_tensors.BoundingBoxes(scene.boxes_G4, format="XYXY", canvas_size=(scene.image.height, scene.image.width))
     return replace(scene, image=function(scene.image), boxes_G4=function(boxes).as_subclass(torch.Tensor))
 

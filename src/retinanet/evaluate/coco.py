@@ -34,9 +34,9 @@ MEANING: Final = {
     "APs": "small, below 32² pixels",
     "APm": "medium",
     "APl": "large, above 96² pixels",
-    "AR1": "1 detection a picture",
-    "AR10": "10 detections a picture",
-    "AR100": "100 detections a picture",
+    "AR1": "1 detection an image",
+    "AR10": "10 detections an image",
+    "AR100": "100 detections an image",
     "ARs": "small",
     "ARm": "medium",
     "ARl": "large",
@@ -55,7 +55,7 @@ class EvaluationError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """One class's numbers at up to 100 detections a picture; -1 where it has no object.
+    """One class's numbers at up to 100 detections an image; -1 where it has no object.
 
     Args:
         AP: average precision, mean over IoU 0.50:0.95.

@@ -1,4 +1,4 @@
-"""A detector, or a file of its results, against a data set."""
+"""A detector, or a file of its results, against a dataset."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a checkpoint, or a COCO results file: `evaluate("best.ckpt", data="test.json")`.
 
-    For a results file (.json) no picture is looked for. A COCO .json as `data` goes to the evaluator as it stands.
+    For a results file (.json) no image is looked for. A COCO .json as `data` goes to the evaluator as it stands.
     The averages are over the data's classes: objects of a class that the model does not know count as missed, and
     detections of a class that the data does not have are left out; `notes` says so. Classes are compared by name.
 
@@ -131,19 +131,19 @@ def evaluate_model(
     tta: bool = False,
     progress: ProgressBar = no_progress_bar,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
-    """Return the metrics of a detector on a data set, and its detections as COCO results in the order of the data.
+    """Return the metrics of a detector on a dataset, and its detections as COCO results in the order of the data.
 
     Args:
         detector: its classes are found in the data by name, see `match_classes`.
-        data: pictures and objects.
-        batch_size: pictures at once; pictures of like shape go together.
-        workers: threads that load pictures ahead of the network.
-        tiling: cut the pictures into tiles, as `retinanet predict --tile` does.
-        tta: look at the pictures flipped and at other sizes too.
+        data: images and objects.
+        batch_size: images at once; images of like shape go together.
+        workers: threads that load images ahead of the network.
+        tiling: cut the images into tiles, as `retinanet predict --tile` does.
+        tta: look at the images flipped and at other sizes too.
         progress: opens a progress bar.
 
     Raises:
-        ImageError: a picture that does not decode. `data.load` finds these beforehand.
+        ImageError: an image that does not decode. `data.load` finds these beforehand.
     """
 
     columns, _ = match_classes(detector.classes, data.classes)
@@ -151,12 +151,12 @@ def evaluate_model(
     order = eval_batches(data, batch_size)
     batches = ([data.records[i].path for i in batch] for batch in order)
     stream = detector.stream(batches, workers=workers, tiling=tiling, tta=tta)
-    by_picture: dict[int, ArrayDetections] = {}
+    by_image: dict[int, ArrayDetections] = {}
     with progress("evaluate", len(data.records)) as advance:
         for i, found in zip((i for batch in order for i in batch), stream, strict=True):
-            by_picture[i] = found.result()
+            by_image[i] = found.result()
             advance()
-    in_order = [(data.records[i].image_id, by_picture[i]) for i in sorted(by_picture)]
+    in_order = [(data.records[i].image_id, by_image[i]) for i in sorted(by_image)]
     metrics = evaluate_results(data.to_coco(), detections_to_array(in_order, category_ids=category_ids))
     results = [
         row

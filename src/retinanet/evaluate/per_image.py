@@ -29,11 +29,11 @@ Group = Literal["best", "worst", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResults:
-    """A picture with what is on it and what was found.
+    """An image with what is on it and what was found.
 
     Args:
         name: shown below it.
-        image: the picture, or its path.
+        image: the image, or its path.
         boxes_G4: the objects; labels_G: their class ids; crowd_G: true for regions of many (none by default).
         found_D4: the detections; found_labels_D and scores_D: their class ids and scores.
         group: why it is shown.
@@ -59,16 +59,16 @@ class ImageResults:
 
 
 def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]) -> list[ImageResults]:
-    """Return every picture of `data` with its detections out of COCO results (image_id, category_id, bbox, score).
+    """Return every image of `data` with its detections out of COCO results (image_id, category_id, bbox, score).
 
     Raises:
-        ValueError: a result of a picture or category that `data` does not have.
+        ValueError: a result of an image or category that `data` does not have.
     """
     label_of = {category_id: label for label, category_id in enumerate(data.category_ids)}
     found: dict[int, list[tuple[list[float], int, float]]] = {record.image_id: [] for record in data.records}
     for row in results:
         if row["image_id"] not in found or row["category_id"] not in label_of:
-            raise ValueError(f"expected pictures and categories of {data.source}, found the result {dict(row)}")
+            raise ValueError(f"expected images and categories of {data.source}, found the result {dict(row)}")
         x, y, w, h = row["bbox"]
         found[row["image_id"]].append(([x, y, x + w, y + h], label_of[row["category_id"]], row["score"]))
     return [
@@ -89,7 +89,7 @@ def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is right about a picture: `found_G` and `right_D` say of each object and detection whether it has a partner.
+    """What is right about an image: `found_G` and `right_D` say of each object and detection whether it has a partner.
 
     Args:
         found_G: bool; crowd regions, which need not be found, count as found.
@@ -105,7 +105,7 @@ class Verdict:
 
     @property
     def objects(self) -> int:
-        """Objects on the picture."""
+        """Objects on the image."""
         return int((~self.crowd_G).sum())
 
     @property

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retinanet.data import DetectionData
 
 
-GATE_PICTURES: Final = 8
+GATE_IMAGES: Final = 8
 """Number of images on which the export is compared with its checkpoint, spread evenly over those available."""
 
 OPTIONS: Final = ("int8", "raw", "triton", "bf16")
@@ -100,7 +100,7 @@ def export(
 ) -> ExportSummary:
     """Write a checkpoint as ONNX, OpenVINO or a program of torch.export.
 
-    The file is written beside its target, compared with the checkpoint on real pictures, and renamed only if it agrees.
+    The file is written beside its target, compared with the checkpoint on real images, and renamed only if it agrees.
 
     Args:
         model: a checkpoint.
@@ -119,10 +119,10 @@ def export(
     loaded = load_checkpoint(model)
     if loaded.image_config.size_divisor % DIVISOR:
         raise ExportError(
-            f"{model} pads pictures to multiples of {loaded.image_config.size_divisor}; an exported network needs "
+            f"{model} pads images to multiples of {loaded.image_config.size_divisor}; an exported network needs "
             f"multiples of {DIVISOR}"
         )
-    pictures = _pictures(config, loaded)
+    images = _images(config, loaded)
     data = _data(config, loaded) if config.int8 or config.data is not None else None
     about = describe(loaded, config)
     source = ExportSource(loaded)
@@ -130,7 +130,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.partial-") as folder:
         written = Path(folder) / path.name
         target.write(source, about, written)
-        comparison = _compare(target, loaded, about, written, pictures)
+        comparison = _compare(target, loaded, about, written, images)
         if config.int8:
             about = dataclasses.replace(about, precision="int8")
             written = Path(folder) / "int8" / path.name
@@ -191,20 +191,20 @@ def _target(config: ExportConfig) -> tuple[ExportTarget, Path]:
     return TARGETS[name], path
 
 
-def _pictures(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
-    """Return real pictures to compare on: those given, or of the data given, or of the training run's validation data.
+def _images(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
+    """Return real images to compare on: those given, or of the data given, or of the training run's validation data.
 
     Raises:
         ExportError: there are none.
     """
-    if config.pictures:
-        found = expand_inputs(config.pictures)
+    if config.images:
+        found = expand_inputs(config.images)
     else:
         found = [record.path for record in _sibling(config, loaded).records]
     if not found:
-        raise ExportError("there are no pictures to compare the export with the checkpoint on: give --pictures")
-    step = max(1, len(found) // GATE_PICTURES)
-    return found[::step][:GATE_PICTURES]
+        raise ExportError("there are no images to compare the export with the checkpoint on: give --images")
+    step = max(1, len(found) // GATE_IMAGES)
+    return found[::step][:GATE_IMAGES]
 
 
 def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
@@ -220,8 +220,8 @@ def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
         return read(path, images=None if images is None else Path(images), split="val")
     except UserError as error:
         raise ExportError(
-            f"an export is compared with its checkpoint on real pictures, and the validation data of the training run "
-            f"cannot be used ({error}): give --pictures FILES or --data DATA"
+            f"an export is compared with its checkpoint on real images, and the validation data of the training run "
+            f"cannot be used ({error}): give --images FILES or --data DATA"
         ) from error
 
 
@@ -233,20 +233,20 @@ def _data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
 
 
 def _calibration(config: ExportConfig) -> list[Path]:
-    """Return the pictures that the ranges of the activations are measured on, spread evenly over the data."""
+    """Return the images that the ranges of the activations are measured on, spread evenly over the data."""
     assert config.calibrate is not None  # noqa: S101 - ExportConfig sees to it
     found = [record.path for record in read(config.calibrate, images=config.selection.images, split="train").records]
     if not found:
-        raise ExportError(f"calibrate: no pictures in {config.calibrate}")
-    count = min(config.calibration_pictures, len(found))
+        raise ExportError(f"calibrate: no images in {config.calibrate}")
+    count = min(config.calibration_images, len(found))
     return [found[i * len(found) // count] for i in range(count)]
 
 
 def _compare(
-    target: ExportTarget, loaded: LoadedModel, about: Description, path: Path, pictures: Sequence[Path]
+    target: ExportTarget, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]
 ) -> Comparison:
     """Compare the written file with the checkpoint, and refuse a file that disagrees."""
-    differences = tuple(target.compare(loaded, about, path, pictures))
+    differences = tuple(target.compare(loaded, about, path, images))
     comparison = Comparison(title=target.title, differences=differences)
     wrong = [d for d in differences if not d.agrees]
     if wrong:

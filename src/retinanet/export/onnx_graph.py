@@ -1,7 +1,7 @@
 """The decoding as an ONNX graph of plain operators, and how it is joined to the network's. Needs onnx, not torch.
 
 Shape suffixes: N batch, A anchors of a level, C anchors of a position, K classes, T the best of a level, M those of all
-levels, D detections of a picture.
+levels, D detections of an image.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _value(name: str, dtype: int, *shape: int | str) -> onnx.ValueInfoProto:
 
 
 def normalising(about: Description) -> onnx.ModelProto:
-    """Return the graph from pictures to the network's input: (x - mean) / std, and 0 where there is padding."""
+    """Return the graph from images to the network's input: (x - mean) / std, and 0 where there is padding."""
     g = Graph("normalise_")
     images = g("Cast", IMAGES, to=TensorProto.FLOAT) if about.uint8 else IMAGES
     scale = 255.0 if about.uint8 else 1.0
@@ -264,7 +264,7 @@ def _suppressed(g: Graph, boxes_NM4: str, scores_NM: str, labels_NM: str, num_cl
 
 
 def join(network: onnx.ModelProto, about: Description, *, defaults: bool) -> onnx.ModelProto:
-    """Return pictures to detections (or to the dense outputs): normalisation, network and decoding in one graph.
+    """Return images to detections (or to the dense outputs): normalisation, network and decoding in one graph.
 
     Args:
         network: from `NORMALISED` to the dense outputs.

@@ -1,6 +1,6 @@
-"""Does an exported model say what the original says? Run both on the same pictures, and compare.
+"""Does an exported model say what the original says? Run both on the same images, and compare.
 
-Boxes are xyxy in original pixels. Shape suffixes: N batch, A anchors, K classes, B, D detections of a picture.
+Boxes are xyxy in original pixels. Shape suffixes: N batch, A anchors, K classes, B, D detections of an image.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SCALES: Final = (1.0, 0.75)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """How far two models are apart on some pictures.
+    """How far two models are apart on some images.
 
     Args:
-        image_size: shorter side of the resized pictures.
-        batch_size: pictures at once.
-        pictures: how many.
+        image_size: shorter side of the resized images.
+        batch_size: images at once.
+        images: how many.
         compared: detections, or anchors, that were compared.
         boxes: largest difference of a corner, pixels.
         scores: largest difference of a score.
@@ -61,7 +61,7 @@ class Difference:
 
     image_size: int
     batch_size: int
-    pictures: int
+    images: int
     compared: int
     boxes: float
     scores: float
@@ -78,7 +78,7 @@ class Difference:
 def compare(
     original: BaseDetector,
     exported: BaseDetector,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     *,
     scales: Sequence[float] = SCALES,
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -88,13 +88,13 @@ def compare(
     for scale, batch_size in product(scales, batch_sizes):
         image_config = scaled(original.image_config, scale)
         with image_config_of(image_config, original, exported):
-            found = [_found(detector, pictures, batch_size) for detector in (original, exported)]
+            found = [_found(detector, images, batch_size) for detector in (original, exported)]
         rows = [differ(a, b, original.postprocess_config) for a, b in zip(*found, strict=True)]
         out.append(
             Difference(
                 image_size=image_config.image_size,
                 batch_size=batch_size,
-                pictures=len(pictures),
+                images=len(images),
                 compared=sum(row.compared for row in rows),
                 boxes=max(row.boxes for row in rows),
                 scores=max(row.scores for row in rows),
@@ -118,8 +118,8 @@ def image_config_of(config: ImageConfig, *detectors: BaseDetector) -> Iterator[N
             detector.info = info
 
 
-def _found(detector: BaseDetector, pictures: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
-    stream = detector.stream(batched(pictures, batch_size), workers=0, tiling=TileConfig(tile=0))
+def _found(detector: BaseDetector, images: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
+    stream = detector.stream(batched(images, batch_size), workers=0, tiling=TileConfig(tile=0))
     return [found.result() for found in stream]
 
 
@@ -130,7 +130,7 @@ def scaled(config: ImageConfig, scale: float) -> ImageConfig:
 
 
 def differ(first: ArrayDetections, second: ArrayDetections, config: PostprocessConfig) -> Difference:
-    """Return how far the detections of one picture are apart. `image_size` and `batch_size` are 0."""
+    """Return how far the detections of one image are apart. `image_size` and `batch_size` are 0."""
     pairs = _pairs(first, second)
     rows, columns = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
     boxes = np.abs(first.boxes_D4[rows] - second.boxes_D4[columns]).max(initial=0.0)
@@ -147,7 +147,7 @@ def differ(first: ArrayDetections, second: ArrayDetections, config: PostprocessC
     return Difference(
         image_size=0,
         batch_size=0,
-        pictures=1,
+        images=1,
         compared=len(pairs),
         boxes=float(boxes),
         scores=float(scores),
@@ -205,7 +205,7 @@ def _at_edge(
 def compare_dense(
     original: Dense,
     exported: Dense,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     config: ImageConfig,
     *,
     score_threshold: float,
@@ -215,22 +215,22 @@ def compare_dense(
     """Return the differences before top-k and suppression: of all scores, and of the boxes of all anchors that count.
 
     Args:
-        original: resized pictures to scores_NAK and boxes_NA4, clipped.
+        original: resized images to scores_NAK and boxes_NA4, clipped.
         exported: likewise.
-        pictures: files.
-        config: how pictures become input.
+        images: files.
+        config: how images become input.
         score_threshold: a box counts if its best class scores more; the best thousand where there are fewer.
-        scales: of the picture's sizes.
-        batch_sizes: pictures at once.
+        scales: of the image's sizes.
+        batch_sizes: images at once.
     """
     out = []
     for scale, batch_size in product(scales, batch_sizes):
         sized = scaled(config, scale)
         boxes = scores = 0.0
         compared = 0
-        for batch in batched(pictures, batch_size):
-            images = [decode_for(p, image_size=sized.image_size, max_size=sized.max_size) for p in batch]
-            (scores_NAK, boxes_NA4), (other_NAK, other_NA4) = original(sized, images), exported(sized, images)
+        for batch in batched(images, batch_size):
+            decoded = [decode_for(p, image_size=sized.image_size, max_size=sized.max_size) for p in batch]
+            (scores_NAK, boxes_NA4), (other_NAK, other_NA4) = original(sized, decoded), exported(sized, decoded)
             scores = max(scores, float(np.abs(scores_NAK - other_NAK).max()))
             best_NA = scores_NAK.max(axis=2)
             low = min(score_threshold, float(np.sort(best_NA.ravel())[-1000:][0]))
@@ -241,7 +241,7 @@ def compare_dense(
             Difference(
                 image_size=sized.image_size,
                 batch_size=batch_size,
-                pictures=len(pictures),
+                images=len(images),
                 compared=compared,
                 boxes=boxes,
                 scores=scores,

@@ -75,25 +75,25 @@ def output_convolutions(network: onnx.ModelProto, about: Description) -> list[st
     return found
 
 
-def _decoded(pictures: Sequence[Path], about: Description) -> Iterator[Scaled]:
+def _decoded(images: Sequence[Path], about: Description) -> Iterator[Scaled]:
     config = about.image_config
-    return (decode_for(path, image_size=config.image_size, max_size=config.max_size) for path in pictures)
+    return (decode_for(path, image_size=config.image_size, max_size=config.max_size) for path in images)
 
 
-def quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Sequence[Path]) -> onnx.ModelProto:
+def quantise_onnx(network: onnx.ModelProto, about: Description, images: Sequence[Path]) -> onnx.ModelProto:
     """Return the network in int8.
 
     Args:
         network: from `onnx_graph.NORMALISED` to the dense outputs, in float.
         about: the file's description.
-        pictures: images on which the ranges of the activations are measured.
+        images: images on which the ranges of the activations are measured.
     """
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.images = _decoded(pictures, about)
+            self.images = _decoded(images, about)
 
         def get_next(self) -> dict[str, Any] | None:
             image = next(self.images, None)
@@ -119,14 +119,14 @@ def quantise_onnx(network: onnx.ModelProto, about: Description, pictures: Sequen
         return onnx.load(small)
 
 
-def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, pictures: Sequence[Path]) -> None:
+def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, images: Sequence[Path]) -> None:
     """Write the network in int8, with normalisation and decoding in float, as OpenVINO's .xml and .bin.
 
     Args:
         network: from `onnx_graph.NORMALISED` to the dense outputs, in float.
         about: the file's description.
         path: the .xml.
-        pictures: images on which the ranges of the activations are measured.
+        images: images on which the ranges of the activations are measured.
     """
     with _unreported():
         import nncf
@@ -148,8 +148,8 @@ def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, 
     with _unreported():
         quantised = nncf.quantize(
             read_onnx(join(network, about, defaults=False)),
-            nncf.Dataset(list(_decoded(pictures, about)), inputs),
-            subset_size=len(pictures),
+            nncf.Dataset(list(_decoded(images, about)), inputs),
+            subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=names, patterns=["decode_.*", "normalise_.*"], validate=False),
         )

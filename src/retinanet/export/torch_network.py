@@ -47,7 +47,7 @@ class Dense(nn.Module):
 
 
 class Decoded(nn.Module):
-    """Pictures -> the probability of each class and the box of every anchor: all but clipping, top-k and NMS."""
+    """Images -> the probability of each class and the box of every anchor: all but clipping, top-k and NMS."""
 
     def __init__(self, model: RetinaNet, about: Description) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Decoded(nn.Module):
 
         Args:
             images_N3HW: float in [0, 1] or uint8.
-            sizes_N2: int64, width and height of each picture within it; what lies beyond is padding.
+            sizes_N2: int64, width and height of each image within it; what lies beyond is padding.
         """
         images_N3HW = images_N3HW.float() / 255 if self.uint8 else images_N3HW
         H, W = images_N3HW.shape[2:]
@@ -148,7 +148,7 @@ def dense_onnx(model: RetinaNet) -> onnx.ModelProto:
 
 
 def program(model: RetinaNet, about: Description) -> torch.export.ExportedProgram:
-    """Return `Decoded` as a program of torch.export, for any number of pictures with sides of `least_side` or more.
+    """Return `Decoded` as a program of torch.export, for any number of images with sides of `least_side` or more.
 
     Raises:
         ExportError: torch cannot export this backbone.

@@ -55,7 +55,7 @@ def config_text(name: str, about: Description, backend: str) -> str:
     """Return the text of config.pbtxt.
 
     ONNX's thresholds stay at their defaults, which lets Triton batch requests: their inputs, being no property of one
-    picture, could not be batched. OpenVINO's graph has no defaults, so it is not batched.
+    image, could not be batched. OpenVINO's graph has no defaults, so it is not batched.
     """
     kind = "TYPE_UINT8" if about.uint8 else "TYPE_FP32"
     batched = backend == "onnxruntime"

@@ -84,14 +84,14 @@ Detail = Literal["crowd", "category_ids", "image_ids", "areas", "annotation_ids"
 
 @dataclass(frozen=True, kw_only=True)
 class FormatWriter:
-    """How data sets are written in a format.
+    """How datasets are written in a format.
 
     Args:
         write: writes all splits, and returns the path that `read` takes for each.
         not_stored: what the format cannot store; the user is told what is lost.
         image_folder: name of the folder for copies of the images, or links to them.
         folder_per_split: whether the images of each split lie in a folder of their own below `image_folder`.
-        file_suffix: suffix of the annotation file, if a data set of one split can be a single file.
+        file_suffix: suffix of the annotation file, if a dataset of one split can be a single file.
         images_found_by: what leads from the annotations to the images. `path`: the annotations hold the paths.
             `name`: they hold the file names, so that images that stay where they are need `--images` to be found.
             `place`: labels are found by the place of their image, so that images must be copied or linked.
@@ -131,7 +131,7 @@ class AnnotationFormat:
         reads_folder: whether `read` takes a folder.
         splits_in_file: returns which of train, val and test a file holds; `read` takes one of them in its options.
         splits_in_folder: returns the path of each split of a folder that is read as a whole otherwise.
-        writer: how data sets are written, if they can be.
+        writer: how datasets are written, if they can be.
     """
 
     name: str

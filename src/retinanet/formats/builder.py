@@ -1,4 +1,4 @@
-"""A data set while it is read: images, objects, faults and notes."""
+"""A dataset while it is read: images, objects, faults and notes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """How a data set is read.
+    """How a dataset is read.
 
     Args:
         selection: which classes, and under which names.
@@ -65,7 +65,7 @@ class AnnotatedImage:
 
 
 class DatasetBuilder:
-    """A data set while it is read.
+    """A dataset while it is read.
 
     Args:
         source: the file or folder.
@@ -115,10 +115,10 @@ class DatasetBuilder:
             self.notes.append(f"{count:,} polygons and other shapes were reduced to the boxes around them")
 
     def build(self, names: Sequence[str] | None = None, ids: Mapping[str, int] | None = None) -> DetectionData:
-        """Return the data set.
+        """Return the dataset.
 
         Args:
-            names: the classes that the data set lists; None if it lists none: the names found, sorted.
+            names: the classes that the dataset lists; None if it lists none: the names found, sorted.
             ids: category id of each class; 1, 2, ... unless given. A class without an id gets the next unused one.
         """
         if names is None:

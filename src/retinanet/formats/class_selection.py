@@ -1,4 +1,4 @@
-"""Which classes of a data set are read, and under which names."""
+"""Which classes of a dataset are read, and under which names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ClassSelection:
-    """Which classes of a data set are read, and under which names.
+    """Which classes of a dataset are read, and under which names.
 
     Args:
         class_list: the class list to use (a model's, the training data's): an object of another class is a fault.

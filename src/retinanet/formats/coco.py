@@ -19,7 +19,7 @@ from retinanet.formats.annotation_format import (
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.output import WriteTarget, relative_path, write_text
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData, clip_box
 from retinanet.formats.text import LARGEST_SIDE
 from retinanet.images import ImageError, read_size
 from retinanet.parse import shorten
@@ -66,7 +66,7 @@ def _splits_in_folder(folder: Path) -> dict[str, Path]:
 def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
 
-    Pictures are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
+    Images are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
     as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
 
     """
@@ -166,13 +166,13 @@ def _images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedI
                 found[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
                 continue
             except ImageError as error:
-                what = f"expected width and height above 0, found neither here nor in the picture ({error})"
-        builder.add_fault(source, where, what, SKIP_PICTURE)
+                what = f"expected width and height above 0, found neither here nor in the image ({error})"
+        builder.add_fault(source, where, what, SKIP_IMAGE)
     return found
 
 
 def _folders(source: Path, images: Path | None) -> list[Path]:
-    """Return the folders where the pictures of a COCO file may lie, the likeliest first."""
+    """Return the folders where the images of a COCO file may lie, the likeliest first."""
     if images is not None:
         return [images]
     beside, above, split = source.parent, source.absolute().parent.parent, source.stem.split("_")[-1]
@@ -180,13 +180,13 @@ def _folders(source: Path, images: Path | None) -> list[Path]:
 
 
 class _Finder:
-    """Finds pictures in several folders, first in the one that held the last: all of a set mostly lie together."""
+    """Finds images in several folders, first in the one that held the last: all of a set mostly lie together."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = list(places)
 
     def find(self, name: str) -> Path:
-        """Return the path of a picture; in the first folder where none holds it."""
+        """Return the path of an image; in the first folder where none holds it."""
         for path, place in self._candidates(name):
             if is_file(path):
                 self.places.remove(place)

@@ -1,6 +1,6 @@
 """The CSV format of keras-retinanet: `path,x1,y1,x2,y2,class`, a line for each object, xyxy in pixels.
 
-A picture without objects has the line `path,,,,,`. A header line is recognised, and then the columns may come in any
+An image without objects has the line `path,,,,,`. A header line is recognised, and then the columns may come in any
 order (Roboflow's `filename,width,height,class,xmin,ymin,xmax,ymax`); quotes work as in any CSV. Paths are relative to
 the file's folder, or to `images`. The class list is that of a file `class,id` beside it (`<name>_classes.csv` or
 `classes.csv`), as keras-retinanet takes it, else the names found, sorted.
@@ -27,7 +27,7 @@ from retinanet.formats.output import (
     relative_path,
     write_text,
 )
-from retinanet.formats.records import SKIP_OBJECT, SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData, clip_box
 from retinanet.formats.text import finite_number, read_lines
 from retinanet.images import ImageError, read_size
 from retinanet.parse import shorten
@@ -79,7 +79,7 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
     if place["path"] != 0 or place["class"] != len(COLUMNS) - 1:
         columns = ", ".join(f"column {place[name] + 1} as {name}" for name in COLUMNS)
         builder.notes.append(f"by its header line, {columns}")
-    builder.images = [picture for picture in found.values() if picture is not None]
+    builder.images = [image for image in found.values() if image is not None]
     return builder.build(_class_list(source.path))
 
 
@@ -134,7 +134,7 @@ def _row(
         return
     name = row[place["path"]].strip()
     if not name:
-        builder.add_fault(builder.source, where, "expected the path of a picture, found none", SKIP_OBJECT)
+        builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
         return
     if name not in found:
         path = finder.find(name)
@@ -145,19 +145,19 @@ def _row(
             found[name] = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
             found[name] = None
-            what = f"picture not found at {path}" if not is_file(path) else str(error)
-            builder.add_fault(builder.source, where, what, SKIP_PICTURE)
-    picture = found[name]
+            what = f"image not found at {path}" if not is_file(path) else str(error)
+            builder.add_fault(builder.source, where, what, SKIP_IMAGE)
+    image = found[name]
     cells = [row[place[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[place["class"]].strip()
-    if picture is None or not any((*cells, written)):
+    if image is None or not any((*cells, written)):
         return
-    result = _object(cells, written, picture, builder.selection, line)
-    builder.add_object(picture, result, file=builder.source, where=where)
+    result = _object(cells, written, image, builder.selection, line)
+    builder.add_object(image, result, file=builder.source, where=where)
 
 
 def _object(
-    cells: Sequence[str], written: str, picture: AnnotatedImage, selection: ClassSelection, line: int
+    cells: Sequence[str], written: str, image: AnnotatedImage, selection: ClassSelection, line: int
 ) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not written:
@@ -169,7 +169,7 @@ def _object(
     x1, y1, x2, y2 = (finite_number(cell) for cell in cells)
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return f"expected four finite numbers x1,y1,x2,y2, found {','.join(cells)!r}"
-    box = clip_box((x1, y1, x2, y2), picture.width, picture.height)
+    box = clip_box((x1, y1, x2, y2), image.width, image.height)
     return box if isinstance(box, str) else AnnotatedObject(line, name, box)
 
 

@@ -16,7 +16,7 @@ from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBu
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size
-from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
 from retinanet.formats.text import finite_number
 from retinanet.images import ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
@@ -75,28 +75,28 @@ def _parse(source: Path) -> ET.Element:
 
 
 def _image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> int:
-    """Take one picture in, and return how many of its shapes were more than a box."""
+    """Take one image in, and return how many of its shapes were more than a box."""
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
     path = finder.find(name)
     if builder.is_outside(path, builder.source, where):
         return 0
     try:
-        picture = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
+        image = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
     except ImageError as error:
-        builder.add_fault(builder.source, where, f"expected its size, found it nowhere ({error})", SKIP_PICTURE)
+        builder.add_fault(builder.source, where, f"expected its size, found it nowhere ({error})", SKIP_IMAGE)
         return 0
-    builder.images.append(picture)
+    builder.images.append(image)
     reduced = 0
     for place, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
-        result = _object(shape, place, picture, builder.selection)
-        if builder.add_object(picture, result, file=builder.source, where=f"{where}, {shape.tag} {place}"):
+        result = _object(shape, place, image, builder.selection)
+        if builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {place}"):
             reduced += shape.tag != "box" or bool(finite_number(shape.get("rotation")))
     return reduced
 
 
 def _object(
-    shape: ET.Element, place: int, picture: AnnotatedImage, selection: ClassSelection
+    shape: ET.Element, place: int, image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     written = (shape.get("label") or "").strip()
@@ -109,7 +109,7 @@ def _object(
     corners = _corners(shape)
     if isinstance(corners, str):
         return corners
-    box = clip_box(corners, picture.width, picture.height)
+    box = clip_box(corners, image.width, image.height)
     return box if isinstance(box, str) else AnnotatedObject(place, name, box)
 
 

@@ -1,4 +1,4 @@
-"""Where the images of a data set lie."""
+"""Where the images of a dataset lie."""
 
 from __future__ import annotations
 
@@ -87,4 +87,4 @@ def outside_fault(allowed: AllowedFolders, path: Path) -> str | None:
     """Return what is wrong with an image that lies outside the allowed folders, or None."""
     if allowed.contains(path):
         return None
-    return f"expected a picture below {allowed.folders[0]}, found {shorten(str(path))[1:-1]}, which climbs out of it"
+    return f"expected an image below {allowed.folders[0]}, found {shorten(str(path))[1:-1]}, which climbs out of it"

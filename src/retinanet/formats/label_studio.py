@@ -1,4 +1,4 @@
-"""Label Studio's JSON and JSON-MIN exports: a list of tasks, with boxes in percent of the picture.
+"""Label Studio's JSON and JSON-MIN exports: a list of tasks, with boxes in percent of the image.
 
 A rectangle has x, y, width, height and a rotation about its upper left corner. Polygons and ellipses are reduced to
 the boxes around them; brushes and key points are faults. (Label Studio's exports as COCO, VOC, YOLO and CSV of boxes
@@ -16,12 +16,12 @@ from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBu
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size
-from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
 from retinanet.formats.text import finite_number
 from retinanet.images import ImageError
 from retinanet.parse import shorten
 
-_PICTURE_KEYS: Final = ("image", "img", "picture", "photo")
+_IMAGE_KEYS: Final = ("image", "img", "picture", "photo")
 
 
 def is_label_studio(content: Any) -> bool:
@@ -58,8 +58,8 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
     reduced = several = 0
     for place, task in enumerate(content, 1):
         where = f"task {task.get('id', place)}" if isinstance(task, dict) else f"task {place}"
-        if not isinstance(task, dict) or (name := _picture_name(task)) is None:
-            builder.add_fault(source.path, where, "expected a picture in `data`, found none", SKIP_PICTURE)
+        if not isinstance(task, dict) or (name := _image_name(task)) is None:
+            builder.add_fault(source.path, where, "expected an image in `data`, found none", SKIP_IMAGE)
             continue
         results, more = _results(task)
         several += more
@@ -70,23 +70,21 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
         try:
             size = image_size(path, shown.get("original_width"), shown.get("original_height"))
         except ImageError as error:
-            builder.add_fault(
-                source.path, where, f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE
-            )
+            builder.add_fault(source.path, where, f"expected the image's size, found it nowhere ({error})", SKIP_IMAGE)
             continue
-        picture = AnnotatedImage(path, *size)
-        builder.images.append(picture)
-        reduced += _objects(results, picture, where, builder)
+        image = AnnotatedImage(path, *size)
+        builder.images.append(image)
+        reduced += _objects(results, image, where, builder)
     if several:
         builder.notes.append(f"{several:,} tasks have several annotations: the ground truth, else the first, was taken")
     builder.note_reduced(reduced)
     return builder.build()
 
 
-def _picture_name(task: dict[str, Any]) -> str | None:
-    """Return the picture of a task: /data/upload/1/0a1b2c3d-a.jpg, /data/local-files/?d=folder/a.jpg, s3://..."""
+def _image_name(task: dict[str, Any]) -> str | None:
+    """Return the image of a task: /data/upload/1/0a1b2c3d-a.jpg, /data/local-files/?d=folder/a.jpg, s3://..."""
     fields = task["data"] if isinstance(task.get("data"), dict) else task
-    value = next((fields[key] for key in _PICTURE_KEYS if isinstance(fields.get(key), str)), None)
+    value = next((fields[key] for key in _IMAGE_KEYS if isinstance(fields.get(key), str)), None)
     if value is None:
         value = next((v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]), None)
     if value is None:
@@ -112,12 +110,12 @@ def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:
     return (results if isinstance(results, list) else []), len(kept) > 1
 
 
-def _objects(results: list[Any], picture: AnnotatedImage, where: str, builder: DatasetBuilder) -> int:
+def _objects(results: list[Any], image: AnnotatedImage, where: str, builder: DatasetBuilder) -> int:
     """Take the results of a task in, and return how many of them were more than a box."""
     reduced = 0
     for place, (value, labels) in enumerate(_values(results), 1):
-        result = _object(value, labels, place, picture, builder.selection)
-        if builder.add_object(picture, result, file=builder.source, where=f"{where}, region {place}"):
+        result = _object(value, labels, place, image, builder.selection)
+        if builder.add_object(image, result, file=builder.source, where=f"{where}, region {place}"):
             reduced += "points" in value or "radiusX" in value or bool(finite_number(value.get("rotation")))
     return reduced
 
@@ -131,7 +129,7 @@ def _values(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
             continue
         value = result["value"] if isinstance(result.get("value"), dict) else result
         if not any(key.endswith("labels") or key in {"x", "points", "rle"} for key in value):
-            continue  # choices, texts: about the picture, not a region of it
+            continue  # choices, texts: about the image, not a region of it
         labels = [
             str(v) for k, found in value.items() if k.endswith("labels") and isinstance(found, list) for v in found
         ]
@@ -142,7 +140,7 @@ def _values(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
 
 
 def _object(
-    value: dict[str, Any], labels: list[str], place: int, picture: AnnotatedImage, selection: ClassSelection
+    value: dict[str, Any], labels: list[str], place: int, image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if len(labels) != 1:
@@ -151,16 +149,16 @@ def _object(
         return None
     if fault := selection.fault(name):
         return fault
-    share = _shares(value, picture)
+    share = _shares(value, image)
     if isinstance(share, str):
         return share
-    box = clip_box(share, picture.width, picture.height)
+    box = clip_box(share, image.width, image.height)
     return box if isinstance(box, str) else AnnotatedObject(place, name, box)
 
 
-def _shares(value: dict[str, Any], picture: AnnotatedImage) -> tuple[float, float, float, float] | str:
+def _shares(value: dict[str, Any], image: AnnotatedImage) -> tuple[float, float, float, float] | str:
     """Return a shape's box in pixels, or what is wrong with it."""
-    W, H = picture.width / 100, picture.height / 100
+    W, H = image.width / 100, image.height / 100
     degrees = finite_number(value.get("rotation")) or 0.0
     if isinstance(value.get("points"), list):
         points = [[finite_number(v) for v in point] if isinstance(point, list) else [] for point in value["points"]]

@@ -1,4 +1,4 @@
-"""labelme's format: a .json beside each picture, with `shapes` in pixels.
+"""labelme's format: a .json beside each image, with `shapes` in pixels.
 
 Rectangles are taken as they are; polygons, circles and masks are reduced to the boxes around them; points and lines
 enclose no area and are faults.
@@ -16,7 +16,7 @@ from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBu
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around
 from retinanet.formats.image_files import ImageFinder, image_size
-from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
 from retinanet.formats.text import finite_number, read_json
 from retinanet.images import ImageError
 from retinanet.parse import shorten
@@ -46,38 +46,38 @@ def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
         try:
             content = read_json(file)
         except DataError as error:
-            builder.add_fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_PICTURE)
+            builder.add_fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_IMAGE)
             continue
         if not is_labelme(content):
             what = "expected labelme's `shapes` and `imagePath`, found neither"
             builder.add_fault(file, "", what, "Move the file elsewhere, or give --skip-bad to go on without it")
             continue
-        reduced += _picture(file, content, builder)
+        reduced += _image(file, content, builder)
     builder.note_reduced(reduced)
     return builder.build()
 
 
-def _picture(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
+def _image(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
     """Take one file in, and return how many of its shapes were more than a box."""
     finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images])
     path = finder.find(str(content.get("imagePath") or f"{file.stem}.jpg"))
     if builder.is_outside(path, file, ""):
         return 0
     try:
-        picture = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
+        image = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
     except ImageError as error:
-        builder.add_fault(file, "", f"expected the picture's size, found it nowhere ({error})", SKIP_PICTURE)
+        builder.add_fault(file, "", f"expected the image's size, found it nowhere ({error})", SKIP_IMAGE)
         return 0
-    builder.images.append(picture)
+    builder.images.append(image)
     reduced, shapes = 0, content["shapes"]
     for place, shape in enumerate(shapes, 1):
-        result = _object(shape, place, picture, builder.selection)
-        if builder.add_object(picture, result, file=file, where=f"shape {place} of {len(shapes)}"):
+        result = _object(shape, place, image, builder.selection)
+        if builder.add_object(image, result, file=file, where=f"shape {place} of {len(shapes)}"):
             reduced += shape.get("shape_type") in _REDUCED
     return reduced
 
 
-def _object(shape: Any, place: int, picture: AnnotatedImage, selection: ClassSelection) -> AnnotatedObject | str | None:
+def _object(shape: Any, place: int, image: AnnotatedImage, selection: ClassSelection) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
         return "expected a shape with a text `label`, found none"
@@ -104,7 +104,7 @@ def _object(shape: Any, place: int, picture: AnnotatedImage, selection: ClassSel
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
         points = [(x - radius, y - radius), (x + radius, y + radius)]
-    box = clip_box(box_around(points), picture.width, picture.height)
+    box = clip_box(box_around(points), image.width, image.height)
     return box if isinstance(box, str) else AnnotatedObject(place, name, box)
 
 

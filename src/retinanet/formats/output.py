@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteTarget:
-    """Where a data set is written.
+    """Where a dataset is written.
 
     Args:
         folder: folder of the annotations.

@@ -1,4 +1,4 @@
-"""Reading a data set of any format."""
+"""Reading a dataset of any format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(
     rename: Mapping[str, str] | None = None,
     allow_outside: bool = False,
 ) -> DetectionData:
-    """Read a data set's annotations. Invalid images and objects are left out and listed in `faults`.
+    """Read a dataset's annotations. Invalid images and objects are left out and listed in `faults`.
 
     The images are opened only to read a size that the annotations do not give; `data.load` decodes all of them.
 
@@ -41,7 +41,7 @@ def read(
         images: folder of the images, if they do not lie beside the annotations.
         classes: the class list to use (the training data's, a model's); by default the data's own.
         format: name of the format; recognised unless given.
-        split: train, val or test, for a file or folder that has several; otherwise without effect. If the data set has
+        split: train, val or test, for a file or folder that has several; otherwise without effect. If the dataset has
             no val, test is read instead, and val or test instead of train.
         keep: the classes to keep; the objects of other classes are left out. Empty: all classes.
         ignore: the classes whose objects are left out.
@@ -81,9 +81,9 @@ def read(
 
 
 def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
-    """Return the splits of a data set, each with the path that `read` takes for it.
+    """Return the splits of a dataset, each with the path that `read` takes for it.
 
-    A data set without splits, or whose only split is not named train, val or test, has the key "".
+    A dataset without splits, or whose only split is not named train, val or test, has the key "".
 
     Raises:
         DataError: the path does not exist, or no format recognises it.

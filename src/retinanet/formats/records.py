@@ -1,6 +1,6 @@
-"""What every reader returns: pictures with their boxes, and the faults that were found on the way.
+"""What every reader returns: images with their boxes, and the faults that were found on the way.
 
-Shape suffixes: G objects of a picture. Every box is xyxy in original pixels (after EXIF rotation).
+Shape suffixes: G objects of an image. Every box is xyxy in original pixels (after EXIF rotation).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from retinanet.parse import plain
 
 MOST_FAULTS_PRINTED: Final = 200
 SKIP_OBJECT: Final = "Correct it, or give --skip-bad to go on without this object"
-SKIP_PICTURE: Final = "Correct it, or give --skip-bad to go on without this picture"
+SKIP_IMAGE: Final = "Correct it, or give --skip-bad to go on without this image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong with a data set."""
+    """One thing that is wrong with a dataset."""
 
     file: Path
-    """The annotation file or the picture."""
+    """The annotation file or the image."""
     where: str
     """What in it: 'object 13 of 21', 'annotation 1768', 'line 7'; empty for the whole file."""
     what: str
@@ -41,7 +41,7 @@ class Fault:
 
 
 class DataError(UserError):
-    """A data set that cannot be used. The message holds the list of what is wrong with it."""
+    """A dataset that cannot be used. The message holds the list of what is wrong with it."""
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message, tuple(faults))
@@ -57,19 +57,19 @@ class DataError(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
-    """One picture and its objects.
+    """One image and its objects.
 
     Args:
-        path: the picture.
+        path: the image.
         width: original pixels.
         height: original pixels.
-        boxes_G4: float64, xyxy, original pixels, within the picture, no side 0.
+        boxes_G4: float64, xyxy, original pixels, within the image, no side 0.
         labels_G: int64, 0-based class ids.
         crowd_G: bool, neither to be found nor to be punished: COCO's crowd regions, VOC's difficult objects.
         areas_G: float64, original pixels: the annotation's own area (COCO's is the mask's), else the box's.
         annotation_ids: the file's own ids (COCO), or the number of each object in its file, from 1 (VOC).
-        image_id: the file's own id (COCO), or the number of the picture, from 1.
-        window: the part of the picture that this is, xyxy in its pixels, or None for all of it; width, height and boxes
+        image_id: the file's own id (COCO), or the number of the image, from 1.
+        window: the part of the image that this is, xyxy in its pixels, or None for all of it; width, height and boxes
             are those of the part. See `tiling.cut`.
     """
 
@@ -87,10 +87,10 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionData:
-    """A data set in memory, without the pixels."""
+    """A dataset in memory, without the pixels."""
 
     records: tuple[Record, ...]
-    """The pictures, those without objects among them."""
+    """The images, those without objects among them."""
     classes: tuple[str, ...]
     """The name of each class id."""
     category_ids: tuple[int, ...]
@@ -152,7 +152,7 @@ class DetectionData:
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | str:
-    """Return an xyxy box cut to its picture, or what is wrong with it.
+    """Return an xyxy box cut to its image, or what is wrong with it.
 
     A box that reaches over the edge is common (a hand slipped, an object continues) and is cut silently as long as a
     pixel of it, or all of a smaller box, is left; one of zero or negative size, or outside, is a fault.
@@ -165,7 +165,7 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
         return f"expected a box with an area above 0, {found}"
     cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     if cut[2] - cut[0] < min(1.0, x2 - x1) - 1e-3 or cut[3] - cut[1] < min(1.0, y2 - y1) - 1e-3:
-        return f"expected a box within the {width}x{height} picture, {found}"
+        return f"expected a box within the {width}x{height} image, {found}"
     return cut if cut[0] < cut[2] and cut[1] < cut[3] else f"expected a box with an area above 0, {found}"
 
 

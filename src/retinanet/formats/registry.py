@@ -81,7 +81,7 @@ def _find(name: str, option: str, *, must_write: bool) -> AnnotationFormat:
 
 
 def expected_inputs() -> str:
-    """Return what a data set may be, for messages."""
+    """Return what a dataset may be, for messages."""
     own = ", ".join(format.expects for format in BUILT_IN.values() if format.expects)
     others = [format.expects for name, format in all_formats().items() if name not in BUILT_IN and format.expects]
     return f"{', '.join([own, *others])}, or what Roboflow, Label Studio, CVAT or labelme export"

@@ -1,4 +1,4 @@
-"""The splits of a data set: in one file (data.yaml#val), as lists or files, or as folders."""
+"""The splits of a dataset: in one file (data.yaml#val), as lists or files, or as folders."""
 
 from __future__ import annotations
 

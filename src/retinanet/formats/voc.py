@@ -1,6 +1,6 @@
-"""The Pascal VOC format: one .xml for each picture.
+"""The Pascal VOC format: one .xml for each image.
 
-Coordinates are taken as they stand, xmin, ymin, xmax, ymax as edges in pixels from 0. VOC's own pictures count pixels
+Coordinates are taken as they stand, xmin, ymin, xmax, ymax as edges in pixels from 0. VOC's own images count pixels
 from 1 and include the last one, but the tools that write VOC today (labelImg, CVAT, Roboflow) write edges; this
 project has no "+1" anywhere, and to guess by file would shift some of them.
 
@@ -28,7 +28,7 @@ from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBu
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.image_files import image_size, is_list_of_images
 from retinanet.formats.output import WriteTarget, common_class_ids, exact_number, write_text
-from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, Record, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
 from retinanet.formats.text import finite_number, read_lines
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
@@ -73,8 +73,8 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     images are found by their file names alone.
 
     Args:
-        source: a folder with Annotations/ and JPEGImages/, or with .xml files beside their pictures, for all that is
-            in it; a file such as ImageSets/Main/train.txt for the pictures that it names, one a line.
+        source: a folder with Annotations/ and JPEGImages/, or with .xml files beside their images, for all that is
+            in it; a file such as ImageSets/Main/train.txt for the images that it names, one a line.
         options: how it is read.
     """
     path, images = source.path, options.images
@@ -84,8 +84,8 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     files = sorted(annotations.glob("*.xml")) if path.is_dir() else _split(builder, annotations)
     finder = _Finder([images] if images is not None else [root / "JPEGImages", root / "images", annotations])
     for file in files:
-        if (picture := _read_file(file, finder, builder)) is not None:
-            builder.images.append(picture)
+        if (image := _read_file(file, finder, builder)) is not None:
+            builder.images.append(image)
     if path.is_dir() and images is None and files:
         _without_annotations(builder, finder, files, annotations)
     listed = root / CLASS_FILE
@@ -93,12 +93,12 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
 
 
 def _without_annotations(builder: DatasetBuilder, finder: _Finder, files: Sequence[Path], annotations: Path) -> None:
-    """Note the pictures that have no .xml: in VOC a picture without objects has one too."""
-    stems = {file.stem for file in files} | {picture.path.stem for picture in builder.images}
+    """Note the images that have no .xml: in VOC an image without objects has one too."""
+    stems = {file.stem for file in files} | {image.path.stem for image in builder.images}
     for stem, paths in sorted(finder.by_stem.items()):
         if stem not in stems:
             what = f"expected its annotations in {annotations / stem}.xml, found no such file"
-            advice = "Write an .xml without objects if it shows none, or give --skip-bad to go on without this picture"
+            advice = "Write an .xml without objects if it shows none, or give --skip-bad to go on without this image"
             builder.add_fault(paths[0], "", what, advice)
 
 
@@ -126,12 +126,12 @@ def _split(builder: DatasetBuilder, annotations: Path) -> list[Path]:
         if Path(stem).suffix.lower() in IMAGE_SUFFIXES:
             stem = stem[: -len(Path(stem).suffix)]
         file = annotations / f"{stem}.xml"
-        advice = SKIP_PICTURE
+        advice = SKIP_IMAGE
         if not allowed.contains(file):
-            what = f"expected the name of a picture, found {shorten(stem)}, which leads elsewhere"
+            what = f"expected the name of an image, found {shorten(stem)}, which leads elsewhere"
         elif file in files:
             what = f"{stem!r} stands in line {files[file]} already"
-            advice = "Remove one of the lines, or give --skip-bad to use the picture once"
+            advice = "Remove one of the lines, or give --skip-bad to use the image once"
         elif not is_file(file):
             what = f"expected the annotations of {stem!r} in {file}, found no such file"
         else:
@@ -142,9 +142,9 @@ def _split(builder: DatasetBuilder, annotations: Path) -> list[Path]:
 
 
 class _Finder:
-    """Finds the picture of an .xml: by the stem of the file, whatever the suffix, before the name written inside.
+    """Finds the image of an .xml: by the stem of the file, whatever the suffix, before the name written inside.
 
-    The name inside often goes stale when files are renamed, and may then lead to another existing picture.
+    The name inside often goes stale when files are renamed, and may then lead to another existing image.
     """
 
     def __init__(self, places: Sequence[Path]) -> None:
@@ -156,7 +156,7 @@ class _Finder:
                     self.by_stem.setdefault(path.stem, []).append(path)
 
     def find(self, file: Path, written: str) -> Path:
-        """Return the path of the picture; where there is none, the one it should have."""
+        """Return the path of the image; where there is none, the one it should have."""
         with_stem = self.by_stem.get(file.stem, [])
         suffix = Path(written).suffix.lower()
         same_suffix = [path for path in with_stem if path.suffix.lower() == suffix]
@@ -169,30 +169,30 @@ def _read_file(file: Path, finder: _Finder, builder: DatasetBuilder) -> Annotate
     try:
         root = parse_xml(file)
     except ParseError as error:
-        builder.add_fault(file, error.where, error.what, SKIP_PICTURE)
+        builder.add_fault(file, error.where, error.what, SKIP_IMAGE)
         return None
     if root.tag != "annotation":
         what = f"expected <annotation> of Pascal VOC, found <{shorten(root.tag)[1:-1]}>"
-        builder.add_fault(file, "", what, SKIP_PICTURE)
+        builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
     written = (root.findtext("filename") or "").strip().replace("\\", "/")
     path = finder.find(file, Path(written).name)
     try:
         width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
     except ImageError as error:
-        what = f"expected the picture's size, found it neither in <size> nor in the picture ({error})"
-        builder.add_fault(file, "", what, SKIP_PICTURE)
+        what = f"expected the image's size, found it neither in <size> nor in the image ({error})"
+        builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
-    picture = AnnotatedImage(path, width, height)
+    image = AnnotatedImage(path, width, height)
     nodes = root.findall("object")
     for number_of_object, node in enumerate(nodes, 1):
-        result = _object(node, number_of_object, picture, builder.selection)
-        builder.add_object(picture, result, file=file, where=f"object {number_of_object} of {len(nodes)}")
-    return picture
+        result = _object(node, number_of_object, image, builder.selection)
+        builder.add_object(image, result, file=file, where=f"object {number_of_object} of {len(nodes)}")
+    return image
 
 
 def _object(
-    node: ET.Element, number_of_object: int, picture: AnnotatedImage, selection: ClassSelection
+    node: ET.Element, number_of_object: int, image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with it, or None if it is not wanted."""
     written = (node.findtext("name") or "").strip()
@@ -210,7 +210,7 @@ def _object(
         if value is None:
             return f"expected a number in <{key}>, found {'none' if text is None else shorten(text)}"
     x1, y1, x2, y2 = (value for value in numbers if value is not None)
-    box = clip_box((x1, y1, x2, y2), picture.width, picture.height)
+    box = clip_box((x1, y1, x2, y2), image.width, image.height)
     if isinstance(box, str):
         return box
     difficult = (node.findtext("difficult") or "0").strip().lower() not in {"0", "false", ""}

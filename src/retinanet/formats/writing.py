@@ -1,4 +1,4 @@
-"""Writing a data set in another format, so that `formats.read` returns what was written.
+"""Writing a dataset in another format, so that `formats.read` returns what was written.
 
 What a format cannot store is listed. Every file is written under a temporary name and renamed.
 Shape suffixes: G objects of an image. Boxes are xyxy in original pixels.
@@ -45,16 +45,16 @@ def write(
     target: Path,
     format: str,
     *,
-    pictures: ImageFiles = "copy",
+    image_files: ImageFiles = "copy",
 ) -> Written:
-    """Write the splits of a data set into a folder.
+    """Write the splits of a dataset into a folder.
 
     Args:
         splits: by name, such as train and val; the name may be empty if there is only one.
         target: a folder that is empty or does not exist. For a single split as COCO or CSV also the file itself.
         format: name of a format that can be written.
-        pictures: copy the images, link to them (symbolic links), or none: leave them where they are. YOLO and VOC find
-            images by their place, so that for these two `none` needs `--images` when the data is read.
+        image_files: copy the images, link to them (symbolic links), or none: leave them where they are. YOLO and VOC
+            find images by their place, so that for these two `none` needs `--images` when the data is read.
 
     Raises:
         UserError: the target is in use.
@@ -68,7 +68,7 @@ def write(
     if target.is_file() or (not is_single_file and target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is there already: give another, or remove it first")
     folder.mkdir(parents=True, exist_ok=True)
-    images = {name: _place_images(data, folder, name, writer, pictures) for name, data in splits.items()}
+    images = {name: _place_images(data, folder, name, writer, image_files) for name, data in splits.items()}
     files = writer.write(splits, WriteTarget(folder=folder, images=images, file=target if is_single_file else None))
     sentences = (sentence for data in splits.values() for sentence in lost(data, format))
     return Written(files=files, lost=tuple(dict.fromkeys(sentences)))
@@ -80,7 +80,7 @@ def _file_suffixes() -> set[str]:
 
 
 def lost(data: DetectionData, format: str) -> Iterator[str]:
-    """Yield a sentence for each detail of a data set that a format cannot store."""
+    """Yield a sentence for each detail of a dataset that a format cannot store."""
     _, writer = find_writer(format)
     for detail, sentence in _details(data):
         if detail in writer.not_stored:
@@ -88,13 +88,13 @@ def lost(data: DetectionData, format: str) -> Iterator[str]:
 
 
 def _details(data: DetectionData) -> Iterator[tuple[Detail, str]]:
-    """Yield the details that a data set has and a format may be unable to store, and what becomes of them."""
+    """Yield the details that a dataset has and a format may be unable to store, and what becomes of them."""
     if data.num_crowd:
         yield "crowd", f"has no crowd or difficult objects: {data.num_crowd:,} of them were left out"
     if data.category_ids != tuple(range(1, len(data.classes) + 1)):
         yield "category_ids", f"has no category ids: they become 1 to {len(data.classes)} in the order of the classes"
     if [record.image_id for record in data.records] != list(range(1, len(data.records) + 1)):
-        yield "image_ids", "has no picture ids: pictures are numbered"
+        yield "image_ids", "has no image ids: images are numbered"
     if own := sum(_count_own_areas(record) for record in data.records):
         yield "areas", f"has no areas of objects: {own:,} areas of masks become those of the boxes"
     ids = [i for record in data.records for i in record.annotation_ids]
@@ -109,18 +109,18 @@ def _count_own_areas(record: Record) -> int:
 
 
 def _place_images(
-    data: DetectionData, folder: Path, split: str, writer: FormatWriter, pictures: ImageFiles
+    data: DetectionData, folder: Path, split: str, writer: FormatWriter, image_files: ImageFiles
 ) -> list[Path]:
     """Copy the images or link to them, and return the path of each afterwards."""
-    if pictures == "none":
+    if image_files == "none":
         return [record.path.absolute() for record in data.records]
     root = folder / writer.image_folder / (split if writer.folder_per_split else "")
     places = [root / name for name in unique_names([record.path for record in data.records])]
     for record, place in zip(data.records, places, strict=True):
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
-            raise UserError(f"{place}: two splits hold pictures of this name: convert them one by one")
-        if pictures == "link":
+            raise UserError(f"{place}: two splits hold images of this name: convert them one by one")
+        if image_files == "link":
             place.symlink_to(record.path.resolve())
         else:
             with atomic_path(place) as partial:

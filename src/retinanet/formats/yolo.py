@@ -1,10 +1,10 @@
-"""The YOLO format: a data.yaml that names splits and classes, and a .txt of labels for each picture.
+"""The YOLO format: a data.yaml that names splits and classes, and a .txt of labels for each image.
 
-A label is a line `class x y width height`: the class id from 0, the centre and the sides as shares of the picture's
-width and height. A picture without a label file, or with an empty one, has no objects. Rows of polygons (segmentation)
+A label is a line `class x y width height`: the class id from 0, the centre and the sides as shares of the image's
+width and height. An image without a label file, or with an empty one, has no objects. Rows of polygons (segmentation)
 and of four corners (oriented boxes) are reduced to the box around them, and a note says how many.
 
-Also read: Darknet's obj.data with obj.names and lists of pictures (CVAT's "YOLO 1.1"), and a folder of classes.txt,
+Also read: Darknet's obj.data with obj.names and lists of images (CVAT's "YOLO 1.1"), and a folder of classes.txt,
 images/ and labels/ (Label Studio's "YOLO").
 """
 
@@ -25,7 +25,7 @@ from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around
 from retinanet.formats.image_files import is_list_of_images
 from retinanet.formats.output import WriteTarget, common_class_ids, objects_without_crowd, write_text
-from retinanet.formats.records import SKIP_PICTURE, DataError, DetectionData, Record, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
 from retinanet.formats.text import read_lines
 from retinanet.formats.yolo_index import DARKNET_SUFFIX, YAML_NAMES, YAML_SUFFIXES, names_and_images, splits_in_file
 from retinanet.images import ImageError, read_size
@@ -56,7 +56,7 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 
 
 def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
-    """Read a YOLO data set: see `formats.read`. Category ids are YOLO's own plus 1, as COCO's begin at 1.
+    """Read a YOLO dataset: see `formats.read`. Category ids are YOLO's own plus 1, as COCO's begin at 1.
 
     Args:
         source: data.yaml, obj.data, a list of images (.txt), or a folder with images/ and labels/.
@@ -70,60 +70,60 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
         file = label_path(path)
         labels.add(file)
         try:
-            picture = AnnotatedImage(path, *read_size(path))
+            image = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
-            builder.add_fault(path, "", str(error).removeprefix(f"{path}: "), SKIP_PICTURE)
+            builder.add_fault(path, "", str(error).removeprefix(f"{path}: "), SKIP_IMAGE)
             continue
-        builder.images.append(picture)
+        builder.images.append(image)
         if is_file(file):
-            reduced += _labels(file, picture, names, builder)
+            reduced += _labels(file, image, names, builder)
         else:
             without += 1
     if paths and without == len(paths):
         raise DataError(
-            f"{source.path}: none of its {without} pictures has a label file; the first was expected at "
+            f"{source.path}: none of its {without} images has a label file; the first was expected at "
             f"{label_path(paths[0])}"
         )
     if without:
-        builder.notes.append(f"{without:,} of {len(paths):,} pictures have no label file: no objects on them")
+        builder.notes.append(f"{without:,} of {len(paths):,} images have no label file: no objects on them")
     if reduced:
         builder.notes.append(f"{reduced:,} polygons or oriented boxes were reduced to the boxes around them")
     if source.path.is_dir() or source.suffix in YAML_SUFFIXES:
-        _without_picture(labels, builder)
+        _without_image(labels, builder)
     ids: dict[str, int] = {}
     for label, name in names.items():
         ids.setdefault(options.selection.rename.get(name, name), label + 1)
     return builder.build(list(names.values()), ids)
 
 
-def label_path(picture: Path) -> Path:
-    """Return where the labels of a picture lie: the last folder `images` of its path becomes `labels`, else beside."""
-    parts = list(picture.parts)
+def label_path(image: Path) -> Path:
+    """Return where the labels of an image lie: the last folder `images` of its path becomes `labels`, else beside."""
+    parts = list(image.parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
             parts[place] = "labels"
             return Path(*parts).with_suffix(".txt")
-    return picture.with_suffix(".txt")
+    return image.with_suffix(".txt")
 
 
-def _labels(file: Path, picture: AnnotatedImage, names: dict[int, str], builder: DatasetBuilder) -> int:
+def _labels(file: Path, image: AnnotatedImage, names: dict[int, str], builder: DatasetBuilder) -> int:
     """Take the objects of a label file, and return how many of them were more than a box."""
     reduced = 0
     try:
         rows = list(read_lines(file))
     except DataError as error:
-        builder.add_fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_PICTURE)
-        builder.images.remove(picture)
+        builder.add_fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_IMAGE)
+        builder.images.remove(image)
         return 0
     for line, text in rows:
-        found = _row(text.split(), line, names, picture, builder.selection)
-        if builder.add_object(picture, found, file=file, where=f"line {line}"):
+        found = _row(text.split(), line, names, image, builder.selection)
+        if builder.add_object(image, found, file=file, where=f"line {line}"):
             reduced += len(text.split()) > _COLUMNS_OF_A_BOX
     return reduced
 
 
 def _row(
-    words: Sequence[str], line: int, names: dict[int, str], picture: AnnotatedImage, selection: ClassSelection
+    words: Sequence[str], line: int, names: dict[int, str], image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
     """Return an object, what is wrong with its line, or None if it is not wanted."""
     try:
@@ -142,25 +142,25 @@ def _row(
     if fault := selection.fault(name):
         return fault
     if max(abs(value) for value in values) > 2:
-        return f"expected shares of the picture's sides, 0 to 1, found {' '.join(words[1:])}: are they pixels?"
+        return f"expected shares of the image's sides, 0 to 1, found {' '.join(words[1:])}: are they pixels?"
     if len(values) == _COLUMNS_OF_A_BOX - 1:
         x, y, w, h = values
         shares = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
     else:
         shares = box_around(zip(values[::2], values[1::2], strict=True))
-    W, H = picture.width, picture.height
+    W, H = image.width, image.height
     box = clip_box((shares[0] * W, shares[1] * H, shares[2] * W, shares[3] * H), W, H)
     return box if isinstance(box, str) else AnnotatedObject(line, name, box)
 
 
-def _without_picture(labels: set[Path], builder: DatasetBuilder) -> None:
-    """Note the label files, beside those that belong to pictures, that belong to none."""
+def _without_image(labels: set[Path], builder: DatasetBuilder) -> None:
+    """Note the label files, beside those that belong to images, that belong to none."""
     known = {os.path.abspath(path) for path in labels}  # noqa: PTH100 - resolve() would follow links
     for folder in sorted({path.parent for path in labels}):
         for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
             if file.name.lower() not in _NOT_LABELS and os.path.abspath(file) not in known:  # noqa: PTH100
-                what = f"labels without a picture: found no {file.stem} with the suffix of a picture"
-                builder.add_fault(file, "", what, "Add the picture or remove the file, or give --skip-bad to go on")
+                what = f"labels without an image: found no {file.stem} with the suffix of an image"
+                builder.add_fault(file, "", what, "Add the image or remove the file, or give --skip-bad to go on")
 
 
 def write_yolo(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Classes and images of a YOLO data set, from data.yaml, Darknet's obj.data, lists of images or classes.txt."""
+"""Classes and images of a YOLO dataset, from data.yaml, Darknet's obj.data, lists of images or classes.txt."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _names(names: Any, count: Any, source: Path) -> dict[int, str]:
 
 
 def _names_near(root: Path, source: Path) -> dict[int, str]:
-    """Return the class names of a data set that has no data.yaml: classes.txt, obj.names, or a data.yaml above."""
+    """Return the class names of a dataset that has no data.yaml: classes.txt, obj.names, or a data.yaml above."""
     for folder in (root, *root.absolute().parents[:2]):
         for name in ("classes.txt", "obj.names", "labels.txt"):
             if (folder / name).is_file():
@@ -157,15 +157,15 @@ def _without(text: str, folder: str) -> str:
 
 
 def _list(path: Path, builder: DatasetBuilder) -> list[Path]:
-    """Return the pictures that a list names: from its own folder, or with a data/ before that is not there."""
+    """Return the images that a list names: from its own folder, or with a data/ before that is not there."""
     found = []
     for line, text in read_lines(path):
         name = _without(text, "./")
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            raise DataError(f"{path}, line {line}: expected the path of a picture, found {text!r}")
+            raise DataError(f"{path}, line {line}: expected the path of an image, found {text!r}")
         candidates = [path.parent / name, path.parent / _without(name, "data/"), Path(name)]
-        picture = next((c for c in candidates if is_file(c)), candidates[0])
-        if (what := outside_fault(builder.allowed, picture)) is not None:
+        image = next((c for c in candidates if is_file(c)), candidates[0])
+        if (what := outside_fault(builder.allowed, image)) is not None:
             raise DataError(f"{path}, line {line}: {what}. {ALLOW}")
-        found.append(picture)
+        found.append(image)
     return found

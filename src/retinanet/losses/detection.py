@@ -101,7 +101,7 @@ class DetectionLoss:
         )
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
-        """Return each picture's classification loss times its scale: fused where possible, else by plain code."""
+        """Return each image's classification loss times its scale: fused where possible, else by plain code."""
         terms = self.classification.fused_terms(outputs.logits_NAK, self.positive_target)
         if terms is None or not supports_focal_loss(outputs.logits_NAK):
             return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
@@ -147,12 +147,12 @@ class DetectionLoss:
         return loss_P.new_zeros(len(targets.positive_NA)).index_add(0, n, loss_P)
 
     def _scale_N(self, positives_N: Tensor) -> Tensor:
-        """Return what each picture's sums are multiplied by: 1 / the positives of the batch over all ranks, or of the
-        picture on its own and averaged over the batch. The one place where the loss is normalised. Float32.
+        """Return what each image's sums are multiplied by: 1 / the positives of the batch over all ranks, or of the
+        image on its own and averaged over the batch. The one place where the loss is normalised. Float32.
         """
         if self.normaliser == "image":
-            pictures, _ = _a_rank(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
-            return 1 / (positives_N.clamp(min=1) * pictures.clamp(min=1)).float()
+            images, _ = _a_rank(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
+            return 1 / (positives_N.clamp(min=1) * images.clamp(min=1)).float()
         positives, one = _a_rank(positives_N.sum().float(), self.distributed)
         return (1 / positives.clamp(min=one)).expand(len(positives_N))
 

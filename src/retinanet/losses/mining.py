@@ -1,6 +1,6 @@
-"""Hard example mining: which anchors of each picture count, the others are thrown away.
+"""Hard example mining: which anchors of each image count, the others are thrown away.
 
-What focal loss replaces. Shape suffixes: N batch, A anchors, C candidates of one picture.
+What focal loss replaces. Shape suffixes: N batch, A anchors, C candidates of one image.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def hard_negative_mining(loss_NA: Tensor, positive_NA: Tensor, ignored_NA: Tensor, *, ratio: float = 3.0) -> Tensor:
-    """Return keep_NA: all positives, and of each picture's negatives those with the highest loss, `ratio` per positive.
+    """Return keep_NA: all positives, and of each image's negatives those with the highest loss, `ratio` per positive.
 
-    A picture without positives keeps as many negatives as one with a single positive: it would teach nothing otherwise.
+    An image without positives keeps as many negatives as one with a single positive: it would teach nothing otherwise.
     Source: SSD (Liu et al., arXiv 1512.02325, section 2.2 "Hard negative mining"), 3:1.
 
     Args:
         loss_NA: of every anchor, summed over the classes.
         positive_NA: bool.
         ignored_NA: bool, never kept.
-        ratio: negatives for each positive of the picture, above 0.
+        ratio: negatives for each positive of the image, above 0.
     """
     negative_NA = ~positive_NA & ~ignored_NA
     # -1 lies below every loss, so that what is no negative comes last.
@@ -62,7 +62,7 @@ def ohem(
         positive_NA: bool.
         ignored_NA: bool, neither kept nor suppressing others.
         anchors_A4: xyxy, input pixels.
-        examples: N, how many anchors of a picture are kept at the most.
+        examples: N, how many anchors of an image are kept at the most.
         nms_threshold: of two anchors with a higher IoU the one with the higher loss stays.
         ratio: keep no more than so many negatives for each positive that is kept (for one, where there is none);
             None: positives and negatives alike.
@@ -136,7 +136,7 @@ def _hardest(
     nms_threshold: float,
     ratio: float | None,
 ) -> Tensor:
-    """Return the numbers of one picture's kept anchors.
+    """Return the numbers of one image's kept anchors.
 
     What greedy suppression keeps of the hardest ones does not depend on easier ones: a growing head of the list is
     looked at until enough of it is left, rather than all 100,000 anchors.

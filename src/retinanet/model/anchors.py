@@ -42,7 +42,7 @@ class AnchorGenerator(nn.Module):
         Args:
             sizes: (height, width) of each level's feature map.
             like: a tensor on the device that the anchors go to. They are float32 always.
-            input_size: (height, width) of the padded pictures; only the style "torchvision" needs it.
+            input_size: (height, width) of the padded images; only the style "torchvision" needs it.
         """
         levels = []
         for (height, width), (stride_y, stride_x), cell_C4 in zip(

@@ -26,7 +26,7 @@ _NORMALISATION: Final = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainedInfo:
-    """Where the weights came from, and how their pictures were normalised (RGB in [0, 1])."""
+    """Where the weights came from, and how their images were normalised (RGB in [0, 1])."""
 
     source: str
     mean: tuple[float, float, float]

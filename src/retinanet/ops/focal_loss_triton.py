@@ -46,8 +46,8 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
     scale,
     gradient,
     partial,
-    per_picture,
-    blocks_per_picture,
+    per_image,
+    blocks_per_image,
     target,
     gamma,
     gamma_head,
@@ -58,14 +58,14 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
     WITH_GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One block of one picture. MODE: gamma where it is 0, 1 or 2, else -1."""
+    """One block of one image. MODE: gamma where it is 0, 1 or 2, else -1."""
     program = tl.program_id(0)
-    picture = (program // blocks_per_picture).to(tl.int64)
-    within = (program % blocks_per_picture) * BLOCK + tl.arange(0, BLOCK)
-    inside = within < per_picture
-    anchor = picture * (per_picture // K) + within // K
+    image = (program // blocks_per_image).to(tl.int64)
+    within = (program % blocks_per_image) * BLOCK + tl.arange(0, BLOCK)
+    inside = within < per_image
+    anchor = image * (per_image // K) + within // K
     k = within % K
-    place = picture * per_picture + within
+    place = image * per_image + within
     x = tl.load(logits + place, mask=inside, other=0.0).to(tl.float32)
     counted = inside & (tl.load(ignored + anchor, mask=inside, other=1) == 0)
     own = (tl.load(positive + anchor, mask=inside, other=0) != 0) & (
@@ -127,7 +127,7 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
             slope = gamma * ratio * finite + inner
         result = weighted * tl.where(own, -slope, slope)
         if SCALED:
-            result = result * tl.load(scale + picture)
+            result = result * tl.load(scale + image)
         result = tl.where(counted, result, 0.0)
         tl.store(gradient + place, result.to(gradient.dtype.element_ty), mask=inside)
 

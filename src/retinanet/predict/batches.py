@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageResult:
-    """What became of one picture: its size and `detections`, or the `error` where it does not decode."""
+    """What became of one image: its size and `detections`, or the `error` where it does not decode."""
 
     source: Source
     width: int = 0

@@ -18,7 +18,7 @@ def detections_to_coco(
     """Return COCO results, best first as they come: image_id, category_id, bbox (xywh, original pixels), score.
 
     Args:
-        detections: of one picture.
+        detections: of one image.
         image_id: its id in the ground truth.
         category_ids: COCO's id of each 0-based class id.
     """
@@ -42,7 +42,7 @@ def detections_to_array(
     What `evaluate_results` takes, in a fraction of the time that a dictionary for each detection needs.
 
     Args:
-        found: id in the ground truth, and detections, of each picture.
+        found: id in the ground truth, and detections, of each image.
         category_ids: COCO's id of each 0-based class id; those below 0 are left out.
     """
     ids, parts = [], []

@@ -24,17 +24,17 @@ class LevelOutputs(NamedTuple):
     scores_HWCK: npt.NDArray[np.float32]
     """Probability of each class, for each of the C anchors of a position."""
     boxes_HWC4: npt.NDArray[np.float32]
-    """The box that each anchor proposes: xyxy, original pixels, clipped to the picture."""
+    """The box that each anchor proposes: xyxy, original pixels, clipped to the image."""
     anchors_HWC4: npt.NDArray[np.float32]
     """The anchors themselves: xyxy, original pixels, not clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseOutputs:
-    """All that the network says of one picture, before thresholds and non-maximum suppression.
+    """All that the network says of one image, before thresholds and non-maximum suppression.
 
     Args:
-        frame: the picture's size before and after resizing.
+        frame: the image's size before and after resizing.
         levels: finest first.
     """
 
@@ -61,7 +61,7 @@ def level_outputs(
     *,
     style: str = ModelConfig.anchor_style,
 ) -> LevelOutputs:
-    """Return what a level says of one picture, its boxes decoded as `boxes.decode` does.
+    """Return what a level says of one image, its boxes decoded as `boxes.decode` does.
 
     Args:
         level: its number.
@@ -69,7 +69,7 @@ def level_outputs(
         logits_AK: of all anchors of the level, position by position.
         deltas_A4: likewise.
         input_size: height and width of the padded input, pixels.
-        frame: of the picture.
+        frame: of the image.
         style: of the anchors, see `ModelConfig`.
     """
     stride, C = 2**level, len(cells_C4)

@@ -1,7 +1,7 @@
-"""Any trained network from pictures to named boxes: what the torch detector and the torch-free runtime share.
+"""Any trained network from images to named boxes: what the torch detector and the torch-free runtime share.
 
 Needs numpy, Pillow and supervision, never torch. Boxes are xyxy in original pixels, after EXIF rotation.
-Shape suffixes: N batch, H, W, D detections of a picture; 3 is RGB.
+Shape suffixes: N batch, H, W, D detections of an image; 3 is RGB.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from retinanet.predict.dense import DenseOutputs
 
 TTA_SCALES: Final = (0.8, 1.25)
-"""Sizes at which test-time augmentation looks at a picture, besides its own."""
+"""Sizes at which test-time augmentation looks at an image, besides its own."""
 
 S = TypeVar("S", bound=Source)
 
 
 class BaseDetector(ABC):
-    """A network with all it takes to go from pictures to named boxes. How the network is run is up to the subclass.
+    """A network with all it takes to go from images to named boxes. How the network is run is up to the subclass.
 
     Args:
         info: classes, preprocessing, post-processing and tiling.
@@ -68,16 +68,16 @@ class BaseDetector(ABC):
 
     @abstractmethod
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        """Return the detections of each picture that did decode, best first, original pixels."""
+        """Return the detections of each image that did decode, best first, original pixels."""
 
     def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
-        """Return the network's input N3HW and the frame of each picture."""
+        """Return the network's input N3HW and the frame of each image."""
         return prepare(images, config)
 
     def detect(
         self, images: Sequence[Scaled | Image.Image], *, config: PostprocessConfig | None = None
     ) -> list[ArrayDetections]:
-        """Return the detections of decoded pictures, which go through the network as one batch.
+        """Return the detections of decoded images, which go through the network as one batch.
 
         Args:
             images: of `decode_for(source, image_size=..., max_size=...)` with those of `image_config`, or Pillow's in
@@ -92,10 +92,10 @@ class BaseDetector(ABC):
 
     @abstractmethod
     def dense(self, source: Source | Scaled) -> DenseOutputs:
-        """Return what every level says at every position of one picture: why an object is found, or missed.
+        """Return what every level says at every position of one image: why an object is found, or missed.
 
         Raises:
-            ImageError: a picture that does not decode.
+            ImageError: an image that does not decode.
         """
 
     @overload
@@ -127,17 +127,17 @@ class BaseDetector(ABC):
         overlap: float = TileConfig.overlap,
         tta: bool = False,
     ) -> sv.Detections | list[sv.Detections]:
-        """Return the detections of one picture, or of each picture of a list; best first.
+        """Return the detections of one image, or of each image of a list; best first.
 
         Args:
             source: path, bytes of a file, PIL image or array (H, W, 3), RGB uint8; or a list of these.
             threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
-            tile: side of the tiles that large pictures are cut into, original pixels; 0: not cut; None: as trained.
+            tile: side of the tiles that large images are cut into, original pixels; 0: not cut; None: as trained.
             overlap: share of a tile that its neighbour shows too.
-            tta: look at the pictures flipped and at other sizes too: six times the work, better boxes.
+            tta: look at the images flipped and at other sizes too: six times the work, better boxes.
 
         Raises:
-            ImageError: a picture that does not decode.
+            ImageError: an image that does not decode.
         """
         tiling = TileConfig(tile=tile, overlap=overlap)
         many = isinstance(source, list | tuple)
@@ -156,9 +156,9 @@ class BaseDetector(ABC):
         workers: int = LoadingConfig.workers,
         threshold: float | None = None,
     ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
-        """Yield (source, detections) in order, for as many pictures as there may be: `workers` + 1 batches are held.
+        """Yield (source, detections) in order, for as many images as there may be: `workers` + 1 batches are held.
 
-        A picture that does not decode yields its error, and the rest go on.
+        An image that does not decode yields its error, and the rest go on.
         """
         for found in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
             outcome = found.error if found.detections is None else self.named(found.detections)
@@ -173,9 +173,9 @@ class BaseDetector(ABC):
         tiling: TileConfig | None = None,
         tta: bool = False,
     ) -> Iterator[ImageResult]:
-        """Yield what becomes of each picture, in order; `workers` threads decode and resize ahead of the network.
+        """Yield what becomes of each image, in order; `workers` threads decode and resize ahead of the network.
 
-        `tiling` says how pictures are cut, if not as the model was trained: see `TileConfig`. With `tta` each picture
+        `tiling` says how images are cut, if not as the model was trained: see `TileConfig`. With `tta` each image
         is looked at flipped and at other sizes too, six times in all.
         """
         if tiling is None or tiling.tile is None:
@@ -194,7 +194,7 @@ class BaseDetector(ABC):
                 try:
                     if tiling.tile:
                         found = self._in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
-                except ImageError as broken:  # beyond what the whole picture at a smaller scale needed
+                except ImageError as broken:  # beyond what the whole image at a smaller scale needed
                     yield ImageResult(source=source, error=broken)
                     continue
                 yield ImageResult(source=source, width=frame.width, height=frame.height, detections=found)
@@ -209,14 +209,14 @@ class BaseDetector(ABC):
         batch_size: int,
         tta: bool,
     ) -> ArrayDetections:
-        """Return the detections of a picture's tiles merged with those of the whole; `batch_size` tiles at once."""
+        """Return the detections of an image's tiles merged with those of the whole; `batch_size` tiles at once."""
         places = tiles(frame.width, frame.height, tile=tiling.tile or 0, overlap=tiling.overlap)
         if len(places) == 1:
             return whole
         parts: list[ArrayDetections] = []
-        with open_windows(source) as picture:
+        with open_windows(source) as image:
             for some in batched(places, max(1, batch_size)):
-                crops = [picture.crop(place) for place in some]
+                crops = [image.crop(place) for place in some]
                 parts += self._look(crops, self._load(crops), config, tta)
         return merge_tiles(
             whole,
@@ -231,7 +231,7 @@ class BaseDetector(ABC):
     def _look(
         self, sources: Sequence[Source], batch: InputBatch, config: PostprocessConfig, tta: bool
     ) -> list[ArrayDetections]:
-        """Return the detections of a batch; with `tta` from its pictures flipped and at `TTA_SCALES` as well."""
+        """Return the detections of a batch; with `tta` from its images flipped and at `TTA_SCALES` as well."""
         found = self._detect(batch, config)
         if not tta or not found:
             return found
@@ -247,7 +247,7 @@ class BaseDetector(ABC):
         return [merge_views(of_one, config=config) for of_one in zip(*views, strict=True)]
 
     def _flipped(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        """Return the detections in the mirrored pictures, mirrored back."""
+        """Return the detections in the mirrored images, mirrored back."""
         assert batch.images_N3HW is not None  # noqa: S101
         images_N3HW = np.zeros_like(batch.images_N3HW)
         for out_3HW, image_3HW, frame in zip(images_N3HW, batch.images_N3HW, batch.frames, strict=True):

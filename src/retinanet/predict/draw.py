@@ -16,11 +16,11 @@ from retinanet.predict.coco_results import class_ids, class_names, scores
 
 JPEG_QUALITY: Final = 92
 MOST_DRAWN: Final = 4096
-"""Longest side of the drawing of a picture that is too large to decode at once, pixels."""
+"""Longest side of the drawing of an image that is too large to decode at once, pixels."""
 
 
 def draw_file(path: Path, detections: sv.Detections, *, threshold: float) -> Image.Image:
-    """Return the picture of a file with its detections, reduced where JPEG could not hold it or memory would not."""
+    """Return the image of a file with its detections, reduced where JPEG could not hold it or memory would not."""
     with open_windows(path) as windows:
         width, height = windows.size
         if width * height <= LARGE:
@@ -32,13 +32,13 @@ def draw_file(path: Path, detections: sv.Detections, *, threshold: float) -> Ima
 
 
 def save_jpeg(image: Image.Image, path: Path) -> None:
-    """Write a picture whole under its name, and its folder where there is none."""
+    """Write an image whole under its name, and its folder where there is none."""
     with atomic_path(path) as partial:
         image.save(partial, format="JPEG", quality=JPEG_QUALITY)
 
 
 MOST_LABELS: Final = 1000
-"""With more detections in a picture only the boxes are drawn: nobody could read the names."""
+"""With more detections in an image only the boxes are drawn: nobody could read the names."""
 _HEX: Final = (
     *("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe"),
     *("#008080", "#e6beff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
@@ -51,9 +51,9 @@ _TEXT_COLORS: Final = sv.ColorPalette(
 
 
 def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.0) -> Image.Image:
-    """Return a copy of an RGB picture with boxes and "name 0.87" for the detections that score `threshold` or more.
+    """Return a copy of an RGB image with boxes and "name 0.87" for the detections that score `threshold` or more.
 
-    Lines and letters fit the picture's size, each class has its colour, and the best detections lie on top.
+    Lines and letters fit the image's size, each class has its colour, and the best detections lie on top.
     """
     order = np.argsort(scores(detections), kind="stable")
     shown = cast(sv.Detections, detections[order[scores(detections)[order] >= threshold]])

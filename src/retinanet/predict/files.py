@@ -32,15 +32,15 @@ class PredictSummary:
     """What `predict_files` did.
 
     Args:
-        pictures: how many were looked at, failed ones not among them.
+        images: how many were looked at, failed ones not among them.
         detections: how many were written.
-        failed: the pictures that do not decode, and why.
+        failed: the images that do not decode, and why.
         results: the file or folder with the detections.
-        drawn: the folder of drawn pictures, if any.
-        videos: what was done with each video; their frames are not among the pictures, nor are their detections.
+        drawn: the folder of drawn images, if any.
+        videos: what was done with each video; their frames are not among the images, nor are their detections.
     """
 
-    pictures: int
+    images: int
     detections: int
     failed: tuple[tuple[Path, str], ...]
     results: Path | None
@@ -56,14 +56,14 @@ def predict_files(
     progress: ProgressBar = no_progress_bar,
     **options: Any,
 ) -> PredictSummary:
-    """Detect in files, folders and globs, and write the detections and drawn pictures into `config.folder.output`.
+    """Detect in files, folders and globs, and write the detections and drawn images into `config.folder.output`.
 
     Of a video, and of numbered frames with `fps`, NAME.csv holds the detections frame by frame, and drawn/NAME.mp4
     shows them: see `video.predict_video`.
 
     Args:
         model: a checkpoint, an exported model (.onnx, .xml), or a detector.
-        inputs: see `expand_inputs`. Pictures below the output folder are left out of folders and globs.
+        inputs: see `expand_inputs`. Images below the output folder are left out of folders and globs.
         config: all options at once,
         options: or by name, as the flags of `retinanet predict`.
         progress: opens a progress bar.
@@ -83,7 +83,7 @@ def predict_files(
     )
     done = tuple(_one_video(detector, video, config, progress) for video in videos)
     if not paths:
-        return PredictSummary(pictures=0, detections=0, failed=(), results=None, drawn=None, videos=done)
+        return PredictSummary(images=0, detections=0, failed=(), results=None, drawn=None, videos=done)
     folder = config.folder.output
     drawn = folder / DRAWN if config.draw else None
     writer = open_writer(config.format, folder, classes=detector.classes, category_ids=detector.category_ids)
@@ -102,13 +102,13 @@ def predict_files(
                 failed.append((path, str(found.error)))
                 continue
             detections = detector.named(found.detections)
-            picture = OutputImage(path=path, name=name, image_id=image_id, width=found.width, height=found.height)
-            writer.write(picture, detections)
+            image = OutputImage(path=path, name=name, image_id=image_id, width=found.width, height=found.height)
+            writer.write(image, detections)
             total += len(detections)
             if drawn is not None:
                 save_jpeg(draw_file(path, detections, threshold=config.draw_threshold), drawn / f"{name}.jpg")
     return PredictSummary(
-        pictures=len(paths) - len(failed),
+        images=len(paths) - len(failed),
         detections=total,
         failed=tuple(failed),
         results=folder / outputs[0],
@@ -118,18 +118,18 @@ def predict_files(
 
 
 def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
-    """Return the pictures and the videos behind the inputs."""
+    """Return the images and the videos behind the inputs."""
     found = expand_inputs(inputs, exclude=config.folder.output)
     videos: list[Video] = [VideoFile(path) for path in found if is_video(path)]
-    pictures = [path for path in found if not is_video(path)]
-    if config.fps and pictures:
-        pictures.sort(key=natural_key)
-        videos.append(NumberedFrames(pictures, name=pictures[0].resolve().parent.name or "frames", fps=config.fps))
-        pictures = []
+    images = [path for path in found if not is_video(path)]
+    if config.fps and images:
+        images.sort(key=natural_key)
+        videos.append(NumberedFrames(images, name=images[0].resolve().parent.name or "frames", fps=config.fps))
+        images = []
     count = Counter(video.name for video in videos)
     if twice := [name for name, times in count.items() if times > 1]:
         raise UserError(f"two videos are named {twice[0]}: predict on them one at a time, or rename one")
-    return pictures, videos
+    return images, videos
 
 
 def _one_video(detector: BaseDetector, video: Video, config: PredictConfig, progress: ProgressBar) -> VideoSummary:
@@ -154,10 +154,10 @@ def _check_output(config: PredictConfig, videos: Sequence[Video], outputs: Seque
 
 
 def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
-    """Return the id that a data set gives each picture, found by its path, or by its file name where that is unique.
+    """Return the id that a dataset gives each image, found by its path, or by its file name where that is unique.
 
     Raises:
-        UserError: naming the pictures that the data set does not have.
+        UserError: naming the images that the dataset does not have.
     """
     records = read(source, allow_outside=True).records  # only compared with what the user names
     by_path = {record.path.resolve(): record.image_id for record in records}
@@ -166,5 +166,5 @@ def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
     ids = [by_path.get(path.resolve(), by_name.get(path.name)) for path in paths]
     missing = [str(path) for path, image_id in zip(paths, ids, strict=True) if image_id is None]
     if missing:
-        raise UserError(f"{source} has no picture {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else ""))
+        raise UserError(f"{source} has no image {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else ""))
     return [image_id for image_id in ids if image_id is not None]

@@ -14,28 +14,28 @@ from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[Path]:
-    """Return the pictures behind files, folders (with all below them) and globs (`**` too): sorted, each one once.
+    """Return the images behind files, folders (with all below them) and globs (`**` too): sorted, each one once.
 
     Raises:
-        UserError: a path that is not there (with the nearest name), or a folder or glob without pictures.
+        UserError: a path that is not there (with the nearest name), or a folder or glob without images.
     """
     found: dict[str, Path] = {}
     for entry in inputs:
         path = Path(entry)
         if path.is_file():
-            pictures = [path]
+            images = [path]
         else:
-            pictures = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
-            if not pictures:
+            images = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
+            if not images:
                 looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-                raise UserError(f"{entry}: no pictures or videos there (looked for {looked_for})")
-        for picture in pictures:
-            found.setdefault(os.path.abspath(picture), picture)  # noqa: PTH100 - resolve() would follow links
+                raise UserError(f"{entry}: no images or videos there (looked for {looked_for})")
+        for image in images:
+            found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
     return [found[key] for key in sorted(found)]
 
 
 def _search(entry: str) -> list[Path]:
-    """Return the files with a picture's suffix in a folder or behind a glob."""
+    """Return the files with an image's suffix in a folder or behind a glob."""
     path = Path(entry)
     if path.is_dir():
         files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]

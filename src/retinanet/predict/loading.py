@@ -28,7 +28,7 @@ def load(
     threads: int = 0,
     allow: Sequence[str] = (),
 ) -> BaseDetector:
-    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("picture.jpg")`.
+    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("image.jpg")`.
 
     Of a model that `retinanet export` wrote (.onnx, .xml) it is a `RuntimeDetector`, which needs no torch.
 

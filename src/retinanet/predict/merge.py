@@ -1,6 +1,6 @@
-"""Detections of a picture's tiles, or of several views of it, made one. Needs numpy and supervision, never torch.
+"""Detections of an image's tiles, or of several views of it, made one. Needs numpy and supervision, never torch.
 
-Boxes are xyxy in the picture's original pixels. Shape suffixes: D detections, K kept, W others, B, R, S some of them.
+Boxes are xyxy in the image's original pixels. Shape suffixes: D detections, K kept, W others, B, R, S some of them.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def nms(boxes_D4: Floats, scores_D: Floats, labels_D: Indices, threshold: float)
 
 
 def merge_views(views: Sequence[ArrayDetections], *, config: PostprocessConfig) -> ArrayDetections:
-    """Return one picture's detections from those of several views of it (flipped, at other sizes), best first.
+    """Return one image's detections from those of several views of it (flipped, at other sizes), best first.
 
     Of boxes of a class that overlap by more than `nms_threshold` the best stays, at the mean of all that overlap it by
     more than `SAME`, weighted by score (box voting, arXiv 1505.01749, section 4.3). Its score is the mean of the views'
     best scores for it: what only one view sees counts for less.
 
     Args:
-        views: of the same picture, each in its original pixels.
+        views: of the same image, each in its original pixels.
         config: the thresholds.
     """
     all_D = concatenate(views)
@@ -99,22 +99,22 @@ def merge_tiles(
     whole_from: float,
     config: PostprocessConfig,
 ) -> ArrayDetections:
-    """Return the detections of a picture from those of its tiles and of the whole, best first.
+    """Return the detections of an image from those of its tiles and of the whole, best first.
 
     Of the whole, only what is longer than `whole_from`: the tiles show all else at the right scale, where the shrunken
-    picture only adds errors (cells a third of their size are taken for platelets).
+    image only adds errors (cells a third of their size are taken for platelets).
 
     What ends at a border between tiles may be a part of an object only. Such boxes come second: one that lies by more
     than `COVERED` of itself in a box of its class that was seen whole is that object again, and goes; so does one that
     lies in a larger one that ends at another border, unless that scores less than `HALF` of it.
 
     Args:
-        whole: detections in the whole picture, its pixels.
+        whole: detections in the whole image, its pixels.
         parts: detections in each tile, in the tile's own pixels.
-        tiles: xyxy of each tile in the picture's pixels.
-        width: of the picture.
-        height: of the picture.
-        whole_from: pixels; what is longer is taken from the whole picture too.
+        tiles: xyxy of each tile in the image's pixels.
+        width: of the image.
+        height: of the image.
+        whole_from: pixels; what is longer is taken from the whole image too.
         config: the thresholds; `max_detections` holds for each tile, not for their sum.
     """
     whole = whole[(whole.boxes_D4[:, 2:] - whole.boxes_D4[:, :2]).max(axis=1, initial=0) > whole_from]

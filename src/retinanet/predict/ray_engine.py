@@ -1,7 +1,7 @@
-"""Prediction over millions of pictures on a Ray cluster: `retinanet predict MODEL SOURCE... --engine ray -o OUT`.
+"""Prediction over millions of images on a Ray cluster: `retinanet predict MODEL SOURCE... --engine ray -o OUT`.
 
-The pictures are numbered and divided into shards. A worker reads the pictures of a shard, predicts, and writes the
-shard's Parquet file under its name when it is whole: a shard whose file is there is done, whoever dies, and no picture
+The images are numbered and divided into shards. A worker reads the images of a shard, predicts, and writes the
+shard's Parquet file under its name when it is whole: a shard whose file is there is done, whoever dies, and no image
 stands in two files. Ray Data hands out the shards, starts workers anew that died, and holds back what nobody has time
 for.
 
@@ -34,15 +34,15 @@ class ScaleSummary:
     """What became of a job.
 
     Args:
-        pictures: looked at, in this run and those before it.
+        images: looked at, in this run and those before it.
         detections: found in them.
-        failed: pictures that could not be read; their rows hold the error.
+        failed: images that could not be read; their rows hold the error.
         shards: files in the output folder.
         done_before: of them, how many an earlier run had finished.
         results: the folder of the files.
     """
 
-    pictures: int
+    images: int
     detections: int
     failed: int
     shards: int
@@ -58,13 +58,13 @@ def predict_on_ray(
     workers: int | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> ScaleSummary:
-    """Detect in all pictures, on the Ray cluster that RAY_ADDRESS names, or on this machine's cores.
+    """Detect in all images, on the Ray cluster that RAY_ADDRESS names, or on this machine's cores.
 
     What an earlier run with the same model, inputs and options left in the output folder is not done again.
 
     Args:
         model: a checkpoint or an exported model, under the same path on all machines.
-        inputs: pictures, folders, text lists of pictures (.txt), Parquet files (of paths or of encoded pictures), and
+        inputs: images, folders, text lists of images (.txt), Parquet files (of paths or of encoded images), and
             folders of those; each also as the address of an object store, which fsspec reads (s3://, gs://, ...).
         config: `output` must be a folder that all machines share.
         workers: processes, each with one core and a copy of the model (and one GPU where the cluster has any); all
@@ -100,7 +100,7 @@ def predict_on_ray(
 def _refuse(config: PredictConfig) -> None:
     """Refuse what the local engine alone can do."""
     if config.track or config.fps:
-        raise ConfigError("--engine ray takes pictures, no videos: leave out --track and --fps")
+        raise ConfigError("--engine ray takes images, no videos: leave out --track and --fps")
     if config.ids_from is not None or config.format != PredictConfig.format:
         raise ConfigError("--engine ray writes Parquet: leave out --format and --ids-from")
 
@@ -179,14 +179,14 @@ def _summary(folder: Path, shards: list[Shard], *, done_before: int) -> ScaleSum
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    pictures = detections = failed = 0
+    images = detections = failed = 0
     for shard in shards:
         table = pq.read_table(shard_file(folder, shard["number"]), columns=["scores", "error"])
-        pictures += table.num_rows
+        images += table.num_rows
         failed += table.num_rows - table["error"].null_count
         detections += pc.sum(pc.list_value_length(table["scores"])).as_py() or 0
     return ScaleSummary(
-        pictures=pictures - failed,
+        images=images - failed,
         detections=detections,
         failed=failed,
         shards=len(shards),

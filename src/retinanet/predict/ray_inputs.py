@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INPUTS: Final = "inputs.parquet"
 LIST_SUFFIXES: Final = {".txt", ".lst"}
 BYTES: Final = ("bytes", "image", "content")
-"""Columns of a Parquet file that hold encoded pictures: binary, or {"bytes": ...} as Hugging Face has them."""
+"""Columns of a Parquet file that hold encoded images: binary, or {"bytes": ...} as Hugging Face has them."""
 PATHS: Final = ("path", "file_name", "uri", "url")
 
 
@@ -30,7 +30,7 @@ class Shard(TypedDict):
     """Rows of one row group of a Parquet file of inputs."""
 
     number: int
-    first: int  # the number of its first picture
+    first: int  # the number of its first image
     file: str
     group: int
     offset: int
@@ -84,7 +84,7 @@ def divide_into_shards(inputs: Sequence[str], config: PredictConfig) -> tuple[li
 
 
 def _listed(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the pictures' paths or addresses, and those of Parquet files: sorted, each once."""
+    """Return the images' paths or addresses, and those of Parquet files: sorted, each once."""
     paths: set[str] = set()
     tables: set[str] = set()
     for entry in inputs:
@@ -100,9 +100,9 @@ def _listed(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             elif suffix in IMAGE_SUFFIXES:
                 paths.add(name)
             elif name == _absolute(entry):
-                raise UserError(f"{entry}: expected a picture, a folder, a list (.txt) or a .parquet file")
+                raise UserError(f"{entry}: expected an image, a folder, a list (.txt) or a .parquet file")
     if not paths and not tables:
-        raise UserError(f"{', '.join(inputs)}: no pictures and no .parquet files there")
+        raise UserError(f"{', '.join(inputs)}: no images and no .parquet files there")
     return sorted(paths), sorted(tables)
 
 
@@ -156,6 +156,6 @@ def _column(table: str, schema: pa.Schema) -> str:
         ):
             return name
     raise UserError(
-        f"{table}: expected a column of encoded pictures ({', '.join(BYTES)}) or of paths ({', '.join(PATHS)}), "
+        f"{table}: expected a column of encoded images ({', '.join(BYTES)}) or of paths ({', '.join(PATHS)}), "
         f"found {', '.join(schema.names)}"
     )

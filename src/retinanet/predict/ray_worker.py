@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHARDS: Final = "shards"
 """Below the output folder: part-000000.parquet and so on."""
 FETCHERS: Final = 8
-"""Threads of a worker that fetch pictures from an object store."""
+"""Threads of a worker that fetch images from an object store."""
 
 
 class Worker:
@@ -99,7 +99,7 @@ class Worker:
 
 
 def _schema() -> pa.Schema:
-    """Return the columns of a result: one row for each picture."""
+    """Return the columns of a result: one row for each image."""
     import pyarrow as pa
 
     return pa.schema(
@@ -118,7 +118,7 @@ def _schema() -> pa.Schema:
 
 
 def _read(shard: Shard) -> tuple[list[str], list[str | bytes]]:
-    """Return the names of a shard's pictures, and their paths or bytes."""
+    """Return the names of a shard's images, and their paths or bytes."""
     import pyarrow.parquet as pq
 
     system, inner = file_system(shard["file"])
@@ -134,7 +134,7 @@ def _read(shard: Shard) -> tuple[list[str], list[str | bytes]]:
 
 
 def _fetched(sources: list[str | bytes], size: int, problems: dict[int, str]) -> Iterator[list[Source]]:
-    """Yield the pictures a batch at a time, those of object stores fetched; notes what could not be."""
+    """Yield the images a batch at a time, those of object stores fetched; notes what could not be."""
 
     def fetch(numbered: tuple[int, str | bytes]) -> Source:
         i, source = numbered

@@ -70,10 +70,10 @@ class RuntimeDetector(BaseDetector):
         return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
-        """Return what every level says at every position of one picture: why an object is found, or missed.
+        """Return what every level says at every position of one image: why an object is found, or missed.
 
         Raises:
-            ImageError: a picture that does not decode.
+            ImageError: an image that does not decode.
         """
         if not isinstance(source, Scaled):
             config = self.image_config
@@ -81,7 +81,7 @@ class RuntimeDetector(BaseDetector):
         return self.dense_batch([source])[0]
 
     def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:
-        """Return what every level says of each of some decoded pictures, which go through the network as one batch."""
+        """Return what every level says of each of some decoded images, which go through the network as one batch."""
         pixels_N3HW, frames = self._prepare(images, self.image_config)
         about = self.description
         inputs = self._inputs(pixels_N3HW, frames, self.postprocess_config)

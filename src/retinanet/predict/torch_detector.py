@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Detector(BaseDetector):
-    """A PyTorch network with all it takes to go from pictures to named boxes.
+    """A PyTorch network with all it takes to go from images to named boxes.
 
     Args:
         model: images_N3HW -> HeadOutputs. It is moved to the device and put into eval mode.
@@ -113,7 +113,7 @@ class Detector(BaseDetector):
             return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
-        """Return what every level says at every position of one picture: see `BaseDetector.dense`."""
+        """Return what every level says at every position of one image: see `BaseDetector.dense`."""
         import torch
 
         from retinanet.model import RetinaNet

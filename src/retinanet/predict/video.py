@@ -46,7 +46,7 @@ class VideoError(UserError):
 
 
 class VideoFrame(NamedTuple):
-    """One picture of a video."""
+    """One image of a video."""
 
     number: int
     """From 0."""
@@ -106,7 +106,7 @@ class VideoFile:
 
 
 class NumberedFrames:
-    """Pictures that are the frames of a video, in the order given."""
+    """Images that are the frames of a video, in the order given."""
 
     def __init__(self, paths: Sequence[Path], *, name: str, fps: float) -> None:
         self.paths = tuple(paths)
@@ -115,7 +115,7 @@ class NumberedFrames:
         self.count = len(self.paths)
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the pictures."""
+        """Yield the images."""
         for number, path in enumerate(self.paths):
             try:
                 yield VideoFrame(number, number / self.fps, np.asarray(decode_image(path)))

@@ -1,4 +1,4 @@
-"""Detections as files that other tools read, and drawn on pictures.
+"""Detections as files that other tools read, and drawn on images.
 
 Boxes are xyxy in original pixels, 0-based, without "+1". Files are written beside their target, as NAME.partial, and
 renamed when they are whole; what a run that was stopped had found stays in the .partial file.
@@ -33,7 +33,7 @@ class OutputImage:
     """Where detections belong.
 
     Args:
-        path: the picture's file, as it was given.
+        path: the image's file, as it was given.
         name: its place in the output folder, without a suffix; see `output_names`.
         image_id: its id in COCO results.
         width: original pixels.
@@ -75,7 +75,7 @@ class Writer(ABC):
         """Finish the files, unless there was an error."""
 
     @abstractmethod
-    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+    def write(self, image: OutputImage, detections: sv.Detections) -> None:
         """Write the detections of one image; there may be none."""
 
 
@@ -107,9 +107,9 @@ class _OneFile(Writer):
 
 
 class CocoWriter(_OneFile):
-    """COCO results: a JSON list of image_id, category_id, bbox (xywh), score, and the picture's path as file_name.
+    """COCO results: a JSON list of image_id, category_id, bbox (xywh), score, and the image's path as file_name.
 
-    COCO's own ids say nothing of pictures that are in no data set, hence the file name; evaluators pass over it.
+    COCO's own ids say nothing of images that are in no dataset, hence the file name; evaluators pass over it.
     """
 
     outputs = ("detections.json",)
@@ -117,24 +117,24 @@ class CocoWriter(_OneFile):
     tail = "\n]\n"
     _comma = "\n"
 
-    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
+    def write(self, image: OutputImage, detections: sv.Detections) -> None:
         """Write one line per detection."""
-        for row in detections_to_coco(detections, image_id=picture.image_id, category_ids=self.category_ids):
-            line = json.dumps({**row, "file_name": picture.path.as_posix()}, ensure_ascii=False)
+        for row in detections_to_coco(detections, image_id=image.image_id, category_ids=self.category_ids):
+            line = json.dumps({**row, "file_name": image.path.as_posix()}, ensure_ascii=False)
             self._file.write(self._comma + line)
             self._comma = ",\n"
 
 
 class CsvWriter(_OneFile):
-    """`path,x1,y1,x2,y2,class,score`, one line per detection; a picture without any is `path,,,,,,`."""
+    """`path,x1,y1,x2,y2,class,score`, one line per detection; an image without any is `path,,,,,,`."""
 
     outputs = ("detections.csv",)
     head = ",".join(CSV_COLUMNS) + "\n"
 
-    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
-        """Write the lines of one picture."""
+    def write(self, image: OutputImage, detections: sv.Detections) -> None:
+        """Write the lines of one image."""
         rows = csv.writer(self._file, lineterminator="\n")
-        path = picture.path.as_posix()
+        path = image.path.as_posix()
         if not len(detections):
             rows.writerow([path, *[""] * (len(CSV_COLUMNS) - 1)])
         for box, name, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
@@ -142,7 +142,7 @@ class CsvWriter(_OneFile):
 
 
 class _Folder(Writer):
-    """One file per picture."""
+    """One file per image."""
 
     suffix = ""
 
@@ -155,21 +155,21 @@ class _Folder(Writer):
     ) -> None:
         return None
 
-    def _write(self, picture: OutputImage, text: str) -> None:
-        write_atomically(self.path / f"{picture.name}{self.suffix}", text)
+    def _write(self, image: OutputImage, text: str) -> None:
+        write_atomically(self.path / f"{image.name}{self.suffix}", text)
 
 
 class VocWriter(_Folder):
-    """Pascal VOC: one XML per picture, boxes to a hundredth of a pixel, and a <score> in each object."""
+    """Pascal VOC: one XML per image, boxes to a hundredth of a pixel, and a <score> in each object."""
 
     outputs = ("Annotations",)
     suffix = ".xml"
 
-    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
-        """Write one picture's XML."""
+    def write(self, image: OutputImage, detections: sv.Detections) -> None:
+        """Write one image's XML."""
         root = ET.Element("annotation")
-        _add(root, folder=picture.path.parent.name, filename=picture.path.name, path=picture.path.as_posix())
-        _add(ET.SubElement(root, "size"), width=picture.width, height=picture.height, depth=3)
+        _add(root, folder=image.path.parent.name, filename=image.path.name, path=image.path.as_posix())
+        _add(ET.SubElement(root, "size"), width=image.width, height=image.height, depth=3)
         _add(root, segmented=0)
         for box, name, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
             element = ET.SubElement(root, "object")
@@ -177,11 +177,11 @@ class VocWriter(_Folder):
             corners = zip(("xmin", "ymin", "xmax", "ymax"), (f"{value:.2f}" for value in box), strict=True)
             _add(ET.SubElement(element, "bndbox"), **dict(corners))
         ET.indent(root)
-        self._write(picture, ET.tostring(root, encoding="unicode") + "\n")
+        self._write(image, ET.tostring(root, encoding="unicode") + "\n")
 
 
 class YoloWriter(_Folder):
-    """YOLO: one text file per picture, `class cx cy w h score` with boxes as shares of the picture's width and height.
+    """YOLO: one text file per image, `class cx cy w h score` with boxes as shares of the image's width and height.
 
     The class names are in data.yaml, beside the folder.
     """
@@ -195,16 +195,16 @@ class YoloWriter(_Folder):
         write_atomically(self.path.parent / "data.yaml", yaml.safe_dump(names, allow_unicode=True, sort_keys=False))
         return super().__enter__()
 
-    def write(self, picture: OutputImage, detections: sv.Detections) -> None:
-        """Write one picture's text file, empty without detections."""
+    def write(self, image: OutputImage, detections: sv.Detections) -> None:
+        """Write one image's text file, empty without detections."""
         x1, y1, x2, y2 = detections.xyxy.astype(np.float64).reshape(-1, 4).T
-        W, H = picture.width, picture.height
+        W, H = image.width, image.height
         boxes = np.stack([(x1 + x2) / 2 / W, (y1 + y2) / 2 / H, (x2 - x1) / W, (y2 - y1) / H], axis=1)
         lines = [
             f"{k} {' '.join(f'{value:.8f}' for value in box)} {score}\n"
             for k, box, score in zip(class_ids(detections), boxes, scores(detections), strict=True)
         ]
-        self._write(picture, "".join(lines))
+        self._write(image, "".join(lines))
 
 
 WRITERS: Final[dict[str, type[Writer]]] = {
@@ -234,13 +234,13 @@ def _add(parent: ET.Element, **children: object) -> None:
 
 
 def output_names(paths: Sequence[Path]) -> list[PurePosixPath]:
-    """Return where each picture's output goes: its path below the pictures' common folder, without the suffix.
+    """Return where each image's output goes: its path below the images' common folder, without the suffix.
 
-    Two pictures never share a name: where only the suffix tells them apart (a.jpg, a.png), it is kept.
+    Two images never share a name: where only the suffix tells them apart (a.jpg, a.png), it is kept.
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - resolve() would follow links
     if len({path.anchor for path in absolute}) > 1:
-        raise UserError("the pictures lie on several drives: predict on one drive at a time")
+        raise UserError("the images lie on several drives: predict on one drive at a time")
     root = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     full = [PurePosixPath(path.relative_to(root).as_posix()) for path in absolute]
     names = [path.with_suffix("") for path in full]

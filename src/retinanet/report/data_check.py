@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retinanet.report.html import Section
 
 MOST_BARS: Final = 30
-PICTURES: Final = 6
+IMAGES: Final = 6
 
 
 def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
@@ -49,9 +49,9 @@ def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
         section.details(f"All {len(faults)}", "\n".join(str(fault) for fault in faults))
     _objects(report.section("What is in the data"), found)
     _anchors(report.section("What the anchors reach"), found, config)
-    section = report.section("Pictures")
-    section.text("Orange with a ×: objects without a positive anchor. The pictures with most of these, and others.")
-    section.gallery(_pictures(found, config.random.seed))
+    section = report.section("Images")
+    section.text("Orange with a ×: objects without a positive anchor. The images with most of these, and others.")
+    section.gallery(_images(found, config.random.seed))
     return report.write(path)
 
 
@@ -73,10 +73,10 @@ def _objects(section: Section, found: DataCheck) -> None:
             "Dashed: objects without a positive anchor.",
         )
     table = [
-        (name, int(counts.objects_K[k]), int(counts.pictures_K[k]), int(missed.get(name, 0)))
+        (name, int(counts.objects_K[k]), int(counts.images_K[k]), int(missed.get(name, 0)))
         for k, name in enumerate(counts.classes)
     ]
-    head = ["Class", "Objects", "Pictures", "No anchor"]
+    head = ["Class", "Objects", "Images", "No anchor"]
     section.table(head, [table[k] for k in order], caption="No anchor: objects without a positive anchor.")
     if len(table) > MOST_BARS:
         text = "\n".join(" | ".join(map(str, row)) for row in [head, *table])
@@ -127,7 +127,7 @@ def _anchors(section: Section, found: DataCheck, config: CheckConfig) -> None:
             )
             for i, level in enumerate(before.levels)
         ],
-        caption="Load of the levels with the anchors as given: anchors of a picture, how many of them are positive, "
+        caption="Load of the levels with the anchors as given: anchors of an image, how many of them are positive, "
         "and which share of all positives that is.",
     )
 
@@ -168,18 +168,18 @@ def size_chart(found: Coverage) -> Figure:
     return figure
 
 
-def _pictures(found: DataCheck, seed: int) -> list[ReportImage]:
+def _images(found: DataCheck, seed: int) -> list[ReportImage]:
     coverage, records = found.coverage, found.data.records
-    lost = np.bincount(coverage.picture_O[~coverage.reached_O], minlength=len(records))
-    worst = [int(i) for i in np.argsort(-lost, kind="stable") if lost[i]][: PICTURES // 2]
+    lost = np.bincount(coverage.image_O[~coverage.reached_O], minlength=len(records))
+    worst = [int(i) for i in np.argsort(-lost, kind="stable") if lost[i]][: IMAGES // 2]
     others = [i for i in np.random.default_rng(seed).permutation(len(records)).tolist() if i not in worst]
     drawn = []
-    for index in [*worst, *others[: PICTURES - len(worst)]]:
+    for index in [*worst, *others[: IMAGES - len(worst)]]:
         record = records[index]
         image = decode(record.path)
         scale = min(1.0, MAX_SIDE / max(image.size))
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-        without = set(coverage.object_O[(coverage.picture_O == index) & ~coverage.reached_O].tolist())
+        without = set(coverage.object_O[(coverage.image_O == index) & ~coverage.reached_O].tolist())
         boxes = []
         for g, box in enumerate(record.boxes_G4):
             mark = "× " if g in without else ""

@@ -1,4 +1,4 @@
-"""What an evaluation came to, as sections of a page and as a page: numbers, curves, confusion, pictures, diagnosis."""
+"""What an evaluation came to, as sections of a page and as a page: numbers, curves, confusion, images, diagnosis."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIZES: Final = {
     "APs": "APs, small objects (below 32² pixels)",
     "APm": "APm, medium objects",
     "APl": "APl, large objects (above 96² pixels)",
-    "AR1": "AR1, recall with 1 detection a picture",
+    "AR1": "AR1, recall with 1 detection an image",
     "AR10": "AR10, with 10 detections",
     "AR100": "AR100, with 100 detections",
     "ARs": "ARs, recall of small objects",
@@ -61,11 +61,11 @@ def model_report(
     hard: HardExamples | None = None,
     confusion_threshold: float | None = None,
 ) -> Path:
-    """Write the page of a model (or of a file of results) on a data set. Return its path.
+    """Write the page of a model (or of a file of results) on a dataset. Return its path.
 
     Args:
         path: of the page.
-        data: pictures and objects. Where pictures are missing, none are shown, and the page says so.
+        data: images and objects. Where images are missing, none are shown, and the page says so.
         metrics: `Metrics.to_json()`.
         results: COCO results, by the data's ids.
         title: of the page.
@@ -79,9 +79,9 @@ def model_report(
     report = Report(title=title, subtitle=f"On {data.source}")
     items = items_from_results(data, results)
     threshold = best_threshold(items)
-    report.in_short += summary.overall(metrics, "pictures")
+    report.in_short += summary.overall(metrics, "images")
     report.in_short += summary.weaknesses(metrics)
-    report.in_short += summary.pictures(items, threshold)
+    report.in_short += summary.images(items, threshold)
     report.in_short += [f"{finding.severity.capitalize()}: {finding.what}." for finding in findings]
     report.in_short += hard.sentences() if hard is not None else []
     report.in_short += notes
@@ -101,7 +101,7 @@ def model_report(
     if there:
         gallery_section(report.section("Detections beside ground truth"), there, data.classes, threshold, 0)
     if len(there) < len(items):
-        report.in_short.append(f"{len(items) - len(there)} pictures are not there, and so not shown.")
+        report.in_short.append(f"{len(items) - len(there)} images are not there, and so not shown.")
     return report.write(path)
 
 
@@ -222,9 +222,9 @@ def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: Pre
 def gallery_section(
     section: Section, items: Sequence[ImageResults], classes: Sequence[str], threshold: float, seed: int
 ) -> None:
-    """Add the worst, the best and other pictures, ground truth beside detections from a score of `threshold` on."""
+    """Add the worst, the best and other images, ground truth beside detections from a score of `threshold` on."""
     best = threshold == best_threshold(items)
-    why = ", the score that best balances missed and wrong ones on these pictures (highest F1)" if best else ""
+    why = ", the score that best balances missed and wrong ones on these images (highest F1)" if best else ""
     section.text(
         f"Drawn are detections with a score of {threshold:.2f} or more{why}. Blue: object and detection agree "
         f"(same class, IoU of at least {MATCH_IOU:g}). "
@@ -232,7 +232,7 @@ def gallery_section(
     )
     chosen = choose(items, threshold=threshold, seed=seed)
     for group, heading in HEADINGS.items():
-        pictures = [draw_pair(item, classes, threshold=threshold) for item in chosen if item.group == group]
-        if pictures:
-            section.text(f"Pictures {heading}:")
-            section.gallery(pictures)
+        images = [draw_pair(item, classes, threshold=threshold) for item in chosen if item.group == group]
+        if images:
+            section.text(f"Images {heading}:")
+            section.gallery(images)

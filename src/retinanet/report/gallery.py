@@ -1,4 +1,4 @@
-"""Ground truth beside detections: which pictures to show, and how they are drawn.
+"""Ground truth beside detections: which images to show, and how they are drawn.
 
 Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
 """
@@ -30,9 +30,9 @@ WRONG: Final = (194, 60, 0)
 
 
 def choose(items: Sequence[ImageResults], *, threshold: float, each: int = 4, seed: int = 0) -> list[ImageResults]:
-    """Return up to `each` of the worst pictures, then of the best with objects, then of the others at random.
+    """Return up to `each` of the worst images, then of the best with objects, then of the others at random.
 
-    "Worst" has the lowest F1 (`Verdict.f1`) and among equals the most errors; a picture without any error is never
+    "Worst" has the lowest F1 (`Verdict.f1`) and among equals the most errors; an image without any error is never
     shown as one of the worst, nor one without any hit as one of the best.
     """
     verdicts = [judge(item, threshold) for item in items]
@@ -81,7 +81,7 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]) -> None:
-    """Draw (xyxy in the picture's pixels, name, colour) boxes onto a picture."""
+    """Draw (xyxy in the image's pixels, name, colour) boxes onto an image."""
     for box, text, colour in boxes:
         _draw_box(image, np.asarray(box), text, colour)
 

@@ -46,7 +46,7 @@ def hard_sections(report: Report, found: HardExamples) -> None:
         section = report.section(title)
         section.text(text if examples else "None.")
         section.gallery(
-            [picture(found, example, rank) for rank, example in enumerate(examples[:SHOWN], start=1)], small=True
+            [example_image(found, example, rank) for rank, example in enumerate(examples[:SHOWN], start=1)], small=True
         )
     if found.unreached:
         section = report.section("Objects without a positive anchor")
@@ -57,9 +57,9 @@ def hard_sections(report: Report, found: HardExamples) -> None:
         section.details(f"{len(rows)} objects (file: annotation, class, x1 y1 x2 y2)", text)
 
 
-def picture(found: HardExamples, example: HardExample, rank: int) -> ReportImage:
+def example_image(found: HardExamples, example: HardExample, rank: int) -> ReportImage:
     """Return the surroundings of an example with its box, enlarged or made smaller to `SIDE`."""
-    record, classes = found.data.records[example.picture], found.data.classes
+    record, classes = found.data.records[example.image], found.data.classes
     image = decode(record.path)
     x1, y1, x2, y2 = example.box
     half = max(1.5 * max(x2 - x1, y2 - y1), 48) / 2 * 1.6

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: text, tables, figures as SVG and pictures as JPEG, all inside it.
+"""One self-contained HTML file: text, tables, figures as SVG and images as JPEG, all inside it.
 
 It needs no network, no script and no other file, reads well on a phone and in the dark, and every word that comes
 from outside (class names, file names, options) is escaped.
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_BYTES: Final = 10_000_000
-"""A report stays below this, so that it can be sent by mail; pictures that do not fit are left out and counted."""
+"""A report stays below this, so that it can be sent by mail; images that do not fit are left out and counted."""
 MAX_SIDE: Final = 640
-"""Longest side of a picture in the report, pixels."""
+"""Longest side of an image in the report, pixels."""
 RESERVED: Final = 1_500_000
-"""Bytes of `MAX_BYTES` kept for what is not pictures."""
+"""Bytes of `MAX_BYTES` kept for what is not images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportImage:
-    """A picture of a gallery: `alt` says what is on it to who cannot see it, `caption` stands below it."""
+    """An image of a gallery: `alt` says what is on it to who cannot see it, `caption` stands below it."""
 
     image: Image.Image
     alt: str
@@ -50,7 +50,7 @@ class _Block:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     markup: Markup | str = ""
-    pictures: Sequence[tuple[Markup, str, str]] = ()
+    images: Sequence[tuple[Markup, str, str]] = ()
     small: bool = False
 
 
@@ -86,23 +86,23 @@ class Section:
             _Block("figure", text=caption, markup=svg(figure, alt=alt, prefix=f"f{self.report.figures}"))
         )
 
-    def gallery(self, pictures: Sequence[ReportImage], *, small: bool = False) -> None:
-        """Add pictures, made smaller where they need to be, as many as the size of the report allows.
+    def gallery(self, images: Sequence[ReportImage], *, small: bool = False) -> None:
+        """Add images, made smaller where they need to be, as many as the size of the report allows.
 
         Args:
-            pictures: to show.
+            images: to show.
             small: cut-outs, to stand three or four in a row.
         """
         kept: list[tuple[Markup, str, str]] = []
-        for picture in pictures:
-            data = jpeg(picture.image)
-            if self.report.picture_bytes + len(data) > MAX_BYTES - RESERVED:
+        for image in images:
+            data = jpeg(image.image)
+            if self.report.image_bytes + len(data) > MAX_BYTES - RESERVED:
                 break
-            self.report.picture_bytes += len(data)
-            kept.append((Markup("data:image/jpeg;base64,") + Markup(data), picture.alt, picture.caption))  # noqa: S704
-        self.blocks.append(_Block("gallery", pictures=kept, small=small))
-        if len(kept) < len(pictures):
-            self.text(f"{len(pictures) - len(kept)} more pictures are left out to keep this file small.")
+            self.report.image_bytes += len(data)
+            kept.append((Markup("data:image/jpeg;base64,") + Markup(data), image.alt, image.caption))  # noqa: S704
+        self.blocks.append(_Block("gallery", images=kept, small=small))
+        if len(kept) < len(images):
+            self.text(f"{len(images) - len(kept)} more images are left out to keep this file small.")
 
     def details(self, summary: str, text: str) -> None:
         """Add text as it stands (a command, a file), folded away below `summary`."""
@@ -124,7 +124,7 @@ class Report:
     in_short: list[str] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     figures: int = 0
-    picture_bytes: int = 0
+    image_bytes: int = 0
 
     def section(self, title: str) -> Section:
         """Begin a section."""
@@ -155,7 +155,7 @@ class Report:
 
 
 def jpeg(image: Image.Image) -> str:
-    """Return the picture as JPEG in base64, its longest side at most `MAX_SIDE` pixels."""
+    """Return the image as JPEG in base64, its longest side at most `MAX_SIDE` pixels."""
     small = image.convert("RGB")
     small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     data = io.BytesIO()

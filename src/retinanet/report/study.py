@@ -65,7 +65,7 @@ def study_report(study: Study, path: Path) -> Path:
     report.section("The paper's numbers").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],
         [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER],
-        caption="arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Another data set and another network: what can "
+        caption="arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Another dataset and another network: what can "
         "be compared is the order, not the values.",
     )
     repeat = report.section("How to repeat it")

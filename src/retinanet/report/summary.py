@@ -42,10 +42,10 @@ def course(rows: Sequence[Row]) -> list[str]:
     last_epoch, last = evaluated[-1]
     trained = max([last_epoch, *(int(e) for e in points(rows, "epoch", "step")[0])])
     sentences = [
-        f"The best AP on the validation pictures was {best:.3f}{with_ap50}, after epoch {best_epoch} of {trained}."
+        f"The best AP on the validation images was {best:.3f}{with_ap50}, after epoch {best_epoch} of {trained}."
     ]
     if best == 0:
-        return ["No object of the validation pictures was found in any evaluation (AP 0)."]
+        return ["No object of the validation images was found in any evaluation (AP 0)."]
     recent = max(2, len(evaluated) // 4)
     if len(evaluated) <= recent:
         return sentences
@@ -55,7 +55,7 @@ def course(rows: Sequence[Row]) -> list[str]:
         sentence = f"AP fell to {last:.3f} by the last evaluation; best.ckpt holds the weights of epoch {best_epoch}"
         losses = _epoch_losses(rows)
         if losses.get(last_epoch, math.inf) < losses.get(best_epoch, -math.inf):
-            sentence += ", and the training loss went on falling: the network has begun to learn the pictures by heart"
+            sentence += ", and the training loss went on falling: the network has begun to learn the images by heart"
         sentences.append(sentence + ".")
     elif gain > RISE:
         sentences.append(
@@ -76,11 +76,11 @@ def _epoch_losses(rows: Sequence[Row]) -> dict[int, float]:
     return {epoch: sum(losses) / len(losses) for epoch, losses in of_epoch.items()}
 
 
-def overall(metrics: Mapping[str, Any], pictures: str) -> list[str]:
+def overall(metrics: Mapping[str, Any], images: str) -> list[str]:
     """Return AP and AP50 of `Metrics.to_json()` as a sentence."""
     ap, ap50 = (_number(metrics, name) for name in ("AP", "AP50"))
     more = f", AP50 {ap50:.3f}" if ap50 is not None else ""
-    return [f"On the {pictures}: AP {ap:.3f}{more}."] if ap is not None else []
+    return [f"On the {images}: AP {ap:.3f}{more}."] if ap is not None else []
 
 
 def weaknesses(metrics: Mapping[str, Any]) -> list[str]:
@@ -122,8 +122,8 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) and value >= 0 else None
 
 
-def pictures(items: Sequence[ImageResults], threshold: float) -> list[str]:
-    """Return how many of ALL the pictures (not of a choice of them) are right, and how many are silent or noisy."""
+def images(items: Sequence[ImageResults], threshold: float) -> list[str]:
+    """Return how many of ALL the images (not of a choice of them) are right, and how many are silent or noisy."""
     if not items:
         return []
     verdicts = [judge(item, threshold) for item in items]
@@ -132,17 +132,15 @@ def pictures(items: Sequence[ImageResults], threshold: float) -> list[str]:
     empty = sum(v.objects == 0 for v in verdicts)
     noisy = sum(v.objects == 0 and v.false > 0 for v in verdicts)
     sentences = [
-        f"With detections of a score of {threshold:.2f} or more, {perfect} of {count(len(items), 'picture')} "
+        f"With detections of a score of {threshold:.2f} or more, {perfect} of {count(len(items), 'image')} "
         f"{'has' if perfect == 1 else 'have'} every object found and nothing wrong; in all, "
         f"{sum(v.missed for v in verdicts)} of {count(sum(v.objects for v in verdicts), 'object')} are missed "
         f"and {count(sum(v.false for v in verdicts), 'detection')} wrong."
     ]
     if silent:
-        sentences.append(f"On {count(silent, 'picture')} with objects nothing was found.")
+        sentences.append(f"On {count(silent, 'image')} with objects nothing was found.")
     if empty:
-        sentences.append(
-            f"Of {count(empty, 'picture')} without objects {noisy or 'none'} got a detection all the same."
-        )
+        sentences.append(f"Of {count(empty, 'image')} without objects {noisy or 'none'} got a detection all the same.")
     return sentences
 
 

@@ -29,7 +29,7 @@ def training_report(
     metrics: Mapping[str, Any] | None = None,
     curves: PrecisionRecall | None = None,
     confusion: ConfusionMatrix | None = None,
-    pictures: str = "validation pictures",
+    images: str = "validation images",
     seconds: float | None = None,
     command: str | None = None,
     title: str | None = None,
@@ -41,18 +41,18 @@ def training_report(
 
     Args:
         run: the run's folder.
-        gallery: ALL evaluated pictures; the report counts them, and shows some of the best, the worst and others.
+        gallery: ALL evaluated images; the report counts them, and shows some of the best, the worst and others.
         classes: names by class id, for the gallery.
         metrics: `Metrics.to_json()` of the best weights; by default RUN/evaluation.json.
         curves: precision over recall.
         confusion: which class is taken for which.
-        pictures: what `metrics` and `gallery` were measured on, in words.
+        images: what `metrics` and `gallery` were measured on, in words.
         seconds: how long the training took; by default what metrics.csv says.
         command: what was typed.
         title: of the page.
         notes: further sentences for the top.
         threshold: score from which a detection counts in the gallery; by default the one with the highest F1.
-        seed: for the random pictures.
+        seed: for the random images.
     """
     rows = read_metrics(run / "metrics.csv")
     given = metrics is not None or not rows
@@ -64,10 +64,10 @@ def training_report(
     report.in_short += summary.course(rows)
     if metrics:
         # The evaluation that training itself wrote is the one that `course` has named.
-        report.in_short += summary.overall(metrics, pictures) if given else []
+        report.in_short += summary.overall(metrics, images) if given else []
         report.in_short += summary.weaknesses(metrics)
     threshold = best_threshold(gallery) if threshold is None else threshold
-    report.in_short += summary.pictures(gallery, threshold)
+    report.in_short += summary.images(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
     report.in_short += notes
     shares = read_metrics(run / "imbalance.csv")
@@ -79,7 +79,7 @@ def training_report(
     if shares:
         shares_over_time(report.section("Where the loss came from"), shares)
     if metrics:
-        evaluation_section(report.section(f"Evaluation on the {pictures}"), metrics, curves)
+        evaluation_section(report.section(f"Evaluation on the {images}"), metrics, curves)
     if confusion is not None:
         confusion_section(report.section("Which class is taken for which"), confusion)
     if gallery:
@@ -111,7 +111,7 @@ def _course(section: Section, rows: Sequence[summary.Row]) -> None:
         section.figure(
             figures.ap_curves(scores),
             alt=f"Line chart of average precision over epochs: {said}.",
-            caption="Average precision on the validation pictures after each evaluated epoch.",
+            caption="Average precision on the validation images after each evaluated epoch.",
         )
     rate = summary.points(rows, "step", "lr")
     if rate[0]:
@@ -124,9 +124,9 @@ def _course(section: Section, rows: Sequence[summary.Row]) -> None:
     if positives[0]:
         mean = sum(positives[1]) / len(positives[1])
         section.figure(
-            figures.line_chart({"positive anchors": positives}, x="optimiser step", y="positive anchors per picture"),
-            alt=f"Line chart of the positive anchors in a training picture, {mean:.1f} on average.",
-            caption="Positive anchors in a training picture: those that answer for an object.",
+            figures.line_chart({"positive anchors": positives}, x="optimiser step", y="positive anchors per image"),
+            alt=f"Line chart of the positive anchors in a training image, {mean:.1f} on average.",
+            caption="Positive anchors in a training image: those that answer for an object.",
         )
     if not section.blocks:
         section.text("The run has left no numbers of its training (metrics.csv is missing or empty).")

@@ -24,16 +24,16 @@ OPSET: Final = 18
 IMAGES: Final = "images"
 """Input: N x 3 x H x W, RGB, not normalised: float in [0, 1], or uint8. Resized, and padded at the right and bottom."""
 FRAMES: Final = "frames"
-"""Input: N x 4 float, `images.Frame`: width and height of the original, width and height of the resized picture.
+"""Input: N x 4 float, `images.Frame`: width and height of the original, width and height of the resized image.
 Pixels beyond the latter are padding, whatever they hold; boxes are clipped to it and come in original pixels. Zeros,
-the default in ONNX, stand for a picture that fills the input and was not resized."""
+the default in ONNX, stand for an image that fills the input and was not resized."""
 SCORE_THRESHOLD: Final = "score_threshold"
 NMS_THRESHOLD: Final = "nms_threshold"
 MAX_DETECTIONS: Final = "max_detections"
 """Inputs: scalars (of shape 1), by default as in training."""
 DETECTIONS: Final = ("boxes", "scores", "labels", "counts")
 """Outputs: N x D x 4 xyxy original pixels, N x D, N x D (int64), N (int64); D is max_detections, the first `counts[n]`
-of each picture are detections, best first, and what follows is 0, 0 and -1."""
+of each image are detections, best first, and what follows is 0, 0 and -1."""
 
 
 def dense_names(levels: tuple[int, ...]) -> list[str]:
@@ -60,7 +60,7 @@ class Description(ModelInfo):
         levels: pyramid levels; level l has stride 2^l.
         cells: C x 4 of each level, the anchors around (0, 0), input pixels.
         anchor_style: exact, or torchvision: see `ModelConfig`.
-        uint8: pictures are uint8 rather than float in [0, 1].
+        uint8: images are uint8 rather than float in [0, 1].
         raw: there are the dense outputs only.
         precision: of the network's layers: float32, bf16 (a hint) or int8.
         version: of retinanet that wrote it.

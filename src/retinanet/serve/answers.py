@@ -19,7 +19,7 @@ from retinanet.serve.explain import explain
 from retinanet.serve.front import sentence
 from retinanet.serve.schemas import MOST_DETECTIONS, DetectOptions, ExplainOptions, ModelResponse
 from retinanet.serve.service import Answer, Asked, Served, Service
-from retinanet.serve.uploads import RefusedError, Upload, read_body, to_picture, until_gone
+from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, until_gone
 from retinanet.version import __version__
 
 R = TypeVar("R")
@@ -42,7 +42,7 @@ async def _or_gone(request: Request, work: Awaitable[R]) -> R:
 
 
 async def answer_detect(request: Request, options: DetectOptions) -> Response:
-    """Return the detections of the pictures of a request, as JSON or drawn. Raises `RefusedError`."""
+    """Return the detections of the images of a request, as JSON or drawn. Raises `RefusedError`."""
     service, config = _service(request), request.app.state.config
     with service.places.take() as held:
         body = await read_body(request, limit=config.upload_bytes, most_files=config.max_queue)
@@ -50,7 +50,7 @@ async def answer_detect(request: Request, options: DetectOptions) -> Response:
         asked = _asked(service.detector, options)
         kind = options.format or _accepted(request.headers.get("accept", ""))
         if kind != "json" and len(body.uploads) > 1:
-            raise RefusedError(422, f"format {kind} draws one picture, found {len(body.uploads)}: send one at a time")
+            raise RefusedError(422, f"format {kind} draws one image, found {len(body.uploads)}: send one at a time")
         held.add(len(body.uploads) - 1)
         return await _or_gone(request, _answer(service, body.uploads, asked, kind))
 
@@ -64,14 +64,14 @@ async def _answer(service: Service, uploads: list[Upload], asked: Asked, kind: s
         answers = [task.result() for task in tasks]
     classes = service.detector.classes
     if kind == "json":
-        content = {"pictures": [_picture(answer, classes) for answer in answers]}
+        content = {"images": [_image(answer, classes) for answer in answers]}
         return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
     loop = asyncio.get_running_loop()
     drawn = await loop.run_in_executor(service.pool, _draw, service, uploads[0], answers[0], kind)
     return Response(drawn, media_type=f"image/{kind}")
 
 
-def _picture(answer: Answer, classes: tuple[str, ...]) -> dict[str, Any]:
+def _image(answer: Answer, classes: tuple[str, ...]) -> dict[str, Any]:
     found = answer.detections
     return {
         "name": answer.name,
@@ -93,7 +93,7 @@ def _picture(answer: Answer, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _draw(service: Service, upload: Upload, answer: Answer, kind: str) -> bytes:
-    image = to_picture(upload, max_pixels=service.config.max_pixels)
+    image = to_image(upload, max_pixels=service.config.max_pixels)
     out = io.BytesIO()
     drawn = draw(image, service.detector.named(answer.detections))
     drawn.save(out, format=kind.upper(), **({"quality": 92} if kind == "jpeg" else {"compress_level": 1}))
@@ -101,7 +101,7 @@ def _draw(service: Service, upload: Upload, answer: Answer, kind: str) -> bytes:
 
 
 async def answer_explain(request: Request, options: ExplainOptions) -> Response:
-    """Return what every level scored at a place of the picture of a request. Raises `RefusedError`."""
+    """Return what every level scored at a place of the image of a request. Raises `RefusedError`."""
     service, config = _service(request), request.app.state.config
     with service.places.take():
         body = await read_body(request, limit=config.upload_bytes, most_files=1)
@@ -114,7 +114,7 @@ async def _explained(service: Service, upload: Upload, options: ExplainOptions) 
     dense, width, height, _ = await service.dense(upload)
     if options.x > width or options.y > height:
         raise RefusedError(
-            422, f"x, y must lie in the picture of {width} x {height} pixels, found {options.x:g}, {options.y:g}"
+            422, f"x, y must lie in the image of {width} x {height} pixels, found {options.x:g}, {options.y:g}"
         )
 
     def told() -> bytes:
@@ -155,7 +155,7 @@ def answer_model(app: FastAPI) -> ModelResponse:
         limits={  # type: ignore[arg-type]
             "upload_bytes": config.upload_bytes,
             "pixels": config.max_pixels,
-            "pictures": config.max_queue,
+            "images": config.max_queue,
             "max_detections": MOST_DETECTIONS,
         },
     )

@@ -46,18 +46,18 @@ _BEARER: Final = HTTPBearer(auto_error=False, description="A key of the server's
 
 def _body(options: type[BaseModel]) -> dict[str, Any]:
     """Return the bodies that are taken, for OpenAPI: raw bytes, or a form, whose text fields are the options again."""
-    picture = {"type": "string", "format": "binary"}
+    image = {"type": "string", "format": "binary"}
     fields = options.model_json_schema()["properties"]
     form = {
         "type": "object",
-        "properties": {"file": {"type": "array", "items": picture, "minItems": 1}, **fields},
+        "properties": {"file": {"type": "array", "items": image, "minItems": 1}, **fields},
         "required": ["file"],
         "additionalProperties": False,
     }
     return {
         "requestBody": {
             "required": True,
-            "content": {"image/*": {"schema": picture}, "multipart/form-data": {"schema": form}},
+            "content": {"image/*": {"schema": image}, "multipart/form-data": {"schema": form}},
         }
     }
 
@@ -105,7 +105,7 @@ def create_app(load: Callable[[], Served], config: ServeConfig | None = None, *,
     app = FastAPI(
         title="retinanet",
         version=__version__,
-        summary="Finds objects in pictures.",
+        summary="Finds objects in images.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -141,16 +141,16 @@ def _api() -> APIRouter:
 
     @api.post(
         "/v1/detect",
-        summary="Find objects in one picture or several",
+        summary="Find objects in one image or several",
         response_model=DetectResponse,
         responses={200: {"content": {"image/jpeg": _DRAWN, "image/png": _DRAWN}}, **common},
         openapi_extra=_body(DetectOptions),
     )
     async def detect(request: Request, options: Annotated[DetectOptions, Query()]) -> Response:
-        """Send the bytes of a picture as the body, or one or several files as a form.
+        """Send the bytes of an image as the body, or one or several files as a form.
 
-        Several pictures are answered together or, if one of them is refused, not at all. Boxes are in pixels of the
-        original pictures, after EXIF rotation.
+        Several images are answered together or, if one of them is refused, not at all. Boxes are in pixels of the
+        original images, after EXIF rotation.
         """
         return await answer_detect(request, options)
 
@@ -162,7 +162,7 @@ def _api() -> APIRouter:
         openapi_extra=_body(ExplainOptions),
     )
     async def explain_place(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
-        """Send a picture and a place in it: what every level scored there, and which boxes it proposed."""
+        """Send an image and a place in it: what every level scored there, and which boxes it proposed."""
         return await answer_explain(request, options)
 
     @api.get("/v1/model", summary="The model that is served, and the limits")
@@ -183,7 +183,7 @@ def _health() -> APIRouter:
     async def healthz() -> Status:
         return Status(status="ok")
 
-    @health.get("/readyz", summary="The model is loaded and pictures are taken", responses=errors(503))
+    @health.get("/readyz", summary="The model is loaded and images are taken", responses=errors(503))
     async def readyz(request: Request) -> Status:
         service = request.app.state.service
         if service is None or not service.running:

@@ -1,6 +1,6 @@
-"""Pictures of many requests through one network: a bounded number of places, and batches of what has the same shape.
+"""Images of many requests through one network: a bounded number of places, and batches of what has the same shape.
 
-Only pictures whose padded input has the same shape share a batch. Each is then padded exactly as it would be alone, so
+Only images whose padded input has the same shape share a batch. Each is then padded exactly as it would be alone, so
 an answer never depends on what others sent in the same moment.
 """
 
@@ -25,7 +25,7 @@ O = TypeVar("O")  # noqa: E741 - what comes out
 MOST_SECONDS: Final = 60
 """The longest that a client is told to wait."""
 SMOOTHING: Final = 0.1
-"""How much the latest batch counts in the running mean of the time a picture takes."""
+"""How much the latest batch counts in the running mean of the time an image takes."""
 
 
 class FullError(Exception):
@@ -37,7 +37,7 @@ class FullError(Exception):
 
 
 class Places:
-    """How many pictures may be in the server at once, from the first byte to the answer. For one event loop's thread.
+    """How many images may be in the server at once, from the first byte to the answer. For one event loop's thread.
 
     Args:
         limit: places.
@@ -49,7 +49,7 @@ class Places:
         self._told = told
         self.taken = 0
         self.seconds = 0.1
-        """Running mean of the time that the network takes for a picture."""
+        """Running mean of the time that the network takes for an image."""
 
     @contextmanager
     def take(self) -> Iterator[_Held]:
@@ -62,9 +62,9 @@ class Places:
             self.taken -= held.count
             self._told(self.taken)
 
-    def worked(self, seconds: float, pictures: int) -> None:
+    def worked(self, seconds: float, images: int) -> None:
         """Note how long the network took."""
-        self.seconds += SMOOTHING * (seconds / pictures - self.seconds)
+        self.seconds += SMOOTHING * (seconds / images - self.seconds)
 
     @property
     def retry_after(self) -> int:
@@ -206,7 +206,7 @@ class Batcher(Generic[I, O]):
             if len(batch) == 1:
                 batch[0].finish(error)
                 return
-            log.warning("a batch of %d failed (%s); its pictures are looked at one by one", len(batch), error)
+            log.warning("a batch of %d failed (%s); its images are looked at one by one", len(batch), error)
             for job in batch:
                 self._finish([job])
             return

@@ -77,11 +77,11 @@ def explain(
     """Return, for every level, what it scored at (x, y) and which boxes it proposed there, each with its fate.
 
     Args:
-        dense: of the picture.
-        x: pixels from the left of the original picture.
+        dense: of the image.
+        x: pixels from the left of the original image.
         y: pixels from the top.
-        width: of the original picture.
-        height: of the original picture.
+        width: of the original image.
+        height: of the original image.
         classes: name of each class id.
         threshold: least score of a detection.
         config: of the model; its own `score_threshold` plays no part.

@@ -66,7 +66,7 @@ def handle_errors(app: FastAPI) -> None:
         return Response(status_code=CLIENT_GONE)
 
     async def group(request: Request, error: Exception) -> Response:
-        """Several pictures of one request: what was wrong with the first."""
+        """Several images of one request: what was wrong with the first."""
         assert isinstance(error, BaseExceptionGroup)  # noqa: S101
         first = error.exceptions[0]
         if isinstance(first, RefusedError):

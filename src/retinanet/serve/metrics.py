@@ -36,18 +36,18 @@ class Metrics:
         )
         self.stages = Histogram(
             "retinanet_stage_seconds",
-            "Of a picture: decode, wait (for the network), network (of its whole batch).",
+            "Of an image: decode, wait (for the network), network (of its whole batch).",
             ["stage"],
             buckets=SECONDS,
             **own,
         )
-        self.batches = Histogram("retinanet_batch_size", "Pictures that went through at once.", buckets=SIZES, **own)
+        self.batches = Histogram("retinanet_batch_size", "Images that went through at once.", buckets=SIZES, **own)
         self.detections = Counter("retinanet_detections", "Detections in answers.", ["class_name"], **own)
         self.gone = Counter("retinanet_clients_gone", "Clients that went away before their answer.", **own)
         self.places_taken = Gauge(
-            "retinanet_places_taken", "Pictures in the server now.", multiprocess_mode="livesum", **own
+            "retinanet_places_taken", "Images in the server now.", multiprocess_mode="livesum", **own
         )
-        self.places = Gauge("retinanet_places", "Pictures that it takes at once.", multiprocess_mode="livesum", **own)
+        self.places = Gauge("retinanet_places", "Images that it takes at once.", multiprocess_mode="livesum", **own)
         if not self._several:
             for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
                 self.registry.register(collector)

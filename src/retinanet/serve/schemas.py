@@ -22,10 +22,10 @@ class DetectOptions(_Options):
     threshold: float | None = Field(None, ge=0, le=1, description="Least score; the model's own unless given.")
     classes: list[str] = Field([], description="Names of classes that are wanted; all unless given.")
     max_detections: int | None = Field(
-        None, ge=1, le=MOST_DETECTIONS, description="Detections of a picture; the model's own limit unless given."
+        None, ge=1, le=MOST_DETECTIONS, description="Detections of an image; the model's own limit unless given."
     )
     format: Literal["json", "jpeg", "png"] | None = Field(
-        None, description="json, or the drawn picture. Unless given, the header Accept decides."
+        None, description="json, or the drawn image. Unless given, the header Accept decides."
     )
 
 
@@ -46,22 +46,22 @@ class Detection(BaseModel):
     class_: str = Field(alias="class")
 
 
-class PictureResult(BaseModel):
-    """What is in one picture; its size is that after EXIF rotation."""
+class ImageResult(BaseModel):
+    """What is in one image; its size is that after EXIF rotation."""
 
     name: str
     width: int
     height: int
     detections: list[Detection]
     milliseconds: dict[str, float] = Field(
-        description="before: reading the picture and waiting; network: of the whole batch; total."
+        description="before: reading the image and waiting; network: of the whole batch; total."
     )
 
 
 class DetectResponse(BaseModel):
-    """The pictures in the order in which they were sent."""
+    """The images in the order in which they were sent."""
 
-    pictures: list[PictureResult]
+    images: list[ImageResult]
 
 
 class Proposal(Detection):
@@ -103,7 +103,7 @@ class Limits(BaseModel):
 
     upload_bytes: int
     pixels: int
-    pictures: int
+    images: int
     max_detections: int
 
 
@@ -141,9 +141,9 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     said = {
         400: "The form cannot be read",
         401: "No key, or a wrong one",
-        408: "The picture did not arrive in time",
-        413: "More bytes, pixels or pictures than the limit, which the message says",
-        415: "Not a picture that can be read",
+        408: "The image did not arrive in time",
+        413: "More bytes, pixels or images than the limit, which the message says",
+        415: "Not an image that can be read",
         422: "A wrong parameter",
         503: "All places are taken: try again after the seconds in Retry-After",
     }

@@ -1,6 +1,6 @@
 """One detector for many requests: decode in threads, batch, look, and say how long each step took.
 
-Shape suffix: D detections of a picture.
+Shape suffix: D detections of an image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retinanet.types import ArrayDetections
 
 DECODED_AHEAD = 2
-"""Decoded pictures that wait for the network at the most, in batches: the others wait as they were sent, compressed."""
+"""Decoded images that wait for the network at the most, in batches: the others wait as they were sent, compressed."""
 FILTERED_FROM = 1000
 """Detections that are asked of the network where a filter by class follows, so that it leaves enough."""
 
@@ -56,13 +56,13 @@ class Served(Protocol):
         """How images are cut into tiles."""
 
     def detect(self, images: Sequence[Scaled], *, config: PostprocessConfig | None = None) -> list[ArrayDetections]:
-        """Return the detections of decoded pictures that go through the network as one batch."""
+        """Return the detections of decoded images that go through the network as one batch."""
 
     def dense(self, source: Scaled) -> DenseOutputs:
         """Return what every level says at every position."""
 
     def stream(self, batches: Any, *, workers: int, threshold: float | None = None) -> Any:
-        """Yield what becomes of each picture, cut into tiles where the model wants that."""
+        """Yield what becomes of each image, cut into tiles where the model wants that."""
 
     def named(self, detections: ArrayDetections) -> sv.Detections:
         """Return the detections for supervision."""
@@ -70,7 +70,7 @@ class Served(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What is to be found in a picture."""
+    """What is to be found in an image."""
 
     threshold: float
     max_detections: int
@@ -80,7 +80,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What was found in a picture, and how long it took, milliseconds."""
+    """What was found in an image, and how long it took, milliseconds."""
 
     name: str
     width: int
@@ -97,7 +97,7 @@ class _Item:
     asked: Asked | None
     """None: the dense outputs are wanted."""
     data: bytes | None = None
-    """The picture as it was sent, where it is to be cut into tiles."""
+    """The image as it was sent, where it is to be cut into tiles."""
     began: float = 0.0
     ended: float = 0.0
 
@@ -106,7 +106,7 @@ class Service:
     """A detector with its threads, in one event loop.
 
     Args:
-        detector: what looks at pictures.
+        detector: what looks at images.
         config: limits.
         metrics: what is counted.
     """
@@ -131,7 +131,7 @@ class Service:
         self._decoding = 0
 
     def start(self) -> None:
-        """Start, with a first look at an empty picture: what is set up on first use is not left to the first client."""
+        """Start, with a first look at an empty image: what is set up on first use is not left to the first client."""
         size = self.detector.image_config.image_size
         self.detector.detect([Scaled(Image.new("RGB", (size, size)), size, size)])
         self._batcher.start()
@@ -143,11 +143,11 @@ class Service:
 
     @property
     def running(self) -> bool:
-        """Whether pictures are looked at."""
+        """Whether images are looked at."""
         return self._batcher.running
 
     async def detect(self, upload: Upload, asked: Asked) -> Answer:
-        """Return what is in a picture. Raises `RefusedError`."""
+        """Return what is in an image. Raises `RefusedError`."""
         start = time.perf_counter()
         data = upload.data if self.detector.tiling.tile else None
         item, found = await self._look(upload, asked, data)
@@ -163,7 +163,7 @@ class Service:
         )
 
     async def dense(self, upload: Upload) -> tuple[DenseOutputs, int, int, dict[str, float]]:
-        """Return what every level says of a picture, its width and height, and the times. Raises `RefusedError`."""
+        """Return what every level says of an image, its width and height, and the times. Raises `RefusedError`."""
         start = time.perf_counter()
         item, dense = await self._look(upload, None, None)
         return dense, item.scaled.width, item.scaled.height, self._times(start, item)
@@ -233,9 +233,9 @@ class Service:
         )
         return list(self.detector.detect([item.scaled for item in items], config=config))
 
-    def _done(self, pictures: int, seconds: float) -> None:
-        self.metrics.batches.observe(pictures)
-        self.places.worked(seconds, pictures)
+    def _done(self, images: int, seconds: float) -> None:
+        self.metrics.batches.observe(images)
+        self.places.worked(seconds, images)
 
 
 def _select(found: ArrayDetections, asked: Asked) -> ArrayDetections:

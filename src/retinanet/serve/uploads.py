@@ -1,4 +1,4 @@
-"""From a request to pictures: bodies are read up to a limit, and headers are looked at before anything is decoded."""
+"""From a request to images: bodies are read up to a limit, and headers are looked at before anything is decoded."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ async def read_body(request: Request, *, limit: int, most_files: int) -> Body:
                 return await _read_form(request, limit, most_files)
             chunks = [chunk async for chunk in _limited(request, limit)]
     except TimeoutError as error:
-        raise RefusedError(408, f"the picture did not arrive within {READ_SECONDS:g} seconds") from error
-    return Body(uploads=[Upload("picture", b"".join(chunks))], fields={})
+        raise RefusedError(408, f"the image did not arrive within {READ_SECONDS:g} seconds") from error
+    return Body(uploads=[Upload("image", b"".join(chunks))], fields={})
 
 
 async def _read_form(request: Request, limit: int, most_files: int) -> Body:
@@ -91,7 +91,7 @@ async def _read_form(request: Request, limit: int, most_files: int) -> Body:
     except MultiPartException as error:
         await discard(request)
         if error.message.startswith("Too many files"):
-            raise RefusedError(413, f"too many pictures in a request: the limit is {most_files}") from error
+            raise RefusedError(413, f"too many images in a request: the limit is {most_files}") from error
         raise RefusedError(400, f"the form cannot be read: {error.message}") from error
     except (FormParserError, UnicodeDecodeError) as error:
         await discard(request)
@@ -101,13 +101,13 @@ async def _read_form(request: Request, limit: int, most_files: int) -> Body:
         fields: dict[str, list[str]] = {}
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                uploads.append(Upload(_printable(value.filename) or f"picture {len(uploads) + 1}", await value.read()))
+                uploads.append(Upload(_printable(value.filename) or f"image {len(uploads) + 1}", await value.read()))
             else:
                 fields.setdefault(name, []).append(value)
     finally:
         await form.close()
     if not uploads:
-        raise RefusedError(422, "the form has no file: send the picture as a part with a filename")
+        raise RefusedError(422, "the form has no file: send the image as a part with a filename")
     return Body(uploads=uploads, fields=fields)
 
 
@@ -160,10 +160,10 @@ def size_of(upload: Upload, *, max_pixels: int) -> tuple[int, int]:
     """Return (width, height) as stored, from the header alone.
 
     Raises:
-        RefusedError: 415 empty or no picture, 413 more than `max_pixels`.
+        RefusedError: 415 empty or no image, 413 more than `max_pixels`.
     """
     if not upload.data:
-        raise RefusedError(415, f"{upload.name}: empty, expected the bytes of a picture")
+        raise RefusedError(415, f"{upload.name}: empty, expected the bytes of an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
@@ -173,7 +173,7 @@ def size_of(upload: Upload, *, max_pixels: int) -> tuple[int, int]:
         raise RefusedError(413, f"{upload.name}: more than {max_pixels:,} pixels, which is the limit") from error
     except Exception as error:
         known = ", ".join(FORMATS)
-        raise RefusedError(415, f"{upload.name}: not a picture that can be read (read are {known})") from error
+        raise RefusedError(415, f"{upload.name}: not an image that can be read (read are {known})") from error
     if width * height > max_pixels:
         raise RefusedError(
             413, f"{upload.name}: {width} x {height} is {width * height:,} pixels, the limit is {max_pixels:,}"
@@ -190,7 +190,7 @@ def to_input(upload: Upload, *, image_size: int, max_size: int, max_pixels: int)
         raise _broken(upload, error) from error
 
 
-def to_picture(upload: Upload, *, max_pixels: int) -> Image.Image:
+def to_image(upload: Upload, *, max_pixels: int) -> Image.Image:
     """Decode in full, upright RGB, after a look at the header. Raises `RefusedError`: 413 or 415."""
     size_of(upload, max_pixels=max_pixels)
     try:

@@ -95,7 +95,7 @@ def _claim(config: StudyConfig) -> None:
 
 
 def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionData]:
-    """Return both data sets; without `val`, a fifth of the pictures, chosen by the seed, is kept for it."""
+    """Return both datasets; without `val`, a fifth of the images, chosen by the seed, is kept for it."""
     if config.validation.val is not None:
         train, val = load_both(section_from_dict(TrainConfig, to_dict(config)))
         return config.train, config.validation.val, train, val
@@ -103,7 +103,7 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
     order = np.random.default_rng(config.random.seed).permutation(len(data.records))
     count = max(1, round(VAL_SHARE * len(order)))
     if count >= len(order):
-        raise ConfigError(f"{config.train} has {len(order)} pictures: too few to keep some for validation; give --val")
+        raise ConfigError(f"{config.train} has {len(order)} images: too few to keep some for validation; give --val")
     parts = {"val": sorted(order[:count].tolist()), "train": sorted(order[count:].tolist())}
     paths, sets = {}, {}
     for name, chosen in parts.items():
@@ -157,4 +157,4 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
 
 
 def _describe(data: DetectionData) -> str:
-    return f"{len(data.records)} pictures with {data.num_objects} objects of {len(data.classes)} classes"
+    return f"{len(data.records)} images with {data.num_objects} objects of {len(data.classes)} classes"

@@ -97,7 +97,7 @@ class Checkpoints(Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """While evaluating, put down that the evaluation is still to come, and undo the change of weights for it.
 
-        Lightning's state within an evaluation would skip the pictures that are done, and their detections are lost.
+        Lightning's state within an evaluation would skip the images that are done, and their detections are lost.
         """
         if not self._evaluating:
             return

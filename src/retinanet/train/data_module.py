@@ -1,4 +1,4 @@
-"""The loaders of a run. Nothing here draws from the global random state: a picture's key carries its own seed."""
+"""The loaders of a run. Nothing here draws from the global random state: an image's key carries its own seed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class DetectionDataModule(L.LightningDataModule):
         return self._loader(dataset, self.sampler, image_config)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the validation loader: every picture once, on one rank."""
+        """Return the validation loader: every image once, on one rank."""
         trainer = self._attached()
         image_config = self.config.image
         dataset = DetectionDataset(data=self.val_data, image_config=image_config, augment=None)

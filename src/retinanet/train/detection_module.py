@@ -80,7 +80,7 @@ class DetectionModule(L.LightningModule):
         loader.batch_sampler.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Return the loss of a batch; log it, its parts and the positives per picture."""
+        """Return the loss of a batch; log it, its parts and the positives per image."""
         images_N3HW = batch.images_N3HW.to(memory_format=torch.channels_last)
         outputs = self.model(images_N3HW)
         targets = self.assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
@@ -88,15 +88,15 @@ class DetectionModule(L.LightningModule):
         self.health = health(losses, outputs)
         if self.watch is not None:
             self.watch(self, batch_idx, batch, outputs, targets, losses)
-        pictures = len(batch.images_N3HW)
+        images = len(batch.images_N3HW)
         values = {
             "loss": losses.total.detach(),
             "classification_loss": losses.classification.detach(),
             "box_loss": losses.box.detach(),
-            "positives_per_image": losses.num_positives / pictures,
+            "positives_per_image": losses.num_positives / images,
         }
         for name, value in _over_ranks(values).items():
-            self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=pictures)
+            self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=images)
         return losses.total
 
     def on_after_backward(self) -> None:
@@ -130,10 +130,10 @@ class DetectionModule(L.LightningModule):
         if dist.is_available() and dist.is_initialized():
             gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, self.found)
-            # A rank for which there was no picture looked at one of another's: each counts once.
+            # A rank for which there was no image looked at one of another's: each counts once.
             self.found = list({index: found for rank in gathered for index, found in rank}.items())
         val = self.data.val
-        found = [(val.records[number].image_id, detections) for number, detections in self._pictures()]
+        found = [(val.records[number].image_id, detections) for number, detections in self._images()]
         for image_id, detections in found:
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
         self.found = []
@@ -142,13 +142,13 @@ class DetectionModule(L.LightningModule):
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
-    def _pictures(self) -> Iterator[tuple[int, ArrayDetections]]:
-        """Yield the number and the detections of every validation picture, those of its tiles merged."""
+    def _images(self) -> Iterator[tuple[int, ArrayDetections]]:
+        """Yield the number and the detections of every validation image, those of its tiles merged."""
         tiled, tiling = self.data.val_tiles, self.run_config.tiling
-        by_picture: dict[int, list[tuple[int, ArrayDetections]]] = {}
+        by_image: dict[int, list[tuple[int, ArrayDetections]]] = {}
         for index, found in self.found:
-            by_picture.setdefault(tiled.parents[index], []).append((index, found))
-        for number, parts in by_picture.items():
+            by_image.setdefault(tiled.parents[index], []).append((index, found))
+        for number, parts in by_image.items():
             *cut, (_, whole) = sorted(parts, key=lambda part: part[0])
             if cut:
                 record = self.data.val.records[number]
@@ -166,8 +166,8 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule, stepped with every optimiser step."""
         config = self.run_config
-        pictures = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
-        optimizer = make_optimizer(self.model, config, pictures_per_step=pictures)
+        images = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
+        optimizer = make_optimizer(self.model, config, images_per_step=images)
         total = int(self.trainer.estimated_stepping_batches)
         if config.schedule.max_steps > 0:
             total = min(total, config.schedule.max_steps)

@@ -132,7 +132,7 @@ class GracefulStop(Callback):
             self._act(trainer, save=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save what was done where an error comes between two steps or in an evaluation: a picture that is gone."""
+        """Save what was done where an error comes between two steps or in an evaluation: an image that is gone."""
         if not (self._between_steps or self._evaluating) or trainer.world_size > 1:
             return
         writes = isinstance(exception, (OSError, StopRequest)) or isinstance(exception.__cause__, OSError)

@@ -33,8 +33,8 @@ COLUMNS: Final = (
     *(f"{kind}_gradient" for kind in KINDS),
     *("effective_negatives", "hardest_hundredth"),
 )
-"""Of imbalance.csv. Anchors are per picture, `_loss` and `_gradient` shares of the whole, `effective_negatives` per
-picture, `hardest_hundredth` the share of the background's loss that its hardest 1 % of examples makes up."""
+"""Of imbalance.csv. Anchors are per image, `_loss` and `_gradient` shares of the whole, `effective_negatives` per
+image, `hardest_hundredth` the share of the background's loss that its hardest 1 % of examples makes up."""
 
 
 class ImbalanceFile(Callback):
@@ -124,13 +124,13 @@ class ImbalanceFile(Callback):
 
 def row_of(found: Imbalance) -> dict[str, Any]:
     """Return the columns of imbalance.csv but epoch and step."""
-    pictures = max(1, found.pictures)
+    images = max(1, found.images)
     loss, gradient = found.loss_shares_SE.flatten(), found.gradient_shares_SE.flatten()
     gamma = make_classification_loss(found.loss_config).focusing
     values = {
-        "positive_anchors": found.positive_anchors / pictures,
-        "ignored_anchors": found.ignored_anchors / pictures,
-        "negative_anchors": found.negative_anchors / pictures,
+        "positive_anchors": found.positive_anchors / images,
+        "ignored_anchors": found.ignored_anchors / images,
+        "negative_anchors": found.negative_anchors / images,
         **{f"{kind}_loss": float(share) for kind, share in zip(KINDS, loss, strict=True)},
         **{f"{kind}_gradient": float(share) for kind, share in zip(KINDS, gradient, strict=True)},
         "effective_negatives": found.effective_negatives,

@@ -77,7 +77,7 @@ def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
 def with_network_of(config: TrainConfig) -> TrainConfig:
     """Return the config with the network and the normalisation of the model that the run starts from, if any.
 
-    The picture size, the matching and the losses are the model's too, unless they were given; but not the weights that
+    The image size, the matching and the losses are the model's too, unless they were given; but not the weights that
     it gave to its classes.
 
     Raises:
@@ -125,7 +125,7 @@ def _from_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
     said += [f"{len(new)} new ({list_names(new)}), which start from the prior"] if new else []
     said += [f"{len(gone)} dropped ({list_names(gone)})"] if gone else []
     report_progress(
-        f"from {config.start.start_from}: {config.model.backbone}, pictures of {config.image.image_size}; "
+        f"from {config.start.start_from}: {config.model.backbone}, images of {config.image.image_size}; "
         f"{'; '.join(said)}"
     )
     alpha = "an alpha for each class" if config.loss.class_alpha else f"alpha {config.loss.alpha:g}"

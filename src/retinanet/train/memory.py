@@ -1,6 +1,6 @@
-"""The memory that a training step takes for a picture, measured; the batch that fits; what to lower where it does not.
+"""The memory that a training step takes for an image, measured; the batch that fits; what to lower where it does not.
 
-Shape suffixes: N batch, G objects of a picture, H, W.
+Shape suffixes: N batch, G objects of an image, H, W.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ SHARE: Final = 0.8
 MARGIN: Final = 1.3
 """On what is counted on a CPU: scratch space within operators, and what the allocator holds back."""
 LARGEST: Final = 64
-"""Pictures of a batch that `auto` chooses: more hardly trains faster and needs a longer warm-up."""
+"""Images of a batch that `auto` chooses: more hardly trains faster and needs a longer warm-up."""
 STEPS_AN_EPOCH: Final = 16
-"""`auto` leaves at least so many: a small data set would else be a few steps of huge batches."""
+"""`auto` leaves at least so many: a small dataset would else be a few steps of huge batches."""
 CROWDED: Final = 1000
 
 
@@ -59,14 +59,14 @@ class Needs:
     """What a training step needs, bytes.
 
     Args:
-        per_picture: more for each picture of the batch, at its largest size.
+        per_image: more for each image of the batch, at its largest size.
         fixed: gradients, optimiser and running average, whatever the batch.
         budget: what the device has for both.
         shape: (H, W) of the largest batch, pixels.
-        most_objects: objects of the most crowded picture, and its file.
+        most_objects: objects of the most crowded image, and its file.
     """
 
-    per_picture: int
+    per_image: int
     fixed: int
     budget: int
     shape: tuple[int, int]
@@ -74,25 +74,25 @@ class Needs:
 
     @property
     def fits(self) -> int:
-        """Pictures of a batch that fit; 0 where not one does."""
-        return max(0, (self.budget - self.fixed) // max(1, self.per_picture))
+        """Images of a batch that fit; 0 where not one does."""
+        return max(0, (self.budget - self.fixed) // max(1, self.per_image))
 
     def sentence(self) -> str:
         """Return the numbers in words."""
         return (
-            f"a picture of {self.shape[1]}x{self.shape[0]} pixels takes {self.per_picture / MIB:,.0f} MiB of a step, "
+            f"an image of {self.shape[1]}x{self.shape[0]} pixels takes {self.per_image / MIB:,.0f} MiB of a step, "
             f"all else {self.fixed / MIB:,.0f} MiB, and {self.budget / MIB:,.0f} MiB are there"
         )
 
 
 def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device) -> Needs:
-    """Measure a step with one picture and with two, at the largest size that the run can meet.
+    """Measure a step with one image and with two, at the largest size that the run can meet.
 
     On CUDA the allocator counts. On a CPU every tensor that an operator returns is counted while it lives, which gives
     the same number every time, where a process's size does not. Neither the model nor any random state changes.
 
     Raises:
-        RuntimeError: not even two pictures fit: the device's own error.
+        RuntimeError: not even two images fit: the device's own error.
     """
     shape = largest_shape(config, data)
     crowded = max(data.records, key=lambda record: len(record.boxes_G4))
@@ -113,7 +113,7 @@ def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
     states = trained * (2 if config.optimiser.optimizer == "adamw" else 1) + (everything if config.optimiser.ema else 0)
     on_device = everything if device.type == "cuda" else 0
     return Needs(
-        per_picture=int(margin * (two - one)),
+        per_image=int(margin * (two - one)),
         fixed=int(margin * max(trained, 2 * one - two)) + states + on_device,
         budget=budget(device),
         shape=shape,
@@ -122,7 +122,7 @@ def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
 
 
 def largest_shape(config: TrainConfig, data: DetectionData) -> tuple[int, int]:
-    """Return (H, W) of the largest padded batch: of the widest and the tallest picture, which may come together."""
+    """Return (H, W) of the largest padded batch: of the widest and the tallest image, which may come together."""
     steps = config.augmentation
     jitter = steps.scale_jitter[1] if steps.augment else 1.0
     sizes = steps.multi_scale if steps.augment and steps.multi_scale else (config.image.image_size,)
@@ -170,7 +170,7 @@ def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) 
 
     Raises:
         ConfigError: several processes.
-        OutOfMemoryError: not even one picture fits.
+        OutOfMemoryError: not even one image fits.
     """
     if config.batch.batch_size:
         return config
@@ -183,10 +183,10 @@ def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) 
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"a step with two pictures does not fit into the memory of {device}; {_lower()}"
+            f"a step with two images does not fit into the memory of {device}; {_lower()}"
         ) from error
     if not needs.fits:
-        raise OutOfMemoryError(f"not even one picture fits: {needs.sentence()}; {_lower()}")
+        raise OutOfMemoryError(f"not even one image fits: {needs.sentence()}; {_lower()}")
     enough = max(1, len(data.records) // STEPS_AN_EPOCH)
     size = 2 ** (min(needs.fits, LARGEST, enough).bit_length() - 1)
     why = {needs.fits: "memory", LARGEST: "the most that auto takes", enough: f"{STEPS_AN_EPOCH} steps an epoch"}
@@ -206,7 +206,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 @contextmanager
 def explained(model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device) -> Iterator[None]:
-    """Put running out of memory into words: what a picture takes, what there is, and which option to lower."""
+    """Put running out of memory into words: what an image takes, what there is, and which option to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -232,22 +232,22 @@ def _advice(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
     try:
         needs = measure(model, config, data, device)
     except (RuntimeError, MemoryError, ConfigError):
-        return f"{said}; not even two pictures fit: {_lower()} ({error.splitlines()[0]})"
+        return f"{said}; not even two images fit: {_lower()} ({error.splitlines()[0]})"
     said += f": {needs.sentence()}."
     if 0 < needs.fits < config.batch.batch_size:
         said += f" --batch-size {needs.fits} fits"
         if config.batch.batch_size % needs.fits == 0:
             accumulate = config.optimiser.accumulate * config.batch.batch_size // needs.fits
-            said += f", and --accumulate {accumulate} keeps the pictures of a step"
+            said += f", and --accumulate {accumulate} keeps the images of a step"
         said += f"; or {_lower()}."
     elif not needs.fits:
-        said += f" Not even one picture fits: {_lower()}."
+        said += f" Not even one image fits: {_lower()}."
     else:
         smaller = f" to {config.batch.batch_size // 2}" if config.batch.batch_size > 1 else ""
         said += f" By that a batch fits, so something else takes memory too: end that, or lower --batch-size{smaller}."
     count, path = needs.most_objects
     if count > CROWDED:
-        said += f" {path} has {count:,} objects: --tile cuts such pictures into parts."
+        said += f" {path} has {count:,} objects: --tile cuts such images into parts."
     return said
 
 
@@ -256,7 +256,7 @@ def _lower() -> str:
 
 
 def _peak(
-    model: nn.Module, config: TrainConfig, shape: tuple[int, int], objects: int, pictures: int, device: torch.device
+    model: nn.Module, config: TrainConfig, shape: tuple[int, int], objects: int, images: int, device: torch.device
 ) -> int:
     """Return the most bytes that lived at once in a step, without the weights."""
     H, W = shape
@@ -265,14 +265,14 @@ def _peak(
     boxes_G4 = torch.cat([corners_G4[:, :2], corners_G4[:, :2] + corners_G4[:, 2:] + 2], dim=1).to(device)
     labels_G = torch.zeros(objects, dtype=torch.int64, device=device)
     target = Target(boxes_G4=boxes_G4, labels_G=labels_G, crowd_G=torch.zeros_like(labels_G, dtype=torch.bool))
-    images_N3HW = torch.rand((pictures, 3, H, W), generator=generator).to(device, memory_format=torch.channels_last)
+    images_N3HW = torch.rand((images, 3, H, W), generator=generator).to(device, memory_format=torch.channels_last)
     loss = DetectionLoss(config=config.loss, distributed=False)
     assign = make_assigner(config.matching)
 
     def step() -> None:
         with autocast(config.compute.precision, device.type):
             outputs = model(images_N3HW)
-        targets = assign(outputs.anchors_A4, [target] * pictures, anchors_per_level=outputs.anchors_per_level)
+        targets = assign(outputs.anchors_A4, [target] * images, anchors_per_level=outputs.anchors_per_level)
         torch.autograd.backward(loss(outputs, targets).total)
 
     for parameter in model.parameters():

@@ -33,13 +33,13 @@ class Cause:
         kind: input, weight, output, loss or gradient.
         module: the first module, in the order of the computation, or "loss".
         said: what is not finite there, a clause.
-        pictures: places in the batch of the pictures at fault; empty where no picture alone is.
+        images: places in the batch of the images at fault; empty where no image alone is.
     """
 
     kind: str
     module: str
     said: str
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
 
 
 def health(losses: DetectionLosses, outputs: HeadOutputs) -> Tensor:
@@ -49,23 +49,23 @@ def health(losses: DetectionLosses, outputs: HeadOutputs) -> Tensor:
 
 
 def sentence_of(cause: Cause | None, record: dict[str, Any]) -> str:
-    """Return the cause as a sentence with module and picture."""
+    """Return the cause as a sentence with module and image."""
     files = record["files"]
     if cause is None:
         return "run again, the same step is finite."
-    if not cause.pictures:
-        where = "in no picture alone"
-    elif len(cause.pictures) == len(files) and len(files) > 1:
-        where = f"in all {len(files)} pictures, first in {files[cause.pictures[0]]}"
+    if not cause.images:
+        where = "in no image alone"
+    elif len(cause.images) == len(files) and len(files) > 1:
+        where = f"in all {len(files)} images, first in {files[cause.images[0]]}"
     else:
-        where = "in " + list_names([files[n] for n in cause.pictures])
+        where = "in " + list_names([files[n] for n in cause.images])
     return f"the first that is not finite is {cause.said}, {where}."
 
 
 def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device: torch.device | str) -> Cause | None:
     """Run a step again and return where it first is not finite; None where all is.
 
-    Forward first: each module's output in the order of the computation. Then the loss of each picture. Then the
+    Forward first: each module's output in the order of the computation. Then the loss of each image. Then the
     gradients, from the loss backwards. Gradients of the weights are left as they were, random states too.
     """
     config = record["config"]
@@ -84,15 +84,15 @@ def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device
 
 def _bad_tensors(model: nn.Module, batch: Batch) -> Cause | None:
     """Return what is wrong before the first computation: pixels or weights. A bad box matches no anchor."""
-    pictures = _bad_rows(batch.images_N3HW)
-    if pictures:
-        return Cause(kind="input", module="input", said="the input: pixels", pictures=pictures)
+    images = _bad_rows(batch.images_N3HW)
+    if images:
+        return Cause(kind="input", module="input", said="the input: pixels", images=images)
     for name, value in model.named_parameters():
         if not torch.isfinite(value).all():
             count = int((~torch.isfinite(value)).sum())
             said = f"the weight {name} ({count:,} of {value.numel():,} values): an earlier step made it so"
             everyone = tuple(range(len(batch)))
-            return Cause(kind="weight", module=name.rpartition(".")[0], said=said, pictures=everyone)
+            return Cause(kind="weight", module=name.rpartition(".")[0], said=said, images=everyone)
     return None
 
 
@@ -119,8 +119,8 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
 def _bad_loss(
     loss: DetectionLoss, outputs: HeadOutputs, batch: Batch, assign: Assigner, losses: DetectionLosses
 ) -> Cause:
-    """Return which of the two losses it is, and the pictures whose own loss is not finite."""
-    pictures = []
+    """Return which of the two losses it is, and the images whose own loss is not finite."""
+    images = []
     for n, target in enumerate(batch.targets):
         one = HeadOutputs(
             logits_NAK=outputs.logits_NAK[n : n + 1],
@@ -130,13 +130,11 @@ def _bad_loss(
         )
         targets = assign(one.anchors_A4, [target], anchors_per_level=one.anchors_per_level)
         if not torch.isfinite(loss(one, targets).total):
-            pictures.append(n)
+            images.append(n)
     names = {"classification": losses.classification, "box": losses.box}
     bad = [name for name, value in names.items() if not torch.isfinite(value)] or ["summed"]
     values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in names.items())
-    return Cause(
-        kind="loss", module="loss", said=f"the {' and the '.join(bad)} loss ({values})", pictures=tuple(pictures)
-    )
+    return Cause(kind="loss", module="loss", said=f"the {' and the '.join(bad)} loss ({values})", images=tuple(images))
 
 
 class _Watch:
@@ -168,8 +166,8 @@ class _Watch:
                 return
             if not torch.isfinite(output).all():
                 said = f"the output of {name} ({int((~torch.isfinite(output)).sum()):,} of {output.numel():,} values)"
-                pictures = _bad_rows(output) if len(output) == self.batch_size else ()
-                self.found = Cause(kind="output", module=name, said=said, pictures=pictures)
+                images = _bad_rows(output) if len(output) == self.batch_size else ()
+                self.found = Cause(kind="output", module=name, said=said, images=images)
             elif output.requires_grad:
                 hook = self.gradient(name, f"the gradient at the output of {name}")
                 output.register_hook(hook)  # type: ignore[no-untyped-call]
@@ -177,19 +175,19 @@ class _Watch:
         return look
 
     def gradient(self, name: str, said: str) -> Any:
-        """Return a hook that looks at a gradient of a tensor whose first dimension is the pictures."""
+        """Return a hook that looks at a gradient of a tensor whose first dimension is the images."""
 
         def look(gradient: Tensor) -> None:
             if self.found is None and not torch.isfinite(gradient).all():
-                pictures = _bad_rows(gradient) if len(gradient) == self.batch_size else ()
-                self.found = Cause(kind="gradient", module=name, said=said, pictures=pictures)
+                images = _bad_rows(gradient) if len(gradient) == self.batch_size else ()
+                self.found = Cause(kind="gradient", module=name, said=said, images=images)
 
         return look
 
     def _weight(self, name: str, said: str) -> Any:
         def look(parameter: Tensor) -> None:
             if self.found is None and parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                self.found = Cause(kind="gradient", module=name, said=said, pictures=())
+                self.found = Cause(kind="gradient", module=name, said=said, images=())
 
         return look
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from retinanet.config import TrainConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, *, pictures_per_step: int) -> Optimizer:
+def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: int) -> Optimizer:
     """Return SGD or AdamW over the trainable parameters; biases and norm layers without weight decay.
 
     Args:
         model: with a `backbone` of its own learning-rate factor.
         config: the run's.
-        pictures_per_step: over all devices and accumulated batches; the learning rate is scaled to it.
+        images_per_step: over all devices and accumulated batches; the learning rate is scaled to it.
     """
-    lr = config.optimiser.lr * pictures_per_step / config.optimiser.lr_batch_size
+    lr = config.optimiser.lr * images_per_step / config.optimiser.lr_batch_size
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -112,12 +112,12 @@ def fit(
             report_progress(f"{name}: {note}")
         left_out = f", {len(data.faults)} left out for a fault (--skip-bad)" if data.faults else ""
         report_progress(
-            f"{name}: {len(data.records)} pictures, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
+            f"{name}: {len(data.records)} images, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
         )
     tiling = config.tiling
     if tiling.tile:
         train_data = cut(train_data, tiling).data
-        report_progress(f"train: {len(train_data.records)} tiles and whole pictures, of tiles of {tiling.tile} pixels")
+        report_progress(f"train: {len(train_data.records)} tiles and whole images, of tiles of {tiling.tile} pixels")
     config = _fitted_to(train_data, config)
     report_progress(f"anchors: {reach(train_data, config).sentence()}")
     model, config = build(config, train_data.classes)

@@ -1,4 +1,4 @@
-/* Focal loss of a batch, summed for each picture, and its gradient, in one pass over the logits.
+/* Focal loss of a batch, summed for each image, and its gradient, in one pass over the logits.
 
    Labels are by index: an anchor is ignored (0 and gradient 0, whatever its logits), or positive with a class id, or
    background. Nearly every element is background, so those are worked on as long runs, broken at ignored anchors and at
@@ -25,7 +25,7 @@ enum { CHUNK = 256, BLOCK = 1 << 15 };
 typedef struct {
     const void *logits;
     int type;
-    int64_t anchors, classes, anchors_per_block, blocks_per_picture;
+    int64_t anchors, classes, anchors_per_block, blocks_per_image;
     const uint8_t *positive, *ignored;
     const int64_t *labels;
     const float *positive_weight;
@@ -112,11 +112,11 @@ static double own_class(const job *j, int64_t i, double weight, float scale) {
 static void task(void *context, int64_t block, int worker) {
     (void)worker;
     const job *j = context;
-    const int64_t picture = block / j->blocks_per_picture, part = block % j->blocks_per_picture;
+    const int64_t image = block / j->blocks_per_image, part = block % j->blocks_per_image;
     const int64_t first = part * j->anchors_per_block;
     const int64_t last = first + j->anchors_per_block < j->anchors ? first + j->anchors_per_block : j->anchors;
-    const int64_t base = picture * j->anchors, classes = j->classes;
-    const float scale = j->scale == NULL ? 1.0f : j->scale[picture];
+    const int64_t base = image * j->anchors, classes = j->classes;
+    const float scale = j->scale == NULL ? 1.0f : j->scale[image];
     double sum = 0;
     int64_t begin = (base + first) * classes;
     for (int64_t a = base + first; a < base + last; a++) {
@@ -165,18 +165,18 @@ static void prefer_large_pages(void *memory, size_t size, int threads) {
 #endif
 }
 
-/* All arrays contiguous: logits (pictures, anchors, classes), positive, ignored and labels (pictures, anchors), weights
-   (classes), scale (pictures) or NULL, gradient as the logits or NULL, sums (pictures).
+/* All arrays contiguous: logits (images, anchors, classes), positive, ignored and labels (images, anchors), weights
+   (classes), scale (images) or NULL, gradient as the logits or NULL, sums (images).
 
    The gradient is that of sum_n scale_n sums_n. Returns 0; -1 without memory; 1 for a label that is no class, then nothing is
    written. */
-RN_EXPORT int rn_focal(const void *logits, int type, int64_t pictures, int64_t anchors, int64_t classes,
+RN_EXPORT int rn_focal(const void *logits, int type, int64_t images, int64_t anchors, int64_t classes,
                        const uint8_t *positive, const uint8_t *ignored, const int64_t *labels,
                        const float *positive_weight, const float *negative_weight, double gamma, double target,
                        const float *scale, void *gradient, int threads, double *sums) {
-    for (int64_t n = 0; n < pictures; n++) sums[n] = 0;
-    if (pictures == 0 || anchors == 0 || classes == 0) return 0;
-    for (int64_t a = 0; a < pictures * anchors; a++)
+    for (int64_t n = 0; n < images; n++) sums[n] = 0;
+    if (images == 0 || anchors == 0 || classes == 0) return 0;
+    for (int64_t a = 0; a < images * anchors; a++)
         if (positive[a] && (labels[a] < 0 || labels[a] >= classes)) return 1;
     job j = {.logits = logits,
              .type = type,
@@ -191,9 +191,9 @@ RN_EXPORT int rn_focal(const void *logits, int type, int64_t pictures, int64_t a
              .scale = scale,
              .gradient = gradient};
     j.anchors_per_block = BLOCK / classes > 0 ? BLOCK / classes : 1;
-    j.blocks_per_picture = (anchors + j.anchors_per_block - 1) / j.anchors_per_block;
+    j.blocks_per_image = (anchors + j.anchors_per_block - 1) / j.anchors_per_block;
     float *pattern = malloc(sizeof(float) * ((size_t)classes + CHUNK));
-    j.partial = malloc(sizeof(double) * (size_t)(pictures * j.blocks_per_picture));
+    j.partial = malloc(sizeof(double) * (size_t)(images * j.blocks_per_image));
     if (pattern == NULL || j.partial == NULL) {
         free(pattern);
         free(j.partial);
@@ -202,10 +202,10 @@ RN_EXPORT int rn_focal(const void *logits, int type, int64_t pictures, int64_t a
     for (int64_t k = 0; k < classes + CHUNK; k++) pattern[k] = negative_weight[k % classes];
     j.pattern = pattern;
     if (gradient != NULL)
-        prefer_large_pages(gradient, (size_t)(pictures * anchors * classes) * (type == BFLOAT16 ? 2 : 4), threads);
-    rn_parallel(pictures * j.blocks_per_picture, threads, task, &j);
-    for (int64_t n = 0; n < pictures; n++)
-        for (int64_t b = 0; b < j.blocks_per_picture; b++) sums[n] += j.partial[n * j.blocks_per_picture + b];
+        prefer_large_pages(gradient, (size_t)(images * anchors * classes) * (type == BFLOAT16 ? 2 : 4), threads);
+    rn_parallel(images * j.blocks_per_image, threads, task, &j);
+    for (int64_t n = 0; n < images; n++)
+        for (int64_t b = 0; b < j.blocks_per_image; b++) sums[n] += j.partial[n * j.blocks_per_image + b];
     free(pattern);
     free(j.partial);
     return 0;

@@ -12,13 +12,13 @@ enum { BLOCK = 1024, TILE = 64, TILES = BLOCK / TILE, LANES = 16, CHUNK = 256 };
 
 typedef struct {
     float *x1, *y1, *x2, *y2, *area;
-    int32_t *index; /* within the picture's target */
-    int64_t *starts; /* of each picture, and the end */
+    int32_t *index; /* within the image's target */
+    int64_t *starts; /* of each image, and the end */
 } boxes_t;
 
 typedef struct {
     const float *anchors;
-    int64_t anchor_count, pictures, block_count;
+    int64_t anchor_count, images, block_count;
     const float *boxes;
     const int64_t *labels, *starts;
     float positive_iou, negative_iou;
@@ -57,20 +57,20 @@ static void second_pass(void *context, int64_t block, int worker) {
     RN_DISPATCH(match_best, context, block);
 }
 
-static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *starts, int64_t pictures, int want,
+static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *starts, int64_t images, int want,
                        boxes_t *out) {
-    const int64_t total = starts[pictures];
+    const int64_t total = starts[images];
     float *memory = malloc((size_t)(total + 1) * 5 * sizeof(float));
     out->x1 = memory;
     out->index = malloc((size_t)(total + 1) * sizeof(int32_t));
-    out->starts = malloc((size_t)(pictures + 1) * sizeof(int64_t));
+    out->starts = malloc((size_t)(images + 1) * sizeof(int64_t));
     if (!memory || !out->index || !out->starts) return 0;
     out->y1 = memory + (total + 1);
     out->x2 = memory + 2 * (total + 1);
     out->y2 = memory + 3 * (total + 1);
     out->area = memory + 4 * (total + 1);
     int64_t count = 0;
-    for (int64_t n = 0; n < pictures; n++) {
+    for (int64_t n = 0; n < images; n++) {
         out->starts[n] = count;
         for (int64_t g = starts[n]; g < starts[n + 1]; g++) {
             if ((crowd[g] != 0) != want) continue;
@@ -83,7 +83,7 @@ static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *
             out->index[count++] = (int32_t)(g - starts[n]);
         }
     }
-    out->starts[pictures] = count;
+    out->starts[images] = count;
     return 1;
 }
 
@@ -93,15 +93,15 @@ static void free_boxes(boxes_t *boxes) {
     free(boxes->starts);
 }
 
-/* 0, or -1 where there is no memory. Outputs of (pictures, anchor_count), boxes x 4, are written in full. */
+/* 0, or -1 where there is no memory. Outputs of (images, anchor_count), boxes x 4, are written in full. */
 RN_EXPORT int rn_match(const float *anchors, int64_t anchor_count, const float *boxes, const int64_t *labels,
-                           const uint8_t *crowd, const int64_t *starts, int64_t pictures, float positive_iou,
+                           const uint8_t *crowd, const int64_t *starts, int64_t images, float positive_iou,
                            float negative_iou, int low_quality, int threads, uint8_t *positive, uint8_t *ignored,
                            int64_t *out_labels, float *out_boxes, int64_t *matched) {
     match_t m = {
         .anchors = anchors,
         .anchor_count = anchor_count,
-        .pictures = pictures,
+        .images = images,
         .block_count = (anchor_count + BLOCK - 1) / BLOCK,
         .boxes = boxes,
         .labels = labels,
@@ -116,11 +116,11 @@ RN_EXPORT int rn_match(const float *anchors, int64_t anchor_count, const float *
         .out_boxes = out_boxes,
     };
     while ((m.block_count >> m.shift) > 0xffff) m.shift++;
-    int good = split_boxes(boxes, crowd, starts, pictures, 0, &m.objects);
-    good = split_boxes(boxes, crowd, starts, pictures, 1, &m.crowds) && good;
+    int good = split_boxes(boxes, crowd, starts, images, 0, &m.objects);
+    good = split_boxes(boxes, crowd, starts, images, 1, &m.crowds) && good;
     if (low_quality && good) {
-        m.best = calloc((size_t)(m.objects.starts[pictures] + 1), sizeof(uint64_t));
-        m.best_object = malloc((size_t)(pictures * anchor_count + 1) * sizeof(int32_t));
+        m.best = calloc((size_t)(m.objects.starts[images] + 1), sizeof(uint64_t));
+        m.best_object = malloc((size_t)(images * anchor_count + 1) * sizeof(int32_t));
         good = m.best && m.best_object;
     }
     if (good) {

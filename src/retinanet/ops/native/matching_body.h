@@ -165,7 +165,7 @@ static void RN_FN(match_block)(const match_t *m, int64_t b) {
     uint8_t in_crowd[BLOCK], positive[BLOCK];
     RN_FN(load_block)(m, b, &k);
     const int tiles = (k.count + TILE - 1) / TILE;
-    for (int64_t n = 0; n < m->pictures; n++) {
+    for (int64_t n = 0; n < m->images; n++) {
         const int64_t at = n * m->anchor_count + k.first;
         memset(best_iou, 0, sizeof best_iou);
         memset(in_crowd, 0, sizeof in_crowd);
@@ -200,7 +200,7 @@ static void RN_FN(match_best)(const match_t *m, int64_t b) {
     block_t k;
     int loaded = 0;
     const uint64_t here = (uint64_t)(b >> m->shift);
-    for (int64_t n = 0; n < m->pictures; n++)
+    for (int64_t n = 0; n < m->images; n++)
         for (int64_t g = o->starts[n]; g < o->starts[n + 1]; g++) {
             const uint64_t best = m->best[g];
             if (!(best >> 32) || here < ((best >> 16) & 0xffff) || here > (best & 0xffff)) continue;

@@ -1,5 +1,5 @@
 /* A 3x3 convolution with 2.25 times fewer multiplications: Winograd's F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308,
-   section 4.1). Stride 1, zeros around the picture, float32.
+   section 4.1). Stride 1, zeros around the image, float32.
 
    A tile is 2x2 outputs and the 4x4 inputs that they need. A worker takes a block of tiles through all three steps
    (inputs transformed, 16 matrix products, outputs transformed), so that what lies between them stays in its cache.

@@ -20,11 +20,11 @@ export async function detect(blob, name, waiting) {
   const query = new URLSearchParams({ threshold: LEAST, max_detections: limits.max_detections });
   const start = performance.now();
   const answer = await (await send(`v1/detect?${query}`, { method: "POST", body: form }, waiting)).json();
-  return { ...answer.pictures[0], roundTrip: performance.now() - start };
+  return { ...answer.images[0], roundTrip: performance.now() - start };
 }
 
-// The picture as JPEG, for formats that the server reads and this browser does not.
-export async function plainPicture(blob, name) {
+// The image as JPEG, for formats that the server reads and this browser does not.
+export async function plainImage(blob, name) {
   const form = new FormData();
   form.append("file", blob, name);
   return (await send("v1/detect?format=jpeg&threshold=1", { method: "POST", body: form })).blob();

@@ -1,9 +1,9 @@
-// The page: pictures in, boxes over them; the slider and the classes act on what was fetched once.
+// The page: images in, boxes over them; the slider and the classes act on what was fetched once.
 
 import * as api from "./api.js";
-import { takePicture } from "./camera.js";
+import { takeImage } from "./camera.js";
 import { colorOf } from "./colors.js";
-import { asCsv, asJson, asPicture, download } from "./files.js";
+import { asCsv, asJson, asImage, download } from "./files.js";
 import { Viewer } from "./viewer.js";
 
 const AT_ONCE = 2; // requests
@@ -12,7 +12,7 @@ const $ = (id) => document.getElementById(id);
 
 const state = {
   model: null,
-  pictures: [], // {name, blob, thumb, status: "waiting" | "done" | "failed", result, error}
+  uploads: [], // {name, blob, thumb, status: "waiting" | "done" | "failed", result, error}
   current: null,
   threshold: 0.5,
   hidden: new Set(), // class ids
@@ -57,19 +57,19 @@ function busy(text) {
   $("busy").textContent = text;
 }
 
-const shown = (picture) =>
-  (picture?.result?.detections ?? []).filter((d) => d.score > state.threshold && !state.hidden.has(d.class_id));
+const shown = (upload) =>
+  (upload?.result?.detections ?? []).filter((d) => d.score > state.threshold && !state.hidden.has(d.class_id));
 
-// ---- pictures
+// ---- images
 
 async function add(files) {
   const added = [...files].map((file, i) => ({
-    name: file.name || `pasted ${state.pictures.length + i + 1}`,
+    name: file.name || `pasted ${state.uploads.length + i + 1}`,
     blob: file,
     status: "waiting",
   }));
   if (!added.length) return;
-  state.pictures.push(...added);
+  state.uploads.push(...added);
   showStrip();
   if (!state.current || state.current.status === "failed") select(added[0]);
   await work();
@@ -78,31 +78,31 @@ async function add(files) {
 let working = 0;
 async function work() {
   while (working < AT_ONCE) {
-    const picture = state.pictures.find((one) => one.status === "waiting");
-    if (!picture) return;
-    picture.status = "sent";
+    const upload = state.uploads.find((one) => one.status === "waiting");
+    if (!upload) return;
+    upload.status = "sent";
     working++;
-    look(picture).finally(() => {
+    look(upload).finally(() => {
       working--;
       work();
     });
   }
 }
 
-async function look(picture) {
+async function look(upload) {
   try {
-    picture.result = await withKey(() => api.detect(picture.blob, picture.name, (text) => picture === state.current && busy(text)));
-    picture.status = "done";
-    picture.error = null;
+    upload.result = await withKey(() => api.detect(upload.blob, upload.name, (text) => upload === state.current && busy(text)));
+    upload.status = "done";
+    upload.error = null;
   } catch (error) {
-    picture.status = "failed";
-    picture.error = error.message;
+    upload.status = "failed";
+    upload.error = error.message;
     // The server's sentence begins with the file's name where it is about the file.
-    problem(error.message.startsWith(picture.name) ? error.message : `${picture.name}: ${error.message}`);
+    problem(error.message.startsWith(upload.name) ? error.message : `${upload.name}: ${error.message}`);
   }
-  await thumbnail(picture);
+  await thumbnail(upload);
   showStrip();
-  if (picture === state.current) await select(picture);
+  if (upload === state.current) await select(upload);
 }
 
 async function withKey(ask) {
@@ -134,66 +134,66 @@ function askForKey() {
   return asking;
 }
 
-async function decoded(picture) {
+async function decoded(upload) {
   try {
-    return await createImageBitmap(picture.blob, { imageOrientation: "from-image" });
+    return await createImageBitmap(upload.blob, { imageOrientation: "from-image" });
   } catch {
-    if (picture.status !== "done") return null;
-    return createImageBitmap(await api.plainPicture(picture.blob, picture.name));
+    if (upload.status !== "done") return null;
+    return createImageBitmap(await api.plainImage(upload.blob, upload.name));
   }
 }
 
-async function thumbnail(picture) {
-  if (picture.thumb) return;
+async function thumbnail(upload) {
+  if (upload.thumb) return;
   const canvas = element("canvas", { width: 184, height: 140, "aria-hidden": "true" });
-  const image = await decoded(picture).catch(() => null);
+  const image = await decoded(upload).catch(() => null);
   if (image) {
     const scale = Math.max(184 / image.width, 140 / image.height);
     const [w, h] = [image.width * scale, image.height * scale];
     canvas.getContext("2d").drawImage(image, (184 - w) / 2, (140 - h) / 2, w, h);
     image.close();
-    picture.thumb = canvas;
+    upload.thumb = canvas;
   }
 }
 
-async function select(picture) {
-  const again = state.current === picture && state.image;
-  state.current = picture;
+async function select(upload) {
+  const again = state.current === upload && state.image;
+  state.current = upload;
   $("empty").hidden = true;
   $("canvas").hidden = false;
   document.querySelector(".tools").hidden = false;
-  busy(picture.status === "waiting" || picture.status === "sent" ? "Looking…" : "");
-  for (const thumb of $("strip").children) thumb.setAttribute("aria-selected", String(thumb.picture === picture));
+  busy(upload.status === "waiting" || upload.status === "sent" ? "Looking…" : "");
+  for (const thumb of $("strip").children) thumb.setAttribute("aria-selected", String(thumb.upload === upload));
   if (!again) {
     state.image?.close();
     state.image = null;
     viewer.image = null;
     closeWhy();
-    const image = await decoded(picture).catch(() => null);
-    if (picture !== state.current) return image?.close();
+    const image = await decoded(upload).catch(() => null);
+    if (upload !== state.current) return image?.close();
     state.image = image;
     // The server's size is what boxes are in; before it answers, the browser's is the same.
-    if (image) viewer.show(image, picture.result?.width ?? image.width, picture.result?.height ?? image.height);
+    if (image) viewer.show(image, upload.result?.width ?? image.width, upload.result?.height ?? image.height);
   }
   refresh();
 }
 
 function showStrip() {
   const strip = $("strip");
-  strip.hidden = state.pictures.length < 2;
+  strip.hidden = state.uploads.length < 2;
   strip.replaceChildren(
-    ...state.pictures.map((picture) => {
+    ...state.uploads.map((upload) => {
       const thumb = element("div", {
-        class: `thumb ${picture.status}`,
+        class: `thumb ${upload.status}`,
         role: "option",
-        "aria-selected": String(picture === state.current),
-        tabIndex: picture === state.current ? 0 : -1,
-        title: picture.error ?? picture.name,
+        "aria-selected": String(upload === state.current),
+        tabIndex: upload === state.current ? 0 : -1,
+        title: upload.error ?? upload.name,
       });
-      thumb.picture = picture;
-      if (picture.thumb) thumb.append(picture.thumb);
+      thumb.upload = upload;
+      if (upload.thumb) thumb.append(upload.thumb);
       thumb.append(element("span"));
-      thumb.onclick = () => select(picture);
+      thumb.onclick = () => select(upload);
       return thumb;
     }),
   );
@@ -202,44 +202,44 @@ function showStrip() {
 
 function countStrip() {
   for (const thumb of $("strip").children) {
-    const { picture } = thumb;
-    const count = shown(picture).length;
-    thumb.lastChild.textContent = { done: count, failed: "!" }[picture.status] ?? "…";
-    const said = { done: `${count} detections`, failed: picture.error }[picture.status] ?? "waiting";
-    thumb.setAttribute("aria-label", `${picture.name}, ${said}`);
+    const { upload } = thumb;
+    const count = shown(upload).length;
+    thumb.lastChild.textContent = { done: count, failed: "!" }[upload.status] ?? "…";
+    const said = { done: `${count} detections`, failed: upload.error }[upload.status] ?? "waiting";
+    thumb.setAttribute("aria-label", `${upload.name}, ${said}`);
   }
 }
 
 // ---- what is shown
 
 function refresh() {
-  const picture = state.current;
-  const boxes = shown(picture);
-  const done = picture?.status === "done";
+  const upload = state.current;
+  const boxes = shown(upload);
+  const done = upload?.status === "done";
   viewer.boxes = boxes;
   viewer.marked = null;
   viewer.draw();
   const counts = new Map();
   for (const { class_id } of boxes) counts.set(class_id, (counts.get(class_id) ?? 0) + 1);
   for (const line of $("classes").children) {
-    line.querySelector(".number").textContent = done ? countAbove(picture, line.classId) : "";
+    line.querySelector(".number").textContent = done ? countAbove(upload, line.classId) : "";
   }
   const named = [...counts].map(([id, count]) => `${count} ${state.model.classes[id]}`).join(", ");
   const total = boxes.length === 1 ? "1 detection" : `${boxes.length} detections`;
-  $("count").textContent = done ? total : picture?.error ?? "";
-  $("canvas").setAttribute("aria-label", picture ? `${picture.name}: ${done ? `${total}${named && `: ${named}`}` : "no result"}` : "");
+  $("count").textContent = done ? total : upload?.error ?? "";
+  $("canvas").setAttribute("aria-label", upload ? `${upload.name}: ${done ? `${total}${named && `: ${named}`}` : "no result"}` : "");
   for (const id of ["found-section", "downloads", "timing-section"]) $(id).hidden = !done;
   if (done) {
     showFound(boxes);
-    showTiming(picture.result);
+    showTiming(upload.result);
   }
-  $("picture").disabled = !state.image;
+  $("save-image").disabled = !state.image;
   $("explain").disabled = !done;
   countStrip();
 }
 
-const countAbove = (picture, classId) =>
-  picture.result.detections.filter((d) => d.class_id === classId && d.score > state.threshold).length;
+const countAbove = (upload, classId) =>
+  upload.result.detections.filter((d) => d.class_id === classId && d.score > state.threshold).length;
 
 function showClasses() {
   $("classes").replaceChildren(
@@ -294,7 +294,7 @@ function showTiming({ milliseconds, roundTrip, width, height }) {
     ["Reading and waiting", `${milliseconds.before.toFixed(0)} ms`],
     ["Network", `${milliseconds.network.toFixed(0)} ms`],
     ["With the way there and back", `${roundTrip.toFixed(0)} ms`],
-    ["Picture", `${width} × ${height}`],
+    ["Image", `${width} × ${height}`],
   ];
   $("timing").replaceChildren(
     ...rows.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]),
@@ -308,16 +308,16 @@ async function picked(x, y, box) {
     if (box) mark(box);
     return;
   }
-  const picture = state.current;
-  if (picture?.status !== "done") return;
+  const upload = state.current;
+  if (upload?.status !== "done") return;
   viewer.place = [x, y];
   viewer.proposal = null;
   viewer.draw();
   const asked = ++state.asked;
   busy("Asking every level…");
   try {
-    const told = await withKey(() => api.explain(picture.blob, picture.name, x, y, state.threshold));
-    if (asked === state.asked && picture === state.current) showWhy(told);
+    const told = await withKey(() => api.explain(upload.blob, upload.name, x, y, state.threshold));
+    if (asked === state.asked && upload === state.current) showWhy(told);
   } catch (error) {
     problem(error.message);
   } finally {
@@ -403,7 +403,7 @@ function toggleExplaining() {
   viewer.explaining = !viewer.explaining;
   $("explain").setAttribute("aria-pressed", String(viewer.explaining));
   document.body.classList.toggle("explaining", viewer.explaining);
-  $("hint").textContent = viewer.explaining ? "Click a place in the picture; or move with the arrow keys and press Enter" : "";
+  $("hint").textContent = viewer.explaining ? "Click a place in the image; or move with the arrow keys and press Enter" : "";
   if (!viewer.explaining) closeWhy();
 }
 
@@ -416,7 +416,7 @@ $("files").onchange = () => {
 };
 $("camera").onclick = async () => {
   try {
-    const file = await takePicture($("camera-dialog"));
+    const file = await takeImage($("camera-dialog"));
     if (file) add([file]);
   } catch (error) {
     problem(`Camera: ${error.message}`);
@@ -461,13 +461,13 @@ $("fit").onclick = () => viewer.fit();
 $("canvas").onfocus = $("canvas").onblur = () => viewer.draw();
 $("canvas").onmouseleave = () => mark(null);
 
-const finished = () => state.pictures.filter((p) => p.status === "done").map((p) => ({ ...p.result, detections: shown(p) }));
+const finished = () => state.uploads.filter((p) => p.status === "done").map((p) => ({ ...p.result, detections: shown(p) }));
 $("json").onclick = () => download(asJson(finished(), state.threshold), "detections.json");
 $("csv").onclick = () => download(asCsv(finished()), "detections.csv");
-$("picture").onclick = async () => {
+$("save-image").onclick = async () => {
   const { name, result } = state.current;
   try {
-    const blob = await asPicture(state.image, result.width, result.height, shown(state.current), $("labels").checked);
+    const blob = await asImage(state.image, result.width, result.height, shown(state.current), $("labels").checked);
     download(blob, `${name.replace(/\.[^.]+$/, "")} detections.jpg`);
   } catch (error) {
     problem(`${name}: ${error.message}`);
@@ -478,10 +478,10 @@ $("strip").onkeydown = (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
   if (!step) return;
   event.preventDefault();
-  const last = state.pictures.length - 1;
-  const to = Math.min(Math.max(state.pictures.indexOf(state.current) + step, 0), last);
-  select(state.pictures[to]);
-  for (const thumb of $("strip").children) thumb.tabIndex = thumb.picture === state.current ? 0 : -1;
+  const last = state.uploads.length - 1;
+  const to = Math.min(Math.max(state.uploads.indexOf(state.current) + step, 0), last);
+  select(state.uploads[to]);
+  for (const thumb of $("strip").children) thumb.tabIndex = thumb.upload === state.current ? 0 : -1;
   $("strip").children[to].focus();
 };
 addEventListener("keydown", (event) => {

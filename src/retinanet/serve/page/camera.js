@@ -1,6 +1,6 @@
-// A picture from the camera.
+// An image from the camera.
 
-export async function takePicture(dialog) {
+export async function takeImage(dialog) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Error("the browser gives no camera to this page: it needs https, or an address on this machine");
   }
@@ -14,7 +14,7 @@ export async function takePicture(dialog) {
   const video = dialog.querySelector("video");
   video.srcObject = stream;
   const shoot = dialog.querySelector("#shoot");
-  shoot.disabled = true; // until there is a picture to take: a click before that would be lost
+  shoot.disabled = true; // until there is an image to take: a click before that would be lost
   try {
     const taken = await new Promise((done, failed) => {
       shoot.onclick = () => done(true);

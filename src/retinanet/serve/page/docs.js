@@ -43,7 +43,7 @@ function example(path, method, operation) {
   const query = needed.map((one) => `${one.name}=100`).join("&");
   const url = `${origin}${path}${query && `?${query}`}`;
   const key = operation.security ? " -H 'Authorization: Bearer KEY'" : "";
-  return method === "post" ? `curl -F file=@picture.jpg${key} '${url}'` : `curl${key} '${url}'`;
+  return method === "post" ? `curl -F file=@image.jpg${key} '${url}'` : `curl${key} '${url}'`;
 }
 
 function article(path, method, operation, all) {

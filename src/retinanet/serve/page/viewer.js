@@ -1,10 +1,10 @@
-// The picture with its boxes on a canvas: zoom, pan, pick a box or a place; by mouse, touch and keyboard.
+// The image with its boxes on a canvas: zoom, pan, pick a box or a place; by mouse, touch and keyboard.
 
 import { colorOf, inkOn } from "./colors.js";
 
 const MOST_LABELS = 150;
 const CLICK_PIXELS = 5; // a pointer that moved less than this has clicked
-const MOST_ZOOM = 24; // screen pixels of a picture's pixel
+const MOST_ZOOM = 24; // screen pixels of an image's pixel
 
 export class Viewer {
   constructor(canvas, { onPick, onHover }) {
@@ -13,7 +13,7 @@ export class Viewer {
     this.image = null; // anything that drawImage takes
     this.boxes = []; // {box, class_id, class, score}
     this.proposal = null; // {box, anchor, class_id}
-    this.place = null; // [x, y], picture's pixels
+    this.place = null; // [x, y], image's pixels
     this.marked = null; // one of the boxes
     this.labels = true;
     this.explaining = false;
@@ -141,7 +141,7 @@ export class Viewer {
   #move(event) {
     const pointer = this.pointers.get(event.pointerId);
     if (!pointer) {
-      this.onHover(this.#boxAt(...this.#toPicture(event.offsetX, event.offsetY)));
+      this.onHover(this.#boxAt(...this.#toImage(event.offsetX, event.offsetY)));
       return;
     }
     const [dx, dy] = [event.offsetX - pointer.x, event.offsetY - pointer.y];
@@ -164,7 +164,7 @@ export class Viewer {
   #up(event) {
     const pointer = this.pointers.get(event.pointerId);
     this.pointers.delete(event.pointerId);
-    if (pointer && pointer.moved <= CLICK_PIXELS) this.#pick(...this.#toPicture(event.offsetX, event.offsetY));
+    if (pointer && pointer.moved <= CLICK_PIXELS) this.#pick(...this.#toImage(event.offsetX, event.offsetY));
   }
 
   #pick(x, y) {
@@ -196,7 +196,7 @@ export class Viewer {
     event.preventDefault();
   }
 
-  #toPicture(x, y) {
+  #toImage(x, y) {
     return [(x - this.left) / this.scale, (y - this.top) / this.scale];
   }
 
