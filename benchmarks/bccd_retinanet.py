@@ -45,7 +45,7 @@ def main() -> None:
         epochs=args.epochs,
         batch_size=args.batch_size,
         vertical_flip=0.5,
-        skip_bad=True,
+        skip_invalid=True,
         backbone_weights=args.weights,
         seed=args.seed,
         overwrite=True,

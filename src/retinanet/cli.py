@@ -6,6 +6,8 @@ import ast
 import functools
 import logging
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -60,6 +62,14 @@ def _fill_options(file: Path | None, _: App, commands: tuple[str, ...], argument
     fill_options(file, app, commands, arguments)
 
 
+def _current_flags(tokens: Sequence[str]) -> Sequence[str]:
+    if not tokens or tokens[0].startswith("-"):
+        return tokens
+    from retinanet.commands.layers import current_flags  # with the configs, as above
+
+    return current_flags(tokens, app)
+
+
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
@@ -72,7 +82,7 @@ def _launch(
     """
     app.config = (functools.partial(_fill_options, config),)
     try:
-        command, bound, _ = app.parse_args(tokens)
+        command, bound, _ = app.parse_args(_current_flags(tokens))
     finally:
         app.config = ()  # the next call in this process parses its own --config without this one's
     if "options" in bound.arguments:
@@ -85,6 +95,7 @@ def _launch(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options."""
     show_progress()
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our source
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         status = app.meta(arguments, result_action="return_value")

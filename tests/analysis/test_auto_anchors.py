@@ -111,7 +111,7 @@ def test_train_with_auto_anchors(tiny):
 @pytest.mark.slow
 def test_on_coco128(shared_data):
     """At 512 the default anchors miss a third of the objects; fitted ones, with P2, a twentieth."""
-    data = load(shared_data / "coco128" / "annotations" / "instances_train2017.json", skip_bad=True)
+    data = load(shared_data / "coco128" / "annotations" / "instances_train2017.json", skip_invalid=True)
     found = fit_anchors(
         data,
         model_config=ModelConfig(),

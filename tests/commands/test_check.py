@@ -18,5 +18,5 @@ def test_the_command_lists_every_fault_and_goes_on(squares, tmp_path, capsys):
     assert "1 fault" in said
     assert "12 images" in said
     assert "square" in said
-    assert check(bad, options=settings(squares, skip_bad=True)) == 0
+    assert check(bad, options=settings(squares, skip_invalid=True)) == 0
     assert check(squares[0], options=settings(squares)) == 0

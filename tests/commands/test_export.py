@@ -26,7 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command_prints_the_comparison(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["export", str(folder / "model.ckpt"), "-o", str(folder / "m.txt"), "--images", str(folder / "images")]
+    images = str(folder / "images")
+    words = ["export", str(folder / "model.ckpt"), "-o", str(folder / "m.txt"), "--compare-images", images]
     with pytest.raises(SystemExit) as stop:
         main(words)
     found = capsys.readouterr().out

@@ -19,5 +19,5 @@ def test_faults_in_the_data_stop_the_run_with_a_list(tiny, squares, tmp_path: Pa
     assert "annotation 1" in said
     assert "annotation 3" in said
     assert "99" in said
-    assert "--skip-bad" in said
+    assert "--skip-invalid" in said
     assert not (tmp_path / "run" / "last.ckpt").exists()

@@ -37,8 +37,8 @@ def test_all_faulty_images_are_listed_and_can_be_left_out(write_voc: Write, writ
     assert says["e.jpg"] == "expected 64x48 pixels as annotated, found 63x48"
     assert "found 48x64" in says["f.jpg"]
     assert "EXIF" in says["f.jpg"]
-    assert all("--skip-bad" in str(fault) for fault in caught.value.faults)
-    left = data.load(root, skip_bad=True, workers=3)
+    assert all("--skip-invalid" in str(fault) for fault in caught.value.faults)
+    left = data.load(root, skip_invalid=True, workers=3)
     assert [r.path.name for r in left.records] == ["g.jpg"]
     assert [r.image_id for r in left.records] == [7]
     assert len(left.faults) == 6
@@ -49,7 +49,7 @@ def test_faults_of_objects_and_of_images_come_together(write_voc: Write) -> None
     (root / "JPEGImages" / "b.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 faults\n.*a\.xml, object 1 of 1.*\n.*b\.jpg: empty"):
         data.load(root)
-    left = data.load(root, skip_bad=True)
+    left = data.load(root, skip_invalid=True)
     assert [(r.path.name, len(r.boxes_G4)) for r in left.records] == [("a.jpg", 0), ("c.jpg", 1)]
 
 
@@ -84,7 +84,7 @@ def test_nothing_to_learn_from_is_an_error(write_voc: Write) -> None:
         data.load(crowd)
     bad = write_voc({"a": [("cat", (3, 3, 3, 3))]}, folder="bad")
     with pytest.raises(DataError, match="found none in 1 images after 1 faults were left out"):
-        data.load(bad, skip_bad=True)
+        data.load(bad, skip_invalid=True)
     (bad / "Annotations" / "a.xml").unlink()
     with pytest.raises(DataError, match="at least one image, found none"):
         data.load(bad)

@@ -39,7 +39,7 @@ def exports(made_once: MadeOnce) -> Path:
             patch.setattr(exporting_network, "dense_onnx", kept)
             for name, uint8 in (("m.onnx", False), ("u.onnx", True)):
                 shown = (str(root / "images"),)
-                summary = export(root / "model.ckpt", output=root / name, images=shown, uint8=uint8)
+                summary = export(root / "model.ckpt", output=root / name, compare_images=shown, uint8=uint8)
                 assert all(d.compared > 50 for d in summary.differences), "many boxes are compared"
                 sizes = {(d.image_size, d.batch_size) for d in summary.differences}
                 assert sizes == {(128, 1), (128, 3), (96, 1), (96, 3)}

@@ -26,7 +26,7 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_refusal_carries_the_numbers(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextTarget, "off", 0.5)
     with pytest.raises(ExportMismatchError) as refused:
-        export(exports / "model.ckpt", output=exports / "m.txt", images=(str(exports / "images"),))
+        export(exports / "model.ckpt", output=exports / "m.txt", compare_images=(str(exports / "images"),))
     assert isinstance(refused.value.comparison, Comparison)
     assert refused.value.comparison.differences[0].boxes == 0.5
     assert not (exports / "m.txt").exists()

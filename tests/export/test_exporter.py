@@ -70,14 +70,15 @@ def test_an_export_that_disagrees_is_refused(exports: Path, tmp_path: Path, monk
     target.write_text("earlier")
     message = "disagrees with the checkpoint, nothing is written: boxes differ by up to"
     with pytest.raises(ExportMismatchError, match=message) as refused:
-        export(exports / "model.ckpt", output=target, images=(str(exports / "images"),), overwrite=True)
+        export(exports / "model.ckpt", output=target, compare_images=(str(exports / "images"),), overwrite=True)
     assert not all(d.agrees for d in refused.value.comparison.differences)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert target.read_text() == "earlier"
 
 
 def test_raw_gives_the_dense_outputs_alone(exports: Path, tmp_path: Path, quick: None) -> None:
-    summary = export(exports / "model.ckpt", triton=tmp_path, raw=True, images=(str(exports / "images" / "0.png"),))
+    image = str(exports / "images" / "0.png")
+    summary = export(exports / "model.ckpt", triton=tmp_path, raw=True, compare_images=(image,))
     session = ort.InferenceSession(str(summary.path))
     assert [o.name for o in session.get_outputs()] == [f"p{i}_{n}" for i in range(3, 8) for n in ("logits", "deltas")]
     with pytest.raises(ExportError, match="--raw"):
@@ -100,8 +101,8 @@ def test_options_that_do_not_fit(exports: Path, tmp_path: Path) -> None:
         ({"output": tmp_path / "m.onnx", "format": "onxn"}, "Did you mean 'onnx'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            export(model, images=shown, **options)
-    with pytest.raises(ExportError, match=r"gone\.json is not there\): give --images FILES or --data DATA"):
+            export(model, compare_images=shown, **options)
+    with pytest.raises(ExportError, match=r"gone\.json is not there\): give --compare-images FILES or --data DATA"):
         export(model, output=tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -44,5 +44,5 @@ def test_heads_with_group_normalisation(tmp_path: Path) -> None:
     config = train_config(tmp_path / "gone.json", head_norm="group")
     checkpoint(tmp_path / "model.ckpt", network(config), config)
     write_images(tmp_path / "images")
-    done = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", images=(str(tmp_path / "images"),))
+    done = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", compare_images=(str(tmp_path / "images"),))
     assert all(d.agrees and d.compared > 50 for d in done.differences)

@@ -18,7 +18,8 @@ from tests.export.made_exports import same
 @pytest.mark.slow
 def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path, quick: None) -> None:
     pytest.importorskip("openvino")
-    summary = export(exports / "model.ckpt", output=tmp_path / "m.xml", images=(str(exports / "images"),), bf16=True)
+    images = (str(exports / "images"),)
+    summary = export(exports / "model.ckpt", output=tmp_path / "m.xml", compare_images=images, bf16=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
     assert summary.about.precision == "bf16"
     original = retinanet.load(exports / "model.ckpt", "cpu")
@@ -38,7 +39,7 @@ def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path,
 def test_openvino_leaves_the_stack_for_signals_alone(exports: Path, tmp_path: Path, quick: None) -> None:
     """Two detectors, the first freed first; then a signal with a Python handler, as a data loader sets."""
     pytest.importorskip("openvino")
-    export(exports / "model.ckpt", output=tmp_path / "m.xml", images=(str(exports / "images"),))
+    export(exports / "model.ckpt", output=tmp_path / "m.xml", compare_images=(str(exports / "images"),))
     code = (
         "import faulthandler, gc, signal, subprocess, sys, retinanet\n"
         "faulthandler.enable()  # Python's own stack for signals, on which its handlers run\n"

@@ -25,7 +25,7 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_target_of_ones_own(exports: Path) -> None:
-    summary = export(exports / "model.ckpt", output=exports / "m.txt", images=(str(exports / "images"),))
+    summary = export(exports / "model.ckpt", output=exports / "m.txt", compare_images=(str(exports / "images"),))
     assert summary.path.read_text() == summary.about.to_json()
     assert summary.size == summary.path.stat().st_size
     assert summary.comparison.title == "reading aloud"

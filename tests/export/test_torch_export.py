@@ -15,7 +15,8 @@ from tests.export.made import CLASSES
 
 @pytest.mark.slow
 def test_a_torch_export_program(exports: Path, tmp_path: Path) -> None:
-    summary = export(exports / "model.ckpt", output=tmp_path / "m.pt2", images=(str(exports / "images"),), uint8=True)
+    images = (str(exports / "images"),)
+    summary = export(exports / "model.ckpt", output=tmp_path / "m.pt2", compare_images=images, uint8=True)
     extra = {f"{KEY}.json": ""}
     program = torch.export.load(summary.path, extra_files=extra).module()
     assert json.loads(extra[f"{KEY}.json"])["classes"] == list(CLASSES)

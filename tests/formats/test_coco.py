@@ -70,9 +70,9 @@ def test_a_faulty_object_is_named_and_can_be_left_out(write_coco: Write, annotat
         [{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}, {"id": 1768, "image_id": 1, "area": 1, **annotation}]
     )
     where = "annotation 1768" if "id" not in annotation else "annotation 1"
-    with pytest.raises(DataError, match=rf"1 fault\n.*instances_train\.json, {where}: .*{says}.*--skip-bad"):
+    with pytest.raises(DataError, match=rf"1 fault\n.*instances_train\.json, {where}: .*{says}.*--skip-invalid"):
         data.load(source)
-    left = data.load(source, skip_bad=True)
+    left = data.load(source, skip_invalid=True)
     assert left.num_objects == 1
     assert len(left.faults) == 1
 
@@ -110,7 +110,7 @@ def test_faulty_sections(write_coco: Write, section: str, entries: list[Any], sa
     source.write_text(json.dumps({**json.loads(source.read_text()), section: entries}))
     with pytest.raises(DataError, match=says):
         data.load(source)
-    assert data.load(source, skip_bad=True).num_objects == 1
+    assert data.load(source, skip_invalid=True).num_objects == 1
 
 
 def test_every_fault_is_listed_at_once(write_coco: Write) -> None:
@@ -155,7 +155,7 @@ def test_images_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"none of its 1 images was found.*1\.jpg.*--images"):
-        data.load(source, skip_bad=True)
+        data.load(source, skip_invalid=True)
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
     with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):
         data.load(source, images=tmp_path / "elswhere")

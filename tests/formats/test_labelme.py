@@ -26,6 +26,6 @@ def test_shapes_that_are_no_boxes(tmp_path: Path, write_image: Write) -> None:
         DataError, match=r"b\.json, shape 3 of 3: expected a rectangle, a polygon or a circle, found 'po"
     ):
         data.load(root)
-    found = data.load(root, skip_bad=True)
+    found = data.load(root, skip_invalid=True)
     assert boxes(found)["b.jpg"] == [("cat", (5, 5, 20, 30)), ("cat", (25, 15, 35, 25))]
     assert any("2 polygons and other shapes" in note for note in found.notes)

@@ -54,9 +54,9 @@ def test_difficult_objects_are_neither_found_nor_punished(write_voc: Write) -> N
 )
 def test_a_faulty_object_is_named_and_can_be_left_out(write_voc: Write, bad: object, says: str) -> None:
     root = write_voc({"a": [CAT], "b": [CAT, bad, CAT]})
-    with pytest.raises(DataError, match=rf"1 fault\n.*b\.xml, object 2 of 3: .*{says}.*--skip-bad"):
+    with pytest.raises(DataError, match=rf"1 fault\n.*b\.xml, object 2 of 3: .*{says}.*--skip-invalid"):
         data.load(root)
-    left = data.load(root, skip_bad=True)
+    left = data.load(root, skip_invalid=True)
     assert (left.num_objects, len(left.faults)) == (3, 1)
     assert left.records[1].annotation_ids == (1, 3)
 
@@ -76,7 +76,7 @@ def test_files_that_are_no_annotation(write_voc: Write, text: str, says: str) ->
     (root / "Annotations" / "b.xml").write_text(text)
     with pytest.raises(DataError, match=says):
         data.load(root)
-    assert len(data.load(root, skip_bad=True).records) == 1
+    assert len(data.load(root, skip_invalid=True).records) == 1
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size><width/></size>"])
@@ -107,9 +107,9 @@ def test_a_missing_image_is_named(write_voc: Write, tmp_path: Path) -> None:
     root = write_voc({"a": [CAT], "b": [CAT]})
     (tmp_path / "other").mkdir()
     shutil.move(root / "JPEGImages" / "b.jpg", tmp_path / "other")
-    with pytest.raises(DataError, match=r"b\.jpg: image not found.*--images.*--skip-bad"):
+    with pytest.raises(DataError, match=r"b\.jpg: image not found.*--images.*--skip-invalid"):
         data.load(root)
-    assert [r.path.name for r in data.load(root, skip_bad=True).records] == ["a.jpg"]
+    assert [r.path.name for r in data.load(root, skip_invalid=True).records] == ["a.jpg"]
     with pytest.raises(DataError, match=r"a\.jpg: image not found"):
         data.load(root, images=tmp_path / "other")
 
@@ -143,7 +143,7 @@ def test_faults_of_a_split(write_voc: Write, tmp_path: Path) -> None:
     assert [(f.where, f.file) for f in caught.value.faults] == [("line 2", split), ("line 4", split)]
     assert "no such file" in caught.value.faults[0].what
     assert "line 1 already" in caught.value.faults[1].what
-    assert len(data.load(split, skip_bad=True).records) == 2
+    assert len(data.load(split, skip_invalid=True).records) == 2
     (tmp_path / "requirements.txt").write_text("torch\n")
     with pytest.raises(DataError, match="found no Annotations/"):
         data.load(tmp_path / "requirements.txt")
@@ -186,7 +186,7 @@ def test_bccd_has_exactly_two_faults(shared_data: Path) -> None:
         ("BloodImage_00338.xml", "object 13 of 14"),
         ("BloodImage_00343.xml", "object 4 of 12"),
     ]
-    found = data.load(shared_data / "bccd", skip_bad=True)
+    found = data.load(shared_data / "bccd", skip_invalid=True)
     assert (len(found.records), found.num_objects, found.classes) == (364, 4886, ("Platelets", "RBC", "WBC"))
     counts = np.bincount(np.concatenate([r.labels_G for r in found.records]))
     assert counts.sum() == 4886

@@ -42,7 +42,7 @@ def test_a_faulty_line_is_named(tmp_path: Path, write_image: Write, line: str, s
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
     with pytest.raises(DataError, match=rf"1 fault\n.*b\.txt, line 2: .*{says}"):
         data.load(root)
-    assert data.load(root, skip_bad=True).num_objects == 3
+    assert data.load(root, skip_invalid=True).num_objects == 3
 
 
 def test_labels_without_a_image(tmp_path: Path, write_image: Write) -> None:

@@ -141,7 +141,7 @@ def test_skip_leaves_the_step_out(plain: Options, at_step, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limits", "steps"), [({"max_skipped_in_a_row": 2}, 3), ({"max_skipped": 1}, 2)])
+@pytest.mark.parametrize(("limits", "steps"), [({"max_skipped_steps": 2}, 3), ({"max_skipped_steps": 0}, 1)])
 def test_skip_has_a_bound(plain: Options, at_step, capsys, limits: Options, steps: int):
     at_step(1, spoil_image, every=True)
     stopped({**plain, "on_nonfinite": "skip", **limits}, rf"{steps} steps in a row and {steps} in all")

@@ -120,7 +120,7 @@ def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
         paths = {"": path}
     train = paths.get("train") or next(iter(paths.values()))
     others = {name: place for name, place in paths.items() if place != train}
-    options: dict[str, Any] = {"skip_bad": True, "workers": config.loading.workers, **config.dataset.reading}
+    options: dict[str, Any] = {"skip_invalid": True, "workers": config.loading.workers, **config.dataset.reading}
     sets = {"train": load(train, images=config.dataset.selection.images, split="train", **options)}
     if config.validation.val is not None:
         others = {"val": config.validation.val}

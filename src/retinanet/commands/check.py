@@ -55,7 +55,7 @@ def _check_data(data: Path, config: CheckConfig) -> int:
 
         path = check_report(found, config, config.files.report)
         Console(stderr=str(config.files.json) == "-").print(f"report: {path}", markup=False, highlight=False)
-    return 1 if faults and not config.dataset.selection.skip_bad else 0
+    return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
 
 def _print(console: Console, found: DataCheck, sets: list[DetectionData]) -> None:

@@ -41,7 +41,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         path,
         images=config.dataset.selection.images,
         classes=trained.classes,
-        skip_bad=True,
+        skip_invalid=True,
         workers=config.loading.workers,
         split="val",
         **config.dataset.reading,
@@ -78,7 +78,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
             hard=hard,
         )
         console.print(f"report: {page}", markup=False, highlight=False)
-    return 1 if faults and not config.dataset.selection.skip_bad else 0
+    return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
 
 def _find_hard(

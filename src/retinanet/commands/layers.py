@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cyclopts
 from cyclopts import App, ArgumentCollection
@@ -11,7 +13,11 @@ from cyclopts import App, ArgumentCollection
 from retinanet.commands.options import token_text
 from retinanet.config import PRESETS
 from retinanet.errors import ConfigError, did_you_mean
+from retinanet.former_names import OPTIONS, REMOVED_OPTIONS, current_options
 from retinanet.parse import ParseError, parse_yaml
+
+_FLAG: Final = re.compile(r"--(?P<no>no-|empty-)?(?P<name>[a-z-]+)(?P<value>=.*)?", re.DOTALL)
+"""A flag, whether it switches off, and the value after an equals sign."""
 
 
 def fill_options(file: Path | None, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -26,6 +32,7 @@ def fill_options(file: Path | None, app: App, commands: tuple[str, ...], argumen
         path = Path(folder) / "config.yaml"
         if path.exists():
             values = {k: v for k, v in read_yaml(path).items() if k not in {"output", "resume"}}
+            values = current_options(values, _names(arguments), warn=False)
             _fill(values, str(path), app, commands, arguments)
     preset = _given(arguments, "--preset")
     if preset in PRESETS:
@@ -38,12 +45,36 @@ def _fill(
     values: dict[str, Any], source: str, app: App, commands: tuple[str, ...], arguments: ArgumentCollection
 ) -> None:
     known = _names(arguments)
+    values = current_options({key.replace("-", "_"): value for key, value in values.items()}, known)
     for key in values:
-        if key.replace("-", "_") not in known:
+        if key not in known:
             raise ConfigError(f"{source}: unknown option {key!r}{did_you_mean(key, sorted(known))}")
     present = {key: value for key, value in values.items() if value is not None}
     # Nested under the command: at the root, cyclopts would take the key `train` for the command of that name.
     cyclopts.config.Dict({commands[0]: present}, source=source)(app[commands[0]], commands, arguments)
+
+
+def current_flags(tokens: Sequence[str], app: App) -> list[str]:
+    """Return the words of a command line under the flags of today, without removed flags.
+
+    A former flag is one of `retinanet.former_names`; each of those that were removed takes one value.
+    """
+    former = {name.replace("_", "-") for name in (*OPTIONS, *REMOVED_OPTIONS)}
+    flags = [_FLAG.fullmatch(token) for token in tokens]
+    if not any(flag and flag["name"] in former for flag in flags):
+        return list(tokens)
+    known = _names(app[tokens[0]].assemble_argument_collection()) if tokens[0] in app else set()
+    current: list[str] = []
+    skip_value = False
+    for token, flag in zip(tokens, flags, strict=True):
+        if flag is None or flag["name"] not in former:
+            current += [] if skip_value and flag is None else [token]
+            skip_value = False
+            continue
+        names = list(current_options({flag["name"].replace("-", "_"): None}, known))
+        current += [f"--{flag['no'] or ''}{name.replace('_', '-')}{flag['value'] or ''}" for name in names]
+        skip_value = not names and not flag["value"]
+    return current
 
 
 def _names(arguments: ArgumentCollection) -> set[str]:

@@ -21,7 +21,7 @@ def split(data: Path, /, *, options: Flags[SplitConfig]) -> None:
     found = load(
         data,
         images=options.dataset.selection.images,
-        skip_bad=options.dataset.selection.skip_bad,
+        skip_invalid=options.dataset.selection.skip_invalid,
         workers=options.loading.workers,
         **options.dataset.reading,
     )

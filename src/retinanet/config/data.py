@@ -20,7 +20,7 @@ class ClassesConfig:
     """Classes whose objects are left out, likewise."""
     rename: tuple[str, ...] = ()
     """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
-    skip_bad: bool = False
+    skip_invalid: bool = False
     """Leave out faulty images and annotations, and report how many, instead of stopping. `check` lists the faults in
     any case; with this option it exits with status 0."""
     allow_outside: bool = False

@@ -35,7 +35,7 @@ class ExportConfig:
     """Number of images used for int8 calibration."""
     max_ap_drop: Annotated[float, Ge(0)] = 0.01
     """Refuse an export whose AP on `data` is lower than the checkpoint's by more than this."""
-    images: tuple[str, ...] = ()
+    compare_images: tuple[str, ...] = ()
     """Images on which export and checkpoint are compared: files, folders, globs."""
     data: Path | None = None
     """Data on which they are compared, and the AP of both is measured; the training run's validation data unless

@@ -14,6 +14,7 @@ from retinanet.config.annotations import Word
 from retinanet.config.presets import PRESETS
 from retinanet.config.validation import Hint, read_hint
 from retinanet.errors import ConfigError, did_you_mean
+from retinanet.former_names import current_options
 
 CONFIG_VERSION: Final = 1
 
@@ -90,6 +91,7 @@ def resolve(cls: type[C], options: Mapping[str, Any]) -> C:
         ConfigError: an unknown name (with the nearest known one) or a bad value.
     """
     known = options_of(cls)
+    options = current_options(options, known)
     _refuse_unknown(options, known)
     preset = options.get("preset", "default")
     if preset not in PRESETS:
@@ -107,7 +109,8 @@ def section_from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
     For example, return the `ModelConfig` of a checkpoint, which holds the options of the whole `TrainConfig`.
     """
     known = options_of(cls)
-    return resolve(cls, {name: value for name, value in values.items() if name in known})
+    current = current_options(values, known, warn=False)
+    return resolve(cls, {name: value for name, value in current.items() if name in known})
 
 
 def with_options(config: C, **options: Any) -> C:
@@ -116,7 +119,9 @@ def with_options(config: C, **options: Any) -> C:
     Raises:
         ConfigError: an unknown name or a bad value.
     """
-    _refuse_unknown(options, options_of(type(config)))
+    known = options_of(type(config))
+    options = current_options(options, known)
+    _refuse_unknown(options, known)
     changed: dict[str, Any] = {}
     for field in _fields(config):
         if not dataclasses.is_dataclass(field.type):

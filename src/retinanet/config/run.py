@@ -54,10 +54,8 @@ class NonfiniteConfig:
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """At a loss, gradient or output that is NaN or infinite: stop, with a record of the step; or skip the step."""
-    max_skipped: Annotated[int, Ge(0)] = 20
-    """Stop all the same after more skipped steps than this in all."""
-    max_skipped_in_a_row: Annotated[int, Ge(0)] = 3
-    """Or after more than this one after the other."""
+    max_skipped_steps: Annotated[int, Ge(0)] = 3
+    """With `--on-nonfinite skip`, stop after more than this many consecutive skipped steps."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -20,10 +20,10 @@ def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dic
     Args:
         source: see `formats.read`.
         reading: format, keep, ignore, rename.
-        **options: images, skip_bad, workers: see `check.load`.
+        **options: images, skip_invalid, workers: see `check.load`.
 
     Raises:
-        DataError: faults, and `skip_bad` is false.
+        DataError: faults, and `skip_invalid` is false.
     """
     paths = splits_of(source, reading.get("format"))
     sets = {name: load(path, **options, **reading) for name, path in paths.items()}
@@ -49,7 +49,7 @@ def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str
         source,
         reading=config.reading,
         images=config.selection.images,
-        skip_bad=config.selection.skip_bad,
+        skip_invalid=config.selection.skip_invalid,
         workers=config.loading.workers,
     )
     return sets, write(sets, target, config.format, image_files=config.image_files.image_files)

@@ -22,7 +22,7 @@ def load(
     *,
     images: Path | str | None = None,
     classes: Sequence[str] | None = None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     workers: int = 2,
     **reading: Any,
 ) -> DetectionData:
@@ -32,12 +32,12 @@ def load(
         source: see `formats.read`.
         images: folder of the images, where they do not lie beside the annotations.
         classes: the class list to use; by default the data's own.
-        skip_bad: leave out what is faulty (it stays listed in `faults`) rather than refuse the data.
+        skip_invalid: leave out what is faulty (it stays listed in `faults`) rather than refuse the data.
         workers: threads that decode images.
         **reading: format, split, keep, ignore, rename, allow_outside: see `formats.read`.
 
     Raises:
-        DataError: something is faulty (all of it is listed) and `skip_bad` is false; no image or object is left.
+        DataError: something is faulty (all of it is listed) and `skip_invalid` is false; no image or object is left.
     """
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
@@ -50,7 +50,7 @@ def load(
         )
     image_faults = verify_images(data, workers=workers)
     faults = (*data.faults, *image_faults)
-    if faults and not skip_bad:
+    if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
     bad = {fault.file for fault in image_faults}
     kept = tuple(record for record in data.records if record.path not in bad)
@@ -79,7 +79,7 @@ def load_train(config: TrainConfig | StudyConfig) -> DetectionData:
     return load(
         config.train,
         images=config.dataset.selection.images,
-        skip_bad=config.dataset.selection.skip_bad,
+        skip_invalid=config.dataset.selection.skip_invalid,
         workers=max(1, config.loading.workers),
         split="train",
         **config.dataset.reading,
@@ -92,7 +92,7 @@ def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:
         config.val,
         images=config.validation.val_images or config.dataset.selection.images,
         classes=classes,
-        skip_bad=config.dataset.selection.skip_bad,
+        skip_invalid=config.dataset.selection.skip_invalid,
         workers=max(1, config.loading.workers),
         split="val",
         **config.dataset.reading,
@@ -111,7 +111,7 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
 def _verify(record: Record) -> Fault | None:
     advice = SKIP_IMAGE
     if not is_file(record.path):
-        advice = "Put it there, give its folder with --images, or give --skip-bad to go on without this image"
+        advice = "Put it there, give its folder with --images, or give --skip-invalid to go on without this image"
         return Fault(file=record.path, where="", what="image not found", advice=advice)
     try:
         width, height = verify(record.path)
@@ -123,5 +123,5 @@ def _verify(record: Record) -> Fault | None:
     what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
     if (height, width) == (record.width, record.height):
         what += ": the annotation is of the image before its EXIF rotation, or of one turned since"
-        advice = "Annotate the upright image, or remove its EXIF orientation; --skip-bad goes on without this image"
+        advice = "Annotate the upright image, or remove its EXIF orientation; --skip-invalid goes on without this image"
     return Fault(file=record.path, where="", what=what, advice=advice)

@@ -103,7 +103,7 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressB
     data = load(
         config.data,
         images=config.dataset.selection.images,
-        skip_bad=config.dataset.selection.skip_bad,
+        skip_invalid=config.dataset.selection.skip_invalid,
         workers=max(1, config.loading.workers),
         split="val",
         **config.dataset.reading,

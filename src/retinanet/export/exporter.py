@@ -197,12 +197,12 @@ def _images(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
     Raises:
         ExportError: there are none.
     """
-    if config.images:
-        found = expand_inputs(config.images)
+    if config.compare_images:
+        found = expand_inputs(config.compare_images)
     else:
         found = [record.path for record in _sibling(config, loaded).records]
     if not found:
-        raise ExportError("there are no images to compare the export with the checkpoint on: give --images")
+        raise ExportError("there are no images to compare the export with the checkpoint on: give --compare-images")
     step = max(1, len(found) // GATE_IMAGES)
     return found[::step][:GATE_IMAGES]
 
@@ -221,14 +221,14 @@ def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
     except UserError as error:
         raise ExportError(
             f"an export is compared with its checkpoint on real images, and the validation data of the training run "
-            f"cannot be used ({error}): give --images FILES or --data DATA"
+            f"cannot be used ({error}): give --compare-images FILES or --data DATA"
         ) from error
 
 
 def _data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
     if config.data is not None:
-        images, skip = config.selection.images, config.selection.skip_bad
-        return load(config.data, images=images, skip_bad=skip, workers=2, split="val", **config.selection.reading)
+        images, skip = config.selection.images, config.selection.skip_invalid
+        return load(config.data, images=images, skip_invalid=skip, workers=2, split="val", **config.selection.reading)
     return _sibling(config, loaded)
 
 

@@ -136,7 +136,7 @@ def _categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, str]:
         else:
             names[category_id] = name
             continue
-        advice = "Correct it, or give --skip-bad to go on without this category and its objects"
+        advice = "Correct it, or give --skip-invalid to go on without this category and its objects"
         builder.add_fault(builder.source, _where("category", entry, number), what, advice)
     return names
 

@@ -50,7 +50,7 @@ def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
             continue
         if not is_labelme(content):
             what = "expected labelme's `shapes` and `imagePath`, found neither"
-            builder.add_fault(file, "", what, "Move the file elsewhere, or give --skip-bad to go on without it")
+            builder.add_fault(file, "", what, "Move the file elsewhere, or give --skip-invalid to go on without it")
             continue
         reduced += _image(file, content, builder)
     builder.note_reduced(reduced)

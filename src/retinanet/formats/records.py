@@ -19,8 +19,8 @@ from retinanet.errors import UserError, did_you_mean, list_names
 from retinanet.parse import plain
 
 MOST_FAULTS_PRINTED: Final = 200
-SKIP_OBJECT: Final = "Correct it, or give --skip-bad to go on without this object"
-SKIP_IMAGE: Final = "Correct it, or give --skip-bad to go on without this image"
+SKIP_OBJECT: Final = "Correct it, or give --skip-invalid to go on without this object"
+SKIP_IMAGE: Final = "Correct it, or give --skip-invalid to go on without this image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ def _without_annotations(builder: DatasetBuilder, finder: _Finder, files: Sequen
     for stem, paths in sorted(finder.by_stem.items()):
         if stem not in stems:
             what = f"expected its annotations in {annotations / stem}.xml, found no such file"
-            advice = "Write an .xml without objects if it shows none, or give --skip-bad to go on without this image"
+            advice = "Write an .xml without objects if it shows none, or leave it out with --skip-invalid"
             builder.add_fault(paths[0], "", what, advice)
 
 
@@ -131,7 +131,7 @@ def _split(builder: DatasetBuilder, annotations: Path) -> list[Path]:
             what = f"expected the name of an image, found {shorten(stem)}, which leads elsewhere"
         elif file in files:
             what = f"{stem!r} stands in line {files[file]} already"
-            advice = "Remove one of the lines, or give --skip-bad to use the image once"
+            advice = "Remove one of the lines, or give --skip-invalid to use the image once"
         elif not is_file(file):
             what = f"expected the annotations of {stem!r} in {file}, found no such file"
         else:

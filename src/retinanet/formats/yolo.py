@@ -160,7 +160,7 @@ def _without_image(labels: set[Path], builder: DatasetBuilder) -> None:
         for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
             if file.name.lower() not in _NOT_LABELS and os.path.abspath(file) not in known:  # noqa: PTH100
                 what = f"labels without an image: found no {file.stem} with the suffix of an image"
-                builder.add_fault(file, "", what, "Add the image or remove the file, or give --skip-bad to go on")
+                builder.add_fault(file, "", what, "Add the image or remove the file, or give --skip-invalid to go on")
 
 
 def write_yolo(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

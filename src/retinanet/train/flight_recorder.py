@@ -128,7 +128,7 @@ class FlightRecorder(Callback):
         optimizer.zero_grad()
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         limits = self.config.nonfinite
-        too_many = self.skipped > limits.max_skipped or self.in_a_row > limits.max_skipped_in_a_row
+        too_many = self.in_a_row > limits.max_skipped_steps
         where = f"step {step} of epoch {epoch}"
         files = ", ".join(str(pl_module.data.train.records[i].path) for i in batch.indices)
         written = self._write(trainer, record) if "said" in record else ""
@@ -139,9 +139,9 @@ class FlightRecorder(Callback):
             return
         if skipping:
             raise NonFiniteError(
-                f"{self.in_a_row} steps in a row and {self.skipped} in all were not finite, which is more than "
-                f"--max-skipped-in-a-row {limits.max_skipped_in_a_row} or "
-                f"--max-skipped {limits.max_skipped}; the first is in {self.path}. {ADVICE}"
+                f"{self.in_a_row} consecutive steps were not finite, expected at most --max-skipped-steps "
+                f"{limits.max_skipped_steps} ({self.skipped} steps were skipped in all); the record of the first is "
+                f"{self.path}. {ADVICE}"
             )
         raise NonFiniteError(f"not finite at {where}, on {files}: {sentence}{written}\n{ADVICE}")
 

@@ -110,7 +110,7 @@ def fit(
     for name, data in (("train", train_data), ("val", val_data)):
         for note in data.notes:
             report_progress(f"{name}: {note}")
-        left_out = f", {len(data.faults)} left out for a fault (--skip-bad)" if data.faults else ""
+        left_out = f", {len(data.faults)} left out for a fault (--skip-invalid)" if data.faults else ""
         report_progress(
             f"{name}: {len(data.records)} images, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
         )

@@ -1,0 +1,69 @@
+"""Former names of options and of JSON fields. Each former name still works, and a warning names its replacement once.
+
+A former name may be removed in a release with a new first version number.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any, Final
+
+OPTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "calibration_pictures": ("calibration_images",),
+    "max_skipped_in_a_row": ("max_skipped_steps",),
+    "pictures": ("image_files", "compare_images"),
+    "skip_bad": ("skip_invalid",),
+}
+"""Former name of an option -> its names today; a command takes the first of these that it has."""
+
+REMOVED_OPTIONS: Final[dict[str, str]] = {
+    "max_skipped": "--max-skipped-steps limits the consecutive skipped steps",
+}
+"""Former name of an option without a replacement of equal meaning -> what to use instead. The value has no effect."""
+
+JSON_FIELDS: Final = {
+    "images": "pictures",
+    "empty_images": "empty_pictures",
+    "anchors_per_image": "anchors_per_picture",
+    "objects_per_image": "objects_per_picture",
+    "effective_negatives_per_image": "effective_negatives_per_picture",
+}
+"""Field of a JSON document -> its former name."""
+
+
+class FormerNameWarning(FutureWarning):
+    """Warns of a former name. Python shows a `FutureWarning` to users, a `DeprecationWarning` to developers only."""
+
+
+def current_options(values: Mapping[str, Any], known: Collection[str], *, warn: bool = True) -> dict[str, Any]:
+    """Return named options under the names of today; names that need no change stay, whether known or not.
+
+    Args:
+        values: options by name, with underscores.
+        known: names of the options that the command has.
+        warn: False for files that the program wrote itself, such as the config of a checkpoint.
+    """
+    current: dict[str, Any] = {}
+    for name, value in values.items():
+        new = name if name in known else next((new for new in OPTIONS.get(name, ()) if new in known), name)
+        removed = new not in known and name in REMOVED_OPTIONS
+        if warn and removed:
+            _warn(f"option {name!r} has no effect any more: {REMOVED_OPTIONS[name]}")
+        elif warn and new != name:
+            _warn(f"option {name!r} is now called {new!r}; the former name will be removed in a later release")
+        if not removed and not (new != name and new in values):
+            current[new] = value
+    return current
+
+
+def with_former_fields(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON document with each renamed field under its former name too, for programs that read that name."""
+    former = {JSON_FIELDS[name]: value for name, value in document.items() if name in JSON_FIELDS}
+    return {**document, **former}
+
+
+@cache
+def _warn(text: str) -> None:
+    warnings.warn(text, FormerNameWarning, stacklevel=4)
