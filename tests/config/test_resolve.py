@@ -137,7 +137,6 @@ def test_each_option_is_declared_once():
         "epochs",
         "format",
         "output",
-        "images",
         "precision",
         "train",
         "val",
