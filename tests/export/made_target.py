@@ -15,7 +15,7 @@ class TextTarget(ExportTarget):
 
     suffix = ".txt"
     title = "text reader"
-    box_difference = 0.0
+    off = 0.0
 
     def write(self, source: Any, about: Any, path: Path) -> None:
         path.write_text(about.to_json())
@@ -23,6 +23,6 @@ class TextTarget(ExportTarget):
     def compare(self, loaded: Any, about: Any, path: Path, images: Sequence[Path]) -> list[Difference]:
         return [
             Difference(
-                image_size=64, batch_size=1, images=len(images), compared=5, boxes=self.box_difference, scores=0.0
+                image_size=64, batch_size=1, images=len(images), compared=5, boxes=self.off, scores=0.0
             )
         ]
