@@ -1,4 +1,4 @@
-"""Which differences between detections the comparison accepts."""
+"""Differences between detections that the comparison accepts or refuses."""
 
 from __future__ import annotations
 
