@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from retinanet.commands.terminal import show_progress
 from retinanet.errors import ConfigError, UserError, explain_missing
@@ -36,11 +36,14 @@ COMMANDS: Final = (
 )
 """Each is a function in the file of its name in `commands/`."""
 
+OPTION_FILE: Final = Group("Option file", sort_key=99)
+
 app = App(
     name="retinanet",
     help="RetinaNet with focal loss: train on your own images, understand, export and serve.",
     version=__version__,
     help_format="plaintext",
+    group_parameters=Group("Parameters", sort_key=0),
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
@@ -72,13 +75,14 @@ def _current_flags(tokens: Sequence[str]) -> Sequence[str]:
 
 @app.meta.default
 def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[Path | None, Parameter(group=OPTION_FILE)] = None,
 ) -> Any:
     """Run a command.
 
     Args:
         tokens: command and options.
-        config: YAML file with options; flags go before it, and it before the preset.
+        config: YAML file with options. A flag overrides the file, and the file overrides the preset.
     """
     app.config = (functools.partial(_fill_options, config),)
     try:

@@ -19,5 +19,17 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """The panel of the help that shows the option, if it is not the `PANEL` of the option's section."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class MostUsed:
+    """The help shows the option in its first panel."""
+
+
+@dataclass(frozen=True)
 class NoFlag:
     """The option is an argument on the command line: it has no flag, and its key in a YAML file has no effect."""
