@@ -86,9 +86,8 @@ def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:
     for fault in faults:
         console.print(f"fault: {fault}", markup=False, highlight=False, soft_wrap=True)
     if faults:
-        console.print(
-            f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}; the faulty images and annotations are left out below.\n"
-        )
+        count = f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}"
+        console.print(f"{count}: these images and annotations are left out of all numbers below.\n", soft_wrap=True)
     return len(faults)
 
 
