@@ -60,7 +60,7 @@ for _command in COMMANDS:
 
 
 def _fill_options(file: Path | None, _: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    from retinanet.commands.layers import fill_options  # with the configs, which `retinanet --help` need not import
+    from retinanet.commands.layers import fill_options  # imports the configs, which `retinanet --help` does without
 
     fill_options(file, app, commands, arguments)
 
@@ -68,7 +68,7 @@ def _fill_options(file: Path | None, _: App, commands: tuple[str, ...], argument
 def _current_flags(tokens: Sequence[str]) -> Sequence[str]:
     if not tokens or tokens[0].startswith("-"):
         return tokens
-    from retinanet.commands.layers import current_flags  # with the configs, as above
+    from retinanet.commands.layers import current_flags  # imports the configs
 
     return current_flags(tokens, app)
 
@@ -90,7 +90,7 @@ def _launch(
     finally:
         app.config = ()  # the next call in this process parses its own --config without this one's
     if "options" in bound.arguments:
-        from retinanet.commands.options import from_flags  # with the configs, as above
+        from retinanet.commands.options import from_flags  # imports the configs
 
         from_flags(bound.arguments)
     return command(*bound.args, **bound.kwargs)

@@ -1,4 +1,4 @@
-"""Marks in an option's annotation that `annotated_types` lacks: short flags, words for values, no flag at all."""
+"""Marks in an option's annotation that `annotated_types` lacks: short flags, words for values, panels of the help."""
 
 from dataclasses import dataclass
 

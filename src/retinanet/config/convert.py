@@ -27,5 +27,5 @@ class ConvertConfig:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """See `ClassesConfig`; with the format of the source."""
+        """Arguments of `data.read`: those of `ClassesConfig.reading`, and the format of the source."""
         return {**self.selection.reading, "format": self.from_format}

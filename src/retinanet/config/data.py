@@ -38,7 +38,7 @@ class ClassesConfig:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What `data.read` is told by these options, `images` apart: training and validation data may differ in it."""
+        """Arguments of `data.read` from these options, without `images`, which may differ between training and validation."""
         return {
             "keep": separate_names(self.classes),
             "ignore": separate_names(self.ignore_classes),
@@ -63,7 +63,7 @@ class DataConfig:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """See `ClassesConfig`; with the format."""
+        """Arguments of `data.read`: those of `ClassesConfig.reading`, and the format."""
         return {**self.selection.reading, "format": self.format}
 
 

@@ -1,4 +1,4 @@
-"""Which anchors are positive, negative and ignored."""
+"""Options of the assigner, which makes anchors positive, negative or ignored."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -13,7 +13,7 @@ from retinanet.plugins import check_part
 
 @dataclass(frozen=True, kw_only=True)
 class MatchConfig:
-    """Which anchors are positive, negative and ignored."""
+    """Options of the assigner, which makes anchors positive, negative or ignored."""
 
     PANEL: ClassVar = "Anchors and matching"
 

@@ -57,7 +57,7 @@ class ModelConfig:
         if first not in {2, 3} or self.levels != tuple(range(first, first + len(self.levels))) or self.levels[-1] < 5:
             raise ConfigError(f"levels must be consecutive, start at 2 or 3 and reach 5, found {self.levels}")
         if self.levels[-1] > 8:
-            raise ConfigError(f"levels end at 8 (stride 256) at the most, found {self.levels}")
+            raise ConfigError(f"levels end at 8 (stride 256) or below, found {self.levels}")
         if len(self.anchor_sizes) != len(self.levels):
             raise ConfigError(
                 f"anchor_sizes needs one size for each of the {len(self.levels)} levels, found {self.anchor_sizes}"
@@ -65,5 +65,5 @@ class ModelConfig:
 
     @property
     def anchors_per_position(self) -> int:
-        """A in the paper's figure 3: anchors at every position of a level."""
+        """Number of anchors at every position of a feature level: A in the paper's figure 3."""
         return len(self.anchor_scales) * len(self.anchor_ratios)

@@ -31,5 +31,5 @@ class TileConfig:
 
     @property
     def whole_from(self) -> float:
-        """Pixels; what is longer is looked for in the image as a whole too."""
+        """Length in pixels from which objects are also searched in the image as a whole."""
         return max(0.5, self.overlap) * (self.tile or 0)
