@@ -34,11 +34,11 @@ class ClassesConfig:
         check_options(self)
         for pair in separate_names(self.rename):
             if not all(pair.partition("=")):
-                raise ConfigError(f"rename needs old=new, found {pair!r}")
+                raise ConfigError(f"rename must be old=new, found {pair!r}")
 
     @property
     def reading(self) -> dict[str, Any]:
-        """Arguments of `data.read` from these options, without `images`, which may differ between training and validation."""
+        """Arguments of `data.read`, without `images`, which may differ between training and validation data."""
         return {
             "keep": separate_names(self.classes),
             "ignore": separate_names(self.ignore_classes),

@@ -50,6 +50,6 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if self.int8 and self.calibrate is None:
-            raise ConfigError("int8 measures the ranges of the activations on real images: give --calibrate DATA")
+            raise ConfigError("int8 requires images to calibrate on: give --calibrate DATA")
         if self.int8 and (self.raw or self.bf16):
-            raise ConfigError("int8 goes with neither raw nor bf16")
+            raise ConfigError("int8 cannot be combined with raw or bf16: remove one of these options")

@@ -36,4 +36,4 @@ class ImageConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if self.max_size < self.image_size:
-            raise ConfigError(f"max_size {self.max_size} is below image_size {self.image_size}")
+            raise ConfigError(f"max_size must be at least image_size ({self.image_size}), found {self.max_size}")

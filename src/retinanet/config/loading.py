@@ -40,4 +40,4 @@ class BatchConfig:
     def require_number(self) -> None:
         """Raise `ConfigError` for `auto`, which only training measures."""
         if self.batch_size == 0:
-            raise ConfigError("batch_size must be above 0, found 0; only training takes auto")
+            raise ConfigError("batch_size must be above 0, found 0 (auto): only training measures the batch size")

@@ -38,5 +38,5 @@ class SplitConfig:
         check_options(self)
         if not 0 <= self.test < 1 or self.val + self.test >= 1:
             raise ConfigError(
-                f"val and test are shares that leave something to train on, found {self.val}, {self.test}"
+                f"val must be above 0, test at least 0 and their sum below 1, found val {self.val}, test {self.test}"
             )

@@ -83,7 +83,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if not self.losses:
-            raise ConfigError("losses must name one loss or more, found none")
+            raise ConfigError("losses must name at least one loss, found none")
         for name in ("losses", "without_prior"):
             for value in getattr(self, name):
                 check_part(name, value, LOSSES)

@@ -78,6 +78,6 @@ class TrainConfig:
 def check_training_rules(fitted: FittedConfig, loss: LossConfig, run: RunConfig, existing: ExistingConfig) -> None:
     """Raise `ConfigError` for options of a training run that contradict each other."""
     if fitted.balance_classes and loss.class_alpha:
-        raise ConfigError("balance_classes computes class_alpha: give one of them")
+        raise ConfigError("balance_classes and class_alpha exclude each other: balance_classes computes class_alpha")
     if run.resume and existing.overwrite:
-        raise ConfigError("resume goes on with a run and overwrite throws it away: give one of them")
+        raise ConfigError("resume and overwrite exclude each other: resume continues the run in the folder, overwrite replaces it")
