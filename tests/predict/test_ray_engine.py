@@ -152,7 +152,7 @@ def test_each_image_is_processed_once_although_processes_are_killed(folder: Path
     assert 8 <= shards_before < 40
     second_run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert second_run.returncode == 0, second_run.stdout + second_run.stderr
-    report = re.search(r"400 images: .* \(40 files, (\d+) of them from before\)", " ".join(second_run.stdout.split()))
+    report = re.search(r"400 images: .* \(40 files, (\d+) from an earlier run\)", " ".join(second_run.stdout.split()))
     assert report, second_run.stdout
     assert shards_before <= int(report[1]) < 40, "shards that workers finished after the job was killed count too"
     rows = read_rows(output)
