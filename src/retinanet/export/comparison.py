@@ -51,7 +51,7 @@ def compare_runtime(loaded: LoadedModel, exported: RuntimeDetector, images: Sequ
 
 
 def compare_dense(
-    loaded: LoadedModel, exported: parity.Dense, images: Sequence[Path], image_config: ImageConfig
+    loaded: LoadedModel, exported: parity.DenseFunction, images: Sequence[Path], image_config: ImageConfig
 ) -> list[parity.Difference]:
     """Return the differences between the scores and boxes of all anchors, per image size and batch size."""
     model = loaded.model.to(memory_format=torch.channels_last)

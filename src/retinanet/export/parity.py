@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retinanet.predict.detector import BaseDetector
     from retinanet.types import ArrayDetections
 
-    Dense = Callable[[ImageConfig, Sequence[Scaled]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    DenseFunction = Callable[[ImageConfig, Sequence[Scaled]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 BOX_TOLERANCE: Final = 0.01
 """Largest allowed difference of a box corner, pixels."""
@@ -226,8 +226,8 @@ def _is_at_threshold(
 
 
 def compare_dense(
-    original: Dense,
-    exported: Dense,
+    original: DenseFunction,
+    exported: DenseFunction,
     images: Sequence[Path],
     config: ImageConfig,
     *,
