@@ -222,17 +222,7 @@ class BaseDetector(ABC):
         batch_size: int,
         tta: bool,
     ) -> ArrayDetections:
-        """Return the detections of an image's tiles, merged with those of the whole image.
-
-        Args:
-            source: image.
-            frame: size of the image before and after resizing.
-            whole: detections in the whole image.
-            tiling: size and overlap of the tiles.
-            config: thresholds.
-            batch_size: number of tiles per batch.
-            tta: test-time augmentation.
-        """
+        """Return the detections of an image's tiles, in batches of `batch_size` tiles, merged with those in `whole`."""
         places = tiles(frame.width, frame.height, tile=tiling.tile or 0, overlap=tiling.overlap)
         if len(places) == 1:
             return whole

@@ -44,7 +44,7 @@ def _search(entry: str) -> list[Path]:
     if path.is_dir():
         files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
     elif glob.has_magic(entry):
-        files = [Path(name) for name in glob.glob(entry, recursive=True)]  # noqa: PTH207 - Path.glob refuses absolute patterns
+        files = [Path(name) for name in glob.glob(entry, recursive=True)]  # noqa: PTH207 - supports absolute patterns
     else:
         existing_path(path)
         files = [path]
