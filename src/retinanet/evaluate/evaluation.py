@@ -78,7 +78,7 @@ def evaluate(
         evaluation = _evaluate_file(model, config)
     else:
         evaluation = _evaluate_checkpoint(model, config, progress)
-    if config.files.json is not None:
+    if config.files.json is not None and str(config.files.json) != "-":  # for "-" the command prints the document
         document = json.dumps(evaluation.metrics.to_json(), indent=2, ensure_ascii=False)
         write_atomically(config.files.json, document + "\n")
     if config.results is not None:
