@@ -1,4 +1,4 @@
-"""Anchors fitted to the data: sizes, scales and ratios, within RetinaNet's structure.
+"""Fit anchor sizes, scales and ratios to the objects of a dataset, within RetinaNet's structure.
 
 All positions of a level share their anchors, and all levels share scales and ratios. On each level, an object's best
 anchor therefore lies at the position nearest to the object's centre. Its IoU depends on the object's sides and on the
@@ -45,7 +45,7 @@ anchors as all other levels together."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedAnchors:
-    """Anchors for a dataset.
+    """Anchors fitted to a dataset, with the coverage before and after.
 
     Args:
         model_config: the config with fitted anchors, or the original config if fitting gains too little.

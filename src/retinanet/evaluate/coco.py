@@ -315,6 +315,6 @@ def _read_json(path: Path) -> Any:
     try:
         return parse_json(path.read_bytes())
     except OSError as error:
-        raise EvaluationError(f"{path}: {error.strerror}") from error
+        raise EvaluationError(f"{path}: the results cannot be read: {error.strerror}") from error
     except ParseError as error:
         raise EvaluationError(f"{path}: expected COCO results as JSON: {error}") from error
