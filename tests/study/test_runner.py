@@ -29,7 +29,7 @@ def options(tiny, tmp_path):
     ("options", "message"),
     [
         ({"losses": ["focall"]}, "Did you mean 'focal'"),
-        ({"losses": []}, "one loss or more"),
+        ({"losses": []}, "at least one loss"),
         ({"seeds": 0}, "seeds must be above 0"),
         ({"alphas": [2]}, "between 0 and 1"),
     ],
