@@ -32,6 +32,15 @@ JSON_FIELDS: Final = {
 }
 """Field of a JSON document -> its former name."""
 
+FINDING_KINDS: Final = {
+    "boxes of another size of image": "boxes of another size of picture",
+    "duplicate images": "duplicate pictures",
+    "empty images": "empty pictures",
+    "images in both sets": "pictures in both sets",
+    "whole image": "whole picture",
+}
+"""Kind of a finding -> its former name, which JSON documents keep because programs compare it."""
+
 
 class FormerNameWarning(FutureWarning):
     """Warns of a former name. Python shows a `FutureWarning` to users, a `DeprecationWarning` to developers only."""
@@ -56,6 +65,12 @@ def current_options(values: Mapping[str, Any], known: Collection[str], *, warn: 
         if not removed and not (new != name and new in values):
             current[new] = value
     return current
+
+
+def with_former_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return named options with each renamed option under its former name too, for programs that read that name."""
+    former = {name: options[new] for name, names in OPTIONS.items() for new in names if new in options}
+    return {**options, **former}
 
 
 def with_former_fields(document: Mapping[str, Any]) -> dict[str, Any]:

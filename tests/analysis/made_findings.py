@@ -1,15 +1,15 @@
-"""Findings by kind, and the settings of a data check on small images."""
+"""Select findings by kind, and configure a data check for small images."""
 
 from retinanet.config import CheckConfig, resolve
 
 
-def kinds(findings):
+def finding_kinds(findings):
     return [finding.kind for finding in findings]
 
 
-def only(findings, kind):
-    (found,) = [finding for finding in findings if finding.kind == kind]
-    return found
+def finding_of_kind(findings, kind):
+    (result,) = [finding for finding in findings if finding.kind == kind]
+    return result
 
 
 def settings(squares, **options):

@@ -1,4 +1,4 @@
-"""An alpha for each class: by hand, and in a run."""
+"""Alpha of each class: hand-worked numbers, and a training run."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from retinanet.train import fit
 
 
 def test_class_alphas():
-    """Equal counts give alpha; 1 object against 1,000 outweighs it; the mean weight over the objects is 1."""
+    """Equal counts give alpha; the rarer class has the larger alpha; the mean weight over the objects is 1."""
     assert class_alphas([50, 50], alpha=0.75) == pytest.approx((0.75, 0.75))
     rare, common = class_alphas([10, 1000], alpha=0.75)
     assert 0.75 < rare < 1
@@ -26,7 +26,7 @@ def test_class_alphas():
 
 @pytest.mark.slow
 def test_train_with_balanced_classes(tiny):
-    """The rarer class gets the larger alpha; config.yaml holds the numbers and repeats the run."""
+    """The rarer class has the larger alpha in the checkpoint."""
     result = fit(**tiny, epochs=1, balance_classes=True, max_steps=1)
     config = load_for_analysis(result.best, device="cpu").loss_config
     data = load(tiny["train"])

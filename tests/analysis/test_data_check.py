@@ -1,4 +1,4 @@
-"""The settings of `check DATA`."""
+"""`check DATA`: model settings, and the JSON document."""
 
 import numpy as np
 
@@ -6,8 +6,12 @@ from retinanet.analysis.data_check import check_data
 from tests.analysis.made_findings import settings
 
 
-def test_the_model_settings_are_those_of_the_preset(squares):
-    found = check_data(squares[0], settings(squares))
-    assert found.expected.loss_config.loss == "focal"
-    assert found.coverage.classes == ("square", "bar")
-    assert np.isclose(found.coverage.share, 1 - found.coverage.unreached / found.coverage.objects)
+def test_the_check_uses_the_settings_of_the_preset(squares):
+    result = check_data(squares[0], settings(squares))
+    assert result.expected.loss_config.loss == "focal"
+    assert result.coverage.classes == ("square", "bar")
+    assert np.isclose(result.coverage.share, 1 - result.coverage.unreached / result.coverage.objects)
+    document = result.to_json()
+    assert document["sets"]["train"]["images"] == 12
+    assert document["sets"]["train"]["pictures"] == 12
+    assert document["statistics"]["images"] == document["statistics"]["pictures"] == 12

@@ -1,4 +1,4 @@
-"""A broken set-up for each finding: what is wrong with the labels is named, and sound ones are left in peace."""
+"""Diagnosis of labels by a model's detections: one kind of wrong labels for each finding, and correct labels."""
 
 import dataclasses
 
@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from retinanet.analysis.diagnose import diagnose
-from tests.analysis.made import made_data, scattered
+from tests.analysis.datasets import dataset_from_boxes, random_dataset
+from tests.analysis.made_findings import finding_kinds
 
 
-def found_in(data, *, score=0.9, noise=0.02, seed=0):
-    """Return the detections of a good model: every object, its box a little off."""
+def detections_of(data, *, score=0.9, noise=0.02, seed=0):
+    """Return the detections of a good model: one for each object, with a slightly inaccurate box."""
     rng = np.random.default_rng(seed)
     rows = []
     for record in data.records:
@@ -28,7 +29,7 @@ def found_in(data, *, score=0.9, noise=0.02, seed=0):
     return rows
 
 
-def changed(data, *, boxes=None, labels=None):
+def with_changes(data, *, boxes=None, labels=None):
     records = tuple(
         dataclasses.replace(
             r,
@@ -40,58 +41,54 @@ def changed(data, *, boxes=None, labels=None):
     return dataclasses.replace(data, records=records)
 
 
-DATA = scattered(200, sides=(30, 80), classes=4, images=50)
+DATA = random_dataset(200, sides=(30, 80), classes=4, images=50)
 
 
-def kinds(findings):
-    return [finding.kind for finding in findings]
-
-
-def test_sound_labels_are_left_in_peace():
-    assert diagnose(DATA, found_in(DATA)) == []
-    assert diagnose(DATA, found_in(DATA, noise=0.1)) == [], "a mediocre model is no fault of the labels"
+def test_correct_labels_have_no_findings():
+    assert diagnose(DATA, detections_of(DATA)) == []
+    assert diagnose(DATA, detections_of(DATA, noise=0.1)) == [], "the model's boxes are inaccurate"
 
 
 @pytest.mark.parametrize("shift", [1, 3])
-def test_labels_shifted_by_one(shift):
-    """The labels of every class say the one before (or, cyclically, after)."""
-    labels = changed(DATA, labels=lambda k: (k - shift) % 4)
-    (finding,) = diagnose(labels, found_in(DATA))
+def test_shifted_class_ids(shift):
+    """A shift by 3 of 4 classes is a shift by 1 in the other direction."""
+    labels = with_changes(DATA, labels=lambda k: (k - shift) % 4)
+    (finding,) = diagnose(labels, detections_of(DATA))
     assert finding.kind == "labels shifted"
     assert finding.severity == "error"
-    assert f"{shift} further on" in finding.what
+    assert f"detected as the class {shift} later" in finding.what
     assert len(finding.where) == 4
 
 
 def test_two_classes_swapped():
     swap = np.array([1, 0, 2, 3])
-    (finding,) = diagnose(changed(DATA, labels=lambda k: swap[k]), found_in(DATA))
+    (finding,) = diagnose(with_changes(DATA, labels=lambda k: swap[k]), detections_of(DATA))
     assert finding.kind == "classes swapped"
-    assert "c0 is found as c1" in finding.where[0]
+    assert "c0 is detected as c1" in finding.where[0]
 
 
-def test_one_class_taken_for_another():
+def test_a_class_detected_as_another():
     merge = np.array([1, 1, 2, 3])
-    rows = found_in(DATA)
+    rows = detections_of(DATA)
     for row in rows:
         row["category_id"] = int(merge[row["category_id"] - 1]) + 1
-    assert "class taken for another" in kinds(diagnose(DATA, rows))
+    assert "class taken for another" in finding_kinds(diagnose(DATA, rows))
 
 
 def test_boxes_shifted():
     move = np.array([12.0, 0, 12, 0])
-    (finding,) = diagnose(changed(DATA, boxes=lambda b: b + move), found_in(DATA))
+    (finding,) = diagnose(with_changes(DATA, boxes=lambda b: b + move), detections_of(DATA))
     assert finding.kind == "boxes shifted"
     assert "to the right" in finding.what
-    assert finding.what.split()[4].startswith("+")
+    assert "detections by +" in finding.what
 
 
 def test_boxes_drawn_wider():
     def wider(boxes):
-        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * 1.3
-        return np.concatenate([middle - half, middle + half], axis=1)
+        centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * 1.3
+        return np.concatenate([centre - half, centre + half], axis=1)
 
-    (finding,) = diagnose(changed(DATA, boxes=wider), found_in(DATA))
+    (finding,) = diagnose(with_changes(DATA, boxes=wider), detections_of(DATA))
     assert finding.kind == "boxes of another size"
     assert "1.30 times as wide" in finding.what or "1.29" in finding.what or "1.31" in finding.what
 
@@ -106,14 +103,14 @@ def test_boxes_drawn_wider():
     ],
 )
 def test_labels_in_another_frame(boxes, kind):
-    """Labels of resized images; corners where the format wants sizes; y before x. Nothing else is then said."""
-    (finding,) = diagnose(changed(DATA, boxes=boxes), found_in(DATA))
+    """Labels of resized images, corners instead of sizes, y before x: the diagnosis has only this finding."""
+    (finding,) = diagnose(with_changes(DATA, boxes=boxes), detections_of(DATA))
     assert finding.kind == kind
     assert finding.severity == "error"
 
 
-def test_objects_that_nobody_labelled():
-    """A third of class 0 lost its labels, and class 3 all of them."""
+def test_unlabelled_objects():
+    """The labels lack a third of the objects of class 0 and all objects of class 3."""
     rng = np.random.default_rng(0)
     records = []
     for r in DATA.records:
@@ -127,31 +124,31 @@ def test_objects_that_nobody_labelled():
                 areas_G=r.areas_G[keep],
             )
         )
-    findings = diagnose(dataclasses.replace(DATA, records=tuple(records)), found_in(DATA))
-    assert set(kinds(findings)) == {"unlabelled class", "unlabelled objects"}
-    (none,) = [f for f in findings if f.kind == "unlabelled class"]
-    assert "c3" in none.what
-    assert "not one object of it" in none.what
+    findings = diagnose(dataclasses.replace(DATA, records=tuple(records)), detections_of(DATA))
+    assert set(finding_kinds(findings)) == {"unlabelled class", "unlabelled objects"}
+    (finding,) = [f for f in findings if f.kind == "unlabelled class"]
+    assert "c3" in finding.what
+    assert "no object of this class" in finding.what
 
 
-def test_a_class_that_is_never_found():
-    rows = [row for row in found_in(DATA) if row["category_id"] != 2]
+def test_a_class_that_is_never_detected():
+    rows = [row for row in detections_of(DATA) if row["category_id"] != 2]
     (finding,) = diagnose(DATA, rows)
     assert finding.kind == "class never found"
     assert finding.where[0].startswith("c1: 0 of")
 
 
-def test_a_model_that_finds_nothing():
-    assert kinds(diagnose(DATA, [])) == ["nothing found"]
-    assert kinds(diagnose(DATA, found_in(DATA, score=0.06))) == ["nothing found"]
+def test_a_model_without_confident_detections():
+    assert finding_kinds(diagnose(DATA, [])) == ["nothing found"]
+    assert finding_kinds(diagnose(DATA, detections_of(DATA, score=0.06))) == ["nothing found"]
 
 
-def test_trained_without_the_prior():
-    assert kinds(diagnose(DATA, found_in(DATA), train_config={"prior": 0.5})) == ["no prior"]
-    assert kinds(diagnose(DATA, found_in(DATA), train_config={"prior": 0.01})) == []
+def test_a_model_trained_with_a_high_prior():
+    assert finding_kinds(diagnose(DATA, detections_of(DATA), train_config={"prior": 0.5})) == ["no prior"]
+    assert finding_kinds(diagnose(DATA, detections_of(DATA), train_config={"prior": 0.01})) == []
 
 
-def test_too_little_to_say_anything():
-    data = made_data([[(0, 10, 10, 50, 50)]])
-    assert diagnose(data, found_in(data)) == []
-    assert diagnose(made_data([[]]), []) == []
+def test_too_few_objects_give_no_findings():
+    data = dataset_from_boxes([[(0, 10, 10, 50, 50)]])
+    assert diagnose(data, detections_of(data)) == []
+    assert diagnose(dataset_from_boxes([[]]), []) == []

@@ -1,4 +1,4 @@
-"""A network that finds red, green and blue blocks: what it should say of an image is known without training."""
+"""A detector of red, green and blue blocks, whose correct output is known without training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CATEGORY_IDS = (3, 7, 90)
 
 
 class BlockFinder(nn.Module):
-    """One anchor for each colour; its logit says whether the colour is there, its offsets where.
+    """Network with one anchor for each colour, which detects the block of that colour.
 
-    A bright block scores higher than a dark one: the logit is 6 times the brightness.
+    The logit is 6 times the brightness, so that a bright block has a higher score than a dark one.
     """
 
     def forward(self, images_N3HW: Tensor) -> HeadOutputs:
@@ -52,7 +52,7 @@ def block_detector(image_size: int = 50, max_size: int = 256, classes: tuple[str
 
 
 def made_image(size: tuple[int, int], blocks: dict[int, tuple[int, int, int, int]], value: int = 255) -> Image.Image:
-    """Black, with a block (xyxy) in each given colour channel."""
+    """Return a black image with a block (xyxy) in each given colour channel."""
     pixels_HW3 = np.zeros((size[1], size[0], 3), np.uint8)
     for channel, (x1, y1, x2, y2) in blocks.items():
         pixels_HW3[y1:y2, x1:x2, channel] = value

@@ -1,4 +1,4 @@
-"""Ground truth and results in COCO format."""
+"""Ground truth and results in COCO format, for tests that change single fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BOX = [10.0, 10.0, 40.0, 30.0]
 
 
 def ground_truth(**changes: Any) -> dict[str, Any]:
-    """Two images, categories with a gap between their ids, one object."""
+    """Return two images, two categories with a gap between their ids, and one object."""
     truth = {
         "images": [{"id": 1, "width": 100, "height": 100}, {"id": 5, "width": 100, "height": 100}],
         "categories": [{"id": 7, "name": "cat"}, {"id": 90, "name": "dog"}],

@@ -1,4 +1,4 @@
-"""An image with objects and detections, as the gallery and `evaluate.per_image` take it."""
+"""An image with objects and detections, as an argument of the gallery and of `evaluate.per_image`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from PIL import Image
 from retinanet.evaluate.per_image import ImageResults
 
 
-def make(truth: list[Any], found: list[Any], *, crowd: list[bool] | None = None, size: Any = (100, 80)) -> ImageResults:
-    """`truth` holds (x1, y1, x2, y2, label), `found` the same and a score."""
-    t, f = np.array(truth, dtype=float).reshape(-1, 5), np.array(found, dtype=float).reshape(-1, 6)
+def make(
+    truth: list[Any], detections: list[Any], *, crowd: list[bool] | None = None, size: Any = (100, 80)
+) -> ImageResults:
+    """Return an image; `truth` holds (x1, y1, x2, y2, label), `detections` (x1, y1, x2, y2, label, score)."""
+    t, f = np.array(truth, dtype=float).reshape(-1, 5), np.array(detections, dtype=float).reshape(-1, 6)
     return ImageResults(
         name="p.jpg",
         image=Image.new("RGB", size, (90, 90, 90)),

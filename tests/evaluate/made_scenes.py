@@ -17,7 +17,7 @@ SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] 
 
 
 def write_scenes(folder: Path, names: tuple[str, ...] = CLASSES, ids: tuple[int, ...] = (11, 4, 500)) -> Path:
-    """The scenes as COCO data whose category ids are neither the model's nor in its order; image ids from 40."""
+    """Write the scenes as COCO data; category ids differ from the model's in value and order, image ids start at 40."""
     folder.mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,3 +1,5 @@
+"""COCO metrics: reference numbers, pycocotools, and invalid results."""
+
 from __future__ import annotations
 
 import contextlib
@@ -24,8 +26,8 @@ REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "coco_reference"
 @pytest.mark.parametrize("as_file", [True, False])
 def test_reproduces_the_published_numbers(as_file: bool) -> None:
     expected = json.loads((REFERENCE / "expected.json").read_text())
-    truth, found = REFERENCE / "ground_truth.json", REFERENCE / "detections.json"
-    metrics = evaluate_results(truth, found) if as_file else evaluate_results(*map(_read, (truth, found)))
+    truth, results = REFERENCE / "ground_truth.json", REFERENCE / "detections.json"
+    metrics = evaluate_results(truth, results) if as_file else evaluate_results(*map(_read, (truth, results)))
     assert set(expected) == set(SUMMARY)
     for name, value in expected.items():
         assert getattr(metrics, name) == pytest.approx(value, abs=1e-9), name
@@ -39,7 +41,7 @@ def _read(path: Path) -> Any:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Crowds, images without objects or detections, categories with gaps and without objects, equal scores."""
+    """Draw data with crowds, images without objects or detections, id gaps, classes without objects, equal scores."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     categories = sorted(rng.choice(np.arange(1, 100), size=draw(st.integers(1, 4)), replace=False).tolist())
     images = sorted(rng.choice(np.arange(0, 1000), size=draw(st.integers(1, 6)), replace=False).tolist())
@@ -81,18 +83,18 @@ def test_equals_pycocotools(case: tuple[dict[str, Any], list[dict[str, Any]]]) -
         assert all(getattr(metrics, name) in {0.0, -1.0} for name in SUMMARY)
         return
     with contextlib.redirect_stdout(io.StringIO()):
-        peer_truth = coco.COCO()
-        peer_truth.dataset = json.loads(json.dumps(truth))
-        peer_truth.createIndex()
-        peer = cocoeval.COCOeval(peer_truth, peer_truth.loadRes(json.loads(json.dumps(results))), "bbox")
-        peer.evaluate()
-        peer.accumulate()
-        peer.summarize()
-    assert [getattr(metrics, name) for name in SUMMARY] == pytest.approx(peer.stats.tolist(), abs=1e-9)
-    for k, category in enumerate(peer.params.catIds):
+        coco_truth = coco.COCO()
+        coco_truth.dataset = json.loads(json.dumps(truth))
+        coco_truth.createIndex()
+        reference = cocoeval.COCOeval(coco_truth, coco_truth.loadRes(json.loads(json.dumps(results))), "bbox")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    assert [getattr(metrics, name) for name in SUMMARY] == pytest.approx(reference.stats.tolist(), abs=1e-9)
+    for k, category in enumerate(reference.params.catIds):
         row = metrics.per_class[f"class {category}"]
         for value, t in ((row.AP, slice(None)), (row.AP50, 0), (row.AP75, 5)):
-            precision = peer.eval["precision"][t, :, k, 0, -1]
+            precision = reference.eval["precision"][t, :, k, 0, -1]
             expected = precision[precision > -1].mean() if (precision > -1).any() else -1
             assert value == pytest.approx(expected, abs=1e-9)
         assert row.objects == sum(a["category_id"] == category and not a["iscrowd"] for a in truth["annotations"])
@@ -103,7 +105,7 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_results_is_ap_zero() -> None:
+def test_no_results_give_ap_zero() -> None:
     metrics = evaluate_results(ground_truth(), [])
     assert (metrics.AP, metrics.AP50, metrics.AR100) == (0.0, 0.0, 0.0)
     assert metrics.APs == -1.0  # the only object is of medium size
@@ -111,7 +113,7 @@ def test_no_results_is_ap_zero() -> None:
     assert metrics.per_class["dog"].AP == -1.0
 
 
-def test_no_objects_at_all_is_not_zero() -> None:
+def test_no_objects_give_minus_one() -> None:
     assert evaluate_results(ground_truth(annotations=[]), [result()]).AP == -1.0
 
 
@@ -122,20 +124,20 @@ def test_area_and_iscrowd_may_be_missing() -> None:
     assert metrics.APm == pytest.approx(1)  # 40 x 30 pixels
 
 
-def test_names_that_repeat_keep_their_rows() -> None:
+def test_repeated_category_names_get_their_ids() -> None:
     truth = ground_truth(categories=[{"id": 7, "name": "cat"}, {"id": 90, "name": "cat"}])
     metrics = evaluate_results(truth, [result()])
     assert {name: row.objects for name, row in metrics.per_class.items()} == {"cat (id 7)": 1, "cat (id 90)": 0}
 
 
-def test_an_array_is_taken_as_pycocotools_takes_it() -> None:
+def test_an_array_has_the_columns_of_pycocotools() -> None:
     rows = np.array([[1, *BOX, 0.9, 7]])
     assert evaluate_results(ground_truth(), rows) == evaluate_results(ground_truth(), [result()])
     with pytest.raises(EvaluationError, match=r"\(detections, 7\).*\(1, 6\)"):
         evaluate_results(ground_truth(), rows[:, :6])
 
 
-def test_json_has_the_promised_keys() -> None:
+def test_json_has_the_documented_keys() -> None:
     out = json.loads(json.dumps(evaluate_results(ground_truth(), [result()]).to_json()))
     assert list(out) == [*SUMMARY, "per_class"]
     assert out["APs"] == -1
@@ -154,11 +156,11 @@ def test_json_has_the_promised_keys() -> None:
         (result(bbox=[1, 2, -3, 4]), "entry 1: bbox must have width and height of 0 or more"),
         (result(score=math.nan), "entry 1: score must be a finite number, found nan"),
         (result(score="0.5"), "entry 1: score must be a finite number, found '0.5'"),
-        ({"image_id": 1, "bbox": BOX}, "entry 1: category_id, score missing"),
+        ({"image_id": 1, "bbox": BOX}, "entry 1: expected image_id, category_id, bbox and score, found no category_id"),
         (3, "entry 1: expected an object"),
     ],
 )
-def test_a_bad_result_is_named(tmp_path: Path, bad: Any, words: str) -> None:
+def test_an_invalid_result_is_reported_with_its_index(tmp_path: Path, bad: Any, words: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps([result(), bad]))
     for results in ([result(), bad], path):
@@ -175,7 +177,7 @@ def test_only_the_first_faults_are_listed() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", '{"annotations": []}', "3"])
-def test_a_file_that_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_results_file_without_a_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
     with pytest.raises(EvaluationError, match=r"results\.json: expected"):
@@ -183,7 +185,7 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"images": [{"id": 1}]}'])
-def test_ground_truth_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_ground_truth_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "truth.json"
     path.write_text(text)
     with pytest.raises(EvaluationError, match=r"truth\.json: expected COCO annotations"):

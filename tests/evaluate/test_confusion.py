@@ -1,4 +1,4 @@
-"""The confusion matrix, by hand."""
+"""The confusion matrix: hand-worked numbers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from rich.console import Console
 
 from retinanet.commands.evaluate import confusion_table
 from retinanet.evaluate import confusion_matrix
-from tests.evaluate.made import CAT, COW, DOG, found, truth
+from tests.evaluate.cats_and_dogs import CAT, COW, DOG, detection, ground_truth
 
 LEFT, RIGHT = [0.0, 0.0, 40.0, 40.0], [50.0, 0.0, 40.0, 40.0]
 
 
 def test_confusion_by_hand() -> None:
-    objects = truth((CAT, LEFT, 0), (DOG, RIGHT, 0), (DOG, [0.0, 50.0, 40.0, 40.0], 0))
+    objects = ground_truth((CAT, LEFT, 0), (DOG, RIGHT, 0), (DOG, [0.0, 50.0, 40.0, 40.0], 0))
     results = [
-        found(CAT, LEFT, 0.9),
-        found(CAT, RIGHT, 0.8),  # a dog taken for a cat
-        found(COW, [50.0, 60.0, 20.0, 20.0], 0.7),  # nothing there
-        found(DOG, [0.0, 50.0, 40.0, 40.0], 0.4),  # right, but below the threshold
+        detection(CAT, LEFT, 0.9),
+        detection(CAT, RIGHT, 0.8),  # a dog detected as a cat
+        detection(COW, [50.0, 60.0, 20.0, 20.0], 0.7),  # no object
+        detection(DOG, [0.0, 50.0, 40.0, 40.0], 0.4),  # correct, but below the threshold
     ]
     matrix = confusion_matrix(objects, results)
     assert matrix.classes == ("cat", "dog", "cow")
@@ -31,10 +31,10 @@ def test_confusion_by_hand() -> None:
     assert "background" in console.export_text()
 
 
-def test_a_crowd_is_neither_missed_nor_wrongly_found() -> None:
+def test_crowd_regions_are_ignored() -> None:
     crowd = [50.0, 0.0, 50.0, 100.0]
-    objects = truth((CAT, LEFT, 0), (CAT, crowd, 1))
+    objects = ground_truth((CAT, LEFT, 0), (CAT, crowd, 1))
     inside = [60.0, 10.0, 20.0, 20.0]
-    results = [found(CAT, LEFT, 0.9), found(CAT, inside, 0.8), found(DOG, inside, 0.7)]
+    results = [detection(CAT, LEFT, 0.9), detection(CAT, inside, 0.8), detection(DOG, inside, 0.7)]
     matrix = confusion_matrix(objects, results)
     assert matrix.counts.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]

@@ -1,3 +1,5 @@
+"""Evaluation of a detector or a results file on a dataset."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +16,7 @@ from tests.evaluate.made_scenes import write_scenes
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_perfect_detector_has_ap_one(tmp_path: Path, batch_size: int) -> None:
-    """Fails if boxes are in resized pixels, ids are shifted, or images are mixed up."""
+    """This test fails if boxes are in resized pixels, ids are shifted, or images are mixed up."""
     data = read(write_scenes(tmp_path))
     metrics, results = evaluate_model(block_detector(image_size=50), data, batch_size=batch_size, workers=2)
     assert pytest.approx(1) == metrics.AP
@@ -32,23 +34,23 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     data = read(write_scenes(tmp_path, names=("red", "lime", "blue")))
     metrics, results = evaluate_model(block_detector(), data)
     assert pytest.approx(1) == metrics.per_class["red"].AP
-    assert metrics.per_class["lime"].AP == 0  # there are objects, the model knows no such class
+    assert metrics.per_class["lime"].AP == 0  # the data has objects of a class that the model lacks
     assert pytest.approx(2 / 3) == metrics.AP
-    assert len(results) == 3  # the greens are left out
+    assert len(results) == 3  # detections of "green" are left out
     with pytest.raises(EvaluationError, match="share no class: the model has red, green, blue; the data has"):
         evaluate_model(block_detector(), read(write_scenes(tmp_path, names=("Red", "Green", "Blue"))))
 
 
-def test_match_classes_in_words() -> None:
+def test_unmatched_classes_are_noted() -> None:
     assert match_classes(["a", "b"], ["b", "a"]) == ([1, 0], ())
     columns, notes = match_classes(["cat", "dog"], ["cow", "cat"])
     assert columns == [1, None]
-    assert [note.split(":")[0] for note in notes] == ["the model does not know cow", "the data does not have dog"]
+    assert [note.split(":")[0] for note in notes] == ["the model does not have cow", "the data does not have dog"]
     assert match_classes(["a", "a"], ["a", "b", "a"])[0] == [0, 2]
 
 
 def test_a_results_file_on_voc_data(tmp_path: Path) -> None:
-    """Other formats than COCO go through the reader; image ids count from 1."""
+    """The reader numbers the images of a VOC folder from 1, and the results use these ids."""
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "JPEGImages").mkdir()
     for name in ("p", "q"):
@@ -73,12 +75,12 @@ def test_a_results_file_on_voc_data(tmp_path: Path) -> None:
     assert pytest.approx(1) == evaluate_model(block_detector(), data)[0].AP
 
 
-def test_evaluating_leaves_random_numbers_alone(tmp_path: Path) -> None:
+def test_evaluation_does_not_change_random_states(tmp_path: Path) -> None:
     import torch
 
     data = read(write_scenes(tmp_path))
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the global state is what is tested
+    np.random.seed(0)  # noqa: NPY002 - this test is about the global state
     before = (torch.random.get_rng_state(), np.random.get_state()[1].copy())  # type: ignore[index, union-attr] # noqa: NPY002
     evaluate_model(block_detector(), data)
     assert torch.equal(before[0], torch.random.get_rng_state())

@@ -1,4 +1,4 @@
-"""Detections of single images against ground truth, and the best threshold: by hand."""
+"""Detections of single images against ground truth, and the best threshold: hand-worked numbers."""
 
 from __future__ import annotations
 
@@ -17,47 +17,48 @@ A, B = (10, 10, 30, 30), (50, 10, 70, 30)
 
 
 @pytest.mark.parametrize(
-    ("truth", "found", "expected"),  # objects, missed, false
+    ("truth", "detections", "expected"),  # expected: objects, missed, false positives
     [
         ([(*A, 0)], [(*A, 0, 0.9)], (1, 0, 0)),
         ([(*A, 0)], [(*A, 1, 0.9)], (1, 1, 1)),  # the wrong class
-        ([(*A, 0)], [(*A, 0, 0.9), (*A, 0, 0.8)], (1, 0, 1)),  # found twice
-        ([(*A, 0)], [(*A, 0, 0.2)], (1, 1, 0)),  # too low a score to be shown
+        ([(*A, 0)], [(*A, 0, 0.9), (*A, 0, 0.8)], (1, 0, 1)),  # detected twice
+        ([(*A, 0)], [(*A, 0, 0.2)], (1, 1, 0)),  # score below the threshold
         ([(*A, 0)], [(10, 10, 30, 20, 0, 0.9)], (1, 0, 0)),  # IoU 0.5 is enough
         ([(*A, 0)], [(10, 10, 30, 19.9, 0, 0.9)], (1, 1, 1)),  # IoU 0.495 is not
         ([(*A, 0), (*B, 0)], [(*B, 0, 0.9)], (2, 1, 0)),
         ([], [(*A, 0, 0.9)], (0, 0, 1)),
         ([], [], (0, 0, 0)),
-        ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 1)),  # nothing to overlap with
+        ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 1)),  # boxes without area
     ],
 )
-def test_verdicts(truth: list[Any], found: list[Any], expected: tuple[int, int, int]) -> None:
-    verdict = judge(make(truth, found), 0.3)
+def test_matches_of_an_image(truth: list[Any], detections: list[Any], expected: tuple[int, int, int]) -> None:
+    verdict = judge(make(truth, detections), 0.3)
     assert (verdict.objects, verdict.missed, verdict.false) == expected
     hits = expected[0] - expected[1]
     total = 2 * hits + expected[1] + expected[2]
     assert verdict.f1 == (2 * hits / total if total else 1)
 
 
-def test_crowd_regions_need_not_be_found_and_swallow_what_lies_in_them() -> None:
+def test_crowd_regions_and_detections_in_crowd_regions_are_ignored() -> None:
     region = (0, 0, 60, 60, 0)
     verdict = judge(make([region], [(*A, 0, 0.9), (5, 5, 25, 25, 0, 0.8), (*A, 1, 0.9)], crowd=[True]), 0.3)
     assert (verdict.objects, verdict.missed, verdict.false) == (0, 0, 1)
 
 
 def test_the_best_threshold_by_hand() -> None:
-    # From 0.65 on (and up to 0.70): 2 found of 2, nothing wrong. Lower lets the wrong 0.6 in, higher loses the 0.7.
+    # From 0.65 to 0.70: both objects detected, no false positive. Lower thresholds show the wrong detection with
+    # score 0.6, higher thresholds hide the right one with score 0.7.
     items = [make([(*A, 0)], [(*A, 0, 0.7), (*B, 0, 0.6)]), make([(*B, 1)], [(*B, 1, 0.9), (*A, 1, 0.1)])]
     assert best_threshold(items) == 0.65
     assert [judge(item, 0.65).f1 for item in items] == [1, 1]
     assert best_threshold([]) == 0.5
     assert best_threshold([make([(*A, 0)], [(*B, 0, 0.9)])]) == 0.5
-    # Detections in a crowd region are neither right nor wrong.
+    # Detections in a crowd region do not change the threshold.
     crowd = make([(0, 0, 60, 60, 0)], [(*A, 0, 0.9)], crowd=[True])
     assert best_threshold([*items, crowd]) == 0.65
 
 
-def test_a_threshold_hides_without_changing_the_other_pairs() -> None:
+def test_a_threshold_does_not_change_the_other_pairs() -> None:
     item = make([(*A, 0), (12, 10, 32, 30, 0)], [(*A, 0, 0.9), (12, 10, 32, 30, 0, 0.4)])
     assert judge(item, 0.3).found_G.tolist() == [True, True]
     assert judge(item, 0.5).found_G.tolist() == [True, False]
@@ -96,7 +97,7 @@ def test_items_from_coco_results() -> None:
 
 
 def test_overlaps_by_hand():
-    """IoU 50 / 150; half of the first box lies in the second. A box without area overlaps nothing."""
+    """IoU 50 / 150, and half of the first box lies in the second box. A box without area has overlap 0."""
     a_D4 = np.array([[0, 0, 10, 10], [5, 5, 5, 9], [8, 8, 2, 2]])
     iou_DG, inside_DG = overlaps(a_D4, np.array([[5, 0, 15, 10], [0, 0, 10, 20]]))
     np.testing.assert_allclose(iou_DG, [[1 / 3, 0.5], [0, 0], [0, 0]])
@@ -104,13 +105,13 @@ def test_overlaps_by_hand():
 
 
 def test_an_image_without_objects_or_detections():
-    """Nothing to find and nothing found is right in full; one false detection leaves an F1 of 0."""
-    nothing = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, int)}
-    none = {"found_D4": np.zeros((0, 4)), "found_labels_D": np.zeros(0, int), "scores_D": np.zeros(0)}
+    """F1 is 1 without objects and detections, and 0 with one false positive."""
+    no_objects = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, int)}
+    no_detections = {"found_D4": np.zeros((0, 4)), "found_labels_D": np.zeros(0, int), "scores_D": np.zeros(0)}
     image = Image.new("RGB", (8, 8))
-    verdict = judge(ImageResults(name="a", image=image, **nothing, **none), 0.5)
+    verdict = judge(ImageResults(name="a", image=image, **no_objects, **no_detections), 0.5)
     assert (verdict.objects, verdict.missed, verdict.false, verdict.f1) == (0, 0, 0, 1.0)
-    one = {"found_D4": np.ones((1, 4)), "found_labels_D": np.zeros(1, int), "scores_D": np.array([0.9])}
-    verdict = judge(ImageResults(name="a", image=image, **nothing, **one), 0.5)
+    one_detection = {"found_D4": np.ones((1, 4)), "found_labels_D": np.zeros(1, int), "scores_D": np.array([0.9])}
+    verdict = judge(ImageResults(name="a", image=image, **no_objects, **one_detection), 0.5)
     assert (verdict.false, verdict.f1) == (1, 0.0)
     assert best_threshold([]) == 0.5

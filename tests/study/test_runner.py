@@ -1,4 +1,4 @@
-"""The loss study: a real one that is stopped and goes on, runs that diverge, and bad options."""
+"""The loss study: a study that is interrupted and continued, runs that diverge, and invalid options."""
 
 import json
 from dataclasses import replace
@@ -8,10 +8,10 @@ import pytest
 import retinanet.study.runner as module
 from retinanet.errors import ConfigError
 from retinanet.report.study import study_report
-from retinanet.study.runner import study
+from retinanet.study.runner import _store_options, study
 from retinanet.train import NonFiniteError
 from tests.report.test_html import assert_self_contained
-from tests.study.made import config, found, outcome
+from tests.study.studies import config, outcome, study_of
 
 
 @pytest.fixture
@@ -26,37 +26,37 @@ def options(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"losses": ["focall"]}, "Did you mean 'focal'"),
-        ({"losses": []}, "one loss or more"),
+        ({"losses": []}, "at least one loss"),
         ({"seeds": 0}, "seeds must be above 0"),
         ({"alphas": [2]}, "between 0 and 1"),
     ],
 )
-def test_bad_options(options, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
         config(**options)
 
 
 @pytest.mark.slow
-def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
-    """Without --val a fifth of the images is kept; the second call trains nothing that is done."""
+def test_an_interrupted_study_is_continued(options, squares, monkeypatch):
+    """Without --val a fifth of the images validates. The second call trains only the runs that are missing."""
     trained = []
     real = module.fit
 
-    def counted(config):
+    def interrupted_fit(config):
         if len(trained) == 3:
-            trained.append("stop")
+            trained.append("interrupt")
             raise KeyboardInterrupt
         trained.append(config.folder.output.name)
         return real(config)
 
-    monkeypatch.setattr(module, "fit", counted)
+    monkeypatch.setattr(module, "fit", interrupted_fit)
     with pytest.raises(KeyboardInterrupt):
         study(squares[0], **options)
     result = study(squares[0], **options)
-    assert len(trained) == 5, "three, the stop, and the one that was left"
+    assert len(trained) == 5, "three runs, the interrupt, and the missing run"
     output = options["output"]
     assert [o.variant.name for o in result.outcomes] == ["focal-gamma2-alpha0.75", "ce"]
     assert all(len(o.runs) == 2 and o.early_loss > 0 for o in result.outcomes)
@@ -67,15 +67,30 @@ def test_a_real_study_stopped_and_resumed(options, squares, monkeypatch):
     assert "cross-entropy" in (output / "study.md").read_text()
     page = study_report(result, output / "report.html").read_text()
     assert_self_contained(page)
-    assert "34.0" in page, "the paper's number"
+    assert "34.0" in page, "AP of the paper"
     assert (output / "runs" / "ce-seed0" / "best.ckpt").exists()
-    assert not (output / "runs" / "ce-seed1" / "best.ckpt").exists(), "weights of the first seed only"
+    assert not (output / "runs" / "ce-seed1" / "best.ckpt").exists(), "only the first seed keeps its weights"
     with pytest.raises(ConfigError, match="epochs was 1, is 2"):
         study(squares[0], **{**options, "epochs": 2})
 
 
+def test_a_study_continues_with_options_stored_under_former_names(tmp_path):
+    options = config(output=tmp_path)
+    _store_options(options)
+    path = tmp_path / "options.json"
+    stored = json.loads(path.read_text())
+    stored["skip_bad"] = stored.pop("skip_invalid")
+    stored["max_skipped_in_a_row"] = stored.pop("max_skipped_steps")
+    path.write_text(json.dumps({**stored, "max_skipped": 20}))
+    _store_options(options)
+    assert json.loads(path.read_text())["skip_invalid"] is False
+    path.write_text(json.dumps({**stored, "skip_bad": True}))
+    with pytest.raises(ConfigError, match="skip_invalid was True, is False"):
+        _store_options(options)
+
+
 @pytest.mark.slow
-def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
+def test_a_diverged_run_is_a_result(options, squares, monkeypatch):
     real = module.fit
 
     def fails(config):
@@ -90,20 +105,20 @@ def test_a_run_that_diverges_is_a_result(options, squares, monkeypatch):
     assert_self_contained(study_report(result, options["output"] / "report.html").read_text())
 
 
-def test_a_class_that_only_some_losses_learn_is_named(tmp_path):
+def test_a_class_that_only_some_losses_learn_is_reported(tmp_path):
     def with_classes(name, aps):
-        made = outcome(name, [0.5] * len(aps))
+        template = outcome(name, [0.5] * len(aps))
         runs = []
-        for run, ap in zip(made.runs, aps, strict=True):
+        for run, ap in zip(template.runs, aps, strict=True):
             folder = tmp_path / f"{name}{run.seed}"
             folder.mkdir()
             per_class = {"cat": {"AP": 0.6}, "rare": {"AP": ap}, "none": {"AP": -1}}
             (folder / "evaluation.json").write_text(json.dumps({"per_class": per_class}))
             runs.append(replace(run, folder=folder))
-        return replace(made, runs=tuple(runs))
+        return replace(template, runs=tuple(runs))
 
-    study_found = found(with_classes("focal", [0.3, 0.4]), with_classes("ce", [0.0, 0.2]))
-    assert study_found.class_aps() == {"cat": [[0.6, 0.6], [0.6, 0.6]], "rare": [[0.3, 0.4], [0.0, 0.2]]}
-    said = " ".join(study_found.sentences())
-    assert "rare was not learnt (AP below 0.01) with ce (1 of 2 runs): with focal its AP is 0.350." in said
-    assert "cat was not learnt" not in said
+    result = study_of(with_classes("focal", [0.3, 0.4]), with_classes("ce", [0.0, 0.2]))
+    assert result.class_aps() == {"cat": [[0.6, 0.6], [0.6, 0.6]], "rare": [[0.3, 0.4], [0.0, 0.2]]}
+    text = " ".join(result.sentences())
+    assert "rare was not learnt (AP below 0.01) with ce (1 of 2 runs): with focal its AP is 0.350." in text
+    assert "cat was not learnt" not in text

@@ -1,4 +1,4 @@
-"""What imbalance there is in the user's data and training, what it costs, and what to change.
+"""Measure faults and imbalance in a dataset and a model: what they cost, and what to change.
 
-Every measurement calls the very anchors, matching and losses that training uses.
+Every measurement calls the same anchor, matching and loss functions as training.
 """

@@ -1,9 +1,10 @@
-"""Anchors fitted to the data: sizes, scales and ratios, within RetinaNet's structure.
+"""Fit anchor sizes, scales and ratios to the objects of a dataset, within RetinaNet's structure.
 
-All positions of a level share their anchors, and all levels share scales and ratios. An object's best anchor is then
-the one at the nearest position of each level, and its IoU depends on the object's sides and on how far that position
-lies from its centre: the search computes just that, exactly, for all objects at once. What it finds is measured by the
-real matching before it is proposed. Shape suffixes: O objects, L levels, C anchors of one position.
+All positions of a level share their anchors, and all levels share scales and ratios. On each level, an object's best
+anchor therefore lies at the position nearest to the object's centre. Its IoU depends on the object's sides and on the
+distance between the position and the centre. The search computes this IoU exactly, for all objects at once. The
+matching of training then measures the fitted anchors before they are proposed.
+Shape suffixes: O objects, L levels, C anchors of one position.
 """
 
 from __future__ import annotations
@@ -28,26 +29,29 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MOST_IMAGES: Final = 2000
-"""Of more, an even sample is measured."""
+"""Maximum number of images to measure; a larger dataset is sampled evenly."""
 MOST_OBJECTS: Final = 5000
-"""More than these are sampled for the search (not for the measurement)."""
+"""Maximum number of objects in the search; more are sampled at random. The measurement uses all objects."""
 STEPS: Final = 500
+"""Proposals of the local search."""
 WORTHWHILE: Final = 0.005
-"""Anchors are changed for no less than half a percent of the objects."""
+"""Minimum gain, as a share of the objects, for which other anchors are proposed."""
 LEFT_FOR_P2: Final = 0.01
+"""A P2 level is tried if more than this share of the objects has no positive anchor."""
 GAIN_OF_P2: Final = 0.01
-"""A P2 level has three times the anchors of all others: added where over 1 % is left without and it wins 1 %."""
+"""A P2 level is added if it gives at least this share of the objects a positive anchor: it has three times as many
+anchors as all other levels together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedAnchors:
-    """Anchors for a dataset.
+    """Anchors fitted to a dataset, with the coverage before and after.
 
     Args:
-        model_config: with the fitted anchors, or as it was where they win nothing.
-        before: coverage by the anchors as they were.
-        after: coverage by `model_config`.
-        positive_iou: from which IoU an anchor counts.
+        model_config: the config with fitted anchors, or the original config if fitting gains too little.
+        before: coverage by the original anchors.
+        after: coverage by the anchors of `model_config`.
+        positive_iou: minimum IoU of a positive anchor.
     """
 
     model_config: ModelConfig
@@ -57,31 +61,34 @@ class FittedAnchors:
 
     @property
     def changed(self) -> bool:
-        """Whether other anchors are proposed."""
+        """Whether the fitted anchors differ from the original ones."""
         return self.after is not self.before
 
     def flags(self) -> str:
-        """Return the options of `retinanet train` for these anchors; nothing where they are as they were."""
+        """Return the options of `retinanet train` for these anchors; "" if the anchors did not change."""
         if not self.changed:
             return ""
         config = self.model_config
-        words = {"anchor-sizes": config.anchor_sizes, "anchor-scales": config.anchor_scales}
-        words["anchor-ratios"] = config.anchor_ratios
-        parts = [f"--{name} {' '.join(f'{value:g}' for value in values)}" for name, values in words.items()]
+        options = {"anchor-sizes": config.anchor_sizes, "anchor-scales": config.anchor_scales}
+        options["anchor-ratios"] = config.anchor_ratios
+        parts = [f"--{name} {' '.join(f'{value:g}' for value in values)}" for name, values in options.items()]
         if len(config.levels) != len(self.before.levels):
             parts.insert(0, f"--levels {' '.join(map(str, config.levels))}")
         return " ".join(parts)
 
     def sentence(self) -> str:
-        """Return what was found in words."""
+        """Return the result as a sentence without a capital and a full stop."""
         before, after = (_share(c, self.positive_iou) for c in (self.before, self.after))
         means = [float(c.best_iou_O.mean()) if c.objects else 1.0 for c in (self.before, self.after)]
         if not self.changed:
-            return f"the anchors fit: {before:.1%} of the objects have a positive anchor, and fitted ones win no more"
+            return (
+                f"the anchors fit: {before:.1%} of the objects have a positive anchor, and fitted anchors gain less "
+                f"than {WORTHWHILE:.1%}"
+            )
         extra = ", with a P2 level," if len(self.after.levels) > len(self.before.levels) else ""
         return (
-            f"fitted anchors{extra} give {after:.1%} of the objects a positive anchor instead of {before:.1%} "
-            f"(mean best IoU {means[1]:.2f} instead of {means[0]:.2f}): {self.flags()}"
+            f"fitted anchors{extra} give {after:.1%} of the objects a positive anchor, the original anchors "
+            f"{before:.1%} (mean best IoU {means[1]:.2f}, originally {means[0]:.2f}): {self.flags()}"
         )
 
 
@@ -93,18 +100,19 @@ def fit_anchors(
     image_config: ImageConfig,
     seed: int = 0,
 ) -> FittedAnchors:
-    """Fit anchor sizes, scales and ratios to the objects at the size that the network sees them.
+    """Fit anchor sizes, scales and ratios to the objects' sizes in the network's input.
 
-    What is maximised is the share of objects with an anchor of at least `positive_iou`, then the mean best IoU. Each
-    object weighs 1 / sqrt(objects of its class), so that rare classes are not given up for frequent ones. How many
-    scales and ratios there are stays, and so do the levels, unless a P2 level is needed (see `LEFT_FOR_P2`).
+    The search maximises the weighted share of objects that have an anchor with an IoU of at least `positive_iou`, plus
+    half the weighted mean of the best IoU. Each object has the weight 1 / sqrt(objects of its class), so that the
+    search does not trade rare classes for frequent ones. The numbers of scales and ratios stay. The levels stay too,
+    unless a P2 level is needed (see `LEFT_FOR_P2`).
 
     Args:
         data: images and objects.
         model_config: the anchors to start from.
-        match_config: what is positive.
-        image_config: the size of the input.
-        seed: of the search; the same seed gives the same anchors.
+        match_config: the IoU thresholds of positive and negative anchors.
+        image_config: the size of the network's input.
+        seed: seed of the search; the same seed gives the same anchors.
     """
     settings = {"match_config": match_config, "image_config": image_config, "images": MOST_IMAGES}
     before = coverage(data, model_config=model_config, **settings)  # type: ignore[arg-type]
@@ -123,23 +131,23 @@ def fit_anchors(
         )
         finer = _search(finer, objects, match_config.positive_iou, seed)
         with_p2 = coverage(data, model_config=finer, **settings)  # type: ignore[arg-type]
-        gain = _share(with_p2, match_config.positive_iou) - _share(after, match_config.positive_iou)
-        if gain >= GAIN_OF_P2:
+        gain_of_p2 = _share(with_p2, match_config.positive_iou) - _share(after, match_config.positive_iou)
+        if gain_of_p2 >= GAIN_OF_P2:
             best, after = finer, with_p2
-    won = _share(after, match_config.positive_iou) - _share(before, match_config.positive_iou)
-    if won < WORTHWHILE:
+    gain = _share(after, match_config.positive_iou) - _share(before, match_config.positive_iou)
+    if gain < WORTHWHILE:
         best, after = model_config, before
     return FittedAnchors(model_config=best, before=before, after=after, positive_iou=match_config.positive_iou)
 
 
-def _share(found: Coverage, positive_iou: float) -> float:
-    """Return the share of objects with an anchor of at least that IoU; not those that a low-quality match saves."""
-    return float((found.best_iou_O >= positive_iou).mean()) if found.objects else 1.0
+def _share(measured: Coverage, positive_iou: float) -> float:
+    """Return the share of objects with an anchor of at least `positive_iou`; low-quality matches do not count."""
+    return float((measured.best_iou_O >= positive_iou).mean()) if measured.objects else 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Objects:
-    """Objects in input pixels: centres, sides, the size of the padded input, and their weights (sum 1)."""
+    """Objects in input pixels: centres, sides, size (width, height) of the padded input, and weights with the sum 1."""
 
     x_O: Floats
     y_O: Floats
@@ -160,8 +168,8 @@ class _Objects:
             labels.append(record.labels_G[keep])
         boxes_O4, padded_O2, label_O = np.concatenate(boxes), np.concatenate(padded), np.concatenate(labels)
         if len(boxes_O4) > MOST_OBJECTS:
-            some = rng.choice(len(boxes_O4), MOST_OBJECTS, replace=False)
-            boxes_O4, padded_O2, label_O = boxes_O4[some], padded_O2[some], label_O[some]
+            sample = rng.choice(len(boxes_O4), MOST_OBJECTS, replace=False)
+            boxes_O4, padded_O2, label_O = boxes_O4[sample], padded_O2[sample], label_O[sample]
         weight_O = 1 / np.sqrt(np.bincount(label_O, minlength=1)[label_O])
         sides_O2 = boxes_O4[:, 2:] - boxes_O4[:, :2]
         return cls(
@@ -184,7 +192,8 @@ def best_ious(
 ) -> Floats:
     """Return each object's highest IoU with any anchor of the grid, (O,).
 
-    From sides and distances of the centres alone, as no anchor's corners are needed: not `box_iou_batch`.
+    The IoU follows from the sides and the distance between the centres. `box_iou_batch` would need the corners of every
+    anchor.
     """
     best_O = np.zeros(len(objects.width_O))
     scale_C = np.tile(scales, len(ratios))
@@ -204,14 +213,14 @@ def best_ious(
 
 
 def _common(side_O: Floats, distance_O: Floats, anchor_C: Floats) -> Floats:
-    """Return the length that two intervals share whose centres lie `distance_O` apart, (O, C)."""
+    """Return the overlap length of two intervals whose centres are `distance_O` apart, (O, C)."""
     side, distance, anchor = side_O[:, None], distance_O[:, None], anchor_C[None]
     common: Floats = np.minimum(side / 2, distance + anchor / 2) - np.maximum(-side / 2, distance - anchor / 2)
     return common.clip(0)
 
 
 def _search(config: ModelConfig, objects: _Objects, positive_iou: float, seed: int) -> ModelConfig:
-    """Return the config with the best anchors of a random local search, which accepts improvements only."""
+    """Return the config with the best anchors of a random local search that accepts only improvements."""
     L, R = len(config.levels), len(config.anchor_ratios)
     rng = np.random.default_rng(seed)
 
@@ -239,8 +248,8 @@ def _search(config: ModelConfig, objects: _Objects, positive_iou: float, seed: i
         proposal = state + np.where(chosen, rng.normal(0, 1, len(state)) * width, 0)
         proposal[:L] = np.maximum(proposal[:L], np.log([2.0**level for level in config.levels]))
         proposal[-1] = np.clip(proposal[-1], 0.05, 0.7)
-        if chosen.any() and (found := score(proposal)) > value + 1e-9:
-            state, value = proposal, found
+        if chosen.any() and (proposed := score(proposal)) > value + 1e-9:
+            state, value = proposal, proposed
     sizes, scales, ratios = unpack(state)
     return dataclasses.replace(
         config,
@@ -251,4 +260,4 @@ def _search(config: ModelConfig, objects: _Objects, positive_iou: float, seed: i
 
 
 _OCTAVES: Final = tuple(np.arange(-2.5, 1.01, 0.25).tolist())
-"""How far the configured sizes are shifted to find a start, in powers of two."""
+"""Shifts of the configured sizes that are tried as the start of the search, in octaves (powers of two)."""

@@ -1,4 +1,4 @@
-"""An alpha for each class from how often it occurs."""
+"""Compute the focal loss weight alpha of each class from the number of its objects."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BETA: Final = 0.999
-"""How soon another object of a class stops being news; 0.9 to 0.9999 in the source."""
+"""Base of the effective number: the higher beta, the more an additional object counts. Source: 0.9 to 0.9999."""
 
 
 def class_alphas(counts: Sequence[int], *, alpha: float, beta: float = BETA) -> tuple[float, ...]:
-    """Return the weight of the positives of each class, larger for rarer classes.
+    """Return alpha, the weight of the positives, for each class; rarer classes have a larger alpha.
 
-    A class of n objects has the effective number (1 - beta^n) / (1 - beta); its weight w is the inverse of that, scaled
-    so that the mean over the objects is 1 (Cui et al., arXiv 1901.05555, equation 2). The odds alpha : 1 - alpha of
-    positive to negative are multiplied by w: every value stays in (0, 1), and equal counts give alpha itself.
+    A class of n objects has the effective number (1 - beta^n) / (1 - beta). Its weight w is the inverse of that
+    number, scaled so that the mean weight over all objects is 1 (Cui et al., arXiv 1901.05555, equation 2). The odds
+    alpha : 1 - alpha of positive to negative are multiplied by w. Every returned value thus stays in (0, 1), and equal
+    counts return `alpha`.
 
     Args:
-        counts: objects of each class; a class without any is given the weight of one with a single object.
-        alpha: what all classes would have, in [0, 1].
-        beta: in [0, 1); 0 gives every class the same.
+        counts: number of objects of each class; a class without objects gets the weight of a class with one object.
+        alpha: the common alpha of all classes, in [0, 1].
+        beta: base of the effective number, in [0, 1); 0 gives every class the same weight.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: `alpha` or `beta` is out of its range.
     """
     if not 0 <= alpha <= 1 or not 0 <= beta < 1:
         raise ValueError(f"expected alpha in [0, 1] and beta in [0, 1), found {alpha} and {beta}")

@@ -1,7 +1,6 @@
-"""What the anchors reach at the real training size, before hours of training find out.
+"""Measure how well the anchors cover the objects at the size of the network's input.
 
-The anchors are those of `AnchorGenerator` on the padded image, and the assigner is the one that the options name:
-what training does.
+As in training, the anchors come from `AnchorGenerator` on the padded image, and the options name the assigner.
 Boxes are xyxy in input pixels. Shape suffixes: O objects of all images, P images, L levels.
 """
 
@@ -32,30 +31,30 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 MOST_IMAGES: Final = 500
-"""Beyond this many, an even sample of the images is measured before training."""
+"""Maximum number of images measured before training; a larger dataset is sampled evenly."""
 MOST_OBJECTS: Final = 5000
-"""And beyond this many objects, an even sample of images with about so many: a share is then known to 0.7 %."""
+"""Approximate maximum number of objects in a sample of images: the standard error of a share is then 0.7 % or less."""
 BANDS: Final = ("small", "medium", "large")
-"""COCO's sizes: below 32², below 96², and above, square pixels of the original image."""
+"""COCO object sizes by area in the original image: below 32² pixels, below 96² pixels, and 96² pixels or more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Coverage:
-    """What the anchors reach. Crowd regions are left out: nothing has to reach them.
+    """Coverage of the objects by the anchors. Crowd regions are left out, because they need no positive anchor.
 
     Args:
-        classes: the name of each class id.
-        levels: of the pyramid.
+        classes: name of each class id.
+        levels: levels of the feature pyramid.
         label_O: class id of each object.
-        image_O: the number of its image in the data.
-        object_O: its number within the image's record.
-        band_O: its COCO size, an index of `BANDS`.
-        width_O, height_O: in the network's input, pixels.
-        best_iou_O: the highest IoU that any anchor has with it.
-        level_O: index of the level of that anchor.
-        positives_O: how many anchors answer for it. 0: the object teaches nothing.
-        anchors_P3: positive, ignored and negative anchors of each image.
-        positives_L: positive anchors of each level.
+        image_O: index of each object's image in the data.
+        object_O: index of each object in the record of its image.
+        band_O: COCO size of each object, an index into `BANDS`.
+        width_O, height_O: sides of each object, input pixels.
+        best_iou_O: highest IoU of each object with any anchor.
+        level_O: index of the level of the anchor with the highest IoU.
+        positives_O: number of positive anchors of each object; training learns nothing from an object with 0.
+        anchors_P3: numbers of positive, ignored and negative anchors of each image.
+        positives_L: positive anchors of each level, over all images.
         anchors_L: anchors of each level, over all images.
     """
 
@@ -76,48 +75,49 @@ class Coverage:
 
     @property
     def objects(self) -> int:
-        """How many there are."""
+        """Number of objects."""
         return len(self.label_O)
 
     @property
     def reached_O(self) -> npt.NDArray[np.bool_]:
-        """Whether each object has a positive anchor."""
+        """True for each object with a positive anchor."""
         return self.positives_O > 0
 
     @property
     def unreached(self) -> int:
-        """Objects without a positive anchor."""
+        """Number of objects without a positive anchor."""
         return int((~self.reached_O).sum())
 
     @property
     def share(self) -> float:
-        """Share of the objects with a positive anchor; 1 where there are none."""
+        """Share of the objects with a positive anchor; 1 if the data has no object."""
         return float(self.reached_O.mean()) if self.objects else 1.0
 
     def per_class(self) -> list[tuple[str, int, int]]:
-        """Return (class name, unreached, objects), for all classes with objects, worst share first."""
+        """Return (class name, unreached, objects) of each class with objects, the highest unreached share first."""
         return _worst_first(
             (name, int((~self.reached_O & (self.label_O == k)).sum()), int((self.label_O == k).sum()))
             for k, name in enumerate(self.classes)
         )
 
     def per_band(self) -> list[tuple[str, int, int]]:
-        """Return (COCO size, unreached, objects), likewise."""
+        """Return (COCO size, unreached, objects) of each size with objects, the highest unreached share first."""
         return _worst_first(
             (name, int((~self.reached_O & (self.band_O == i)).sum()), int((self.band_O == i).sum()))
             for i, name in enumerate(BANDS)
         )
 
     def sentence(self) -> str:
-        """Return the finding in words."""
+        """Return the coverage and, if objects are not covered, what helps."""
         images = len(self.anchors_P3)
         if not self.unreached:
             return f"all {self.objects} objects of {images} images have a positive anchor"
         classes = ", ".join(f"{name} {n} of {total}" for name, n, total in self.per_class()[:5] if n)
         return (
             f"{self.unreached} of {self.objects} objects ({self.unreached / self.objects:.1%}) of {images} "
-            f"images have no positive anchor at this size and will hardly be learnt: {classes}. Anchors fitted to "
-            "the data (--anchors auto), larger images (--image-size, --max-size) or --low-quality-matches help."
+            f"images have no positive anchor at this size, so that the model hardly learns them: {classes}. Use "
+            "anchors fitted to the data (--anchors auto), larger images (--image-size, --max-size) or "
+            "--low-quality-matches."
         )
 
 
@@ -129,14 +129,14 @@ def coverage(
     image_config: ImageConfig,
     images: int | None = None,
 ) -> Coverage:
-    """Match the objects of the data with the anchors that training would use, by the same functions.
+    """Match the objects with the anchors, by the functions that training uses.
 
     Args:
         data: images and objects.
-        model_config: its anchors and levels.
-        match_config: what is positive.
-        image_config: the size of the input.
-        images: measure an even sample of at most so many, with about `MOST_OBJECTS` objects; None: all of them.
+        model_config: anchors and levels.
+        match_config: the assigner and its IoU thresholds.
+        image_config: the size of the network's input.
+        images: maximum number of images in an even sample with about `MOST_OBJECTS` objects; None for all images.
     """
     chosen = range(len(data.records))
     if images is not None:
@@ -173,7 +173,7 @@ def coverage(
 
 
 def reach(data: DetectionData, config: TrainConfig) -> Coverage:
-    """Return the coverage of (a sample of) the data by the anchors of a training run."""
+    """Return the coverage by the anchors of a training run, measured on an even sample of the data."""
     return coverage(
         data,
         model_config=config.model,
@@ -185,7 +185,7 @@ def reach(data: DetectionData, config: TrainConfig) -> Coverage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
-    """One image's part of the columns."""
+    """Values of one image that `coverage` joins to columns."""
 
     image: int
     label_O: Ints
@@ -201,23 +201,23 @@ class _Row:
 
 
 class _Anchors:
-    """The anchors of an image's padded input; images of one size share them."""
+    """Cache of the anchors of a padded input; images of the same size share their anchors."""
 
     def __init__(self, model_config: ModelConfig, image_config: ImageConfig) -> None:
         self.generator = AnchorGenerator(config=model_config)
         self.image_config = image_config
-        self.known: dict[tuple[int, int], tuple[Tensor, tuple[int, ...]]] = {}
+        self.cache: dict[tuple[int, int], tuple[Tensor, tuple[int, ...]]] = {}
 
-    def of(self, width: int, height: int) -> tuple[Tensor, tuple[int, ...]]:
-        """Return anchors_A4 and their number per level for a resized image."""
+    def for_size(self, width: int, height: int) -> tuple[Tensor, tuple[int, ...]]:
+        """Return anchors_A4 (xyxy, input pixels) and the number of anchors per level for a resized image."""
         divisor = self.image_config.size_divisor
         padded = (-(-width // divisor) * divisor, -(-height // divisor) * divisor)
-        if padded not in self.known:
+        if padded not in self.cache:
             sizes = [(-(-padded[1] // stride), -(-padded[0] // stride)) for stride in self.generator.strides]
-            if len(self.known) >= 16:  # images of all sizes must not fill the memory with anchors
-                self.known.clear()
-            self.known[padded] = self.generator(sizes, like=torch.zeros(()), input_size=(padded[1], padded[0]))
-        return self.known[padded]
+            if len(self.cache) >= 16:  # keep memory small if the images have many sizes
+                self.cache.clear()
+            self.cache[padded] = self.generator(sizes, like=torch.zeros(()), input_size=(padded[1], padded[0]))
+        return self.cache[padded]
 
 
 def input_boxes(record: Record, image_config: ImageConfig) -> tuple[Tensor, tuple[int, int]]:
@@ -231,12 +231,12 @@ def input_boxes(record: Record, image_config: ImageConfig) -> tuple[Tensor, tupl
 
 def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) -> _Row:
     boxes_G4, (width, height) = input_boxes(record, anchors.image_config)
-    anchors_A4, per_level = anchors.of(width, height)
+    anchors_A4, per_level = anchors.for_size(width, height)
     crowd_G = torch.from_numpy(record.crowd_G)
     target = Target(boxes_G4=boxes_G4, labels_G=torch.from_numpy(record.labels_G), crowd_G=crowd_G)
-    found = assign(anchors_A4, [target], anchors_per_level=per_level)
-    positive_A, ignored_A = found.positive_NA[0], found.ignored_NA[0]
-    positives_G = torch.bincount(found.matched_NA[0][positive_A], minlength=len(boxes_G4))
+    targets = assign(anchors_A4, [target], anchors_per_level=per_level)
+    positive_A, ignored_A = targets.positive_NA[0], targets.ignored_NA[0]
+    positives_G = torch.bincount(targets.matched_NA[0][positive_A], minlength=len(boxes_G4))
     object_O = torch.nonzero(~crowd_G).squeeze(1)
     best_iou, best_anchor = _best_anchor(anchors_A4, boxes_G4[object_O])
     level_A = torch.repeat_interleave(torch.arange(len(per_level)), torch.tensor(per_level))
@@ -259,7 +259,7 @@ def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) ->
 
 
 def _best_anchor(anchors_A4: Tensor, boxes_O4: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each box's highest IoU with any anchor, and that anchor's number."""
+    """Return the highest IoU of each box with any anchor, and the index of that anchor."""
     best, number = torch.zeros(len(boxes_O4)), torch.zeros(len(boxes_O4), dtype=torch.int64)
     for o in range(len(boxes_O4)):
         iou_A, _, _ = best_overlaps(anchors_A4, boxes_O4[o : o + 1])
@@ -268,5 +268,5 @@ def _best_anchor(anchors_A4: Tensor, boxes_O4: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _worst_first(rows: object) -> list[tuple[str, int, int]]:
-    kept = [row for row in rows if row[2]]  # type: ignore[attr-defined]
-    return sorted(kept, key=lambda row: (-row[1] / row[2], -row[1]))
+    with_objects = [row for row in rows if row[2]]  # type: ignore[attr-defined]
+    return sorted(with_objects, key=lambda row: (-row[1] / row[2], -row[1]))

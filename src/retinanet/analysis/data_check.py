@@ -1,8 +1,7 @@
-"""`retinanet check`: every fault of a dataset, and what training on it would meet."""
+"""Check a dataset: faults, statistics, anchor coverage, and findings about training on it."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.config import CheckConfig
 from retinanet.data import DetectionData, load
 from retinanet.formats import splits_of, voc
+from retinanet.former_names import with_former_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataCheck:
-    """What a check of a dataset found.
+    """Result of a check of a dataset.
 
     Args:
-        data: without what is faulty; `data.faults` lists that.
-        others: the validation and test data, likewise.
-        statistics: counts.
+        data: the valid part of the training data; `data.faults` lists the faults.
+        others: the valid part of the validation and test data, by split.
+        statistics: counts of the training data.
         fitted: anchors before and after fitting.
-        expected: the loss of the first step, None where it cannot be computed.
-        findings: what to know, the worst first.
+        expected: expected loss of the first step, None if it cannot be computed.
+        findings: findings, errors first.
     """
 
     data: DetectionData
@@ -44,10 +44,13 @@ class DataCheck:
     findings: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return faults, findings and statistics as plain values."""
+        """Return faults, findings and statistics as plain values for JSON."""
         sets = {"train": self.data, **self.others}
         return {
-            "sets": {name: {"images": len(d.records), "objects": d.num_objects} for name, d in sets.items()},
+            "sets": {
+                name: with_former_fields({"images": len(d.records), "objects": d.num_objects})
+                for name, d in sets.items()
+            },
             "classes": list(self.data.classes),
             "notes": [note for data in sets.values() for note in data.notes],
             "faults": [
@@ -55,7 +58,7 @@ class DataCheck:
                 for name, data in sets.items()
                 for f in data.faults
             ],
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "findings": [finding.to_json() for finding in self.findings],
             "statistics": self.statistics.to_json(),
             "anchors": {
                 "objects": self.coverage.objects,
@@ -67,15 +70,15 @@ class DataCheck:
 
     @property
     def coverage(self) -> Coverage:
-        """What the anchors reach as they are configured."""
+        """Coverage by the configured anchors."""
         return self.fitted.before
 
 
 def check_data(path: Path, config: CheckConfig) -> DataCheck:
-    """Read, decode, count and match a dataset as training would.
+    """Read, decode, count and match a dataset with the functions that training uses.
 
     Raises:
-        DataError: a source that cannot be read at all, or nothing left of it.
+        DataError: the source cannot be read, or no valid image is left.
     """
     sets = _sets(path, config)
     data, val = sets["train"], sets.get("val")
@@ -105,7 +108,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     order = ("error", "warning", "note")
     return DataCheck(
         data=data,
-        others={name: found for name, found in sets.items() if name != "train"},
+        others={name: split for name, split in sets.items() if name != "train"},
         statistics=statistics(data),
         fitted=fitted,
         expected=expected,
@@ -114,9 +117,9 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
 
 
 def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
-    """Return the training data and what there is beside it: `--val`, or the other splits of the same dataset."""
+    """Return the training data ("train") and the other splits: the data of `--val`, or those of the same dataset."""
     paths = splits_of(path, config.dataset.format)
-    if voc.is_voc(path):  # the whole folder, as `train` would read it
+    if voc.is_voc(path):  # `retinanet train` reads the whole folder, not one of its lists
         paths = {"": path}
     train = paths.get("train") or next(iter(paths.values()))
     others = {name: place for name, place in paths.items() if place != train}
@@ -134,23 +137,24 @@ def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
     return sets
 
 
-def data_sentences(found: DataCheck) -> list[str]:
-    """Return the counts, the anchors and the start in words."""
-    said = found.statistics.sentences()
-    coverage = found.coverage
+def data_sentences(result: DataCheck) -> list[str]:
+    """Return sentences about the counts, the anchors and the start of training."""
+    sentences = result.statistics.sentences()
+    coverage = result.coverage
     positive, ignored, negative = coverage.anchors_P3.mean(axis=0).tolist()
-    said.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
-    ratio = f", one positive for every {negative / positive:,.0f} negatives" if positive else ""
-    said.append(
-        f"An image has {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative anchors{ratio}."
+    sentences.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
+    ratio = f": {negative / positive:,.0f} negatives for each positive" if positive else ""
+    sentences.append(
+        f"An image has on average {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative "
+        f"anchors{ratio}."
     )
-    if len(coverage.anchors_P3) < len(found.data.records):
-        said.append(f"(Anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
-    said.append(f"Auto-anchors: {found.fitted.sentence()}.")
-    if found.expected is not None:
-        said.append(
-            f"Expected classification loss of the first step: {found.expected.total:.3g} (background "
-            f"{found.expected.background:.3g}, objects {found.expected.foreground:.3g}), from the prior "
-            f"{found.expected.prior:g} and loss {found.expected.loss_config.loss}."
+    if len(coverage.anchors_P3) < len(result.data.records):
+        sentences.append(f"(The anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
+    sentences.append(f"Anchors fitted to the data: {result.fitted.sentence()}.")
+    if result.expected is not None:
+        sentences.append(
+            f"Expected classification loss of the first step: {result.expected.total:.3g} (background "
+            f"{result.expected.background:.3g}, objects {result.expected.foreground:.3g}), for the prior "
+            f"{result.expected.prior:g} and the loss {result.expected.loss_config.loss}."
         )
-    return said
+    return sentences

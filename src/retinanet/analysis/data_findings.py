@@ -1,4 +1,7 @@
-"""What in a dataset will make training harder than it need be. Shape suffixes: G objects of an image."""
+"""Findings about a dataset: annotations that are wrong or make learning hard.
+
+Shape suffixes: K classes, P images, G objects of an image.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,24 @@ if TYPE_CHECKING:
 
 
 RARE: Final = 20
-"""A class with fewer objects than this is hardly learnt, and its AP is largely chance."""
+"""Number of objects below which a class is hardly learnt and its AP is mostly chance."""
 UNEVEN: Final = 50
-"""So many times more objects of one class than of another are named."""
+"""Ratio of the most to the least frequent class above which the classes are reported as uneven."""
 SAME_BOX: Final = 0.95
-"""Two boxes of an image with at least this IoU are one."""
+"""Minimum IoU of two boxes of an image that count as the same box."""
 TINY: Final = 8.0
-"""Sides below this, in the network's input, are less than one position of the finest usual level."""
+"""Side in input pixels below which an object is tiny: the stride of P3, the finest of the default levels."""
 WHOLE: Final = 0.95
+"""Minimum share of the image's area of a box that counts as the whole image."""
 
 
 def data_findings(data: DetectionData, *, max_detections: int = 100) -> list[Finding]:
-    """Return what of the annotations looks wrong or makes learning hard; no image is opened."""
+    """Return findings about the annotations, without opening an image.
+
+    Args:
+        data: images and objects.
+        max_detections: maximum number of detections that the detector returns for an image.
+    """
     counts = statistics(data)
     return [
         *_classes(counts),
@@ -43,10 +52,10 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
         yield Finding(
             kind="unlabelled class",
             severity="warning",
-            what=f"{_number(len(absent), 'class')} without a single object",
-            cause="Nobody labelled them, or they were labelled under another name; if they are in the images, "
-            "training teaches that they are background",
-            advice="Label them, or take the class out of the list",
+            what=f"{_number(len(absent), 'class')} without objects",
+            cause="The objects were not labelled, or were labelled under another name. If the images contain such "
+            "objects, the model learns them as background",
+            advice="Label the objects, or remove the class from the class list",
             where=tuple(absent),
         )
     rare = [f"{name}: {n}" for name, n in zip(counts.classes, counts.objects_K.tolist(), strict=True) if 0 < n < RARE]
@@ -55,8 +64,9 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
             kind="rare class",
             severity="note",
             what=f"{_number(len(rare), 'class')} with fewer than {RARE} objects",
-            cause="So few are hardly learnt, and their AP is largely chance",
-            advice="More images of them, or --balance-classes, which gives rarer classes more weight",
+            cause="A model hardly learns a class with so few objects, and the AP of such a class is mostly chance",
+            advice="Add images with objects of these classes, or use --balance-classes, which gives rare classes more "
+            "weight",
             where=tuple(rare),
         )
     present = counts.objects_K[counts.objects_K > 0]
@@ -65,10 +75,10 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
         yield Finding(
             kind="uneven classes",
             severity="note",
-            what=f"{present.max() // present.min()} times more objects of {counts.classes[most]} "
-            f"({counts.objects_K[most]}) than of {counts.classes[least]} ({counts.objects_K[least]})",
-            cause="Frequent classes make most of the loss",
-            advice="--balance-classes gives rarer classes more weight; look at AP class by class",
+            what=f"{present.max() // present.min()} times as many objects of {counts.classes[most]} "
+            f"({counts.objects_K[most]}) as of {counts.classes[least]} ({counts.objects_K[least]})",
+            cause="Frequent classes contribute most of the loss",
+            advice="Compare the AP of each class; --balance-classes gives rare classes more weight",
         )
 
 
@@ -76,7 +86,7 @@ def _boxes(data: DetectionData) -> Iterable[Finding]:
     twice, contrary, whole = [], [], []
     for record in data.records:
         for first, second in _same_boxes(record):
-            where = f"{record.path.name}: {_name(record, first)} and {_name(record, second)}"
+            where = f"{record.path.name}: {_object_name(record, first)} and {_object_name(record, second)}"
             if record.labels_G[first] == record.labels_G[second]:
                 twice.append(where)
             else:
@@ -84,48 +94,49 @@ def _boxes(data: DetectionData) -> Iterable[Finding]:
                 contrary.append(f"{where} ({names[0]}, {names[1]})")
         sides = record.boxes_G4[:, 2:] - record.boxes_G4[:, :2]
         full = (sides.prod(axis=1) >= WHOLE * record.width * record.height) & ~record.crowd_G
-        whole += [f"{record.path.name}: {_name(record, i)}" for i in np.flatnonzero(full).tolist()]
+        whole += [f"{record.path.name}: {_object_name(record, i)}" for i in np.flatnonzero(full).tolist()]
     if twice:
         yield Finding(
             kind="duplicate boxes",
             severity="warning",
             what=f"{_number(len(twice), 'object')} labelled twice (IoU of {SAME_BOX:g} or more, same class)",
-            cause="The same object was annotated again, or two annotation files were merged",
-            advice="Remove one of each: a detector can find it only once, the other counts as missed",
+            cause="An annotator labelled the object again, or two annotation files were merged. A detector finds an "
+            "object only once, so that the second box counts as missed",
+            advice="Remove one box of each pair",
             where=tuple(twice),
         )
     if contrary:
         yield Finding(
             kind="contradictory labels",
             severity="warning",
-            what=f"{_number(len(contrary), 'object')} labelled as two classes at once (IoU of {SAME_BOX:g} or more)",
-            cause="Annotators disagreed, or a label was corrected without removing the old one",
-            advice="Keep the right one of each",
+            what=f"{_number(len(contrary), 'object')} labelled as two classes (IoU of {SAME_BOX:g} or more)",
+            cause="Annotators disagreed, or a label was corrected and the wrong label was not removed",
+            advice="Keep the correct label of each pair",
             where=tuple(contrary),
         )
     if whole:
         yield Finding(
             kind="whole image",
             severity="note",
-            what=f"{_number(len(whole), 'box')} over {WHOLE:.0%} of the image or more",
-            cause="Close-ups, or a label for the image rather than for an object",
-            advice="See whether they are meant",
+            what=f"{_number(len(whole), 'box')} covering {WHOLE:.0%} of the image or more",
+            cause="The images are close-ups, or a label describes the image instead of an object",
+            advice="Remove the boxes that do not enclose an object",
             where=tuple(whole),
         )
 
 
 def _same_boxes(record: Record) -> Iterable[tuple[int, int]]:
-    """Return the pairs of objects of an image whose boxes are one."""
-    keep = np.flatnonzero(~record.crowd_G)
-    boxes = record.boxes_G4[keep]
+    """Yield each pair of objects of an image whose boxes have an IoU of at least `SAME_BOX`."""
+    indices = np.flatnonzero(~record.crowd_G)
+    boxes = record.boxes_G4[indices]
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    for place in range(len(keep) - 1):
-        rest = boxes[place + 1 :]
-        sides = np.minimum(boxes[place, 2:], rest[:, 2:]) - np.maximum(boxes[place, :2], rest[:, :2])
-        common = sides.clip(0).prod(axis=1)
-        same = common >= SAME_BOX * (area[place] + area[place + 1 :] - common)
-        for other in np.flatnonzero(same):
-            yield int(keep[place]), int(keep[place + 1 + other])
+    for first in range(len(indices) - 1):
+        rest = boxes[first + 1 :]
+        sides = np.minimum(boxes[first, 2:], rest[:, 2:]) - np.maximum(boxes[first, :2], rest[:, :2])
+        intersection = sides.clip(0).prod(axis=1)
+        same = intersection >= SAME_BOX * (area[first] + area[first + 1 :] - intersection)
+        for offset in np.flatnonzero(same):
+            yield int(indices[first]), int(indices[first + 1 + offset])
 
 
 def _crowded(data: DetectionData, counts: DataStatistics, max_detections: int) -> Iterable[Finding]:
@@ -134,11 +145,11 @@ def _crowded(data: DetectionData, counts: DataStatistics, max_detections: int) -
         yield Finding(
             kind="many objects",
             severity="warning",
-            what=f"{_number(len(full), 'image')} with more than {max_detections} objects, at most "
-            f"{counts.per_image_P.max()}",
-            cause=f"An image gets no more than {max_detections} detections, so that the others are always missed; "
-            "COCO's AP counts 100",
-            advice=f"--max-detections {int(counts.per_image_P.max() * 1.5)}, or smaller images",
+            what=f"{_number(len(full), 'image')} with more than {max_detections} objects, the most in "
+            f"one image: {counts.per_image_P.max()}",
+            cause=f"The detector returns at most {max_detections} detections per image, so that further objects are "
+            "always missed. COCO's AP counts at most 100 detections per image",
+            advice=f"Use --max-detections {int(counts.per_image_P.max() * 1.5)}, or cut the images into tiles",
             where=tuple(data.records[i].path.name for i in full),
         )
 
@@ -149,16 +160,16 @@ def _emptiness(data: DetectionData, counts: DataStatistics) -> Iterable[Finding]
             kind="empty images",
             severity="note",
             what=f"{counts.empty:,} of {counts.images:,} images have no object",
-            cause="They teach what background looks like; if their objects were only not labelled, they teach it "
-            "wrongly",
-            advice="Look at some of them",
+            cause="Images without objects are useful examples of background, unless their objects were not labelled: "
+            "the model then learns these objects as background",
+            advice="Check some of these images for unlabelled objects",
             where=tuple(record.path.name for record in data.records if not (~record.crowd_G).any()),
         )
 
 
 def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
-    """Return the classes that only one of two datasets has."""
-    found = []
+    """Return findings about classes with objects in only one of training and validation data."""
+    findings = []
     objects = [dict(zip(data.classes, statistics(data).objects_K.tolist(), strict=True)) for data in (train, val)]
     for (one, first), (other, second) in (
         (("train", objects[0]), ("val", objects[1])),
@@ -167,7 +178,7 @@ def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
         only = [name for name, n in first.items() if n and not second.get(name)]
         if not only:
             continue
-        found.append(
+        findings.append(
             Finding(
                 kind=f"class only in {one}",
                 severity="error"
@@ -176,71 +187,75 @@ def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
                 if one == "val"
                 else "note",
                 what=f"{_number(len(only), 'class')} with objects in {one} and none in {other}",
-                cause="The model never sees them; `train` refuses classes that are not in its list"
+                cause="The model cannot learn these classes, and `retinanet train` refuses validation classes that the "
+                "class list of the training data lacks"
                 if one == "val"
-                else "How well they are found is not measured",
-                advice="Split so that both have them, and name them alike in both",
+                else "The evaluation does not measure these classes",
+                advice="Split the data so that both parts have objects of every class, and use the same class names",
                 where=tuple(only),
             )
         )
-    return found
+    return findings
 
 
 def only_in_list(names: Sequence[str], train: DetectionData) -> bool:
-    """Return whether some of the names are not even in the training data's class list."""
+    """Return whether at least one of the names is absent from the class list of the training data."""
     return any(name not in train.classes for name in names)
 
 
 def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: int = 2) -> list[Finding]:
-    """Return images that are the same or look it, within and between datasets. Decodes every image.
+    """Return findings about images with equal or nearly equal pixels, within and between datasets.
 
     Args:
-        sets: (name, data), such as ("train", ...), ("val", ...).
-        workers: threads that decode.
+        sets: (name, data) of each dataset, such as ("train", ...), ("val", ...).
+        workers: number of threads that decode images.
     """
     places = [(name, record) for name, data in sets for record in data.records]
     prints = fingerprints([record for _, record in places], workers=workers)
     names = [f"{name}/{record.path.name}" for name, record in places]
-    found = []
+    findings = []
     for kind, groups in (
-        ("the very same pixels", same(prints)),
-        ("nearly the same pixels", [[i, j] for i, j, _ in nearly_same(prints)]),
+        ("identical pixels", same(prints)),
+        ("nearly identical pixels", [[i, j] for i, j, _ in nearly_same(prints)]),
     ):
         across = [group for group in groups if len({places[i][0] for i in group}) > 1]
         within = [group for group in groups if len({places[i][0] for i in group}) == 1]
         nearly = kind.startswith("nearly")
         if across:
-            found.append(
+            findings.append(
                 Finding(
                     kind="near-duplicates in both sets" if nearly else "images in both sets",
                     severity="warning",
                     what=f"{_number(len(across), 'pair' if nearly else 'image')} with {kind} in more than one of "
                     f"{', '.join(name for name, _ in sets)}",
-                    cause="The split was not made by image, or files were copied"
-                    + ("; or frames of a film, or fields of a microscope, lie next to each other" if nearly else ""),
-                    advice="Take them out of one: AP on images that were trained on says nothing. `retinanet split` "
-                    "keeps such images on one side",
+                    cause="The data was not split by image, or files were copied"
+                    + (", or the images are neighbouring video frames or microscope fields" if nearly else "")
+                    + ". AP on training images does not measure how well the model generalises",
+                    advice="Remove these images from one of the sets, or split again: `retinanet split` keeps such "
+                    "images in one set",
                     where=tuple(" = ".join(names[i] for i in group) for group in across),
                 )
             )
         if within:
-            found.append(
+            findings.append(
                 Finding(
                     kind="near-duplicates" if nearly else "duplicate images",
                     severity="note" if nearly else "warning",
                     what=f"{_number(len(within), 'pair' if nearly else 'image')} with {kind} within a set",
-                    cause="Files were copied, or the same image was annotated twice",
-                    advice="Keep one of each: they count double, and their annotations may disagree",
+                    cause="Files were copied, or the same image was annotated twice. Such images count double, and "
+                    "their annotations may disagree",
+                    advice="Keep one image of each group",
                     where=tuple(" = ".join(places[i][1].path.name for i in group) for group in within),
                 )
             )
-    return found
+    return findings
 
 
-def _name(record: Record, index: int) -> str:
+def _object_name(record: Record, index: int) -> str:
     return f"object {record.annotation_ids[index]}"
 
 
 def _number(count: int, thing: str) -> str:
+    """Return a count with its noun in singular or plural."""
     plural = f"{thing}es" if thing.endswith(("s", "x")) else f"{thing}s"
     return f"1 {thing}" if count == 1 else f"{count:,} {plural}"

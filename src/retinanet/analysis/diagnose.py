@@ -1,7 +1,7 @@
-"""What a model's detections say about the labels: shifted classes, shifted or scaled boxes, objects nobody labelled.
+"""Find systematic differences between a model's detections and the labels: wrong classes, wrong boxes, missing labels.
 
-A model that was trained on sound labels finds objects whatever is wrong with the labels that it is now compared with,
-so that what differs systematically is the labels' doing (or the other way round, where the training labels were off).
+A model trained on correct labels detects objects correctly even if the labels that it is compared with are wrong. A
+systematic difference therefore shows an error in these labels, or in the labels of the training data.
 Boxes are xyxy in original pixels. Shape suffixes: D detections, G objects, K classes.
 """
 
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 SURE: Final = 0.5
-"""Score from which a detection is taken for what it says, unless the model never is so sure."""
+"""Minimum score of the detections that are compared with the labels, unless the model's scores are all lower."""
 ENOUGH: Final = 10
-"""Fewer objects than this say nothing about a class."""
+"""Minimum number of objects or detections for a conclusion."""
 MOSTLY: Final = 0.6
+"""Minimum share of a class's detections with another class for a finding about that class."""
 OFFSET: Final = 0.08
-"""Shift of the boxes, as a share of their sides, that is no longer chance."""
+"""Minimum median shift of the boxes, as a share of their sides, for a finding."""
 STRETCH: Final = 1.15
+"""Minimum median ratio of the boxes' sides for a finding."""
 BETTER: Final = 2.0
-"""A changed frame explains the boxes where it makes so many times more of them match."""
+"""A changed frame explains the boxes if it multiplies the number of matching boxes by at least this factor."""
 NO_PRIOR: Final = 0.1
+"""A prior above this value is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,35 +54,38 @@ class _Image:
 def diagnose(
     data: DetectionData, results: Sequence[Mapping[str, Any]], *, train_config: Mapping[str, Any] | None = None
 ) -> list[Finding]:
-    """Return what is systematically wrong between detections and labels, the most telling first.
+    """Return findings about systematic differences between detections and labels.
+
+    A finding about the frame of the boxes stands alone, because offsets and classes cannot be judged in a wrong frame.
 
     Args:
-        data: the labels.
-        results: COCO results of a model, by the data's ids.
-        train_config: the options that the model was trained with, where known.
+        data: images with labels.
+        results: COCO results of the model, with the image and category ids of `data`.
+        train_config: options that the model was trained with, if known.
     """
     images = _images(data, results)
     scores = np.concatenate([np.empty(0), *(p.scores_D for p in images)])
     objects = sum(int((~p.crowd_G).sum()) for p in images)
-    found = list(_training(train_config or {}))
+    findings = list(_training(train_config or {}))
     if objects >= ENOUGH and (not len(scores) or scores.max() < 0.3):
-        highest = f"the highest score is {scores.max():.2f}" if len(scores) else "there is not one detection"
+        highest = f"the highest score is {scores.max():.2f}" if len(scores) else "the model detects nothing"
         return [
-            *found,
+            *findings,
             Finding(
                 kind="nothing found",
                 severity="warning",
-                what=f"{objects} objects, and {highest}",
-                cause="The model has learnt next to nothing, or the images are not like those that it was trained on",
-                advice="See the losses of its training; a lower learning rate, more epochs, --prior 0.01",
+                what=f"the images have {objects} objects, but {highest}",
+                cause="The model has learnt almost nothing, or the images differ too much from the training images",
+                advice="Check the losses in the training run's report; train with a lower learning rate, with more "
+                "epochs, or with --prior 0.01",
             ),
         ]
     sure = SURE if (scores >= SURE).sum() >= ENOUGH else float(np.quantile(scores, 0.9)) if len(scores) else SURE
     frame = list(_frames(images, sure))
     if frame:
-        return [*found, *frame]  # nothing else can be judged in the wrong frame
+        return [*findings, *frame]
     return [
-        *found,
+        *findings,
         *_offsets(images, sure),
         *_classes(images, data.classes, sure),
         *_unlabelled(images, data.classes, sure),
@@ -102,7 +108,13 @@ def _images(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list[_
 
 
 def _pairs(image: _Image, sure: float, least: float) -> Iterable[tuple[int, int]]:
-    """Yield (detection, object) pairs of any class: the best score first, each object once, IoU of `least` or more."""
+    """Yield (detection, object) pairs of any class, by descending score. Each object is paired once.
+
+    Args:
+        image: detections and objects of an image.
+        sure: minimum score of a detection.
+        least: minimum IoU of a pair.
+    """
     order = np.argsort(-image.scores_D, kind="stable")
     order = order[image.scores_D[order] >= sure]
     overlap_DG = overlaps(image.found_D4[order], image.boxes_G4)[0]
@@ -123,51 +135,51 @@ def _training(config: Mapping[str, Any]) -> Iterable[Finding]:
             kind="no prior",
             severity="warning",
             what=f"the model was trained with the prior {prior:g}",
-            cause="At the start every anchor was as likely an object as not, and the background drowned the objects",
+            cause="The loss of the background dominates the first steps of a training run with such a high prior",
             advice="Train with --prior 0.01, the default",
         )
 
 
 def _frames(images: Sequence[_Image], sure: float) -> Iterable[Finding]:
-    """Yield the frame in which the labels would match, where it is not the one that they claim."""
+    """Yield the change of the labels' coordinates that makes most boxes match detections, if it explains them."""
 
     def matches(change: Callable[[Floats], Floats]) -> int:
         total = 0
         for p in images:
-            sound = ~p.crowd_G
-            overlap = overlaps(p.found_D4[p.scores_D >= sure], change(p.boxes_G4[sound]))[0]
+            is_object = ~p.crowd_G
+            overlap = overlaps(p.found_D4[p.scores_D >= sure], change(p.boxes_G4[is_object]))[0]
             total += int((overlap >= 0.5).any(axis=0).sum()) if overlap.size else 0
         return total
 
-    as_it_is = matches(lambda boxes: boxes)
+    unchanged = matches(lambda boxes: boxes)
     objects = sum(int((~p.crowd_G).sum()) for p in images)
     frames: list[tuple[str, str, Callable[[Floats], Floats]]] = [
         (
             "corners taken for sizes",
-            "the boxes match where their width and height are read as the right and bottom corner",
+            "the boxes match if their width and height are read as x and y of the second corner",
             lambda b: np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], axis=1),
         ),
         (
             "sizes taken for corners",
-            "the boxes match where their right and bottom corner are read as width and height",
+            "the boxes match if x and y of their second corner are read as width and height",
             lambda b: np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], axis=1),
         ),
-        ("x and y swapped", "the boxes match where x and y are swapped", lambda b: b[:, [1, 0, 3, 2]]),
+        ("x and y swapped", "the boxes match if x and y are swapped", lambda b: b[:, [1, 0, 3, 2]]),
     ]
     for factor in np.geomspace(0.2, 5, 47):
         if abs(np.log(factor)) > np.log(1.1):
-            said = f"the boxes match where all are multiplied by {factor:.2f}"
-            frames.append(("boxes of another size of image", said, lambda b, f=factor: b * f))  # type: ignore[misc]
+            what = f"the boxes match if all coordinates are multiplied by {factor:.2f}"
+            frames.append(("boxes of another size of image", what, lambda b, f=factor: b * f))  # type: ignore[misc]
     counts = [matches(change) for _, _, change in frames]
     best = int(np.argmax(counts))
-    if counts[best] >= max(ENOUGH, BETTER * as_it_is, 0.2 * objects):
+    if counts[best] >= max(ENOUGH, BETTER * unchanged, 0.2 * objects):
         kind, what, _ = frames[best]
         yield Finding(
             kind=kind,
             severity="error",
-            what=f"{what} ({counts[best]} objects instead of {as_it_is})",
-            cause="The labels were written for resized images, or in another order than this format has",
-            advice="Convert the boxes to the format's order, in pixels of the image as it is",
+            what=f"{what} ({counts[best]} objects match, {unchanged} match unchanged)",
+            cause="The labels belong to resized images, or their coordinates are not in the order of the format",
+            advice="Convert the boxes to the order of the format, in pixels of the original image",
         )
 
 
@@ -181,30 +193,31 @@ def _offsets(images: Sequence[_Image], sure: float) -> Iterable[Finding]:
             rows.append([*shift, *np.log((box[2:] - box[:2]) / sides)])
     if len(rows) < ENOUGH:
         return
-    middle = np.median(np.array(rows), axis=0)
-    if np.abs(middle[:2]).max() > OFFSET:
+    median = np.median(np.array(rows), axis=0)
+    if np.abs(median[:2]).max() > OFFSET:
         yield Finding(
             kind="boxes shifted",
             severity="warning",
-            what=f"the labelled boxes lie {-middle[0]:+.0%} of their width to the right and {-middle[1]:+.0%} of their "
-            f"height down of where the objects are found (median of {len(rows)})",
-            cause="An offset in the labelling tool or the conversion, or cropped images with boxes of the whole ones",
-            advice="Look at some images in the report, and move the boxes",
+            what=f"the labelled boxes are shifted from the detections by {-median[0]:+.0%} of their width to the right "
+            f"and {-median[1]:+.0%} of their height down (median of {len(rows)})",
+            cause="The labelling tool or a conversion added an offset, or the images were cropped without adapting the "
+            "boxes",
+            advice="Compare labels and detections in the report (--report), and shift the boxes",
         )
-    elif np.abs(middle[2:]).max() > np.log(STRETCH):
-        width, height = np.exp(-middle[2:])
+    elif np.abs(median[2:]).max() > np.log(STRETCH):
+        width, height = np.exp(-median[2:])
         yield Finding(
             kind="boxes of another size",
             severity="warning",
-            what=f"the labelled boxes are {width:.2f} times as wide and {height:.2f} times as high as what is found "
-            f"there (median of {len(rows)})",
-            cause="These labels are drawn tighter or wider than those that the model was trained on",
-            advice="Use one rule for both",
+            what=f"the labelled boxes are {width:.2f} times as wide and {height:.2f} times as high as the detections "
+            f"(median of {len(rows)})",
+            cause="The boxes of these labels are drawn tighter or wider than the boxes of the training labels",
+            advice="Label training and evaluation data by the same rule",
         )
 
 
 def _classes(images: Sequence[_Image], classes: Sequence[str], sure: float) -> Iterable[Finding]:
-    """Yield classes that are shifted, swapped, taken for another or never found."""
+    """Yield findings about classes that are shifted, swapped, confused with another class, or never detected."""
     K = len(classes)
     found_KK, objects_K = np.zeros((K, K), dtype=np.int64), np.zeros(K, dtype=np.int64)
     for p in images:
@@ -212,35 +225,38 @@ def _classes(images: Sequence[_Image], classes: Sequence[str], sure: float) -> I
         for d, g in _pairs(p, sure, 0.5):
             found_KK[p.labels_G[g], p.found_labels_D[d]] += 1
     seen_K = found_KK.sum(axis=1)
-    taken = {}
+    confused = {}
     for k in np.flatnonzero(seen_K >= ENOUGH):
         other = int(found_KK[k].argmax())
         if other != k and found_KK[k, other] >= MOSTLY * seen_K[k]:
-            taken[int(k)] = other
-    shifts = {other - k for k, other in taken.items()}
+            confused[int(k)] = other
+    shifts = {other - k for k, other in confused.items()}
     pairs = [
-        f"{classes[k]} is found as {classes[other]} ({found_KK[k, other]} of {seen_K[k]})" for k, other in taken.items()
+        f"{classes[k]} is detected as {classes[other]} ({found_KK[k, other]} of {seen_K[k]})"
+        for k, other in confused.items()
     ]
-    if len(taken) > 1 and len({shift % K for shift in shifts}) == 1 and K > 2:
+    if len(confused) > 1 and len({shift % K for shift in shifts}) == 1 and K > 2:
         yield Finding(
             kind="labels shifted",
             severity="error",
-            what=f"every class with enough objects is found as the one {next(iter(shifts)) % K} further on",
-            cause="Class ids are off by one: a background class in the list, ids from 1 taken for ids from 0, or a "
-            "list in another order",
-            advice="Compare the class list of the labels with the model's",
+            what=f"{len(confused)} classes are detected as the class {next(iter(shifts)) % K} later in the class list",
+            cause="The class ids are shifted: the class list contains a background class, ids start at 1 instead of 0, "
+            "or the class list has another order",
+            advice="Compare the class list of the labels with the model's class list",
             where=tuple(pairs),
         )
-    elif taken:
-        swapped = [k for k, other in taken.items() if taken.get(other) == k]
+    elif confused:
+        swapped = [k for k, other in confused.items() if confused.get(other) == k]
         yield Finding(
             kind="classes swapped" if swapped else "class taken for another",
             severity="error" if swapped else "warning",
-            what=f"{len(taken)} {'class is' if len(taken) == 1 else 'classes are'} mostly found as another",
-            cause="The class list is in another order than the model's, or labels were mixed up"
+            what=f"{len(confused)} {'class is' if len(confused) == 1 else 'classes are'} mostly detected as another "
+            "class",
+            cause="The class lists of labels and model have different orders, or labels were mixed up"
             if swapped
-            else "Wrong labels, or classes that look alike",
-            advice="Compare the class list of the labels with the model's; see the confusion matrix",
+            else "Labels are wrong, or the classes look alike",
+            advice="Compare the class list of the labels with the model's class list, and see the confusion matrix in "
+            "the report",
             where=tuple(pairs),
         )
     missed = [k for k in np.flatnonzero(objects_K >= ENOUGH).tolist() if seen_K[k] < 0.05 * objects_K[k]]
@@ -248,15 +264,17 @@ def _classes(images: Sequence[_Image], classes: Sequence[str], sure: float) -> I
         yield Finding(
             kind="class never found",
             severity="warning",
-            what=f"{len(missed)} {'class is' if len(missed) == 1 else 'classes are'} hardly ever found",
-            cause="Too few of them in training, anchors that do not reach them, or labels where nothing is",
-            advice="`retinanet check DATA` shows reach and counts; --balance-classes gives rare classes more weight",
+            what=f"{len(missed)} {'class is' if len(missed) == 1 else 'classes are'} almost never detected",
+            cause="The training data has too few objects of these classes, no anchor matches the objects, or the "
+            "labels are wrong",
+            advice="`retinanet check DATA` reports objects and anchor coverage of each class; --balance-classes gives "
+            "rare classes more weight",
             where=tuple(f"{classes[k]}: {seen_K[k]} of {objects_K[k]}" for k in missed),
         )
 
 
 def _unlabelled(images: Sequence[_Image], classes: Sequence[str], sure: float) -> Iterable[Finding]:
-    """Yield classes that are often found, with a high score, where nothing at all is labelled."""
+    """Yield findings about classes that the model often detects with a high score where no object is labelled."""
     extra: Counter[int] = Counter()
     where: dict[int, Counter[str]] = {}
     labelled: Counter[int] = Counter()
@@ -264,23 +282,27 @@ def _unlabelled(images: Sequence[_Image], classes: Sequence[str], sure: float) -
         labelled.update(p.labels_G[~p.crowd_G].tolist())
         certain = p.scores_D >= max(sure, 0.6)
         overlap = overlaps(p.found_D4[certain], p.boxes_G4)[0]
-        lonely = overlap.max(axis=1) < 0.3 if overlap.shape[1] else np.ones(len(overlap), bool)
-        for label in p.found_labels_D[certain][lonely].tolist():
+        alone = overlap.max(axis=1) < 0.3 if overlap.shape[1] else np.ones(len(overlap), bool)
+        for label in p.found_labels_D[certain][alone].tolist():
             extra[label] += 1
             where.setdefault(label, Counter())[p.name] += 1
     for label, count in extra.most_common():
         if count < ENOUGH or count < 0.1 * labelled[label]:
             continue
-        none = not labelled[label]
+        without_labels = not labelled[label]
         yield Finding(
-            kind="unlabelled class" if none else "unlabelled objects",
+            kind="unlabelled class" if without_labels else "unlabelled objects",
             severity="warning",
-            what=f"{count} times {classes[label]} is found with a high score where nothing is labelled"
-            + ("; the data has not one object of it" if none else f", beside {labelled[label]} labelled ones"),
-            cause="Nobody labelled this class here"
-            if none
-            else "Not all of them were labelled, or something looks just like them",
-            advice="`retinanet check MODEL DATA --hard` shows them; label them: as background they teach the model "
-            "to miss such objects",
+            what=f"{count} detections of {classes[label]} have a high score where no object is labelled"
+            + (
+                "; the data has no object of this class"
+                if without_labels
+                else f"; the data has {labelled[label]} labelled objects of this class"
+            ),
+            cause="The objects of this class were not labelled"
+            if without_labels
+            else "Not all objects of this class were labelled, or other things look like such objects",
+            advice="Find these places with `retinanet check MODEL DATA --hard`, and label the objects: training on "
+            "unlabelled objects as background teaches the model to miss such objects",
             where=tuple(f"{name}: {n}" for name, n in where[label].most_common(20)),
         )

@@ -1,4 +1,4 @@
-"""The loss that training must start with, from the prior, the loss and the number of anchors alone."""
+"""Compute the classification loss of the first training step from the prior, the loss and the number of anchors."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from retinanet.config import LossConfig
 
 AGREE: Final = 0.25
-"""Expected and found loss agree within this share: the random weights of the head move it a little."""
+"""Relative difference up to which expected and measured loss agree: the head's random weights change the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpectedLoss:
-    """The classification loss of the first step, divided by the positives as `DetectionLoss` does.
+    """Expected classification loss of the first step, divided by the number of positives as in `DetectionLoss`.
 
     Args:
-        background: of the background examples.
-        foreground: of the positives' own classes.
-        prior: what every anchor says at the start.
-        positives: positive anchors.
-        negatives: negative anchors.
-        loss_config: the loss.
+        background: part of the background examples.
+        foreground: part of the positive examples.
+        prior: probability of every class at every anchor before training.
+        positives: number of positive anchors.
+        negatives: number of negative anchors.
+        loss_config: the loss and its settings.
     """
 
     background: float
@@ -39,28 +39,28 @@ class ExpectedLoss:
 
     @property
     def total(self) -> float:
-        """Both together."""
+        """Sum of the background's and the objects' parts."""
         return self.background + self.foreground
 
 
 def expected_loss(
     *, positives: int, negatives: int, num_classes: int, prior: float, loss_config: LossConfig
 ) -> ExpectedLoss | None:
-    """Return the loss of a network that gives every class at every anchor the probability `prior`.
+    """Return the loss of a network that predicts the probability `prior` for every class at every anchor.
 
-    Source: arXiv 1708.02002, sections 3.3 and 4.1. The losses are the ones that training uses. A positive anchor is a
-    background example of the other classes.
+    Source: arXiv 1708.02002, sections 3.3 and 4.1. The loss functions are those of training. A positive anchor is a
+    background example of every class except its own.
 
     Args:
-        positives: positive anchors, of an image or a batch.
-        negatives: negative anchors of the same.
-        num_classes: K.
-        prior: pi, in (0, 1).
-        loss_config: the loss.
+        positives: number of positive anchors of an image or a batch.
+        negatives: number of negative anchors of the same image or batch.
+        num_classes: number of classes K.
+        prior: prior pi, in (0, 1).
+        loss_config: the loss and its settings.
 
     Returns:
-        None for hard example mining, which chooses among equal losses, and for a loss whose targets are IoUs, which
-        depend on the untrained boxes.
+        The expected loss. None for hard example mining, which selects among equal losses, and for a loss with IoU
+        targets, which depend on the boxes of the untrained network.
     """
     loss = make_classification_loss(loss_config)
     if loss.mines or loss.target == "iou":
@@ -82,34 +82,34 @@ def expected_loss(
     )
 
 
-def explain(expected: ExpectedLoss, found: float) -> str:
-    """Return in words how the first step's classification loss stands to the expected one, and why they may differ.
+def explain(expected: ExpectedLoss, measured: float) -> str:
+    """Return sentences that compare the measured loss of the first step with the expected loss.
 
     Args:
-        expected: of the very batch that was measured.
-        found: its classification loss.
+        expected: expected loss of the measured batch.
+        measured: classification loss of the measured batch.
     """
-    head = (
+    comparison = (
         f"expected a classification loss of {expected.total:.3g} (background {expected.background:.3g}, objects "
         f"{expected.foreground:.3g}) from the prior {expected.prior:g}, {expected.positives:,} positive and "
-        f"{expected.negatives:,} negative anchors; found {found:.3g}"
+        f"{expected.negatives:,} negative anchors; found {measured:.3g}"
     )
-    off = (
+    warning = (
         ""
         if expected.prior <= 0.1
         else (
-            f". The prior {expected.prior:g} lets every anchor start out as half an object: the background is "
-            f"{expected.background / max(expected.foreground, 1e-12):,.0f} times the objects' loss, and training may "
-            "diverge. --prior 0.01 prevents that"
+            f". With the prior {expected.prior:g} the loss of the background is "
+            f"{expected.background / max(expected.foreground, 1e-12):,.0f} times the loss of the objects, and training "
+            "may diverge: use --prior 0.01"
         )
     )
-    if abs(found - expected.total) <= AGREE * expected.total:
-        return f"{head}: they agree{off}."
-    if found > expected.total:
-        why = (
-            "The scores do not start at the prior: the weights are not fresh (a fine-tuned or imported head), or the "
-            "features are so large that the head's random weights spread the scores"
+    if abs(measured - expected.total) <= AGREE * expected.total:
+        return f"{comparison}: they agree{warning}."
+    if measured > expected.total:
+        cause = (
+            "The scores do not start at the prior: the head is already trained (fine-tuned or imported weights), or "
+            "the features are so large that the random weights of the head spread the scores"
         )
     else:
-        why = "The network already knows something: the weights are not fresh (a fine-tuned or imported head)"
-    return f"{head}. {why}{off}."
+        cause = "The scores do not start at the prior: the head is already trained (fine-tuned or imported weights)"
+    return f"{comparison}. {cause}{warning}."

@@ -1,24 +1,27 @@
-"""One thing that a user should know of data or model: what was seen, why that probably is, and what to do."""
+"""A finding about data or model: what was observed, the probable cause, and what to do."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from retinanet.former_names import FINDING_KINDS
 
 Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """A finding of `check`.
+    """A finding of `retinanet check`.
 
     Args:
-        kind: a short name, the same for findings of one kind, such as "duplicate images".
-        severity: error: it will not work; warning: it will work badly; note: good to know.
-        what: what was seen, with numbers.
-        cause: what that means, or where it probably comes from.
-        advice: what to do.
-        where: files, objects or classes that it is about.
+        kind: short name that all findings of one kind share, such as "duplicate images".
+        severity: "error" if training or evaluation cannot work, "warning" if it works badly, "note" for information.
+        what: observation with numbers, without a full stop.
+        cause: probable cause or consequence, without a full stop.
+        advice: what the user should do, without a full stop.
+        where: files, objects or classes of the finding.
     """
 
     kind: str
@@ -28,6 +31,11 @@ class Finding:
     advice: str
     where: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values; `kind` is the stable name for programs, `title` the name in reports."""
+        document = {**dataclasses.asdict(self), "kind": FINDING_KINDS.get(self.kind, self.kind), "title": self.kind}
+        return {**document, "where": list(self.where)}
+
     def __str__(self) -> str:
-        shown = f" ({', '.join(self.where[:5])}{', ...' if len(self.where) > 5 else ''})" if self.where else ""
-        return f"{self.severity}: {self.what}{shown}. {self.cause}. {self.advice}."
+        places = f" ({', '.join(self.where[:5])}{', ...' if len(self.where) > 5 else ''})" if self.where else ""
+        return f"{self.severity}: {self.what}{places}. {self.cause}. {self.advice}."

@@ -1,4 +1,4 @@
-"""What a trained network gets most wrong on labelled data: probably objects nobody labelled, and wrong labels.
+"""Find the examples with the highest loss of a trained network: probably unlabelled objects and wrong labels.
 
 Boxes are xyxy. Shape suffixes: A anchors, K classes, G objects, C candidates of one image.
 """
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 Kind = Literal["unlabelled?", "wrong class?", "hard object", "no anchor"]
 
 CANDIDATES: Final = 200
-"""Background anchors of an image that are looked at: the hardest ones, before neighbours are thinned out."""
+"""Number of background examples per image, by highest loss, that enter non-maximum suppression."""
 SAME: Final = 0.5
-"""A box that overlaps an object by at least this IoU is that object, found at an anchor that did not answer for it."""
+"""Minimum IoU with a ground-truth box at which a background box shows that object."""
+CONFIDENT: Final = 0.5
+"""Minimum score of a prediction that makes a wrong or missing label probable."""
 NEAR: Final = 0.3
-"""Of background boxes that overlap by more than this IoU, the one with the highest loss is listed."""
+"""IoU threshold of the non-maximum suppression of background boxes, which keeps the box with the highest loss."""
 COLUMNS: Final = (
     *("kind", "rank", "file", "annotation_id", "class", "x1", "y1", "x2", "y2", "loss", "score", "says", "suggestion"),
 )
@@ -47,20 +49,20 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardExample:
-    """One of them.
+    """A background box or an object with a high classification loss, or an object without a positive anchor.
 
     Args:
-        kind: "unlabelled?": background that the model takes for an object. "wrong class?": the same over an object of
-            another class. "hard object": an object that the model does not see as its class. "no anchor": an object
-            that no anchor answers for.
-        image: number of the image in the data.
-        box: original pixels; the predicted one of background, the labelled one of an object.
-        label: class id: what the background is taken for, what the object is labelled as.
-        annotation_id: of the object; None for background.
-        loss: of the anchor and class; of an object, at the anchor that suits it best.
-        score: that the model gives to `label` there.
-        says: the class id that the model gives the highest score there.
-        says_score: that score.
+        kind: "unlabelled?" for background that the model predicts as an object. "wrong class?" for background over an
+            object with another label than the prediction. "hard object" for an object with a high loss. "no anchor" for
+            an object without a positive anchor.
+        image: index of the image in the data.
+        box: xyxy, original pixels; the predicted box of background, the ground-truth box of an object.
+        label: class id; the predicted class of background, the label of an object.
+        annotation_id: annotation id of the object; None for background.
+        loss: loss of `label` at the anchor; for an object, the lowest loss among its positive anchors.
+        score: score of `label`.
+        predicted_label: class id with the highest score.
+        predicted_score: score of `predicted_label`.
     """
 
     kind: Kind
@@ -70,19 +72,19 @@ class HardExample:
     annotation_id: int | None
     loss: float
     score: float
-    says: int
-    says_score: float
+    predicted_label: int
+    predicted_score: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HardExamples:
-    """The hardest of a dataset, each list the highest loss first.
+    """Hard examples of a dataset, by descending loss.
 
     Args:
-        data: where they are.
-        background: of the kinds "unlabelled?" and "wrong class?".
-        objects: of the kind "hard object".
-        unreached: of the kind "no anchor", in the order of the data.
+        data: the dataset with the examples.
+        background: examples of the kinds "unlabelled?" and "wrong class?".
+        objects: examples of the kind "hard object".
+        unreached: examples of the kind "no anchor", in the order of the data.
     """
 
     data: DetectionData
@@ -91,20 +93,22 @@ class HardExamples:
     unreached: tuple[HardExample, ...]
 
     def suggestion(self, example: HardExample) -> str:
-        """Return in plain words what to look for."""
+        """Return the probable fault of an example, without a full stop."""
         classes = self.data.classes
         if example.kind == "unlabelled?":
-            return f"looks like {classes[example.label]} that nobody labelled"
+            return f"the model detects {classes[example.label]} where nothing is labelled: missing label?"
         if example.kind == "wrong class?":
-            return f"labelled as another class than {classes[example.label]}, which it looks like"
+            return f"the model detects {classes[example.label]}, the label is another class: wrong label?"
         if example.kind == "no anchor":
-            return "no anchor answers for it: other anchors or larger images, see `retinanet check DATA`"
-        if example.says != example.label and example.says_score >= 0.5:
-            return f"labelled {classes[example.label]}, looks like {classes[example.says]}: wrong label?"
-        return f"labelled {classes[example.label]}, the model sees little there: wrong or misplaced box, or hard?"
+            return "no positive anchor: use other anchors or larger images, see `retinanet check DATA`"
+        if example.predicted_label != example.label and example.predicted_score >= CONFIDENT:
+            return (
+                f"labelled {classes[example.label]}, the model detects {classes[example.predicted_label]}: wrong label?"
+            )
+        return f"labelled {classes[example.label]}, not detected: wrong or misplaced box, or a hard object?"
 
     def rows(self) -> list[dict[str, object]]:
-        """Return a row for each, by `COLUMNS`."""
+        """Return a CSV row for each example, by column name (`COLUMNS`)."""
         rows: list[dict[str, object]] = []
         for examples in (self.background, self.objects, self.unreached):
             for rank, example in enumerate(examples, start=1):
@@ -119,37 +123,40 @@ class HardExamples:
                         **box,
                         "loss": f"{example.loss:.4g}",
                         "score": f"{example.score:.4f}",
-                        "says": self.data.classes[example.says],
+                        "says": self.data.classes[example.predicted_label],
                         "suggestion": self.suggestion(example),
                     }
                 )
         return rows
 
     def sentences(self) -> list[str]:
-        """Return what was found in words."""
-        unlabelled = [e for e in self.background if e.kind == "unlabelled?" and e.score >= SAME]
-        other = [e for e in self.background if e.kind == "wrong class?" and e.score >= SAME]
-        mislabelled = [e for e in self.objects if e.says != e.label and e.says_score >= SAME]
-        numbers = len(self.background), len(self.objects)
-        said = [f"Listed are the {numbers[0]} hardest background boxes and the {numbers[1]} hardest objects."]
+        """Return sentences about the numbers of examples and their probable causes."""
+        unlabelled = [e for e in self.background if e.kind == "unlabelled?" and e.score >= CONFIDENT]
+        other = [e for e in self.background if e.kind == "wrong class?" and e.score >= CONFIDENT]
+        mislabelled = [e for e in self.objects if e.predicted_label != e.label and e.predicted_score >= CONFIDENT]
+        sentences = [
+            f"The list has the {len(self.background)} background boxes and the {len(self.objects)} objects with the "
+            "highest loss."
+        ]
         if unlabelled:
             images = len({e.image for e in unlabelled})
-            said.append(
-                f"{len(unlabelled)} background boxes in {images} images have a score of {SAME:g} or more: probably "
-                "objects that nobody labelled. Training on them as background teaches the model to miss such objects."
+            sentences.append(
+                f"{len(unlabelled)} background boxes in {images} images have a score of {CONFIDENT:g} or more: "
+                "probably unlabelled objects. Training on these objects as background teaches the model to miss such "
+                "objects."
             )
         if other or mislabelled:
-            said.append(
-                f"{max(len(other), len(mislabelled))} objects are seen as another class than their label, with a score "
-                f"of {SAME:g} or more: probably wrong labels."
+            sentences.append(
+                f"{max(len(other), len(mislabelled))} objects are detected as another class than their label, with a "
+                f"score of {CONFIDENT:g} or more: probably wrong labels."
             )
         if self.unreached:
             count = "1 object has" if len(self.unreached) == 1 else f"{len(self.unreached)} objects have"
-            said.append(f"{count} no positive anchor, and so no part in training.")
-        return said
+            sentences.append(f"{count} no positive anchor: training learns nothing from such an object.")
+        return sentences
 
     def write_csv(self, path: Path) -> None:
-        """Write all rows, beside the target and renamed."""
+        """Write all rows as CSV. The file is complete or absent: it is written under another name and renamed."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
@@ -167,15 +174,14 @@ def hard_examples(
 ) -> HardExamples:
     """Return the background and the objects with the highest classification loss.
 
-    The loss is the one that the network was trained with; for hard example mining, that of all anchors.
-    No more than `count` of each kind are kept at any time.
+    The loss is the loss that the network was trained with. A loss with hard example mining is computed for all anchors.
 
     Args:
-        trained: see `model_outputs.load_for_analysis`.
-        data: loaded with `classes=trained.classes`.
-        count: how many of the background and of the objects.
-        batch_size: images at once.
-        progress: opens a progress bar.
+        trained: network with its settings, see `model_outputs.load_for_analysis`.
+        data: images and objects, loaded with `classes=trained.classes`.
+        count: maximum number of background examples, and of objects.
+        batch_size: number of images per batch.
+        progress: function that opens a progress bar.
     """
     loss = DetectionLoss(config=trained.loss_config)
     background, objects = _Hardest(count), _Hardest(count)
@@ -183,7 +189,7 @@ def hard_examples(
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
         loss_NAK = loss.classification_NAK(dense.outputs, dense.targets, mine=False)
         for n, index in enumerate(dense.batch.indices):
-            one = _Image(
+            image = _Image(
                 number=index,
                 annotation_ids=data.records[index].annotation_ids,
                 loss_AK=loss_NAK[n],
@@ -194,8 +200,8 @@ def hard_examples(
                 target=dense.batch.targets[n],
                 frame=dense.batch.frames[n],
             )
-            background.add(one.background())
-            for example in one.objects():
+            background.add(image.background())
+            for example in image.objects():
                 if example.kind == "no anchor":
                     unreached.append(example)
                 else:
@@ -205,17 +211,17 @@ def hard_examples(
 
 
 class _Hardest:
-    """The `count` examples with the highest loss of all that were added."""
+    """Keeps the `count` examples with the highest loss, so that memory does not grow with the dataset."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.heap: list[tuple[float, int, HardExample]] = []
-        self.seen = 0
+        self.added = 0
 
     def add(self, examples: Iterable[HardExample]) -> None:
         for example in examples:
-            self.seen += 1
-            item = (example.loss, -self.seen, example)
+            self.added += 1
+            item = (example.loss, -self.added, example)
             if len(self.heap) < self.count:
                 heapq.heappush(self.heap, item)
             else:
@@ -227,7 +233,7 @@ class _Hardest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Image:
-    """One image of a batch, number `n` of it."""
+    """Outputs and targets of image `n` of a batch."""
 
     number: int
     annotation_ids: Sequence[int]
@@ -240,13 +246,13 @@ class _Image:
     frame: Frame
 
     def background(self) -> Iterable[HardExample]:
-        """Yield the hardest background of the image, one for each place."""
+        """Yield the background examples with the highest loss, one for each group of overlapping boxes."""
         negative_A = ~self.targets.positive_NA[self.n] & ~self.targets.ignored_NA[self.n]
         loss_AK = self.loss_AK.masked_fill(~negative_A[:, None], -1.0)
-        values_C, place_C = loss_AK.flatten().topk(min(CANDIDATES, loss_AK.numel()))
-        place_C = place_C[values_C > 0]
+        values_C, index_C = loss_AK.flatten().topk(min(CANDIDATES, loss_AK.numel()))
+        index_C = index_C[values_C > 0]
         K = loss_AK.shape[1]
-        anchor_C, label_C = place_C // K, place_C % K
+        anchor_C, label_C = index_C // K, index_C % K
         boxes_C4 = decode(self.outputs.deltas_NA4[self.n, anchor_C].float(), self.outputs.anchors_A4[anchor_C])
         boxes_C4 = clip(boxes_C4, width=self.frame.resized_width, height=self.frame.resized_height)
         visible_C = ((boxes_C4[:, 2:] - boxes_C4[:, :2]) > 1).all(dim=1)
@@ -258,7 +264,7 @@ class _Image:
             label, overlap_G = int(label_C[c]), overlap_CG[c]
             over_G = overlap_G >= SAME
             if (over_G & ((self.target.labels_G == label) | self.target.crowd_G)).any():
-                continue  # the object itself, found from an anchor that lies too far off to answer for it
+                continue  # the box shows a labelled object; only its anchor is too far away to be positive
             scores_K = self.scores_AK[anchor_C[c]]
             yield HardExample(
                 kind="wrong class?" if over_G.any() else "unlabelled?",
@@ -268,21 +274,21 @@ class _Image:
                 annotation_id=None,
                 loss=float(loss_C[c]),
                 score=float(scores_K[label]),
-                says=int(scores_K.argmax()),
-                says_score=float(scores_K.max()),
+                predicted_label=int(scores_K.argmax()),
+                predicted_score=float(scores_K.max()),
             )
 
     def objects(self) -> Iterable[HardExample]:
-        """Yield every object with the lowest loss among the anchors that answer for it."""
+        """Yield every object, with the lowest loss among its positive anchors."""
         positive_A = self.targets.positive_NA[self.n]
         anchor_C = torch.nonzero(positive_A).squeeze(1)
         matched_C = self.targets.matched_NA[self.n, anchor_C]
         for g in torch.nonzero(~self.target.crowd_G).squeeze(1).tolist():
             label = int(self.target.labels_G[g])
-            mine = anchor_C[matched_C == g]
+            positive_C = anchor_C[matched_C == g]
             box = self._original(self.target.boxes_G4[g])
             annotation_id = self.annotation_ids[g] if g < len(self.annotation_ids) else None
-            if not len(mine):
+            if not len(positive_C):
                 yield HardExample(
                     kind="no anchor",
                     image=self.number,
@@ -291,12 +297,12 @@ class _Image:
                     annotation_id=annotation_id,
                     loss=float("nan"),
                     score=float("nan"),
-                    says=label,
-                    says_score=float("nan"),
+                    predicted_label=label,
+                    predicted_score=float("nan"),
                 )
                 continue
-            best = mine[self.loss_AK[mine, label].argmin()]
-            scores_K = self.scores_AK[mine].amax(dim=0)
+            best = positive_C[self.loss_AK[positive_C, label].argmin()]
+            scores_K = self.scores_AK[positive_C].amax(dim=0)
             yield HardExample(
                 kind="hard object",
                 image=self.number,
@@ -305,12 +311,12 @@ class _Image:
                 annotation_id=annotation_id,
                 loss=float(self.loss_AK[best, label]),
                 score=float(scores_K[label]),
-                says=int(scores_K.argmax()),
-                says_score=float(scores_K.max()),
+                predicted_label=int(scores_K.argmax()),
+                predicted_score=float(scores_K.max()),
             )
 
     def _original(self, box_4: Tensor) -> tuple[float, float, float, float]:
-        """Return a box of the input in original pixels."""
+        """Convert a box from input pixels to original pixels (xyxy)."""
         x = self.frame.width / self.frame.resized_width
         y = self.frame.height / self.frame.resized_height
         x1, y1, x2, y2 = box_4.tolist()

@@ -1,8 +1,8 @@
-"""Where the classification loss comes from: positive or negative, easy or hard, which class, level and object size.
+"""Split the classification loss by positive and negative, easy and hard, class, feature level and object size.
 
-Source: arXiv 1708.02002, sections 3 and 5.1 and figure 4. An example is one class at one anchor, as the sigmoid loss
-sees it; it is positive where the anchor answers for an object of that class. The loss and its gradient are those of
-`DetectionLoss`, the very function that training minimises; the gradient is the one with respect to the logits.
+Source: arXiv 1708.02002, sections 3 and 5.1 and figure 4. An example is one (anchor, class) pair in the sigmoid loss.
+An example is positive if the anchor is positive for an object of that class. `DetectionLoss` computes the loss, as in
+training. The gradient is taken with respect to the logits.
 
 Shape suffixes: N batch, A anchors, K classes, L levels, B bins; S = 2: positive, negative; E = 2: easy, hard.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.config import LossConfig
+from retinanet.former_names import with_former_fields
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,35 +25,37 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 GAMMAS: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
-"""Those of the paper's figure 4, and table 1b."""
+"""Values of gamma in figure 4 and table 1b of the paper."""
 SIZES: Final = ("small", "medium", "large")
 LOWEST, HIGHEST, BINS_PER_UNIT = -30.0, 30.0, 100
-"""Of the histogram of logits. A bin is 0.01 wide, so a loss read off it is right to 1 %; beyond +-30 lies nothing."""
+"""Range and resolution of the histogram of logits. A bin of width 0.01 gives a loss to within 1 %. Logits beyond +-30
+count in the outermost bins."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Imbalance:
-    """What was measured. Sums are over all images; shares are of the sum over everything that counts.
+    """Measured sums over all images. A share is relative to the sum over all examples that are not ignored.
 
     Args:
-        classes: the name of each class id.
-        levels: of the pyramid; level l has stride 2^l.
-        images: measured.
-        easy_from: an example is easy from this p_t on.
-        loss_config: the loss that was measured.
-        positive_anchors, ignored_anchors, negative_anchors: over all images.
-        objects: to be found, crowd regions left out.
-        unreached: of these, without a positive anchor.
-        examples_SE: how many examples there are of each kind.
-        loss_SE: their loss.
-        gradient_SE: the sum of the absolute gradients.
+        classes: name of each class id.
+        levels: levels of the feature pyramid; level l has the stride 2^l.
+        images: number of measured images.
+        easy_from: minimum p_t of an easy example.
+        loss_config: the measured loss and its settings.
+        positive_anchors, ignored_anchors, negative_anchors: numbers of anchors.
+        objects: number of objects without crowd regions.
+        unreached: number of objects without a positive anchor.
+        examples_SE: number of examples of each kind.
+        loss_SE: sum of the loss of each kind.
+        gradient_SE: sum of the absolute gradients of each kind.
         squares: sum of the squared gradients of the negatives.
-        class_loss_KS, class_gradient_KS: by class.
-        class_positives_K: positive anchors of each class.
-        level_loss_LS, level_gradient_LS, level_positives_L: by level, the finest first.
-        size_loss: of the positives, by the size of their object (`SIZES`), None where frames were not known.
-        size_positives: positive anchors, likewise.
-        histogram_SB: how many examples have their wrong answer's logit in each bin: -x for positives, x for negatives.
+        class_loss_KS, class_gradient_KS: loss and absolute gradient of each class.
+        class_positives_K: number of positive anchors of each class.
+        level_loss_LS, level_gradient_LS: loss and absolute gradient of each level, the finest level first.
+        level_positives_L: number of positive anchors of each level, the finest level first.
+        size_loss: loss of the positives for each object size (`SIZES`); zeros if the frames were unknown.
+        size_positives: number of positive anchors for each object size; zeros if the frames were unknown.
+        histogram_SB: number of examples per bin of the wrong logit, which is -x for positives and x for negatives.
     """
 
     classes: tuple[str, ...]
@@ -81,28 +84,32 @@ class Imbalance:
 
     @property
     def loss_shares_SE(self) -> Floats:
-        """Share of the loss that each kind has; zeros where there is no loss at all."""
+        """Share of each kind in the loss; zeros if the loss is 0."""
         return _shares(self.loss_SE)
 
     @property
     def gradient_shares_SE(self) -> Floats:
-        """Share of the gradient, likewise."""
+        """Share of each kind in the absolute gradient; zeros if the gradient is 0."""
         return _shares(self.gradient_SE)
 
     @property
     def effective_negatives(self) -> float:
-        """How many negatives of an image pull, if all that pull pulled alike: (sum |g|)^2 / sum g^2 (Kish, 1965)."""
+        """Effective number of negatives per image, (sum |g|)^2 / sum g^2 (Kish, 1965).
+
+        That many equally weighted negatives would have the same gradient.
+        """
         total = float(self.gradient_SE[1].sum())
         return total**2 / self.squares / self.images if self.squares > 0 else 0.0
 
     def cumulative_loss(self, gamma: float, *, positive: bool) -> tuple[Floats, Floats]:
-        """Return figure 4: the share of the examples, the easiest first, and the share of their loss that they make.
+        """Return figure 4 of the paper: cumulative share of the examples, easiest first, and their share of the loss.
 
-        Alpha is the same for all examples of a kind and cancels out. From the histogram: exact to the width of a bin.
+        Alpha is equal for all positives and for all negatives, and cancels out. The values come from the histogram and
+        are exact to the width of a bin.
 
         Args:
-            gamma: of the focal loss; 0 is cross-entropy.
-            positive: the objects' examples, or else the background's.
+            gamma: gamma of the focal loss; 0 gives cross-entropy.
+            positive: True for the positive examples, False for the background examples.
         """
         counts_B = self.histogram_SB[0 if positive else 1].astype(np.float64)
         loss_B = counts_B * bin_losses(gamma)
@@ -113,38 +120,42 @@ class Imbalance:
         return share, loss
 
     def hardest_share(self, gamma: float, fraction: float, *, positive: bool) -> float:
-        """Return what share of their loss the hardest `fraction` of the examples makes up."""
+        """Return the share of the loss that the hardest `fraction` of the positive (or negative) examples has."""
         share, loss = self.cumulative_loss(gamma, positive=positive)
         return float(1 - np.interp(1 - fraction, share, loss))
 
     def sentences(self) -> list[str]:
-        """Return what was found in plain words."""
+        """Return sentences about anchors, loss shares, effective negatives and hard background."""
         positives, negatives = self.positive_anchors, self.negative_anchors
         per_image = [count / max(1, self.images) for count in (positives, self.ignored_anchors, negatives)]
-        ratio = f", one positive for every {negatives / positives:,.0f} negatives" if positives else ""
+        ratio = f": {negatives / positives:,.0f} negatives for each positive" if positives else ""
         loss_SE, gradient_SE = self.loss_shares_SE, self.gradient_shares_SE
-        found = [
-            f"Of the anchors of an image, {per_image[0]:,.0f} are positive, {per_image[1]:,.0f} ignored and "
-            f"{per_image[2]:,.0f} negative{ratio}.",
+        sentences = [
+            f"An image has on average {per_image[0]:,.0f} positive, {per_image[1]:,.0f} ignored and "
+            f"{per_image[2]:,.0f} negative anchors{ratio}.",
             f"{_percent(loss_SE[1].sum())} of the classification loss comes from the background "
-            f"({_percent(loss_SE[1, 0])} from easy, {_percent(loss_SE[1, 1])} from hard examples) and "
-            f"{_percent(loss_SE[0].sum())} from objects ({_percent(loss_SE[0, 0])} easy, {_percent(loss_SE[0, 1])} "
-            f"hard); of the gradient, the background has {_percent(gradient_SE[1].sum())}.",
-            f"The pull of the background is that of about {self.effective_negatives:,.0f} equal negatives an image, "
-            f"out of {self.examples_SE[1].sum() / max(1, self.images):,.0f} examples.",
+            f"({_percent(loss_SE[1, 0])} from easy and {_percent(loss_SE[1, 1])} from hard examples), and "
+            f"{_percent(loss_SE[0].sum())} from objects ({_percent(loss_SE[0, 0])} from easy and "
+            f"{_percent(loss_SE[0, 1])} from hard examples).",
+            f"{_percent(gradient_SE[1].sum())} of the gradient comes from the background. The background gradient "
+            f"equals that of about {self.effective_negatives:,.0f} equally weighted negatives per image, out of "
+            f"{self.examples_SE[1].sum() / max(1, self.images):,.0f} (effective number of negatives).",
         ]
         if self.unreached:
-            found.append(f"{self.unreached:,} of {self.objects:,} objects without a positive anchor teach nothing.")
+            sentences.append(
+                f"{self.unreached:,} of {self.objects:,} objects have no positive anchor: training learns nothing from "
+                "such objects."
+            )
         if self.examples_SE[1].sum():
             plain, focal = (self.hardest_share(gamma, 0.01, positive=False) for gamma in (0.0, 2.0))
-            found.append(
-                f"The hardest hundredth of the background makes up {_percent(plain)} of its cross-entropy and "
-                f"{_percent(focal)} of its focal loss at gamma 2."
+            sentences.append(
+                f"The hardest 1 % of the background examples has {_percent(plain)} of the background's cross-entropy, "
+                f"and {_percent(focal)} of the background's focal loss at gamma 2."
             )
-        return found
+        return sentences
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers by name, as plain values."""
+        """Return the numbers as plain values for JSON."""
         kinds = [(side, ease) for side in ("positive", "negative") for ease in ("easy", "hard")]
 
         def by_kind(values_SE: Floats | Ints) -> dict[str, float]:
@@ -168,7 +179,7 @@ class Imbalance:
             "ignored": self.ignored_anchors,
             "negative": self.negative_anchors,
         }
-        return {
+        document = {
             "images": self.images,
             "loss": self.loss_config.loss,
             "alpha": self.loss_config.alpha,
@@ -195,21 +206,22 @@ class Imbalance:
                 for gamma in GAMMAS
             },
         }
+        return with_former_fields(document)
 
 
 def number_of_bins() -> int:
-    """Return how many bins the histogram of logits has."""
+    """Return the number of bins of the histogram of logits."""
     return round((HIGHEST - LOWEST) * BINS_PER_UNIT)
 
 
 def bin_losses(gamma: float) -> Floats:
-    """Return the focal loss, without alpha, of a background example in the middle of each bin, (B,)."""
-    import torch  # here: reports import this module, and need no torch for results that were measured before
+    """Return the focal loss without alpha of a background example at the centre of each bin, (B,)."""
+    import torch  # imported late: a report on measured results needs this module without torch
 
     from retinanet.losses import sigmoid_focal_loss
 
-    middles_B = LOWEST + (torch.arange(number_of_bins(), dtype=torch.float64) + 0.5) / BINS_PER_UNIT
-    losses: Floats = sigmoid_focal_loss(middles_B, torch.zeros_like(middles_B), alpha=-1, gamma=gamma).numpy()
+    centres_B = LOWEST + (torch.arange(number_of_bins(), dtype=torch.float64) + 0.5) / BINS_PER_UNIT
+    losses: Floats = sigmoid_focal_loss(centres_B, torch.zeros_like(centres_B), alpha=-1, gamma=gamma).numpy()
     return losses
 
 
@@ -220,5 +232,5 @@ def _shares(values_SE: Floats) -> Floats:
 
 
 def _percent(share: float) -> str:
-    """Return 12 %, or 0.3 % where whole ones would hide it."""
+    """Return a share in percent, with one decimal below 9.95 %, such as "12%" or "0.3%"."""
     return f"{share:.0%}" if share >= 0.0995 or share == 0 else f"{share:.1%}"

@@ -1,6 +1,7 @@
-"""Adds up where the loss of a network comes from, batch after batch.
+"""Measure the parts of the classification loss batch by batch, during training or on a dataset.
 
-Shape suffixes: N batch, A anchors, K classes, S sign (positive, negative), E ease (easy, hard), L levels, B bins."""
+Shape suffixes: N batch, A anchors, K classes, S sign (positive, negative), E ease (easy, hard), L levels, B bins.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +33,20 @@ if TYPE_CHECKING:
 
 
 SIZE_LIMITS: Final = (32.0**2, 96.0**2)
-"""COCO's, square pixels of the original image."""
+"""Upper limits of COCO's small and medium objects, in square pixels of the original image."""
 
 
 class ImbalanceMeter:
-    """Adds up batch after batch; memory does not grow with the number of images.
+    """Sums up the loss of any number of batches in constant memory.
 
     Args:
-        classes: the name of each class id.
-        levels: of the pyramid, as `ModelConfig.levels`.
+        classes: name of each class id.
+        levels: levels of the feature pyramid, as in `ModelConfig.levels`.
         loss_config: the loss to measure.
-        easy_from: an example is easy from this p_t on, in (0, 1).
+        easy_from: minimum p_t of an easy example, in (0, 1).
+
+    Raises:
+        ValueError: `easy_from` is out of its range.
     """
 
     def __init__(
@@ -82,32 +86,38 @@ class ImbalanceMeter:
         objects: Sequence[Target],
         frames: Sequence[Frame] | None = None,
     ) -> None:
-        """Measure a batch.
+        """Add a batch.
 
         Args:
-            outputs: of the network; no gradient flows back into it.
-            targets: what `match` made of `objects`.
-            objects: of each image.
-            frames: of each image; gives the objects' size in original pixels.
+            outputs: outputs of the network; no gradient reaches the network.
+            targets: targets that the assigner made from `objects`.
+            objects: objects of each image.
+            frames: original and resized size of each image; None leaves out the sums by object size.
+
+        Raises:
+            ValueError: the outputs have another number of levels than the meter.
         """
         if len(outputs.anchors_per_level) != len(self.levels):
-            raise ValueError(f"expected the levels {self.levels}, found {len(outputs.anchors_per_level)} of them")
+            raise ValueError(
+                f"expected outputs of the {len(self.levels)} levels {self.levels}, found "
+                f"{len(outputs.anchors_per_level)} levels"
+            )
         for n, image in enumerate(objects):
-            # One image at a time: what is added up elementwise never exceeds the logits of one.
-            one = HeadOutputs(
+            # One image at a time keeps the temporary arrays as small as the logits of one image.
+            image_outputs = HeadOutputs(
                 logits_NAK=outputs.logits_NAK[n : n + 1].detach().float().requires_grad_(),
                 deltas_NA4=outputs.deltas_NA4[n : n + 1].detach(),
                 anchors_A4=outputs.anchors_A4,
                 anchors_per_level=outputs.anchors_per_level,
             )
-            said = AnchorTargets(
+            image_targets = AnchorTargets(
                 positive_NA=targets.positive_NA[n : n + 1],
                 ignored_NA=targets.ignored_NA[n : n + 1],
                 labels_NA=targets.labels_NA[n : n + 1],
                 boxes_NA4=targets.boxes_NA4[n : n + 1],
                 matched_NA=targets.matched_NA[n : n + 1],
             )
-            self._add_image(one, said, image, None if frames is None else frames[n])
+            self._add_image(image_outputs, image_targets, image, None if frames is None else frames[n])
 
     def _add_image(self, outputs: HeadOutputs, targets: AnchorTargets, image: Target, frame: Frame | None) -> None:
         with torch.enable_grad():
@@ -124,10 +134,10 @@ class ImbalanceMeter:
         self._images += 1
         self._anchors += [len(a), int(ignored_A.sum()), len(positive_A) - len(a) - int(ignored_A.sum())]
         reached = torch.unique(targets.matched_NA[0, a])
-        wanted = int((~image.crowd_G).sum())
-        self._objects += [wanted, wanted - len(reached)]
+        objects = int((~image.crowd_G).sum())
+        self._objects += [objects, objects - len(reached)]
 
-        hard_above = math.log((1 - self.easy_from) / self.easy_from)  # of the wrong answer's logit
+        hard_above = math.log((1 - self.easy_from) / self.easy_from)  # minimum wrong logit of a hard example
         positives = (-logits_AK[a, k], loss_AK[a, k], gradient_AK[a, k])
         negatives = (logits_AK[negative_AK], loss_AK[negative_AK], gradient_AK[negative_AK])
         for s, (wrong, loss, gradient) in enumerate((positives, negatives)):
@@ -162,7 +172,7 @@ class ImbalanceMeter:
                 self._size_loss[i] += _sum(positives[1][size_P == i])
 
     def result(self) -> Imbalance:
-        """Return what was measured so far."""
+        """Return the sums over all batches that were added."""
         positive, ignored, negative = (int(count) for count in self._anchors)
         return Imbalance(
             classes=self.classes,
@@ -200,15 +210,15 @@ def measure(
     loss_config: LossConfig | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> Imbalance:
-    """Measure a trained network on a dataset, without augmentation.
+    """Measure the imbalance of a trained network on a dataset, without augmentation.
 
     Args:
-        trained: see `model_outputs.load_for_analysis`.
-        data: loaded with `classes=trained.classes`.
-        batch_size: images at once.
-        easy_from: an example is easy from this p_t on.
-        loss_config: the loss to measure; by default the one that the network was trained with.
-        progress: opens a progress bar.
+        trained: network with its settings, see `model_outputs.load_for_analysis`.
+        data: images and objects, loaded with `classes=trained.classes`.
+        batch_size: number of images per batch.
+        easy_from: minimum p_t of an easy example, in (0, 1).
+        loss_config: the loss to measure; by default the loss that the network was trained with.
+        progress: function that opens a progress bar.
     """
     meter = ImbalanceMeter(
         classes=trained.classes,
@@ -222,9 +232,9 @@ def measure(
 
 
 def histogram(logits: Tensor) -> Ints:
-    """Return how many logits lie in each bin, (B,) int64; what lies beyond the ends counts with the outermost bins."""
-    place = ((logits.double() - LOWEST) * BINS_PER_UNIT).floor().clamp(0, number_of_bins() - 1).long()
-    counts: Ints = torch.bincount(place.flatten(), minlength=number_of_bins()).cpu().numpy()
+    """Return the number of logits in each bin, (B,) int64; logits beyond the range count in the outermost bins."""
+    bins = ((logits.double() - LOWEST) * BINS_PER_UNIT).floor().clamp(0, number_of_bins() - 1).long()
+    counts: Ints = torch.bincount(bins.flatten(), minlength=number_of_bins()).cpu().numpy()
     return counts
 
 

@@ -1,4 +1,4 @@
-"""A trained network's dense outputs over a dataset, with what every anchor should have said.
+"""Run a trained network over a dataset: the outputs and the targets of every anchor.
 
 Boxes are xyxy in input pixels. Shape suffixes: N batch, A anchors, K classes.
 """
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 
 def load_for_analysis(path: Path, *, device: str = "auto") -> LoadedModel:
-    """Return the network of a checkpoint on a device, with its settings.
+    """Return the network and settings of a checkpoint, on a device.
 
     Raises:
         CheckpointError: see `load_checkpoint`.
-        UserError: the model was trained on tiles, and the analyses evaluate whole images.
+        UserError: the model was trained on tiles; this analysis evaluates whole images.
     """
     loaded = load_checkpoint(path)
     refuse_foreign_parts(loaded.train_config, PART_OPTIONS)
     if loaded.tiling.tile:
         raise UserError(
-            f"{path} was trained on tiles of {loaded.tiling.tile} pixels, and this analysis looks at whole images: "
-            "cut the data beforehand"
+            f"{path} was trained on tiles of {loaded.tiling.tile} pixels, but this analysis evaluates whole images: "
+            "cut the images of the data into tiles first"
         )
     return loaded.to(pick_device(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseBatch:
-    """One batch: `batch.indices` says which images of the data, `batch.frames` their sizes."""
+    """Outputs and targets of one batch; `batch.indices` holds the image indices, `batch.frames` the image sizes."""
 
     batch: Batch
     outputs: HeadOutputs
@@ -63,20 +63,23 @@ def dense_outputs(
     order: Sequence[Sequence[int]] | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> Iterator[DenseBatch]:
-    """Yield the outputs and anchor targets of every image, without augmentation, one batch in memory at a time.
+    """Yield the outputs and anchor targets of every image, without augmentation. Memory holds one batch at a time.
 
     Args:
-        trained: its class ids must be the data's: load the data with `classes=trained.classes`.
-        data: images and objects.
-        batch_size: images at once.
-        order: the batches, by image number; by default all images, those of like shape together.
-        progress: opens a progress bar.
+        trained: network with its settings, see `load_for_analysis`.
+        data: images and objects, loaded with `classes=trained.classes`.
+        batch_size: number of images per batch.
+        order: image indices of each batch; by default all images, with images of similar shape in one batch.
+        progress: function that opens a progress bar.
 
     Raises:
-        ValueError: the data's classes are not the model's.
+        ValueError: the classes of `data` differ from those of the model.
     """
     if data.classes != trained.classes:
-        raise ValueError(f"expected the model's classes {trained.classes}, found {data.classes} in {data.source}")
+        raise ValueError(
+            f"expected the model's classes {trained.classes}, found {data.classes} in {data.source}: load the data "
+            "with classes=trained.classes"
+        )
     device, assign = trained.device, make_assigner(trained.match_config)
     dataset = DetectionDataset(data=data, image_config=trained.image_config, augment=None)
     batches = eval_batches(data, batch_size) if order is None else order

@@ -1,4 +1,4 @@
-"""How good a detector is: COCO's metrics, precision-recall curves, the confusion matrix."""
+"""Evaluate a detector: COCO metrics, precision-recall curves, the confusion matrix."""
 
 from retinanet.evaluate.coco import ClassMetrics, EvaluationError, Metrics, evaluate_results
 from retinanet.evaluate.confusion import ConfusionMatrix, confusion_matrix

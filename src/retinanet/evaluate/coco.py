@@ -1,6 +1,6 @@
-"""COCO's detection metrics, computed by hotcoco (pycocotools' definitions, to the last digit).
+"""Compute COCO's detection metrics with hotcoco, whose results equal those of pycocotools.
 
-A result is a dictionary as COCO defines it: image_id, category_id, bbox (xywh, original pixels), score.
+A result is one detection as a COCO dictionary: image_id, category_id, bbox (xywh, original pixels), score.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from retinanet.errors import UserError
 from retinanet.parse import ParseError, parse_json, shorten
 
 NOT_COMPUTED: Final = -1.0
-"""COCO's number for an average over nothing: no object of that class or size in the data."""
+"""Value of a metric that cannot be computed because the data has no object of that class or size."""
 
 SUMMARY: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The twelve numbers of the COCO challenge, in its order."""
+"""Names of the twelve COCO metrics, in the order of pycocotools."""
 
 MEANING: Final = {
     "AP": "IoU 0.50:0.95",
@@ -34,35 +34,35 @@ MEANING: Final = {
     "APs": "small, below 32² pixels",
     "APm": "medium",
     "APl": "large, above 96² pixels",
-    "AR1": "1 detection an image",
-    "AR10": "10 detections an image",
-    "AR100": "100 detections an image",
+    "AR1": "1 detection per image",
+    "AR10": "10 detections per image",
+    "AR100": "100 detections per image",
     "ARs": "small",
     "ARm": "medium",
     "ARl": "large",
 }
 _FAULTS_SHOWN: Final = 5
 _EXACT: Final = 2**53
-"""Integers below this are exact in float64."""
+"""Integers below this value are exact in float64."""
 
 Results = Sequence[dict[str, Any]] | npt.NDArray[Any] | Path | str
 GroundTruth = dict[str, Any] | Path | str
 
 
 class EvaluationError(UserError):
-    """Ground truth or results that cannot be evaluated."""
+    """The ground truth or the results cannot be evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """One class's numbers at up to 100 detections an image; -1 where it has no object.
+    """Metrics of one class at up to 100 detections per image; -1 if the ground truth has no object of the class.
 
     Args:
         AP: average precision, mean over IoU 0.50:0.95.
         AP50: average precision at IoU 0.5.
         AP75: average precision at IoU 0.75.
         AR: recall, mean over IoU 0.50:0.95.
-        objects: objects in the ground truth, crowd regions not counted.
+        objects: number of objects in the ground truth, without crowd regions.
     """
 
     AP: float
@@ -74,9 +74,10 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """COCO's twelve numbers in [0, 1], and each class's own; -1 where there is no such object.
+    """The twelve COCO metrics in [0, 1], and the metrics of each class; -1 if the data has no such object.
 
-    `per_class` has one entry for each category in the order of their ids; a name that repeats has its id added.
+    `per_class` has one entry for each category, by ascending category id. If several categories have the same name, the
+    id is added to each of these names.
     """
 
     AP: float
@@ -94,7 +95,7 @@ class Metrics:
     per_class: dict[str, ClassMetrics]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the twelve numbers and `per_class` (AP, AP50, objects); -1 stays -1."""
+        """Return the twelve metrics and `per_class` (AP, AP50, objects) as plain values for JSON; -1 stays -1."""
         per_class = {
             name: {"AP": row.AP, "AP50": row.AP50, "objects": row.objects} for name, row in self.per_class.items()
         }
@@ -105,16 +106,17 @@ def evaluate_results(ground_truth: GroundTruth, results: Results) -> Metrics:
     """Compute COCO's metrics for the boxes of `results`.
 
     Args:
-        ground_truth: a COCO dictionary, or the path of a COCO .json, which is read as it stands.
-            `area` (width times height) and `iscrowd` (0) may be missing.
-        results: a list of COCO results, the path of one as JSON, or an array of
-            (image_id, x, y, w, h, score, category_id). No result at all gives AP 0.
+        ground_truth: COCO dictionary, or path of a COCO .json, which is read without a check of the annotations.
+            Annotations may omit `area` (default: width times height) and `iscrowd` (default: 0).
+        results: list of COCO results, path of a JSON file with such a list, or array (D, 7) of
+            image_id, x, y, w, h, score, category_id. An empty list gives AP 0.
 
     Raises:
-        EvaluationError: ground truth that cannot be read, or results that do not fit it, each named by its index.
+        EvaluationError: the ground truth cannot be read, or a result is invalid or has an image or category id that the
+            ground truth lacks. The message lists the indices of the first invalid results.
     """
     run = coco_eval(ground_truth, results)
-    run.summary_lines()  # computes what `get_results` returns, and unlike `summarize` prints nothing
+    run.summary_lines()  # fills `get_results`; `summarize` would print the metrics
     summary = run.get_results()
     precision_TRK = run.eval["precision"][..., 0, -1]  # IoU thresholds, recall levels, classes; all areas, 100 boxes
     recall_TK = run.eval["recall"][..., 0, -1]
@@ -134,13 +136,16 @@ def evaluate_results(ground_truth: GroundTruth, results: Results) -> Metrics:
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
-    """Mean of what was computed, as pycocotools takes it."""
+    """Return the mean of the computed values, as pycocotools does; -1 if there are none."""
     computed = values[values > NOT_COMPUTED]
     return float(computed.mean()) if computed.size else NOT_COMPUTED
 
 
 def coco_eval(ground_truth: GroundTruth, results: Results) -> Any:
-    """Return a `hotcoco.COCOeval` for boxes, matched and accumulated. Arguments and errors: `evaluate_results`."""
+    """Return a `hotcoco.COCOeval` for boxes after matching and accumulation.
+
+    Arguments and errors are those of `evaluate_results`.
+    """
     coco = load_ground_truth(ground_truth)
     run = hotcoco.COCOeval(coco, coco.load_res(_loadable(coco, results)), "bbox")
     run.evaluate()
@@ -149,7 +154,11 @@ def coco_eval(ground_truth: GroundTruth, results: Results) -> Any:
 
 
 def load_ground_truth(ground_truth: GroundTruth) -> Any:
-    """Return a `hotcoco.COCO` of a COCO dictionary or file."""
+    """Return the ground truth as a `hotcoco.COCO`.
+
+    Raises:
+        EvaluationError: the ground truth cannot be read, or has no images or categories.
+    """
     is_file = isinstance(ground_truth, str | Path)
     where = str(ground_truth) if is_file else "ground truth"
     try:
@@ -163,7 +172,7 @@ def load_ground_truth(ground_truth: GroundTruth) -> Any:
 
 
 def category_names(coco: Any) -> list[tuple[str, int]]:
-    """Return (name, id) of each category by ascending id, the order of the evaluator; repeated names made unique."""
+    """Return (name, id) of each category by ascending id, as hotcoco orders categories; repeated names get their id."""
     categories = sorted(coco.load_cats(coco.get_cat_ids()), key=lambda category: category["id"])
     names = [str(category.get("name") or f"category {category['id']}") for category in categories]
     count = Counter(names)
@@ -174,10 +183,10 @@ def category_names(coco: Any) -> list[tuple[str, int]]:
 
 
 def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
-    """Return the results as a list of dictionaries, every one of them fit to be evaluated against `coco`.
+    """Return the results as a list of dictionaries, after checking that each fits the ground truth `coco`.
 
     Raises:
-        EvaluationError: with the index of each of the first few that are not.
+        EvaluationError: a result is invalid. The message lists the indices of the first invalid results.
     """
     rows, where = _rows(results)
     _fast_array(coco, rows, where)
@@ -185,18 +194,21 @@ def check_results(coco: Any, results: Results) -> list[dict[str, Any]]:
 
 
 def _loadable(coco: Any, results: Results) -> Any:
-    """Return the results, checked, as what hotcoco takes fastest: an array (D, 7), or none and large ids as a list."""
+    """Return the checked results in the form that hotcoco loads fastest.
+
+    The form is an array (D, 7), or a list if there are no results or an id is not exact in float64.
+    """
     if isinstance(results, np.ndarray):
         _check_shape(results)
-        if results.dtype.kind in "iuf" and _is_usable(coco, found := results.astype(np.float64)):
-            return found if len(found) else []
+        if results.dtype.kind in "iuf" and _is_usable(coco, array := results.astype(np.float64)):
+            return array if len(array) else []
     rows, where = _rows(results)
-    array = _fast_array(coco, rows, where)
-    return list(rows) if array is None or not len(array) else array
+    checked = _fast_array(coco, rows, where)
+    return list(rows) if checked is None or not len(checked) else checked
 
 
 def _rows(results: Results) -> tuple[Sequence[dict[str, Any]], str]:
-    """Return the results as a sequence, its entries unchecked, and what to call it."""
+    """Return the results as a sequence with unchecked entries, and their name for messages."""
     where = "results"
     if isinstance(results, str | Path):
         where = str(results)
@@ -205,15 +217,18 @@ def _rows(results: Results) -> tuple[Sequence[dict[str, Any]], str]:
     if not isinstance(rows, list | tuple):
         hint = ""
         if isinstance(rows, dict) and "annotations" in rows:
-            hint = ": these look like annotations; results are the list of detections alone"
+            hint = " with annotations: results are a list of detections, without images and categories"
         raise EvaluationError(f"{where}: expected a list of COCO results, found {type(rows).__name__}{hint}")
     return rows, where
 
 
 def _fast_array(coco: Any, rows: Sequence[dict[str, Any]], where: str) -> npt.NDArray[np.float64] | None:
-    """Return the results as (D, 7) if plain numbers can hold them; raise for every fault.
+    """Return the results as an array (D, 7), or None if an id is not exact in float64.
 
-    One look at all together; only where something is out of the ordinary they are looked at one by one.
+    All results are checked together. Only if that check fails, each result is checked, which takes longer.
+
+    Raises:
+        EvaluationError: a result is invalid.
     """
     try:
         values = [(row["image_id"], *row["bbox"], row["score"], row["category_id"]) for row in rows]
@@ -223,12 +238,13 @@ def _fast_array(coco: Any, rows: Sequence[dict[str, Any]], where: str) -> npt.ND
             if _is_usable(coco, array):
                 return array
     except (KeyError, TypeError, IndexError, ValueError, OverflowError):
-        pass  # named below
+        pass  # `_refuse_faults` names the invalid results
     _refuse_faults(coco, rows, where)
     return None
 
 
 def _is_usable(coco: Any, array_D7: npt.NDArray[np.float64]) -> bool:
+    """Return whether all results are valid and all ids of the ground truth are exact in float64."""
     ids = [np.array(sorted(known), dtype=object) for known in (coco.get_img_ids(), coco.get_cat_ids())]
     if any(len(known) and max(abs(known[0]), abs(known[-1])) >= _EXACT for known in ids):
         return False
@@ -250,21 +266,21 @@ def _refuse_faults(coco: Any, rows: Sequence[dict[str, Any]], where: str) -> Non
             faults.append(f"entry {i}: {fault}")
     if faults:
         more = f"\n  and {len(faults) - _FAULTS_SHOWN:,} more" if len(faults) > _FAULTS_SHOWN else ""
-        some = "\n  ".join(faults[:_FAULTS_SHOWN])
-        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results cannot be used\n  {some}{more}")
+        first = "\n  ".join(faults[:_FAULTS_SHOWN])
+        raise EvaluationError(f"{where}: {len(faults):,} of {len(rows):,} results are invalid\n  {first}{more}")
 
 
 def _fault(row: object, images: Collection[int], categories: Collection[int]) -> str | None:
-    """Say what is wrong with a result, or None."""
+    """Return a description of what is wrong with a result, or None if it is valid."""
     if not isinstance(row, dict):
         return f"expected an object with image_id, category_id, bbox and score, found {shorten(row)}"
     missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
     if missing:
-        return f"{', '.join(missing)} missing"
+        return f"expected image_id, category_id, bbox and score, found no {', '.join(missing)}"
     for key, known in (("image_id", images), ("category_id", categories)):
         if not isinstance(row[key], Real) or row[key] not in known:
-            some = ", ".join(str(value) for value in sorted(known)[:3]) + (", ..." if len(known) > 3 else "")
-            return f"{key} {shorten(row[key])} is not in the ground truth, which has {some}"
+            first = ", ".join(str(value) for value in sorted(known)[:3]) + (", ..." if len(known) > 3 else "")
+            return f"{key} {shorten(row[key])} is not in the ground truth, which has {first}"
     bbox = row["bbox"]
     if not isinstance(bbox, list | tuple | np.ndarray) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
         return f"bbox must be four finite numbers (x, y, width, height), found {shorten(bbox)}"
@@ -283,7 +299,7 @@ def _check_shape(array: npt.NDArray[Any]) -> None:
     if array.ndim != 2 or array.shape[1] != 7:
         raise EvaluationError(
             "results: expected an array (detections, 7) of image_id, x, y, w, h, score, category_id, "
-            f"found one of shape {array.shape}"
+            f"found an array of shape {array.shape}"
         )
 
 
@@ -299,6 +315,6 @@ def _read_json(path: Path) -> Any:
     try:
         return parse_json(path.read_bytes())
     except OSError as error:
-        raise EvaluationError(f"{path}: {error.strerror}") from error
+        raise EvaluationError(f"{path}: the results cannot be read: {error.strerror}") from error
     except ParseError as error:
         raise EvaluationError(f"{path}: expected COCO results as JSON: {error}") from error

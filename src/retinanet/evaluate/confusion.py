@@ -1,4 +1,4 @@
-"""Which class is taken for which, with the background as one more row and column. K classes."""
+"""Compute the confusion matrix of K classes, with the background as an additional row and column."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class ConfusionMatrix:
     """Counts at one IoU and score threshold.
 
     Args:
-        classes: their names, in the order of the category ids.
-        counts: int64 (K + 1, K + 1). Row: the object's class; column: the class detected. The last column counts
-            objects that were missed, the last row detections where nothing is.
-        iou: from which IoU a detection belongs to an object.
-        score: from which score a detection counts.
+        classes: class names by ascending category id.
+        counts: int64 (K + 1, K + 1). The row is the object's class, the column the detected class. The last column
+            counts missed objects, the last row detections without an object.
+        iou: minimum IoU of a detection and its object.
+        score: minimum score of a counted detection.
     """
 
     classes: tuple[str, ...]
@@ -32,10 +32,19 @@ class ConfusionMatrix:
 def confusion_matrix(
     ground_truth: GroundTruth, results: Results, *, iou: float = 0.5, score: float = 0.5
 ) -> ConfusionMatrix:
-    """Match detections of any class with objects, best score first, and count the pairs of classes.
+    """Match detections of any class with objects, by descending score, and count the pairs of classes.
 
-    Detections that only hit a crowd region of their class are left out, as in COCO's AP: a crowd is neither to be
-    found nor to be punished. The other arguments and the errors are those of `evaluate_results`.
+    As in COCO's AP, crowd regions are ignored: counted neither as objects nor, if a detection lies in a crowd region of
+    its class, as false positives.
+
+    Args:
+        ground_truth: see `evaluate_results`.
+        results: see `evaluate_results`.
+        iou: minimum IoU of a detection and its object.
+        score: minimum score of a counted detection.
+
+    Raises:
+        EvaluationError: see `evaluate_results`.
     """
     coco = load_ground_truth(ground_truth)
     rows = [row for row in check_results(coco, results) if row["score"] >= score]
@@ -44,10 +53,11 @@ def confusion_matrix(
     run.evaluate()
     in_crowd = set()
     for result in run.eval_imgs:
-        if result is not None and result["aRng"] == run.params.area_rng[0]:  # all sizes: ignored means crowd
+        # In the area range of all sizes, COCO ignores only detections in crowd regions.
+        if result is not None and result["aRng"] == run.params.area_rng[0]:
             in_crowd.update(np.asarray(result["dtIds"])[np.asarray(result["dtIgnore"])[0].astype(bool)].tolist())
-    kept = [row for i, row in enumerate(rows, start=1) if i not in in_crowd]  # load_res numbers detections from 1
-    matrix = hotcoco.COCOeval(coco, coco.load_res(kept), "bbox").confusion_matrix(iou_thr=iou)
+    counted = [row for i, row in enumerate(rows, start=1) if i not in in_crowd]  # load_res numbers detections from 1
+    matrix = hotcoco.COCOeval(coco, coco.load_res(counted), "bbox").confusion_matrix(iou_thr=iou)
     names = {category_id: name for name, category_id in category_names(coco)}
     return ConfusionMatrix(
         classes=tuple(names[category_id] for category_id in matrix["cat_ids"]),

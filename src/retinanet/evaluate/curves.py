@@ -1,6 +1,6 @@
-"""Precision over recall, class by class, as COCO samples it.
+"""Compute precision-recall curves of each class at COCO's recall levels.
 
-Shape suffixes: R the 101 recall levels, K classes.
+Shape suffixes: R recall levels (101), K classes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ class PrecisionRecall:
     """Curves of all classes at one IoU threshold.
 
     Args:
-        classes: their names, in the order of the category ids.
-        recall_R: 0, 0.01, ..., 1.
-        precision_RK: the best precision at that recall or above; 0 where it is never reached; NaN throughout for a
-            class without objects. Its mean over R is the class's AP at this IoU.
-        scores_RK: the score threshold that gives that recall; 0 where it is never reached, NaN as above.
-        iou: from which IoU a detection counts as right.
+        classes: class names by ascending category id.
+        recall_R: recall levels 0, 0.01, ..., 1.
+        precision_RK: highest precision at this recall or above; 0 for a recall that is never reached; NaN for a class
+            without objects. The mean over R is the AP of the class at this IoU.
+        scores_RK: score threshold with this recall; 0 for a recall that is never reached; NaN for a class without
+            objects.
+        iou: minimum IoU of a true positive.
     """
 
     classes: tuple[str, ...]
@@ -35,7 +36,17 @@ class PrecisionRecall:
 
 
 def precision_recall(ground_truth: GroundTruth, results: Results, *, iou: float = 0.5) -> PrecisionRecall:
-    """Compute the curves. `iou` is one of COCO's 0.50, 0.55, ..., 0.95; the rest as for `evaluate_results`."""
+    """Compute the precision-recall curves of all classes.
+
+    Args:
+        ground_truth: see `evaluate_results`.
+        results: see `evaluate_results`.
+        iou: minimum IoU of a true positive, one of 0.50, 0.55, ..., 0.95.
+
+    Raises:
+        ConfigError: `iou` has another value.
+        EvaluationError: see `evaluate_results`.
+    """
     run = coco_eval(ground_truth, results)
     thresholds = [round(float(value), 2) for value in run.params.iou_thrs]
     if round(iou, 2) not in thresholds:

@@ -1,4 +1,4 @@
-"""A detector, or a file of its results, against a dataset."""
+"""Evaluate a detector, or a file with its results, on a dataset."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Args:
-        metrics: the numbers.
-        results: the detections as COCO results, by the data's ids.
-        ground_truth: what they were compared with.
-        notes: what the user should know of the comparison, a sentence each.
+        metrics: COCO metrics.
+        results: detections as COCO results, with the image and category ids of the data.
+        ground_truth: COCO dictionary or path of the ground truth.
+        notes: remarks for the user, such as classes without a match and annotations left out.
     """
 
     metrics: Metrics
@@ -55,44 +55,47 @@ def evaluate(
     progress: ProgressBar = no_progress_bar,
     **options: Any,
 ) -> Evaluation:
-    """Evaluate a checkpoint, or a COCO results file: `evaluate("best.ckpt", data="test.json")`.
+    """Evaluate a checkpoint or a COCO results file: `evaluate("best.ckpt", data="test.json")`.
 
-    For a results file (.json) no image is looked for. A COCO .json as `data` goes to the evaluator as it stands.
-    The averages are over the data's classes: objects of a class that the model does not know count as missed, and
-    detections of a class that the data does not have are left out; `notes` says so. Classes are compared by name.
+    A results file (.json) needs no images. For a results file, a COCO .json as `data` is not checked for faults.
+    The averages include the classes of the data, which are matched with the model's classes by name. Objects of a class
+    that the model lacks count as missed. Detections of a class that the data lacks are left out. `notes` names such
+    classes.
 
     Args:
-        model: checkpoint or results.
-        config: all options at once,
-        options: or by name, as the flags of `retinanet evaluate`.
-        progress: opens a progress bar.
+        model: path of a checkpoint, an exported model, or a results file.
+        config: all options as an object; give either `config` or `options`.
+        options: options by name, as the flags of `retinanet evaluate`.
+        progress: function that opens a progress bar.
 
     Raises:
-        EvaluationError: results that do not fit the data, or a model that shares no class with it.
-        DataError: faults in the data.
+        EvaluationError: the results do not fit the data, or model and data have no class in common.
+        DataError: the data has faults.
     """
     config = config or resolve(EvaluateConfig, options)
     model = Path(model)
     if model.suffix.lower() == ".json":
-        found = _evaluate_file(model, config)
+        evaluation = _evaluate_file(model, config)
     else:
-        found = _evaluate_checkpoint(model, config, progress)
-    if config.files.json is not None and str(config.files.json) != "-":  # the command prints it for `-`
-        write_atomically(config.files.json, json.dumps(found.metrics.to_json(), indent=2, ensure_ascii=False) + "\n")
+        evaluation = _evaluate_checkpoint(model, config, progress)
+    if config.files.json is not None and str(config.files.json) != "-":  # for "-" the command prints the document
+        document = json.dumps(evaluation.metrics.to_json(), indent=2, ensure_ascii=False)
+        write_atomically(config.files.json, document + "\n")
     if config.results is not None:
-        write_atomically(config.results, json.dumps(found.results) + "\n")
-    return found
+        write_atomically(config.results, json.dumps(evaluation.results) + "\n")
+    return evaluation
 
 
 def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
     notes: tuple[str, ...] = ()
-    chosen = config.dataset.selection
-    plain = config.dataset.format in {None, "coco"} and not (chosen.classes or chosen.ignore_classes or chosen.rename)
-    if config.data.suffix.lower() == ".json" and plain:
+    selection = config.dataset.selection
+    changed = selection.classes or selection.ignore_classes or selection.rename
+    is_coco = config.dataset.format in {None, "coco"}
+    if config.data.suffix.lower() == ".json" and is_coco and not changed:
         ground_truth: GroundTruth = config.data
     else:
         data = read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading)
-        ground_truth, notes = data.to_coco(), _left_out(data)
+        ground_truth, notes = data.to_coco(), _data_notes(data)
     results = check_results(load_ground_truth(ground_truth), path)
     metrics = evaluate_results(ground_truth, results)
     return Evaluation(metrics=metrics, results=results, ground_truth=ground_truth, notes=notes)
@@ -118,7 +121,7 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressB
         tta=config.inference.tta,
         progress=progress,
     )
-    return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=(*_left_out(data), *notes))
+    return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=(*_data_notes(data), *notes))
 
 
 def evaluate_model(
@@ -131,19 +134,20 @@ def evaluate_model(
     tta: bool = False,
     progress: ProgressBar = no_progress_bar,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
-    """Return the metrics of a detector on a dataset, and its detections as COCO results in the order of the data.
+    """Return the metrics of a detector on a dataset, and the detections as COCO results in the order of the data.
 
     Args:
-        detector: its classes are found in the data by name, see `match_classes`.
+        detector: detector whose classes are matched with those of the data by name, see `match_classes`.
         data: images and objects.
-        batch_size: images at once; images of like shape go together.
-        workers: threads that load images ahead of the network.
-        tiling: cut the images into tiles, as `retinanet predict --tile` does.
-        tta: look at the images flipped and at other sizes too.
-        progress: opens a progress bar.
+        batch_size: number of images per batch; images of similar shape are batched together.
+        workers: number of threads that decode images.
+        tiling: tile options, as for `retinanet predict --tile`; None evaluates whole images.
+        tta: test-time augmentation: detect also in flipped and resized copies of each image.
+        progress: function that opens a progress bar.
 
     Raises:
-        ImageError: an image that does not decode. `data.load` finds these beforehand.
+        ImageError: an image cannot be decoded. `data.load` reports such images before the evaluation.
+        EvaluationError: detector and data have no class in common.
     """
 
     columns, _ = match_classes(detector.classes, data.classes)
@@ -153,8 +157,8 @@ def evaluate_model(
     stream = detector.stream(batches, workers=workers, tiling=tiling, tta=tta)
     by_image: dict[int, ArrayDetections] = {}
     with progress("evaluate", len(data.records)) as advance:
-        for i, found in zip((i for batch in order for i in batch), stream, strict=True):
-            by_image[i] = found.result()
+        for i, prediction in zip((i for batch in order for i in batch), stream, strict=True):
+            by_image[i] = prediction.result()
             advance()
     in_order = [(data.records[i].image_id, by_image[i]) for i in sorted(by_image)]
     metrics = evaluate_results(data.to_coco(), detections_to_array(in_order, category_ids=category_ids))
@@ -168,34 +172,43 @@ def evaluate_model(
 
 
 def match_classes(model: Sequence[str], data: Sequence[str]) -> tuple[list[int | None], tuple[str, ...]]:
-    """Return each model class's place among the data's, by name (None: not there), and in words what is unmatched.
+    """Match the model's classes with the data's classes by name. A repeated name is matched in order.
 
-    A name that repeats is matched in order. Raises `EvaluationError` where not one name is shared.
+    Args:
+        model: class names of the model.
+        data: class names of the data.
+
+    Returns:
+        the index of each model class in `data`, None for a class that the data lacks; notes about unmatched classes.
+
+    Raises:
+        EvaluationError: model and data have no class in common.
     """
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(data):
-        places.setdefault(name, []).append(place)
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(data):
+        indices.setdefault(name, []).append(index)
     columns: list[int | None] = []
     for name in model:
-        free = places.get(name)
-        columns.append(free.pop(0) if free else None)
+        unmatched = indices.get(name)
+        columns.append(unmatched.pop(0) if unmatched else None)
     if all(column is None for column in columns):
         raise EvaluationError(
-            f"the model and the data share no class: the model has {list_names(model)}; the data has {list_names(data)}"
+            f"the model and the data share no class: the model has {list_names(model)}; the data has "
+            f"{list_names(data)}: rename classes of the data with --rename old=new"
         )
-    missed = [data[place] for place in range(len(data)) if place not in columns]
+    missed = [data[index] for index in range(len(data)) if index not in columns]
     dropped = [name for name, column in zip(model, columns, strict=True) if column is None]
     notes = []
     if missed:
         near = did_you_mean(missed[0], dropped)
-        notes.append(f"the model does not know {list_names(missed)}: these objects count as missed{near}")
+        notes.append(f"the model does not have {list_names(missed)}: objects of these classes count as missed{near}")
     if dropped:
-        notes.append(f"the data does not have {list_names(dropped)}: detections of these are left out")
+        notes.append(f"the data does not have {list_names(dropped)}: detections of these classes are left out")
     return columns, tuple(notes)
 
 
-def _left_out(data: DetectionData) -> tuple[str, ...]:
-    """Say how the data was read, and what of it was faulty and so is not in the numbers."""
+def _data_notes(data: DetectionData) -> tuple[str, ...]:
+    """Return notes about the reading of the data and about faults that were left out."""
     if not data.faults:
         return data.notes
-    return (*data.notes, f"{len(data.faults):,} faults in the data, left out: `retinanet check` lists them")
+    return (*data.notes, f"{len(data.faults):,} faults in the data were left out: `retinanet check` lists each fault")

@@ -1,4 +1,4 @@
-"""Detections of single images against ground truth: what was found, missed and wrong, and the best threshold.
+"""Compare the detections of each image with the ground truth, and find the best score threshold.
 
 Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
 """
@@ -22,21 +22,28 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.integer]
 
 MATCH_IOU: Final = 0.5
-"""IoU from which a detection belongs to an object of its class."""
+"""Minimum IoU of a detection and the object that it matches."""
 
 Group = Literal["best", "worst", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResults:
-    """An image with what is on it and what was found.
+    """An image with its ground truth and its detections.
 
     Args:
-        name: shown below it.
+        name: caption of the image.
         image: the image, or its path.
-        boxes_G4: the objects; labels_G: their class ids; crowd_G: true for regions of many (none by default).
-        found_D4: the detections; found_labels_D and scores_D: their class ids and scores.
-        group: why it is shown.
+        boxes_G4: ground-truth boxes.
+        labels_G: class ids of the ground-truth boxes.
+        found_D4: boxes of the detections.
+        found_labels_D: class ids of the detections.
+        scores_D: scores of the detections.
+        crowd_G: True for crowd regions; None if the image has none.
+        group: reason for showing the image in a report.
+
+    Raises:
+        ValueError: an array has another shape than its name requires.
     """
 
     name: str
@@ -53,24 +60,24 @@ class ImageResults:
         G, D = len(self.boxes_G4), len(self.found_D4)
         shapes = {"boxes_G4": (G, 4), "labels_G": (G,), "found_D4": (D, 4), "found_labels_D": (D,), "scores_D": (D,)}
         for name, shape in shapes.items() if self.crowd_G is None else [*shapes.items(), ("crowd_G", (G,))]:
-            found = np.shape(getattr(self, name))
-            if found != shape:
-                raise ValueError(f"{self.name}: {name} needs the shape {shape}, found {found}")
+            actual = np.shape(getattr(self, name))
+            if actual != shape:
+                raise ValueError(f"{self.name}: {name} needs the shape {shape}, found {actual}")
 
 
 def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]) -> list[ImageResults]:
-    """Return every image of `data` with its detections out of COCO results (image_id, category_id, bbox, score).
+    """Return every image of `data` with its detections from COCO results (image_id, category_id, bbox, score).
 
     Raises:
-        ValueError: a result of an image or category that `data` does not have.
+        ValueError: a result has an image or category id that `data` lacks.
     """
     label_of = {category_id: label for label, category_id in enumerate(data.category_ids)}
-    found: dict[int, list[tuple[list[float], int, float]]] = {record.image_id: [] for record in data.records}
+    detections: dict[int, list[tuple[list[float], int, float]]] = {record.image_id: [] for record in data.records}
     for row in results:
-        if row["image_id"] not in found or row["category_id"] not in label_of:
-            raise ValueError(f"expected images and categories of {data.source}, found the result {dict(row)}")
+        if row["image_id"] not in detections or row["category_id"] not in label_of:
+            raise ValueError(f"expected image and category ids of {data.source}, found the result {dict(row)}")
         x, y, w, h = row["bbox"]
-        found[row["image_id"]].append(([x, y, x + w, y + h], label_of[row["category_id"]], row["score"]))
+        detections[row["image_id"]].append(([x, y, x + w, y + h], label_of[row["category_id"]], row["score"]))
     return [
         ImageResults(
             name=record.path.name,
@@ -83,19 +90,19 @@ def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]
             scores_D=np.array([score for _, _, score in rows], dtype=np.float64),
         )
         for record in data.records
-        for rows in [found[record.image_id]]
+        for rows in [detections[record.image_id]]
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is right about an image: `found_G` and `right_D` say of each object and detection whether it has a partner.
+    """Matches of the detections and objects of an image at a score threshold.
 
     Args:
-        found_G: bool; crowd regions, which need not be found, count as found.
-        right_D: bool; detections in crowd regions, which may be there, count as right.
-        shown_D: bool, detections with a score of at least the threshold.
-        crowd_G: bool.
+        found_G: True for each object with a matching detection, and for crowd regions, which are ignored.
+        right_D: True for each detection with a matching object, and for detections in crowd regions, which are ignored.
+        shown_D: True for each detection with a score of at least the threshold.
+        crowd_G: True for crowd regions.
     """
 
     found_G: npt.NDArray[np.bool_] = field(repr=False)
@@ -105,29 +112,29 @@ class Verdict:
 
     @property
     def objects(self) -> int:
-        """Objects on the image."""
+        """Number of objects in the image, without crowd regions."""
         return int((~self.crowd_G).sum())
 
     @property
     def missed(self) -> int:
-        """Objects without a detection of their class at IoU `MATCH_IOU`."""
+        """Number of objects without a matching detection."""
         return int((~self.found_G).sum())
 
     @property
     def false(self) -> int:
-        """Detections without an object."""
+        """Number of false positives: shown detections without a matching object."""
         return int((self.shown_D & ~self.right_D).sum())
 
     @property
     def f1(self) -> float:
-        """2 hits / (2 hits + missed + false); 1 where there is nothing and nothing was found."""
+        """F1 = 2 hits / (2 hits + missed + false); 1 for an image without objects and detections."""
         hits = self.objects - self.missed
         total = 2 * hits + self.missed + self.false
         return 2 * hits / total if total else 1.0
 
 
 def judge(item: ImageResults, threshold: float) -> Verdict:
-    """Judge the detections with a score of at least `threshold`."""
+    """Match the detections with a score of at least `threshold` with the objects of an image."""
     partner_D, in_crowd_D = _pair(item)
     shown_D = np.asarray(item.scores_D) >= threshold
     crowd_G = _crowd(item)
@@ -137,9 +144,9 @@ def judge(item: ImageResults, threshold: float) -> Verdict:
 
 
 def best_threshold(items: Sequence[ImageResults]) -> float:
-    """Return the score, out of 0.05, 0.10, ..., 0.95, from which on the detections have the highest F1 of all.
+    """Return the score threshold out of 0.05, 0.10, ..., 0.95 with the highest F1 over all images.
 
-    0.5 where no detection is right. Of equals the one nearest to 0.5.
+    Of equally good thresholds, return the one nearest to 0.5. Return 0.5 if no detection is right.
     """
     hits, wrong = [], []
     for item in items:
@@ -150,8 +157,9 @@ def best_threshold(items: Sequence[ImageResults]) -> float:
     right, false = np.concatenate([[], *hits]), np.concatenate([[], *wrong])
     best, best_f1 = 0.5, 0.0
     for threshold in sorted((round(0.05 * step, 2) for step in range(1, 20)), key=lambda t: abs(t - 0.5)):
-        found, shown = (right >= threshold).sum(), (right >= threshold).sum() + (false >= threshold).sum()
-        f1 = 2 * found / (objects + shown) if objects + shown else 0.0
+        true_positives, false_positives = (right >= threshold).sum(), (false >= threshold).sum()
+        total = objects + true_positives + false_positives
+        f1 = 2 * true_positives / total if total else 0.0
         if f1 > best_f1:
             best, best_f1 = threshold, f1
     return best
@@ -163,12 +171,12 @@ def _crowd(item: ImageResults) -> npt.NDArray[np.bool_]:
 
 
 def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Pair detections with objects of their class at IoU >= `MATCH_IOU`, the best score first, each once.
+    """Pair detections with objects of their class at IoU >= `MATCH_IOU`, by descending score, each once.
 
-    A threshold leaves out the last ones of that order, so the pairs of the others hold for every threshold.
+    A score threshold removes only detections with the lowest scores, so that the other pairs stay the same.
 
     Returns:
-        the index of each detection's object, or -1; whether it has none, but lies in a crowd region of its class.
+        the index of each detection's object, or -1; True for each unpaired detection in a crowd region of its class.
     """
     crowd_G = _crowd(item)
     taken_G = crowd_G.copy()
@@ -186,10 +194,11 @@ def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
 
 
 def overlaps(a_D4: Floats, b_G4: Floats) -> tuple[Floats, Floats]:
-    """Return IoU, and intersection as a share of a's area (what COCO takes for crowds): both (D, G), float64.
+    """Return the IoU, and the intersection divided by the area of the box in `a_D4`: both (D, G), float64.
 
-    supervision's `box_iou_batch` rounds to float32, so that an IoU just below a threshold may reach it, and has no
-    share of one box. A box whose second corner lies before its first has no area.
+    COCO uses the second value for crowd regions. A box whose second corner lies before its first has no area.
+    supervision's `box_iou_batch` does not serve: it rounds to float32, so that an IoU just below a threshold may reach
+    the threshold, and it lacks the second value.
     """
     a, b = np.asarray(a_D4, dtype=np.float64)[:, None], np.asarray(b_G4, dtype=np.float64)[None]
     sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0)

@@ -1,1 +1,1 @@
-"""Many training runs compared on the user's data."""
+"""Compare losses by many training runs on the user's data."""

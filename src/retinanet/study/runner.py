@@ -1,7 +1,8 @@
-"""Each loss trained on the user's own data, with equal budgets and several seeds, and what the numbers support.
+"""Train each loss on the user's data, with equal budgets and several seeds, and compare the results.
 
-Every run is an ordinary training by `train.fit`; the study only chooses the options, reads the files that the runs
-wrote, and compares. A study that was stopped goes on where it was: finished runs are read, a begun one is resumed.
+Every run is an ordinary training run by `train.fit`. The study chooses the options, reads the files that the runs
+wrote, and compares. The same call continues an interrupted study: it reads the results of finished runs and resumes an
+unfinished run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict, with_options
 from retinanet.data import DetectionData, load_both, load_train
 from retinanet.errors import ConfigError
+from retinanet.former_names import current_options
 from retinanet.study.results import EARLY_STEP, Outcome, Run, Study, Variant
 from retinanet.study.variants import variants
 from retinanet.train import NonFiniteError, fit
@@ -26,76 +28,80 @@ from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import report_progress, write_output
 
 VAL_SHARE: Final = 0.2
+"""Share of the images that validate if there is no `--val`."""
 
 
 def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Study:
-    """Train all set-ups on `data`, and write the numbers into `config.folder.output` (study.json, study.md).
+    """Train all set-ups on `data`, and write the results into `config.folder.output` (study.json, study.md).
 
     Args:
-        data: what to train on; see `data.read`.
-        config: all options at once,
-        options: or by name, as the flags of `retinanet study`.
+        data: training data, see `data.read`.
+        config: all options as an object; give either `config` or `options`.
+        options: options by name, as the flags of `retinanet study`.
 
     Raises:
-        ConfigError: an output folder that holds a study with other options.
-        DataError: faults in the data.
+        ConfigError: the output folder holds a study with other options, or the data has too few images for a split.
+        DataError: the data has faults.
     """
     config = config or resolve(StudyConfig, options)
     config = dataclasses.replace(config, train=data)
-    _claim(config)
+    _store_options(config)
     train, val, train_data, val_data = _split(config)
-    outcomes = []
     plan = [
         (variant, seed)
         for seed in range(config.random.seed, config.random.seed + config.seeds)
         for variant in variants(config)
     ]
-    start, done, runs = time.monotonic(), 0, dict[str, list[Run]]()
+    start, finished, runs = time.monotonic(), 0, dict[str, list[Run]]()
     for number, (variant, seed) in enumerate(plan, start=1):
         folder = config.folder.output / "runs" / f"{variant.name}-seed{seed}"
-        fresh = not (folder / "run.json").exists()
-        known = "" if fresh else ": done before"
-        report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{known}")
+        is_new = not (folder / "run.json").exists()
+        note = "" if is_new else ": finished earlier"
+        report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{note}")
         runs.setdefault(variant.name, []).append(_run(config, variant, seed, folder, train, val))
-        done += fresh
-        if fresh and number < len(plan):
-            left = (time.monotonic() - start) / done * (len(plan) - number)
-            report_progress(f"about {left / 60:.0f} minutes left for the study")
+        finished += is_new
+        if is_new and number < len(plan):
+            left = (time.monotonic() - start) / finished * (len(plan) - number)
+            report_progress(f"about {left / 60:.0f} minutes until the study is finished")
     outcomes = [Outcome(variant=variant, runs=tuple(runs[variant.name])) for variant in variants(config)]
-    found = Study(
+    result = Study(
         config=config,
         outcomes=tuple(outcomes),
         train=_describe(train_data),
         val=_describe(val_data),
         val_data=val_data,
     )
-    write_output(config.folder.output / "study.json", json.dumps(found.to_json(), indent=2).encode())
-    write_output(config.folder.output / "study.md", found.markdown().encode())
-    return found
+    write_output(config.folder.output / "study.json", json.dumps(result.to_json(), indent=2).encode())
+    write_output(config.folder.output / "study.md", result.markdown().encode())
+    return result
 
 
-def _claim(config: StudyConfig) -> None:
-    """Write the options down, or refuse a folder whose study had others: its runs would not be comparable."""
+def _store_options(config: StudyConfig) -> None:
+    """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
     free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
     free |= {"overwrite", "resume", "device", "devices"}
-    mine = {name: value for name, value in to_dict(config).items() if name not in free}
+    fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         shutil.rmtree(config.folder.output / "runs")
     elif path.exists():
-        before = json.loads(path.read_text())
-        changed = [name for name in mine if mine[name] != before.get(name)]
+        stored = current_options(json.loads(path.read_text()), fixed, warn=False)
+        changed = [name for name in fixed if fixed[name] != stored.get(name)]
         if changed:
-            said = ", ".join(f"{name} was {before.get(name)}, is {mine[name]}" for name in changed)
+            differences = ", ".join(f"{name} was {stored.get(name)}, is {fixed[name]}" for name in changed)
             raise ConfigError(
-                f"{config.folder.output} holds a study with other options ({said}): another folder, or --overwrite"
+                f"{config.folder.output} holds a study with other options ({differences}): give another folder with "
+                "--output, or replace the study with --overwrite"
             )
     config.folder.output.mkdir(parents=True, exist_ok=True)
-    write_output(path, json.dumps(mine, indent=2).encode())
+    write_output(path, json.dumps(fixed, indent=2).encode())
 
 
 def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionData]:
-    """Return both datasets; without `val`, a fifth of the images, chosen by the seed, is kept for it."""
+    """Return paths and contents of training and validation data.
+
+    Without `val`, a random share `VAL_SHARE` of the images, which depends on the seed, becomes the validation data.
+    """
     if config.validation.val is not None:
         train, val = load_both(section_from_dict(TrainConfig, to_dict(config)))
         return config.train, config.validation.val, train, val
@@ -103,13 +109,13 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
     order = np.random.default_rng(config.random.seed).permutation(len(data.records))
     count = max(1, round(VAL_SHARE * len(order)))
     if count >= len(order):
-        raise ConfigError(f"{config.train} has {len(order)} images: too few to keep some for validation; give --val")
+        raise ConfigError(f"{config.train} has {len(order)} images, too few for a validation split: give --val")
     parts = {"val": sorted(order[:count].tolist()), "train": sorted(order[count:].tolist())}
     paths, sets = {}, {}
-    for name, chosen in parts.items():
-        sets[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in chosen), faults=())
+    for name, indices in parts.items():
+        sets[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in indices), faults=())
         content = sets[name].to_coco()
-        for image, i in zip(content["images"], chosen, strict=True):
+        for image, i in zip(content["images"], indices, strict=True):
             image["file_name"] = str(data.records[i].path.absolute())
         paths[name] = config.folder.output / f"{name}.json"
         write_output(paths[name], json.dumps(content).encode())
@@ -117,9 +123,9 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
 
 
 def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: Path, val: Path) -> Run:
-    """Train one set-up with one seed, or read what became of it before."""
-    done = folder / "run.json"
-    if not done.exists():
+    """Train one set-up with one seed, or read the result of an earlier run."""
+    result_file = folder / "run.json"
+    if not result_file.exists():
         options = section_from_dict(TrainConfig, {**to_dict(config), "train": train, "val": val, "output": folder})
         resumable = (folder / "last.ckpt").exists()
         options = with_options(
@@ -148,12 +154,12 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
             "diverged": diverged,
             "early_loss": reached[-1] if reached else None,
         }
-        write_output(done, json.dumps(result, indent=2).encode())
+        write_output(result_file, json.dumps(result, indent=2).encode())
         (folder / "last.ckpt").unlink(missing_ok=True)
         if seed != config.random.seed and not config.keep_checkpoints:
             (folder / "best.ckpt").unlink(missing_ok=True)
         gc.collect()
-    return Run(**json.loads(done.read_text()), folder=folder)
+    return Run(**json.loads(result_file.read_text()), folder=folder)
 
 
 def _describe(data: DetectionData) -> str:

@@ -1,4 +1,4 @@
-"""Confidence intervals."""
+"""Compute confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import stats
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by Student's t; without bounds from fewer than two values."""
+    """Return the 95 % confidence interval of the mean (Student's t); (-inf, inf) for fewer than two values."""
     if len(values) < 2:
         return -math.inf, math.inf
     t = float(stats.t.ppf(0.975, df=len(values) - 1))

@@ -1,4 +1,4 @@
-"""Datasets in memory, for what needs no pixels."""
+"""Datasets without image files, for tests that need no pixels."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from retinanet.data import DetectionData
 from retinanet.formats.records import Record
 
 
-def made_data(images, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhere")):
-    """Return data of images given as lists of (class id, x1, y1, x2, y2[, crowd])."""
+def dataset_from_boxes(images, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhere")):
+    """Return a dataset; each image is a list of (class id, x1, y1, x2, y2[, crowd])."""
     records = []
     for number, objects in enumerate(images):
         boxes = np.array([o[1:5] for o in objects], dtype=np.float64).reshape(-1, 4)
@@ -34,8 +34,8 @@ def made_data(images, *, classes=("a", "b"), size=(512, 384), folder=Path("nowhe
     )
 
 
-def scattered(count, *, seed=0, sides=(20, 200), ratio=(0.5, 2.0), classes=2, images=40, size=(512, 384)):
-    """Return data of boxes of random place, size and shape."""
+def random_dataset(count, *, seed=0, sides=(20, 200), ratio=(0.5, 2.0), classes=2, images=40, size=(512, 384)):
+    """Return a dataset of `count` boxes with random position, size, shape and class."""
     rng = np.random.default_rng(seed)
     rows = [[] for _ in range(images)]
     for i in range(count):
@@ -44,4 +44,4 @@ def scattered(count, *, seed=0, sides=(20, 200), ratio=(0.5, 2.0), classes=2, im
         w, h = min(side / root, size[0] - 1), min(side * root, size[1] - 1)
         x, y = rng.uniform(0, size[0] - w), rng.uniform(0, size[1] - h)
         rows[i % images].append((int(rng.integers(classes)), x, y, x + w, y + h))
-    return made_data(rows, classes=[f"c{k}" for k in range(classes)], size=size)
+    return dataset_from_boxes(rows, classes=[f"c{k}" for k in range(classes)], size=size)

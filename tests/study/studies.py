@@ -1,4 +1,4 @@
-"""Runs of a study, made by hand."""
+"""Studies with given AP values, without training."""
 
 from pathlib import Path
 
@@ -26,6 +26,6 @@ def outcome(name, aps, *, diverged=0, options=None):
     return Outcome(variant=Variant(name=name, label=name, options=options or {"loss": name}), runs=runs)
 
 
-def found(*outcomes):
-    nothing = DetectionData(records=(), classes=(), category_ids=(), source=Path("val.json"))
-    return Study(config=config(), outcomes=outcomes, train="t", val="v", val_data=nothing)
+def study_of(*outcomes):
+    empty = DetectionData(records=(), classes=(), category_ids=(), source=Path("val.json"))
+    return Study(config=config(), outcomes=outcomes, train="t", val="v", val_data=empty)

@@ -1,4 +1,4 @@
-"""Ground truth and detections of a few images, for curves and confusion."""
+"""COCO ground truth and detections of one image with cats and dogs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 CAT, DOG, COW = 3, 7, 90
 
 
-def truth(*objects: tuple[int, list[float], int]) -> dict[str, Any]:
+def ground_truth(*objects: tuple[int, list[float], int]) -> dict[str, Any]:
     return {
         "images": [{"id": 1, "width": 100, "height": 100}],
         "categories": [{"id": CAT, "name": "cat"}, {"id": DOG, "name": "dog"}, {"id": COW, "name": "cow"}],
@@ -18,5 +18,5 @@ def truth(*objects: tuple[int, list[float], int]) -> dict[str, Any]:
     }
 
 
-def found(category: int, box: list[float], score: float) -> dict[str, Any]:
+def detection(category: int, box: list[float], score: float) -> dict[str, Any]:
     return {"image_id": 1, "category_id": category, "bbox": box, "score": score}
