@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as torchvision_nms
 
-from retinanet.ops.nms import _apart, nms, nms_torch
+from retinanet.ops.nms import _shifted_by_class, nms, nms_torch
 from tests.ops import plain
 from tests.shared import examples
 
@@ -112,7 +112,7 @@ def test_what_a_gpu_does_agrees():
     boxes, scores, labels = some(torch.Generator().manual_seed(15), 400, 10)
     order = scores.argsort(descending=True, stable=True)
     expected = plain.nms(boxes, scores, labels, threshold=0.5)
-    assert order[_apart(boxes[order], scores[order], labels[order], 0.5)].tolist() == expected
+    assert order[_shifted_by_class(boxes[order], scores[order], labels[order], 0.5)].tolist() == expected
 
 
 def test_other_types_and_layouts(way):
