@@ -47,7 +47,7 @@ TWO_IMAGES = anchor_targets(
 
 @pytest.mark.parametrize("normaliser", ["batch", "image"])
 def test_focal_loss_equals_torchvisions_with_one_hot_targets(normaliser):
-    """ "batch" divides by 3 positives; "image" averages the loss of image 0 / 1 and the loss of image 1 / 2."""
+    """The batch has 3 positives. Per image: the mean of the loss of image 0, divided by 1, and of image 1, by 2."""
     out = random_outputs()
     one_hot = torch.zeros(2, 4, 3)
     one_hot[0, 0, 2] = one_hot[1, 0, 1] = one_hot[1, 2, 0] = 1
