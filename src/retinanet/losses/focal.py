@@ -43,7 +43,7 @@ def sigmoid_focal_loss(
     loss of examples that are classified well. A soft target t gives
     (alpha t + (1 - alpha) (1 - t)) (1 - p_t)^gamma (-t log p - (1 - t) log(1 - p)) with p_t = t p + (1 - t) (1 - p).
 
-    Example: p = 0.9, y = 1, alpha = 0.75 and gamma = 2 give 0.75 x 0.01 x 0.10536 = 0.00079.
+    For example, p = 0.9, y = 1, alpha = 0.75 and gamma = 2 give 0.75 x 0.01 x 0.10536 = 0.00079.
 
     This function replaces `torchvision.ops.sigmoid_focal_loss` without other changes, with two differences. The default
     of alpha is 0.75 (torchvision: 0.25), and half-precision inputs give a float32 loss. The loss is finite and its
