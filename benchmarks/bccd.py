@@ -1,4 +1,7 @@
-"""`small` on BCCD beside torchvision, trained alike. Needs ../shared/data; about an hour on two cores."""
+"""Train and evaluate the preset `small` and torchvision's RetinaNet on BCCD with equal settings.
+
+Requires the BCCD dataset in ../shared/data. Takes about an hour on two cores.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ EPOCHS = 12
 
 
 def main() -> None:
-    """Run both sides one after the other, each alone on the machine, and print them as one table."""
+    """Run both trainings one after the other, print their results as one table, and write the table."""
     sys.path.insert(0, str(HERE))
     from bccd_torchvision import SHARED
 
     if not (SHARED / "bccd").exists():
-        print(f"benchmarks: no {SHARED / 'bccd'}: this comparison needs the BCCD dataset")
+        print(f"bccd: skipped: expected the BCCD dataset in {SHARED / 'bccd'}, found no such folder")
         return
     RESULTS.mkdir(exist_ok=True)
     rows = []
@@ -29,7 +32,7 @@ def main() -> None:
         rows.append((name, json.loads(out.read_text())))
     classes = sorted(rows[0][1]["per_class"])
     lines = [
-        f"BCCD, trained on train, measured on test; {EPOCHS} epochs, batch 4, 512 x 384, the same ImageNet weights.",
+        f"BCCD, trained on train, evaluated on test; {EPOCHS} epochs, batch 4, 512 x 384, equal ImageNet weights.",
         f"{rows[0][1]['cpu']}, torch {rows[0][1]['versions']['torch']}.",
         "",
         "| | AP | AP50 | AP75 | " + " | ".join(f"{name} AP50" for name in classes) + " | training, s |",

@@ -1,6 +1,7 @@
-"""Our side of `bccd_torchvision.py`: the `small` preset on BCCD, through the same functions as the command line.
+"""Train and evaluate the preset `small` on BCCD, for comparison with `bccd_torchvision.py`.
 
-Trains on `train`, chooses the best epoch by `val`, and measures on `test` once, which nothing was chosen by.
+The script calls the functions behind the command line. It trains on `train`, chooses the best epoch on `val`, and
+evaluates once on `test`, which influences no choice.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Train and evaluate our RetinaNet on BCCD.")
     weights = SHARED / "weights" / "tf_efficientnet_lite0-imagenet-timm.safetensors"
-    parser.add_argument("--data", type=Path, default=SHARED / "bccd", help="a Pascal VOC folder")
-    parser.add_argument("--weights", type=Path, default=weights, help="ImageNet weights under timm's names")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run", type=Path, default=Path("runs/bccd"), help="folder of the run")
-    parser.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
+    parser.add_argument("--data", type=Path, default=SHARED / "bccd", help="Pascal VOC folder of the BCCD dataset")
+    parser.add_argument("--weights", type=Path, default=weights, help="file of ImageNet weights with timm's names")
+    parser.add_argument("--epochs", type=int, default=12, help="number of epochs")
+    parser.add_argument("--batch-size", type=int, default=4, help="number of images per batch")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training run")
+    parser.add_argument("--run", type=Path, default=Path("runs/bccd"), help="run folder")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file for the results")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train, evaluate, print and write what came out."""
+    """Train, evaluate, and print and write the results."""
     args = parse_args()
     splits = args.data / "ImageSets" / "Main"
     result = fit(

@@ -1,8 +1,8 @@
-"""The peer on BCCD: torchvision's own RetinaNet, trained as a competent user of torchvision would.
+"""Train and evaluate torchvision's RetinaNet on BCCD, as an experienced user of torchvision would.
 
-Stands alone on purpose: it imports nothing of `retinanet`, so it says what torchvision alone reaches on the same
-images, backbone, weights, image size and schedule. Losses, matching, boxes and post-processing are
-torchvision's defaults.
+The script imports nothing of `retinanet`, so its results depend on torchvision alone. The images, backbone, weights,
+image size and schedule are those of `bccd_retinanet.py`. Losses, matching, boxes and post-processing are torchvision's
+defaults.
 
     python benchmarks/bccd_torchvision.py --out peer_bccd.json
 """
@@ -35,7 +35,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.transforms.functional import pil_to_tensor
 
-CLASSES = ("Platelets", "RBC", "WBC")  # RetinaNet has one sigmoid a class and no background: labels are 0-based
+CLASSES = ("Platelets", "RBC", "WBC")  # RetinaNet has one sigmoid per class and no background class: labels start at 0
 STRIDES = (8, 16, 32)
 FPN_WIDTH = 128
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -44,7 +44,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @dataclass(frozen=True)
 class Record:
-    """One annotated image: boxes are xyxy pixels just as the XML has them; zero-area boxes are already dropped."""
+    """An annotated image. Boxes are xyxy in pixels, as in the XML file, without the `dropped` boxes of zero area."""
 
     image_path: Path
     width: int
@@ -55,7 +55,11 @@ class Record:
 
 
 def read_voc(root: Path, split: str) -> list[Record]:
-    """Read one `ImageSets/Main` split of a VOC folder; raises ValueError for a class that is not in CLASSES."""
+    """Return the records of a split in `ImageSets/Main` of a Pascal VOC folder.
+
+    Raises:
+        ValueError: the class of an object is not in CLASSES.
+    """
     records = []
     for stem in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
         image_path, annotation = root / "JPEGImages" / f"{stem}.jpg", root / "Annotations" / f"{stem}.xml"
@@ -65,7 +69,7 @@ def read_voc(root: Path, split: str) -> list[Record]:
         for item in ET.parse(annotation).getroot().iter("object"):  # noqa: S314  a local dataset
             name = item.findtext("name", "")
             if name not in CLASSES:
-                raise ValueError(f"{annotation}: expected a class of {CLASSES}, found {name!r}")
+                raise ValueError(f"{annotation}: expected one of the classes {', '.join(CLASSES)}; found {name!r}")
             x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{key}", "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))
             if not (x1 > x0 and y1 > y0):
                 dropped += 1
@@ -77,17 +81,17 @@ def read_voc(root: Path, split: str) -> list[Record]:
 
 
 class Images(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Images as float [3, H, W] in [0, 1] with torchvision's targets; `flip` mirrors half of them."""
+    """Dataset of images, float [3, H, W] in [0, 1], and torchvision's targets. `flip` mirrors half of the images."""
 
     def __init__(self, records: list[Record], *, flip: bool):
         self.records, self.flip = records, flip
 
     def __len__(self) -> int:
-        """Images in the split."""
+        """Return the number of images of the split."""
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """One image and its boxes [N, 4] and labels [N]."""
+        """Return an image and its target: boxes [N, 4], xyxy in pixels, and labels [N]."""
         record = self.records[index]
         with Image.open(record.image_path) as image:
             pixels = pil_to_tensor(image.convert("RGB")).float() / 255
@@ -99,12 +103,12 @@ class Images(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def collate(batch: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Lists, as torchvision's detectors take them."""
+    """Return the images and the targets of a batch as two lists, the format of torchvision's detectors."""
     return [pixels for pixels, _ in batch], [target for _, target in batch]
 
 
 class Backbone(nn.Module):
-    """EfficientNet-Lite0 at strides 8, 16, 32 with frozen BatchNorm, and torchvision's FPN to P3-P7."""
+    """EfficientNet-Lite0 at strides 8, 16, 32 with frozen BatchNorm, and torchvision's feature pyramid P3-P7."""
 
     out_channels = FPN_WIDTH
 
@@ -123,31 +127,31 @@ class Backbone(nn.Module):
         self.train()
 
     def norms(self) -> Iterator[nn.Module]:
-        """The BatchNorm layers."""
+        """Return the BatchNorm layers."""
         return (module for module in self.body.modules() if isinstance(module, nn.BatchNorm2d))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch mode; BatchNorm stays in eval mode, for four images make poor statistics."""
+        """Set the mode of all layers but BatchNorm, which stays in eval mode: 4 images give poor statistics."""
         super().train(mode)
         for norm in self.norms():
-            norm.training = False  # not .eval(): the activation inside timm's BatchNormAct2d has no mode
+            norm.training = False  # .eval() would also set the mode of the activation inside timm's BatchNormAct2d
         return self
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """[B, 3, H, W] to P3-P7, each [B, 128, H/stride, W/stride]."""
+        """Return the feature levels P3-P7, each [B, 128, H/stride, W/stride], of images [B, 3, H, W]."""
         features = self.body(x)
         maps: dict[str, Tensor] = self.fpn({str(i): features[level] for i, level in enumerate(self.levels)})
         return maps
 
 
 def build_model(weights: Path) -> RetinaNet:
-    """Build torchvision's RetinaNet: default head and anchors, 640x480 images taken as 512x384."""
+    """Build torchvision's RetinaNet with its default head and anchors. Images of 640x480 are resized to 512x384."""
     half = [0.5, 0.5, 0.5]
     return RetinaNet(Backbone(weights), len(CLASSES), min_size=384, max_size=512, image_mean=half, image_std=half)
 
 
 def train(model: RetinaNet, records: list[Record], args: argparse.Namespace) -> list[dict[str, float]]:
-    """Train in place; returns one row an epoch: mean losses, learning rate at its end, seconds."""
+    """Train the model in place. Return one row per epoch: mean losses, last learning rate, steps and seconds."""
     loader = DataLoader(
         Images(records, flip=True),
         batch_size=args.batch_size,
@@ -195,7 +199,7 @@ def train(model: RetinaNet, records: list[Record], args: argparse.Namespace) -> 
         history.append(row | {"lr": scheduler.get_last_lr()[0], "steps": len(rows), "seconds": seconds})
         print(
             f"epoch {epoch}/{args.epochs} loss {both:.4f} classes {classes:.4f} boxes {boxes:.4f} "
-            f"{seconds:.1f} s ({seconds / len(rows):.2f} s a step)",
+            f"{seconds:.1f} s ({seconds / len(rows):.2f} s per step)",
             flush=True,
         )
         if step == args.max_steps:
@@ -205,14 +209,14 @@ def train(model: RetinaNet, records: list[Record], args: argparse.Namespace) -> 
 
 @torch.inference_mode()
 def detect(model: RetinaNet, records: list[Record]) -> list[dict[str, Any]]:
-    """Detections as COCO results in pixels of the image; image ids and category ids are 1-based."""
+    """Return detections as COCO results, in pixels of the image. Image ids and category ids start at 1."""
     model.eval()
     results: list[dict[str, Any]] = []
     images = Images(records, flip=False)
     for index in range(len(images)):
-        image_id, found = index + 1, model([images[index][0]])[0]
+        image_id, detections = index + 1, model([images[index][0]])[0]
         for (x0, y0, x1, y1), score, label in zip(
-            found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True
+            detections["boxes"].tolist(), detections["scores"].tolist(), detections["labels"].tolist(), strict=True
         ):
             box = [x0, y0, x1 - x0, y1 - y0]
             results.append({"image_id": image_id, "category_id": label + 1, "bbox": box, "score": score})
@@ -220,7 +224,7 @@ def detect(model: RetinaNet, records: list[Record]) -> list[dict[str, Any]]:
 
 
 def evaluate(records: list[Record], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compute the 12 COCO numbers, and AP and AP50 of each class (None for a class without ground truth)."""
+    """Return the 12 COCO numbers, and AP and AP50 of each class (None for a class without ground truth)."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, record in enumerate(records, start=1):
@@ -252,7 +256,7 @@ def evaluate(records: list[Record], results: list[dict[str, Any]]) -> dict[str, 
 
 
 def cpu_model() -> str:
-    """The CPU's name, as Linux tells it."""
+    """Return the name of the CPU."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -263,33 +267,33 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Train and evaluate torchvision's RetinaNet on BCCD.")
     weights = SHARED / "weights" / "tf_efficientnet_lite0-imagenet-timm.safetensors"
-    parser.add_argument("--data", type=Path, default=SHARED / "bccd", help="a Pascal VOC folder")
-    parser.add_argument("--weights", type=Path, default=weights, help="ImageNet weights under timm's names")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=4e-4)
-    parser.add_argument("--weight-decay", type=float, default=1e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--max-steps", type=int, default=0, help="stop training after so many steps (0: never)")
-    parser.add_argument("--max-test", type=int, default=0, help="evaluate so many test images only (0: all)")
-    parser.add_argument("--out", type=Path, default=None, help="write the results here as JSON")
+    parser.add_argument("--data", type=Path, default=SHARED / "bccd", help="Pascal VOC folder of the BCCD dataset")
+    parser.add_argument("--weights", type=Path, default=weights, help="file of ImageNet weights with timm's names")
+    parser.add_argument("--epochs", type=int, default=12, help="number of epochs")
+    parser.add_argument("--batch-size", type=int, default=4, help="number of images per batch")
+    parser.add_argument("--lr", type=float, default=4e-4, help="highest learning rate")
+    parser.add_argument("--weight-decay", type=float, default=1e-4, help="weight decay of AdamW")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training run")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="number of threads of torch")
+    parser.add_argument("--max-steps", type=int, default=0, help="largest number of training steps (0: no limit)")
+    parser.add_argument("--max-test", type=int, default=0, help="largest number of test images (0: all)")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file for the results")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train on `train`, evaluate on `test` once, print and write what came out."""
+    """Train on `train`, evaluate once on `test`, and print and write the results."""
     args = parse_args()
     torch.set_num_threads(args.threads)
     random.seed(args.seed)
-    np.random.seed(args.seed)  # noqa: NPY002  the global state is what libraries use
+    np.random.seed(args.seed)  # noqa: NPY002  libraries use the global state
     torch.manual_seed(args.seed)
 
     train_records, test_records = read_voc(args.data, "train"), read_voc(args.data, "test")
     test_records = test_records[: args.max_test or None]
     for name, records in (("train", train_records), ("test", test_records)):
         boxes, dropped = sum(len(r.boxes) for r in records), sum(r.dropped for r in records)
-        print(f"{name}: {len(records)} images, {boxes} boxes, {dropped} of zero area dropped")
+        print(f"{name}: {len(records)} images, {boxes} boxes; dropped {dropped} boxes of zero area")
     model = build_model(args.weights)
 
     started = time.perf_counter()

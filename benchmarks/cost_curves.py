@@ -1,9 +1,11 @@
-"""Where the time goes in a prediction and in a training step of R50, and how it grows; beside it the floor.
+"""Measure the parts of a prediction and of a training step of R50, and how the time grows with the input.
 
-The floor: operations over the highest speed of a matrix product or a convolution that is measured here, or bytes of
-weights and maps over the measured speed of a copy, whichever is longer. Two of them: with the multiplications of the
-definition, and with the 2.25 times fewer of Winograd's F(2x2, 3x3) for a 3x3 convolution of stride 1, with which ours
-goes below the first. All offsets are computed: what skipping saves depends on the image (prediction.py).
+The plots also show a lower bound of the time: operations divided by the highest measured speed of a matrix product or
+convolution, or bytes of weights and feature maps divided by the measured speed of a copy, whichever is longer. There
+are two bounds: one with the multiplications of a direct convolution, one with the 2.25 times fewer multiplications of
+Winograd's F(2x2, 3x3) for a 3x3 convolution of stride 1. Measured times can be below the first bound.
+
+All offsets are computed. The time that skipping offsets saves depends on the image: see prediction.py.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import matplotlib.pyplot as plt
 
 
 def best(run: Callable[[], object], rounds: int = 5) -> float:
-    """Return the shortest of a few calls in seconds, after one that warms up."""
+    """Return the seconds of the fastest of `rounds` calls, after one call to warm up."""
     run()
     seconds = []
     for _ in range(rounds):
@@ -44,7 +46,7 @@ def best(run: Callable[[], object], rounds: int = 5) -> float:
 
 @torch.inference_mode()
 def peaks() -> tuple[float, float]:
-    """Return the most float32 operations a second that torch reaches here, and bytes a second of a copy (both ways)."""
+    """Return the highest measured operations per second (float32), and the bytes per second of a copy, both ways."""
     a, big = torch.randn(2048, 2048), torch.randn(64_000_000)
     out = torch.empty_like(big)
     x_NCHW, weight = (
@@ -57,8 +59,8 @@ def peaks() -> tuple[float, float]:
     return max(speeds), 2 * big.nbytes / best(lambda: out.copy_(big), 7)
 
 
-def work(network: RetinaNet, images_N3HW: torch.Tensor) -> tuple[float, float, float]:
-    """Return the operations of a forward pass's convolutions, the same by Winograd, and bytes read and written."""
+def count_work(network: RetinaNet, images_N3HW: torch.Tensor) -> tuple[float, float, float]:
+    """Return the work of all convolutions of a forward pass: operations, operations with Winograd, bytes moved."""
     total = [0.0, 0.0, 0.0]
 
     def count(module: torch.nn.Conv2d, inputs: tuple[torch.Tensor], out: torch.Tensor) -> None:
@@ -77,19 +79,19 @@ def work(network: RetinaNet, images_N3HW: torch.Tensor) -> tuple[float, float, f
 
 
 def every_offset(network: RetinaNet) -> RetinaNet:
-    """Return the copy for predicting, which skips nothing."""
+    """Return a copy of the network for prediction that computes all offsets."""
     fast = for_inference(network)
     fast.skips_offsets = False  # type: ignore[assignment]
     return fast
 
 
 def random_images(batch: int, side: int) -> torch.Tensor:
-    """Return normalised noise."""
+    """Return a batch of random images with mean 0 and standard deviation 1."""
     return torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
 
 
-def targets_of(batch: int, objects: int, side: int) -> list[Target]:
-    """Return random objects."""
+def random_targets(batch: int, objects: int, side: int) -> list[Target]:
+    """Return the ground truth of a batch of images with random objects."""
     low = torch.rand(batch, objects, 2) * side * 0.6
     boxes = torch.cat([low, low + 16 + torch.rand(batch, objects, 2) * side * 0.3], 2)
     labels = torch.randint(0, 3, (batch, objects))
@@ -100,7 +102,7 @@ def targets_of(batch: int, objects: int, side: int) -> list[Target]:
 
 
 def prediction_parts(side: int) -> dict[str, Callable[[], object]]:
-    """Return the parts of a prediction after decoding."""
+    """Return the parts of a prediction, by name. The image is already decoded."""
     network = every_offset(RetinaNet(num_classes=CLASSES))
     images = random_images(1, side)
     with torch.inference_mode():
@@ -123,13 +125,13 @@ def prediction_parts(side: int) -> dict[str, Callable[[], object]]:
 
 
 def training_parts(side: int) -> dict[str, Callable[[], object]]:
-    """Return the parts of a training step on two images; the backward pass is the step less the rest."""
+    """Return the parts of a training step on two images, by name. The remaining time is that of the backward pass."""
     network = RetinaNet(num_classes=CLASSES).train().to(memory_format=torch.channels_last)
     network.backbone.freeze_batchnorm()
-    images, targets, loss = random_images(2, side), targets_of(2, 10, side), DetectionLoss(config=LossConfig())
+    images, targets, loss = random_images(2, side), random_targets(2, 10, side), DetectionLoss(config=LossConfig())
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
     outputs = network(images)
-    found = match(outputs.anchors_A4, targets, MatchConfig())
+    matched = match(outputs.anchors_A4, targets, MatchConfig())
 
     def step() -> None:
         out = network(images)
@@ -142,51 +144,54 @@ def training_parts(side: int) -> dict[str, Callable[[], object]]:
         "whole step": step,
         "forward": lambda: network(images),
         "matching": lambda: match(outputs.anchors_A4, targets, MatchConfig()),
-        "loss, forward": lambda: loss(outputs, found),
+        "loss, forward": lambda: loss(outputs, matched),
         "optimiser": optimizer.step,
     }
 
 
 def curves(axes: dict[str, list[int]], peak: tuple[float, float], out: Path) -> Section:
-    """Return the seconds of a prediction and of matching and loss along each axis, and draw them beside the floor."""
+    """Return the seconds along each axis, and draw them with the lower bounds.
+
+    The axis "objects" measures matching and loss. All other axes measure a prediction of the network.
+    """
     figure, plots = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
     seconds: dict[str, list[float]] = {}
     for plot, (axis, values) in zip(plots, axes.items(), strict=True):
-        measured, floors = [], []
+        measured, bounds = [], []
         for value in values:
             side = value if axis == "side of the image" else 256
             batch = value if axis == "batch" else 1
             network = RetinaNet(num_classes=value if axis == "classes" else 80).eval()
             images = random_images(batch, side)
             if axis == "objects":
-                targets, loss = targets_of(1, value, side), DetectionLoss(config=LossConfig())
+                targets, loss = random_targets(1, value, side), DetectionLoss(config=LossConfig())
                 outputs = network(images)
                 took = best(lambda t=targets, o=outputs, f=loss: f(o, match(o.anchors_A4, t, MatchConfig())))
             else:
-                *operations, moved = work(network, images)
-                floors.append([1e3 * max(one / peak[0], moved / peak[1]) for one in operations])
+                *operations, moved = count_work(network, images)
+                bounds.append([1e3 * max(count / peak[0], moved / peak[1]) for count in operations])
                 fast = every_offset(network)
                 took = best(torch.inference_mode()(lambda n=fast, x=images: n(x)))
             measured.append(took)
             seconds[f"{axis} {value}"] = [took]
         plot.plot(values, [s * 1e3 for s in measured], "o-", label="measured")
-        if floors:
-            plain, winograd = zip(*floors, strict=True)
-            plot.plot(values, plain, "s--", color="0.7", label="floor, as defined")
-            plot.plot(values, winograd, "v--", color="0.4", label="floor, Winograd")
+        if bounds:
+            direct, winograd = zip(*bounds, strict=True)
+            plot.plot(values, direct, "s--", color="0.7", label="lower bound, direct")
+            plot.plot(values, winograd, "v--", color="0.4", label="lower bound, Winograd")
         plot.set(xlabel=axis, title="matching and loss" if axis == "objects" else "network, prediction", ylim=(0, None))
         plot.legend()
     plots[0].set_ylabel("ms")
     figure.savefig(out, dpi=110)
     note = f"Peak {peak[0] / 1e9:.0f} GFLOP/s (float32), {peak[1] / 1e9:.1f} GB/s (copy)."
-    return Section("How the cost grows (256 x 256, batch 1, 80 classes but for the axis)", seconds, note=note)
+    return Section("Growth of the time (256 x 256, batch 1, 80 classes, except along the axis)", seconds, note=note)
 
 
 def main() -> None:
-    """Measure, draw and write."""
+    """Measure, and write the tables and the plots."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=512, help="of the images of the two profiles")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", type=int, default=512, help="side of the images in the two profiles, pixels")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
     args = parser.parse_args()
     axes = {
         "side of the image": [128, 256, 384, 512, 640],
@@ -201,7 +206,7 @@ def main() -> None:
         sections.append(
             Section(f"{title}, {args.side} x {args.side}, R50, {CLASSES} classes", seconds, next(iter(cases)))
         )
-    write("cost_curves", "Where the time goes, and how it grows", sections)
+    write("cost_curves", "Time of the parts, and its growth", sections)
 
 
 if __name__ == "__main__":

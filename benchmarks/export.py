@@ -1,10 +1,11 @@
-"""From file to boxes on the CPU: exported models and torchvision's RetinaNet in eager mode, in one process.
+"""Measure exported models and torchvision's RetinaNet on the CPU, from an image file to boxes, in one process.
 
     python benchmarks/export.py prepare IMAGES runs/export-bench     # export a ResNet-50 with random weights: minutes
-    python benchmarks/export.py measure IMAGES runs/export-bench     # wants a quiet machine
+    python benchmarks/export.py measure IMAGES runs/export-bench     # requires a machine without other load
 
-Both networks have a ResNet-50, 80 classes and an image size of 640, and random weights whose scores are spread so that
-non-maximum suppression has its work. What int8 does to AP is measured by `retinanet export --int8 --data`.
+Both networks have a ResNet-50, 80 classes, an image size of 640 and random weights. The weights are scaled so that a
+realistic number of boxes reaches non-maximum suppression. `retinanet export --int8 --data` measures the effect of int8
+on AP.
 """
 
 from __future__ import annotations
@@ -43,24 +44,24 @@ FILES = ("float32.onnx", "int8.onnx", "float32.xml", "bf16.xml", "int8.xml")
 
 
 def spread(weight: torch.Tensor, bias: torch.Tensor, logits: Callable[[], torch.Tensor]) -> None:
-    """Give the scores of a random network the spread of a trained one's: some hundred above 0.05 in an image.
+    """Change a random network so that some hundred scores of an image exceed 0.05, as in a trained network.
 
     Args:
-        weight: of the last convolution for the scores.
-        bias: likewise.
-        logits: computes the scores of an image.
+        weight: weight of the last convolution of the classification head.
+        bias: bias of the last convolution of the classification head.
+        logits: function that computes the logits of an image.
     """
     torch.nn.init.normal_(weight, std=0.01)
     torch.nn.init.zeros_(bias)
     with torch.inference_mode():
-        found = logits()
+        values = logits()
     with torch.no_grad():
-        weight /= found.std()
-        bias -= 7 + found.mean() / found.std()
+        weight /= values.std()
+        bias -= 7 + values.mean() / values.std()
 
 
 def prepare(images: list[Path], folder: Path) -> None:
-    """Export a ResNet-50 in every format."""
+    """Save a random ResNet-50 as a checkpoint, and export it in every format."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Path()
     config = resolve(TrainConfig, {"train": here, "val": here, "output": here, "image_size": 640, "max_size": 640})
@@ -84,12 +85,12 @@ def prepare(images: list[Path], folder: Path) -> None:
         print(name, flush=True)
     detector = Detector.from_checkpoint(folder / "model.ckpt", "cpu")
     for name in ("float32.onnx", "float32.xml"):
-        found = gate.compare(detector, RuntimeDetector.from_file(folder / name), images[:3], scales=(1.0,))
-        print(name, found, flush=True)
+        comparison = gate.compare(detector, RuntimeDetector.from_file(folder / name), images[:3], scales=(1.0,))
+        print(name, comparison, flush=True)
 
 
-def start(path: Path, image: Path) -> dict[str, float]:
-    """Return seconds to the first detection and the peak of memory of a new process."""
+def first_detection(path: Path, image: Path) -> dict[str, float]:
+    """Return the seconds to the first detection in a new process, and the peak memory of this process in MB."""
     code = (
         "import time; t = time.perf_counter()\n"
         "import json, sys, retinanet\n"
@@ -99,13 +100,13 @@ def start(path: Path, image: Path) -> dict[str, float]:
         "peak = next(int(r.split()[1]) for r in rows if r.startswith('VmHWM'))\n"
         "print(json.dumps({'seconds': seconds, 'mb': peak * 1024 / 1e6}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, path, image], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    completed = subprocess.run([sys.executable, "-c", code, path, image], check=True, capture_output=True, text=True)
+    numbers: dict[str, float] = json.loads(completed.stdout)
+    return numbers
 
 
 def measure(images: list[Path], folder: Path) -> None:
-    """Time them beside torchvision, and write the result."""
+    """Measure all exported models and torchvision, and write the table."""
     peer = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=len(CLASSES), min_size=640, max_size=640
     ).eval()
@@ -113,8 +114,8 @@ def measure(images: list[Path], folder: Path) -> None:
     last = peer.head.classification_head.cls_logits
 
     def logits() -> torch.Tensor:
-        found: torch.Tensor = peer.head(list(peer.backbone(first_input).values()))["cls_logits"]
-        return found
+        values: torch.Tensor = peer.head(list(peer.backbone(first_input).values()))["cls_logits"]
+        return values
 
     spread(last.weight, last.bias, logits)
 
@@ -132,18 +133,18 @@ def measure(images: list[Path], folder: Path) -> None:
     turns = {name: itertools.cycle(images) for name in detectors}
     cases = {name: (lambda n=name: detectors[n](next(turns[n]))) for name in detectors}
     seconds = interleave(cases, rounds=len(images))
-    first = {name: start(folder / name, images[0]) for name in ("model.ckpt", *FILES)}
+    first = {name: first_detection(folder / name, images[0]) for name in ("model.ckpt", *FILES)}
     first["checkpoint eager"] = first.pop("model.ckpt")
     columns = {
-        "first detection, s": {name: f"{found['seconds']:.1f}" for name, found in first.items()},
-        "process at its peak, MB": {name: f"{found['mb']:.0f}" for name, found in first.items()},
+        "first detection, s": {name: f"{numbers['seconds']:.1f}" for name, numbers in first.items()},
+        "peak memory of the process, MB": {name: f"{numbers['mb']:.0f}" for name, numbers in first.items()},
     }
-    note = f"One image at a time, file to boxes; boxes in the first image: {counts}."
+    note = f"One image at a time, from file to boxes. Number of boxes in the first image: {counts}."
     title = f"ResNet-50, 80 classes, 640 pixels, {len(images)} COCO images"
     write("export", "Exported models", [Section(title, seconds, "torchvision eager", note=note, extra=columns)])
 
 
 if __name__ == "__main__":
     command, source, target = sys.argv[1:]
-    found = sorted(Path(source).rglob("*.jpg")) if Path(source).is_dir() else [r.path for r in read(source).records]
-    (prepare if command == "prepare" else measure)(found[:CALIBRATION], Path(target))
+    paths = sorted(Path(source).rglob("*.jpg")) if Path(source).is_dir() else [r.path for r in read(source).records]
+    (prepare if command == "prepare" else measure)(paths[:CALIBRATION], Path(target))

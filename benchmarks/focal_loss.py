@@ -1,7 +1,7 @@
-"""Focal loss, forward and backward: ours in C and in torch beside torchvision's, as its RetinaNet calls it.
+"""Measure focal loss, forward and backward, in C and in torch, in comparison with torchvision's RetinaNet.
 
-torch's log1p takes ten times as long until a fractional power has run on the thread: the peer is measured in both
-states, the slow one first. All have the same labels; ours takes them by index, the peer one-hot.
+torch.log1p takes ten times as long on a thread that has not computed a fractional power. So torchvision is measured in
+both states, the slow state first. All cases have equal labels: class ids for ours, one-hot tensors for torchvision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALPHA, GAMMA = 0.25, 2.0
 
 
 class Case:
-    """Logits as a network has them at the start, and labels of `POSITIVES` anchors of each image."""
+    """Random logits of an untrained network, and targets with `POSITIVES` positive anchors in each image."""
 
     def __init__(self, dtype: torch.dtype, anchors: int = ANCHORS) -> None:
         rng = torch.Generator().manual_seed(0)
@@ -40,13 +40,13 @@ class Case:
         self.labels_NA = torch.randint(0, CLASSES, (IMAGES, anchors), generator=rng)
 
     def runs(self) -> dict[str, Callable[[], Tensor]]:
-        """Return what is compared, by name."""
-        found = {"ours, torch": self.in_torch, "torchvision": self.torchvision}
+        """Return the functions to compare, by name."""
+        cases = {"ours, torch": self.in_torch, "torchvision": self.torchvision}
         native = focal.implementation(torch.device("cpu")) is focal_loss_native
-        return {"ours, C": self.ours, **found} if native else found
+        return {"ours, C": self.ours, **cases} if native else cases
 
     def torchvision(self) -> Tensor:
-        """Return the gradient, by torchvision."""
+        """Return the gradient of torchvision's loss."""
         self.logits_NAK.grad = None
         losses = []
         for logits_AK, positive_A, ignored_A, labels_A in zip(
@@ -63,7 +63,7 @@ class Case:
         return self.logits_NAK.grad
 
     def ours(self) -> Tensor:
-        """Return the gradient, by ours, in C where it is built."""
+        """Return the gradient of our loss, computed in C if the library is available."""
         self.logits_NAK.grad = None
         terms = FocalTerms(
             gamma=GAMMA,
@@ -78,7 +78,7 @@ class Case:
         return self.logits_NAK.grad
 
     def in_torch(self) -> Tensor:
-        """Return the gradient, by ours without C."""
+        """Return the gradient of our loss, computed in torch."""
         chosen = focal.implementation
         focal.implementation = lambda _: focal_loss_torch
         try:
@@ -88,13 +88,16 @@ class Case:
 
 
 def memory_of(name: str, dtype: torch.dtype) -> float:
-    """Return the MB that one call takes, in a process of its own: what others freed would serve here."""
+    """Return the extra memory of one call in MB, measured in a new process.
+
+    In this process, the call would use memory that earlier calls have freed.
+    """
     command = [sys.executable, __file__, "--memory", name, "--dtype", str(dtype).removeprefix("torch.")]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def section(case: Case, title: str, rounds: int) -> Section:
-    """Compare the gradients, then measure."""
+    """Compare the gradients, then measure time and memory."""
     cases = case.runs()
     expected = case.torchvision().double()
     note = []
@@ -110,7 +113,7 @@ def section(case: Case, title: str, rounds: int) -> Section:
         seconds,
         "torchvision",
         memory,
-        note=f"A gradient takes {gradient:.0f} MB. Difference from torchvision's, in shares of its largest: "
+        note=f"A gradient takes {gradient:.0f} MB. Largest difference from torchvision / largest gradient: "
         + ", ".join(note[:-1])
         + ".",
     )
@@ -118,18 +121,18 @@ def section(case: Case, title: str, rounds: int) -> Section:
 
 def main() -> None:
     """Print and write the tables."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", help="print the MB that one call of this name takes, and nothing else")
-    parser.add_argument("--dtype", default="float32")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
+    parser.add_argument("--memory", metavar="NAME", help="print only the extra memory of one call of this case, in MB")
+    parser.add_argument("--dtype", default="float32", help="type of the logits for --memory")
     arguments = parser.parse_args()
     if arguments.memory:
         dtype = getattr(torch, arguments.dtype)
-        Case(dtype, anchors=1000).runs()[arguments.memory]()  # what is loaded once
+        Case(dtype, anchors=1000).runs()[arguments.memory]()  # one-time costs are not counted
         print(extra_memory(Case(dtype).runs()[arguments.memory]))
         return
     size = f"{IMAGES} x {ANCHORS:,} x {CLASSES}"
-    sections = [section(Case(torch.float32), f"{size} float32, a fresh thread", arguments.rounds)]
+    sections = [section(Case(torch.float32), f"{size} float32, on a new thread", arguments.rounds)]
     torch.rand(1_000_000).pow(1.5)
     sections.append(section(Case(torch.float32), f"{size} float32, after a fractional power", arguments.rounds))
     sections.append(section(Case(torch.bfloat16), f"{size} bfloat16, after a fractional power", arguments.rounds))

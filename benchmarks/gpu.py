@@ -1,4 +1,4 @@
-"""On a CUDA machine: training step and prediction of R50 at 800 x 1344, bfloat16, beside torchvision under autocast."""
+"""Measure prediction and a training step of R50 on a GPU (800 x 1344, bfloat16) in comparison with torchvision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOPS = 2 * 191e9
 
 
 def timed(run: Callable[[], object], rounds: int) -> list[float]:
-    """Return the seconds of each round, after three calls that compile and choose kernels."""
+    """Return the seconds of each round, after three calls in which kernels are compiled and chosen."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -36,19 +36,19 @@ def timed(run: Callable[[], object], rounds: int) -> list[float]:
 
 
 def peak() -> float:
-    """Return the operations a second of an 8192^3 product in bfloat16."""
+    """Return the operations per second of a matrix product of 8192^3 in bfloat16."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     return 2 * 8192**3 / min(timed(lambda: a @ a, 10))
 
 
 def main() -> None:
-    """Measure and write, or say that there is no CUDA."""
+    """Measure, and write the tables; without a GPU, print a message."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16])
+    parser.add_argument("--rounds", type=int, default=10, help="number of rounds")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16], help="numbers of images per batch")
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        print("gpu: there is no CUDA here; nothing measured")
+        print("gpu: skipped: expected a CUDA device, found none")
         return
     best, sections = peak(), []
     for batch in args.batches:
@@ -125,8 +125,8 @@ def _training(batch: int) -> dict[str, Callable[[], object]]:
 
     def eager() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            found = theirs(list(images_N3HW), [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)])
-            total = sum(found.values())
+            losses = theirs(list(images_N3HW), [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)])
+            total = sum(losses.values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

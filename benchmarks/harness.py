@@ -1,6 +1,7 @@
-"""Ours and a peer side by side: one process, interleaved rounds, median and spread, extra memory, one table.
+"""Measure cases in one process in interleaved rounds, and write their times, ratios and extra memory as a table.
 
-times = interleave({"ours": lambda: f(x), "torchvision": lambda: g(x)}, rounds=7)
+cases = {"ours": lambda: f(x), "torchvision": lambda: g(x)}
+times = interleave(cases, rounds=7)
 memory = {name: extra_memory(run) for name, run in cases.items()}
 write("focal_loss", "Focal loss, forward + backward", [Section("2 x 76,725 x 80", times, "torchvision", memory)])
 """
@@ -26,15 +27,15 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True)
 class Section:
-    """One table: what was measured, the seconds of each round by name, and the name of the peer to divide by.
+    """A table of results.
 
     Args:
-        title: the work and its size.
-        seconds: for each name the seconds of each round, as `interleave` gives them.
-        peer: the name whose time the others are divided into; None: no ratios.
-        memory_mb: extra memory by name in MB (1e6 bytes), where measured.
-        note: conditions, printed under the table.
-        extra: further columns: column -> name -> text.
+        title: name of the measured work, and its size.
+        seconds: seconds of each round, by the name of the case, as `interleave` returns them.
+        peer: name of the case whose time is divided by the time of each case. None: no ratios.
+        memory_mb: extra memory in MB (1e6 bytes), by the name of the case.
+        note: text under the table, for example conditions.
+        extra: further columns: column -> name of the case -> text.
     """
 
     title: str
@@ -48,13 +49,13 @@ class Section:
 def interleave(
     cases: Mapping[str, Callable[[], object]], *, rounds: int = 7, warmup: int = 1, at_least: float = 0.05
 ) -> dict[str, list[float]]:
-    """Time every case once a round, in turn, and return the seconds of one call in each round.
+    """Return the seconds of one call of each case in each round. Every round measures all cases, one after the other.
 
     Args:
-        cases: what to call, by name.
-        rounds: how often; the first case of a round changes from round to round.
-        warmup: calls of each case before the clock runs.
-        at_least: a case faster than so many seconds is called several times in a round, and the mean is kept.
+        cases: functions to measure, by name.
+        rounds: number of rounds. Each round starts with another case.
+        warmup: number of calls of each case before the first round.
+        at_least: seconds that a case runs in a round. A faster case is called several times, and the mean is returned.
     """
     calls = {}
     for name, run in cases.items():
@@ -78,14 +79,14 @@ def interleave(
 
 
 def extra_memory(run: Callable[[], object]) -> float:
-    """Return by how many MB (1e6 bytes) one call raises the process's resident memory at its peak (Linux only).
+    """Return the increase of the peak resident memory during one call, in MB (1e6 bytes). Requires Linux.
 
-    What the call returns is held until its end. Call it once before, so that one-time costs are not counted.
+    The memory of the call's result is included. Call the function once before, so that one-time costs are not counted.
     """
     gc.collect()
     before = _status_kb("VmRSS")
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     except OSError:
         return _sampled_memory(run, before)
     result = run()
@@ -95,17 +96,18 @@ def extra_memory(run: Callable[[], object]) -> float:
 
 
 def _sampled_memory(run: Callable[[], object], before: int) -> float:
-    peak, done = before, threading.Event()
+    """Return the increase of the resident memory during one call, in MB, from samples every 0.5 ms."""
+    peak, finished = before, threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.0005):
+        while not finished.wait(0.0005):
             peak = max(peak, _status_kb("VmRSS"))
 
     thread = threading.Thread(target=watch)
     thread.start()
     result = run()
-    done.set()
+    finished.set()
     thread.join()
     del result
     return max(0, peak - before) * 1024 / 1e6
@@ -117,7 +119,7 @@ def _status_kb(key: str) -> int:
 
 
 def machine() -> dict[str, object]:
-    """Return the processor, threads and versions that a result depends on."""
+    """Return the processor, the number of threads and the versions of the libraries."""
     from retinanet.ops.native_library import instruction_set
 
     facts: dict[str, object] = {
@@ -134,15 +136,15 @@ def machine() -> dict[str, object]:
 
 
 def table(section: Section) -> str:
-    """Return a section as markdown: median, spread, and the ratio to the peer in each round."""
+    """Return a section as a markdown table: median and range of the times, and of the ratio to the peer."""
     columns = [*(["extra memory, MB"] if section.memory_mb else []), *section.extra]
-    ratio = [f"{section.peer} / it (range)"] if section.peer else []
+    ratio = [f"time of {section.peer} / own time (range)"] if section.peer else []
     head = ["", "median, ms", "min - max, ms", *ratio, *columns]
     lines = [f"### {section.title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, times in section.seconds.items():
         cells = [name, f"{_ms(statistics.median(times))}", f"{_ms(min(times))} - {_ms(max(times))}"]
         if section.peer:
-            ratios = [theirs / own for theirs, own in zip(section.seconds[section.peer], times, strict=True)]
+            ratios = [peer / own for peer, own in zip(section.seconds[section.peer], times, strict=True)]
             cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})")
         if section.memory_mb:
             cells.append(f"{section.memory_mb[name]:.1f}" if name in section.memory_mb else "")
@@ -157,7 +159,7 @@ def _ms(seconds: float) -> str:
 
 
 def write(name: str, title: str, sections: Sequence[Section], *, results: Path = RESULTS) -> str:
-    """Print the tables, and write them to `results`/name.md and the numbers to name.json. Returns the markdown."""
+    """Print the tables, write them to `results`/name.md and the numbers to name.json, and return the markdown."""
     facts = machine()
     text = "\n".join(
         [f"## {title}", "", ", ".join(f"{key} {value}" for key, value in facts.items()), "", *map(table, sections)]

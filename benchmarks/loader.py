@@ -1,7 +1,8 @@
-"""Images a second from the disk to a training batch: ours beside torchvision's reference pipeline, interleaved.
+"""Measure images per second from JPEG files to training batches, in comparison with torchvision's reference pipeline.
 
-Both read the same JPEG files, flip at random, resize to the same size and give normalised float32 batches;
-torchvision's is that of its detection references: PIL decode, v2 transforms, `GeneralizedRCNNTransform` on the batch.
+Both pipelines read the same JPEG files, flip at random, resize to an equal size and return normalised float32 batches.
+torchvision's pipeline is that of its detection references: decoding with PIL, v2 transforms, and
+`GeneralizedRCNNTransform` on the batch.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SETS = {"coco128": SHARED / "coco128", "bccd": SHARED / "bccd"}
 
 
 def ours(data: DetectionData, config: ImageConfig, batch_size: int) -> float:
-    """Return the seconds that one pass over the data takes."""
+    """Return the seconds of one pass over the data with the pipeline of `retinanet`."""
     dataset = DetectionDataset(data=data, image_config=config, augment=AugmentConfig())
     start = time.perf_counter()
     for i in range(0, len(dataset), batch_size):
@@ -39,8 +40,8 @@ def ours(data: DetectionData, config: ImageConfig, batch_size: int) -> float:
     return time.perf_counter() - start
 
 
-def theirs(data: DetectionData, config: ImageConfig, batch_size: int) -> float:
-    """Likewise, as torchvision's references/detection do with the backend `pil` and `--use-v2`."""
+def torchvisions(data: DetectionData, config: ImageConfig, batch_size: int) -> float:
+    """Return the seconds of one pass with torchvision's references/detection (backend `pil`, `--use-v2`)."""
     augment = v2.Compose(
         [v2.RandomHorizontalFlip(p=0.5), v2.ToImage(), v2.ToDtype(torch.float, scale=True), v2.SanitizeBoundingBoxes()]
     )
@@ -67,15 +68,16 @@ def theirs(data: DetectionData, config: ImageConfig, batch_size: int) -> float:
 
 def main() -> None:
     """Print and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "loader.json")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
+    results = Path(__file__).parent / "results" / "loader.json"
+    parser.add_argument("--out", type=Path, default=results, help="JSON file for the results")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # as a loader's process has
+    torch.set_num_threads(1)  # a worker of a data loader has one thread
     rows = []
     for name, folder in SETS.items():
         if not folder.exists():
-            print(f"loader: no {folder}: skipped")
+            print(f"loader: skipped {name}: expected the dataset in {folder}, found no such folder")
             continue
         data = read(folder, split="train")
         data = DetectionData(
@@ -85,12 +87,12 @@ def main() -> None:
             config = ImageConfig(image_size=image_size, max_size=max_size)
             seconds: dict[str, list[float]] = {"ours": [], "torchvision": []}
             for round_number in range(arguments.rounds + 1):
-                for key, run in (("ours", ours), ("torchvision", theirs)):
-                    taken = run(data, config, 4)
-                    if round_number:  # the first warms up
-                        seconds[key].append(taken)
+                for key, run in (("ours", ours), ("torchvision", torchvisions)):
+                    elapsed = run(data, config, 4)
+                    if round_number:  # round 0 is for warming up
+                        seconds[key].append(elapsed)
             rates = {key: len(data.records) / statistics.median(values) for key, values in seconds.items()}
-            ratios = [theirs_s / ours_s for ours_s, theirs_s in zip(*seconds.values(), strict=True)]
+            ratios = [torchvision_s / ours_s for ours_s, torchvision_s in zip(*seconds.values(), strict=True)]
             rows.append(
                 {
                     "data": name,

@@ -1,7 +1,8 @@
-"""Post-processing and NMS: ours in C and in torch beside torchvision's `postprocess_detections` and `batched_nms`.
+"""Measure post-processing and NMS in C and in torch, in comparison with torchvision.
 
-163,206 anchors x 91 classes (800 x 1088). Without candidates, with scores as a trained network has them (few anchors
-with high ones, all else low), and with those of a fresh one, of which millions pass the threshold.
+The input has 163,206 anchors x 91 classes (800 x 1088 pixels). There are three cases: no candidates; the scores of a
+trained network (few anchors with high scores); and the scores of an untrained network, of which millions exceed the
+threshold.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CONFIG = PostprocessConfig(max_detections=300)
 
 
 def head_outputs(kind: str) -> HeadOutputs:
-    """Return random outputs: `none`, `realistic` or `millions` of candidates."""
+    """Return random outputs of a network with `none`, a `realistic` number or `millions` of candidates."""
     model = ModelConfig()
     sizes = [(-(-HEIGHT // 2**level), -(-WIDTH // 2**level)) for level in model.levels]
     anchors_A4, per_level = AnchorGenerator(config=model)(sizes, like=torch.zeros(0))
@@ -42,8 +43,8 @@ def head_outputs(kind: str) -> HeadOutputs:
     else:
         logits_AK -= 9.5
     if kind == "realistic":
-        some = torch.randperm(len(anchors_A4), generator=rng)[:6000]
-        logits_AK[some, :3] += 6.9
+        chosen = torch.randperm(len(anchors_A4), generator=rng)[:6000]
+        logits_AK[chosen, :3] += 6.9
     deltas_A4 = torch.randn(len(anchors_A4), 4, generator=rng) * 0.2
     return HeadOutputs(
         logits_NAK=logits_AK[None], deltas_NA4=deltas_A4[None], anchors_A4=anchors_A4, anchors_per_level=per_level
@@ -51,7 +52,7 @@ def head_outputs(kind: str) -> HeadOutputs:
 
 
 def in_torch(outputs: HeadOutputs, frame: Frame) -> list[ImageDetections]:
-    """Return what `postprocess` does where there is no library."""
+    """Return the detections that `postprocess` computes without the C library."""
     ours.candidates, ours.nms = candidates_torch, nms_torch
     try:
         return ours.postprocess(outputs, frames=[frame], config=CONFIG)
@@ -60,7 +61,7 @@ def in_torch(outputs: HeadOutputs, frame: Frame) -> list[ImageDetections]:
 
 
 def torchvisions(outputs: HeadOutputs) -> Callable[[], list[dict[str, Tensor]]]:
-    """Return torchvision's post-processing of the same outputs."""
+    """Return a function that runs torchvision's post-processing on these outputs."""
     model = retinanet_resnet50_fpn(
         weights=None,
         weights_backbone=None,
@@ -79,15 +80,15 @@ def torchvisions(outputs: HeadOutputs) -> Callable[[], list[dict[str, Tensor]]]:
     return lambda: model.postprocess_detections(heads, anchors, [(HEIGHT, WIDTH)])
 
 
-def alike(found: ImageDetections, theirs: dict[str, Tensor]) -> None:
-    """Check that both are the same boxes in the same order."""
-    assert torch.equal(found.labels_D, theirs["labels"])
-    assert torch.allclose(found.scores_D, theirs["scores"], rtol=0, atol=1e-5)
-    assert torch.allclose(found.boxes_D4, theirs["boxes"], rtol=0, atol=1e-3)
+def check_equal(detections: ImageDetections, expected: dict[str, Tensor]) -> None:
+    """Check that our detections equal torchvision's, in the same order."""
+    assert torch.equal(detections.labels_D, expected["labels"])
+    assert torch.allclose(detections.scores_D, expected["scores"], rtol=0, atol=1e-5)
+    assert torch.allclose(detections.boxes_D4, expected["boxes"], rtol=0, atol=1e-3)
 
 
 @torch.inference_mode()
-def detections(rounds: int) -> list[Section]:
+def postprocess_sections(rounds: int) -> list[Section]:
     """Return the tables of the whole post-processing."""
     sections = []
     frame = Frame(width=WIDTH, height=HEIGHT, resized_width=WIDTH, resized_height=HEIGHT)
@@ -110,18 +111,20 @@ def detections(rounds: int) -> list[Section]:
                 "ours, C, bfloat16 logits": partial(ours.postprocess, half, frames=[frame], config=CONFIG),
                 **cases,
             }
-        theirs = cases["torchvision"]()[0]  # type: ignore[index]
-        for found in (run()[0], in_torch(outputs, frame)[0]):
-            alike(found, theirs)
+        expected = cases["torchvision"]()[0]  # type: ignore[index]
+        for detections in (run()[0], in_torch(outputs, frame)[0]):
+            check_equal(detections, expected)
         passing = int((outputs.logits_NAK.sigmoid() > CONFIG.score_threshold).sum())
         times = interleave(cases, rounds=rounds)
         memory = {name: extra_memory(case) for name, case in cases.items()}
         title = f"{outputs.logits_NAK.shape[1]:,} anchors x {K} classes, {passing:,} candidates ({kind})"
-        sections.append(Section(title, times, "torchvision", memory, f"{len(theirs['labels'])} detections in each"))
+        sections.append(
+            Section(title, times, "torchvision", memory, f"{len(expected['labels'])} detections in each case")
+        )
     return sections
 
 
-def suppression(rounds: int) -> list[Section]:
+def nms_sections(rounds: int) -> list[Section]:
     """Return the tables of NMS alone."""
     sections = []
     for count, classes in ((1_000, K), (5_000, K), (20_000, K), (20_000, 1)):
@@ -132,13 +135,13 @@ def suppression(rounds: int) -> list[Section]:
         labels_B = torch.randint(0, classes, (count,), generator=rng)
         cases: dict[str, Callable[[], object]] = {
             "ours, torch": partial(nms_torch, boxes_B4, scores_B, labels_B, threshold=0.5),
-            "ours, torch, until 300": partial(nms_torch, boxes_B4, scores_B, labels_B, threshold=0.5, limit=300),
+            "ours, torch, limit 300": partial(nms_torch, boxes_B4, scores_B, labels_B, threshold=0.5, limit=300),
             "torchvision": partial(batched_nms, boxes_B4, scores_B, labels_B, 0.5),
         }
         if available():
             cases = {
                 "ours, C": partial(nms, boxes_B4, scores_B, labels_B, threshold=0.5),
-                "ours, C, until 300": partial(nms, boxes_B4, scores_B, labels_B, threshold=0.5, limit=300),
+                "ours, C, limit 300": partial(nms, boxes_B4, scores_B, labels_B, threshold=0.5, limit=300),
                 **cases,
             }
         expected = batched_nms(boxes_B4, scores_B, labels_B, 0.5)
@@ -146,18 +149,20 @@ def suppression(rounds: int) -> list[Section]:
             assert torch.equal(run(), expected[:300] if "300" in name else expected), name  # type: ignore[arg-type]
         times = interleave(cases, rounds=rounds)
         sections.append(
-            Section(f"NMS of {count:,} boxes, {classes} classes", times, "torchvision", {}, f"{len(expected):,} kept")
+            Section(
+                f"NMS of {count:,} boxes, {classes} classes", times, "torchvision", {}, f"{len(expected):,} boxes kept"
+            )
         )
     return sections
 
 
 def main() -> None:
     """Print and write the tables."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    sections = detections(arguments.rounds) + suppression(arguments.rounds)
+    sections = postprocess_sections(arguments.rounds) + nms_sections(arguments.rounds)
     write("postprocess", "From network outputs to detections", sections)
 
 

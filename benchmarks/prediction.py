@@ -1,7 +1,7 @@
-"""Prediction from file to boxes: R50, 91 classes, ours in float32 and bfloat16 beside torchvision, same weights.
+"""Measure prediction from image file to boxes (R50, 91 classes, float32 and bfloat16) in comparison with torchvision.
 
-Once as it is, with offsets where scores ask for them, and once with the offsets of every position: what an image full
-of objects comes to.
+Both networks have equal weights. By default, our network computes box offsets only at positions with a score above the
+threshold. The cases "every offset" compute the offsets of all positions, as for an image full of objects.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from retinanet.predict.torch_detector import Detector
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[480, 640, 800], help="shorter side, of 4:3 images")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[480, 640, 800], help="shorter sides of the images, pixels"
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="numbers of images per batch")
     args = parser.parse_args()
-    found = sorted((SHARED / "coco128").rglob("*.jpg"))
-    paths = [path for path in found if Image.open(path).size == (640, 480)][:8]
+    files = sorted((SHARED / "coco128").rglob("*.jpg"))
+    paths = [path for path in files if Image.open(path).size == (640, 480)][:8]
     if not paths:
-        print(f"prediction: no images in {SHARED / 'coco128'}")
+        print(f"prediction: skipped: expected images of 640 x 480 in {SHARED / 'coco128'}, found none")
         return
     theirs = peer().eval()
     raise_bias(theirs, paths[0])
@@ -50,8 +52,8 @@ def _section(theirs: torch.nn.Module, network: torch.nn.Module, size: int, paths
 
     exact, rounded = detector(network, size, "32"), detector(network, size, "bf16")
     full, full_rounded = detector(network, size, "32"), detector(network, size, "bf16")
-    for one in (full, full_rounded):
-        one._network.skips_offsets = False  # type: ignore[assignment]
+    for every_offset in (full, full_rounded):
+        every_offset._network.skips_offsets = False  # type: ignore[assignment]
     seconds = interleave(
         {
             "torchvision": torchvision,
@@ -63,17 +65,17 @@ def _section(theirs: torch.nn.Module, network: torch.nn.Module, size: int, paths
         rounds=rounds,
     )
     title = f"{size} x {size * 4 // 3}, batch {len(paths)}"
-    note = f"{_wanted(exact, paths)} of the positions have a score above the threshold."
+    note = f"{_positions_above_threshold(exact, paths)} positions have a score above the threshold."
     return Section(title, seconds, "torchvision", note=note)
 
 
 @torch.inference_mode()
-def _wanted(exact: Detector, paths: list[Path]) -> str:
-    """Return the share of positions at which an offset is asked for, in words."""
+def _positions_above_threshold(exact: Detector, paths: list[Path]) -> str:
+    """Return the number of positions with a score above the threshold, as text: "120 of 3,400"."""
     outputs = exact._network(torch.from_numpy(exact._load(paths).images_N3HW))
     highest_NA = outputs.logits_NAK.amax(dim=2)
-    each = exact.model.config.anchors_per_position  # type: ignore[union-attr, operator]
-    positions = highest_NA.view(len(paths), -1, each).amax(dim=2) > least_logit(exact.postprocess_config)
+    per_position = exact.model.config.anchors_per_position  # type: ignore[union-attr, operator]
+    positions = highest_NA.view(len(paths), -1, per_position).amax(dim=2) > least_logit(exact.postprocess_config)
     return f"{int(positions.sum()):,} of {positions.numel():,}"
 
 

@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet R50 as it is used (frozen BatchNorm, 91 classes), and ours with the same weights."""
+"""Build torchvision's RetinaNet R50 (frozen BatchNorm, 91 classes), and our network with equal weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from retinanet.predict.torch_detector import Detector
 
 CLASSES = 91
 CANDIDATES = 3000
-"""Scores of an image that pass the threshold: random weights give none, and a trained network thousands at most."""
+"""Number of scores of an image above the threshold. Random weights give none, a trained network at most thousands."""
 
 
 def peer(trainable_layers: int = 3) -> TorchvisionRetinaNet:
-    """Return torchvision's network with random weights, made as `retinanet_resnet50_fpn` makes it for its own."""
+    """Return torchvision's network with random weights, built as `retinanet_resnet50_fpn` builds a pretrained one."""
     torch.manual_seed(0)
     body = resnet50(norm_layer=FrozenBatchNorm2d)
     extra = LastLevelP6P7(256, 256)
@@ -33,13 +33,13 @@ def peer(trainable_layers: int = 3) -> TorchvisionRetinaNet:
 
 
 def like(theirs: TorchvisionRetinaNet) -> RetinaNet:
-    """Return our network with the same weights and the same layers frozen."""
+    """Return our network with the weights and the frozen layers of torchvision's network."""
     ours = RetinaNet(num_classes=CLASSES, p6_from="p5")
-    frozen = {_ours(name) for name, p in theirs.named_parameters() if not p.requires_grad}
-    state = {_ours(name): value for name, value in theirs.state_dict().items()}
+    frozen = {_our_name(name) for name, p in theirs.named_parameters() if not p.requires_grad}
+    state = {_our_name(name): value for name, value in theirs.state_dict().items()}
     missing = ours.load_state_dict(state, strict=False)
     if missing.unexpected_keys or any("num_batches" not in key for key in missing.missing_keys):
-        raise RuntimeError(f"torchvision's names have changed: {missing}")
+        raise RuntimeError(f"expected the parameter names of torchvision's RetinaNet, found {missing}")
     ours.backbone.freeze_batchnorm()
     for name, parameter in ours.named_parameters():
         if name in frozen:
@@ -47,7 +47,8 @@ def like(theirs: TorchvisionRetinaNet) -> RetinaNet:
     return ours.to(memory_format=torch.channels_last)
 
 
-def _ours(name: str) -> str:
+def _our_name(name: str) -> str:
+    """Return our name of a parameter of torchvision's RetinaNet."""
     parts = name.split(".")
     last = parts[-1]
     if name.startswith("backbone.body."):
@@ -66,14 +67,14 @@ def _ours(name: str) -> str:
 
 @torch.inference_mode()
 def raise_bias(theirs: TorchvisionRetinaNet, path: Path) -> None:
-    """Raise the random network's class bias until `CANDIDATES` scores of an image pass the threshold of 0.05."""
+    """Raise the class bias of a random network so that `CANDIDATES` scores of an image exceed the threshold 0.05."""
     images, _ = theirs.transform([image(path)])
     logits = theirs.head(list(theirs.backbone(images.tensors).values()))["cls_logits"].flatten()
     theirs.head.classification_head.cls_logits.bias += -2.944 - logits.topk(CANDIDATES).values[-1]
 
 
 def image(path: Path) -> torch.Tensor:
-    """Return a file as torchvision's models take it."""
+    """Return an image file as torchvision's input: float [3, H, W] in [0, 1]."""
     return to_tensor(Image.open(path).convert("RGB"))
 
 

@@ -1,8 +1,9 @@
-"""`make bench`: every comparison with a peer, one after the other, into benchmarks/results/; hours on two cores.
+"""Run all benchmarks one after the other and write their results to benchmarks/results/. Takes hours on two cores.
 
+    make bench
     python benchmarks/run_all.py --only matching focal_loss
 
-Not among them, because they need a trained model: export.py and serve_load.py; see their first lines.
+export.py and serve_load.py are not included, because they require a model file; see their first lines.
 """
 
 from __future__ import annotations
@@ -23,22 +24,29 @@ SCRIPTS = (
 
 
 def main() -> int:
-    """Run what was asked for, each in a process of its own, and say how each ended. One that fails stops no other."""
+    """Run each chosen benchmark in a new process, and print its result. All benchmarks run, even after a failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, metavar="NAME", help=", ".join(SCRIPTS))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SCRIPTS,
+        default=SCRIPTS,
+        metavar="NAME",
+        help=f"benchmarks to run: {', '.join(SCRIPTS)}",
+    )
     rows = []
     for name in parser.parse_args().only:
         if name == "gpu" and not torch.cuda.is_available():
-            rows.append((name, "left out: no CUDA device", 0.0))
+            rows.append((name, "skipped: no CUDA device", 0.0))
             continue
         print(f"\n==== {name}", flush=True)
-        began = time.monotonic()
+        start = time.monotonic()
         status = subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=False).returncode
-        rows.append((name, f"failed with status {status}" if status else "done", time.monotonic() - began))
+        rows.append((name, f"failed with status {status}" if status else "done", time.monotonic() - start))
     print()
-    for name, how, seconds in rows:
-        print(f"{name:15} {how} ({seconds:.0f} s)")
-    return int(any("failed" in how for _, how, _ in rows))
+    for name, result, seconds in rows:
+        print(f"{name:15} {result} ({seconds:.0f} s)")
+    return int(any("failed" in result for _, result, _ in rows))
 
 
 if __name__ == "__main__":

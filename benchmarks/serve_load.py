@@ -1,16 +1,17 @@
-"""Load on a served model over loopback, at and beyond its capacity, next to the same runtime in a bare loop.
+"""Measure a served model at and beyond its capacity, in comparison with the same runtime in a loop without a server.
 
     python benchmarks/serve_load.py model.onnx images/ --seconds 300 -o benchmarks/results/serve_load.json
 
-The bare loop runs in a process of its own, before, between and after the pieces of each load, as a machine's speed
-drifts: the same images, from their bytes to their boxes, in the batches in which it is fastest. The server is asked
-from this process:
+The bare loop predicts the same images, from bytes to boxes, with its fastest batch size. It has its own process. It
+runs before, between and after the pieces of each load, because the speed of a machine changes over time. This process
+sends the requests to the server over loopback. There are two loads:
 
-- at capacity: as many clients as keep it busy, each sending its next image when it has the last one's answer;
-- beyond: more clients than it has places, who are told 503 and come back when they were told to.
+- at capacity: enough clients to keep the server busy. Each client sends its next image after the last response.
+- beyond: more clients than the server has places. The server refuses some requests with the status 503, and the client
+  sends them again after the time in `Retry-After`.
 
-Every answer is compared with what the bare loop found in that image. What is refused is counted, and so is what is
-lost; the server's memory is read after each piece.
+Every response is compared with the detections of the bare loop. Refused, lost, failed and wrong responses are counted.
+The memory of the server is read after each piece.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from typing import Any
 import numpy as np
 
 PIXELS, SCORE = 0.05, 2e-3
-"""How far a box and a score of an answer may be from the bare loop's: int8 and bf16 kernels differ by batch size."""
+"""Largest difference of a box coordinate (pixels) and of a score between a response and the bare loop.
+
+int8 and bf16 kernels give slightly different results for different batch sizes.
+"""
 
 BARE = """
 import json, sys, time
@@ -39,25 +43,25 @@ model, *images = sys.argv[1:]
 detector = load(model, "cpu")
 data = [Path(p).read_bytes() for p in images]
 expected = []
-for one in data:
-    (found,) = detector.stream([[one]], workers=0)
-    found = found.result()
-    expected.append([found.boxes_D4.tolist(), found.scores_D.tolist(), found.labels_D.tolist()])
+for image in data:
+    (future,) = detector.stream([[image]], workers=0)
+    detections = future.result()
+    expected.append([detections.boxes_D4.tolist(), detections.scores_D.tolist(), detections.labels_D.tolist()])
 print(json.dumps(expected), flush=True)
 for line in sys.stdin:
     size, seconds = line.split()
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < float(seconds):
         batch = [data[(count + i) % len(data)] for i in range(int(size))]
-        for found in detector.stream([batch], workers=0):
-            found.result()
+        for future in detector.stream([batch], workers=0):
+            future.result()
         count += int(size)
     print(count / (time.perf_counter() - start), flush=True)
 """
 
 
 class Bare:
-    """The bare loop, in a process that waits between its runs."""
+    """The loop without a server, in a process that waits between its runs."""
 
     def __init__(self, model: Path, images: list[Path]) -> None:
         command = [sys.executable, "-c", BARE, str(model), *map(str, images)]
@@ -66,17 +70,18 @@ class Bare:
         self.size = 1
 
     def rate(self, seconds: float, size: int | None = None) -> float:
-        """Return the images a second, with `size` at once."""
+        """Return the images per second over a time of `seconds`, with batches of `size` images."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{size or self.size} {seconds}\n")
         self.process.stdin.flush()
         return float(self._line())
 
     def choose(self, seconds: float) -> None:
-        """Find the batch size at which the loop is fastest."""
+        """Set the batch size to the fastest one."""
         rates = {size: self.rate(seconds, size) for size in (1, 4, 8)}
         self.size = max(rates, key=lambda size: rates[size])
-        print("bare loop:", {size: round(rate, 2) for size, rate in rates.items()}, "a second", file=sys.stderr)
+        text = ", ".join(f"{rate:.2f} with batches of {size}" for size, rate in rates.items())
+        print(f"bare loop, images per second: {text}", file=sys.stderr)
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -84,14 +89,14 @@ class Bare:
 
 
 class Client(threading.Thread):
-    """Sends images one after the other over one connection, and checks each answer."""
+    """Thread that sends images one after the other over one connection, and checks each response."""
 
     def __init__(self, load: Load, number: int) -> None:
         super().__init__(daemon=True)
         self.load, self.number = load, number
 
     def run(self) -> None:
-        """Send until the load's time is up."""
+        """Send images until the time or the number of requests of the load is reached."""
         load, connection = self.load, None
         for i in range(self.number, 10**9, load.clients):
             if time.perf_counter() > load.until or (load.requests and load.sent >= load.requests):
@@ -114,7 +119,7 @@ class Client(threading.Thread):
                     if time.perf_counter() > load.until:
                         break
                     time.sleep(float(answer.headers["retry-after"]))
-                    start = time.perf_counter()  # the time of the request that was accepted
+                    start = time.perf_counter()  # measure the accepted request only
                     continue
                 if answer.status != 200:
                     load.note("failed", f"{answer.status} {body}")
@@ -126,7 +131,7 @@ class Client(threading.Thread):
 
 
 class Load:
-    """A number of clients, and what became of their requests."""
+    """A number of concurrent clients, and the results of their requests."""
 
     def __init__(self, bare: Bare, images: list[Path], port: int, clients: int, requests: int = 0) -> None:
         self.expected = bare.expected
@@ -142,32 +147,32 @@ class Load:
         self.took = self.until = 0.0
 
     def note(self, what: str, why: str = "") -> None:
-        """Count what went wrong, and print the first few."""
+        """Count a refused, lost, failed or wrong response, and print the first five reasons."""
         with self.lock:
             self.counts[what] += 1
             if why and self.counts[what] <= 5:
                 print(f"{what}: {why}", file=sys.stderr)
 
     def answered(self, seconds: float) -> None:
-        """Note an answer that was right."""
+        """Record the time of a correct response."""
         with self.lock:
             self.seconds.append(seconds)
 
     def run(self, pid: int, seconds: float) -> None:
-        """Send for a time, and watch the server of that process."""
+        """Send requests for a time of `seconds`, and record the queue and the memory of the server process `pid`."""
         start = time.perf_counter()
         self.until = start + seconds
         threads = [Client(self, i) for i in range(self.clients)]
-        for one in threads:
-            one.start()
-        while any(one.is_alive() for one in threads):
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
             time.sleep(0.25)
             self.places.append(places_taken(self.port))
         self.memory.append(resident(pid))
         self.took += time.perf_counter() - start
 
     def figures(self, bare: list[float]) -> dict[str, Any]:
-        """Return what came of it, next to what the bare loop did in between."""
+        """Return the results of the load, with the images per second of the bare loop in between."""
         spread = np.percentile(np.array(self.seconds) * 1000, (50, 90, 99)) if self.seconds else np.full(3, np.nan)
         rate = len(self.seconds) / self.took
         return {
@@ -175,7 +180,7 @@ class Load:
             "seconds": round(self.took, 1),
             "answered": len(self.seconds),
             "per_second": round(rate, 2),
-            "bare_per_second": [round(one, 2) for one in bare],
+            "bare_per_second": [round(bare_rate, 2) for bare_rate in bare],
             "of_the_bare_loop": round(rate / (sum(bare) / len(bare)), 3),
             "p50_ms": round(float(spread[0]), 1),
             "p90_ms": round(float(spread[1]), 1),
@@ -186,35 +191,39 @@ class Load:
         }
 
 
-def differs(found: list[dict[str, Any]], expected: list[list[Any]]) -> bool:
-    """Whether an answer is not the expected one. What scores as the last one did may have fallen off the end."""
+def differs(detections: list[dict[str, Any]], expected: list[list[Any]]) -> bool:
+    """Return whether the detections of a response differ from the expected ones.
+
+    Detections with about the lowest expected score are not compared: a small difference may move them below the limit
+    of detections per image.
+    """
     boxes, scores, labels = expected
-    left = list(range(len(scores)))
-    edge = min(scores, default=0.05) + SCORE
-    for one in found:
-        match = (
+    unmatched = list(range(len(scores)))
+    lowest = min(scores, default=0.05) + SCORE
+    for detection in detections:
+        matches = (
             i
-            for i in left
-            if one["class_id"] == labels[i]
-            and abs(one["score"] - scores[i]) < SCORE
-            and max(abs(a - b) for a, b in zip(one["box"], boxes[i], strict=True)) < PIXELS
+            for i in unmatched
+            if detection["class_id"] == labels[i]
+            and abs(detection["score"] - scores[i]) < SCORE
+            and max(abs(a - b) for a, b in zip(detection["box"], boxes[i], strict=True)) < PIXELS
         )
-        i = next(match, None)
+        i = next(matches, None)
         if i is not None:
-            left.remove(i)
-        elif one["score"] > edge:
+            unmatched.remove(i)
+        elif detection["score"] > lowest:
             return True
-    return any(scores[i] > edge for i in left)
+    return any(scores[i] > lowest for i in unmatched)
 
 
 def resident(pid: int) -> int:
-    """Memory of a process, bytes."""
+    """Return the resident memory of a process, bytes."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
 
 
 def places_taken(port: int) -> float:
-    """What the server says of its queue."""
+    """Return the number of taken places in the server's queue, from its metrics."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
@@ -223,19 +232,21 @@ def places_taken(port: int) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--seconds", type=float, default=300, help="of the two loads together")
-    parser.add_argument("--requests", type=int, default=0, help="stop each load after so many; 0: when time is up")
-    parser.add_argument("--bare-seconds", type=float, default=5, help="of each run of the bare loop")
-    parser.add_argument("--pieces", type=int, default=3, help="of each load, with the bare loop between them")
-    parser.add_argument("--most", type=int, default=40, help="images")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--queue", type=int, default=16)
-    parser.add_argument("--options", default="", help="more options of retinanet serve")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("model", type=Path, help="model file to serve")
+    parser.add_argument("images", type=Path, help="folder of JPEG images")
+    parser.add_argument("--seconds", type=float, default=300, help="seconds of the two loads together")
+    parser.add_argument("--requests", type=int, default=0, help="largest number of requests of a load (0: no limit)")
+    parser.add_argument("--bare-seconds", type=float, default=5, help="seconds of each run of the bare loop")
+    parser.add_argument(
+        "--pieces", type=int, default=3, help="number of pieces of each load; the bare loop runs between the pieces"
+    )
+    parser.add_argument("--most", type=int, default=40, help="largest number of images from the folder")
+    parser.add_argument("--clients", type=int, default=8, help="number of clients at capacity")
+    parser.add_argument("--queue", type=int, default=16, help="number of places in the queue of the server")
+    parser.add_argument("--options", default="", help="further options of retinanet serve")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})[
         : options.most
@@ -249,7 +260,7 @@ def main() -> None:
     report: dict[str, Any] = {"model": options.model.name, "queue": options.queue, "bare_batch": bare.size}
     piece = options.seconds / 2 / options.pieces
     try:
-        Load(bare, images, port, 4).run(server.pid, 3.0)  # warm
+        Load(bare, images, port, 4).run(server.pid, 3.0)  # for warming up
         for name, clients in (("at capacity", options.clients), ("beyond", 3 * options.queue)):
             load = Load(bare, images, port, clients, options.requests)
             rates = [bare.rate(options.bare_seconds)]

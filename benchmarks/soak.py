@@ -1,12 +1,12 @@
-"""Does memory stay flat over thousands of training steps and predictions? Prints the process's size on the way.
+"""Measure the memory of the process over thousands of training steps and predictions, to find leaks.
 
     python benchmarks/soak.py                 # 2,000 steps and 10,000 predictions with a small network
     python benchmarks/soak.py --steps 200 --predictions 1000
 
-The size is the resident set of the process, which loads its images itself, and, with glibc, what its allocator has
-given out: a leak is in both, room that the allocator keeps between pieces in the first alone. Growth is the slope of a
-line through the second half of the samples: the first half fills caches. No timing is taken. Writes
-benchmarks/results/soak.json and soak.md.
+Two sizes are sampled: the resident memory of the process and, with glibc, the memory that the allocator has handed out.
+A leak raises both sizes. Fragmentation raises only the resident memory. The growth is the slope of a line through the
+second half of the samples, because caches fill in the first half. The process has no data loader workers. The script
+measures no times. It writes benchmarks/results/soak.json and soak.md.
 """
 
 from __future__ import annotations
@@ -36,46 +36,51 @@ MIB = 2**20
 
 @dataclass
 class Samples:
-    """The process's size on the way.
+    """Samples of the memory of the process.
 
     Args:
-        every: how many events lie between two samples.
+        every: number of events between two samples.
+        at: number of events at each sample.
+        mib: resident memory at each sample, MiB.
+        given_out: memory handed out by the allocator at each sample, MiB.
+        events: number of events until now.
     """
 
     every: int
     at: list[int] = field(default_factory=list)
     mib: list[float] = field(default_factory=list)
     given_out: list[float] = field(default_factory=list)
-    done: int = 0
+    events: int = 0
 
     def count(self, events: int = 1) -> None:
-        """Note so many events, and the size where it is time."""
-        before, self.done = self.done // self.every, self.done + events
-        if self.done // self.every > before:
+        """Add events, and take a sample after each `every` events."""
+        before, self.events = self.events // self.every, self.events + events
+        if self.events // self.every > before:
             gc.collect()
-            self.at.append(self.done)
+            self.at.append(self.events)
             self.mib.append(resident())
             self.given_out.append(given_out())
 
-    def growth(self, of: list[float]) -> float:
-        """Return MiB per 1,000 events over the second half."""
+    def growth(self, sizes: list[float]) -> float:
+        """Return the growth of a size in MiB per 1,000 events over the second half of the samples."""
         half = len(self.at) // 2
-        return float(np.polyfit(self.at[half:], of[half:], 1)[0] * 1000)
+        return float(np.polyfit(self.at[half:], sizes[half:], 1)[0] * 1000)
 
     def sentence(self, what: str) -> str:
-        """Return the numbers in words."""
+        """Return the results as a sentence. `what` is the plural name of the events."""
         half = len(self.at) // 2
         later = self.mib[half:]
         return (
-            f"{self.done:,} {what}: {self.mib[0]:.0f} MiB at the first sample, {min(later):.0f} to {max(later):.0f} in "
-            f"the second half, {self.mib[-1]:.0f} at the end; {self.growth(self.mib):+.2f} MiB per 1,000. Given out "
-            f"by the allocator: {self.given_out[half]:.1f} MiB at half-time, {self.given_out[-1]:.1f} at the end; "
-            f"{self.growth(self.given_out):+.2f} per 1,000"
+            f"{self.events:,} {what}. Resident memory: {self.mib[0]:.0f} MiB at the first sample, "
+            f"{min(later):.0f} to {max(later):.0f} MiB in the second half, {self.mib[-1]:.0f} MiB at the end; growth "
+            f"{self.growth(self.mib):+.2f} MiB per 1,000 {what}. Memory handed out by the allocator: "
+            f"{self.given_out[half]:.1f} MiB after half of the {what}, {self.given_out[-1]:.1f} MiB at the end; growth "
+            f"{self.growth(self.given_out):+.2f} MiB per 1,000 {what}"
         )
 
 
 def resident() -> float:
-    """Return the resident set of this process, MiB."""
+    """Return the resident memory of this process, MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / MIB
 
@@ -85,7 +90,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def given_out() -> float:
-    """Return what glibc's allocator has given out and not got back, MiB; NaN with another."""
+    """Return the memory that glibc's allocator has handed out and not received back, MiB; NaN without glibc."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
         return float("nan")
@@ -103,7 +108,7 @@ class _Count(Callback):
 
 
 def train(folder: Path, steps: int) -> Samples:
-    """Train for so many steps, evaluations and checkpoints included."""
+    """Train for a number of steps, with evaluations and checkpoints, and return the samples."""
     from tests.squares import make_squares
 
     samples = Samples(max(1, steps // 40))
@@ -142,7 +147,7 @@ def train(folder: Path, steps: int) -> Samples:
 
 
 def predict(folder: Path, predictions: int) -> Samples:
-    """Predict so many images of changing size."""
+    """Predict a number of images of random sizes, and return the samples."""
     detector = load(folder / "run" / "last.ckpt", "cpu")
     generator = np.random.default_rng(0)
     samples = Samples(max(1, predictions // 40))
@@ -158,19 +163,19 @@ def predict(folder: Path, predictions: int) -> Samples:
 
 
 def main() -> None:
-    """Run both, print, and write benchmarks/results/soak.json and soak.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--predictions", type=int, default=10_000)
+    """Train and predict, print the results, and write benchmarks/results/soak.json and soak.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000, help="number of training steps")
+    parser.add_argument("--predictions", type=int, default=10_000, help="number of predicted images")
     options = parser.parse_args()
     from harness import RESULTS, machine
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        found = {"training steps": train(Path(name), options.steps)}
-        print(found["training steps"].sentence("training steps"), flush=True)
-        found["predictions"] = predict(Path(name), options.predictions)
-        print(found["predictions"].sentence("predictions"), flush=True)
+        samples = {"training steps": train(Path(name), options.steps)}
+        print(samples["training steps"].sentence("training steps"), flush=True)
+        samples["predictions"] = predict(Path(name), options.predictions)
+        print(samples["predictions"].sentence("predictions"), flush=True)
     facts = machine()
     numbers = {
         what: {
@@ -178,11 +183,11 @@ def main() -> None:
             "resident_mib": [round(m, 1) for m in s.mib],
             "given_out_mib": [round(m, 1) for m in s.given_out],
         }
-        for what, s in found.items()
+        for what, s in samples.items()
     }
     (RESULTS / "soak.json").write_text(json.dumps({"machine": facts, **numbers}, indent=1) + "\n")
     lines = ["## Memory over a long run", "", ", ".join(f"{key} {value}" for key, value in facts.items()), ""]
-    lines += [f"- {s.sentence(what)}" for what, s in found.items()]
+    lines += [f"- {s.sentence(what)}" for what, s in samples.items()]
     (RESULTS / "soak.md").write_text("\n".join(lines) + "\n")
 
 

@@ -1,6 +1,7 @@
-"""A training step of R50 at 2 x 512 x 512 beside torchvision's: the same weights, the same layers frozen, SGD.
+"""Measure a training step of R50 at 2 x 512 x 512 with SGD, in comparison with torchvision.
 
-Each side runs in the process of its own name for the memory, since a peak cannot be taken apart: `--only NAME`.
+Both networks have equal weights and equal frozen layers. The peak memory of each case is measured in a new process,
+with `--only NAME`, because a process has only one peak.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OBJECTS = 10
 
 
 def step(name: str, *, images: int = 2, size: int = 512) -> Callable[[], object]:
-    """Return one whole step: forward, loss, backward, optimiser."""
+    """Return a function that runs one training step: forward, loss, backward, optimiser."""
     generator = torch.Generator().manual_seed(0)
     images_N3HW = torch.rand(images, 3, size, size, generator=generator)
     corners = torch.rand(images, OBJECTS, 2, generator=generator) * size * 0.6
@@ -34,7 +35,7 @@ def step(name: str, *, images: int = 2, size: int = 512) -> Callable[[], object]
     network = peer()
     network.transform.min_size, network.transform.max_size = (size,), size
     if name.startswith("ours"):
-        network = like(network)  # the peer that lent its weights goes: its memory is not ours
+        network = like(network)  # torchvision's network is freed, so its memory is not counted
     network.train()
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
     loss = DetectionLoss(config=LossConfig(alpha=0.25, box_loss="l1", normaliser="image"))
@@ -48,13 +49,13 @@ def step(name: str, *, images: int = 2, size: int = 512) -> Callable[[], object]
         with torch.autocast("cpu", enabled=False):
             return loss(outputs, match(outputs.anchors_A4, targets, MatchConfig(low_quality_matches=True))).total
 
-    def their_loss() -> torch.Tensor:
+    def torchvision_loss() -> torch.Tensor:
         targets = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
         return sum(network(list(images_N3HW), targets).values())
 
     def run() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("bf16")):
-            total = ours_loss() if name.startswith("ours") else their_loss()
+            total = ours_loss() if name.startswith("ours") else torchvision_loss()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -64,10 +65,10 @@ def step(name: str, *, images: int = 2, size: int = 512) -> Callable[[], object]
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=NAMES, help="run two steps of this alone and print the process's peak in MB")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--only", choices=NAMES, help="run two steps of this case and print the peak memory in MB")
     args = parser.parse_args()
     if args.only:
         run = step(args.only)
@@ -79,8 +80,8 @@ def main() -> None:
         out = subprocess.run([sys.executable, __file__, "--only", name], check=True, capture_output=True, text=True)
         peaks[name] = float(out.stdout.split()[-1])
     seconds = interleave({name: step(name) for name in NAMES}, rounds=args.rounds)
-    note = "Memory: peak of a process of its own that does two steps, the interpreter and its libraries included."
-    section = Section("2 x 512 x 512, 10 objects an image", seconds, "torchvision", peaks, note)
+    note = "Memory: peak of a process that runs two steps, including the interpreter and its libraries."
+    section = Section("2 x 512 x 512, 10 objects per image", seconds, "torchvision", peaks, note)
     write("training_step", "A training step of R50, conv1 and layer1 frozen", [section])
 
 

@@ -37,9 +37,9 @@ def test_detection_loss_from_parts_equals_that_of_the_config():
         classification=FocalLoss(gamma=1.5), box=outside_parts.DeltaNorm(), normaliser="image", label_smoothing=0.1
     )
     assert parts(*batch).total == DetectionLoss(config=config)(*batch).total
-    with pytest.raises(TypeError, match="needs a config, or a classification and a box loss"):
+    with pytest.raises(TypeError, match="expected a config, or a classification loss and a box loss"):
         DetectionLoss(box=outside_parts.DeltaNorm())
-    with pytest.raises(ConfigError, match="no effect on varifocal"):
+    with pytest.raises(ConfigError, match="expected 0 for the loss 'varifocal'"):
         DetectionLoss(config=LossConfig(loss="varifocal", label_smoothing=0.1))
 
 

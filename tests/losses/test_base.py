@@ -1,4 +1,4 @@
-"""Losses by name, and losses of the user."""
+"""Losses chosen by name, and losses of a user's own module."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.made_parts import one_positive
 OUTSIDE = "tests.outside_parts"
 
 
-def test_losses_of_the_users_own_by_hand():
-    """Logits 0, so p = 0.5 everywhere; alpha 0.3 from the options and factor 2 from the class: 0.3 for each of the
-    2 x 2 examples, 1.2 in all, divided by 1 positive. Box: |0.5| + |-1| + 0 + |2| = 3.5. Total 1.2 + 2 x 3.5 = 8.2.
+def test_user_losses_give_hand_worked_values():
+    """All logits are 0, so p = 0.5. With alpha 0.3 (an option) and factor 2 (of the class), each of 2 x 2 examples
+    costs 0.3: 1.2 in total, divided by 1 positive. Box loss: |0.5| + |-1| + 0 + |2| = 3.5. Total: 1.2 + 2 x 3.5 = 8.2.
     """
     config = LossConfig(loss=f"{OUTSIDE}:LinearLoss", box_loss=f"{OUTSIDE}:DeltaNorm", alpha=0.3, box_loss_weight=2.0)
     losses = DetectionLoss(config=config)(*one_positive([[0.0, 0.0], [0.0, 0.0]], [0.5, -1.0, 0.0, 2.0]))
@@ -47,13 +47,13 @@ def test_losses_of_the_users_own_by_hand():
         ),
     ],
 )
-def test_a_wrong_loss_is_explained(options, message):
+def test_unknown_or_unfit_loss_names_raise_an_error_with_a_hint(options, message):
     with pytest.raises(ConfigError, match=message):
         DetectionLoss(config=LossConfig(**options))
 
 
 class Halved(FocalLoss):
-    """A subclass that computes something else than its parent."""
+    """A subclass with another formula than its parent."""
 
     def __call__(self, logits, targets, classes=None):
         return super().__call__(logits, targets, classes) / 2
@@ -66,7 +66,7 @@ class Named(ClassificationLoss):
         return logits * 0
 
 
-def test_a_config_names_a_loss_and_gives_it_its_options():
+def test_a_loss_is_built_with_the_options_of_the_config():
     loss = make_classification_loss(LossConfig(loss="focal", gamma=1.5, alpha=0.25))
     assert type(loss) is FocalLoss is loss_class("focal")
     assert loss.focusing == 1.5
@@ -82,20 +82,20 @@ def test_every_box_loss_is_zero_for_the_exact_box(name: str):
     assert loss(torch.full((1, 4), 0.5), box_P4, box_P4).item() > 0.1
 
 
-def test_a_subclass_is_labelled_by_its_class_unless_it_gives_a_label():
+def test_the_default_label_is_the_class_name():
     assert Halved.label == "Halved"
     assert Named.label == "a name of its own"
     assert (Named().focusing, Named().settings(), Named().mines, Named().target) == (0.0, (), False, "one")
 
 
-def test_the_base_class_keeps_all_but_the_ignored_anchors():
+def test_keep_drops_only_ignored_anchors_by_default():
     outputs, targets = one_positive([[0.0], [0.0], [0.0]], [0.0] * 4)
     ignored_NA = torch.tensor([[False, False, True]])
     kept = Named().keep(torch.zeros(1, 3), outputs, replace(targets, ignored_NA=ignored_NA))
     assert kept.tolist() == [[True, True, False]]
 
 
-def test_a_subclass_with_a_formula_of_its_own_is_left_out_of_the_fused_kernels():
+def test_a_subclass_with_another_formula_does_not_use_the_fused_kernels():
     logits_NAK = torch.zeros(1, 2, 1)
     assert FocalLoss(gamma=2.0, alpha=0.25).fused_terms(logits_NAK, 1.0) is not None
     assert Halved(gamma=2.0, alpha=0.25).fused_terms(logits_NAK, 1.0) is None

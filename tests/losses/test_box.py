@@ -1,4 +1,4 @@
-"""Box losses, by hand."""
+"""Box losses against hand-worked values."""
 
 import torch
 
@@ -7,10 +7,11 @@ from retinanet.losses import giou_loss, l1_loss, smooth_l1_loss
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [10, 0, 30, 10], [0, 10, 10, 20], [5, 5, 25, 45]])
 
 
-def test_box_losses_by_hand():
-    """Anchor 10 x 10 and box shifted by 1 in x: dx = 0.1. L1 0.1; smooth L1 (beta 1/9): 0.5 x 0.01 x 9 = 0.045.
+def test_box_losses_give_hand_worked_values():
+    """The anchor is 10 x 10 and all predicted offsets are 0.
 
-    Offsets 0 against dx 1 (box shifted by 10): L1 1, smooth L1 1 - 1/18; GIoU: IoU 0, hull full, loss 1.
+    Box shifted by 1 in x: target dx = 0.1. L1: 0.1. Smooth L1 (beta 1/9): 0.5 x 0.01 x 9 = 0.045. IoU: 90 / 110.
+    Box shifted by 10 in x: target dx = 1. L1: 1. Smooth L1: 1 - 1/18. GIoU: IoU 0, hull covered, so the loss is 1.
     """
     anchors = ANCHORS[:1].expand(2, 4)
     boxes = anchors + torch.tensor([[1.0, 0, 1, 0], [10, 0, 10, 0]])

@@ -1,4 +1,4 @@
-"""The sum over a batch: what counts, what does not, and what it is divided by."""
+"""`DetectionLoss`: which anchors enter the sum, the normalisation, and each choice of loss."""
 
 import math
 
@@ -14,19 +14,19 @@ from retinanet.types import AnchorTargets, HeadOutputs
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [10, 0, 30, 10], [0, 10, 10, 20], [5, 5, 25, 45]])
 
 
-def outputs(N=2, K=3, seed=0, logits=None):
+def random_outputs(N=2, K=3, seed=0, logits=None):
     generator = torch.Generator().manual_seed(seed)
     A = len(ANCHORS)
-    random = torch.randn(N, A, K, generator=generator) if logits is None else logits
+    logits = torch.randn(N, A, K, generator=generator) if logits is None else logits
     return HeadOutputs(
-        logits_NAK=random.clone().requires_grad_(),
+        logits_NAK=logits.clone().requires_grad_(),
         deltas_NA4=torch.randn(N, A, 4, generator=generator).requires_grad_(),
         anchors_A4=ANCHORS,
         anchors_per_level=(A,),
     )
 
 
-def targets(positive, ignored=None, labels=None):
+def anchor_targets(positive, ignored=None, labels=None):
     positive = torch.tensor(positive)
     boxes = (ANCHORS + torch.tensor([1.0, 2, 4, 3])).expand(*positive.shape, 4) * positive[..., None]
     return AnchorTargets(
@@ -38,7 +38,7 @@ def targets(positive, ignored=None, labels=None):
     )
 
 
-TWO = targets(
+TWO_IMAGES = anchor_targets(
     [[True, False, False, False], [True, False, True, False]],
     [[False, True, False, False], [False, False, False, True]],
     [[2, 0, 0, 0], [1, 0, 0, 0]],
@@ -46,39 +46,42 @@ TWO = targets(
 
 
 @pytest.mark.parametrize("normaliser", ["batch", "image"])
-def test_equals_one_hot_and_torchvisions_focal(normaliser):
-    """Labels by index against one-hot targets: batch / 3 positives, or the mean of image 0 / 1 and image 1 / 2."""
-    out = outputs()
+def test_focal_loss_equals_torchvisions_with_one_hot_targets(normaliser):
+    """The batch has 3 positives. Per image: the mean of the loss of image 0, divided by 1, and of image 1, by 2."""
+    out = random_outputs()
     one_hot = torch.zeros(2, 4, 3)
     one_hot[0, 0, 2] = one_hot[1, 0, 1] = one_hot[1, 2, 0] = 1
-    each = torchvision_focal(out.logits_NAK, one_hot, alpha=0.75, gamma=2) * ~TWO.ignored_NA[..., None]
-    per_image = each.sum((1, 2))
+    loss_NAK = torchvision_focal(out.logits_NAK, one_hot, alpha=0.75, gamma=2) * ~TWO_IMAGES.ignored_NA[..., None]
+    per_image = loss_NAK.sum((1, 2))
     expected = per_image.sum() / 3 if normaliser == "batch" else (per_image[0] + per_image[1] / 2) / 2
-    (gradient,) = torch.autograd.grad(expected, out.logits_NAK, retain_graph=True)
-    losses = DetectionLoss(config=LossConfig(normaliser=normaliser))(out, TWO)
-    (found,) = torch.autograd.grad(losses.classification, out.logits_NAK, retain_graph=True)
+    (expected_gradient,) = torch.autograd.grad(expected, out.logits_NAK, retain_graph=True)
+    losses = DetectionLoss(config=LossConfig(normaliser=normaliser))(out, TWO_IMAGES)
+    (our_gradient,) = torch.autograd.grad(losses.classification, out.logits_NAK, retain_graph=True)
     torch.testing.assert_close(losses.classification, expected)
-    torch.testing.assert_close(found, gradient)
+    torch.testing.assert_close(our_gradient, expected_gradient)
     assert losses.num_positives == 3
-    assert (found[0, 1] == 0).all(), "an ignored anchor learns nothing"
-    assert (found[0, 2] != 0).all(), "a negative one does"
+    assert (our_gradient[0, 1] == 0).all(), "an ignored anchor has no gradient"
+    assert (our_gradient[0, 2] != 0).all(), "a negative anchor has a gradient"
 
 
-def test_ignored_anchors_weigh_nothing_whatever_they_say():
-    logits = outputs().logits_NAK.detach().clone()
-    reference = DetectionLoss(config=LossConfig())(outputs(logits=logits), TWO)
+def test_logits_of_ignored_anchors_do_not_change_the_loss():
+    logits = random_outputs().logits_NAK.detach().clone()
+    reference = DetectionLoss(config=LossConfig())(random_outputs(logits=logits), TWO_IMAGES)
     logits[0, 1] = 1e4
-    assert DetectionLoss(config=LossConfig())(outputs(logits=logits), TWO).classification == reference.classification
+    assert (
+        DetectionLoss(config=LossConfig())(random_outputs(logits=logits), TWO_IMAGES).classification
+        == reference.classification
+    )
 
 
 @pytest.mark.parametrize("loss", ["focal", "ce", "balanced_ce", "weighted", "quality_focal", "varifocal"])
 @pytest.mark.parametrize("normaliser", ["batch", "image"])
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "l1", "giou"])
-def test_no_object_at_all_is_finite_with_a_gradient(loss, normaliser, box_loss):
-    """Divided by 1: the negatives still teach, the boxes have nothing to learn; both keep their graph."""
-    out = outputs()
+def test_a_batch_without_objects_has_a_finite_loss_and_gradient(loss, normaliser, box_loss):
+    """The divisor is 1. Negatives have a gradient. The box loss is 0, and its gradient exists and is 0."""
+    out = random_outputs()
     config = LossConfig(loss=loss, normaliser=normaliser, box_loss=box_loss)
-    losses = DetectionLoss(config=config)(out, targets([[False] * 4] * 2))
+    losses = DetectionLoss(config=config)(out, anchor_targets([[False] * 4] * 2))
     assert losses.box == 0
     assert losses.classification > 0
     losses.total.backward()
@@ -86,27 +89,26 @@ def test_no_object_at_all_is_finite_with_a_gradient(loss, normaliser, box_loss):
     assert (out.deltas_NA4.grad == 0).all()
 
 
-def test_choice_of_loss_by_hand():
-    """All logits 0, so p = 0.5: CE ln 2 for each of 24; alpha 0.75: 0.75 ln 2 x 1 + 0.25 ln 2 x 23; focal a quarter.
+def test_every_classification_loss_gives_a_hand_worked_value():
+    """All logits are 0, so p = 0.5 and the cross-entropy of each of 24 examples is ln 2. One example is positive.
 
-    Weighted: 1 + 23 / 2 = 12.5 times ln 2. Mining, 3:1 an image: 4 anchors of 3 classes each where the positive is,
-    and 3 of the 4 anchors of the other image (as for one positive): 21 ln 2.
+    Alpha 0.75: (0.75 x 1 + 0.25 x 23) ln 2. Focal: a quarter of that. Weighted: (1 + 23 / 2) ln 2. Hard negative mining
+    keeps 4 anchors of image 0 (1 positive, 3 negatives) and 3 of image 1 (as for one positive): 7 x 3 ln 2.
     """
-    out = outputs(logits=torch.zeros(2, 4, 3))
-    one = targets([[True, False, False, False], [False] * 4])
+    out = random_outputs(logits=torch.zeros(2, 4, 3))
+    one_positive = anchor_targets([[True, False, False, False], [False] * 4])
     ln2 = math.log(2)
     cases = {"ce": 24, "balanced_ce": 6.5, "focal": 6.5 / 4, "weighted": 12.5, "hard_negative_mining": 21, "ohem": 24}
-    for loss, times in cases.items():
-        expected = times * ln2
-        found = DetectionLoss(config=LossConfig(loss=loss))(out, one).classification
-        assert found.item() == pytest.approx(expected), loss
+    for loss, factor in cases.items():
+        losses = DetectionLoss(config=LossConfig(loss=loss))(out, one_positive)
+        assert losses.classification.item() == pytest.approx(factor * ln2), loss
 
 
 @pytest.mark.parametrize("name", ["smooth_l1", "l1", "giou"])
-def test_box_loss_is_not_zero_and_pulls_towards_the_box(name):
-    """Gradient descent on the offsets alone reaches the matched boxes."""
-    out = outputs(N=1)
-    one = targets([[True, True, False, True]])
+def test_minimising_a_box_loss_reaches_the_matched_boxes(name):
+    """Gradient descent on the offsets, with the anchors fixed, ends at the matched boxes."""
+    out = random_outputs(N=1)
+    three_positives = anchor_targets([[True, True, False, True]])
     deltas = out.deltas_NA4.detach().clone().requires_grad_()
     criterion = DetectionLoss(config=LossConfig(box_loss=name))
     optimizer = torch.optim.Adam([deltas], lr=0.05)
@@ -115,7 +117,7 @@ def test_box_loss_is_not_zero_and_pulls_towards_the_box(name):
         current = HeadOutputs(
             logits_NAK=out.logits_NAK.detach(), deltas_NA4=deltas, anchors_A4=ANCHORS, anchors_per_level=(4,)
         )
-        loss = criterion(current, one).box
+        loss = criterion(current, three_positives).box
         first = first if first is not None else loss.item()
         optimizer.zero_grad()
         loss.backward()
@@ -123,84 +125,86 @@ def test_box_loss_is_not_zero_and_pulls_towards_the_box(name):
     assert first > 0.1
     boxes = decode(deltas.detach()[0], ANCHORS)
     for a in (0, 1, 3):
-        torch.testing.assert_close(boxes[a], one.boxes_NA4[0, a], atol=1.0, rtol=0)
-    assert encode(one.boxes_NA4[0, :1], ANCHORS[:1]).abs().sum() > 0
+        torch.testing.assert_close(boxes[a], three_positives.boxes_NA4[0, a], atol=1.0, rtol=0)
+    assert encode(three_positives.boxes_NA4[0, :1], ANCHORS[:1]).abs().sum() > 0
 
 
-def test_the_box_weight_is_applied_once():
-    out = outputs()
-    losses = DetectionLoss(config=LossConfig(box_loss_weight=3))(out, TWO)
+def test_the_box_loss_weight_multiplies_the_box_loss_once():
+    out = random_outputs()
+    losses = DetectionLoss(config=LossConfig(box_loss_weight=3))(out, TWO_IMAGES)
     torch.testing.assert_close(losses.total, losses.classification + 3 * losses.box)
 
 
 def test_half_precision_outputs_give_a_float32_loss():
-    out = outputs()
+    out = random_outputs()
     half = HeadOutputs(
         logits_NAK=out.logits_NAK.bfloat16(),
         deltas_NA4=out.deltas_NA4.bfloat16(),
         anchors_A4=ANCHORS,
         anchors_per_level=(4,),
     )
-    losses = DetectionLoss(config=LossConfig())(half, TWO)
+    losses = DetectionLoss(config=LossConfig())(half, TWO_IMAGES)
     assert losses.total.dtype == losses.box.dtype == torch.float32
-    torch.testing.assert_close(losses.total, DetectionLoss(config=LossConfig())(out, TWO).total, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(
+        losses.total, DetectionLoss(config=LossConfig())(out, TWO_IMAGES).total, rtol=0.02, atol=0.02
+    )
 
 
-def test_quality_losses_aim_at_the_iou_of_the_predicted_box():
-    """The anchor (0, 0, 10, 10) predicts its own box; the object is (1, 0, 11, 10): IoU 90 / 110. Logit 0, p = 0.5.
+def test_the_target_of_quality_losses_is_the_iou_of_the_predicted_box():
+    """The predicted box is (0, 0, 10, 10) and the ground-truth box (1, 0, 11, 10): IoU 90 / 110. All logits are 0.
 
-    Quality focal: (9/11 - 1/2)^2 ln 2 for it, (1/2)^2 ln 2 for each of the other 11. Varifocal: 9/11 ln 2, and
-    0.75 (1/2)^2 ln 2 each. No gradient reaches the boxes through the target.
+    Quality focal: (9/11 - 1/2)^2 ln 2 for the positive example, (1/2)^2 ln 2 for each of the other 11. Varifocal:
+    9/11 ln 2 for the positive, 0.75 (1/2)^2 ln 2 for each other example. The target gives the offsets no gradient.
     """
-    out = outputs(N=1, logits=torch.zeros(1, 4, 3))
+    out = random_outputs(N=1, logits=torch.zeros(1, 4, 3))
     out = HeadOutputs(
         logits_NAK=out.logits_NAK,
         deltas_NA4=torch.zeros(1, 4, 4, requires_grad=True),
         anchors_A4=ANCHORS,
         anchors_per_level=(4,),
     )
-    one = targets([[True, False, False, False]])
-    one.boxes_NA4[0, 0] = torch.tensor([1.0, 0, 11, 10])
+    one_positive = anchor_targets([[True, False, False, False]])
+    one_positive.boxes_NA4[0, 0] = torch.tensor([1.0, 0, 11, 10])
     ln2, quality = math.log(2), 9 / 11
-    quality_focal = DetectionLoss(config=LossConfig(loss="quality_focal"))(out, one).classification
+    quality_focal = DetectionLoss(config=LossConfig(loss="quality_focal"))(out, one_positive).classification
     assert quality_focal.item() == pytest.approx(ln2 * ((quality - 0.5) ** 2 + 11 / 4))
-    varifocal = DetectionLoss(config=LossConfig(loss="varifocal"))(out, one).classification
+    varifocal = DetectionLoss(config=LossConfig(loss="varifocal"))(out, one_positive).classification
     assert varifocal.item() == pytest.approx(ln2 * (quality + 11 * 0.75 / 4))
     (gradient,) = torch.autograd.grad(quality_focal + varifocal, out.deltas_NA4, allow_unused=True)
     assert gradient is None or (gradient == 0).all()
 
 
 @pytest.mark.parametrize("loss", ["focal", "balanced_ce"])
-def test_an_alpha_for_each_class(loss):
-    """Equal alphas are the one alpha; different ones weigh each class's column as if it were alone."""
-    out = outputs()
-    single = DetectionLoss(config=LossConfig(loss=loss, alpha=0.6)).classification_NAK(out, TWO)
-    equal = DetectionLoss(config=LossConfig(loss=loss, class_alpha=(0.6,) * 3)).classification_NAK(out, TWO)
+def test_class_alpha_gives_each_class_its_alpha(loss):
+    """Equal class alphas equal a single alpha. With different ones, each class has the loss of its own alpha."""
+    out = random_outputs()
+    single = DetectionLoss(config=LossConfig(loss=loss, alpha=0.6)).classification_NAK(out, TWO_IMAGES)
+    equal = DetectionLoss(config=LossConfig(loss=loss, class_alpha=(0.6,) * 3)).classification_NAK(out, TWO_IMAGES)
     torch.testing.assert_close(single, equal)
-    mixed = DetectionLoss(config=LossConfig(loss=loss, class_alpha=(0.2, 0.6, 0.9))).classification_NAK(out, TWO)
+    mixed = DetectionLoss(config=LossConfig(loss=loss, class_alpha=(0.2, 0.6, 0.9))).classification_NAK(out, TWO_IMAGES)
     for k, alpha in enumerate((0.2, 0.6, 0.9)):
-        alone = DetectionLoss(config=LossConfig(loss=loss, alpha=alpha)).classification_NAK(out, TWO)
+        alone = DetectionLoss(config=LossConfig(loss=loss, alpha=alpha)).classification_NAK(out, TWO_IMAGES)
         torch.testing.assert_close(mixed[..., k], alone[..., k])
 
 
-def test_label_smoothing_touches_the_positives_alone():
-    """Target 0.9 for the positive: -0.9 log p - 0.1 log(1 - p) at p = 0.5 is ln 2 still, at logit 2 it is more."""
-    out = outputs(logits=torch.full((2, 4, 3), 2.0))
-    one = targets([[True, False, False, False], [False] * 4])
-    plain = DetectionLoss(config=LossConfig(loss="ce")).classification_NAK(out, one)
-    smooth = DetectionLoss(config=LossConfig(loss="ce", label_smoothing=0.1)).classification_NAK(out, one)
+def test_label_smoothing_changes_only_positive_examples():
+    """The target of the positive is 0.9: -0.9 log p - 0.1 log(1 - p). At logit 2, the loss rises by 0.1 x 2."""
+    out = random_outputs(logits=torch.full((2, 4, 3), 2.0))
+    one_positive = anchor_targets([[True, False, False, False], [False] * 4])
+    plain = DetectionLoss(config=LossConfig(loss="ce")).classification_NAK(out, one_positive)
+    smooth = DetectionLoss(config=LossConfig(loss="ce", label_smoothing=0.1)).classification_NAK(out, one_positive)
     changed = (plain != smooth).nonzero().tolist()
     assert changed == [[0, 0, 0]]
     assert (smooth - plain)[0, 0, 0].item() == pytest.approx(0.1 * 2), "0.1 (softplus(2) - softplus(-2))"
 
 
 @pytest.mark.parametrize("loss", ["hard_negative_mining", "ohem"])
-def test_mining_drops_the_easy_anchors_and_their_gradient(loss):
+def test_mining_gives_easy_negatives_no_gradient(loss):
     logits = torch.full((1, 4, 3), -6.0)
     logits[0, 3] = 6.0
-    out = outputs(N=1, logits=logits)
+    out = random_outputs(N=1, logits=logits)
     config = LossConfig(loss=loss, negatives_per_positive=1, ohem_examples=2)
-    found = DetectionLoss(config=config)(out, targets([[True, False, False, False]]))
-    found.classification.backward()
-    moved = (out.logits_NAK.grad != 0).any(dim=2)[0].tolist()
-    assert moved == [True, False, False, True], "the positive, and the one negative that is taken for an object"
+    losses = DetectionLoss(config=config)(out, anchor_targets([[True, False, False, False]]))
+    losses.classification.backward()
+    has_gradient = (out.logits_NAK.grad != 0).any(dim=2)[0].tolist()
+    assert has_gradient == [True, False, False, True], "the positive anchor and the negative with the high score"

@@ -1,4 +1,4 @@
-"""Quality focal and varifocal loss by hand; losses of several modules in float64, at extremes, and their gradients."""
+"""All classification losses: hand-worked values, float32 against float64, extreme logits, and gradients."""
 
 import math
 
@@ -32,34 +32,34 @@ def logit(p):
     return torch.tensor(math.log(p / (1 - p)), dtype=FLOAT64)
 
 
-def test_quality_focal_by_hand():
+def test_quality_focal_loss_gives_hand_worked_values():
     """|q - p|^2 (-q log p - (1 - q) log(1 - p)). p = 0.6, q = 0.8: 0.04 x (0.8 x 0.5108256 + 0.2 x 0.9162907).
 
-    At p = q the loss is 0 however uncertain both are; at q = 0 it is focal loss without alpha.
+    The loss is 0 at p = q. At q = 0, it equals focal loss without alpha.
     """
-    found = quality_focal_loss(logit(0.6), torch.tensor(0.8, dtype=FLOAT64))
-    assert found.item() == pytest.approx(0.04 * (0.8 * 0.51082562 + 0.2 * 0.91629073))
+    positive = quality_focal_loss(logit(0.6), torch.tensor(0.8, dtype=FLOAT64))
+    assert positive.item() == pytest.approx(0.04 * (0.8 * 0.51082562 + 0.2 * 0.91629073))
     assert quality_focal_loss(logit(0.7), torch.tensor(0.7, dtype=FLOAT64)).item() == pytest.approx(0, abs=1e-15)
     x, zero = torch.linspace(-5, 5, 21, dtype=FLOAT64), torch.zeros(21, dtype=FLOAT64)
     torch.testing.assert_close(quality_focal_loss(x, zero), sigmoid_focal_loss(x, zero, alpha=-1))
 
 
-def test_varifocal_by_hand():
-    """q (-q log p - (1 - q) log(1 - p)) for q = 0.8, p = 0.6: 0.8 x 0.5919186; 0.75 p^2 (-log(1 - p)) for q = 0."""
-    found = varifocal_loss(logit(0.6), torch.tensor(0.8, dtype=FLOAT64))
-    assert found.item() == pytest.approx(0.8 * (0.8 * 0.51082562 + 0.2 * 0.91629073))
+def test_varifocal_loss_gives_hand_worked_values():
+    """q (-q log p - (1 - q) log(1 - p)) for q = 0.8, p = 0.6: 0.8 x 0.5919186. For q = 0: 0.75 p^2 (-log(1 - p))."""
+    positive = varifocal_loss(logit(0.6), torch.tensor(0.8, dtype=FLOAT64))
+    assert positive.item() == pytest.approx(0.8 * (0.8 * 0.51082562 + 0.2 * 0.91629073))
     background = varifocal_loss(logit(0.6), torch.tensor(0.0, dtype=FLOAT64))
     assert background.item() == pytest.approx(0.75 * 0.36 * 0.91629073)
 
 
 @given(st.floats(-40, 40), st.floats(0, 1), st.floats(0.5, 4))
 @settings(max_examples=examples(200))
-def test_float32_agrees_with_the_formula_in_float64(x, q, gamma):
+def test_quality_losses_in_float32_agree_with_the_formula_in_float64(x, q, gamma):
     q32 = torch.tensor(q)
     t, x64 = q32.double(), torch.tensor(x).double()
     p, entropy = torch.sigmoid(x64), sigmoid_cross_entropy(x64, t)
     expected = (t - p).abs() ** gamma * entropy
-    # Where p is nearly q, float32 knows their difference to its rounding only, and its root to the root of that.
+    # Near p = q, the rounding error of q - p in float32 is about 2^-23, and that of its power about 2^(-23 gamma).
     rounding = float(entropy) * 2.0 ** (-23 * gamma)
     torch.testing.assert_close(
         quality_focal_loss(torch.tensor(x), q32, gamma=gamma).double(), expected, rtol=1e-3, atol=1e-6 + rounding
@@ -73,8 +73,8 @@ def test_float32_agrees_with_the_formula_in_float64(x, q, gamma):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("target", [0.0, 0.5, 1.0])
-def test_extreme_logits_are_finite_with_the_right_slope(name, dtype, target):
-    """At +-1e4 what is right costs nothing and pulls nothing; what is wrong costs about |x| with a slope up to 1."""
+def test_extreme_logits_give_finite_losses_and_exact_gradients(name, dtype, target):
+    """At +-1e4, a right answer has loss 0 and gradient 0. A wrong answer has a loss of about |x|."""
     x = torch.tensor([-1e4, 1e4], dtype=dtype).requires_grad_()
     loss = ALL[name](x, torch.full((2,), target))
     loss.sum().backward()
@@ -91,13 +91,13 @@ def test_extreme_logits_are_finite_with_the_right_slope(name, dtype, target):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
-def test_gradcheck(name, target):
+def test_gradients_agree_with_finite_differences(name, target):
     x = torch.linspace(-8, 8, 9, dtype=FLOAT64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: ALL[name](x, torch.full_like(x, target)), x)
 
 
-def test_gradcheck_at_the_extremes():
-    """Central differences at +-1e4 in float64, where the loss is a straight line."""
+def test_gradients_agree_with_finite_differences_at_extreme_logits():
+    """At +-1e4 in float64, every loss is a linear function of the logit."""
     x = torch.tensor([-1e4, 1e4], dtype=FLOAT64).requires_grad_()
     for loss in ALL.values():
         for target in (0.0, 1.0):

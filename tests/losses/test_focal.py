@@ -1,4 +1,4 @@
-"""Focal loss and cross-entropy: formula, hand-worked values, torchvision, float64, extremes."""
+"""Focal loss and cross-entropy: hand-worked values, properties of the formula, torchvision, precision in float32."""
 
 import math
 
@@ -20,19 +20,20 @@ ONE, ZERO = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.0, dtype=torc
 
 
 def exact(x, t, alpha, gamma):
-    """The formula on hard or soft targets in float64, written as the paper does."""
+    """Return focal loss by the paper's formula, for hard or soft targets, in float64."""
     p = torch.sigmoid(x)
     q = torch.sigmoid(-x)
-    wrong = t * q + (1 - t) * p
+    one_minus_p_t = t * q + (1 - t) * p
     entropy = -t * torch.nn.functional.logsigmoid(x) - (1 - t) * torch.nn.functional.logsigmoid(-x)
-    return (alpha * t + (1 - alpha) * (1 - t)) * wrong**gamma * entropy
+    return (alpha * t + (1 - alpha) * (1 - t)) * one_minus_p_t**gamma * entropy
 
 
-def test_by_hand():
-    """CE(0.5) = ln 2. p = 0.9, y = 1, alpha 0.75, gamma 2: 0.75 x 0.01 x 0.1053605 = 0.000790204.
+def test_cross_entropy_and_focal_loss_give_hand_worked_values():
+    """Cross-entropy at p = 0.5 is ln 2. Focal loss with alpha 0.75 and gamma 2 at p = 0.9:
 
-    p = 0.9, y = 0: 0.25 x 0.81 x 2.3025851 = 0.466273. The paper's example (section 3.2): with gamma = 2, p_t = 0.9
-    costs 100 times less than cross-entropy and p_t = 0.968 about 1000 times less.
+    y = 1: 0.75 x 0.01 x 0.1053605 = 0.000790204. y = 0: 0.25 x 0.81 x 2.3025851 = 0.466273.
+    Example of the paper (section 3.2): with gamma = 2, the focal loss is 100 times smaller than cross-entropy at
+    p_t = 0.9, and about 1000 times smaller at p_t = 0.968.
     """
     assert sigmoid_cross_entropy(logit(0.5), ONE).item() == pytest.approx(0.6931472)
     assert sigmoid_cross_entropy(logit(0.5), ZERO).item() == pytest.approx(0.6931472)
@@ -44,8 +45,12 @@ def test_by_hand():
     assert ratio.item() == pytest.approx(1000, rel=0.03)
 
 
-def test_step_zero_sums_of_the_paper_setting():
-    """201,600 background anchors x 80 classes over 50 positives: CE 3,242 at p = 0.01; focal(0.25, 2) 0.243."""
+def test_the_prior_keeps_the_first_loss_small():
+    """201,600 background anchors x 80 classes, divided by 50 positives.
+
+    Cross-entropy is 3,242 at the prior p = 0.01 and 223,582 at p = 0.5. Focal loss (alpha 0.25, gamma 2) is 0.243 at
+    the prior and 41,922 at p = 0.5.
+    """
     count = 201_600 * 80 / 50
     assert sigmoid_cross_entropy(logit(0.01), ZERO).item() * count == pytest.approx(3242, rel=1e-3)
     assert sigmoid_focal_loss(logit(0.01), ZERO, alpha=0.25).item() * count == pytest.approx(0.243, rel=2e-3)
@@ -54,7 +59,7 @@ def test_step_zero_sums_of_the_paper_setting():
 
 
 @given(st.floats(-30, 30), st.sampled_from([0.0, 1.0]), st.floats(0, 1))
-def test_gamma_zero_is_balanced_cross_entropy_and_alpha_half_is_half_of_it(x, t, alpha):
+def test_gamma_zero_is_alpha_balanced_cross_entropy(x, t, alpha):
     x, t = torch.tensor(x, dtype=torch.float64), torch.tensor(t)
     torch.testing.assert_close(
         sigmoid_focal_loss(x, t, alpha=alpha, gamma=0), balanced_cross_entropy(x, t, alpha=alpha)
@@ -63,7 +68,7 @@ def test_gamma_zero_is_balanced_cross_entropy_and_alpha_half_is_half_of_it(x, t,
 
 
 @given(st.floats(0, 5), st.floats(0, 1))
-def test_decreasing_in_p_t(gamma, alpha):
+def test_focal_loss_never_rises_with_p_t(gamma, alpha):
     p = torch.linspace(0.001, 0.999, 500, dtype=torch.float64)
     x = torch.log(p / (1 - p))
     for t, sign in ((ONE, -1), (ZERO, 1)):
@@ -71,23 +76,23 @@ def test_decreasing_in_p_t(gamma, alpha):
         assert (change >= 0).all()
 
 
-def test_order_of_importance():
-    """With alpha 0.75, gamma 2: hard positive > hard negative > easy positive > easy negative.
+def test_alpha_decides_the_order_of_hard_and_easy_examples():
+    """With alpha 0.75 and gamma 2: hard positive > hard negative > easy positive > easy negative.
 
-    With the paper's alpha 0.25 the negatives weigh three times the positives: hard negative > hard positive, and
+    With the paper's alpha 0.25, negatives have three times the weight of positives: hard negative > hard positive >
     easy negative > easy positive.
     """
-    hard, easy = logit(0.1), logit(0.9)
+    low, high = logit(0.1), logit(0.9)
 
-    def four(alpha):
+    def losses(alpha):
         return [
             sigmoid_focal_loss(x, t, alpha=alpha).item()
-            for x, t in ((hard, ONE), (easy, ZERO), (easy, ONE), (hard, ZERO))
+            for x, t in ((low, ONE), (high, ZERO), (high, ONE), (low, ZERO))
         ]
 
-    hard_positive, hard_negative, easy_positive, easy_negative = four(0.75)
+    hard_positive, hard_negative, easy_positive, easy_negative = losses(0.75)
     assert hard_positive > hard_negative > easy_positive > easy_negative
-    hard_positive, hard_negative, easy_positive, easy_negative = four(0.25)
+    hard_positive, hard_negative, easy_positive, easy_negative = losses(0.25)
     assert hard_negative > hard_positive > easy_negative > easy_positive
 
 
@@ -95,40 +100,40 @@ def test_order_of_importance():
 @pytest.mark.parametrize("alpha", [-1, 0.25, 0.75])
 @pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 5])
 @pytest.mark.parametrize("soft", [False, True])
-def test_drop_in_for_torchvision(reduction, alpha, gamma, soft):
+def test_value_and_gradient_equal_torchvisions(reduction, alpha, gamma, soft):
     generator = torch.Generator().manual_seed(hash((alpha, gamma, soft)) % 1000)
     x = (torch.randn(20, 7, generator=generator, dtype=torch.float64) * 3).requires_grad_()
     t = torch.rand(20, 7, generator=generator, dtype=torch.float64)
     t = t if soft else (t > 0.7).double()
-    theirs = torchvision_focal(x, t, alpha=alpha, gamma=gamma, reduction=reduction)
-    (their_gradient,) = torch.autograd.grad(theirs.sum(), x)
-    ours = sigmoid_focal_loss(x, t, alpha, gamma, reduction)
-    (our_gradient,) = torch.autograd.grad(ours.sum(), x)
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(our_gradient, their_gradient)
+    expected = torchvision_focal(x, t, alpha=alpha, gamma=gamma, reduction=reduction)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), x)
+    loss = sigmoid_focal_loss(x, t, alpha, gamma, reduction)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 @settings(max_examples=examples(60), deadline=None)
 @given(
     st.floats(-60, 60), st.sampled_from([0.0, 1.0]), st.floats(0, 1), st.sampled_from([0.0, 0.3, 1.0, 1.5, 2.0, 5.0])
 )
-def test_float32_keeps_its_tails(x, t, alpha, gamma):
-    """Value and gradient in float32 against the float64 formula: relative, not absolute, far out too."""
+def test_float32_has_a_small_relative_error_for_all_logits(x, t, alpha, gamma):
+    """Value and gradient in float32 agree with the float64 formula to 2e-4 of their size, even tiny ones."""
     x64 = torch.tensor(x, dtype=torch.float32).double().requires_grad_()
     expected = exact(x64, torch.tensor(t, dtype=torch.float64), alpha, gamma)
     (expected_gradient,) = torch.autograd.grad(expected, x64)
     x32 = x64.detach().float().requires_grad_()
-    found = sigmoid_focal_loss(x32, torch.tensor(t), alpha, gamma)
-    (gradient,) = torch.autograd.grad(found, x32)
-    smallest = 1e-36  # below, float32 itself has no digits left
-    torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=smallest)
+    loss = sigmoid_focal_loss(x32, torch.tensor(t), alpha, gamma)
+    (gradient,) = torch.autograd.grad(loss, x32)
+    smallest = 1e-36  # smaller float32 numbers lose digits
+    torch.testing.assert_close(loss.double(), expected, rtol=2e-4, atol=smallest)
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=2e-4, atol=smallest)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 3.7])
-def test_extremes_are_finite_with_the_right_slope(dtype, gamma):
-    """At x = +-1e4: a wrong answer costs 1e4 times its weight with slope of that weight, a right one nothing."""
+def test_extreme_logits_give_finite_losses_and_exact_gradients(dtype, gamma):
+    """At x = +-1e4, a wrong answer has a loss of 1e4 x weight and a gradient of +-weight. A right one has 0 and 0."""
     x = torch.tensor([1e4, -1e4, 1e4, -1e4]).to(dtype).requires_grad_()
     t = torch.tensor([1.0, 1, 0, 0])
     loss = sigmoid_focal_loss(x, t, alpha=0.75, gamma=gamma)
@@ -140,20 +145,20 @@ def test_extremes_are_finite_with_the_right_slope(dtype, gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 2.0])
-def test_gradcheck(gamma):
+def test_first_and_second_gradients_agree_with_finite_differences(gamma):
     x = torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).mul(3).requires_grad_()
     t = (torch.arange(8) % 2).double()
     assert torch.autograd.gradcheck(lambda x: sigmoid_focal_loss(x, t, 0.75, gamma), x)
     assert torch.autograd.gradgradcheck(lambda x: sigmoid_focal_loss(x, t, 0.75, gamma), x)
 
 
-def test_nan_stays_nan():
+def test_a_nan_logit_gives_a_nan_loss():
     loss = sigmoid_focal_loss(torch.tensor([float("nan"), 0.0]), torch.tensor([1.0, 1.0]))
     assert loss[0].isnan()
     assert not loss[1].isnan()
 
 
-def test_bad_arguments_are_refused():
+def test_invalid_arguments_raise_errors():
     x = torch.zeros(2)
     with pytest.raises(ValueError, match="gamma must be 0 or more, found -1"):
         sigmoid_focal_loss(x, x, gamma=-1)

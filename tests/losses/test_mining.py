@@ -1,4 +1,4 @@
-"""Hard example mining: which anchors are kept, by hand and against a plain reading of the definition."""
+"""Hard example mining: the kept anchors in hand-worked cases and against a plain implementation of the definition."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ def rows(*rows: list) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-def test_three_to_one_by_hand():
-    """One positive: the three negatives with the highest loss stay, but not the ignored anchor, which is above all."""
+def test_three_hardest_negatives_are_kept_for_one_positive():
+    """The ignored anchor is not kept, although it has the highest loss."""
     loss = rows([0.1, 5.0, 3.0, 4.0, 9.0, 2.0, 1.0])
     positive = rows([True, False, False, False, False, False, False])
     ignored = rows([False, False, False, False, True, False, False])
@@ -23,16 +23,16 @@ def test_three_to_one_by_hand():
     assert kept[0].nonzero().flatten().tolist() == [0, 1, 2, 3]
 
 
-def test_each_image_for_itself_and_one_without_objects():
+def test_an_image_without_positives_keeps_three_negatives():
     loss = torch.arange(20.0).reshape(2, 10)
     positive = torch.zeros(2, 10, dtype=torch.bool)
     positive[0, :2] = True
     kept = hard_negative_mining(loss, positive, torch.zeros_like(positive))
-    assert kept.sum(dim=1).tolist() == [2 + 6, 3], "an image without objects still teaches with its three hardest"
+    assert kept.sum(dim=1).tolist() == [2 + 6, 3], "2 positives and 6 negatives; no positive and 3 negatives"
     assert kept[1].nonzero().flatten().tolist() == [7, 8, 9]
 
 
-def test_fewer_negatives_than_asked_for():
+def test_all_negatives_are_kept_if_they_are_fewer_than_the_ratio_allows():
     positive = rows([True, True, False])
     kept = hard_negative_mining(rows([1.0, 1.0, 1.0]), positive, rows([False, False, False]))
     assert kept.all()
@@ -41,8 +41,8 @@ def test_fewer_negatives_than_asked_for():
 BOXES = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [21, 0, 31, 10], [40, 0, 50, 10]])
 
 
-def test_ohem_by_hand():
-    """Neighbours have IoU 90 / 110 = 0.82. The harder of each pair stays; of these the two hardest: 1 and 2."""
+def test_ohem_keeps_the_hardest_anchors_that_do_not_overlap():
+    """Two pairs of anchors have the IoU 90 / 110 = 0.82. Of each pair, the anchor with the higher loss is left."""
     loss, none = rows([3.0, 4.0, 5.0, 2.0, 1.0]), torch.zeros(1, 5, dtype=torch.bool)
     kept = ohem(loss, none, none, BOXES, examples=2, nms_threshold=0.7)
     assert kept[0].nonzero().flatten().tolist() == [1, 2]
@@ -50,36 +50,38 @@ def test_ohem_by_hand():
     assert ohem(loss, none, none, BOXES, examples=9, nms_threshold=0.9).sum() == 5
     ignored = rows([False, False, True, False, False])
     kept = ohem(loss, none, ignored, BOXES, examples=9, nms_threshold=0.7)
-    assert kept[0].nonzero().flatten().tolist() == [1, 3, 4], "what is ignored suppresses nothing"
+    assert kept[0].nonzero().flatten().tolist() == [1, 3, 4], "an ignored anchor suppresses no other anchor"
 
 
-def test_ohem_in_a_ratio():
-    """One positive (hardest nowhere) and 1:1: it stays, with the hardest negative."""
+def test_ohem_with_a_ratio_keeps_positives_with_low_losses():
+    """With ratio 1 and one positive, the positive and the negative with the highest loss are kept."""
     loss = rows([0.5, 0.2, 5.0, 2.0, 1.0])
     positive = rows([True, False, False, False, False])
     none = torch.zeros_like(positive)
     kept = ohem(loss, positive, none, BOXES, examples=4, nms_threshold=0.7, ratio=1)
     assert kept[0].nonzero().flatten().tolist() == [0, 2]
     kept = ohem(loss, none, none, BOXES, examples=4, nms_threshold=0.7, ratio=2)
-    assert kept[0].nonzero().flatten().tolist() == [2, 4], "without positives as many negatives as for one"
+    assert kept[0].nonzero().flatten().tolist() == [2, 4], (
+        "an image without positives keeps as many negatives as an image with one"
+    )
 
 
-def plain_ohem(loss, positive, boxes, examples, threshold, ratio):
-    """Greedy suppression over all anchors, one at a time."""
-    overlap, left = box_iou(boxes, boxes), []
+def ohem_over_all_anchors(loss, positive, boxes, examples, threshold, ratio):
+    """Return the kept anchors of an image: greedy suppression of all anchors, one at a time."""
+    iou_AA, unsuppressed = box_iou(boxes, boxes), []
     for i in loss.argsort(descending=True, stable=True).tolist():
-        if all(overlap[i, j] <= threshold for j in left):
-            left.append(i)
+        if all(iou_AA[i, j] <= threshold for j in unsuppressed):
+            unsuppressed.append(i)
     if ratio is None:
-        return set(left[:examples])
-    positives = [i for i in left if positive[i]][: max(1, int(examples / (1 + ratio)))]
-    negatives = [i for i in left if not positive[i]]
+        return set(unsuppressed[:examples])
+    positives = [i for i in unsuppressed if positive[i]][: max(1, int(examples / (1 + ratio)))]
+    negatives = [i for i in unsuppressed if not positive[i]]
     return {*positives, *negatives[: min(examples - len(positives), int(ratio * max(1, len(positives))))]}
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([0.3, 0.5, 0.7]), st.sampled_from([None, 1.0, 3.0]))
 @settings(max_examples=examples(60), deadline=None)
-def test_ohem_against_the_plain_way(seed, examples, threshold, ratio):
+def test_ohem_equals_suppression_over_all_anchors(seed, examples, threshold, ratio):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(200, 2, generator=generator) * 60
     boxes = torch.cat([corners, corners + 5 + 20 * torch.rand(200, 2, generator=generator)], dim=1)
@@ -88,14 +90,14 @@ def test_ohem_against_the_plain_way(seed, examples, threshold, ratio):
     kept = ohem(
         loss, positive, torch.zeros_like(positive), boxes, examples=examples, nms_threshold=threshold, ratio=ratio
     )
-    expected = plain_ohem(loss[0], positive[0], boxes, examples, threshold, ratio)
+    expected = ohem_over_all_anchors(loss[0], positive[0], boxes, examples, threshold, ratio)
     assert set(kept[0].nonzero().flatten().tolist()) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ratio", [None, 3.0])
 def test_ohem_at_full_size(ratio):
-    """100,000 anchors: the head of the list is enough."""
+    """With 100,000 anchors of an image, a prefix of the sorted anchors is enough."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(100_000, 2, generator=generator) * 1000
     boxes = torch.cat([corners, corners + 8 + 100 * torch.rand(100_000, 2, generator=generator)], dim=1)

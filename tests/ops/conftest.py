@@ -1,4 +1,4 @@
-"""Fixtures of the kernels' tests."""
+"""Fixtures for the tests of the kernels."""
 
 import os
 
@@ -10,17 +10,17 @@ from retinanet.ops import native_library
 
 @pytest.fixture
 def native():
-    """The module `retinanet.ops.native_library`, with a library behind it."""
+    """Return the module `retinanet.ops.native_library`; skip the test if the C library is missing."""
     if not native_library.available():
-        if os.environ.get("RETINANET_NATIVE_LIBRARY"):  # the sanitized run must not pass by skipping
-            pytest.fail("the library that RETINANET_NATIVE_LIBRARY names cannot be used")
+        if os.environ.get("RETINANET_NATIVE_LIBRARY"):  # a sanitized run that skips its tests must fail
+            pytest.fail("RETINANET_NATIVE_LIBRARY: expected a library that loads; the log states what was found")
         pytest.skip("the native kernels are not built")
     return native_library
 
 
 @pytest.fixture
 def threads():
-    """Set the number of torch's threads, and set it back."""
+    """Return a function that sets the number of torch's threads. The former number is restored after the test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

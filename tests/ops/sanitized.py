@@ -1,8 +1,8 @@
-"""Builds the C kernels under AddressSanitizer and UBSan, and runs the tests of this folder against that build.
+"""Build the C kernels with AddressSanitizer and UBSan, and run the tests of this folder with that build.
 
     python -m tests.ops.sanitized [pytest arguments]
 
-A report of either sanitizer ends the process that runs the tests, so it fails.
+A report of a sanitizer ends the process that runs the tests, so the run fails.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ ROOT = HERE.parents[1]
 CSRC = ROOT / "src" / "retinanet" / "ops" / "native"
 
 
-def missing() -> str | None:
-    """Return what this machine lacks for it, in words, or None."""
+def missing_tool() -> str | None:
+    """Return the name of the tool that this machine lacks for a sanitized build, or None if it lacks no tool."""
     compiler = shutil.which("gcc")
     if compiler is None:
-        return "no gcc"
+        return "gcc"
     if not all(path.is_absolute() for path in preloaded()):
-        return "gcc has no libasan or no libstdc++"
+        return "libasan or libstdc++ of gcc"
     return None
 
 
 def preloaded() -> list[Path]:
-    """Return where gcc's libasan and libstdc++ lie; gcc gives back the bare name of what it does not have.
+    """Return the paths of gcc's libasan and libstdc++. gcc returns the bare file name of a library that it lacks.
 
-    The second one, too: libasan must find there how to throw, or the first exception within torch ends the process.
+    libstdc++ is preloaded because libasan needs its exception functions: without them, the first exception within
+    torch ends the process.
     """
     return [
         Path(
@@ -45,7 +46,7 @@ def preloaded() -> list[Path]:
 
 
 def build(folder: Path) -> Path:
-    """Compile the kernels with both sanitizers and return the library."""
+    """Compile the kernels with both sanitizers and return the path of the library."""
     out = folder / "libretinanet_sanitized.so"
     flags = ["-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fvisibility=hidden", "-pthread"]
@@ -55,18 +56,18 @@ def build(folder: Path) -> Path:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest on this folder's tests, or with other arguments, against the sanitized library."""
+    """Run pytest with the sanitized library, on the tests of this folder or with other arguments."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
             "RETINANET_NATIVE_LIBRARY": str(build(Path(folder))),
             "LD_PRELOAD": " ".join(map(str, preloaded())),
-            "ASAN_OPTIONS": "detect_leaks=0",  # CPython and torch leak by design
+            "ASAN_OPTIONS": "detect_leaks=0",  # CPython and torch do not free all memory at exit
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "OMP_NUM_THREADS": "2",
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu"]
-        # A fork beside torch's threads may copy AddressSanitizer's allocator while one of them holds its lock.
+        # A fork may copy AddressSanitizer's allocator while one of torch's threads holds its lock.
         command += ["-k", "not forked and not sanitized"]
         return subprocess.run(
             [*command, *(arguments or (str(HERE),))],
@@ -79,9 +80,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
-    lacking = missing()
+    lacking = missing_tool()
     if lacking:
-        sys.exit(lacking)
-    done = run(*sys.argv[1:])
-    print(done.stdout + done.stderr)
-    sys.exit(done.returncode)
+        sys.exit(f"a sanitized build needs {lacking}: install it")
+    completed = run(*sys.argv[1:])
+    print(completed.stdout + completed.stderr)
+    sys.exit(completed.returncode)

@@ -1,4 +1,4 @@
-"""Threshold and top-k in C and in torch against a full sort."""
+"""Candidates in C and in torch against a full sort."""
 
 import math
 
@@ -6,28 +6,28 @@ import pytest
 import torch
 
 from retinanet.ops.candidates import candidates, candidates_torch
-from tests.ops import plain
+from tests.ops import reference
 
 
 @pytest.fixture(params=["c", "torch"])
-def way(request):
+def form(request):
     if request.param == "torch":
         return candidates_torch
     request.getfixturevalue("native")
     return candidates
 
 
-def check(way, logits, levels, **options):
-    anchor, label, logit = way(logits, levels, **options)
+def check_candidates(form, logits, levels, **options):
+    anchor, label, logit = form(logits, levels, **options)
     assert (anchor.dtype, label.dtype, logit.dtype) == (torch.int64, torch.int64, torch.float32)
-    expected = plain.candidates(logits, levels, **options)
+    expected = reference.candidates(logits, levels, **options)
     assert [anchor.tolist(), label.tolist(), logit.tolist()] == expected
     return len(anchor)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_equals_a_full_sort(way, dtype):
-    """Few, many and no candidates; ties (rounded scores), more than `most`, NaN, infinities, -0, any threshold."""
+def test_equals_a_full_sort(form, dtype):
+    """The cases have few, many and no candidates, equal scores, NaN, infinities, -0, and several thresholds."""
     rng = torch.Generator().manual_seed(5)
     total = 0
     for case in range(120):
@@ -40,12 +40,14 @@ def test_equals_a_full_sort(way, dtype):
             for value in (math.nan, -math.nan, math.inf, -math.inf, -0.0, 0.0, 60000.0):
                 logits.view(-1)[torch.randint(logits.numel(), (3,), generator=rng)] = value
         threshold = (-2.944438979166, 0.0, -math.inf, math.inf, 1.0)[case % 5]
-        total += check(way, logits.to(dtype), levels, threshold=threshold, most=(1, 7, 100, 10_000)[case // 4 % 4])
+        total += check_candidates(
+            form, logits.to(dtype), levels, threshold=threshold, most=(1, 7, 100, 10_000)[case // 4 % 4]
+        )
     assert total > 5000
 
 
-def test_the_buffer_overflows_and_the_threshold_rises(way):
-    """100,000 scores above the threshold in rising, falling, random and equal order; all blocks of both levels."""
+def test_many_scores_above_the_threshold_in_every_order(form):
+    """100,000 scores exceed the threshold, so the buffers of the C form overflow and their threshold rises."""
     count, levels = 100_000, (20_000, 5_000)
     orders = {
         "rising": torch.linspace(-1, 1, count),
@@ -56,20 +58,20 @@ def test_the_buffer_overflows_and_the_threshold_rises(way):
     }
     for values in orders.values():
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            assert check(way, values.view(25_000, 4).to(dtype), levels, threshold=-2.0, most=500) == 1000
+            assert check_candidates(form, values.view(25_000, 4).to(dtype), levels, threshold=-2.0, most=500) == 1000
 
 
 @pytest.mark.slow
-def test_every_16_bit_pattern(way):
-    """Each bfloat16 and float16 there is, NaN among them: order, threshold and value are those of float32."""
+def test_every_16_bit_float_is_ordered_as_in_float32(form):
+    """All bfloat16 and float16 numbers, including NaN, have the order, threshold and value of float32."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int16)
     shuffled = bits[torch.randperm(len(bits), generator=torch.Generator().manual_seed(7))]
     for dtype in (torch.bfloat16, torch.float16):
         for threshold in (-math.inf, -1.3, 0.0, 3e-8, 70000.0, math.inf):
-            check(way, shuffled.view(dtype).view(-1, 64), (1000, 24), threshold=threshold, most=70_000)
+            check_candidates(form, shuffled.view(dtype).view(-1, 64), (1000, 24), threshold=threshold, most=70_000)
 
 
-def test_every_instruction_set_any_number_of_threads(native, threads):
+def test_results_do_not_depend_on_instruction_set_and_threads(native, threads):
     rng = torch.Generator().manual_seed(8)
     logits, levels = torch.randn(60_000, 10, generator=rng).round(decimals=2), (45_000, 12_000, 3_000)
     for dtype in (torch.float32, torch.bfloat16):
@@ -79,19 +81,19 @@ def test_every_instruction_set_any_number_of_threads(native, threads):
             with native.use_instruction_set(name):
                 for count in (1, 2, 7):
                     threads(count)
-                    found = candidates(logits.to(dtype), levels, threshold=0.5, most=300)
-                    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+                    columns = candidates(logits.to(dtype), levels, threshold=0.5, most=300)
+                    assert all(torch.equal(column, other) for column, other in zip(columns, expected, strict=True))
 
 
-def test_layouts(way):
+def test_logits_may_be_strided_or_require_a_gradient(form):
     rng = torch.Generator().manual_seed(9)
     logits = torch.randn(2, 12, 50, generator=rng).transpose(1, 2)
     assert not logits[1].is_contiguous()
-    assert check(way, logits[1], (30, 20), threshold=0.0, most=40) == 80
+    assert check_candidates(form, logits[1], (30, 20), threshold=0.0, most=40) == 80
     batch = torch.randn(3, 50, 12, generator=rng, requires_grad=True)
-    assert check(way, batch[2], (30, 20), threshold=0.0, most=40) == 80
+    assert check_candidates(form, batch[2], (30, 20), threshold=0.0, most=40) == 80
 
 
-def test_levels_that_do_not_add_up_are_refused(way):
+def test_anchors_per_level_must_add_up(form):
     with pytest.raises(ValueError, match="add up to 50"):
-        way(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)
+        form(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)

@@ -1,4 +1,4 @@
-"""Prepared convolutions against torch's in float64, in each form, with an addition and an activation."""
+"""Prepared convolutions in each form, with addition and activation, against torch in float64."""
 
 import logging
 
@@ -21,36 +21,36 @@ OPERATORS = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_conv
 
 
 @pytest.fixture
-def fresh():
-    """The answer about oneDNN is kept for the process: each of these tests starts and ends without one."""
+def uncached():
+    """Forget whether oneDNN works before and after a test; the result is otherwise cached for the process."""
     ops._onednn_is_right.cache_clear()
     yield
     ops._onednn_is_right.cache_clear()
 
 
-class Without:
-    """torch.ops.mkldnn without one operator, or with another in its place."""
+class OperatorsWithout:
+    """torch.ops.mkldnn without one operator, or with a replacement of this operator."""
 
-    def __init__(self, operators, name, instead=None):
-        self._operators, self._name, self._instead = operators, name, instead
+    def __init__(self, operators, name, replacement=None):
+        self._operators, self._name, self._replacement = operators, name, replacement
 
     def __getattr__(self, name):
         if name != self._name:
             return getattr(self._operators, name)
-        if self._instead is None:
+        if self._replacement is None:
             raise AttributeError(f"'mkldnn' object has no attribute '{name}'")
-        return self._instead
+        return self._replacement
 
 
-def hide(monkeypatch, name, instead=None):
-    monkeypatch.setattr(torch.ops, "mkldnn", Without(torch.ops.mkldnn, name, instead))
+def replace_operator(monkeypatch, name, replacement=None):
+    monkeypatch.setattr(torch.ops, "mkldnn", OperatorsWithout(torch.ops.mkldnn, name, replacement))
 
 
-@pytest.fixture(params=["as it is", "plain torch"])
-def form(request, monkeypatch, fresh):
-    """Winograd's form or oneDNN's, whichever is chosen here; and plain torch alone."""
+@pytest.fixture(params=["fastest", "plain torch"])
+def form(request, monkeypatch, uncached):
+    """Run a test with the fastest form of this machine (Winograd or oneDNN), and with plain torch."""
     if request.param == "plain torch":
-        hide(monkeypatch, OPERATORS[0])
+        replace_operator(monkeypatch, OPERATORS[0])
         monkeypatch.setattr(ops, "supports_winograd", lambda _: False)
     return request.param
 
@@ -89,7 +89,7 @@ def exact(module, activation, x, added=None):
         {"kernel": (3, 5), "padding": (0, 2)},
     ],
 )
-def test_equals_the_convolution_with_its_addition_and_activation(form, options, activation):
+def test_outputs_equal_torch_in_float64(form, options, activation):
     module = convolution(**options)
     prepared = prepare_convolution(module, activation)
     for N, H, W in ((1, 16, 18), (2, 7, 5), (1, 16, 18)):
@@ -101,28 +101,28 @@ def test_equals_the_convolution_with_its_addition_and_activation(form, options, 
         assert (prepared(x, added) - expected).abs().max() < 1e-5
 
 
-def test_bfloat16_works_with_and_without_a_processor_that_multiplies_it(form):
+def test_bfloat16_outputs_are_close_to_float64(form):
     module = convolution(padding=1).bfloat16()
     prepared, x, added = prepare_convolution(module, nn.ReLU()), maps(1, 32, 9, 11).bfloat16(), maps(1, 48, 9, 11)
     expected = exact(module, nn.ReLU(), x, added.bfloat16())
-    found = prepared(x, added.bfloat16())
-    assert found.dtype == torch.bfloat16
-    assert (found - expected).abs().max() < 0.05
+    y = prepared(x, added.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert (y - expected).abs().max() < 0.05
 
 
-@pytest.mark.usefixtures("fresh")
-def test_onednn_is_used_where_torch_brings_it():
-    """A trial that fails by a fault of its own would only make predictions slower: no other test would fail."""
+@pytest.mark.usefixtures("uncached")
+def test_onednn_is_used_if_torch_includes_it():
+    """No other test fails if the check of oneDNN fails wrongly: predictions would only be slower."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, OPERATORS[0]):
-        pytest.skip("torch has no oneDNN here")
+        pytest.skip("this build of torch has no oneDNN")
     assert onednn_works(torch.float32)
     assert ops._onednn_error(torch.float32) < 1e-5
 
 
-@pytest.mark.usefixtures("fresh")
+@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("name", OPERATORS)
 def test_a_missing_operator_is_logged_once_and_plain_torch_is_used(name, monkeypatch, caplog):
-    hide(monkeypatch, name)
+    replace_operator(monkeypatch, name)
     module = convolution(kernel=1)
     prepared, x, added = prepare_convolution(module, nn.ReLU()), maps(1, 32, 9, 11), maps(1, 48, 9, 11)
     with caplog.at_level(logging.INFO):
@@ -132,20 +132,22 @@ def test_a_missing_operator_is_logged_once_and_plain_torch_is_used(name, monkeyp
     assert caplog.text.count("slower torch code is used") == 1
 
 
-@pytest.mark.usefixtures("fresh")
-def test_another_signature_and_other_numbers_are_noticed(monkeypatch, caplog):
-    hide(monkeypatch, "_convolution_pointwise", lambda x, weight: x)
+@pytest.mark.usefixtures("uncached")
+def test_onednn_is_not_used_if_its_signature_or_its_results_differ(monkeypatch, caplog):
+    replace_operator(monkeypatch, "_convolution_pointwise", lambda x, weight: x)
     with caplog.at_level(logging.INFO):
         assert not onednn_works(torch.float32)
     ops._onednn_is_right.cache_clear()
     monkeypatch.undo()
-    hide(monkeypatch, "_convolution_pointwise", lambda x, weight, bias, *_: F.conv2d(x, weight.to_dense(), bias))
+    replace_operator(
+        monkeypatch, "_convolution_pointwise", lambda x, weight, bias, *_: F.conv2d(x, weight.to_dense(), bias)
+    )
     with caplog.at_level(logging.INFO):
         assert not onednn_works(torch.float32)
 
 
-@pytest.mark.usefixtures("fresh")
-def test_the_trial_leaves_the_random_state_alone_and_obeys_the_switch():
+@pytest.mark.usefixtures("uncached")
+def test_onednn_works_keeps_the_random_state_and_obeys_the_mkldnn_flag():
     before = torch.get_rng_state()
     works = onednn_works(torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
@@ -155,31 +157,31 @@ def test_the_trial_leaves_the_random_state_alone_and_obeys_the_switch():
     assert not onednn_works(torch.float64)
 
 
-def test_tiles_alone(native):
+def test_selected_tiles_equal_the_full_output(native):
     prepared = prepare_convolution(convolution(padding=1), nn.ReLU())
     if native.instruction_set() == "baseline":
         assert not prepared.supports_tiles()
-        pytest.skip("no vector instructions here")
+        pytest.skip("this processor has no AVX2 and no AVX-512")
     x = maps(1, 32, 14, 16)
     assert prepared.supports_tiles()
     assert prepared.supports_tiles(x)
     wanted = torch.zeros(1, 14, 16)
     wanted[0, 4, 7] = 1
-    found, whole = prepared(x, tiles_T=tiles_of(wanted)), prepared(x)
-    assert torch.equal(found[:, :, 4:6, 6:8], whole[:, :, 4:6, 6:8])
-    assert found.count_nonzero() == found[:, :, 4:6, 6:8].count_nonzero()
+    partial, full = prepared(x, tiles_T=tiles_of(wanted)), prepared(x)
+    assert torch.equal(partial[:, :, 4:6, 6:8], full[:, :, 4:6, 6:8])
+    assert partial.count_nonzero() == partial[:, :, 4:6, 6:8].count_nonzero()
     assert not prepared.supports_tiles(x[:, :, :4, :4])
     with pytest.raises(ValueError, match="supports_tiles"):
         prepared(x, maps(1, 48, 14, 16), tiles_of(wanted))
     assert not prepare_convolution(convolution(padding=1, stride=2)).supports_tiles()
 
 
-def test_what_is_not_taken():
-    class Own(nn.Conv2d):
+def test_unsupported_convolutions_and_activations_are_refused():
+    class Subclass(nn.Conv2d):
         pass
 
     assert supports_convolution(convolution())
-    assert not supports_convolution(Own(3, 4, 1))
+    assert not supports_convolution(Subclass(3, 4, 1))
     assert not supports_convolution(nn.Conv2d(3, 4, 3, padding="same"))
     assert not supports_convolution(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
     assert supports_activation(nn.ReLU6())

@@ -1,6 +1,6 @@
-"""The fused focal loss in its three forms against the formula in float64: value and gradient.
+"""Value and gradient of the fused focal loss in its three forms against the formula in float64.
 
-The Triton form runs here on a GPU. Without a GPU, `test_focal_loss_triton.py` runs this file again through Triton's
+The Triton form is tested on a GPU. Without a GPU, `test_focal_loss_triton.py` runs this file again through Triton's
 interpreter. Shape suffixes: N images, A anchors, K classes.
 """
 
@@ -23,22 +23,22 @@ from retinanet.types import AnchorTargets, HeadOutputs
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GAMMAS = [0.0, 0.5, 1.0, 2.0, 3.7, 5.0]
-SMALLEST = 1e-36  # below, float32 itself has no digits left
+SMALLEST = 1e-36  # smaller float32 numbers lose digits
 
 
 @pytest.fixture(params=["C", "torch", "triton"])
 def device(request, monkeypatch):
-    """The device of the form that is tested, which from here on serves it."""
+    """Return the device of the tested form. During the test, `focal_loss` uses this form."""
     if request.param == "triton":
         pytest.importorskip("triton", reason="Triton is not installed")
         if torch.cuda.is_available() and not INTERPRETED:
             assert focal.triton_works(torch.device("cuda:0"))
             return torch.device("cuda:0")
         if not INTERPRETED:
-            pytest.skip("no GPU: test_focal_loss_triton.py runs this through Triton's interpreter")
+            pytest.skip("no GPU: test_focal_loss_triton.py runs this test through Triton's interpreter")
         monkeypatch.setattr(focal, "implementation", lambda _: focal.focal_loss_triton)
     elif INTERPRETED:
-        pytest.skip("this run is Triton's")
+        pytest.skip("with TRITON_INTERPRET=1, only the Triton form is tested")
     elif request.param == "C":
         request.getfixturevalue("native")
         assert focal.implementation(torch.device("cpu")) is focal_loss_native
@@ -49,24 +49,24 @@ def device(request, monkeypatch):
 
 
 def exact(x, own, ignored, terms):
-    """Loss and slope of each element in float64, as the formula has them.
+    """Return the loss of each example and its derivative by the logit, from the formula in float64.
 
     Args:
         x: logits, (N, A, K).
-        own: bool, the elements whose target is `terms.target`; all others want 0.
-        ignored: bool (N, A): 0, whatever the logits.
-        terms: the loss.
+        own: bool (N, A, K), positive examples, whose target is `terms.target`; all other targets are 0.
+        ignored: bool (N, A), anchors whose loss and derivative are 0, whatever the logits.
+        terms: parameters of the loss.
     """
     x = x.double().cpu()
     t = own.double() * terms.target
     weight = torch.where(own, terms.positive_weight_K.double().cpu(), terms.negative_weight_K.double().cpu())
     p, q = torch.sigmoid(x), torch.sigmoid(-x)
     up, down = torch.nn.functional.softplus(x, threshold=1e9), torch.nn.functional.softplus(-x, threshold=1e9)
-    # softplus(-800) is 0 in float64, as it should be; log1p keeps its digits above that.
+    # The threshold makes softplus exact: softplus(-800) is 0 in float64, and larger results keep their digits.
     base = t * q + (1 - t) * p
     entropy = torch.where(t > 0, t * down, 0) + torch.where(t < 1, (1 - t) * up, 0)
     power = base**terms.gamma
-    # base' / base, where base is not 0: -p for t = 1, q for t = 0
+    # base' / base is -p for t = 1 and q for t = 0, also where base is 0.
     ratio = torch.where(t == 1, -p, torch.where(t == 0, q, (1 - 2 * t) * p * q / base))
     bend = torch.where(entropy.isinf(), 0, terms.gamma * ratio * entropy) if terms.gamma > 0 else 0.0
     slope = bend + (1 - t) * p - t * q
@@ -74,29 +74,29 @@ def exact(x, own, ignored, terms):
     return torch.where(keep, weight * power * entropy, 0.0), torch.where(keep, weight * power * slope, 0.0)
 
 
-def some_terms(K, gamma, *, target=1.0, device="cpu"):
-    """A weight of its own for each class."""
+def class_terms(K, gamma, *, target=1.0, device="cpu"):
+    """Return terms in which each class has a different weight."""
     positive = torch.linspace(0.1, 0.9, K)
     return FocalTerms(
         positive_weight_K=positive.to(device), negative_weight_K=(1 - positive).to(device), gamma=gamma, target=target
     )
 
 
-def some_case(x, *, positives=0.1, ignored=0.1, seed=0):
-    """Random labels for logits: positive_NA, ignored_NA, labels_NA, and the own elements as a mask (N, A, K)."""
+def random_case(x, *, positives=0.1, ignored=0.1, seed=0):
+    """Return random targets for logits: positive_NA, ignored_NA, labels_NA, and a mask (NAK) of positive examples."""
     rng = torch.Generator().manual_seed(seed)
     N, A, K = x.shape
     draw = torch.rand(N, A, generator=rng)
-    positive, left_out = draw < positives, draw > 1 - ignored
+    positive, is_ignored = draw < positives, draw > 1 - ignored
     labels = torch.randint(0, K, (N, A), generator=rng)
     own = torch.zeros(N, A, K, dtype=torch.bool)
     own[positive] = torch.nn.functional.one_hot(labels[positive], K).bool()
-    labels[~positive] = -7  # never read
-    return positive, left_out, labels, own
+    labels[~positive] = -7  # invalid: only labels of positive anchors may be read
+    return positive, is_ignored, labels, own
 
 
 def fused(x, case, terms, device, *, scale_N=None, incoming_N=None):
-    """Return the loss of each image and the gradient of their sum, or of their sum with `incoming_N` as weights."""
+    """Return the loss of each image, and the gradient of the sum of the losses, weighted with `incoming_N`."""
     positive, ignored, labels = (part.to(device) for part in case[:3])
     x = x.to(device).detach().requires_grad_()
     loss_N = focal_loss(x, positive, ignored, labels, terms=terms, scale_N=scale_N)
@@ -106,19 +106,19 @@ def fused(x, case, terms, device, *, scale_N=None, incoming_N=None):
     return loss_N.detach().cpu(), gradient.cpu()
 
 
-def one_each(values):
-    """Each value as an image of its own with one anchor and one class, so that sums are elements."""
+def one_image_per_value(values):
+    """Return logits in which each value is an image with one anchor and one class: no sum hides a single example."""
     return values.reshape(-1, 1, 1)
 
 
 @pytest.mark.slow
-def test_the_formula_here_has_the_slope_that_autograd_finds():
-    """`exact` is what all forms are held against; its slope is worked out by hand."""
+def test_the_reference_derivative_agrees_with_autograd():
+    """All forms are compared with `exact`, whose derivative is written by hand."""
     x = torch.randn(3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
     for gamma in GAMMAS:
         for target in (1.0, 0.9):
-            case = some_case(x, positives=0.4)
-            terms = some_terms(5, gamma, target=target)
+            case = random_case(x, positives=0.4)
+            terms = class_terms(5, gamma, target=target)
 
             def loss(x, case=case, terms=terms):
                 return exact(x, case[3], case[1], terms)[0].sum()
@@ -129,10 +129,10 @@ def test_the_formula_here_has_the_slope_that_autograd_finds():
             torch.testing.assert_close(slope, exact(x, case[3], case[1], terms)[1].detach(), rtol=1e-9, atol=1e-12)
 
 
-def test_by_hand(device):
-    """p = 0.9: own class 0.75 x 0.01 x 0.1053605 = 0.000790204, background 0.25 x 0.81 x 2.3025851 = 0.466273.
+def test_losses_and_a_gradient_equal_hand_worked_values(device):
+    """At p = 0.9: positive 0.75 x 0.01 x 0.1053605 = 0.000790204, background 0.25 x 0.81 x 2.3025851 = 0.466273.
 
-    The slopes at p = 0.5 with gamma 2: background 0.25 x 0.25 x (2 x 0.5 x ln 2 + 0.5) = 0.0745717.
+    Gradient of the background at p = 0.5: 0.25 x 0.25 x (2 x 0.5 x ln 2 + 0.5) = 0.0745717.
     """
     weights = {"positive_weight_K": torch.tensor([0.75]), "negative_weight_K": torch.tensor([0.25])}
     terms = FocalTerms(**{k: w.to(device) for k, w in weights.items()}, gamma=2.0, target=1.0)
@@ -147,28 +147,28 @@ def test_by_hand(device):
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize("target", [1.0, 0.9])
 @pytest.mark.parametrize("spread", [1.0, 8.0])
-def test_random_logits(device, gamma, target, spread):
-    """Odd sizes, more than a block and a chunk; positives and ignored anchors side by side."""
+def test_random_logits_agree_with_the_formula(device, gamma, target, spread):
+    """Some sizes exceed a block and a chunk. Positive and ignored anchors are next to each other."""
     for N, A, K in ((1, 1, 1), (2, 3, 1), (1, 129, 7), (2, 173, 80)):
         x = torch.randn(N, A, K, generator=torch.Generator().manual_seed(A)) * spread - 2
-        case = some_case(x, positives=0.2, ignored=0.2)
-        terms = some_terms(K, gamma, target=target, device=device)
+        case = random_case(x, positives=0.2, ignored=0.2)
+        terms = class_terms(K, gamma, target=target, device=device)
         loss_N, gradient = fused(x, case, terms, device)
         expected, slope = exact(x, case[3], case[1], terms)
         torch.testing.assert_close(loss_N.double(), expected.sum(dim=(1, 2)), rtol=2e-6, atol=SMALLEST)
-        # With smoothing the slope of the own class goes through 0 on the way: a difference of two float32 numbers.
+        # With smoothing, the gradient of a positive crosses 0: there it is a difference of two close float32 numbers.
         torch.testing.assert_close(gradient.double(), slope, rtol=1e-5 if target == 1 else 5e-5, atol=SMALLEST)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gamma", [pytest.param(g, marks=() if g == 2.0 else pytest.mark.slow) for g in GAMMAS])
 @pytest.mark.parametrize("own", [False, True])
-def test_wide_logits_keep_their_tails(device, gamma, own):
-    """Element by element from -100 to 100: a relative error, not an absolute one."""
-    x = one_each(torch.linspace(-100, 100, 301 if device.type == "cpu" and INTERPRETED else 4001))
+def test_logits_from_minus_100_to_100_have_a_small_relative_error(device, gamma, own):
+    """The relative error of each example is below 1e-5, also where the loss is tiny."""
+    x = one_image_per_value(torch.linspace(-100, 100, 301 if device.type == "cpu" and INTERPRETED else 4001))
     ones = torch.full((len(x), 1), own)
     case = (ones, torch.zeros_like(ones), torch.zeros(len(x), 1, dtype=torch.int64))
-    terms = some_terms(1, gamma, device=device)
+    terms = class_terms(1, gamma, device=device)
     loss_N, gradient = fused(x, case, terms, device)
     expected, slope = exact(x, ones.unsqueeze(-1), case[1], terms)
     torch.testing.assert_close(loss_N.double(), expected.flatten(), rtol=1e-5, atol=SMALLEST)
@@ -177,9 +177,9 @@ def test_wide_logits_keep_their_tails(device, gamma, own):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_extremes_are_finite_with_the_right_slope(device, gamma, dtype):
-    """At +-1e4 a wrong answer costs 1e4 times its weight with that weight as slope, a right one nothing at all."""
-    x = one_each(torch.tensor([1e4, -1e4, 1e4, -1e4])).to(dtype)
+def test_extreme_logits_give_finite_losses_and_exact_gradients(device, gamma, dtype):
+    """At +-1e4, a wrong answer has a loss of 1e4 x weight and a gradient of +-weight. A right answer has 0 and 0."""
+    x = one_image_per_value(torch.tensor([1e4, -1e4, 1e4, -1e4])).to(dtype)
     positive = torch.tensor([True, True, False, False]).reshape(4, 1)
     case = (positive, torch.zeros_like(positive), torch.zeros(4, 1, dtype=torch.int64))
     weights = {"positive_weight_K": torch.tensor([0.75]), "negative_weight_K": torch.tensor([0.25])}
@@ -191,11 +191,11 @@ def test_extremes_are_finite_with_the_right_slope(device, gamma, dtype):
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_infinite_logits(device, gamma):
-    """+inf for the background costs infinitely much, with the slope of its weight; -inf costs nothing."""
-    x = one_each(torch.tensor([float("inf"), float("-inf")]))
+def test_infinite_background_logits(device, gamma):
+    """At +inf, the loss is infinite and the gradient is the weight. At -inf, both are 0."""
+    x = one_image_per_value(torch.tensor([float("inf"), float("-inf")]))
     no = torch.zeros(2, 1, dtype=torch.bool)
-    terms = some_terms(1, gamma, device=device)
+    terms = class_terms(1, gamma, device=device)
     loss_N, gradient = fused(x, (no, no, torch.zeros(2, 1, dtype=torch.int64)), terms, device)
     assert loss_N.tolist() == [float("inf"), 0.0]
     torch.testing.assert_close(gradient.flatten(), torch.tensor([terms.negative_weight_K.item(), 0.0]))
@@ -203,45 +203,45 @@ def test_infinite_logits(device, gamma):
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_nan_stays_nan_and_where_it_is(device, gamma, dtype):
-    """Background, own class, and an ignored anchor, whose NaN counts for nothing."""
+def test_a_nan_logit_changes_only_its_image_and_its_gradient(device, gamma, dtype):
+    """A NaN is in a background example, in a positive example, and in an ignored anchor, where it has no effect."""
     x = torch.randn(4, 40, 9, generator=torch.Generator().manual_seed(3)).to(dtype)
     positive = torch.zeros(4, 40, dtype=torch.bool)
     ignored, labels = positive.clone(), torch.zeros(4, 40, dtype=torch.int64)
     x[0, 17, 4] = float("nan")
     positive[1, 5], labels[1, 5], x[1, 5, 8] = True, 8, float("nan")
     ignored[2, 6], x[2, 6] = True, float("nan")
-    loss_N, gradient = fused(x, (positive, ignored, labels), some_terms(9, gamma, device=device), device)
+    loss_N, gradient = fused(x, (positive, ignored, labels), class_terms(9, gamma, device=device), device)
     assert loss_N.isnan().tolist() == [True, True, False, False]
     assert gradient.isnan().nonzero().tolist() == [[0, 17, 4], [1, 5, 8]]
 
 
 @pytest.mark.parametrize("worst", [1e4, float("inf"), float("-inf"), float("nan")])
-def test_ignored_anchors_give_exactly_nothing(device, worst):
+def test_ignored_anchors_have_exactly_zero_loss_and_gradient(device, worst):
     x = torch.full((2, 30, 6), worst)
     x[:, ::2] = 0.3
     positive = torch.zeros(2, 30, dtype=torch.bool)
     positive[0, 2] = True
     ignored = torch.arange(30).expand(2, 30) % 2 == 1
-    terms = some_terms(6, 2.0, device=device)
+    terms = class_terms(6, 2.0, device=device)
     loss_N, gradient = fused(x, (positive, ignored, torch.full((2, 30), 5)), terms, device)
     assert (gradient[ignored] == 0).all()
     assert (gradient[~ignored] != 0).all()
     few = (positive[:, ::2], ignored[:, ::2], torch.full((2, 15), 5))
     torch.testing.assert_close(loss_N, fused(x[:, ::2], few, terms, device)[0])
-    everything = torch.ones(2, 30, dtype=torch.bool)
-    loss_N, gradient = fused(x, (~everything, everything, torch.zeros(2, 30, dtype=torch.int64)), terms, device)
+    all_ignored = torch.ones(2, 30, dtype=torch.bool)
+    loss_N, gradient = fused(x, (~all_ignored, all_ignored, torch.zeros(2, 30, dtype=torch.int64)), terms, device)
     assert loss_N.tolist() == [0, 0]
     assert (gradient == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_half_precision_is_float32_inside(device, gamma, dtype):
-    """The value is that of the rounded logits to float32's accuracy; the gradient is rounded once, when stored."""
+def test_half_precision_logits_are_computed_in_float32(device, gamma, dtype):
+    """The loss of the rounded logits has the accuracy of float32. The gradient is rounded once, when it is stored."""
     x = (torch.randn(2, 61, 13, generator=torch.Generator().manual_seed(4)) * 5).to(dtype)
-    case = some_case(x, positives=0.2)
-    terms = some_terms(13, gamma, device=device)
+    case = random_case(x, positives=0.2)
+    terms = class_terms(13, gamma, device=device)
     loss_N, gradient = fused(x, case, terms, device)
     expected, slope = exact(x, case[3], case[1], terms)
     torch.testing.assert_close(loss_N.double(), expected.sum(dim=(1, 2)), rtol=2e-6, atol=SMALLEST)
@@ -249,16 +249,16 @@ def test_half_precision_is_float32_inside(device, gamma, dtype):
         gradient.double(),
         slope,
         rtol=torch.finfo(dtype).eps,
-        atol=SMALLEST if dtype == torch.bfloat16 else 6e-8,  # float16's smallest number
+        atol=SMALLEST if dtype == torch.bfloat16 else 6e-8,  # about the smallest float16 number
     )
 
 
-def test_half_precision_rounds_after_the_incoming_gradient(device):
-    """A float16 gradient of 1e-9 would be 0; times 1e6, as a loss scaler has it, it is not."""
+def test_a_float16_gradient_is_rounded_after_loss_scaling(device):
+    """float16 rounds a gradient of 1e-9 to 0, but not 1e-9 times a loss scale of 1e6."""
     x = torch.full((1, 1, 1), -10.0, dtype=torch.float16)
     no = torch.zeros(1, 1, dtype=torch.bool)
     case = (no, no, torch.zeros(1, 1, dtype=torch.int64))
-    terms = some_terms(1, 2.0, device=device)
+    terms = class_terms(1, 2.0, device=device)
     factor = torch.tensor([1e6], device=device)
     _, gradient = fused(x, case, terms, device, incoming_N=factor)
     slope = exact(x, no.unsqueeze(-1), no, terms)[1] * 1e6
@@ -266,15 +266,15 @@ def test_half_precision_rounds_after_the_incoming_gradient(device):
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-3, atol=1e-7)
 
 
-def test_strides_do_not_matter(device):
-    """Views of every kind give, to the bit, what their contiguous copies give."""
+def test_strided_tensors_give_equal_results(device):
+    """Strided, transposed and expanded views give the bits of their contiguous copies."""
     whole = torch.randn(2, 90, 40, generator=torch.Generator().manual_seed(5))
     views = (whole[:, ::3, 1::2], whole[:, :, 3:17], whole.transpose(1, 2), whole[:1].expand(3, 90, 40))
     for view in views:
-        positive, ignored, labels, _ = some_case(view)
+        positive, ignored, labels, _ = random_case(view)
         spread = [torch.stack([part, part], -1)[..., 0] for part in (positive, ignored, labels)]
         assert not spread[0].is_contiguous()
-        terms = some_terms(view.shape[2], 2.0, device=device)
+        terms = class_terms(view.shape[2], 2.0, device=device)
         loss_N, gradient = fused(view, spread, terms, device)
         expected_N, slope = fused(view.contiguous(), (positive, ignored, labels), terms, device)
         assert torch.equal(loss_N, expected_N)
@@ -282,11 +282,11 @@ def test_strides_do_not_matter(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_scale_and_incoming_gradient(device, dtype):
-    """Both multiply; only the scale is in the value. Weights of any sign, 0 too."""
+def test_scale_and_incoming_gradient_multiply_the_gradient(device, dtype):
+    """The scale also multiplies the loss. Incoming gradients are positive, negative and 0."""
     x = torch.randn(3, 50, 11, generator=torch.Generator().manual_seed(6)).to(dtype)
-    case = some_case(x)
-    terms = some_terms(11, 2.0, device=device)
+    case = random_case(x)
+    terms = class_terms(11, 2.0, device=device)
     expected, slope = exact(x, case[3], case[1], terms)
     scale_N, incoming_N = torch.tensor([0.02, 3.0, 0.5]), torch.tensor([2.0, -0.5, 0.0])
     loss_N, gradient = fused(x, case, terms, device, scale_N=scale_N.to(device), incoming_N=incoming_N.to(device))
@@ -296,41 +296,41 @@ def test_scale_and_incoming_gradient(device, dtype):
     torch.testing.assert_close(gradient.double(), slope * factor, rtol=rtol, atol=SMALLEST)
 
 
-def test_one_graph_used_twice(device):
-    """What is handed out may be written into; and the loss may be part of two others."""
+def test_a_graph_can_be_differentiated_several_times(device):
+    """A returned gradient may be overwritten, and the loss may be part of two other losses."""
     x = torch.randn(2, 31, 5, generator=torch.Generator().manual_seed(7)).to(device).requires_grad_()
-    positive, ignored, labels, _ = (part.to(device) for part in some_case(x))
-    terms = some_terms(5, 2.0, device=device)
+    positive, ignored, labels, _ = (part.to(device) for part in random_case(x))
+    terms = class_terms(5, 2.0, device=device)
     loss = focal_loss(x, positive, ignored, labels, terms=terms).sum()
     (first,) = torch.autograd.grad(loss, x, retain_graph=True)
-    kept = first.clone()
+    expected = first.clone()
     first.zero_()
     (second,) = torch.autograd.grad(loss, x, retain_graph=True)
-    assert torch.equal(second, kept)
-    assert kept.abs().sum() > 0
+    assert torch.equal(second, expected)
+    assert expected.abs().sum() > 0
     (third,) = torch.autograd.grad(3 * loss, x, retain_graph=True)
-    torch.testing.assert_close(third, 3 * kept)
+    torch.testing.assert_close(third, 3 * expected)
     (loss + 2 * loss).backward()
-    torch.testing.assert_close(x.grad, 3 * kept)
+    torch.testing.assert_close(x.grad, 3 * expected)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-def test_it_is_differentiated_once_and_says_so(device, factor):
-    """A gradient penalty must not quietly be constant."""
+def test_a_second_derivative_raises_an_error(device, factor):
+    """Without the error, a gradient penalty would silently be constant."""
     x = torch.zeros(1, 2, 3, device=device, requires_grad=True)
     no = torch.zeros(1, 2, dtype=torch.bool, device=device)
-    loss = factor * focal_loss(x, no, no, no.long(), terms=some_terms(3, 2.0, device=device)).sum()
+    loss = factor * focal_loss(x, no, no, no.long(), terms=class_terms(3, 2.0, device=device)).sum()
     (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="focal_loss can be differentiated once"):
         (loss + gradient.square().sum()).backward()
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_gradcheck(device, gamma):
-    """Numerically, on what float32 leaves of a difference."""
+def test_gradients_agree_with_finite_differences(device, gamma):
+    """The tolerance allows for the rounding errors of differences in float32."""
     x = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(8)) * 2
-    positive, ignored, labels, _ = (part.to(device) for part in some_case(x, positives=0.3))
-    terms = some_terms(4, gamma, device=device)
+    positive, ignored, labels, _ = (part.to(device) for part in random_case(x, positives=0.3))
+    terms = class_terms(4, gamma, device=device)
 
     def loss_N(x):
         return focal_loss(x.float(), positive, ignored, labels, terms=terms).double()
@@ -339,33 +339,33 @@ def test_gradcheck(device, gamma):
     assert torch.autograd.gradcheck(loss_N, x, eps=1e-2, atol=2e-3, rtol=1e-3, nondet_tol=1e-6)
 
 
-def test_without_a_gradient(device):
-    """The same value where nothing is to be differentiated, and nothing is kept for it."""
+def test_logits_without_a_gradient_give_an_equal_loss(device):
+    """Without a gradient, no graph is kept."""
     x = torch.randn(2, 31, 5, generator=torch.Generator().manual_seed(9)).to(device)
-    positive, ignored, labels, _ = (part.to(device) for part in some_case(x))
-    terms = some_terms(5, 2.0, device=device)
+    positive, ignored, labels, _ = (part.to(device) for part in random_case(x))
+    terms = class_terms(5, 2.0, device=device)
     loss_N = focal_loss(x, positive, ignored, labels, terms=terms)
     assert not loss_N.requires_grad
-    with_one_N = focal_loss(x.requires_grad_(), positive, ignored, labels, terms=terms)
-    assert torch.equal(loss_N, with_one_N.detach())
+    with_gradient_N = focal_loss(x.requires_grad_(), positive, ignored, labels, terms=terms)
+    assert torch.equal(loss_N, with_gradient_N.detach())
     with torch.no_grad():
         assert torch.equal(loss_N, focal_loss(x, positive, ignored, labels, terms=terms))
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3), (2, 5, 0)])
-def test_nothing_at_all(device, shape):
+def test_empty_batches_have_zero_loss(device, shape):
     x = torch.zeros(shape, device=device, requires_grad=True)
     no = torch.zeros(shape[:2], dtype=torch.bool, device=device)
-    loss_N = focal_loss(x, no, no, no.long(), terms=some_terms(shape[2], 2.0, device=device))
+    loss_N = focal_loss(x, no, no, no.long(), terms=class_terms(shape[2], 2.0, device=device))
     assert loss_N.tolist() == [0.0] * shape[0]
     loss_N.sum().backward()
     assert x.grad.shape == shape
 
 
-def test_what_it_cannot_take_is_refused(device):
+def test_wrong_types_and_shapes_raise_errors(device):
     x = torch.zeros(2, 4, 3, device=device)
     no = torch.zeros(2, 4, dtype=torch.bool, device=device)
-    labels, terms = no.long(), some_terms(3, 2.0, device=device)
+    labels, terms = no.long(), class_terms(3, 2.0, device=device)
     with pytest.raises(TypeError, match=r"labels_NA: expected torch\.int64"):
         focal_loss(x, no, no, labels.int(), terms=terms)
     with pytest.raises(TypeError, match=r"positive_NA: expected torch\.bool"):
@@ -373,28 +373,28 @@ def test_what_it_cannot_take_is_refused(device):
     with pytest.raises(ValueError, match=r"ignored_NA: expected shape \(2, 4\), found \(2, 3\)"):
         focal_loss(x, no, no[:, :3], labels, terms=terms)
     with pytest.raises(ValueError, match=r"weight_K: expected shape \(3,\)"):
-        focal_loss(x, no, no, labels, terms=some_terms(4, 2.0, device=device))
+        focal_loss(x, no, no, labels, terms=class_terms(4, 2.0, device=device))
     with pytest.raises(ValueError, match="gamma >= 0"):
-        focal_loss(x, no, no, labels, terms=some_terms(3, -1.0, device=device))
+        focal_loss(x, no, no, labels, terms=class_terms(3, -1.0, device=device))
     with pytest.raises(ValueError, match=r"scale_N: expected shape \(2,\)"):
         focal_loss(x, no, no, labels, terms=terms, scale_N=torch.ones(3, device=device))
 
 
-def test_a_label_that_is_no_class_is_refused(device):
-    """By those that can look without waiting for the device; Triton reads it as background."""
+def test_class_ids_out_of_range_raise_an_error(device):
+    """The form for GPUs does not check class ids: it treats the anchor as background."""
     x = torch.zeros(1, 4, 3, device=device)
     yes, no = (torch.full((1, 4), value, device=device) for value in (True, False))
     for label in (-1, 3, 2**40):
         labels = torch.full((1, 4), label, device=device)
-        refused = contextlib.nullcontext() if INTERPRETED or device.type == "cuda" else pytest.raises(ValueError)
-        with refused:
-            terms = some_terms(3, 2.0, device=device)
+        unchecked = INTERPRETED or device.type == "cuda"
+        with contextlib.nullcontext() if unchecked else pytest.raises(ValueError, match="class id"):
+            terms = class_terms(3, 2.0, device=device)
             loss_N = focal_loss(x, yes, no, labels, terms=terms)
             assert torch.equal(loss_N, focal_loss(x, no, no, labels, terms=terms))
 
 
 def anchor_targets(x, case):
-    """The case as the loss of a batch takes it; the boxes are what they may."""
+    """Return a case as the arguments of `DetectionLoss`. The boxes and offsets have no meaning."""
     positive, ignored, labels, _ = case
     return (
         HeadOutputs(
@@ -424,58 +424,58 @@ def anchor_targets(x, case):
         {"loss": "ce"},
     ],
 )
-def test_the_loss_of_a_batch_is_the_plain_one(device, options, normaliser, monkeypatch):
-    """Through DetectionLoss: the fused value and gradient are those of its plain code in float64."""
+def test_detection_loss_with_a_fused_form_equals_its_plain_code(device, options, normaliser, monkeypatch):
+    """`DetectionLoss` uses the fused form for float32 logits, and its plain code for float64 logits."""
     if device.type == "cuda":
-        pytest.skip("the plain side is on the CPU")
+        pytest.skip("the plain code runs on the CPU in this test")
     x = torch.randn(3, 40, 3, generator=torch.Generator().manual_seed(10)) * 4
-    case = some_case(x, positives=0.2)
+    case = random_case(x, positives=0.2)
     case[0][1], case[3][1] = False, False  # an image without an object
     loss = DetectionLoss(config=LossConfig(normaliser=normaliser, **options))
     outputs, targets = anchor_targets(x.requires_grad_(), case)
-    found = loss(outputs, targets).classification
-    assert "FocalLoss" in str(found.grad_fn.next_functions)
-    (gradient,) = torch.autograd.grad(found, x)
+    fused_loss = loss(outputs, targets).classification
+    assert "FocalLoss" in str(fused_loss.grad_fn.next_functions)
+    (gradient,) = torch.autograd.grad(fused_loss, x)
     wide = x.detach().double().requires_grad_()
     outputs, targets = anchor_targets(wide, case)
     expected = loss(outputs, targets).classification
     assert "FocalLoss" not in str(expected.grad_fn.next_functions)
     (slope,) = torch.autograd.grad(expected, wide)
-    assert found.item() == pytest.approx(expected.item(), rel=3e-6)
+    assert fused_loss.item() == pytest.approx(expected.item(), rel=3e-6)
     torch.testing.assert_close(gradient.double(), slope, rtol=2e-5, atol=1e-12)
 
 
-def test_traced_logits_are_left_to_the_plain_code():
+def test_traced_and_float64_logits_are_not_supported():
     assert supports_focal_loss(torch.zeros(1, 2, 3))
     assert not supports_focal_loss(torch.zeros(1, 2, 3, dtype=torch.float64))
     assert not supports_focal_loss(torch.zeros(1, 2, 3, device="meta"))
-    seen = []
-    torch.func.vmap(lambda x: seen.append(supports_focal_loss(x)) or x)(torch.zeros(2, 1, 2, 3))
-    assert seen == [False]
+    answers = []
+    torch.func.vmap(lambda x: answers.append(supports_focal_loss(x)) or x)(torch.zeros(2, 1, 2, 3))
+    assert answers == [False]
 
 
-def test_the_same_to_the_bit_whatever_the_threads(native, threads):
+def test_results_do_not_depend_on_the_number_of_threads(native, threads):
     x = torch.randn(2, 5000, 80, generator=torch.Generator().manual_seed(11)) * 3
-    case = some_case(x, positives=0.01)
-    found = []
+    case = random_case(x, positives=0.01)
+    results = []
     for count in (1, 2, 3, 7):
         threads(count)
-        found.append(fused(x, case, some_terms(80, 2.0), torch.device("cpu")))
-    for loss_N, gradient in found[1:]:
-        assert torch.equal(loss_N, found[0][0])
-        assert torch.equal(gradient, found[0][1])
+        results.append(fused(x, case, class_terms(80, 2.0), torch.device("cpu")))
+    for loss_N, gradient in results[1:]:
+        assert torch.equal(loss_N, results[0][0])
+        assert torch.equal(gradient, results[0][1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_instruction_set_has_the_formula(native, dtype):
-    """Also at sizes around those of a register, and at addresses that no register's size divides."""
+def test_every_instruction_set_computes_the_formula(native, dtype):
+    """The number of classes is around the size of a vector register, and the addresses are not aligned to it."""
     for name in native.instruction_sets():
         with native.use_instruction_set(name):
             for K in (1, 3, 15, 16, 17, 33):
                 x = (torch.randn(37 * K + 1, generator=torch.Generator().manual_seed(K)) * 6).to(dtype)
                 x = x[1:].reshape(1, 37, K)
                 for gamma in GAMMAS:
-                    case, terms = some_case(x), some_terms(K, gamma)
+                    case, terms = random_case(x), class_terms(K, gamma)
                     loss_N, gradient = fused(x, case, terms, torch.device("cpu"))
                     expected, slope = exact(x, case[3], case[1], terms)
                     torch.testing.assert_close(loss_N.double(), expected.sum(dim=(1, 2)), rtol=2e-6, atol=SMALLEST)
@@ -484,9 +484,9 @@ def test_every_instruction_set_has_the_formula(native, dtype):
                     torch.testing.assert_close(gradient.double(), slope, rtol=rtol, atol=atol)
 
 
-def test_several_python_threads_at_once(native):
+def test_concurrent_calls_from_python_threads(native):
     x = torch.randn(2, 900, 20, generator=torch.Generator().manual_seed(12))
-    case, terms = some_case(x), some_terms(20, 2.0)
+    case, terms = random_case(x), class_terms(20, 2.0)
     expected = fused(x, case, terms, torch.device("cpu"))
     with ThreadPoolExecutor(8) as pool:
         for loss_N, gradient in pool.map(lambda _: fused(x, case, terms, torch.device("cpu")), range(32)):

@@ -1,4 +1,4 @@
-"""Matching in C and in torch against the plain rules, bit for bit."""
+"""Matching in C and in torch against the reference, bit for bit."""
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from retinanet.matching import match
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.ops.matching import match_native, match_torch, supports_match_native
 from retinanet.types import Target
-from tests.ops import plain
+from tests.ops import reference
 from tests.shared import examples
 
 FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")
@@ -21,32 +21,32 @@ def options(config):
     return {name: getattr(config, name) for name in ("positive_iou", "negative_iou", "low_quality_matches")}
 
 
-def in_c(anchors, targets, config):
+def match_in_c(anchors, targets, config):
     assert supports_match_native(anchors, targets)
     return match_native(anchors, targets, **options(config))
 
 
-def in_torch(anchors, targets, config):
+def match_in_torch(anchors, targets, config):
     return match_torch(anchors, targets, **options(config))
 
 
 @pytest.fixture(params=["c", "torch"])
-def way(request):
+def form(request):
     if request.param == "torch":
-        return in_torch
+        return match_in_torch
     request.getfixturevalue("native")
-    return in_c
+    return match_in_c
 
 
-def same(found, expected):
+def assert_equal(result, expected):
     for name in FIELDS:
-        ours, theirs = getattr(found, name), getattr(expected, name)
-        assert ours.dtype == theirs.dtype, name
-        assert torch.equal(ours.nan_to_num(nan=-7.0), theirs.nan_to_num(nan=-7.0)), name
+        tensor, other = getattr(result, name), getattr(expected, name)
+        assert tensor.dtype == other.dtype, name
+        assert torch.equal(tensor.nan_to_num(nan=-7.0), other.nan_to_num(nan=-7.0)), name
 
 
-def some_boxes(rng, count, kind):
-    """On a grid (ties abound), anywhere, huge, or with faults: no area, inverted, NaN, infinite."""
+def random_boxes(rng, count, kind):
+    """Return random boxes: "grid" (many equal IoUs), "anywhere", "huge", or "faults" (no area, inverted, NaN, inf)."""
     grid = kind in {"grid", "faults"}
     corner = torch.randint(-5, 40, (count, 2), generator=rng).float()
     side = torch.randint(1, 30, (count, 2), generator=rng).float()
@@ -62,9 +62,9 @@ def some_boxes(rng, count, kind):
     return boxes
 
 
-def some_target(rng, count, kind):
+def random_target(rng, count, kind):
     return Target(
-        boxes_G4=some_boxes(rng, count, kind),
+        boxes_G4=random_boxes(rng, count, kind),
         labels_G=torch.randint(0, 80, (count,), generator=rng),
         crowd_G=torch.rand(count, generator=rng) < 0.15,
     )
@@ -72,41 +72,42 @@ def some_target(rng, count, kind):
 
 @pytest.mark.parametrize("low_quality", [False, True])
 @pytest.mark.parametrize("kind", ["grid", "anywhere", "huge", "faults"])
-def test_equals_the_plain_rules(way, kind, low_quality):
-    """Random cases of all sizes around those of lanes, tiles and blocks, one or two images, also without boxes."""
+def test_results_equal_the_reference(form, kind, low_quality):
+    """The numbers of anchors are around the sizes of lanes, tiles and blocks. Some images have no boxes."""
     rng = torch.Generator().manual_seed(len(kind))
-    positives = low = 0
-    cases = examples(260)  # every number of anchors in the fast run, too
+    positives = low_quality_positives = 0
+    cases = examples(260)  # enough for every number of anchors, in the fast run, too
     for case in range(cases):
-        anchors = some_boxes(rng, (1, 2, 15, 16, 17, 63, 64, 65, 300, 1023, 1024, 1025, 2500)[case % 13], kind)
+        anchors = random_boxes(rng, (1, 2, 15, 16, 17, 63, 64, 65, 300, 1023, 1024, 1025, 2500)[case % 13], kind)
         counts = [(0, 1, 3, 20)[int(torch.randint(4, (), generator=rng))] for _ in range(1 + case % 2)]
-        targets = [some_target(rng, count, kind) for count in counts]
+        targets = [random_target(rng, count, kind) for count in counts]
         config = MatchConfig(
             positive_iou=(0.5, 0.7, 0.25, 0.0)[case % 4],
             negative_iou=(0.4, 0.1, 0.25, 0.0)[case % 4],
             low_quality_matches=low_quality,
         )
-        found = way(anchors, targets, config)
-        same(found, plain.match(anchors, targets, config))
-        positives += int(found.positive_NA.sum())
+        result = form(anchors, targets, config)
+        assert_equal(result, reference.match(anchors, targets, config))
+        positives += int(result.positive_NA.sum())
         if low_quality:
             usual = MatchConfig(positive_iou=config.positive_iou, negative_iou=config.negative_iou)
-            low += int((found.positive_NA & ~plain.match(anchors, targets, usual).positive_NA).sum())
+            usual_positive_NA = reference.match(anchors, targets, usual).positive_NA
+            low_quality_positives += int((result.positive_NA & ~usual_positive_NA).sum())
     assert positives > 3 * cases
-    assert low > 10 or not low_quality
+    assert low_quality_positives > 10 or not low_quality
 
 
-def grid_anchors(width, height):
+def network_anchors(width, height):
     config = ModelConfig()
     sizes = [(-(-height // 2**level), -(-width // 2**level)) for level in config.levels]
     return AnchorGenerator(config=config)(sizes, like=torch.zeros(0))[0]
 
 
 @pytest.mark.slow
-def test_real_anchors_every_instruction_set_any_number_of_threads(native, threads):
-    """400 objects in an image, more than one chunk of 256: touching tiles of all levels, ties by symmetry."""
+def test_network_anchors_with_every_instruction_set_and_number_of_threads(native, threads):
+    """An image has 400 objects, more than one chunk of 256, at all feature levels and with equal IoUs."""
     rng = torch.Generator().manual_seed(0)
-    anchors = grid_anchors(512, 384)
+    anchors = network_anchors(512, 384)
     corner = torch.randint(0, 350, (400, 2), generator=rng).float()
     boxes = torch.cat([corner, corner + torch.randint(4, 300, (400, 2), generator=rng)], 1)
     targets = [
@@ -115,22 +116,22 @@ def test_real_anchors_every_instruction_set_any_number_of_threads(native, thread
     ]
     for low_quality in (False, True):
         config = MatchConfig(low_quality_matches=low_quality)
-        expected = plain.match(anchors, targets, config)
+        expected = reference.match(anchors, targets, config)
         assert expected.positive_NA[0].sum() > 2000
-        same(in_torch(anchors, targets, config), expected)
+        assert_equal(match_in_torch(anchors, targets, config), expected)
         for name in native.instruction_sets():
             with native.use_instruction_set(name):
                 for count in (1, 2, 5):
                     threads(count)
-                    same(in_c(anchors, targets, config), expected)
+                    assert_equal(match_in_c(anchors, targets, config), expected)
 
 
-def test_other_layouts_and_types(way):
+def test_strided_tensors_and_other_types_give_equal_results(form):
     rng = torch.Generator().manual_seed(1)
-    anchors = some_boxes(rng, 500, "anywhere")
-    target = some_target(rng, 6, "grid")
+    anchors = random_boxes(rng, 500, "anywhere")
+    target = random_target(rng, 6, "grid")
     config = MatchConfig(low_quality_matches=True)
-    expected = plain.match(anchors, [target], config)
+    expected = reference.match(anchors, [target], config)
     columns = anchors.T.contiguous().T
     assert not columns.is_contiguous()
     strided = Target(
@@ -138,38 +139,37 @@ def test_other_layouts_and_types(way):
         labels_G=target.labels_G.int(),
         crowd_G=target.crowd_G.repeat(2)[:6],
     )
-    found = way(columns, [strided], config)
-    same(found, expected)
+    assert_equal(form(columns, [strided], config), expected)
 
 
-def test_float64_takes_the_torch_path():
-    anchors = some_boxes(torch.Generator().manual_seed(2), 50, "grid").double()
-    target = some_target(torch.Generator().manual_seed(3), 4, "grid")
+def test_float64_anchors_use_the_torch_form():
+    anchors = random_boxes(torch.Generator().manual_seed(2), 50, "grid").double()
+    target = random_target(torch.Generator().manual_seed(3), 4, "grid")
     assert not supports_match_native(anchors, [target])
-    same(match(anchors, [target], MatchConfig()), plain.match(anchors, [target], MatchConfig()))
+    assert_equal(match(anchors, [target], MatchConfig()), reference.match(anchors, [target], MatchConfig()))
 
 
-def test_no_anchor_at_all(way):
-    target = some_target(torch.Generator().manual_seed(4), 4, "grid")
-    found = way(torch.zeros(0, 4), [target], MatchConfig(low_quality_matches=True))
-    assert found.boxes_NA4.shape == (1, 0, 4)
+def test_matching_without_anchors(form):
+    target = random_target(torch.Generator().manual_seed(4), 4, "grid")
+    result = form(torch.zeros(0, 4), [target], MatchConfig(low_quality_matches=True))
+    assert result.boxes_NA4.shape == (1, 0, 4)
 
 
-def _found(case):
-    found = in_c(*case, MatchConfig(low_quality_matches=True))
-    return [getattr(found, name).tolist() for name in FIELDS]
+def _match_to_lists(case):
+    result = match_in_c(*case, MatchConfig(low_quality_matches=True))
+    return [getattr(result, name).tolist() for name in FIELDS]
 
 
 def _child(case, expected, queue):
-    queue.put(_found(case) == expected)
+    queue.put(_match_to_lists(case) == expected)
 
 
-def test_threads_at_once_and_a_forked_child(native):
+def test_concurrent_calls_and_a_forked_child(native):
     rng = torch.Generator().manual_seed(5)
-    cases = [(some_boxes(rng, 5_000, "anywhere"), [some_target(rng, 40, "anywhere")]) for _ in range(4)]
-    expected = [_found(case) for case in cases]
+    cases = [(random_boxes(rng, 5_000, "anywhere"), [random_target(rng, 40, "anywhere")]) for _ in range(4)]
+    expected = [_match_to_lists(case) for case in cases]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(_found, cases * 3)) == expected * 3
+        assert list(pool.map(_match_to_lists, cases * 3)) == expected * 3
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_child, args=(cases[0], expected[0], queue))

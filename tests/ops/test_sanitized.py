@@ -1,4 +1,4 @@
-"""The kernels' tests once more, under AddressSanitizer and UBSan."""
+"""The tests of the kernels, run again with AddressSanitizer and UBSan."""
 
 import os
 import subprocess
@@ -12,20 +12,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True)
-def _tools():
-    lacking = sanitized.missing()
+def _require_sanitizers():
+    lacking = sanitized.missing_tool()
     if lacking:
-        pytest.skip(f"needs gcc with its sanitizers: {lacking}")
+        pytest.skip(f"a sanitized build needs {lacking}")
 
 
-def test_the_kernels_are_clean_under_the_sanitizers():
-    done = sanitized.run()
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert "passed" in done.stdout
+def test_the_sanitizers_report_nothing():
+    completed = sanitized.run()
+    assert completed.returncode == 0, completed.stdout[-4000:] + completed.stderr[-4000:]
+    assert "passed" in completed.stdout
 
 
-def test_a_read_past_the_end_is_seen(tmp_path):
-    """The build and the way it is loaded do find faults: a length one too large ends the process with a report."""
+def test_a_read_past_the_end_is_reported(tmp_path):
+    """The sanitizers work in this build: a length that is too large by 1 ends the process with a report."""
     library = sanitized.build(tmp_path)
     code = (
         "import ctypes, sys\n"
@@ -36,6 +36,8 @@ def test_a_read_past_the_end_is_seen(tmp_path):
         "native.rn_sum(ctypes.c_void_p(values), ctypes.c_int64(101), 1, ctypes.byref(out))\n"
     )
     environment = {**os.environ, "LD_PRELOAD": str(sanitized.preloaded()[0]), "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "heap-buffer-overflow" in done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert completed.returncode != 0
+    assert "heap-buffer-overflow" in completed.stderr

@@ -1,4 +1,4 @@
-"""Winograd's convolution against torch's in float64: all tiles, and some tiles alone."""
+"""Winograd's convolution against torch in float64, for all tiles and for selected tiles."""
 
 import math
 
@@ -11,9 +11,9 @@ from retinanet.ops.winograd import Winograd, supports_winograd, tiles_of
 
 @pytest.fixture(params=["avx2", "avx512"])
 def vectors(native, request):
-    """Run with each instruction set that the processor has."""
+    """Run a test with AVX2 and with AVX-512, if the processor supports the instruction set."""
     if request.param not in native.instruction_sets():
-        pytest.skip(f"no {request.param} here")
+        pytest.skip(f"this processor has no {request.param}")
     with native.use_instruction_set(request.param):
         yield
 
@@ -29,26 +29,26 @@ def case(N, I, O, H, W):  # noqa: E741
     ("N", "I", "O", "H", "W"),
     [
         (1, 32, 32, 14, 14),
-        (2, 48, 36, 17, 9),  # odd sides: the last tiles hang over; outputs that fill no panel
+        (2, 48, 36, 17, 9),  # odd sides: the last tiles are partly outside; 36 outputs do not fill a panel
         (3, 256, 64, 12, 31),
-        (1, 64, 819, 25, 34),  # more outputs than are worked on at once
+        (1, 64, 819, 25, 34),  # more outputs than a chunk
         (1, 512, 300, 1, 70),
     ],
 )
-def test_equals_the_sum_of_products(N, I, O, H, W):  # noqa: E741
+def test_outputs_equal_torch_in_float64(N, I, O, H, W):  # noqa: E741
     x, weight, bias = case(N, I, O, H, W)
     expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     assert supports_winograd(weight)
     assert (Winograd(weight, bias)(x) - expected).abs().max() < 1e-5
-    limited = Winograd(weight, low=0.0, high=1.0)(x)
-    without = F.conv2d(x.double(), weight.double(), padding=1)
-    assert (limited - without.clamp(0, 1)).abs().max() < 1e-5
-    assert limited.is_contiguous(memory_format=torch.channels_last)
+    clamped = Winograd(weight, low=0.0, high=1.0)(x)
+    unclamped = F.conv2d(x.double(), weight.double(), padding=1)
+    assert (clamped - unclamped.clamp(0, 1)).abs().max() < 1e-5
+    assert clamped.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.usefixtures("vectors")
-def test_worked_by_hand():
-    """A kernel of ones sums up the neighbourhood: 4 in the corners, 6 at the edges, 9 inside, times the channels."""
+def test_a_kernel_of_ones_counts_the_neighbours():
+    """The input is 1 everywhere: the sum is 4 in corners, 6 at edges and 9 inside, times 32 channels."""
     x = torch.ones(1, 32, 4, 14).to(memory_format=torch.channels_last)
     y = Winograd(torch.ones(32, 32, 3, 3))(x)[0, 5]
     assert torch.equal(y[0], 32 * torch.tensor([4.0] + [6.0] * 12 + [4.0]))
@@ -56,11 +56,11 @@ def test_worked_by_hand():
 
 
 @pytest.mark.usefixtures("vectors")
-def test_tiles_alone_are_the_same_to_the_bit_and_the_rest_is_0(threads):
+def test_selected_tiles_equal_the_full_output_and_all_others_are_0(threads):
     x, weight, bias = case(2, 64, 40, 19, 23)
     convolution = Winograd(weight, bias, low=0.0)
     threads(1)
-    whole = convolution(x)
+    full = convolution(x)
     wanted = torch.zeros(2, 19, 23)
     wanted[0, 3, 4] = wanted[0, 18, 22] = wanted[1, 0, 0] = 1
     tiles = tiles_of(wanted)
@@ -69,13 +69,13 @@ def test_tiles_alone_are_the_same_to_the_bit_and_the_rest_is_0(threads):
     computed = computed[:, :, :19, :23].bool()
     for count in (1, 3):
         threads(count)
-        assert torch.equal(convolution(x), whole)
-        assert torch.equal(convolution(x, tiles), torch.where(computed, whole, 0.0))
-    assert not convolution(x, tiles[:0]).any()  # none is not all
+        assert torch.equal(convolution(x), full)
+        assert torch.equal(convolution(x, tiles), torch.where(computed, full, 0.0))
+    assert not convolution(x, tiles[:0]).any()  # an empty list computes no tile
 
 
 @pytest.mark.usefixtures("vectors")
-def test_nan_and_infinity_reach_the_output():
+def test_nan_and_infinity_propagate_to_the_outputs():
     x, weight, bias = case(1, 32, 32, 14, 14)
     x[0, 3, 7, 7] = math.nan
     y = Winograd(weight, bias, low=0.0, high=6.0)(x)
@@ -85,7 +85,7 @@ def test_nan_and_infinity_reach_the_output():
     assert not Winograd(weight, bias)(x)[0, :, 7, 7].isfinite().any()
 
 
-def test_what_is_not_taken(native):
+def test_unsupported_kernels_and_inputs_are_refused(native):
     assert not supports_winograd(torch.zeros(64, 64, 1, 1))
     assert not supports_winograd(torch.zeros(64, 40, 3, 3))
     assert not supports_winograd(torch.zeros(64, 64, 3, 3, dtype=torch.bfloat16))
@@ -99,7 +99,7 @@ def test_what_is_not_taken(native):
     assert not convolution.supports(x[:, :, :8, :8].contiguous(memory_format=torch.channels_last))
     with pytest.raises(ValueError, match="expected a contiguous"):
         convolution(x.contiguous())
-    with pytest.raises(ValueError, match="refused"):
+    with pytest.raises(ValueError, match="a tile index does not exist"):
         convolution(x, torch.tensor([49], dtype=torch.int32))
     with pytest.raises(TypeError, match="int32"):
         convolution(x, torch.tensor([1]))

@@ -1,7 +1,10 @@
-"""The losses: cross-entropy and its weighted forms, focal and its heirs, hard example mining; smooth L1, L1, GIoU.
+"""Classification losses, box losses, and the loss of a batch.
 
-Each is a function, and a class beside it that training uses. The tables in `config.part_tables` name the classes.
-`DetectionLoss` sums a classification and a box loss over a batch and divides.
+Classification losses: cross-entropy (plain, alpha-balanced, weighted), focal loss, quality focal loss, varifocal loss,
+and cross-entropy with hard example mining. Box losses: smooth L1, L1 and GIoU.
+
+Each loss is a function of tensors and a class that training uses. The tables in `config.part_tables` map the names of
+the losses to their classes. `DetectionLoss` adds a classification and a box loss over a batch and normalises the sum.
 """
 
 from retinanet.losses.base import (

@@ -1,8 +1,10 @@
-"""What a classification loss and a box loss are: the base classes, and how a config's names become objects.
+"""Base classes of the classification and the box losses, and functions that build the losses that a config names.
 
-A loss of your own is a subclass in any importable module, named by `--loss package.module:Class` or
-`--box-loss package.module:Class`. Its constructor takes an option of `LossConfig` by declaring a keyword parameter of
-the option's name, for example `gamma`; every other parameter needs a default.
+To add a loss, write a subclass in any importable module and pass `--loss package.module:Class` or
+`--box-loss package.module:Class`. The constructor of the class receives an option of `LossConfig` if it declares a
+keyword parameter of the option's name, for example `gamma`. Every other parameter needs a default.
+
+Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 """
 
 from __future__ import annotations
@@ -22,94 +24,115 @@ if TYPE_CHECKING:
 
 
 class ClassificationLoss(ABC):
-    """Base class of the classification losses. A subclass has to define `__call__` only."""
+    """Base class of the classification losses. A subclass must define `__call__`; everything else has a default.
+
+    The network scores each anchor for each class with one logit. An example is one (anchor, class) pair. Its target
+    is above 0 if the anchor is positive and the class is that of its matched object; otherwise the target is 0.
+    `DetectionLoss` calls the loss on all examples of a batch, sums the results and normalises the sum.
+    """
 
     label: ClassVar[str] = ""
-    """Name in reports; the name of the class unless given."""
+    """Name of the loss in reports. The default is the name of the class."""
     target: ClassVar[Literal["one", "iou"]] = "one"
-    """Target of a positive anchor for its own class: 1, or the IoU of the predicted box with its object."""
+    """Target of a positive example: "one" is 1; "iou" is the IoU of the predicted box with the ground-truth box."""
     mines: ClassVar[bool] = False
-    """Whether `keep` leaves out anchors besides the ignored ones."""
+    """Whether the loss selects anchors by hard example mining: `keep` then drops more than the ignored anchors."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "label" not in cls.__dict__:
             cls.label = cls.__name__
         if "__call__" in cls.__dict__ and "fused_terms" not in cls.__dict__:
-            # The kernels would compute the loss of the parent class instead.
+            # An inherited fused_terms would make the kernels compute the parent's loss instead of this __call__.
             cls.fused_terms = ClassificationLoss.fused_terms  # type: ignore[method-assign]
 
     @abstractmethod
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit, float32, in the shape of the logits.
+        """Return the loss of each example: float32, in the shape of the logits, without any sum or mean.
 
         Args:
-            logits: of any shape and dtype.
-            targets: in [0, 1], a shape that broadcasts to the logits; 0 for the background.
-            classes: class id of each logit, int64; None: the last dimension of `logits` is the classes.
+            logits: class scores before the sigmoid, any shape and float type.
+            targets: numbers in [0, 1] in a shape that broadcasts to the logits; 0 is background.
+            classes: int64 class id of each logit. None: the last dimension of `logits` runs over the classes.
         """
 
     @property
     def focusing(self) -> float:
-        """gamma, if the loss is cross-entropy times (1 - p_t)^gamma; else 0."""
+        """Return gamma if the loss is a multiple of (1 - p_t)^gamma times cross-entropy, else 0.
+
+        Training uses this number to log which share of the loss the hardest negatives cause.
+        """
         return 0.0
 
     def settings(self) -> tuple[str, ...]:
-        """Return the settings that tell two runs of this loss apart, as text for labels."""
+        """Return the settings that distinguish two training runs with this loss, as text for labels: "gamma 2"."""
         values = {name: getattr(self, name, None) for name in ("gamma", "alpha")}
         return tuple(f"{name} {value:g}" for name, value in values.items() if isinstance(value, int | float))
 
     def keep(self, loss_NA: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return keep_NA, bool: the anchors whose loss counts. All but the ignored ones, unless `mines`.
+        """Return keep_NA, bool: the anchors whose loss enters the sum. The default keeps all but the ignored anchors.
+
+        `DetectionLoss` calls this method only if `mines` is true.
 
         Args:
-            loss_NA: of every anchor, summed over the classes, without gradient.
-            outputs: of the network.
-            targets: of the anchors.
+            loss_NA: loss of each anchor, summed over the classes, without gradient.
+            outputs: outputs of the network.
+            targets: targets of the anchors.
         """
         return ~targets.ignored_NA
 
     def fused_terms(self, logits_NAK: Tensor, target: float) -> FocalTerms | None:
-        """Return the loss as the fused focal kernels take it; None if they cannot compute it.
+        """Return the parameters with which the fused focal-loss kernels compute this loss; None if they cannot.
 
         Args:
-            logits_NAK: gives the number of classes and the device.
-            target: of a positive anchor for its own class, 1 less the label smoothing.
+            logits_NAK: logits whose class count and device the parameters must match.
+            target: target of a positive example: 1 minus the label smoothing.
         """
         return None
 
 
 class BoxLoss(ABC):
-    """Base class of the box losses. A subclass has to define `__call__` only."""
+    """Base class of the box losses. A subclass must define `__call__`."""
 
     @abstractmethod
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
         """Return the loss of each positive anchor, float32, shape (P,).
 
         Args:
-            deltas_P4: predicted offsets, see `boxes.encode`.
-            boxes_P4: matched ground truth, xyxy, input pixels.
-            anchors_P4: xyxy, input pixels.
+            deltas_P4: predicted offsets (dx, dy, dw, dh) from the anchor to the box; see `boxes.encode`.
+            boxes_P4: matched ground-truth boxes, xyxy, input pixels.
+            anchors_P4: anchors, xyxy, input pixels.
         """
 
 
 def loss_class(name: str) -> type[ClassificationLoss]:
-    """Return the class of a classification loss, by its name in the table or `package.module:Class`.
+    """Return the class of a classification loss.
+
+    Args:
+        name: name in the table `config.part_tables.LOSSES`, or `package.module:Class`.
 
     Raises:
-        ConfigError: no such name, or a class that is no `ClassificationLoss`.
+        ConfigError: the name does not exist, or the class is not a `ClassificationLoss`.
     """
     found: type[ClassificationLoss] = find_class("loss", name, LOSSES, ClassificationLoss)
     return found
 
 
 def make_classification_loss(config: LossConfig) -> ClassificationLoss:
-    """Return the classification loss that a config names, with its options. Raises `ConfigError`."""
+    """Build the classification loss that a config names, with the config's options.
+
+    Raises:
+        ConfigError: the name does not exist, or the class does not fit.
+    """
     loss: ClassificationLoss = make_part("loss", loss_class(config.loss), config)
     return loss
 
 
 def make_box_loss(config: LossConfig) -> BoxLoss:
-    """Return the box loss that a config names, with its options. Raises `ConfigError`."""
+    """Build the box loss that a config names, with the config's options.
+
+    Raises:
+        ConfigError: the name does not exist, or the class does not fit.
+    """
     loss: BoxLoss = make_part("box_loss", find_class("box_loss", config.box_loss, BOX_LOSSES, BoxLoss), config)
     return loss

@@ -1,4 +1,8 @@
-"""Box losses over matched pairs: on the offsets (smooth L1, L1) or on the boxes (GIoU). P: positive anchors."""
+"""Box losses over (anchor, matched ground-truth box) pairs: on the offsets (smooth L1, L1) or on the boxes (GIoU).
+
+The network predicts four offsets (dx, dy, dw, dh) for each anchor. Only positive anchors have a box loss.
+Shape suffix: P positive anchors of the batch.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,18 @@ from retinanet.losses.cross_entropy import in_float32
 
 
 def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, beta: float) -> Tensor:
-    """Smooth L1 of the offsets: 0.5 d^2 / beta below beta, |d| - 0.5 beta above; summed over the four. Shape (P,).
+    """Return the smooth L1 loss of the offsets, summed over the four offsets, shape (P,).
 
-    Source: Fast R-CNN, arXiv 1504.08083, equation 3 (there beta is 1).
+    With d = predicted offset - target offset, one offset costs 0.5 d^2 / beta if |d| < beta, else |d| - 0.5 beta.
+    Offsets have no unit: dx and dy are relative to the anchor's sides, dw and dh are logarithms of ratios.
+
+    Source: Girshick, Fast R-CNN, arXiv 1504.08083, equation 3, which has beta = 1.
+
+    Args:
+        deltas_P4: predicted offsets, any float type.
+        boxes_P4: matched ground-truth boxes, xyxy, input pixels.
+        anchors_P4: anchors, xyxy, input pixels.
+        beta: absolute difference at which the loss turns from quadratic to linear, above 0.
     """
     difference_P4 = (in_float32(deltas_P4) - encode(boxes_P4, anchors_P4)).abs()
     square_P4 = 0.5 * difference_P4**2 / beta
@@ -23,37 +36,55 @@ def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, b
 
 
 def l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-    """L1 of the offsets, summed over the four. Shape (P,)."""
+    """Return the L1 loss: the absolute differences of predicted and target offsets, summed over the four, shape (P,).
+
+    The arguments are those of `smooth_l1_loss` without `beta`.
+    """
     return (in_float32(deltas_P4) - encode(boxes_P4, anchors_P4)).abs().sum(-1)
 
 
 def giou_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-    """1 - GIoU of the decoded and the matched box, in [0, 2). Shape (P,). Source: arXiv 1902.09630."""
+    """Return 1 - GIoU of each predicted box and its ground-truth box, in [0, 2), shape (P,).
+
+    GIoU (generalized IoU) is the IoU minus the fraction of the smallest enclosing box that neither box covers. It
+    has a gradient even if the boxes do not overlap. The predicted box is decoded from the offsets.
+
+    Source: Rezatofighi et al., arXiv 1902.09630, algorithm 1.
+
+    Args:
+        deltas_P4: predicted offsets, any float type.
+        boxes_P4: matched ground-truth boxes, xyxy, input pixels.
+        anchors_P4: anchors, xyxy, input pixels.
+    """
     return 1 - generalized_iou(decode(in_float32(deltas_P4), anchors_P4), boxes_P4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothL1Loss(BoxLoss):
-    """`smooth_l1_loss` as a loss to train with."""
+    """Box loss for training: `smooth_l1_loss` with a fixed beta.
+
+    Args:
+        smooth_l1_beta: difference of offsets at which the loss turns from quadratic to linear, above 0.
+    """
 
     smooth_l1_beta: float = LossConfig.smooth_l1_beta
 
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-        """Return the loss of each positive anchor."""
+        """Return the smooth L1 loss of each positive anchor, shape (P,)."""
         return smooth_l1_loss(deltas_P4, boxes_P4, anchors_P4, beta=self.smooth_l1_beta)
 
 
 class L1Loss(BoxLoss):
-    """`l1_loss` as a loss to train with."""
+    """Box loss for training: `l1_loss`."""
 
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-        """Return the loss of each positive anchor."""
+        """Return the L1 loss of each positive anchor, shape (P,)."""
         return l1_loss(deltas_P4, boxes_P4, anchors_P4)
 
 
 class GIoULoss(BoxLoss):
-    """`giou_loss` as a loss to train with."""
+    """Box loss for training: `giou_loss`."""
 
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-        """Return the loss of each positive anchor."""
+        """Return the GIoU loss of each positive anchor, shape (P,)."""
         return giou_loss(deltas_P4, boxes_P4, anchors_P4)

@@ -1,7 +1,11 @@
-"""Cross-entropy on logits: plain, alpha-balanced, weighted. What focal loss is measured against.
+"""Cross-entropy on logits: plain, alpha-balanced and weighted. Focal loss is compared with these losses.
 
-In terms of z, the logit of the wrong answer (z = -x for y = 1, z = x for y = 0), cross-entropy is softplus(z).
-Everything here and in `focal` is written so: no 1 - p ever cancels, and gradients are exact in the tails.
+Notation: x is the logit of one example (an anchor and a class), p = sigmoid(x) is the predicted probability of the
+class, y is 1 for a positive and 0 for a negative example, t is a target in [0, 1].
+
+Cross-entropy is softplus(-x) for y = 1 and softplus(x) for y = 0, with softplus(z) = log(1 + exp(z)). This module and
+`focal` never compute the difference 1 - p, which would lose all digits near p = 1. So values and gradients are exact
+for large logits, too.
 """
 
 from __future__ import annotations
@@ -21,15 +25,23 @@ Reduction = Literal["none", "mean", "sum"]
 
 
 def sigmoid_cross_entropy(inputs: Tensor, targets: Tensor, reduction: Reduction = "none") -> Tensor:
-    """Cross-entropy: -log p for y = 1, -log(1 - p) for y = 0, with p = sigmoid(inputs).
+    """Return the binary cross-entropy of each logit.
+
+    The formula is -log p for y = 1 and -log(1 - p) for y = 0, with p = sigmoid(inputs). A soft target t gives
+    -t log p - (1 - t) log(1 - p). At p = 0.5 the loss is log 2 = 0.693.
+
+    Source: Lin et al., arXiv 1708.02002, equation 1.
 
     Args:
-        inputs: logits of any shape.
-        targets: the same shape or one that broadcasts to it, in [0, 1]; soft targets mix the two terms.
-        reduction: none, mean or sum.
+        inputs: logits, any shape and float type.
+        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
     Returns:
-        float32 (float64 for float64 inputs), of the inputs' shape or, reduced, a scalar.
+        float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
+
+    Raises:
+        ValueError: `reduction` is another word.
     """
     x, t = in_float32(inputs), in_float32(targets)
     return reduce(t * F.softplus(-x) + (1 - t) * F.softplus(x), reduction)
@@ -38,10 +50,24 @@ def sigmoid_cross_entropy(inputs: Tensor, targets: Tensor, reduction: Reduction 
 def balanced_cross_entropy(
     inputs: Tensor, targets: Tensor, alpha: float | Tensor = LossConfig.alpha, reduction: Reduction = "none"
 ) -> Tensor:
-    """Alpha-balanced cross-entropy: -alpha log p for y = 1, -(1 - alpha) log(1 - p) for y = 0.
+    """Return the alpha-balanced cross-entropy of each logit.
 
-    Source: arXiv 1708.02002, equation 3. Arguments as `sigmoid_cross_entropy`; alpha may be a tensor that broadcasts
-    to the inputs, for example one value for each class.
+    The formula is -alpha log p for y = 1 and -(1 - alpha) log(1 - p) for y = 0, with p = sigmoid(inputs). Alpha
+    balances positives against negatives, but not hard examples against easy ones.
+
+    Source: Lin et al., arXiv 1708.02002, equation 3.
+
+    Args:
+        inputs: logits, any shape and float type.
+        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        alpha: weight of the positives, in [0, 1]. A tensor must broadcast to the inputs: (K,) is one alpha per class.
+        reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
+
+    Returns:
+        float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
+
+    Raises:
+        ValueError: `reduction` is another word.
     """
     return reduce(balance(in_float32(targets), alpha) * sigmoid_cross_entropy(inputs, targets), reduction)
 
@@ -52,10 +78,23 @@ def weighted_cross_entropy(
     negative_weight: float = LossConfig.negative_weight,
     reduction: Reduction = "none",
 ) -> Tensor:
-    """Cross-entropy with the negatives turned down: -log p for y = 1, -w log(1 - p) for y = 0.
+    """Return the cross-entropy of each logit, with a smaller weight for the negatives.
 
-    Source: YOLO (Redmon et al., arXiv 1506.02640, section 2.2) weighs boxes without an object by w = 0.5. Arguments as
-    `sigmoid_cross_entropy`.
+    The formula is -log p for y = 1 and -w log(1 - p) for y = 0, with p = sigmoid(inputs) and w = `negative_weight`.
+
+    Source: YOLO (Redmon et al., arXiv 1506.02640, section 2.2) uses the weight 0.5 for boxes without an object.
+
+    Args:
+        inputs: logits, any shape and float type.
+        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        negative_weight: weight w of the negatives, 0 or more.
+        reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
+
+    Returns:
+        float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
+
+    Raises:
+        ValueError: `reduction` is another word.
     """
     x, t = in_float32(inputs), in_float32(targets)
     return reduce(t * F.softplus(-x) + negative_weight * (1 - t) * F.softplus(x), reduction)
@@ -63,45 +102,61 @@ def weighted_cross_entropy(
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(ClassificationLoss):
-    """`sigmoid_cross_entropy` as a loss to train with."""
+    """Classification loss for training: `sigmoid_cross_entropy`, in which every example has the weight 1."""
 
     label: ClassVar[str] = "cross-entropy"
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit."""
+        """Return the cross-entropy of each logit. See `ClassificationLoss.__call__`."""
         return sigmoid_cross_entropy(logits, targets)
 
     def fused_terms(self, logits_NAK: Tensor, target: float) -> FocalTerms | None:
-        """Return the loss as the fused focal kernels take it: both weights 1, gamma 0."""
+        """Return the parameters of the fused focal-loss kernels: both weights 1, gamma 0."""
         one_K = logits_NAK.new_ones(logits_NAK.shape[-1], dtype=torch.float32)
         return FocalTerms(positive_weight_K=one_K, negative_weight_K=one_K, gamma=0.0, target=target)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BalancedCrossEntropy(ClassificationLoss):
-    """`balanced_cross_entropy` as a loss to train with; `class_alpha`, if given, holds an alpha for each class."""
+    """Classification loss for training: `balanced_cross_entropy` with a fixed alpha.
+
+    Args:
+        alpha: weight of the positives, in [0, 1]; the negatives have the weight 1 - alpha.
+        class_alpha: one alpha per class, in the order of the class ids, instead of `alpha`. Empty: use `alpha`.
+    """
 
     label: ClassVar[str] = "alpha-balanced cross-entropy"
     alpha: float = LossConfig.alpha
     class_alpha: tuple[float, ...] = ()
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit."""
+        """Return the alpha-balanced cross-entropy of each logit. See `ClassificationLoss.__call__`."""
         return balanced_cross_entropy(logits, targets, alpha=self.alpha_of(logits, classes))
 
     def fused_terms(self, logits_NAK: Tensor, target: float) -> FocalTerms | None:
-        """Return the loss as the fused focal kernels take it."""
+        """Return the parameters of the fused focal-loss kernels, with gamma 0."""
         return self.focal_terms(logits_NAK, target, gamma=0.0)
 
     def focal_terms(self, logits_NAK: Tensor, target: float, *, gamma: float) -> FocalTerms:
-        """Return the terms of focal loss with this alpha; with gamma 0, those of alpha-balanced cross-entropy."""
+        """Return the parameters of focal loss with this loss's alpha. Gamma 0 is alpha-balanced cross-entropy.
+
+        Args:
+            logits_NAK: logits whose class count and device the parameters match.
+            target: target of a positive example: 1 minus the label smoothing.
+            gamma: focusing parameter, 0 or more.
+        """
         alpha_K = logits_NAK.new_tensor(self.class_alpha or (self.alpha,), dtype=torch.float32)
         alpha_K = alpha_K.expand(logits_NAK.shape[-1])
         positive_K = alpha_K * target + (1 - alpha_K) * (1 - target)
         return FocalTerms(positive_weight_K=positive_K, negative_weight_K=1 - alpha_K, gamma=gamma, target=target)
 
     def alpha_of(self, logits: Tensor, classes: Tensor | None) -> float | Tensor:
-        """Return the weight of the positives: one for all, or one for each logit. Arguments as `__call__`."""
+        """Return the weight of the positives: a number for all logits, or a tensor that broadcasts to the logits.
+
+        Args:
+            logits: class scores before the sigmoid, any shape.
+            classes: int64 class id of each logit. None: the last dimension of `logits` runs over the classes.
+        """
         if not self.class_alpha:
             return self.alpha
         alpha_K = logits.new_tensor(self.class_alpha, dtype=torch.float32)
@@ -110,35 +165,42 @@ class BalancedCrossEntropy(ClassificationLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedCrossEntropy(ClassificationLoss):
-    """`weighted_cross_entropy` as a loss to train with."""
+    """Classification loss for training: `weighted_cross_entropy` with a fixed weight of the negatives.
+
+    Args:
+        negative_weight: weight of the negatives, 0 or more; the positives have the weight 1.
+    """
 
     label: ClassVar[str] = "weighted cross-entropy"
     negative_weight: float = LossConfig.negative_weight
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit."""
+        """Return the weighted cross-entropy of each logit. See `ClassificationLoss.__call__`."""
         return weighted_cross_entropy(logits, targets, negative_weight=self.negative_weight)
 
     def settings(self) -> tuple[str, ...]:
-        """Return the weight of the negatives, as text."""
+        """Return the weight of the negatives as text for labels: "negatives × 0.5"."""
         return (f"negatives × {self.negative_weight:g}",)
 
 
 def in_float32(values: Tensor) -> Tensor:
-    """Return the values in float32, whatever autocast made of them; float64 stays."""
+    """Return the values in float32, or unchanged if they are float64.
+
+    Losses are computed in float32 even if autocast gives them half-precision logits.
+    """
     return values if values.dtype == torch.float64 else values.float()
 
 
 def balance(targets: Tensor, alpha: float | Tensor) -> Tensor:
-    """Return alpha_t = alpha t + (1 - alpha) (1 - t)."""
+    """Return alpha_t = alpha t + (1 - alpha) (1 - t): alpha for a target t of 1, 1 - alpha for a target of 0."""
     return alpha * targets + (1 - alpha) * (1 - targets)
 
 
 def reduce(loss: Tensor, reduction: Reduction) -> Tensor:
-    """Return the loss itself, its mean or its sum.
+    """Return the losses, their mean or their sum.
 
     Raises:
-        ValueError: a reduction that is none of the three.
+        ValueError: `reduction` is not "none", "mean" or "sum".
     """
     if reduction == "none":
         return loss

@@ -1,4 +1,12 @@
-"""The loss of a batch: sums the two losses and divides, here and nowhere else.
+"""The loss of a batch: the sum of the classification and the box loss, divided by the number of positive anchors.
+
+Only this module sums and normalises losses. With C the classification loss of an example (an anchor and a class), B the
+box loss of a positive anchor and P the number of positive anchors of the batch:
+
+total = (sum of C over all classes of all anchors that are not ignored + box_loss_weight x sum of B over positives) / P
+
+Source: Lin et al., arXiv 1708.02002, section 4.1: the sum is divided by the number of positive anchors, not by all
+anchors, because nearly all anchors are easy background.
 
 Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 """
@@ -26,13 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectionLosses:
-    """The loss of a batch, normalised.
+    """The normalised losses of a batch. All losses are float32 scalars.
 
     Args:
-        total: what is minimised: classification + box_loss_weight x box.
-        classification: summed over all anchors and classes that count, divided by the positives.
-        box: summed over the positives, divided likewise; before its weight.
-        num_positives: positive anchors of this batch on this rank, int64 scalar.
+        total: loss that training minimises: classification + box_loss_weight x box.
+        classification: classification loss, summed over anchors and classes and divided by the number of positives.
+        box: box loss before its weight, summed over positive anchors and divided by the number of positives.
+        num_positives: number of positive anchors of this batch on this rank, int64 scalar.
     """
 
     total: Tensor
@@ -42,23 +50,25 @@ class DetectionLosses:
 
 
 class DetectionLoss:
-    """Network outputs and anchor targets to the loss that is minimised. Holds no state.
+    """Compute the loss of a batch from the outputs of the network and the targets of the anchors.
 
-    `DetectionLoss(config=...)` builds the parts that a config names. `DetectionLoss(classification=..., box=...)` takes
-    parts built outside.
+    `DetectionLoss(config=...)` builds the two losses that a config names. `DetectionLoss(classification=..., box=...)`
+    uses existing loss objects. The object has no state that changes in training.
 
     Args:
-        config: names of the two losses, and all options; the arguments below other than `distributed` are then unused.
-        classification: the classification loss.
-        box: the box loss.
-        normaliser: divide by the positives of the batch, or of each image ("image").
-        box_loss_weight: weight of the box loss in the sum.
-        label_smoothing: subtracted from the target 1 of the positives.
-        distributed: count the positives of all ranks. False: count those of this rank, without communication.
+        config: names of the two losses and their options. With a config, only `distributed` is read of the other
+            arguments.
+        classification: classification loss.
+        box: box loss.
+        normaliser: "batch" divides by the number of positives of the batch; "image" divides the loss of each image by
+            its own number of positives and averages over the images.
+        box_loss_weight: weight of the box loss in the total loss.
+        label_smoothing: number subtracted from the target 1 of a positive example; the background's target stays 0.
+        distributed: whether positives are counted over all ranks. False: on this rank only, without communication.
 
     Raises:
-        ConfigError: a name that is no loss, or label smoothing for a loss whose targets are IoUs.
-        TypeError: neither a config nor both losses.
+        ConfigError: a loss name does not exist, or label smoothing is set for a loss whose targets are IoUs.
+        TypeError: neither a config nor both losses are passed.
     """
 
     def __init__(
@@ -77,9 +87,15 @@ class DetectionLoss:
             normaliser, box_loss_weight = config.normaliser, config.box_loss_weight
             label_smoothing = config.label_smoothing
         if classification is None or box is None:
-            raise TypeError("DetectionLoss needs a config, or a classification and a box loss")
+            raise TypeError(
+                f"expected a config, or a classification loss and a box loss; found config {config}, "
+                f"classification {classification}, box {box}"
+            )
         if label_smoothing and classification.target == "iou":
-            raise ConfigError(f"label_smoothing has no effect on {classification.label}: its targets are IoUs")
+            raise ConfigError(
+                f"label_smoothing: expected 0 for the loss {classification.label!r}, whose targets are IoUs, "
+                f"found {label_smoothing:g}. Remove label_smoothing or choose another loss"
+            )
         self.classification = classification
         self.box = box
         self.normaliser = normaliser
@@ -88,7 +104,12 @@ class DetectionLoss:
         self.distributed = distributed
 
     def __call__(self, outputs: HeadOutputs, targets: AnchorTargets) -> DetectionLosses:
-        """Return the losses of a batch, each a float32 scalar with a gradient even where there is no object at all."""
+        """Return the losses of a batch. Their gradients exist for a batch without objects, too: the divisor is then 1.
+
+        Args:
+            outputs: outputs of the network: logits, offsets and anchors.
+            targets: targets of the anchors: positive, ignored, class ids and matched boxes.
+        """
         positives_N = targets.positive_NA.sum(dim=1)
         scale_N = self._scale_N(positives_N)
         classification = self._classification_N(outputs, targets, scale_N).sum()
@@ -101,26 +122,27 @@ class DetectionLoss:
         )
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
-        """Return each image's classification loss times its scale: fused where possible, else by plain code."""
+        """Return the classification loss of each image times `scale_N`, from the fused kernels if they support it."""
         terms = self.classification.fused_terms(outputs.logits_NAK, self.positive_target)
         if terms is None or not supports_focal_loss(outputs.logits_NAK):
             return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
-        # The scale goes in, so that the gradient that comes back is 1 and the stored one needs no second pass.
+        # With the scale inside, backward receives the gradient 1 and returns the stored gradient without another pass.
         masks = (targets.positive_NA, targets.ignored_NA, targets.labels_NA)
         return focal_loss(outputs.logits_NAK, *masks, terms=terms, scale_N=scale_N)
 
     def classification_NAK(self, outputs: HeadOutputs, targets: AnchorTargets, *, mine: bool = True) -> Tensor:
-        """Return the loss of every anchor and class before any sum.
+        """Return the classification loss of each anchor and class, (N, A, K), before sum and division.
 
-        The loss is 0 at ignored anchors, whatever their logits, and at anchors that hard example mining leaves out.
+        The loss is 0 at ignored anchors, whatever their logits, and at anchors that hard example mining drops.
 
         Args:
-            outputs: of the network.
-            targets: of the anchors.
-            mine: False: without hard example mining.
+            outputs: outputs of the network.
+            targets: targets of the anchors.
+            mine: whether hard example mining is applied. False keeps the loss of all anchors that are not ignored.
         """
         logits_NAK = outputs.logits_NAK
-        # Nearly every target is 0: all elements as background first, then the few positives by index. No one-hot.
+        # Nearly every target is 0. So all examples are computed as background, then the few positives are replaced by
+        # index. One-hot targets would take as much memory as the logits.
         background = logits_NAK.new_zeros(())
         loss_NAK = self.classification(logits_NAK, background)
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
@@ -133,7 +155,7 @@ class DetectionLoss:
         return loss_NAK.masked_fill(~keep_NA.unsqueeze(-1), 0.0)
 
     def _positive_targets_P(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return each positive anchor's target for its own class: 1 less the smoothing, or the predicted box's IoU."""
+        """Return the target of each positive anchor for its class: 1 minus the smoothing, or an IoU."""
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
         if self.classification.target == "one":
             return outputs.logits_NAK.new_full((len(n),), self.positive_target, dtype=torch.float32)
@@ -142,25 +164,30 @@ class DetectionLoss:
             return iou(boxes_P4, targets.boxes_NA4[n, a])
 
     def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return the box loss of each image, summed over its positive anchors."""
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
         loss_P = self.box(outputs.deltas_NA4[n, a], targets.boxes_NA4[n, a], outputs.anchors_A4[a])
         return loss_P.new_zeros(len(targets.positive_NA)).index_add(0, n, loss_P)
 
     def _scale_N(self, positives_N: Tensor) -> Tensor:
-        """Return what each image's sums are multiplied by: 1 / the positives of the batch over all ranks, or of the
-        image on its own and averaged over the batch. The one place where the loss is normalised. Float32.
+        """Return the factor of the loss of each image, float32. Only this function normalises the loss.
+
+        The normaliser "batch" gives 1 / P, with P the number of positives of the batch. The normaliser "image" gives
+        1 / (P_n N), with P_n the number of positives of image n and N the number of images. A count of 0 becomes 1.
+        P and N are counted over all ranks if `distributed`; see `_mean_over_ranks`.
         """
         if self.normaliser == "image":
-            images, _ = _a_rank(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
+            images, _ = _mean_over_ranks(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
             return 1 / (positives_N.clamp(min=1) * images.clamp(min=1)).float()
-        positives, one = _a_rank(positives_N.sum().float(), self.distributed)
-        return (1 / positives.clamp(min=one)).expand(len(positives_N))
+        positives, smallest = _mean_over_ranks(positives_N.sum().float(), self.distributed)
+        return (1 / positives.clamp(min=smallest)).expand(len(positives_N))
 
 
-def _a_rank(count: Tensor, distributed: bool) -> tuple[Tensor, float]:
-    """Return the mean of a count over the ranks, and what a count of 1 on all of them together is to each.
+def _mean_over_ranks(count: Tensor, distributed: bool) -> tuple[Tensor, float]:
+    """Return the mean of a count over the ranks, and 1 / world size, the mean of a total count of 1.
 
-    DDP averages the gradients over the ranks; a division by the mean makes that their sum over all, by the whole count.
+    DDP averages gradients over the ranks. If each rank divides its loss by the mean count, the averaged gradient equals
+    the gradient of the summed loss of all ranks, divided by the total count.
     """
     if not (distributed and dist.is_available() and dist.is_initialized()):
         return count, 1.0

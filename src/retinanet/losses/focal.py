@@ -1,4 +1,12 @@
-"""Focal loss (Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, section 3) and its heirs."""
+"""Focal loss and two losses derived from it: quality focal loss and varifocal loss.
+
+Nearly all examples of a dense detector are background, and most of them are easy: the network classifies them well
+early in training. Their cross-entropies are small, but their sum exceeds the loss of the few objects. Focal loss
+multiplies the cross-entropy of each example by (1 - p_t)^gamma, where p_t is the predicted probability of the true
+answer: p for a positive, 1 - p for a negative. With gamma = 2, an example with p_t = 0.9 counts 100 times less.
+
+Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, section 3.
+"""
 
 from __future__ import annotations
 
@@ -28,25 +36,34 @@ def sigmoid_focal_loss(
     gamma: float = LossConfig.gamma,
     reduction: Reduction = "none",
 ) -> Tensor:
-    """Focal loss: -alpha (1 - p)^gamma log p for y = 1, -(1 - alpha) p^gamma log(1 - p) for y = 0.
+    """Return the focal loss of each logit.
 
-    A drop-in for `torchvision.ops.sigmoid_focal_loss`, but for alpha's default (0.75 here, 0.25 there) and for what
-    half-precision inputs give: float32 here. With soft targets t, p_t = t p + (1 - t)(1 - p) and the
-    cross-entropy mixes both terms, as there. Finite, with exact gradients, for logits of +-1e4.
+    With p = sigmoid(inputs), the formula is -alpha (1 - p)^gamma log p for y = 1 (positive) and
+    -(1 - alpha) p^gamma log(1 - p) for y = 0 (negative). Alpha balances positives against negatives. Gamma reduces the
+    loss of examples that are classified well. A soft target t gives
+    (alpha t + (1 - alpha) (1 - t)) (1 - p_t)^gamma (-t log p - (1 - t) log(1 - p)) with p_t = t p + (1 - t) (1 - p).
+
+    For example, p = 0.9, y = 1, alpha = 0.75 and gamma = 2 give 0.75 x 0.01 x 0.10536 = 0.00079.
+
+    This function replaces `torchvision.ops.sigmoid_focal_loss` without other changes, with two differences. The default
+    of alpha is 0.75 (torchvision: 0.25), and half-precision inputs give a float32 loss. The loss is finite and its
+    gradient exact for logits of +-1e4.
+
+    Source: Lin et al., arXiv 1708.02002, equation 5.
 
     Args:
-        inputs: logits of any shape.
-        targets: the same shape (or one that broadcasts to it), in [0, 1].
-        alpha: weight of the positives in [0, 1]; a negative alpha means no weighting. Or a tensor of such weights that
-            broadcasts to the inputs, for example (K,): one for each class.
+        inputs: logits, any shape and float type.
+        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        alpha: weight of the positives, in [0, 1]. A negative number switches the weights off. A tensor must broadcast
+            to the inputs: (K,) is one alpha per class.
         gamma: focusing parameter, 0 or more; 0 gives alpha-balanced cross-entropy.
-        reduction: none, mean or sum.
+        reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
     Returns:
-        float32 (float64 for float64 inputs), of the inputs' shape or, reduced, a scalar.
+        float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: gamma below 0, alpha above 1, or another reduction.
+        ValueError: gamma is below 0, alpha is above 1, or `reduction` is another word.
     """
     _check_gamma(gamma)
     if not isinstance(alpha, torch.Tensor) and alpha > 1:
@@ -54,7 +71,7 @@ def sigmoid_focal_loss(
     x, t = in_float32(inputs), in_float32(targets)
     loss = sigmoid_cross_entropy(x, t)
     if gamma > 0:
-        # 1 - p_t without a difference that cancels.
+        # This sum is 1 - p_t. The difference 1 - p_t itself would lose all digits near p_t = 1.
         loss = _power(t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x), gamma) * loss
     if isinstance(alpha, torch.Tensor) or alpha >= 0:
         loss = balance(t, alpha) * loss
@@ -64,23 +81,28 @@ def sigmoid_focal_loss(
 def quality_focal_loss(
     inputs: Tensor, quality: Tensor, gamma: float = LossConfig.gamma, reduction: Reduction = "none"
 ) -> Tensor:
-    """Quality focal loss: |q - p|^gamma (-q log p - (1 - q) log(1 - p)).
+    """Return the quality focal loss of each logit: |q - p|^gamma (-q log p - (1 - q) log(1 - p)).
 
-    The target q is the IoU of the predicted box with its object where there is one, and 0 elsewhere, so that the score
-    also says how well the box fits. Without alpha, as in the source: Li et al., arXiv 2006.04388, equation 5.
+    Here p = sigmoid(inputs). The target q of a positive example is the IoU of the predicted box with the ground-truth
+    box; the target of a negative example is 0. So the score learns how well the box fits. There is no alpha.
+
+    Source: Li et al., Generalized Focal Loss, arXiv 2006.04388, equation 5, where gamma is called beta.
 
     Args:
-        inputs: logits of any shape.
-        quality: the same shape (or one that broadcasts to it), in [0, 1]; constant: no gradient flows into it.
-        gamma: the source's beta, 0 or more.
-        reduction: none, mean or sum.
+        inputs: logits, any shape and float type.
+        quality: target q in [0, 1], in a shape that broadcasts to the inputs. No gradient flows into it.
+        gamma: focusing parameter, 0 or more.
+        reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
     Returns:
-        float32 (float64 for float64 inputs), of the inputs' shape or, reduced, a scalar.
+        float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
+
+    Raises:
+        ValueError: gamma is below 0, or `reduction` is another word.
     """
     _check_gamma(gamma)
     x, q = in_float32(inputs), in_float32(quality).detach()
-    distance = (q * torch.sigmoid(-x) - (1 - q) * torch.sigmoid(x)).abs()  # q - p, exact in both tails
+    distance = (q * torch.sigmoid(-x) - (1 - q) * torch.sigmoid(x)).abs()  # |q - p|, exact for large logits
     return reduce(_power(distance, gamma) * sigmoid_cross_entropy(x, q), reduction)
 
 
@@ -91,11 +113,26 @@ def varifocal_loss(
     gamma: float = LossConfig.gamma,
     reduction: Reduction = "none",
 ) -> Tensor:
-    """Varifocal loss: q (-q log p - (1 - q) log(1 - p)) for q > 0, -alpha p^gamma log(1 - p) for q = 0.
+    """Return the varifocal loss of each logit.
 
-    Only the background is turned down where it is easy; objects weigh as much as their box fits. Note that alpha weighs
-    the background here. Source: Zhang et al., arXiv 2008.13367, equation 2 (alpha 0.75, gamma 2). Arguments as
-    `quality_focal_loss`.
+    The formula is q (-q log p - (1 - q) log(1 - p)) for q > 0 and -alpha p^gamma log(1 - p) for q = 0, with
+    p = sigmoid(inputs). The target q of a positive example is the IoU of the predicted box with the ground-truth box;
+    the target of a negative example is 0. Only negatives are reduced by p^gamma. Positives have the weight q.
+
+    Source: Zhang et al., VarifocalNet, arXiv 2008.13367, equation 2, with alpha = 0.75 and gamma = 2.
+
+    Args:
+        inputs: logits, any shape and float type.
+        quality: target q in [0, 1], in a shape that broadcasts to the inputs. No gradient flows into it.
+        alpha: weight of the negatives. In focal loss, alpha is the weight of the positives.
+        gamma: focusing parameter of the negatives, 0 or more.
+        reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
+
+    Returns:
+        float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
+
+    Raises:
+        ValueError: gamma is below 0, or `reduction` is another word.
     """
     _check_gamma(gamma)
     x, q = in_float32(inputs), in_float32(quality).detach()
@@ -105,41 +142,59 @@ def varifocal_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class FocalLoss(BalancedCrossEntropy):
-    """`sigmoid_focal_loss` as a loss to train with; `class_alpha`, if given, holds an alpha for each class."""
+    """Classification loss for training: `sigmoid_focal_loss` with fixed alpha and gamma. The default of `retinanet`.
+
+    With alpha = 0.75 and gamma = 2, examples rank in this order of loss: hard positive, hard negative, easy positive,
+    easy negative.
+
+    Args:
+        alpha: weight of the positives, in [0, 1]; the negatives have the weight 1 - alpha.
+        class_alpha: one alpha per class, in the order of the class ids, instead of `alpha`. Empty: use `alpha`.
+        gamma: focusing parameter, 0 or more; 0 gives alpha-balanced cross-entropy.
+    """
 
     label: ClassVar[str] = "focal"
     gamma: float = LossConfig.gamma
 
     @property
     def focusing(self) -> float:
-        """gamma."""
+        """Return gamma."""
         return self.gamma
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit."""
+        """Return the focal loss of each logit. See `ClassificationLoss.__call__`."""
         return sigmoid_focal_loss(logits, targets, alpha=self.alpha_of(logits, classes), gamma=self.gamma)
 
     def fused_terms(self, logits_NAK: Tensor, target: float) -> FocalTerms | None:
-        """Return the loss as the fused focal kernels take it."""
+        """Return the parameters of the fused focal-loss kernels."""
         return self.focal_terms(logits_NAK, target, gamma=self.gamma)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QualityFocalLoss(ClassificationLoss):
-    """`quality_focal_loss` as a loss to train with."""
+    """Classification loss for training: `quality_focal_loss` with a fixed gamma.
+
+    Args:
+        gamma: focusing parameter, 0 or more.
+    """
 
     label: ClassVar[str] = "quality focal"
     target: ClassVar[Literal["one", "iou"]] = "iou"
     gamma: float = LossConfig.gamma
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit."""
+        """Return the quality focal loss of each logit. See `ClassificationLoss.__call__`."""
         return quality_focal_loss(logits, targets, gamma=self.gamma)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VarifocalLoss(ClassificationLoss):
-    """`varifocal_loss` as a loss to train with."""
+    """Classification loss for training: `varifocal_loss` with fixed alpha and gamma.
+
+    Args:
+        alpha: weight of the negatives.
+        gamma: focusing parameter of the negatives, 0 or more.
+    """
 
     label: ClassVar[str] = "varifocal"
     target: ClassVar[Literal["one", "iou"]] = "iou"
@@ -147,15 +202,15 @@ class VarifocalLoss(ClassificationLoss):
     gamma: float = LossConfig.gamma
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the loss of each logit."""
+        """Return the varifocal loss of each logit. See `ClassificationLoss.__call__`."""
         return varifocal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    """Return base^exponent with a finite slope at 0.
+    """Return base^exponent for a base in [0, 1], with a finite gradient at base 0.
 
-    Below 1 the slope there is infinite; but the cross-entropy that it is multiplied by has long underflowed, so the
-    clamp changes no value that float32 can hold.
+    For an exponent between 0 and 1, the exact gradient at base 0 is infinite, so the base is clamped to the smallest
+    normal number. The focal loss of such an example is smaller still, because its cross-entropy is about the base.
     """
     if exponent == 0:
         return torch.ones_like(base)

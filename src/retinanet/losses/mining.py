@@ -1,6 +1,7 @@
-"""Hard example mining: which anchors of each image count, the others are thrown away.
+"""Hard example mining: select the anchors of each image with the highest losses and drop all others.
 
-What focal loss replaces. Shape suffixes: N batch, A anchors, C candidates of one image.
+Focal loss replaces this method: it keeps every anchor and reduces the loss of easy ones.
+Shape suffixes: N batch, A anchors, C candidates (anchors of one image that are not ignored).
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ if TYPE_CHECKING:
 
 
 def hard_negative_mining(loss_NA: Tensor, positive_NA: Tensor, ignored_NA: Tensor, *, ratio: float = 3.0) -> Tensor:
-    """Return keep_NA: all positives, and of each image's negatives those with the highest loss, `ratio` per positive.
+    """Return keep_NA, bool: all positives, and the negatives of each image with the highest losses.
 
-    An image without positives keeps as many negatives as one with a single positive: it would teach nothing otherwise.
-    Source: SSD (Liu et al., arXiv 1512.02325, section 2.2 "Hard negative mining"), 3:1.
+    An image with P positives keeps `ratio` x P negatives, rounded down. An image without positives keeps as many
+    negatives as an image with one positive; otherwise it would contribute no loss.
+
+    Source: SSD (Liu et al., arXiv 1512.02325, section 2.2 "Hard negative mining"), with the ratio 3.
 
     Args:
-        loss_NA: of every anchor, summed over the classes.
-        positive_NA: bool.
-        ignored_NA: bool, never kept.
-        ratio: negatives for each positive of the image, above 0.
+        loss_NA: loss of each anchor, summed over the classes.
+        positive_NA: bool, positive anchors.
+        ignored_NA: bool, ignored anchors, which are never kept.
+        ratio: number of negatives per positive of the image, above 0.
     """
     negative_NA = ~positive_NA & ~ignored_NA
-    # -1 lies below every loss, so that what is no negative comes last.
+    # -1 is below every loss, so all other anchors are sorted behind the negatives.
     order_NA = loss_NA.detach().masked_fill(~negative_NA, -1.0).argsort(dim=1, descending=True, stable=True)
     allowed_N = (ratio * positive_NA.sum(dim=1).clamp(min=1)).floor()
     rank_A = torch.arange(loss_NA.shape[1], device=loss_NA.device)
@@ -52,52 +55,67 @@ def ohem(
     nms_threshold: float = 0.7,
     ratio: float | None = None,
 ) -> Tensor:
-    """Return keep_NA: online hard example mining. Non-maximum suppression of the anchors by their losses, then the top.
+    """Return keep_NA, bool: the anchors of each image that online hard example mining (OHEM) selects.
 
-    Source: Shrivastava et al., arXiv 1604.03540, as arXiv 1708.02002, section 5.1 "OHEM" takes it to one-stage
-    detectors; there N is 128, 256 or 512, the threshold 0.5 or 0.7, with and without 1:3.
+    Non-maximum suppression with the losses as scores removes anchors that overlap an anchor with a higher loss. The
+    `examples` anchors with the highest losses are kept of the rest. With a ratio, positives and negatives are kept
+    separately.
+
+    Source: Shrivastava et al., arXiv 1604.03540; for one-stage detectors Lin et al., arXiv 1708.02002, section 5.1
+    "OHEM", with 128, 256 or 512 anchors, the IoU thresholds 0.5 and 0.7, without a ratio and with the ratio 3.
 
     Args:
-        loss_NA: of every anchor, summed over the classes.
-        positive_NA: bool.
-        ignored_NA: bool, neither kept nor suppressing others.
-        anchors_A4: xyxy, input pixels.
-        examples: N, how many anchors of an image are kept at the most.
-        nms_threshold: of two anchors with a higher IoU the one with the higher loss stays.
-        ratio: keep no more than so many negatives for each positive that is kept (for one, where there is none);
-            None: positives and negatives alike.
+        loss_NA: loss of each anchor, summed over the classes.
+        positive_NA: bool, positive anchors.
+        ignored_NA: bool, ignored anchors, which are never kept and suppress no other anchor.
+        anchors_A4: anchors, xyxy, input pixels.
+        examples: largest number of kept anchors of an image.
+        nms_threshold: IoU above which the anchor with the lower loss is suppressed.
+        ratio: largest number of kept negatives per kept positive. An image without positives keeps as many negatives as
+            an image with one positive. None: the losses alone decide.
     """
     rows = []
     for loss_A, positive_A, ignored_A in zip(loss_NA.detach(), positive_NA, ignored_NA, strict=True):
         candidates_C = torch.nonzero(~ignored_A).squeeze(1)
         order_C = candidates_C[loss_A[candidates_C].argsort(descending=True, stable=True)]
         kept_A = torch.zeros_like(positive_A)
-        kept_A[_hardest(loss_A, positive_A, anchors_A4, order_C, examples, nms_threshold, ratio)] = True
+        kept_A[_hardest_anchors(loss_A, positive_A, anchors_A4, order_C, examples, nms_threshold, ratio)] = True
         rows.append(kept_A)
     return torch.stack(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardNegativeMining(ClassificationLoss):
-    """Cross-entropy of the anchors that `hard_negative_mining` keeps, as a loss to train with."""
+    """Classification loss for training: cross-entropy of the anchors that `hard_negative_mining` keeps.
+
+    Args:
+        negatives_per_positive: number of kept negatives per positive of an image, above 0.
+    """
 
     label: ClassVar[str] = "hard negative mining"
     mines: ClassVar[bool] = True
     negatives_per_positive: float = LossConfig.negatives_per_positive
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the cross-entropy of each logit, before mining."""
+        """Return the cross-entropy of each logit; `keep` selects the anchors. See `ClassificationLoss.__call__`."""
         return sigmoid_cross_entropy(logits, targets)
 
     def keep(self, loss_NA: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return keep_NA: the positives and the hardest negatives."""
+        """Return keep_NA, bool: the positives and the negatives with the highest losses."""
         ratio = self.negatives_per_positive
         return hard_negative_mining(loss_NA, targets.positive_NA, targets.ignored_NA, ratio=ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ohem(ClassificationLoss):
-    """Cross-entropy of the anchors that `ohem` keeps, as a loss to train with."""
+    """Classification loss for training: cross-entropy of the anchors that `ohem` keeps.
+
+    Args:
+        ohem_examples: largest number of kept anchors of an image.
+        ohem_nms: IoU of two anchors above which the anchor with the lower loss is dropped.
+        ohem_balanced: whether `negatives_per_positive` limits the number of kept negatives.
+        negatives_per_positive: largest number of kept negatives per kept positive, if `ohem_balanced`.
+    """
 
     label: ClassVar[str] = "OHEM"
     mines: ClassVar[bool] = True
@@ -107,11 +125,11 @@ class Ohem(ClassificationLoss):
     negatives_per_positive: float = LossConfig.negatives_per_positive
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the cross-entropy of each logit, before mining."""
+        """Return the cross-entropy of each logit; `keep` selects the anchors. See `ClassificationLoss.__call__`."""
         return sigmoid_cross_entropy(logits, targets)
 
     def keep(self, loss_NA: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return keep_NA: the hardest anchors, overlapping ones suppressed."""
+        """Return keep_NA, bool: the anchors with the highest losses that do not overlap one another."""
         return ohem(
             loss_NA,
             targets.positive_NA,
@@ -123,11 +141,13 @@ class Ohem(ClassificationLoss):
         )
 
     def settings(self) -> tuple[str, ...]:
-        """Return how many anchors are kept, as text."""
-        return (f"{self.ohem_examples} anchors" + (", 1:3" if self.ohem_balanced else ""),)
+        """Return the number of kept anchors and the ratio as text for labels: "512 anchors, 1:3"."""
+        return (
+            f"{self.ohem_examples} anchors" + (f", 1:{self.negatives_per_positive:g}" if self.ohem_balanced else ""),
+        )
 
 
-def _hardest(
+def _hardest_anchors(
     loss_A: Tensor,
     positive_A: Tensor,
     anchors_A4: Tensor,
@@ -136,21 +156,23 @@ def _hardest(
     nms_threshold: float,
     ratio: float | None,
 ) -> Tensor:
-    """Return the numbers of one image's kept anchors.
+    """Return the indices of the anchors that OHEM keeps of one image, int64.
 
-    What greedy suppression keeps of the hardest ones does not depend on easier ones: a growing head of the list is
-    looked at until enough of it is left, rather than all 100,000 anchors.
+    `order_C` holds the candidates by falling loss. Suppression of the first candidates does not depend on later ones.
+    So the function suppresses a prefix of the list and makes the prefix four times longer until enough candidates are
+    left. This avoids the comparison of all 100,000 anchors.
     """
     most_positives = examples if ratio is None else max(1, int(examples / (1 + ratio)))
     length = 4 * examples
     while True:
-        head_C = order_C[:length]
-        left = head_C[nms(anchors_A4[head_C].float(), loss_A[head_C].float(), threshold=nms_threshold)]
-        positives, negatives = left[positive_A[left]], left[~positive_A[left]]
-        everything = len(head_C) == len(order_C)
+        first_C = order_C[:length]
+        unsuppressed = first_C[nms(anchors_A4[first_C].float(), loss_A[first_C].float(), threshold=nms_threshold)]
+        is_positive = positive_A[unsuppressed]
+        positives, negatives = unsuppressed[is_positive], unsuppressed[~is_positive]
+        everything = len(first_C) == len(order_C)
         if ratio is None:
-            if everything or len(left) >= examples:
-                return left[:examples]
+            if everything or len(unsuppressed) >= examples:
+                return unsuppressed[:examples]
         elif everything or (len(positives) >= most_positives and len(negatives) >= examples - most_positives):
             positives = positives[:most_positives]
             most_negatives = min(examples - len(positives), int(ratio * max(1, len(positives))))

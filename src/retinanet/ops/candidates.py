@@ -1,6 +1,8 @@
 """Candidates: the highest class scores of each feature level, in C for CPU tensors and in torch for all others.
 
-Both forms return equal results. Source of the rule: arXiv 1708.02002, section 4.1, "Inference".
+A candidate is an (anchor, class) pair that prediction decodes to a box and passes to NMS. Both forms return equal
+results. Source of the rule: Lin et al., arXiv 1708.02002, section 4.1, "Inference".
+
 Shape suffixes: A anchors of all levels, L anchors of one level, K classes, C candidates, R rows of B scores, V scores
 of the rows that may hold candidates.
 """
@@ -20,26 +22,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK = 64
-"""Number of scores of a row: few enough that the best rows hold few other scores, enough for vector instructions."""
+"""Number of scores in a row. Longer rows would hold more scores that are no candidates. Shorter rows would not fill the
+vector registers."""
 
 
 def candidates(
     logits_AK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the `most` highest scores above the threshold of each level.
+    """Return the highest scores of each feature level: at most `most` per level, all above the threshold.
 
-    Candidates are ordered by level, then by falling score, then by anchor, then by class. NaN is no candidate.
+    Candidates are ordered by level, then by falling score, then by anchor, then by class. NaN is never a candidate.
 
     Args:
-        logits_AK: class scores of one image before the sigmoid, any float type. No tensor of that size is allocated.
+        logits_AK: class scores of one image before the sigmoid, any float type.
         anchors_per_level: number of anchors of each level; they add up to A.
-        threshold: a logit, compared in float32. Only scores above it are candidates.
+        threshold: logit, compared in float32, that a candidate must exceed.
         most: largest number of candidates of a level, above 0.
 
     Returns:
-        anchor_C: int64, among all A.
-        label_C: int64 class.
-        logit_C: float32.
+        anchor_C: int64 index of the anchor among all A anchors.
+        label_C: int64 class id.
+        logit_C: float32 class score before the sigmoid.
 
     Raises:
         ValueError: `anchors_per_level` does not add up to A.
@@ -51,15 +54,16 @@ def candidates(
 def candidates_torch(
     logits_AK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the candidates in torch, on any device. Arguments and results as in `candidates`.
+    """Return the candidates in torch, on any device. Arguments and results are those of `candidates`.
 
-    One pass finds the highest score of every row. The `most` highest scores of a level lie in the `most` rows with the
-    highest maxima: any other score has at least `most` scores ahead of it.
+    A first pass computes the highest score of every row. The `most` highest scores of a level are in the `most` rows
+    with the highest maxima, because every score of another row is below at least `most` scores. No tensor of the size
+    of the logits is allocated.
     """
     logits_AK = logits_AK.detach()
     A, K = logits_AK.shape
     _check_levels(A, anchors_per_level)
-    found, offset = [], 0
+    levels, offset = [], 0
     for logits_LK in torch.split(logits_AK, list(anchors_per_level)):
         if logits_LK.numel():
             blocks_RB, rest = _blocks(logits_LK)
@@ -70,24 +74,26 @@ def candidates_torch(
             value_V = torch.cat([blocks_RB[row_R].flatten(), rest]).float()
             best_C = _best(value_V, threshold, most)
             index_C = index_V[best_C]
-            found.append((offset + index_C // K, index_C % K, value_V[best_C]))
+            levels.append((offset + index_C // K, index_C % K, value_V[best_C]))
         offset += len(logits_LK)
-    if not found:
-        nothing = torch.zeros(0, dtype=torch.int64, device=logits_AK.device)
-        return nothing, nothing, nothing.float()
-    anchor_C, label_C, logit_C = (torch.cat(column) for column in zip(*found, strict=True))
+    if not levels:
+        empty = torch.zeros(0, dtype=torch.int64, device=logits_AK.device)
+        return empty, empty, empty.float()
+    anchor_C, label_C, logit_C = (torch.cat(column) for column in zip(*levels, strict=True))
     return anchor_C, label_C, logit_C
 
 
 def _check_levels(A: int, anchors_per_level: Sequence[int]) -> None:
     if sum(anchors_per_level) != A or min(anchors_per_level, default=0) < 0:
-        raise ValueError(f"expected anchors_per_level that add up to {A}, found {tuple(anchors_per_level)}")
+        raise ValueError(
+            f"expected anchors_per_level of 0 or more that add up to {A}, found {tuple(anchors_per_level)}"
+        )
 
 
 def _blocks(logits_LK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores in rows of one width, in their order, and the last scores that fill no row. No copy.
+    """Return the scores as rows of `_BLOCK` scores, and the remaining scores at the end. The results are views.
 
-    Rows of `_BLOCK` scores are read three times as fast as rows of 91 classes, which are no multiple of a vector.
+    Rows of `_BLOCK` scores are read three times as fast as rows of 91 classes, which do not fill whole vectors.
     """
     if not logits_LK.is_contiguous():
         return logits_LK, logits_LK.new_empty(0)
@@ -97,7 +103,7 @@ def _blocks(logits_LK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _highest(blocks_RB: Tensor) -> Tensor:
-    """Return the highest score of each row, NaN left out; -inf for a row of NaN alone."""
+    """Return the highest score of each row. NaN is skipped; a row of NaN only gives -inf."""
     highest_R = blocks_RB.amax(dim=1)
     broken = torch.nonzero(highest_R.isnan()).squeeze(1)
     if len(broken):
@@ -107,19 +113,22 @@ def _highest(blocks_RB: Tensor) -> Tensor:
 
 
 def _best(values: Tensor, threshold: float, most: int) -> Tensor:
-    """Return the indices of the `most` largest values above the threshold, largest first, of equals the first."""
+    """Return the indices of the largest values above the threshold, at most `most`, by falling value.
+
+    Equal values are ordered by their index.
+    """
     index = torch.nonzero(values > threshold).squeeze(1)
     if len(index) > most:
-        # Values equal to the last one are kept until the stable sort: topk returns any of equal values.
+        # topk returns an arbitrary choice of equal values. So all values equal to the smallest stay until the sort.
         index = index[values[index] >= values[index].topk(most, sorted=False).values.min()]
     return index[values[index].argsort(descending=True, stable=True)[:most]]
 
 
 def supports_candidates_native(logits_AK: Tensor, anchors_per_level: Sequence[int]) -> bool:
-    """Return whether `candidates_native` takes these inputs.
+    """Return whether `candidates_native` supports these inputs.
 
-    It takes a contiguous CPU tensor of float32, bfloat16 or float16 with fewer than 2^32 scores in each level. It
-    requires the library.
+    It supports a contiguous CPU tensor of float32, bfloat16 or float16 with fewer than 2^32 scores in each level. It
+    requires the C library.
     """
     K = logits_AK.shape[1]
     plain = logits_AK.device.type == "cpu" and logits_AK.dtype in DTYPE_CODES and logits_AK.is_contiguous()
@@ -129,7 +138,10 @@ def supports_candidates_native(logits_AK: Tensor, anchors_per_level: Sequence[in
 def candidates_native(
     logits_AK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the candidates in C. Requires `supports_candidates_native`. Arguments and results as in `candidates`."""
+    """Return the candidates in C. Arguments and results are those of `candidates`.
+
+    The inputs must fulfil `supports_candidates_native`.
+    """
     A, K = logits_AK.shape
     _check_levels(A, anchors_per_level)
     room = sum(min(most, count * K) for count in anchors_per_level)

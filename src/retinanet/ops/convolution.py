@@ -1,9 +1,9 @@
 """Convolutions for prediction: one function that returns the fastest form of a convolution and its activation.
 
-There are three forms: Winograd's F(2x2, 3x3) in C (`winograd.py`), oneDNN with everything in one pass over memory, and
-plain torch. oneDNN is called through operators that torch keeps private for its own compiler. They exist in torch 2.6
-to 2.15, but may change in any release. So each number format is tried once, and plain torch is used where the operators
-are missing, fail or return wrong numbers.
+There are three forms: Winograd's F(2x2, 3x3) in C (`winograd.py`), oneDNN, and plain torch. oneDNN computes
+convolution, addition and activation in one pass over memory. It is called through private operators of torch. These
+operators exist in torch 2.6 to 2.15, but may change in any release. So each number format is tested once. Plain torch
+is used if an operator is missing, fails or returns wrong numbers.
 
 Shape suffixes: N batch, H height, W width, I input channels, O output channels, T tiles of 2x2 outputs.
 """
@@ -47,18 +47,18 @@ _ONEDNN_TOLERANCE: Final = 0.05
 def prepare_convolution(
     convolution: nn.Module, activation: nn.Module | None = None, *, shapes: int = 1
 ) -> PreparedConvolution:
-    """Return a module that computes `activation(convolution(x) + added)` in the fastest form there is.
+    """Return a module that computes `activation(convolution(x) + added)` in the fastest available form.
 
     The module shares the weights. Its `weight`, `bias` and `activation` may be replaced until the first call.
 
     Args:
-        convolution: a module that `supports_convolution` accepts.
-        activation: a module that `supports_activation` accepts, or None.
-        shapes: number of input shapes for which the weights are kept in oneDNN's layout: 1 for a layer that sees one
-            feature level, the number of levels for a layer of the heads.
+        convolution: module that `supports_convolution` accepts.
+        activation: module that `supports_activation` accepts, or None for no activation.
+        shapes: number of input shapes for which the weights are kept in oneDNN's layout: 1 for a layer with one
+            input shape, the number of feature levels for a layer of the heads.
 
     Raises:
-        TypeError: another module or activation.
+        TypeError: the module or the activation is not supported.
     """
     if not supports_convolution(convolution):
         raise TypeError(f"expected a plain Conv2d with padding by zeros, found {convolution}")
@@ -68,9 +68,9 @@ def prepare_convolution(
 
 
 def supports_convolution(module: nn.Module) -> bool:
-    """Return whether a module is exactly `nn.Conv2d`, with padding by zeros and by numbers.
+    """Return whether a module is exactly an `nn.Conv2d` with a fixed padding of zeros.
 
-    timm's subclasses are refused: some of them compute the padding from the size of the input.
+    Subclasses in timm are not supported, because some of them compute the padding from the size of the input.
     """
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
 
@@ -81,7 +81,7 @@ def supports_activation(module: nn.Module | None) -> bool:
 
 
 class PreparedConvolution(nn.Module):
-    """A convolution with its addition and activation, as `prepare_convolution` returns it. For prediction only."""
+    """Convolution with an optional addition and activation, built by `prepare_convolution`. For prediction only."""
 
     def __init__(self, convolution: nn.Module, activation: nn.Module | None, shapes: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class PreparedConvolution(nn.Module):
         self._winograd: Winograd | None = None
 
     def supports_tiles(self, x_NIHW: Tensor | None = None) -> bool:
-        """Return whether `forward` can compute some tiles alone: of this input, or (None) of some input."""
+        """Return whether `forward` can compute selected tiles only. None: return whether any input supports this."""
         winograd = self._winograd_form()
         return winograd is not None and (x_NIHW is None or winograd.supports(x_NIHW))
 
@@ -103,19 +103,24 @@ class PreparedConvolution(nn.Module):
         """Return `activation(convolution(x) + added)`, (N, O, H, W).
 
         Args:
-            x_NIHW: feature maps, in channels_last for speed.
-            added_NOHW: added before the activation. It may be overwritten, so nothing else may use it later.
-            tiles_T: numbers of the tiles to compute, from `winograd.tiles_of`; all other outputs are 0. Requires
-                `supports_tiles` and no `added`. None: all outputs.
+            x_NIHW: feature maps. The memory format channels_last is fastest.
+            added_NOHW: tensor added before the activation. The call may overwrite it, so the caller must not use it
+                again.
+            tiles_T: indices of the tiles to compute, from `winograd.tiles_of`; all other outputs are 0. Requires
+                `supports_tiles` and no `added_NOHW`. None: compute all outputs.
 
         Raises:
-            ValueError: tiles of a convolution or an input that does not support them.
+            ValueError: tiles are passed, but the convolution or the input does not support tiles.
         """
         winograd = None if added_NOHW is not None else self._winograd_form()
         if winograd is not None and winograd.supports(x_NIHW):
             return winograd(x_NIHW, tiles_T)
         if tiles_T is not None:
-            raise ValueError("expected a convolution and an input that supports_tiles accepts, and nothing to add")
+            raise ValueError(
+                f"tiles_T: expected an input that supports_tiles accepts and no added_NOHW, found an input of "
+                f"{tuple(x_NIHW.shape)} and added_NOHW {'None' if added_NOHW is None else tuple(added_NOHW.shape)}. "
+                f"Pass tiles_T=None to compute all outputs"
+            )
         if x_NIHW.device.type == "cpu" and onednn_works(x_NIHW.dtype):
             return self._onednn(x_NIHW, added_NOHW)
         y_NOHW = F.conv2d(x_NIHW, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
@@ -124,7 +129,7 @@ class PreparedConvolution(nn.Module):
         return y_NOHW if self.activation is None else self.activation(y_NOHW)
 
     def _winograd_form(self) -> Winograd | None:
-        """Return Winograd's form, made once, or None for kernels that it does not take."""
+        """Return Winograd's form, built in the first call, or None for kernels that it does not support."""
         if self._winograd is None and supports_winograd(self.weight):
             ones = [1, 1]
             if self.stride == self.padding == self.dilation == ones and self.groups == 1:
@@ -133,7 +138,7 @@ class PreparedConvolution(nn.Module):
         return self._winograd
 
     def _onednn(self, x_NIHW: Tensor, added_NOHW: Tensor | None) -> Tensor:
-        """Compute in oneDNN. The sum is written into `added`."""
+        """Return the outputs, computed by oneDNN. The memory of `added_NOHW` holds the outputs afterwards."""
         settings = (self._packed_weight(x_NIHW), self.bias, self.padding, self.stride, self.dilation, self.groups)
         name, numbers = _ONEDNN_ACTIVATIONS[type(self.activation)]
         if added_NOHW is None:
@@ -147,9 +152,10 @@ class PreparedConvolution(nn.Module):
         return total if self.activation is None or unary is not None else self.activation(total)
 
     def _packed_weight(self, x_NIHW: Tensor) -> Tensor:
-        """Return the weights in oneDNN's layout for inputs of this shape. The last few layouts are kept.
+        """Return the weights in oneDNN's layout for inputs of this shape.
 
-        With weights in another layout, oneDNN reorders them in every call, which takes half the time of small images.
+        The layouts of the last `shapes` input shapes are kept. Without this, oneDNN reorders the weights in every call,
+        which takes half the time of a small image.
         """
         shape = tuple(x_NIHW.shape)
         packed = self._packed.get(shape)
@@ -163,9 +169,9 @@ class PreparedConvolution(nn.Module):
 
 
 def onednn_works(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN is switched on and torch's private operators compute this number format here.
+    """Return whether oneDNN is enabled and torch's private operators compute this number format correctly.
 
-    The first call for a number format computes a few small convolutions; later calls return their answer.
+    The first call for a number format computes a few small convolutions and stores the result for later calls.
     """
     return bool(torch._C._get_mkldnn_enabled()) and _onednn_is_right(dtype)
 
@@ -182,13 +188,13 @@ def _onednn_is_right(dtype: torch.dtype) -> bool:
         if error <= _ONEDNN_TOLERANCE:
             return True
         reason = f"the outputs differ by {error:.2g}"
-    log.info("convolutions in %s: oneDNN's operators cannot be used (%s), slower torch code is used", dtype, reason)
+    log.info("convolutions in %s: oneDNN's operators cannot be used (%s); the slower torch code is used", dtype, reason)
     return False
 
 
 def _onednn_error(dtype: torch.dtype) -> float:
-    """Return the largest error of oneDNN's form, over all activations, with and without an addition."""
-    # On the CPU, whatever torch's default device is.
+    """Return the largest absolute error of oneDNN's form over all activations, with and without an addition."""
+    # The device is explicit because torch's default device may be a GPU.
     index = torch.arange(16 * 16 * 9, dtype=torch.float64, device="cpu")
     weight_OI33 = (index * 0.7).sin().view(16, 16, 3, 3) / 12  # outputs of a size near 1
     bias_O = index[:16].cos()

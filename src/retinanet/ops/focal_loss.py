@@ -1,8 +1,8 @@
-"""The focal loss of a batch in one pass: class ids instead of one-hot targets, one sum for each image, and the gradient
-computed with the value.
+"""The focal loss of a batch in one pass over the logits.
 
-One function in three forms: C for CPU tensors, Triton for CUDA tensors, and torch in chunks otherwise.
-Each form keeps one gradient in memory and nothing else of that size. `FocalTerms` has the formula, which agrees with
+Targets are class ids instead of one-hot tensors. The result is one sum per image. The gradient is computed together
+with the loss. There are three forms: C for CPU tensors, Triton for CUDA tensors, and torch in chunks otherwise. Each
+form allocates one tensor of the size of the logits: the gradient. `FocalTerms` states the formula, which agrees with
 `retinanet.losses.focal`.
 
 Shape suffixes: N batch, A anchors, K classes.
@@ -40,23 +40,26 @@ def focal_loss(
 ) -> Tensor:
     """Return the focal loss of each image, summed over anchors and classes and multiplied by `scale_N`; float32 (N,).
 
-    `FocalTerms` has the formula of one element. An ignored anchor gives exactly 0 and a gradient of 0 for all logits,
-    NaN included. The arithmetic is float32 for all types of logits. The gradient is stored in the type of the logits
-    (in float32 for float16 logits, where 1e-8 would be 0). Pass known factors of the loss in `scale_N`: an incoming
-    gradient of 1 needs no further pass over the stored gradient. The result can be differentiated once, not twice.
+    `FocalTerms` states the formula of one example. An ignored anchor gives a loss of 0 and a gradient of 0 for all
+    logits, even NaN. The arithmetic is float32 for all types of logits. The gradient is stored in the type of the
+    logits, but in float32 for float16 logits, because float16 rounds 1e-8 to 0. The result can be differentiated once,
+    not twice.
+
+    Pass constant factors of the loss as `scale_N`. If the loss is then summed, backward receives the gradient 1 and
+    returns the stored gradient without another pass over it.
 
     Args:
-        logits_NAK: float32, bfloat16 or float16; see `supports_focal_loss`.
-        positive_NA: bool.
-        ignored_NA: bool, false where `positive_NA` is true.
+        logits_NAK: class scores before the sigmoid: float32, bfloat16 or float16; see `supports_focal_loss`.
+        positive_NA: bool, positive anchors.
+        ignored_NA: bool, ignored anchors; false where `positive_NA` is true.
         labels_NA: int64 class ids; only the ids of positive anchors are read.
         terms: parameters of the loss.
-        scale_N: float32, constant: no gradient flows into it. None: 1.
+        scale_N: float32 factor of each image; no gradient flows into it. None: 1.
 
     Raises:
-        TypeError: a tensor of another type, or on another device than the logits.
-        ValueError: a tensor of another shape, gamma below 0, a target outside (0, 1], or (not in the Triton form)
-            a positive anchor with a label that is no class.
+        TypeError: a tensor has another type, or is on another device than the logits.
+        ValueError: a tensor has another shape, gamma is below 0, or the target is outside (0, 1]. In the C and torch
+            forms also: the class id of a positive anchor is negative, or K or more.
     """
     N, A, K = logits_NAK.shape
     for name, tensor, dtype, shape in (
@@ -79,9 +82,10 @@ def focal_loss(
 
 
 def supports_focal_loss(logits_NAK: Tensor) -> bool:
-    """Return whether `focal_loss` takes these logits.
+    """Return whether `focal_loss` supports these logits.
 
-    It takes a dense CPU or CUDA tensor of float32, bfloat16 or float16 that is not being traced, compiled or vmapped.
+    It supports a dense CPU or CUDA tensor of float32, bfloat16 or float16. It does not support tracing,
+    `torch.compile` and functorch transforms such as vmap.
     """
     if logits_NAK.dtype not in DTYPE_CODES or logits_NAK.layout is not torch.strided:
         return False
@@ -103,9 +107,9 @@ def implementation(device: torch.device) -> FocalLossForm:
 
 @functools.cache
 def triton_works(device: torch.device) -> bool:
-    """Return whether Triton is installed and compiles for this CUDA device.
+    """Return whether Triton is installed and computes the focal loss correctly on this CUDA device.
 
-    The first call for a device computes a tiny batch with a known sum; later calls return its answer.
+    The first call for a device computes a tiny batch with a known loss and stores the result for later calls.
     """
     try:
         logits_NAK = torch.zeros((1, 1, 1), device=device)
@@ -114,9 +118,9 @@ def triton_works(device: torch.device) -> bool:
         terms = FocalTerms(positive_weight_K=one_K, negative_weight_K=one_K, gamma=2.0, target=1.0)
         sums_N, _ = focal_loss_triton(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
         if abs(sums_N.item() - 0.25 * math.log(2)) > 1e-5:
-            raise RuntimeError(f"a loss of {sums_N.item()} where 0.1733 is right")
-    except Exception as error:  # noqa: BLE001 - no Triton, no compiler, no driver, an old card: each raises its own
-        log.warning("focal loss: Triton cannot be used on %s (%s), the slower torch code serves", device, error)
+            raise RuntimeError(f"expected a loss of 0.1733, found {sums_N.item()}")
+    except Exception as error:  # noqa: BLE001 - a missing package, compiler or driver and an old GPU raise many types
+        log.warning("focal loss: Triton cannot be used on %s (%s); the slower torch code is used", device, error)
         return False
     return True
 
@@ -130,15 +134,15 @@ def focal_loss_triton(
     scale_N: Tensor | None,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute the Triton form: see `retinanet.ops.focal_loss_triton`."""
-    # Imported here: Triton is heavy to load and not installed on every machine.
+    """Import and call the Triton form: see `retinanet.ops.focal_loss_triton`."""
+    # The import is here because Triton loads slowly and is not installed on every machine.
     from retinanet.ops import focal_loss_triton as form
 
     return form.focal_loss_triton(logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N, with_gradient)
 
 
 class _FocalLoss(torch.autograd.Function):
-    """The focal loss with a gradient that the forward pass computes and the backward pass returns."""
+    """Focal loss whose gradient is computed in the forward pass and returned by the backward pass."""
 
     @staticmethod
     def forward(
@@ -170,16 +174,17 @@ class _FocalLoss(torch.autograd.Function):
     def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
         with torch.no_grad():
             gradient_NAK = _times(ctx.saved_tensors[0], incoming[0], ctx.dtype)
-        if torch.is_grad_enabled():  # create_graph: a constant gradient would be silently wrong
+        if torch.is_grad_enabled():
+            # With create_graph, the stored gradient would enter the second derivative as a constant: a wrong result.
             error = torch._C._functions.DelayedError(b"focal_loss can be differentiated once, not twice", 1)
             gradient_NAK = error(gradient_NAK.requires_grad_())
         return (gradient_NAK, *(None,) * 5)
 
 
 def _times(gradient_NAK: Tensor, incoming_N: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the stored gradient times the incoming one, in memory that the caller may write into."""
+    """Return the stored gradient times the incoming gradient, in memory that the caller may overwrite."""
     if not _is_one(incoming_N):
-        # Out of place: the graph may be used again. The product is made in float32 and stored in the logits' type.
+        # The stored gradient must not change: another backward pass may need it. The product is computed in float32.
         out_NAK = torch.empty_like(gradient_NAK, dtype=dtype)
         return torch.mul(gradient_NAK, incoming_N.reshape(-1, 1, 1), out=out_NAK)
     if gradient_NAK.dtype != dtype:
@@ -188,7 +193,10 @@ def _times(gradient_NAK: Tensor, incoming_N: Tensor, dtype: torch.dtype) -> Tens
 
 
 def _is_one(incoming_N: Tensor) -> bool:
-    """Return whether the incoming gradient is 1 for every image. Waits for the GPU, unless it captures a CUDA graph."""
+    """Return whether the incoming gradient is 1 for every image; False during the capture of a CUDA graph.
+
+    For a CUDA tensor, the call waits for the GPU, which a capture does not allow.
+    """
     if incoming_N.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     return bool((incoming_N == 1).all())

@@ -25,14 +25,14 @@ def focal_loss_native(
     scale_N: Tensor | None,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the sum of each image and the gradient in C. Requires CPU tensors and the library.
+    """Return the loss sum of each image and the gradient in C. Requires CPU tensors and the C library.
 
-    Arguments and results as in `FocalLossForm`. The result does not depend on the number of threads.
+    Arguments and results are those of `FocalLossForm`. The result does not depend on the number of threads.
 
     Raises:
-        RuntimeError: the library is missing.
-        TypeError: another device or type.
-        ValueError: another shape, or a positive anchor has a label that is no class.
+        RuntimeError: the C library is missing.
+        TypeError: a tensor is not on the CPU or has another type.
+        ValueError: a tensor has another shape, or the class id of a positive anchor is negative, or K or more.
     """
     N, A, K = logits_NAK.shape
     gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None

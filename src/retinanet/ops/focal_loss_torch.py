@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHUNK: Final = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Number of elements of a chunk. On a CPU, a chunk is one megabyte, so that its steps stay in the cache. On a GPU, a
-chunk is large enough to be worth a kernel launch for each step."""
+"""Number of elements of a chunk. On a CPU, a chunk is one megabyte, so that all steps work in the cache. On a GPU, a
+chunk is so large that the time of a kernel launch for each step is small."""
 
 
 def focal_loss_torch(
@@ -28,13 +28,13 @@ def focal_loss_torch(
     scale_N: Tensor | None,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the sum of each image and the gradient in torch, on a CPU or CUDA device.
+    """Return the loss sum of each image and the gradient in torch, on a CPU or CUDA device.
 
-    A chunk of anchors at a time is computed as background. Ignored anchors and the own class of positive anchors
-    are written over it. Arguments and results as in `FocalLossForm`.
+    The function computes all examples of a chunk of anchors as background. Then it replaces the examples of ignored
+    anchors and the true class of positive anchors. Arguments and results are those of `FocalLossForm`.
 
     Raises:
-        ValueError: a positive anchor has a label that is no class.
+        ValueError: the class id of a positive anchor is negative, or K or more.
     """
     N, A, K = logits_NAK.shape
     gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
@@ -53,15 +53,16 @@ def focal_loss_torch(
             own = torch.nonzero(positive).squeeze(1)
             label = labels_NA[n, part][own]
             if len(own) and bool(((label < 0) | (label >= K)).any()):
-                raise ValueError(f"labels_NA: expected class ids below {K} where positive")
+                wrong = label[(label < 0) | (label >= K)][0].item()
+                raise ValueError(f"labels_NA: expected class ids in 0..{K - 1} at positive anchors, found {wrong}")
             own_loss, own_slope = _own_class(x[own, label], terms, label)
             loss.index_put_((own, label), own_loss)
-            left_out = torch.nonzero(ignored).squeeze(1)
-            loss[left_out] = 0.0
+            skipped = torch.nonzero(ignored).squeeze(1)
+            loss[skipped] = 0.0
             sums_N[n] += loss.sum(dim=1).sum(dtype=torch.float64)
             if slope is not None and out is not None:
                 out.index_put_((own, label), own_slope)
-                out[left_out] = 0.0
+                out[skipped] = 0.0
                 if scale is not None:
                     out *= scale
                 if out is not slope:
@@ -70,14 +71,14 @@ def focal_loss_torch(
 
 
 def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: Tensor | None) -> Tensor:
-    """Return w p^gamma softplus(x) in the first of five buffers, and write its slope into `slope`.
+    """Return the background loss w p^gamma softplus(x), and write its derivative by x into `slope`.
 
-    The steps are those of native/focal_body.h.
+    The result is the first of the five buffers in `work`. The steps are those of native/focal_body.h.
     """
     entropy, q, e, p, spare = work.unbind()
     torch.abs(x.float(), out=e)
     e.neg_().exp_()
-    # log1p(e) = 2 atanh(s): torch's own log1p is ten times slower, until a fractional pow has run on the thread.
+    # log1p(e) = 2 atanh(s) with s = e / (2 + e). torch.log1p would be ten times slower on the CPU.
     torch.add(e, 2.0, out=spare)
     torch.div(e, spare, out=spare)  # s
     torch.mul(spare, spare, out=p)  # s^2
@@ -85,9 +86,9 @@ def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: 
     for coefficient in (0.282366186, 0.400075614, 0.666666389):
         entropy.add_(coefficient).mul_(p)
     entropy.add_(2.0).mul_(spare)  # log1p(e)
-    # p = exp(min(x, 0)) / (1 + e) and q = exp(min(-x, 0)) / (1 + e), where exp(min(x, 0)) is e or 1, the larger by far:
-    # a `where` costs seven such steps.
-    torch.mul(x.float(), 1e30, out=p).clamp_(0.0, 1.0)  # 1 above 0; what is between was so small that e is 1
+    # p = exp(min(x, 0)) / (1 + e) and q = exp(min(-x, 0)) / (1 + e). Each numerator is 1 or e, chosen by the sign of x
+    # with a product, a clamp and a maximum, because torch.where takes the time of seven such steps.
+    torch.mul(x.float(), 1e30, out=p).clamp_(0.0, 1.0)  # 1 for x > 0, 0 for x < 0; between 0 and 1 only where e is 1
     torch.neg(p, out=q).add_(1.0)
     torch.maximum(p, e, out=p)
     torch.maximum(q, e, out=q)
@@ -100,7 +101,7 @@ def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: 
     torch.clamp(x.float(), min=0, out=spare)
     entropy.add_(spare)
     if slope is not None:
-        # Clamped for x = +inf, where q is 0: the slope there is the weight.
+        # For x = +inf, q is 0 and the entropy infinite. The clamp avoids 0 x inf: the derivative is the weight.
         torch.clamp(entropy, max=torch.finfo(torch.float32).max / max(gamma, 1.0), out=spare)
         torch.addcmul(p, spare, q, value=gamma, out=slope)
     if whole:
@@ -116,12 +117,12 @@ def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: 
 
 
 def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
-    """Return p^gamma = exp(gamma log p), log p = min(x, 0) - log1p(e).
+    """Return p^gamma as exp(gamma log p), with log p = min(x, 0) - log1p(e).
 
-    A power of p would lose what p has lost by underflowing; and gamma x is multiplied in parts, the first exactly:
-    its rounding would be a relative error of the result.
+    The function does not start from p, because p underflows for small x. It computes gamma x in two parts, of which the
+    first is exact, because a rounding error of gamma x would be a relative error of the result.
     """
-    low = torch.clamp(x.float(), min=-128, max=0)  # the cross-entropy is 0 there
+    low = torch.clamp(x.float(), min=-128, max=0)  # the cross-entropy is 0 in float32 below -128
     head = low.bfloat16().float()  # 8 bits
     steep = float(torch.tensor(gamma).bfloat16())
     rest = (low - head).mul_(gamma).add_(head, alpha=gamma - steep).add_(log1p_e, alpha=-gamma)
@@ -129,11 +130,14 @@ def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
 
 
 def _own_class(x_P: Tensor, terms: FocalTerms, label_P: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss and the slope at the positives' own class: worked out in float64, returned as float32."""
+    """Return the loss and its derivative by x for the true class of positive anchors, float32.
+
+    The arithmetic is float64.
+    """
     x, t, gamma = x_P.double(), terms.target, terms.gamma
     p, q = torch.sigmoid(x), torch.sigmoid(-x)
     down, up = torch.nn.functional.softplus(-x), torch.nn.functional.softplus(x)
-    if t == 1:  # apart, for 0 times infinity
+    if t == 1:  # the general formula below would compute 0 x inf
         base, entropy, ratio, inner = q, down, -p, -q
     else:
         base, entropy = t * q + (1 - t) * p, t * down + (1 - t) * up

@@ -1,8 +1,8 @@
 """The focal loss of a batch in Triton, for CUDA tensors: a flat grid over anchors x classes.
 
 Each program computes a block of one image's elements and writes one partial sum. A second reduction adds the partial
-sums, so there are no atomics and the sum is the same in every run. Labels are class ids. The arithmetic is that of
-native/focal_body.h, in float32 for all types of logits.
+sums. There are no atomic additions, so every run gives an identical sum. Labels are class ids. The arithmetic is that
+of native/focal_body.h, in float32 for all types of logits.
 
 Shape suffixes: N batch, A anchors, K classes, B blocks of an image.
 """
@@ -27,7 +27,10 @@ WARPS: Final = 8
 
 @triton.jit
 def _exp(a, b):  # type: ignore[no-untyped-def]
-    """exp(a + b) for a <= 0 and a small b: the hardware's exp2 only sees a small remainder. 0 below -87.3."""
+    """Return exp(a + b) for a <= 0 and a small b; 0 for a below -87.3.
+
+    The hardware's exp2 computes only a small remainder, where it is precise.
+    """
     bounded = tl.where(a < -87.3, -87.3, a)
     n = tl.floor(bounded * 1.44269504 + 0.5)
     rest = (bounded - n * 0.693145752) - n * 1.42860677e-6 + b
@@ -58,7 +61,7 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
     WITH_GRADIENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One block of one image. MODE: gamma where it is 0, 1 or 2, else -1."""
+    """Compute one block of one image. MODE is gamma if gamma is 0, 1 or 2, else -1."""
     program = tl.program_id(0)
     image = (program // blocks_per_image).to(tl.int64)
     within = (program % blocks_per_image) * BLOCK + tl.arange(0, BLOCK)
@@ -74,7 +77,7 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
     weight = tl.load(negative_weight + k, mask=inside, other=0.0)
     weight = tl.where(own, tl.load(positive_weight + k, mask=inside & own, other=0.0), weight)
 
-    # v is the logit of the wrong answer: x for the background, -x for the own class.
+    # v is the logit of the wrong answer: x for background examples, -x for the true class of a positive anchor.
     v = tl.where(own, -x, x)
     e = _exp(-tl.abs(v), 0.0)
     up = 1.0 + e
@@ -87,11 +90,12 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
     q = tl.where(v > 0, e * r, r)
     entropy = tl.where(v > 0, v, 0.0) + log1p_e
     base = p
-    inner = p  # the slope of the entropy, by v
-    ratio = q  # the slope of log base
+    inner = p  # derivative of the entropy by v
+    ratio = q  # derivative of log(base) by v
     log_base = tl.where(v < 0, v, 0.0) - log1p_e
     if SMOOTH:
-        # The own class wants t, below 1: base t p + (1 - t) q, entropy t softplus(v) + (1 - t) softplus(-v).
+        # With a target t below 1, the true class has base t p + (1 - t) q and
+        # entropy t softplus(v) + (1 - t) softplus(-v).
         t = target
         other = tl.where(v < 0, -v, 0.0) + log1p_e
         mixed = t * p + (1.0 - t) * q
@@ -107,9 +111,9 @@ def _focal_kernel(  # type: ignore[no-untyped-def] # noqa: PLR0915
     elif MODE == 2:
         power = base * base
     else:
-        # gamma x in two parts, the first exact: each factor has 12 bits.
+        # gamma x is computed in two parts. The first is exact, because each factor has 12 bits.
         low = tl.where(v < 0, v, 0.0)
-        low = tl.where(low < -128.0, -128.0, low)  # the entropy is 0 there
+        low = tl.where(low < -128.0, -128.0, low)  # the entropy is 0 in float32 below -128
         if SMOOTH:
             low = tl.where(own, log_base, low)
         head = (low.to(tl.int32, bitcast=True) & -4096).to(tl.float32, bitcast=True)
@@ -141,20 +145,21 @@ def focal_loss_triton(
     scale_N: Tensor | None,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the sum of each image and the gradient in Triton. Requires CUDA tensors.
+    """Return the loss sum of each image and the gradient in Triton. Requires CUDA tensors.
 
-    Arguments and results as in `FocalLossForm`. A positive anchor whose label is no class counts as background: a check
-    would make the CPU wait for the GPU. The result is the same in every run.
+    Arguments and results are those of `FocalLossForm`. Every run gives identical results. Class ids are not checked,
+    because a check would make the CPU wait for the GPU: a positive anchor with an id outside 0..K-1 counts as
+    background.
 
     Raises:
-        ValueError: 2^31 - 2048 or more logits for each image.
+        ValueError: an image has 2^31 - 2048 or more logits.
     """
     N, A, K = logits_NAK.shape
     gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
     if logits_NAK.numel() == 0:
         return logits_NAK.new_zeros(N, dtype=torch.float64), gradient_NAK
     if A * K >= 2**31 - BLOCK:
-        raise ValueError(f"expected fewer than 2^31 logits for each image, found {A} x {K}")
+        raise ValueError(f"expected fewer than 2^31 - {BLOCK} logits per image, found {A} anchors x {K} classes")
     blocks = triton.cdiv(A * K, BLOCK)
     partial_NB = logits_NAK.new_empty((N, blocks), dtype=torch.float32)
     gamma = float(terms.gamma)

@@ -1,4 +1,4 @@
-"""The focal loss of one element, which all forms in `ops` compute, and what the forms share.
+"""Formula and parameters of the focal loss that all forms in `ops` compute.
 
 Shape suffixes: N batch, A anchors, K classes.
 """
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FocalTerms:
-    """Parameters of the focal loss of one element, with target t, p = sigmoid(logit) and weight w:
+    """Parameters of the focal loss of one example, an (anchor, class) pair.
+
+    With target t, p = sigmoid(logit) and weight w, the loss is
 
     w (t (1 - p) + (1 - t) p)^gamma (-t log p - (1 - t) log(1 - p)).
 
-    For t = 1 and t = 0 this is equation 5 of arXiv 1708.02002; t between 0 and 1 is label smoothing.
+    For t = 1 and t = 0, this is equation 5 of Lin et al., arXiv 1708.02002. Label smoothing sets t between 0 and 1.
 
     Args:
-        positive_weight_K: w of a positive anchor's own class, for each class; float32.
-        negative_weight_K: w of all other elements, whose t is 0, for each class; float32.
-        gamma: focusing parameter, 0 or more; 0 gives cross-entropy.
-        target: t of a positive anchor's own class, in (0, 1].
+        positive_weight_K: weight w of positive examples (a positive anchor and its true class), one per class; float32.
+        negative_weight_K: weight w of all other examples, whose target is 0, one per class; float32.
+        gamma: focusing parameter, 0 or more; 0 gives weighted cross-entropy.
+        target: target t of positive examples, in (0, 1].
     """
 
     positive_weight_K: Tensor
@@ -39,13 +41,17 @@ class FocalTerms:
 FocalLossForm: TypeAlias = Callable[
     ["Tensor", "Tensor", "Tensor", "Tensor", FocalTerms, "Tensor | None", bool], tuple["Tensor", "Tensor | None"]
 ]
-"""A form of the focal loss. All tensors are contiguous and on one device.
+"""Signature of each form of the focal loss. All tensors are contiguous and on one device.
 
-Arguments: logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N, with_gradient. Results: the sum of each image
-in float64, not yet multiplied by `scale_N`; the gradient of that sum times `scale_N`, or None without `with_gradient`.
+Arguments: logits_NAK, positive_NA, ignored_NA, labels_NA, terms, scale_N, with_gradient; see `focal_loss.focal_loss`.
+Results: the loss sum of each image in float64, not multiplied by `scale_N`; the gradient of (sum x `scale_N`), or None
+without `with_gradient`.
 """
 
 
 def empty_gradient(logits_NAK: Tensor) -> Tensor:
-    """Return memory for the gradient: in the type of the logits, but in float32 for float16, where 1e-8 would be 0."""
+    """Return an uninitialised tensor for the gradient, in the shape and type of the logits.
+
+    For float16 logits, the gradient is float32, because float16 rounds 1e-8 to 0.
+    """
     return torch.empty_like(logits_NAK, dtype=torch.float32 if logits_NAK.dtype == torch.float16 else None)

@@ -1,7 +1,7 @@
 """Matching of anchors and ground-truth boxes: in C for CPU tensors, in torch for all others.
 
-`retinanet.matching` holds the rule and its source (arXiv 1708.02002, section 4). Both forms return equal results, bit
-for bit.
+`retinanet.matching` documents the rule and its source (Lin et al., arXiv 1708.02002, section 4). Both forms return
+equal results, bit for bit.
 
 Shape suffixes: N batch, A anchors, G ground-truth boxes of one image (in the C form: of all images), O objects (boxes
 that are no crowd region), P positive anchors, T tiles of anchors, S tiles that touch a box, U anchors of a tile.
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from retinanet.types import Target
 
 TILE: Final = 256
-"""Number of anchors that share a bounding box. Only tiles that touch a ground-truth box are compared with it."""
+"""Number of anchors in a tile. A ground-truth box is compared only with tiles whose bounding box it touches."""
 BOXES: Final = 256
-"""Number of ground-truth boxes that are compared with the bounding boxes of the tiles at once."""
+"""Number of ground-truth boxes that are compared with the bounding boxes of all tiles at once."""
 
 
 def match(
@@ -39,16 +39,16 @@ def match(
     negative_iou: float,
     low_quality_matches: bool,
 ) -> AnchorTargets:
-    """Assign every anchor of every image to an object, to the background, or to neither.
+    """Return whether each anchor of each image is positive, negative or ignored, and its matched ground-truth box.
 
     `retinanet.matching.match` documents the rule.
 
     Args:
-        anchors_A4: xyxy, input pixels.
-        targets: one for each image, at least one.
-        positive_iou: an anchor with at least this IoU with an object is positive.
-        negative_iou: an anchor below this IoU with all objects is negative; between the thresholds it is ignored.
-        low_quality_matches: make the anchors with the highest IoU of each object positive, whatever that IoU is.
+        anchors_A4: anchors, xyxy, input pixels.
+        targets: ground truth of each image, at least one image.
+        positive_iou: smallest IoU with an object at which an anchor is positive.
+        negative_iou: IoU below which an anchor is negative. An anchor between the two thresholds is ignored.
+        low_quality_matches: whether the anchors with the highest IoU of each object are positive at any IoU above 0.
 
     Raises:
         ValueError: 2^31 or more boxes in the C form.
@@ -71,8 +71,8 @@ def match_torch(
     negative_iou: float,
     low_quality_matches: bool,
 ) -> AnchorTargets:
-    """Match in torch, on any device and in any float type. Arguments as in `match`."""
-    rows = [_match_one(anchors_A4, target, positive_iou, negative_iou, low_quality_matches) for target in targets]
+    """Match in torch, on any device and in any float type. Arguments and result are those of `match`."""
+    rows = [_match_image(anchors_A4, target, positive_iou, negative_iou, low_quality_matches) for target in targets]
     positive_NA, ignored_NA, matched_NA = (torch.stack(column) for column in zip(*rows, strict=True))
     labels_NA = torch.zeros_like(matched_NA)
     boxes_NA4 = anchors_A4.new_zeros(*matched_NA.shape, 4)
@@ -87,24 +87,24 @@ def match_torch(
 
 
 def best_overlaps(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each anchor's highest IoU, the box of that IoU, and whether the anchor is the best anchor of a box.
+    """Return the highest IoU of each anchor, the box with that IoU, and whether the anchor is the best for some box.
 
     The function compares one box at a time with the tiles of anchors that the box touches, and keeps a running maximum.
-    Memory grows with the number of anchors, never with anchors times boxes. An IoU of NaN, from a NaN coordinate,
-    counts as 0.
+    Memory grows with the number of anchors, not with anchors times boxes. An IoU of NaN, from a NaN coordinate, counts
+    as 0.
 
     Args:
-        anchors_A4: xyxy, input pixels, any float type.
-        boxes_G4: xyxy, input pixels; G may be 0.
+        anchors_A4: anchors, xyxy, input pixels, any float type.
+        boxes_G4: ground-truth boxes, xyxy, input pixels; G may be 0.
 
     Returns:
         best_iou_A: highest IoU with any box; 0 if the anchor overlaps no box.
-        best_box_A: int64 index of the box with that IoU, the first of equals; 0 if the anchor overlaps no box.
+        best_box_A: int64 index of the box with that IoU, the first of equal ones; 0 if the anchor overlaps no box.
         is_best_A: bool, true if the anchor overlaps some box and no other anchor has a higher IoU with that box.
     """
     A = len(anchors_A4)
     T = -(-A // TILE)
-    # One row per coordinate; the last tile is filled up with boxes that overlap nothing.
+    # One row per coordinate. The last tile is padded with boxes that overlap no box.
     columns_4TU = anchors_A4.new_full((4, T * TILE), -torch.inf)
     columns_4TU[:2] = torch.inf
     columns_4TU[:, :A] = anchors_A4.T
@@ -118,10 +118,10 @@ def best_overlaps(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor,
     boxes_G4 = boxes_G4.to(anchors_A4.dtype)
     area_G = area(boxes_G4)
     for first in range(0, len(boxes_G4), BOXES):
-        some_G4 = boxes_G4[first : first + BOXES]
-        apart_G2T = (some_G4[:, :2, None] >= high_2T) | (some_G4[:, 2:, None] <= low_2T)
+        chunk_G4 = boxes_G4[first : first + BOXES]
+        apart_G2T = (chunk_G4[:, :2, None] >= high_2T) | (chunk_G4[:, 2:, None] <= low_2T)
         box, tile = torch.nonzero(~apart_G2T.any(dim=1), as_tuple=True)
-        touched = torch.split(tile, torch.bincount(box, minlength=len(some_G4)).tolist())
+        touched = torch.split(tile, torch.bincount(box, minlength=len(chunk_G4)).tolist())
         for g, tile_S in enumerate(touched, first):
             if not len(tile_S):
                 continue
@@ -139,10 +139,10 @@ def best_overlaps(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor,
     return best_iou_TU.view(-1)[:A], best_box_TU.view(-1)[:A], is_best_TU.view(-1)[:A]
 
 
-def _match_one(
+def _match_image(
     anchors_A4: Tensor, target: Target, positive_iou: float, negative_iou: float, low_quality_matches: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return positive_A, ignored_A and matched_A of one image."""
+    """Return positive_A (bool), ignored_A (bool) and matched_A (int64 index of the matched box) of one image."""
     object_index_O = torch.nonzero(~target.crowd_G).squeeze(1)
     best_iou_A, best_object_A, is_best_A = best_overlaps(anchors_A4, target.boxes_G4[object_index_O])
     positive_A = best_iou_A >= positive_iou
@@ -163,7 +163,10 @@ def _match_one(
 
 
 def supports_match_native(anchors_A4: Tensor, targets: Sequence[Target]) -> bool:
-    """Return whether `match_native` takes these inputs: float32 anchors and the targets on the CPU, and the library."""
+    """Return whether `match_native` supports these inputs.
+
+    It supports float32 anchors on the CPU and targets on the CPU. It requires the C library.
+    """
     if anchors_A4.device.type != "cpu" or anchors_A4.dtype != torch.float32 or not targets:
         return False
     return all(target.boxes_G4.device.type == "cpu" for target in targets) and available()
@@ -177,14 +180,14 @@ def match_native(
     negative_iou: float,
     low_quality_matches: bool,
 ) -> AnchorTargets:
-    """Match in C, with the result of `match_torch` bit for bit. Requires `supports_match_native`.
+    """Match in C. The result equals that of `match_torch` bit for bit.
 
-    Arguments as in `match`.
+    Arguments and result are those of `match`. The inputs must fulfil `supports_match_native`.
 
     Raises:
-        RuntimeError: the library is missing.
-        TypeError: anchors that are not float32 on the CPU.
-        ValueError: 2^31 or more boxes.
+        RuntimeError: the C library is missing.
+        TypeError: the anchors are not float32 on the CPU.
+        ValueError: the targets have 2^31 or more boxes.
     """
     N, A = len(targets), len(anchors_A4)
     anchors_A4 = anchors_A4.detach().contiguous()
@@ -194,7 +197,7 @@ def match_native(
     starts = torch.tensor(list(accumulate((len(target.boxes_G4) for target in targets), initial=0)))
     G = len(boxes_G4)
     if G >= 2**31:
-        raise ValueError(f"expected fewer than 2^31 boxes, found {G}")
+        raise ValueError(f"expected fewer than 2^31 ground-truth boxes, found {G}")
     positive_NA, ignored_NA = torch.empty(N, A, dtype=torch.bool), torch.empty(N, A, dtype=torch.bool)
     labels_NA, matched_NA = torch.empty(N, A, dtype=torch.int64), torch.empty(N, A, dtype=torch.int64)
     boxes_NA4 = torch.empty(N, A, 4, dtype=torch.float32)

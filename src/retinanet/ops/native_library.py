@@ -1,11 +1,13 @@
-"""The C library: find and load it, choose its instruction set, check the arguments of its functions.
+"""Load the C library, choose its instruction set, and check the arguments of its functions.
 
-ctypes loads the library: calls release the GIL, and the library depends on the ABI of neither Python nor torch. The
+ctypes loads the library, so calls release the GIL, and the library does not depend on the ABI of Python or torch. The
 loaded library is the only global state of `ops`.
 
-Environment variables: RETINANET_NATIVE=0 switches the library off. RETINANET_ISA=avx512, avx2 or baseline chooses the
-instruction set, but never one that the processor lacks. RETINANET_NATIVE_LIBRARY is the path of another library, for
-builds with sanitizers.
+Environment variables:
+    RETINANET_NATIVE: 0 switches the library off.
+    RETINANET_ISA: avx512, avx2 or baseline: the instruction set. The best one of the processor is used if the processor
+        lacks the chosen one.
+    RETINANET_NATIVE_LIBRARY: path of another library, for builds with sanitizers.
 """
 
 from __future__ import annotations
@@ -29,16 +31,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ABI: Final = 3
-"""RN_ABI of native/common.h. A library with another number was built from other sources, and is refused."""
+"""RN_ABI of native/common.h. A library with another number was built from other sources and is not used."""
 _PROCESS: Final = os.getpid()
-"""The process that imported this module. A forked child has another id."""
+"""Id of the process that imported this module. A forked child has another id."""
 INSTRUCTION_SETS: Final = ("baseline", "avx2", "avx512")
-"""In the order of the numbers of rn_set_isa. The baseline is SSE2 on x86-64, NEON on arm64, otherwise scalar code."""
+"""Names of the instruction sets; the index is the number that rn_set_isa takes.
+
+The baseline is SSE2 on x86-64, NEON on arm64, and scalar code on other processors.
+"""
 
 DTYPE_CODES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-"""Numbers of the logits' types in native/candidates.c and native/focal.c."""
+"""Number of each float type in native/candidates.c and native/focal.c."""
 
-# C types of the arguments.
 POINTER: Final = ctypes.c_void_p
 INT64: Final = ctypes.c_int64
 INT: Final = ctypes.c_int
@@ -62,7 +66,12 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
         *(DOUBLE, DOUBLE, POINTER, POINTER, INT, POINTER),
     ),
 }
-"""Types of the arguments of each exported function. All functions return an int, 0 for success."""
+"""Argument types of each exported function. All functions return an int, 0 for success."""
+_REJECTIONS: Final = {
+    "rn_focal": "a positive anchor has a class id outside 0..K-1",
+    "rn_winograd": "a tile index does not exist, or a size is not supported",
+}
+"""Meaning of the return code 1 of each function that checks values."""
 
 
 @functools.cache
@@ -70,57 +79,60 @@ def library() -> ctypes.CDLL | None:
     """Return the loaded library, or None if it is missing, switched off or unusable. The reason is logged once.
 
     Raises:
-        ValueError: RETINANET_ISA is no instruction set.
+        ValueError: RETINANET_ISA is not the name of an instruction set.
     """
     if os.environ.get("RETINANET_NATIVE") == "0":
-        log.info("native kernels: switched off by RETINANET_NATIVE=0, the torch code serves")
+        log.info("native kernels: switched off by RETINANET_NATIVE=0; the slower torch code is used")
         return None
-    path = os.environ.get("RETINANET_NATIVE_LIBRARY") or _built()
+    path = os.environ.get("RETINANET_NATIVE_LIBRARY") or _built_library_path()
     if path is None:
-        log.warning("native kernels: not built (no C compiler at installation?), the slower torch code serves")
+        log.warning(
+            "native kernels: the C library was not built, so the slower torch code is used. Install a C compiler, then "
+            "reinstall retinanet"
+        )
         return None
     try:
-        found = ctypes.CDLL(path)
-        version = int(found.rn_abi())
+        native = ctypes.CDLL(path)
+        version = int(native.rn_abi())
         if version != ABI:
-            raise OSError(f"version {version}, needed is {ABI}: install retinanet again")
+            raise OSError(f"expected version {ABI}, found {version}: reinstall retinanet")
         for name, arguments in _SIGNATURES.items():
-            function = getattr(found, name)
+            function = getattr(native, name)
             function.argtypes, function.restype = arguments, INT
     except (OSError, AttributeError) as error:
-        log.warning("native kernels: %s cannot be used (%s), the slower torch code serves", path, error)
+        log.warning("native kernels: %s cannot be used (%s); the slower torch code is used", path, error)
         return None
-    wanted = os.environ.get("RETINANET_ISA")
-    if wanted:
-        if wanted not in INSTRUCTION_SETS:
-            raise ValueError(f"RETINANET_ISA must be one of {', '.join(INSTRUCTION_SETS)}, found {wanted!r}")
-        found.rn_set_isa(INSTRUCTION_SETS.index(wanted))
-    _share_threads(found)
-    log.info("native kernels: %s, %s", path, INSTRUCTION_SETS[found.rn_get_isa()])
-    return found
+    isa = os.environ.get("RETINANET_ISA")
+    if isa:
+        if isa not in INSTRUCTION_SETS:
+            raise ValueError(f"RETINANET_ISA must be one of {', '.join(INSTRUCTION_SETS)}, found {isa!r}")
+        native.rn_set_isa(INSTRUCTION_SETS.index(isa))
+    _share_threads(native)
+    log.info("native kernels: %s, %s", path, INSTRUCTION_SETS[native.rn_get_isa()])
+    return native
 
 
-def _share_threads(found: ctypes.CDLL) -> None:
+def _share_threads(native: ctypes.CDLL) -> None:
     """Let the library compute on the threads of torch's OpenMP. Without OpenMP, the library starts its own threads.
 
-    A forked child has none of the parent's threads, and OpenMP would wait for them. So the library starts its own
-    threads in a forked child, too.
+    In a forked child, the library starts its own threads, too: the child has none of the parent's threads, and OpenMP
+    would wait for the missing threads forever.
     """
-    found.rn_set_team.argtypes, found.rn_set_team.restype = (POINTER,), INT
+    native.rn_set_team.argtypes, native.rn_set_team.restype = (POINTER,), INT
     if os.getpid() != _PROCESS or not hasattr(os, "RTLD_NOLOAD"):
         return
     for path in sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*.so*")):
         try:
             team = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel
-        except (OSError, AttributeError):  # not the one that is loaded; an OpenMP without this function
+        except (OSError, AttributeError):  # this library is not loaded, or has no GOMP_parallel
             continue
-        found.rn_set_team(ctypes.cast(team, POINTER))
-        os.register_at_fork(after_in_child=lambda: found.rn_set_team(None))
+        native.rn_set_team(ctypes.cast(team, POINTER))
+        os.register_at_fork(after_in_child=lambda: native.rn_set_team(None))
         return
 
 
-def _built() -> str | None:
-    """Return the path of the library that was built with the package, without importing it; None if there is none."""
+def _built_library_path() -> str | None:
+    """Return the path of the library that was built with the package, or None if it was not built."""
     spec = importlib.util.find_spec("retinanet.ops._native")
     return spec.origin if spec is not None else None
 
@@ -131,13 +143,13 @@ def available() -> bool:
 
 
 def instruction_set() -> str | None:
-    """Return the instruction set in use, one of `INSTRUCTION_SETS`; None without the library."""
+    """Return the instruction set in use, one of `INSTRUCTION_SETS`, or None without the library."""
     native = library()
     return None if native is None else INSTRUCTION_SETS[native.rn_get_isa()]
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Return the instruction sets of this processor, the baseline first; an empty tuple without the library."""
+    """Return the instruction sets that this processor supports, the baseline first; empty without the library."""
     native = library()
     if native is None:
         return ()
@@ -166,24 +178,24 @@ def use_instruction_set(name: str) -> Iterator[None]:
 
 
 def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[int | None]) -> int:
-    """Return the address of a tensor's values, after checking everything that the C code assumes.
+    """Return the address of a tensor's values after checking everything that the C code assumes.
 
     Args:
-        tensor: a dense, contiguous CPU tensor.
-        name: name of the tensor in an error message.
+        tensor: dense, contiguous CPU tensor.
+        name: name of the tensor in error messages.
         dtype: required type.
-        shape: required shape; None stands for any size of a dimension.
+        shape: required shape; None as a size accepts any size.
 
     Raises:
-        TypeError: a tensor of another device, layout or type.
-        ValueError: a tensor of another shape, or one that is not contiguous.
+        TypeError: the tensor has another device, layout or type.
+        ValueError: the tensor has another shape or is not contiguous.
     """
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype != dtype:
         raise TypeError(
             f"{name}: expected a dense CPU tensor of {dtype}, found {tensor.layout}, {tensor.device}, {tensor.dtype}"
         )
     if tensor.ndim != len(shape) or any(
-        want is not None and want != size for want, size in zip(shape, tensor.shape, strict=True)
+        required is not None and required != size for required, size in zip(shape, tensor.shape, strict=True)
     ):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, found {tuple(tensor.shape)}")
     if not tensor.is_contiguous():
@@ -196,21 +208,21 @@ def call(name: str, *arguments: float | int | None) -> None:
 
     Raises:
         RuntimeError: the library is missing.
-        MemoryError: the function could not allocate its work space.
-        ValueError: the function refused its arguments.
+        MemoryError: the function could not allocate its working memory.
+        ValueError: the function found invalid arguments.
     """
     native = library()
     if native is None:
-        raise RuntimeError("the native library is missing: call available() first")
+        raise RuntimeError(f"{name}: expected a loaded C library, found none: check available() before the call")
     code = getattr(native, name)(*arguments)
     if code == -1:
-        raise MemoryError(f"{name}: no memory for its work space")
+        raise MemoryError(f"{name}: the C function could not allocate its working memory")
     if code != 0:
-        raise ValueError(f"{name}: refused its arguments (code {code})")
+        raise ValueError(f"{name}: invalid arguments (code {code}): {_REJECTIONS.get(name, 'see its C source')}")
 
 
 def total(values: Tensor) -> float:
-    """Return the sum of a float32 CPU tensor in float64. The sum does not depend on the number of threads."""
+    """Return the sum of a float32 CPU tensor, added in float64. The sum does not depend on the number of threads."""
     out = ctypes.c_double()
     where = address(values.view(-1), name="values", dtype=torch.float32, shape=(None,))
     call("rn_sum", where, values.numel(), torch.get_num_threads(), ctypes.addressof(out))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PAIRS_PER_CALL: Final = 500
-"""Number of pairs of boxes that are compared at once in the time of one call of torchvision's NMS for a few boxes."""
+"""Number of box pairs whose comparison takes the time of one call of torchvision's NMS for a few boxes."""
 
 
 def nms(
@@ -25,20 +25,21 @@ def nms(
 ) -> Tensor:
     """Return the indices of the kept boxes by falling score, int64.
 
-    A box is dropped if its IoU with a kept box of its class and of a higher score is above `threshold`. The first of
-    equal scores counts as the higher one. The boxes are compared as they are. (torchvision's `batched_nms` moves them
-    apart by class in float32, whose rounding changes decisions close to the threshold. On a GPU, the torch form moves
-    them in float64.)
+    A box is dropped if its IoU with a kept box of its class and of a higher score is above `threshold`. Of equal
+    scores, the first counts as the higher one. Every IoU is computed from the given coordinates. (torchvision's
+    `batched_nms` shifts the boxes of each class in float32. The rounding of the shifted boxes changes decisions close
+    to the threshold. On a GPU, the torch form shifts the boxes in float64.)
 
     Args:
-        boxes_B4: xyxy, in any unit.
-        scores_B: NaN counts as the highest score, as in torch's sort.
-        labels_B: class ids, any integers; None: all boxes are of one class.
-        threshold: an IoU, 0 or more.
-        limit: largest number of kept boxes; None: no limit.
+        boxes_B4: boxes, xyxy, any unit.
+        scores_B: scores; NaN counts as the highest score, as in torch's sort.
+        labels_B: class ids, any integers. None: all boxes have one class.
+        threshold: IoU, 0 or more, above which the box with the lower score is dropped.
+        limit: largest number of kept boxes. None: no limit.
 
     Raises:
-        TypeError, ValueError: scores or labels of another shape or device (in the C form).
+        TypeError: the scores or labels are on another device (C form only).
+        ValueError: the scores or labels have another shape (C form only).
     """
     form = nms_native if supports_nms_native(boxes_B4, scores_B) else nms_torch
     return form(boxes_B4, scores_B, labels_B, threshold=threshold, limit=limit)
@@ -47,15 +48,15 @@ def nms(
 def nms_torch(
     boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None = None, *, threshold: float, limit: int | None = None
 ) -> Tensor:
-    """Return the indices of the kept boxes in torch, on any device. Arguments and results as in `nms`.
+    """Return the indices of the kept boxes in torch, on any device. Arguments and results are those of `nms`.
 
-    Boxes with lower scores never change which boxes with higher scores are kept. So the first boxes by score are
-    suppressed alone, and more of them are taken until `limit` boxes are kept.
+    Boxes with lower scores never change which boxes with higher scores are kept. So the function suppresses only the
+    first boxes by score, and makes this prefix four times longer until `limit` boxes are kept.
     """
     if boxes_B4.dtype in {torch.float16, torch.bfloat16}:
         boxes_B4 = boxes_B4.float()
     order_B = scores_B.argsort(descending=True, stable=True)
-    suppress = _apart if boxes_B4.is_cuda else _class_by_class
+    suppress = _shifted_by_class if boxes_B4.is_cuda else _class_by_class
     length = len(order_B) if limit is None else 4 * limit
     while True:
         head_F = order_B[:length]
@@ -67,7 +68,10 @@ def nms_torch(
 
 
 def supports_nms_native(boxes_B4: Tensor, scores_B: Tensor) -> bool:
-    """Return whether `nms_native` takes these inputs: fewer than 2^31 float32 boxes on the CPU, and the library."""
+    """Return whether `nms_native` supports these inputs.
+
+    It supports fewer than 2^31 boxes and scores in float32 on the CPU. It requires the C library.
+    """
     float32 = boxes_B4.dtype == scores_B.dtype == torch.float32
     return boxes_B4.device.type == "cpu" and float32 and len(boxes_B4) < 2**31 and available()
 
@@ -75,7 +79,10 @@ def supports_nms_native(boxes_B4: Tensor, scores_B: Tensor) -> bool:
 def nms_native(
     boxes_B4: Tensor, scores_B: Tensor, labels_B: Tensor | None = None, *, threshold: float, limit: int | None = None
 ) -> Tensor:
-    """Return the indices of the kept boxes in C. Requires `supports_nms_native`. Arguments and results as in `nms`."""
+    """Return the indices of the kept boxes in C. Arguments and results are those of `nms`.
+
+    The inputs must fulfil `supports_nms_native`.
+    """
     B = len(boxes_B4)
     limit = B if limit is None else min(limit, B)
     boxes_B4, scores_B = boxes_B4.detach().contiguous(), scores_B.detach().contiguous()
@@ -97,7 +104,7 @@ def nms_native(
 
 
 def _class_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:
-    """Return which boxes are kept, bool, for boxes by falling score."""
+    """Return which boxes are kept, bool. The boxes are sorted by falling score; each class is suppressed alone."""
     keep_F = torch.zeros(len(boxes_F4), dtype=torch.bool, device=boxes_F4.device)
     if labels_F is None:
         keep_F[torchvision.ops.nms(boxes_F4, scores_F, threshold)] = True
@@ -113,16 +120,17 @@ def _class_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None,
 
 
 def _by_pairs(boxes_F4: Tensor, counts: Tensor, threshold: float) -> Tensor:
-    """Return which boxes are kept, bool, for boxes grouped by class and sorted by falling score within each class.
+    """Return which boxes are kept, bool. All pairs of boxes of a class are compared at once.
 
-    `counts` is the number of boxes of each class. All pairs of a class are compared at once, with the operations of
-    `torchvision.ops.nms` in its order, so that every IoU is equal bit for bit.
+    The boxes are grouped by class and sorted by falling score within each class. `counts` holds the number of boxes of
+    each class. The float operations and their order are those of `torchvision.ops.nms`, so every IoU is equal bit for
+    bit.
     """
     F = len(boxes_F4)
     place_F = torch.arange(F, device=boxes_F4.device)
-    rank_F = place_F - torch.repeat_interleave(counts.cumsum(0) - counts, counts)  # 0: the highest score of its class
+    rank_F = place_F - torch.repeat_interleave(counts.cumsum(0) - counts, counts)  # 0 is the highest score of a class
     worse_P = torch.repeat_interleave(place_F, rank_F)
-    before_F = rank_F.cumsum(0) - rank_F  # number of pairs of the boxes before
+    before_F = rank_F.cumsum(0) - rank_F  # number of pairs of all earlier boxes
     better_P = torch.arange(len(worse_P), device=boxes_F4.device) - (before_F - place_F + rank_F)[worse_P]
     x1_F, y1_F, x2_F, y2_F = boxes_F4.unbind(1)
     area_F = (x2_F - x1_F) * (y2_F - y1_F)
@@ -132,13 +140,17 @@ def _by_pairs(boxes_F4: Tensor, counts: Tensor, threshold: float) -> Tensor:
     over_P = (common_P / (area_F[better_P] + area_F[worse_P] - common_P)).double() > threshold
     keep = [True] * F
     for better, worse in zip(better_P[over_P].tolist(), worse_P[over_P].tolist(), strict=True):
-        if keep[better]:  # decided: its own pairs come before
+        if keep[better]:  # final, because all pairs of a box precede the pairs of boxes with lower scores
             keep[worse] = False
     return torch.tensor(keep, dtype=torch.bool, device=boxes_F4.device)
 
 
-def _apart(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:
-    """Return which boxes are kept, bool, in one call for all classes, whose boxes are moved apart in float64."""
+def _shifted_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:
+    """Return which boxes are kept, bool. The boxes are sorted by falling score.
+
+    The boxes of each class are shifted in float64 so that boxes of two classes never overlap. Then one call of
+    torchvision's NMS suppresses all classes.
+    """
     if labels_F is not None and len(boxes_F4):
         far = 2 * boxes_F4.double().nan_to_num(nan=0, posinf=0, neginf=0).abs().max() + 1
         boxes_F4 = boxes_F4.double() + (labels_F.double() * far)[:, None]

@@ -1,4 +1,6 @@
-"""3x3 convolutions in C by Winograd's F(2x2, 3x3), with 2.25 times fewer multiplications than the sum of products.
+"""3x3 convolutions in C by Winograd's F(2x2, 3x3), with 2.25 times fewer multiplications than the direct sum.
+
+The outputs are computed in tiles of 2x2, each from a tile of 4x4 inputs with 16 instead of 36 multiplications.
 
 Shape suffixes: N batch, H height, W width, I input channels, O output channels, T tiles of 2x2 outputs.
 Source: Lavin and Gray, arXiv 1509.09308, section 4.1.
@@ -16,18 +18,19 @@ from torch import Tensor
 from retinanet.ops.native_library import address, available, call, instruction_set
 
 _PANEL: Final = 32
-"""PANEL of native/winograd.c."""
+"""Number of output channels in a block of the transformed weights; equals PANEL in native/winograd.c."""
 _FEWEST_TILES: Final = 28
-"""Smallest number of tiles of an input. Below it, reading 16 numbers per kernel instead of 9 costs more than the saved
-multiplications."""
+"""Smallest number of tiles of an input. With fewer tiles, reading 16 instead of 9 numbers per kernel takes longer than
+the saved multiplications."""
 _FEWEST_CHANNELS: Final = 32
+"""Smallest number of input channels and of output channels."""
 
 
 def supports_winograd(weight_OI33: Tensor) -> bool:
-    """Return whether `Winograd` takes these kernels.
+    """Return whether `Winograd` supports these kernels.
 
-    It takes 3x3 kernels in float32 on the CPU with at least 32 channels on each side and a multiple of 16 input
-    channels. It requires the library and a processor with AVX2 or AVX-512.
+    It supports float32 kernels of 3x3 on the CPU with at least 32 output channels, and a multiple of 16 input channels,
+    at least 32. It requires the C library and a processor with AVX2 or AVX-512.
     """
     O, I = weight_OI33.shape[:2]  # noqa: E741
     fits = weight_OI33.shape[2:] == (3, 3) and I % 16 == 0 and min(O, I) >= _FEWEST_CHANNELS
@@ -36,16 +39,16 @@ def supports_winograd(weight_OI33: Tensor) -> bool:
 
 
 class Winograd:
-    """A convolution with 3x3 kernels, stride 1 and a padding of 1, whose outputs may be clamped. Float32, CPU.
+    """Convolution with 3x3 kernels, stride 1, padding 1 and clamped outputs, for float32 tensors on the CPU.
 
-    The rounding error is no larger than that of the sum of products. The outputs do not depend on the number of
-    threads. A tile that is computed alone equals the tile computed with all others, bit for bit.
+    The rounding error is no larger than that of the direct sum. The outputs do not depend on the number of threads. A
+    tile that is computed alone equals the tile that is computed with all others, bit for bit.
 
     Args:
-        weight_OI33: kernels that `supports_winograd` accepts; copied.
-        bias_O: added to the outputs; copied.
-        low: lower bound of the outputs.
-        high: upper bound of the outputs. NaN stays NaN.
+        weight_OI33: kernels that `supports_winograd` accepts. They are copied.
+        bias_O: numbers added to the output channels. They are copied.
+        low: lower bound to which outputs are clamped; NaN stays NaN.
+        high: upper bound to which outputs are clamped; NaN stays NaN.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Winograd:
             self._bias[: self.out] = bias_O.detach()
 
     def supports(self, x_NIHW: Tensor) -> bool:
-        """Return whether this input is taken: float32 in channels_last on the CPU, and at least 28 tiles."""
+        """Return whether this input is supported: float32, channels_last, on the CPU, with at least 28 tiles."""
         N, channels, H, W = x_NIHW.shape
         plain = x_NIHW.device.type == "cpu" and x_NIHW.dtype == torch.float32 and self.channels == channels
         tiles = N * (H // 2) * (W // 2)
@@ -78,13 +81,13 @@ class Winograd:
         """Return the outputs, (N, O, H, W) in channels_last.
 
         Args:
-            x_NIHW: an input that `supports` accepts.
-            tiles_T: int32, numbers of the tiles to compute, counted by row and then by image (see `tiles_of`). All
-                other outputs are 0. None: all tiles.
+            x_NIHW: input that `supports` accepts.
+            tiles_T: int32 indices of the tiles to compute, counted along rows and then over images (see `tiles_of`).
+                All other outputs are 0. None: all tiles.
 
         Raises:
-            TypeError: another type or device of the input or the tiles.
-            ValueError: an input in another layout, or a tile number that does not exist.
+            TypeError: the input or the tiles have another type or device.
+            ValueError: the input has another memory layout, or a tile index does not exist.
         """
         N, _, H, W = x_NIHW.shape
         make = torch.empty if tiles_T is None else torch.zeros
@@ -111,10 +114,10 @@ class Winograd:
 
 
 def tiles_of(wanted_NHW: Tensor) -> Tensor:
-    """Return the numbers of the tiles that contain a wanted output, int32, in ascending order.
+    """Return the indices of the tiles that contain a wanted output, int32, in ascending order.
 
     Args:
-        wanted_NHW: float, 1 at a wanted output, else 0.
+        wanted_NHW: float mask, 1 at outputs to compute, else 0.
     """
     covered_N1HW = F.max_pool2d(wanted_NHW[:, None], 2, ceil_mode=True)
     return covered_N1HW.flatten().nonzero().flatten().to(torch.int32)

@@ -1,25 +1,25 @@
-/* The best scores of each pyramid level: a threshold on logits and a streaming top-k, one pass and no copy.
+/* The highest scores of each feature level: a threshold on logits and a streaming top-k, in one pass without a copy.
 
-   Every worker keeps a buffer for each level. When it is full, all but the best k go and the threshold rises to the
-   worst that stayed: soon hardly anything passes it. A worker meets the scores of a level in rising order of their
-   index, so that of equals the first stays. */
+   Every worker keeps a buffer for each level. When a buffer is full, the worker keeps the best k scores and raises the
+   threshold to the lowest kept score. After that, few scores pass the threshold. A worker reads the scores of a level
+   in rising order of their index, so the first of equal scores is kept. */
 #include "order.h"
 
 enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 enum { SEGMENT = 64, BLOCK = 1 << 16, SLACK = 2048 };
 
 typedef struct {
-    uint64_t *keys; /* NULL until the worker meets the level */
+    uint64_t *keys; /* NULL until the worker reads scores of the level */
     int64_t count;
-    float threshold; /* scores must be above it */
+    float threshold; /* only scores above the threshold are stored */
 } buffer;
 
 typedef struct {
     const void *logits;
     int type;
     int levels, most;
-    const int64_t *starts; /* in scores: first of each level, and the end */
-    const int64_t *blocks; /* first block of each level, and the end */
+    const int64_t *starts; /* index of the first score of each level, then the number of scores */
+    const int64_t *blocks; /* index of the first block of each level, then the number of blocks */
     int64_t k, room;
     float threshold;
     buffer *buffers; /* [worker][level] */
@@ -47,13 +47,13 @@ static inline float short_value(uint16_t bits, int type) {
     return value;
 }
 
-/* 16-bit floats are ordered as these are; the same function goes back. */
+/* Map the bits of a 16-bit float to an integer with the same order. The function is its own inverse. */
 static inline int16_t short_order(uint16_t bits) {
     const int16_t s = (int16_t)bits;
     return (int16_t)(s ^ (s < 0 ? 0x7fff : 0));
 }
 
-/* The smallest order of a value above the threshold; one above infinity's where there is none. */
+/* Return the smallest order of a value above the threshold, or the order of infinity plus 1 if no value is above it. */
 static int16_t first_above(float threshold, int type) {
     const int infinity = type == FLOAT16 ? 0x7c00 : 0x7f80;
     int low = -infinity - 1, high = infinity + 1;
@@ -68,7 +68,7 @@ static int16_t first_above(float threshold, int type) {
     return (int16_t)low;
 }
 
-/* Make room: the best k stay. */
+/* Keep the best k scores of the buffer, in any order, and raise its threshold to the lowest kept score. */
 static void compact(buffer *b, int64_t k) {
     rn_select(b->keys, b->count, k);
     uint64_t worst = 0;
@@ -101,10 +101,11 @@ static void task(void *context, int64_t block, int worker) {
         RN_DISPATCH(scan_short, (const uint16_t *)j->logits + j->starts[level] + first, count, first, j, b);
 }
 
-/* 0, or -1 where there is no memory.
+/* Write the candidates of all levels. Return 0, or -1 if memory is exhausted.
 
-   logits: (sum of anchors, classes), dense. A level has fewer than 2^32 scores. `anchor`, `label` and `logit` have room
-   for k of each level; `found` gets how many there are: level by level, in each the best first, of equals the first. */
+   logits: (sum of anchors, classes), contiguous. A level has fewer than 2^32 scores. `anchor`, `label` and `logit` have
+   room for k candidates of each level. `found` receives the number of candidates. They are ordered by level, then by
+   falling score, then by index. */
 RN_EXPORT int rn_candidates(const void *logits, int type, const int64_t *anchors, int levels, int64_t classes,
                             float threshold, int64_t k, int threads, int64_t *anchor, int64_t *label, float *logit,
                             int64_t *found) {
@@ -147,10 +148,10 @@ RN_EXPORT int rn_candidates(const void *logits, int type, const int64_t *anchors
             if (b->count) memcpy(keys + count, b->keys, (size_t)b->count * sizeof(uint64_t));
             count += b->count;
         }
-        const int64_t want = count < most ? count : most;
-        if (count > want) rn_select(keys, count, want);
-        const uint64_t *sorted = rn_sort(keys, keys + count, want, 0);
-        for (int64_t i = 0; i < want; i++) {
+        const int64_t selected = count < most ? count : most;
+        if (count > selected) rn_select(keys, count, selected);
+        const uint64_t *sorted = rn_sort(keys, keys + count, selected, 0);
+        for (int64_t i = 0; i < selected; i++) {
             const int64_t index = (int64_t)(sorted[i] & 0xffffffffu);
             anchor[*found] = first_anchor + index / classes;
             label[*found] = index % classes;

@@ -1,4 +1,5 @@
-/* Both note what is above the buffer's threshold among `count` scores, the first of which has the index `first`. */
+/* scan_float and scan_short store in the buffer which of `count` scores are above its threshold. The first score has
+   the index `first` within its level. A whole segment without such a score is skipped by one vector comparison. */
 static void RN_FN(scan_float)(const float *x, int64_t count, int64_t first, const job *j, buffer *b) {
     float threshold = b->threshold;
     for (int64_t i = 0; i < count; i += SEGMENT) {
@@ -18,7 +19,7 @@ static void RN_FN(scan_float)(const float *x, int64_t count, int64_t first, cons
 }
 
 static void RN_FN(scan_short)(const uint16_t *x, int64_t count, int64_t first, const job *j, buffer *b) {
-    const int16_t infinity = j->type == FLOAT16 ? 0x7c00 : 0x7f80; /* NaN lies beyond */
+    const int16_t infinity = j->type == FLOAT16 ? 0x7c00 : 0x7f80; /* only NaN has a higher order */
     int16_t lowest = first_above(b->threshold, j->type);
     for (int64_t i = 0; i < count; i += SEGMENT) {
         const int left = count - i < SEGMENT ? (int)(count - i) : SEGMENT;

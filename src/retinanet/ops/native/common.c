@@ -6,7 +6,7 @@
 
 RN_EXPORT int rn_abi(void) { return RN_ABI; }
 
-/* -1: not yet asked for. Two threads that ask at once find the same. */
+/* -1 until the first call of rn_isa. Two concurrent first calls store the same number. */
 static atomic_int chosen_isa = -1;
 
 static int best_isa(void) {
@@ -35,7 +35,7 @@ int rn_isa(void) {
 
 RN_EXPORT int rn_get_isa(void) { return rn_isa(); }
 
-/* Choose the instruction set, -1 for the best. Returns the one in use: never one that the processor lacks. */
+/* Choose the instruction set; -1 chooses the best. Return the set in use, which is one that the processor supports. */
 RN_EXPORT int rn_set_isa(int isa) {
     const int best = best_isa();
     if (isa < 0 || isa > best) isa = best;
@@ -57,7 +57,7 @@ typedef struct {
     void *context;
     int64_t blocks;
     _Atomic int64_t next;
-    _Atomic int taken; /* seats */
+    _Atomic int taken; /* number of worker indices given to threads of the team */
 } loop;
 
 typedef struct {
@@ -66,12 +66,12 @@ typedef struct {
 } seat;
 
 static void *work(void *argument) {
-    const seat *mine = argument;
-    loop *const l = mine->loop;
+    const seat *own = argument;
+    loop *const l = own->loop;
     for (;;) {
         const int64_t block = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed);
         if (block >= l->blocks) return NULL;
-        l->task(l->context, block, mine->worker);
+        l->task(l->context, block, own->worker);
     }
 }
 
@@ -88,27 +88,27 @@ void rn_parallel(int64_t blocks, int threads, rn_task task, void *context) {
     atomic_init(&l.taken, 0);
     const rn_team team = atomic_load_explicit(&chosen_team, memory_order_relaxed);
     if (team != NULL && threads > 1 && blocks > 1) {
-        /* All of them, even for fewer blocks: a smaller team would end threads that the next call needs. */
+        /* All threads, even for fewer blocks: a smaller team would end threads that the next call needs. */
         team(work_in_team, &l, (unsigned)threads, 0);
         return;
     }
     if (threads > blocks) threads = (int)blocks;
-    pthread_t made[MOST_THREADS];
+    pthread_t started[MOST_THREADS];
     seat seats[MOST_THREADS];
     int count = 0;
     if (threads > 1) {
-        /* Signals belong to Python's own threads. */
+        /* The new threads must not receive signals: Python handles signals in its own threads. */
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         for (int worker = 1; worker < threads; worker++) {
             seats[count] = (seat){&l, worker};
-            if (pthread_create(&made[count], NULL, work, &seats[count]) != 0) break;
+            if (pthread_create(&started[count], NULL, work, &seats[count]) != 0) break;
             count++;
         }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     seat own = {&l, 0};
     work(&own);
-    for (int i = 0; i < count; i++) pthread_join(made[i], NULL);
+    for (int i = 0; i < count; i++) pthread_join(started[i], NULL);
 }

@@ -1,7 +1,8 @@
 /* Shared by all kernels: exported names, the choice of the instruction set, and the parallel loop.
 
-   The library does not depend on Python or torch. It gets addresses, sizes and a number of threads. The caller (the
-   Python files of `retinanet.ops`) has checked them. Only the chosen instruction set and the team outlive a call. */
+   The library does not depend on Python or torch. Its functions take addresses, sizes and a number of threads, which
+   the caller (the Python files of `retinanet.ops`) has checked. The only state between calls is the chosen instruction
+   set and the team of threads. */
 #ifndef RN_COMMON_H
 #define RN_COMMON_H
 
@@ -11,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Raise this number with every change of an exported function, here and in native_library.py, so that an old build is
-   refused. */
+/* Raise this number with every change of an exported function, here and in native_library.py. An old build is then not
+   loaded. */
 #define RN_ABI 3
 
 #if defined(_WIN32)
@@ -29,28 +30,32 @@
 
 enum { RN_BASELINE = 0, RN_AVX2 = 1, RN_AVX512 = 2 };
 
-/* The instruction set that the kernels run with. */
+/* Return the instruction set of the kernels. */
 int rn_isa(void);
 
-/* One block of work. `worker` is below the number of threads: it may choose a scratch buffer. */
+/* Compute one block. `worker` is below the number of threads and unique among running calls: use it as the index of a
+   scratch buffer. */
 typedef void (*rn_task)(void *context, int64_t block, int worker);
 
-/* GOMP_parallel of an OpenMP library: calls the function with the argument on so many threads at once. With the library
-   that torch computes with, both share their threads. Otherwise its threads, which wait for the next work by turning in
-   a loop for some milliseconds, keep ours from the cores. Not to be used in a forked child. */
+/* GOMP_parallel of an OpenMP library: call the function with the argument on the given number of threads at once.
+
+   torch and this library share threads if both use one OpenMP library. Otherwise torch's threads compete with ours,
+   because OpenMP threads wait for work in a busy loop for some milliseconds. A team must not be used in a forked
+   child. */
 typedef void (*rn_team)(void (*)(void *), void *, unsigned, unsigned);
 
-/* Run the blocks 0 .. blocks - 1, each once, on at most `threads` threads, the calling one among them.
+/* Run the blocks 0 .. blocks - 1, each once, on at most `threads` threads, including the calling thread.
 
-   They are the team's if there is one, else they are made for this call and end with it. Several Python threads may
-   call at once. Which thread gets which block differs from run to run: a sum must be kept for each block and added up in
-   their order afterwards. Works with fewer threads where the system gives no more. */
+   The threads are those of the team. Without a team, the function starts threads and ends them before it returns. If
+   the system cannot start a thread, the blocks run on fewer threads. Several Python threads may call the function at
+   once. The assignment of blocks to threads differs between runs. So a kernel that sums must store one partial sum per
+   block and add the partial sums in the order of the blocks. */
 void rn_parallel(int64_t blocks, int threads, rn_task task, void *context);
 
 #define RN_JOIN2(a, b) a##b
 #define RN_JOIN(a, b) RN_JOIN2(a, b)
 
-/* In an entry point: call name_avx512, name_avx2 or name_baseline. */
+/* Call name_avx512, name_avx2 or name_baseline, by the chosen instruction set. For use outside of a body file. */
 #if RN_X86
 #define RN_DISPATCH(name, ...)                                                                                         \
     (rn_isa() == RN_AVX512 ? RN_JOIN(name, _avx512)(__VA_ARGS__)                                                       \

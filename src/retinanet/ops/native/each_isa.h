@@ -1,12 +1,13 @@
-/* Compiles the file that RN_BODY names once for each instruction set:
+/* Compile the file named by RN_BODY once for each instruction set:
 
        #define RN_BODY "focal_body.h"
        #include "each_isa.h"
 
-   In the body RN_FN(name) gives name_avx512, name_avx2, name_baseline (functions must be static and all named so), and
-   RN_LANES is how many float32 a register holds. Write plain loops, or vectors of RN_LANES floats as GCC's and clang's
-   `vector_size` has them. The baseline is what every processor of the kind has: SSE2 on x86-64, NEON on arm64, scalar
-   code elsewhere. Included more than once on purpose: it has no guard. */
+   In the body, RN_FN(name) expands to name_avx512, name_avx2 and name_baseline. All functions must be static and named
+   with RN_FN. RN_LANES is the number of float32 values in a vector register. Write plain loops, or vectors of RN_LANES
+   floats with the attribute `vector_size` of GCC and clang. The baseline runs on every processor of an architecture:
+   SSE2 on x86-64, NEON on arm64, scalar code elsewhere. The file has no include guard, because a source may include it
+   several times. */
 #define RN_FN(name) RN_JOIN(name, RN_SUFFIX)
 
 #define RN_SUFFIX _baseline

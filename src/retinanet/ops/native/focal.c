@@ -1,11 +1,11 @@
 /* Focal loss of a batch, summed for each image, and its gradient, in one pass over the logits.
 
-   Labels are by index: an anchor is ignored (0 and gradient 0, whatever its logits), or positive with a class id, or
-   background. Nearly every element is background, so those are worked on as long runs, broken at ignored anchors and at
-   the one element of a positive anchor that is no background. That one is done in float64 with libm.
+   An anchor is ignored (loss and gradient are 0, whatever its logits), positive with a class id, or background. Nearly
+   every element, an (anchor, class) pair, is background. So the background is computed in long runs. A run ends at an
+   ignored anchor and at the true class of a positive anchor. The true class is computed in float64 with libm.
 
-   Blocks are fixed, a partial sum in float64 is kept for each, and they are added up in their order: the sum does not
-   depend on the threads. */
+   Blocks have a fixed size. Each block has a partial sum in float64. The partial sums are added in the order of the
+   blocks, so the result does not depend on the number of threads. */
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE /* madvise */
 #endif
@@ -29,7 +29,7 @@ typedef struct {
     const uint8_t *positive, *ignored;
     const int64_t *labels;
     const float *positive_weight;
-    const float *pattern; /* the negatives' weights, repeated: CHUNK of them from any class on */
+    const float *pattern; /* weights of the negatives, repeated, so that CHUNK weights follow any class */
     double gamma, target;
     const float *scale;
     void *gradient; /* bfloat16 for bfloat16 logits, else float32; or NULL */
@@ -60,7 +60,7 @@ static void clear(const job *j, int64_t begin, int64_t end) {
     memset((char *)j->gradient + (size_t)begin * size, 0, (size_t)(end - begin) * size);
 }
 
-/* The elements begin .. end - 1, all of them background. */
+/* Return the loss of the elements begin .. end - 1, which are all background, and store their gradient. */
 static double run(const job *j, int64_t begin, int64_t end, float scale) {
     double sum = 0;
     for (int64_t i = begin; i < end; i += CHUNK) {
@@ -84,15 +84,18 @@ static double run(const job *j, int64_t begin, int64_t end, float scale) {
     return sum;
 }
 
-/* The element i of a positive anchor, its own class: w base^g entropy with base = |t - p| without the cancelling
-   difference, t p(-x) + (1 - t) p(x), and entropy = t softplus(-x) + (1 - t) softplus(x). */
+/* Return the loss of element i, the true class of a positive anchor, and store its gradient.
+
+   The loss is weight x base^gamma x entropy, with base = t (1 - p) + (1 - t) p and
+   entropy = t softplus(-x) + (1 - t) softplus(x). 1 - p is computed as sigmoid(-x), because the difference would lose
+   digits. */
 static double own_class(const job *j, int64_t i, double weight, float scale) {
     const double x = (double)load(j, i), t = j->target;
     const double e = exp(-fabs(x));
     const double l = log1p(e);
     const double p = x > 0 ? 1 / (1 + e) : e / (1 + e), q = x > 0 ? e / (1 + e) : 1 / (1 + e);
     const double down = (x < 0 ? -x : 0) + l, up = (x > 0 ? x : 0) + l; /* softplus(-x), softplus(x) */
-    double base, entropy, ratio;                                       /* ratio: base' / base */
+    double base, entropy, ratio;                                       /* ratio = base' / base */
     if (t == 1) {
         base = q;
         entropy = down;
@@ -135,16 +138,17 @@ static void task(void *context, int64_t block, int worker) {
     j->partial[block] = sum;
 }
 
-/* Fresh memory comes in pages of 4 KB, each a fault; in large pages it comes several times faster. Each is asked for by
-   one worker, before any writes there: two that meet at a page would both clear it, and one in vain. Hints, no more. */
+/* The system maps fresh memory in pages of 4 KB, with one page fault each. Large pages are mapped several times faster.
+   One worker maps each large page before any worker writes to it: otherwise two workers could clear the same page. The
+   calls are hints; their failure changes no result. */
 enum { LARGE = 1 << 21 };
 
 static void fetch_large_page(void *context, int64_t page, int worker) {
     (void)worker;
 #if defined(__linux__) && defined(MADV_POPULATE_WRITE)
     char *begin = (char *)context + page * LARGE;
-    unsigned char there = 0;
-    if (mincore(begin, 1, &there) == 0 && !(there & 1)) (void)madvise(begin, LARGE, MADV_POPULATE_WRITE);
+    unsigned char mapped = 0;
+    if (mincore(begin, 1, &mapped) == 0 && !(mapped & 1)) (void)madvise(begin, LARGE, MADV_POPULATE_WRITE);
 #else
     (void)context;
     (void)page;
@@ -165,11 +169,13 @@ static void prefer_large_pages(void *memory, size_t size, int threads) {
 #endif
 }
 
-/* All arrays contiguous: logits (images, anchors, classes), positive, ignored and labels (images, anchors), weights
-   (classes), scale (images) or NULL, gradient as the logits or NULL, sums (images).
+/* Write the loss of each image to `sums` and the gradient of sum_n scale_n sums_n to `gradient`.
 
-   The gradient is that of sum_n scale_n sums_n. Returns 0; -1 without memory; 1 for a label that is no class, then nothing is
-   written. */
+   All arrays are contiguous: logits (images, anchors, classes); positive, ignored and labels (images, anchors);
+   weights (classes); scale (images) or NULL; gradient in the shape of the logits or NULL; sums (images).
+
+   Return 0; -1 if memory is exhausted; 1 if a positive anchor has a class id outside 0 .. classes - 1, before any loss
+   is computed. */
 RN_EXPORT int rn_focal(const void *logits, int type, int64_t images, int64_t anchors, int64_t classes,
                        const uint8_t *positive, const uint8_t *ignored, const int64_t *labels,
                        const float *positive_weight, const float *negative_weight, double gamma, double target,

@@ -1,16 +1,16 @@
-/* The background's focal loss and its gradient, element by element: see focal.c. Plain loops that the compiler turns into
-   vectors; every choice is a select, so nothing branches.
+/* Focal loss and gradient of background elements: see focal.c. The compiler vectorises the plain loops. Every choice
+   in a loop compiles to a select, not to a branch.
 
-   With e = exp(-|x|), which no logit makes overflow:  p = sigmoid(x) = 1/(1+e) or e/(1+e),
-   softplus(x) = max(x, 0) + log1p(e),  log1p(e) = 2 atanh(s), s = e/(2+e) <= 1/3, so the series is short and
-   keeps its relative error as e goes to 0. */
+   With e = exp(-|x|), which never overflows: p = sigmoid(x) = 1/(1+e) or e/(1+e), softplus(x) = max(x, 0) + log1p(e),
+   log1p(e) = 2 atanh(s), s = e/(2+e) <= 1/3. So the series of atanh is short, and its relative error stays small as e
+   goes to 0. */
 
-/* exp(a + b) for a in [-87.4, 0] or below (then 0) and a small b. NaN stays NaN. */
+/* Return exp(a + b) for a <= 0 and a small b; 0 for a below -87.3. NaN stays NaN. */
 static inline float RN_FN(exp2part)(float a, float b) {
     const float shifter = 12582912.0f; /* 1.5 x 2^23: adding it rounds to a whole number */
     const float shifted = a * 1.44269504f + shifter;
     const float n = shifted - shifter;
-    float f = a - n * 0.693145752f; /* ln 2 in two parts, the first with few bits: n times it is exact */
+    float f = a - n * 0.693145752f; /* ln 2 in two parts; n times the first part is exact, because it has few bits */
     f = f - n * 1.42860677e-6f;
     f = f + b;
     float q = 0.00139261968f;
@@ -27,7 +27,7 @@ static inline float RN_FN(exp2part)(float a, float b) {
     return a < -87.3f ? 0.0f : mantissa * scale.number;
 }
 
-/* `mode`: gamma where it is 0, 1 or 2, else -1. Constant at every call, and so is `with_gradient`. */
+/* `mode` is gamma if gamma is 0, 1 or 2, else -1. Every call passes a constant `mode` and `with_gradient`. */
 static inline __attribute__((always_inline)) void RN_FN(background)(const float *restrict x, const float *restrict weight,
                                                                     float scale, int count, float gamma, int mode,
                                                                     int with_gradient, float *restrict loss,
@@ -37,7 +37,7 @@ static inline __attribute__((always_inline)) void RN_FN(background)(const float 
         const float v = x[i];
         const float e = RN_FN(exp2part)(-fabsf(v), 0.0f);
         const float up = 1.0f + e, upper = 2.0f + e;
-        const float both = 1.0f / (up * upper); /* one division for the two */
+        const float both = 1.0f / (up * upper); /* one division for 1 / up and 1 / upper */
         const float r = upper * both, s = e * up * both;
         const float z = s * s;
         float t = 0.268514991f;
@@ -57,11 +57,12 @@ static inline __attribute__((always_inline)) void RN_FN(background)(const float 
         else if (mode == 2)
             power = p * p;
         else {
-            /* exp(gamma log p), log p = min(x, 0) - l. gamma x may be -87, and a rounding of it is a relative error of
-               the result: the product and the sum are kept in two parts each. The first factors have 12 bits, so that
-               their product is exact, whether or not the compiler fuses it with a sum. */
+            /* p^gamma = exp(gamma log p), with log p = min(x, 0) - l. gamma x may be -87, and a rounding
+               error of gamma x is a relative error of the result. So the product and the sum are kept in
+               two parts each. The first factors have 12 bits, so their product is exact, whether or not
+               the compiler fuses it with a sum. */
             const float low = v < 0.0f ? v : 0.0f;
-            const float bounded = low < -128.0f ? -128.0f : low; /* the entropy is 0 there */
+            const float bounded = low < -128.0f ? -128.0f : low; /* the entropy is 0 in float32 below -128 */
             union {
                 float number;
                 uint32_t bits;
@@ -79,7 +80,7 @@ static inline __attribute__((always_inline)) void RN_FN(background)(const float 
         const float weighted = weight[i] * power;
         loss[i] = weighted * entropy;
         if (with_gradient) {
-            /* 0 times infinity at x = +inf: the slope there is the weight. */
+            /* At x = +inf, q is 0 and the entropy infinite. The bound avoids 0 x inf: the derivative is the weight. */
             const float finite = entropy > huge ? huge : entropy;
             const float slope = mode == 0 ? p : gamma * q * finite + p;
             gradient[i] = weighted * slope * scale;
@@ -99,7 +100,7 @@ static inline __attribute__((always_inline)) void RN_FN(background)(const float 
             RN_FN(background)(x, weight, scale, count, gamma, -1, with_gradient, loss, gradient);                      \
     } while (0)
 
-/* At most CHUNK elements. Returns the sum of their losses; no gradient where `gradient` is NULL. */
+/* Return the loss of at most CHUNK elements, and store their gradient unless `gradient` is NULL. */
 static double RN_FN(focal_chunk)(const float *restrict x, const float *restrict weight, float scale, int count,
                                  float gamma, float *restrict gradient) {
     float loss[CHUNK];
@@ -128,7 +129,7 @@ static void RN_FN(from_bfloat16)(const uint16_t *restrict in, int count, float *
     }
 }
 
-/* To the nearest, ties to even, as torch does; NaN stays NaN. */
+/* Round to nearest, ties to even, like torch. NaN stays NaN. */
 static void RN_FN(to_bfloat16)(const float *restrict in, int count, uint16_t *restrict out) {
     for (int i = 0; i < count; i++) {
         union {
@@ -140,7 +141,7 @@ static void RN_FN(to_bfloat16)(const float *restrict in, int count, uint16_t *re
     }
 }
 
-/* The exponent is moved by a multiplication, which is right for subnormal numbers too. */
+/* A multiplication shifts the exponent, which is correct for subnormal numbers, too. */
 static void RN_FN(from_float16)(const uint16_t *restrict in, int count, float *restrict out) {
     for (int i = 0; i < count; i++) {
         const uint32_t half = in[i];

@@ -1,19 +1,20 @@
-/* Matching of anchors and ground-truth boxes: match_native of retinanet.ops.matching. Only tiles of anchors that touch a
- * box are compared with it. Every float operation and its order are those of match_torch (no contraction, no
- * reassociation), so that both forms return equal results at the thresholds, bit for bit.
- *
- * A block is the unit of work of a thread; its anchors lie as a structure of arrays on the stack. A tile is a run of
- * anchors of a block with a common bounding box. Memory grows with the anchors and with the boxes, never with their
- * product.
- */
+/* Matching of anchors and ground-truth boxes: match_native of retinanet.ops.matching.
+
+   A box is compared only with tiles of anchors that it touches. Every float operation and its order are those of
+   match_torch (no contraction, no reassociation). So both forms return equal results, bit for bit, also at the
+   thresholds.
+
+   A block is the unit of work of a thread. Its anchors are stored as a structure of arrays on the stack. A tile is a
+   run of anchors of a block with a common bounding box. Memory grows with the anchors and with the boxes, not with
+   their product. */
 #include "common.h"
 
 enum { BLOCK = 1024, TILE = 64, TILES = BLOCK / TILE, LANES = 16, CHUNK = 256 };
 
 typedef struct {
     float *x1, *y1, *x2, *y2, *area;
-    int32_t *index; /* within the image's target */
-    int64_t *starts; /* of each image, and the end */
+    int32_t *index; /* index of the box within the target of its image */
+    int64_t *starts; /* index of the first box of each image, then the number of boxes */
 } boxes_t;
 
 typedef struct {
@@ -24,8 +25,8 @@ typedef struct {
     float positive_iou, negative_iou;
     int low_quality, shift;
     boxes_t objects, crowds;
-    uint64_t *best; /* of each object: bits of the highest IoU | first block with it | last block with it */
-    int32_t *best_object;
+    uint64_t *best; /* for each object: bits of its highest IoU | first block with that IoU | last block with it */
+    int32_t *best_object; /* for each anchor: object with the highest IoU */
     uint8_t *positive, *ignored;
     int64_t *out_labels, *matched;
     float *out_boxes;
@@ -38,7 +39,7 @@ typedef struct {
     int count;
 } block_t;
 
-/* Area as boxes.area has it: an inverted side is 0, NaN stays NaN. */
+/* Return the length of a side as boxes.area computes it: 0 for an inverted side, NaN for NaN. */
 static inline float box_side(float low, float high) {
     const float length = high - low;
     return length < 0.0f ? 0.0f : length;
@@ -57,7 +58,9 @@ static void second_pass(void *context, int64_t block, int worker) {
     RN_DISPATCH(match_best, context, block);
 }
 
-static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *starts, int64_t images, int want,
+/* Copy either the crowd regions (is_crowd = 1) or the objects (is_crowd = 0) to `out`. Return 0 if memory is
+   exhausted. */
+static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *starts, int64_t images, int is_crowd,
                        boxes_t *out) {
     const int64_t total = starts[images];
     float *memory = malloc((size_t)(total + 1) * 5 * sizeof(float));
@@ -73,7 +76,7 @@ static int split_boxes(const float *boxes, const uint8_t *crowd, const int64_t *
     for (int64_t n = 0; n < images; n++) {
         out->starts[n] = count;
         for (int64_t g = starts[n]; g < starts[n + 1]; g++) {
-            if ((crowd[g] != 0) != want) continue;
+            if ((crowd[g] != 0) != is_crowd) continue;
             const float *box = boxes + 4 * g;
             out->x1[count] = box[0];
             out->y1[count] = box[1];
@@ -93,7 +96,10 @@ static void free_boxes(boxes_t *boxes) {
     free(boxes->starts);
 }
 
-/* 0, or -1 where there is no memory. Outputs of (images, anchor_count), boxes x 4, are written in full. */
+/* Match the anchors of all images. Return 0, or -1 if memory is exhausted.
+
+   Every output is written in full: positive, ignored, out_labels and matched (images, anchor_count), out_boxes (images,
+   anchor_count, 4). `starts` holds the index of the first box of each image, then the number of boxes. */
 RN_EXPORT int rn_match(const float *anchors, int64_t anchor_count, const float *boxes, const int64_t *labels,
                            const uint8_t *crowd, const int64_t *starts, int64_t images, float positive_iou,
                            float negative_iou, int low_quality, int threads, uint8_t *positive, uint8_t *ignored,

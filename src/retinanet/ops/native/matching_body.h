@@ -1,4 +1,4 @@
-/* The smaller and the larger as SSE has them: the second where one is NaN, so that NaN never enters a bound. */
+/* The smaller or larger of two numbers; the second if one is NaN, as in SSE. So NaN never enters a bound. */
 static inline float RN_FN(smaller)(float a, float b) { return a < b ? a : b; }
 static inline float RN_FN(larger)(float a, float b) { return a > b ? a : b; }
 static inline float RN_FN(above_zero)(float a) { return a > 0.0f ? a : 0.0f; }
@@ -15,7 +15,7 @@ static inline void RN_FN(load_block)(const match_t *m, int64_t b, block_t *k) {
         k->y2[i] = a[4 * i + 3];
     }
     const int tiles = (k->count + TILE - 1) / TILE;
-    for (int i = k->count; i < tiles * TILE; i++) { /* no box, overlaps nothing */
+    for (int i = k->count; i < tiles * TILE; i++) { /* padding that overlaps no box */
         k->x1[i] = k->y1[i] = INFINITY;
         k->x2[i] = k->y2[i] = -INFINITY;
     }
@@ -46,7 +46,8 @@ static inline void RN_FN(load_block)(const match_t *m, int64_t b, block_t *k) {
     }
 }
 
-/* Boxes [from, to) that overlap the hull of tiles [t, t_end) by more than nothing: numbers into `list`. */
+/* Write to `list` which of the boxes [from, to) overlap the hull of the tiles [t, t_end) with an area above 0, counted
+   from `from`. Return their number. */
 static inline int RN_FN(touching)(const block_t *k, int t, int t_end, const boxes_t *b, int64_t from, int64_t to,
                                   int32_t *list) {
     float low_x = k->low_x[t], low_y = k->low_y[t], high_x = k->high_x[t], high_y = k->high_y[t];
@@ -68,7 +69,7 @@ static inline int RN_FN(touches)(const block_t *k, int t, const boxes_t *b, int6
     return (b->x1[i] < k->high_x[t]) & (b->x2[i] > k->low_x[t]) & (b->y1[i] < k->high_y[t]) & (b->y2[i] > k->low_y[t]);
 }
 
-/* Common area of anchor i of the block and a box. */
+/* Return the common area of anchor i of the block and a box. */
 static inline float RN_FN(common_area)(const block_t *k, int i, float x1, float y1, float x2, float y2) {
     const float width = RN_FN(smaller)(k->x2[i], x2) - RN_FN(larger)(k->x1[i], x1);
     const float height = RN_FN(smaller)(k->y2[i], y2) - RN_FN(larger)(k->y1[i], y1);
@@ -85,10 +86,11 @@ static inline void RN_FN(set_match)(const match_t *m, int64_t n, int64_t a, int6
     memcpy(m->out_boxes + 4 * at, m->boxes + 4 * row, 4 * sizeof(float));
 }
 
-/* Note that a block's highest IoU with an object is `highest`: raise the object's, or widen the range of blocks. */
+/* Update the highest IoU of an object with `highest`, its highest IoU in a block. If the IoUs are equal, extend the
+   range of blocks that reach the highest IoU. */
 static inline void RN_FN(note_best)(uint64_t *best, float highest, uint64_t block) {
     uint32_t bits;
-    memcpy(&bits, &highest, sizeof bits); /* floats above 0 are ordered as their bits are */
+    memcpy(&bits, &highest, sizeof bits); /* positive floats have the order of their bits */
     uint64_t old = __atomic_load_n(best, __ATOMIC_RELAXED), new;
     do {
         const uint32_t old_bits = (uint32_t)(old >> 32);
@@ -152,7 +154,7 @@ static inline void RN_FN(in_crowds)(const match_t *m, const block_t *k, int64_t 
             if (!RN_FN(touches)(k, t, c, g)) continue;
             for (int i = t * TILE; i < (t + 1) * TILE; i++) {
                 const float common = RN_FN(common_area)(k, i, c->x1[g], c->y1[g], c->x2[g], c->y2[g]);
-                /* A NaN in the region leaves no common area in the torch path. */
+                /* A crowd region with a NaN coordinate has no common area with any anchor, as in match_torch. */
                 in_crowd[i] |= (common > 0.0f) & (common >= m->positive_iou * k->area[i]) & (c->area[g] == c->area[g]);
             }
         }
@@ -194,7 +196,7 @@ static void RN_FN(match_block)(const match_t *m, int64_t b) {
     }
 }
 
-/* Second pass of low_quality: the anchors whose IoU with an object is that object's highest. */
+/* Second pass for low_quality: make the anchors positive whose IoU with an object is the highest IoU of that object. */
 static void RN_FN(match_best)(const match_t *m, int64_t b) {
     const boxes_t *o = &m->objects;
     block_t k;

@@ -1,7 +1,7 @@
-/* Greedy non-maximum suppression within each class, best first, until enough are kept.
+/* Greedy non-maximum suppression within each class, by falling score, until `limit` boxes are kept.
 
-   A box is compared with the kept boxes of its own class only: nothing is offset, so that IoU is exact to the last bit
-   of float32, as torchvision.ops.nms has it class by class. */
+   A box is compared only with kept boxes of its class. No coordinates are shifted, so every IoU equals, bit for bit,
+   the IoU that torchvision.ops.nms computes for one class. */
 #include "order.h"
 
 enum { LANES = 16 };
@@ -18,7 +18,7 @@ static inline uint64_t scrambled(uint64_t label) {
     return label ^ label >> 32;
 }
 
-/* Numbers the classes as they come; returns how many, or -1 where there is no memory. */
+/* Number the classes in the order of their first box. Return the number of classes, or -1 if memory is exhausted. */
 static int64_t number_classes(const int64_t *labels, int64_t count, int32_t *classes) {
     if (labels == NULL) {
         memset(classes, 0, (size_t)count * sizeof(int32_t));
@@ -48,17 +48,18 @@ static int64_t number_classes(const int64_t *labels, int64_t count, int32_t *cla
     return found;
 }
 
-/* 0, or -1 where there is no memory.
+/* Write the indices of the kept boxes to `keep`, by falling score. Return 0, or -1 if memory is exhausted.
 
-   boxes: (count, 4) xyxy; scores: (count,); labels: (count,) or NULL for one class; count below 2^31. A box goes that
-   overlaps a better one of its class by an IoU above `threshold`, which is 0 or more; equal scores: the first is better.
-   `keep` has room for min(limit, count); `found` gets how many stayed, best first. */
+   boxes: (count, 4) xyxy; scores: (count,); labels: (count,) or NULL for one class; count below 2^31. A box is dropped
+   if its IoU with a kept box of its class is above `threshold`, which is 0 or more. Of equal scores, the first counts
+   as higher. `keep` has room for min(limit, count) indices; `found` receives their number. */
 RN_EXPORT int rn_nms(const float *boxes, const float *scores, const int64_t *labels, int64_t count, double threshold,
                      int64_t limit, int64_t *keep, int64_t *found) {
     int result = -1;
     *found = 0;
     if (count <= 0 || limit <= 0) return 0;
-    /* ovr > threshold in float64 is ovr > limit in float32, where limit is the largest float32 not above threshold. */
+    /* For a float32 IoU, IoU > threshold in float64 equals IoU > most, the largest float32 that is not above
+       threshold. */
     float most = (float)threshold;
     if ((double)most > threshold) most = nextafterf(most, -INFINITY);
     uint64_t *keys = malloc(2 * (size_t)count * sizeof(uint64_t));
@@ -76,14 +77,14 @@ RN_EXPORT int rn_nms(const float *boxes, const float *scores, const int64_t *lab
         starts[classes[i] + 1]++;
     }
     for (int64_t c = 0; c < class_count; c++) {
-        /* No class keeps more than `limit`. */
+        /* No class keeps more than `limit` boxes. */
         const int64_t own = starts[c + 1] < limit ? starts[c + 1] : limit;
         starts[c + 1] = starts[c] + (own + LANES - 1) / LANES * LANES;
     }
     const size_t room = (size_t)starts[class_count];
     memory = malloc(5 * room * sizeof(float));
     if (memory == NULL) goto end;
-    /* NaN: what is not filled yet overlaps nothing. */
+    /* NaN: an unused slot overlaps no box. */
     memset(memory, 0xff, 5 * room * sizeof(float));
     const uint64_t *sorted = rn_sort(keys, keys + count, count, 4);
     for (int64_t i = 0; i < count && *found < limit; i++) {

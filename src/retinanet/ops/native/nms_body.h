@@ -1,5 +1,5 @@
-/* Whether the box overlaps one of `count` kept ones by an IoU above `most`. Arrays have room for full LANES, NaN there.
-   The operations are torchvision's, in its order. */
+/* Return whether the IoU of the box with one of `count` kept boxes is above `most`. The arrays are padded with NaN to a
+   multiple of LANES. The float operations and their order are those of torchvision. */
 static int RN_FN(suppressed)(const float *box, const kept_boxes *kept, int64_t count, float most) {
     const float x1 = box[0], y1 = box[1], x2 = box[2], y2 = box[3];
     const float area = (x2 - x1) * (y2 - y1);

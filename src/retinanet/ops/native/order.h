@@ -1,10 +1,10 @@
-/* Numbers to keys whose ascending order is that of falling values, equal values by their index: each key is another. */
+/* Sort keys: ascending keys are falling values, and equal values are ordered by their index. All keys differ. */
 #ifndef RN_ORDER_H
 #define RN_ORDER_H
 
 #include "common.h"
 
-/* Falling order as rising unsigned: the largest value gets the smallest number. -0 is 0; NaN comes first, as in torch. */
+/* Map a value to an unsigned number: larger values to smaller numbers. -0 equals 0. NaN is first, as in torch. */
 static inline uint32_t rn_falling(float value) {
     if (value != value) return 0;
     uint32_t bits;
@@ -23,7 +23,8 @@ static inline float rn_value_of(uint32_t falling) {
 
 static inline uint64_t rn_key(float value, uint32_t index) { return (uint64_t)rn_falling(value) << 32 | index; }
 
-/* Sort by bytes [first_byte, 8), stable. `other` is as large; returns the one of the two that holds the result. */
+/* Sort the keys by their bytes [first_byte, 8), stable. `other` has the size of `keys`. Return the array, `keys` or
+   `other`, that holds the result. */
 static inline uint64_t *rn_sort(uint64_t *keys, uint64_t *other, int64_t count, int first_byte) {
     for (int shift = 8 * first_byte; shift < 64; shift += 8) {
         int64_t at[256] = {0};
@@ -45,8 +46,8 @@ static inline uint64_t *rn_sort(uint64_t *keys, uint64_t *other, int64_t count, 
     return keys;
 }
 
-/* Bring the `want` smallest to the front, in any order. Pivots are drawn at random: linear whatever the order was. */
-static inline void rn_select(uint64_t *keys, int64_t count, int64_t want) {
+/* Move the `selected` smallest keys to the front, in any order. Random pivots make the time linear for every input. */
+static inline void rn_select(uint64_t *keys, int64_t count, int64_t selected) {
     int64_t low = 0, high = count - 1;
     uint64_t random = 0x9e3779b97f4a7c15u;
     while (low < high) {
@@ -64,9 +65,9 @@ static inline void rn_select(uint64_t *keys, int64_t count, int64_t want) {
                 keys[j--] = swap;
             }
         }
-        if (want - 1 <= j)
+        if (selected - 1 <= j)
             high = j;
-        else if (want - 1 >= i)
+        else if (selected - 1 >= i)
             low = i;
         else
             return;

@@ -1,4 +1,4 @@
-/* The sum of many float32, in float64: the smallest kernel there is. It shows how the others are built. */
+/* Sum of float32 values, added in float64. This smallest kernel shows the structure of the others. */
 #include "common.h"
 
 #define RN_BODY "sum_body.h"
@@ -20,7 +20,7 @@ static void task(void *context, int64_t block, int worker) {
     j->partial[block] = RN_DISPATCH(sum_block, j->values + begin, count);
 }
 
-/* 0, or -1 where there is no memory. */
+/* Write the sum to `out`. Return 0, or -1 if memory is exhausted. */
 RN_EXPORT int rn_sum(const float *values, int64_t count, int threads, double *out) {
     const int64_t blocks = (count + BLOCK - 1) / BLOCK;
     double *partial = malloc(sizeof(double) * (size_t)(blocks > 0 ? blocks : 1));

@@ -1,9 +1,10 @@
 /* A 3x3 convolution with 2.25 times fewer multiplications: Winograd's F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308,
    section 4.1). Stride 1, zeros around the image, float32.
 
-   A tile is 2x2 outputs and the 4x4 inputs that they need. A worker takes a block of tiles through all three steps
-   (inputs transformed, 16 matrix products, outputs transformed), so that what lies between them stays in its cache.
-   Every tile is computed in the same way whatever the block and the threads: some alone give what all together do. */
+   A tile is 2x2 outputs and the 4x4 inputs that they depend on. A worker takes a block of tiles through all three
+   steps: transform the inputs, compute 16 matrix products, transform the outputs. So intermediate results stay in its
+   cache. The arithmetic of a tile does not depend on its block or on the threads: a tile computed alone gives
+   identical outputs. */
 #include "common.h"
 
 enum { PANEL = 32, CHUNK = 256, MOST_ROWS = 14, BLOCK = 42 };
@@ -11,19 +12,19 @@ enum { PANEL = 32, CHUNK = 256, MOST_ROWS = 14, BLOCK = 42 };
 typedef struct {
     const float *x, *u, *bias; /* bias padded to whole panels */
     int64_t height, width, in, out, panels;
-    int64_t across, down; /* tiles */
-    const int32_t *tiles; /* NULL: all (an empty list may be NULL too) */
+    int64_t across, down; /* number of tiles in a row and in a column */
+    const int32_t *tiles; /* indices of the tiles to compute; NULL: all tiles (an empty list may be NULL, too) */
     int64_t count;
-    int block; /* tiles of a block */
+    int block; /* number of tiles of a block */
     float low, high;
     float *y;
-    size_t room;     /* of a worker's memory, in numbers */
-    float **scratch; /* [worker], NULL until it has work */
+    size_t room;     /* size of the scratch memory of a worker, in floats */
+    float **scratch; /* [worker], NULL until the worker has work */
     int *failed;     /* [worker] */
 } job;
 
 typedef struct {
-    int64_t n, y, x; /* of the tile's first output */
+    int64_t n, y, x; /* position of the first output of the tile */
 } place;
 
 static inline place place_of(const job *j, int64_t index) {
@@ -46,7 +47,8 @@ static void task(void *context, int64_t block, int worker) {
     RN_DISPATCH(tiles, j, first, count, j->scratch[worker]);
 }
 
-/* G g G' of every kernel, (out, in, 3, 3), as 16 matrices in panels: [16][out / PANEL][in][PANEL], zeros at the end. */
+/* Transform every kernel g of (out, in, 3, 3) to G g G'. Write 16 matrices in panels, [16][panels][in][PANEL]; the last
+   panel is padded with zeros. */
 RN_EXPORT int rn_winograd_weights(const float *g, int64_t out, int64_t in, float *u) {
     const int64_t panels = (out + PANEL - 1) / PANEL;
     memset(u, 0, (size_t)(16 * panels * in * PANEL) * sizeof(float));
@@ -71,11 +73,12 @@ RN_EXPORT int rn_winograd_weights(const float *g, int64_t out, int64_t in, float
     return 0;
 }
 
-/* 0, -1 where there is no memory, 1 for arguments that cannot be.
+/* Write the convolution to `y`. Return 0; -1 if memory is exhausted; 1 if an argument is invalid.
 
-   x: (n, height, width, in), `in` a multiple of 16. u: of rn_winograd_weights. bias: `out` values and zeros up to a
-   whole panel. tiles: which of the n x ceil(height / 2) x ceil(width / 2) tiles to compute, `count` of them; a count of -1:
-   all. y: (n, height, width, out); written at these tiles alone, cut off to [low, high], NaN stays. */
+   x: (n, height, width, in), with `in` a multiple of 16. u: weights from rn_winograd_weights. bias: `out` values,
+   padded with zeros to a whole panel. tiles: `count` indices of the n x ceil(height / 2) x ceil(width / 2) tiles; a
+   count of -1 computes all tiles. y: (n, height, width, out). Only the outputs of the chosen tiles are written,
+   clamped to [low, high]; NaN stays NaN. */
 RN_EXPORT int rn_winograd(const float *x, int64_t n, int64_t height, int64_t width, int64_t in, const float *u,
                           const float *bias, int64_t out, float low, float high, const int32_t *tiles, int64_t count,
                           int threads, float *y) {
@@ -96,7 +99,7 @@ RN_EXPORT int rn_winograd(const float *x, int64_t n, int64_t height, int64_t wid
     const int64_t share = (j.count + threads - 1) / threads;
     j.block = (int)(share < BLOCK ? (share + MOST_ROWS - 1) / MOST_ROWS * MOST_ROWS : BLOCK);
     const int64_t blocks = (j.count + j.block - 1) / j.block;
-    /* Whole groups of rows are multiplied: what lies beyond the last tile is thrown away, or written over by the next
+    /* Whole groups of rows are multiplied. Results beyond the last tile are unused, or overwritten by the next
        product. */
     j.room = (size_t)(16 * (j.block + MOST_ROWS) * (in + CHUNK) + 4 * CHUNK + in);
     float *scratch[256] = {NULL};

@@ -1,14 +1,14 @@
 typedef float RN_FN(vec) __attribute__((vector_size(4 * RN_LANES), aligned(4), may_alias));
 
 #if RN_LANES == 16
-#define ROWS 14 /* 28 sums, two of the panel and one value: 31 of 32 registers */
+#define ROWS 14 /* 28 sums, 2 vectors of the panel and 1 value use 31 of 32 registers */
 #else
-#define ROWS 6 /* 12 sums, two of the panel and one value: 15 of 16 registers */
+#define ROWS 6 /* 12 sums, 2 vectors of the panel and 1 value use 15 of 16 registers */
 #endif
 #define AT(p) (*(const RN_FN(vec) *)(p))
 #define TO(p) (*(RN_FN(vec) *)(p))
 
-/* m[r][0..PANEL) = sum over i of v[r][i] u[i][0..PANEL), for ROWS rows. */
+/* Compute m[r][0..PANEL) = sum over i of v[r][i] u[i][0..PANEL) for ROWS rows. */
 static void RN_FN(product)(const float *restrict v, int64_t in, const float *restrict u, float *restrict m,
                            int64_t stride) {
     for (int half = 0; half < PANEL; half += 2 * RN_LANES) {
@@ -32,7 +32,7 @@ static void RN_FN(product)(const float *restrict v, int64_t in, const float *res
     }
 }
 
-/* B' d B of one tile: 16 rows of `in` channels, `step` apart. */
+/* Compute B' d B of one tile: 16 rows of `in` channels at a distance of `step`. */
 static void RN_FN(forward)(const float *const d[16], int64_t in, float *v, int64_t step) {
     for (int64_t c = 0; c < in; c += RN_LANES) {
         RN_FN(vec) t[16];
@@ -59,12 +59,12 @@ static void RN_FN(forward)(const float *const d[16], int64_t in, float *v, int64
 static inline RN_FN(vec) RN_FN(limit)(RN_FN(vec) x, float low, float high) {
     typedef int32_t mask __attribute__((vector_size(4 * RN_LANES)));
     const RN_FN(vec) l = low - (RN_FN(vec)){0}, h = high - (RN_FN(vec)){0};
-    /* By comparisons that are false for NaN, so that it stays. */
+    /* The comparisons are false for NaN, so NaN stays. */
     const mask below = (mask)(x < l), above = (mask)(x > h);
     return (RN_FN(vec))(((mask)x & ~below & ~above) | ((mask)l & below) | ((mask)h & above));
 }
 
-/* A' m A + bias of one tile, `out` channels (a multiple of PANEL), to the four rows of `y`. */
+/* Write A' m A + bias of one tile to the four rows of `y`, for `out` channels, a multiple of PANEL. */
 static void RN_FN(backward)(const float *m, int64_t step, const float *bias, int64_t out, float low, float high,
                             float *const y[4]) {
     for (int64_t c = 0; c < out; c += RN_LANES) {

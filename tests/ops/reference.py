@@ -1,6 +1,7 @@
-"""The rules of matching, top-k and NMS, written to be read: what both the C and the torch code are compared with.
+"""Matching, candidates and NMS in short, slow code. Tests compare the C and the torch forms with these functions.
 
-Float32 operations in the order of the formulas, on whole matrices. A anchors, G boxes, L anchors of a level, K classes.
+The float32 operations are in the order of the formulas, on whole matrices.
+Shape suffixes: A anchors, G ground-truth boxes, L anchors of a level, K classes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from retinanet.types import AnchorTargets
 
 
 def match(anchors_A4, targets, config):
-    """Every anchor against every box."""
+    """Match by comparing every anchor with every ground-truth box."""
     columns = []
     for target in targets:
         boxes_G4 = target.boxes_G4.to(anchors_A4.dtype)
@@ -24,7 +25,7 @@ def match(anchors_A4, targets, config):
         positive_A = torch.zeros(len(anchors_A4), dtype=torch.bool)
         if iou_AG.numel():
             highest_A = iou_AG.amax(1)
-            best_A = (iou_AG == highest_A[:, None]).int().argmax(1)  # the first of equals
+            best_A = (iou_AG == highest_A[:, None]).int().argmax(1)  # the first of equal IoUs
             positive_A = (highest_A >= config.positive_iou) & (highest_A > 0)
             if config.low_quality_matches:
                 positive_A |= ((iou_AG == iou_AG.amax(0)) & (iou_AG > 0)).any(1)
@@ -42,7 +43,7 @@ def match(anchors_A4, targets, config):
 
 
 def candidates(logits_AK, anchors_per_level, *, threshold, most):
-    """Sort all scores of a level."""
+    """Return the candidates as three lists (anchors, class ids, logits), from a full sort of each level."""
     rows, first = [], 0
     threshold = torch.tensor(threshold, dtype=torch.float32).item()
     for logits_LK in torch.split(logits_AK.float(), list(anchors_per_level)):
@@ -55,7 +56,7 @@ def candidates(logits_AK, anchors_per_level, *, threshold, most):
 
 
 def nms(boxes_B4, scores_B, labels_B, *, threshold, limit=None):
-    """Walk down the scores, and take what no taken box of its class overlaps too much."""
+    """Return the indices of the kept boxes: by falling score, each box is compared with all kept boxes of its class."""
     area_B = (boxes_B4[:, 2] - boxes_B4[:, 0]) * (boxes_B4[:, 3] - boxes_B4[:, 1])
     kept = []
     for i in scores_B.argsort(descending=True, stable=True).tolist():
