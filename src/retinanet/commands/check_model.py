@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +64,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     document = {
         "metrics": numbers,
         "imbalance": found.to_json(),
-        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "findings": [finding.to_json() for finding in findings],
         "faults": [str(fault) for fault in data.faults],
         "hard_examples": hard.rows() if hard else [],
     }

@@ -44,4 +44,4 @@ class AugmentConfig:
         check_options(self)
         low, high = self.scale_jitter
         if not 0 < low <= high:
-            raise ConfigError(f"scale_jitter must be two factors above 0, the smaller factor first, found {self.scale_jitter}")
+            raise ConfigError(f"scale_jitter must be two factors above 0, the smaller first, found {self.scale_jitter}")

@@ -33,4 +33,6 @@ class MatchConfig:
         check_options(self)
         check_part("assigner", self.assigner, ASSIGNERS)
         if self.negative_iou > self.positive_iou:
-            raise ConfigError(f"negative_iou must be at most positive_iou ({self.positive_iou}), found {self.negative_iou}")
+            raise ConfigError(
+                f"negative_iou must be at most positive_iou ({self.positive_iou}), found {self.negative_iou}"
+            )

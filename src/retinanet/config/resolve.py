@@ -95,7 +95,8 @@ def resolve(cls: type[C], options: Mapping[str, Any]) -> C:
     _refuse_unknown(options, known)
     preset = options.get("preset", "default")
     if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
+        near = did_you_mean(preset, PRESETS)
+        raise ConfigError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}{near}")
     merged = {**{name: value for name, value in PRESETS[preset].items() if name in known}, **options}
     missing = [name for name, option in known.items() if option.is_required and name not in merged]
     if missing:

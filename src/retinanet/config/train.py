@@ -80,4 +80,4 @@ def check_training_rules(fitted: FittedConfig, loss: LossConfig, run: RunConfig,
     if fitted.balance_classes and loss.class_alpha:
         raise ConfigError("balance_classes and class_alpha exclude each other: balance_classes computes class_alpha")
     if run.resume and existing.overwrite:
-        raise ConfigError("resume and overwrite exclude each other: resume continues the run in the folder, overwrite replaces it")
+        raise ConfigError("resume and overwrite exclude each other: resume continues the run, overwrite replaces it")
