@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def patient_data(write_voc: Write) -> DetectionData:
+def many(write_voc: Write) -> DetectionData:
     """40 small images of 8 patients, 5 images each. Every image shows a cat, every fourth image also a dog."""
     cat, dog = ("cat", (1, 2, 30, 40)), ("dog", (5, 5, 20, 20))
     content = {f"p{i // 5}_{i % 5}": [cat, dog] if i % 4 == 0 else [cat] for i in range(40)}

@@ -37,11 +37,11 @@ def test_hashing_finds_the_pairs_of_an_exhaustive_search(monkeypatch: pytest.Mon
     assert len(exhaustive) == 1
 
 
-def test_uniform_images_are_not_near_duplicates(tmp_path: Path, patient_data: DetectionData) -> None:
+def test_uniform_images_are_not_near_duplicates(tmp_path: Path, many: DetectionData) -> None:
     paths = [tmp_path / f"{value}.png" for value in (10, 200)]
     for path, value in zip(paths, (10, 200), strict=True):
         Image.new("L", (64, 48), value).save(path)
-    prints = [fingerprint(dataclasses.replace(patient_data.records[0], path=path)) for path in paths]
+    prints = [fingerprint(dataclasses.replace(many.records[0], path=path)) for path in paths]
     assert nearly_same(prints) == []
 
 

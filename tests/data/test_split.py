@@ -25,25 +25,25 @@ def count_dog_images(data: DetectionData) -> int:
     return sum(int((r.labels_G == data.classes.index("dog")).any()) for r in data.records)
 
 
-def test_two_parts_have_their_shares_of_images_and_classes(patient_data: DetectionData) -> None:
-    division = divide(patient_data, SHARES)
+def test_two_parts_have_their_shares_of_images_and_classes(many: DetectionData) -> None:
+    division = divide(many, SHARES)
     train, val = division.parts["train"], division.parts["val"]
-    assert names(train) | names(val) == names(patient_data)
+    assert names(train) | names(val) == names(many)
     assert not names(train) & names(val)
     assert len(val.records) == 8
     assert count_dog_images(val) == 2
-    assert names(divide(patient_data, SHARES).parts["val"]) == names(val), "equal seeds give equal parts"
-    assert names(divide(patient_data, SHARES, seed=1).parts["val"]) != names(val)
+    assert names(divide(many, SHARES).parts["val"]) == names(val), "equal seeds give equal parts"
+    assert names(divide(many, SHARES, seed=1).parts["val"]) != names(val)
 
 
-def test_three_parts_have_their_shares_of_images_and_classes(patient_data: DetectionData) -> None:
-    parts = divide(patient_data, {"train": 0.6, "val": 0.2, "test": 0.2}).parts
+def test_three_parts_have_their_shares_of_images_and_classes(many: DetectionData) -> None:
+    parts = divide(many, {"train": 0.6, "val": 0.2, "test": 0.2}).parts
     assert [len(parts[name].records) for name in ("train", "val", "test")] == [24, 8, 8]
     assert [count_dog_images(parts[name]) for name in ("train", "val", "test")] == [6, 2, 2]
 
 
-def test_groups_stay_together(patient_data: DetectionData) -> None:
-    division = divide(patient_data, {"train": 0.75, "val": 0.25}, group_by="^[^_]+")
+def test_groups_stay_together(many: DetectionData) -> None:
+    division = divide(many, {"train": 0.75, "val": 0.25}, group_by="^[^_]+")
     patients = {name: {stem.split("_")[0] for stem in names(part)} for name, part in division.parts.items()}
     assert not patients["train"] & patients["val"]
     assert (len(patients["train"]), len(patients["val"]), division.groups) == (6, 2, 8)
@@ -73,28 +73,28 @@ def test_group_keys_come_from_a_column(tmp_path: Path, write_image: Write) -> No
         group_keys(data.load(tmp_path / "x.csv"), "(")
 
 
-def test_near_duplicates_are_in_one_part(patient_data: DetectionData, tmp_path: Path) -> None:
+def test_near_duplicates_are_in_one_part(many: DetectionData, tmp_path: Path) -> None:
     """Ten images have a smaller, brighter copy. Each copy is in the part of its original, for every seed."""
     copies = []
-    for record in patient_data.records[:10]:
+    for record in many.records[:10]:
         path = tmp_path / f"copy-{record.path.stem}.jpg"
         image = ImageEnhance.Brightness(Image.open(record.path)).enhance(1.15)
         image.resize((48, 36)).save(path, quality=60)
         copies.append(dataclasses.replace(record, path=path))
-    originals_and_copies = dataclasses.replace(patient_data, records=(*patient_data.records, *copies))
+    originals_and_copies = dataclasses.replace(many, records=(*many.records, *copies))
     for seed in range(3):
         division = divide(originals_and_copies, {"train": 0.5, "val": 0.5}, seed=seed)
         assert division.duplicates == 20
         for part in division.parts.values():
             stems = names(part)
-            for record in patient_data.records[:10]:
+            for record in many.records[:10]:
                 assert (record.path.stem in stems) == (f"copy-{record.path.stem}" in stems)
     division = divide(originals_and_copies, {"train": 0.5, "val": 0.5}, near_duplicates=False)
     assert division.duplicates == 0
 
 
-def test_a_part_without_images_is_an_error(patient_data: DetectionData) -> None:
-    single_image = dataclasses.replace(patient_data, records=patient_data.records[:1])
+def test_a_part_without_images_is_an_error(many: DetectionData) -> None:
+    single_image = dataclasses.replace(many, records=many.records[:1])
     with pytest.raises(ConfigError, match="one image in val, found none: 1 groups of images are too few for 2 parts"):
         divide(single_image, SHARES)
 

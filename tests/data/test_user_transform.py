@@ -22,7 +22,7 @@ from tests.data.transform_helpers import apply, load_pixels
 IMAGES = ImageConfig(image_size=64, max_size=96)
 
 
-def add_noise(sample: TrainingSample) -> TrainingSample:
+def noise(sample: TrainingSample) -> TrainingSample:
     """Change the brightness by numbers from the global generators, which many transforms use."""
     shift = random.randrange(50) + np.random.randint(50) + int(torch.randint(50, ()))  # noqa: NPY002
     return replace(sample, image_HW3=sample.image_HW3 + np.uint8(shift))
@@ -30,7 +30,7 @@ def add_noise(sample: TrainingSample) -> TrainingSample:
 
 def test_the_result_depends_only_on_the_seed_and_global_generators_keep_their_state() -> None:
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
-    first, again, other = (np.asarray(apply(add_noise, seed).image) for seed in (1, 1, 2))
+    first, again, other = (np.asarray(apply(noise, seed).image) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002

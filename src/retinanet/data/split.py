@@ -1,7 +1,8 @@
 """Split a dataset by image: every class in every part, each group of images and each near-duplicate in one part.
 
 The method is iterative stratification (Sechidis et al., "On the Stratification of Multi-Label Data", ECML 2011),
-applied to groups of images. The rarest class is distributed first, each group to the part that lacks most of it.
+applied to groups of images. The rarest class is distributed first. Each of its groups goes to the part that lacks the
+most images of that class.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Division:
         if self.groups:
             sentences.append(f"{self.groups:,} groups of images were kept together")
         if self.duplicates:
-            sentences.append(f"{self.duplicates:,} duplicate and near-duplicate images were kept in one part each")
+            sentences.append(f"{self.duplicates:,} images were kept in one part with their (near-)duplicates")
         return sentences
 
 
