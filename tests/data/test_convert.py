@@ -39,7 +39,7 @@ def test_all_splits_are_converted_with_one_class_list(write_voc: Write, tmp_path
 def test_image_files_need_not_be_copied(write_voc: Write, tmp_path: Path) -> None:
     root = write_voc({"a": [("dog", (1, 2, 30, 40))]})
     for format, name in (("coco", "x.json"), ("csv", "y.csv")):
-        written = write({"": data.load(root)}, tmp_path / "new" / name, format, images="none")  # type: ignore[arg-type]
+        written = write({"": data.load(root)}, tmp_path / "new" / name, format, image_files="none")  # type: ignore[arg-type]
         assert written.files[""] == tmp_path / "new" / name
         assert data.load(written.files[""]).records[0].path.resolve() == root / "JPEGImages" / "a.jpg"
     with pytest.raises(ConfigError, match="image_files must be copy or link, found none"):
