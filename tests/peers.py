@@ -1,4 +1,4 @@
-"""RetinaNets of other projects with random weights that detect: what their files and numbers would be.
+"""RetinaNets of torchvision with random weights, and COCO images, for tests that compare with other projects.
 
 Shape suffixes: N batch, A anchors, K classes, G ground-truth boxes.
 """
@@ -21,7 +21,7 @@ from retinanet.types import Target
 
 
 def torchvision_v1(num_classes: int = 91, *, backbone: str = "resnet50", eps: float = 0.0) -> TorchvisionRetinaNet:
-    """`retinanet_resnet50_fpn` as it is with weights: frozen BatchNorm, eps 0; without, its builder differs."""
+    """Return `retinanet_resnet50_fpn` as built for published weights: frozen BatchNorm with eps 0."""
     body = resnet_fpn_backbone(
         backbone_name=backbone,
         weights=None,
@@ -36,36 +36,39 @@ def torchvision_v1(num_classes: int = 91, *, backbone: str = "resnet50", eps: fl
 
 
 def torchvision_v2(num_classes: int = 91) -> TorchvisionRetinaNet:
-    """`retinanet_resnet50_fpn_v2`."""
+    """Return `retinanet_resnet50_fpn_v2`."""
     return retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=num_classes)
 
 
 @torch.no_grad()
-def make_it_detect(model: TorchvisionRetinaNet, image_3HW: torch.Tensor, *, bias: float = -4.0) -> None:
-    """Give BatchNorm values of its own, and scale the outputs so that thousands of scores pass the threshold."""
+def randomise_weights(model: TorchvisionRetinaNet, image_3HW: torch.Tensor, *, bias: float = -4.0) -> None:
+    """Randomise BatchNorm, and scale the outputs so that thousands of scores on the image pass the threshold."""
     generator = torch.Generator().manual_seed(7)
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.running_var[0] = 1e-5  # where the two eps differ most
+            module.running_var[0] = 1e-5  # makes the choice of eps, 0 or 1e-5, visible
             module.weight.uniform_(0.3, 0.8, generator=generator)
             module.weight[0] = 1e-3
             module.bias.normal_(0, 0.1, generator=generator)
     model.eval()
     images, _ = model.transform([image_3HW])
     outputs = model.head(list(model.backbone(images.tensors).values()))
-    for layer, found, spread in (
+    for layer, output, spread in (
         (model.head.classification_head.cls_logits, outputs["cls_logits"], 1.0),
         (model.head.regression_head.bbox_reg, outputs["bbox_regression"], 0.3),
     ):
-        layer.weight *= spread / found.std()
+        layer.weight *= spread / output.std()
         layer.bias.normal_(0, 0.1, generator=generator)
     model.head.classification_head.cls_logits.bias += bias
 
 
 def coco128(shared_data: Path, count: int) -> list[tuple[torch.Tensor, Target]]:
-    """The first images with objects, RGB in [0, 1], and their objects in pixels, labels as COCO's ids; no crowds."""
+    """Return the first `count` images with objects, RGB in [0, 1], and their targets without crowd regions.
+
+    Boxes are xyxy, pixels. Labels are COCO's category ids.
+    """
     content = json.loads((shared_data / "coco128" / "annotations" / "instances_train2017.json").read_text())
     out = []
     for image in content["images"]:

@@ -1,8 +1,8 @@
-"""Anchors and ground truth to the target of every anchor. `ops.matching` computes the rule of the IoU thresholds.
+"""Assign anchors to ground-truth boxes: every anchor becomes positive, negative or ignored.
 
-An assigner of your own is a subclass of `Assigner` in any importable module, named by `--assigner
-package.module:Class`. Its constructor takes an option of `MatchConfig` by declaring a keyword parameter of the option's
-name, for example `positive_iou`; every other parameter needs a default.
+A custom assigner is a subclass of `Assigner` in any importable module, named by `--assigner package.module:Class`. Its
+constructor gets each option of `MatchConfig` that it declares as a keyword parameter, for example `positive_iou`. Every
+other parameter needs a default.
 
 Shape suffixes: A anchors.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Assigner(ABC):
-    """Base class of the rules that make anchors positive, negative or ignored."""
+    """Base class of assigners, the rules that make anchors positive, negative or ignored."""
 
     @abstractmethod
     def __call__(
@@ -34,18 +34,24 @@ class Assigner(ABC):
     ) -> AnchorTargets:
         """Return the target of every anchor of every image.
 
-        An assigner gets no predictions, so that `retinanet check` measures anchor coverage without a network.
+        An assigner gets no predictions, so that `retinanet check` can measure anchor coverage without a network.
 
         Args:
-            anchors_A4: xyxy, input pixels.
-            targets: ground truth of each image; crowd regions are objects that no anchor may be positive for.
+            anchors_A4: anchors, xyxy, input pixels.
+            targets: ground truth of each image. No anchor may be positive for a crowd region.
             anchors_per_level: number of anchors of each feature level, finest first.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class IoUAssigner(Assigner):
-    """`match`: two thresholds on the IoU with the ground truth (arXiv 1708.02002, section 4)."""
+    """Assign anchors by two thresholds on the IoU with ground-truth boxes, see `match`.
+
+    Args:
+        positive_iou: minimum IoU of a positive anchor.
+        negative_iou: IoU below which an anchor is negative.
+        low_quality_matches: make the best anchors of each object positive, whatever their IoU.
+    """
 
     positive_iou: float = MatchConfig.positive_iou
     negative_iou: float = MatchConfig.negative_iou
@@ -54,31 +60,32 @@ class IoUAssigner(Assigner):
     def __call__(
         self, anchors_A4: Tensor, targets: Sequence[Target], *, anchors_per_level: Sequence[int]
     ) -> AnchorTargets:
-        """Return the target of every anchor of every image; the levels make no difference."""
+        """Return the target of every anchor of every image. `anchors_per_level` is not used."""
         return match(anchors_A4, targets, self)
 
 
 def make_assigner(config: MatchConfig) -> Assigner:
-    """Return the assigner that a config names, with its options. Raises `ConfigError`."""
+    """Return the assigner that a config names. Raises `ConfigError` if it cannot be imported or constructed."""
     assigner: Assigner = make_part("assigner", find_class("assigner", config.assigner, ASSIGNERS, Assigner), config)
     return assigner
 
 
 def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig | IoUAssigner) -> AnchorTargets:
-    """Assign every anchor of every image to an object, to the background, or to neither.
+    """Return the target of every anchor of every image: positive, negative or ignored.
 
-    An anchor is positive where its highest IoU with an object is at least `positive_iou`, and answers for that object
-    (of several with the same IoU, the first); negative where it is below `negative_iou`; ignored between the two.
-    An anchor that is not positive and lies within a crowd region by at least `positive_iou` of its own area is ignored,
-    as COCO evaluation does with detections. Source: arXiv 1708.02002, section 4.
+    An anchor is positive if its highest IoU with a ground-truth box is at least `positive_iou`. It is matched to that
+    box, or to the first box in case of equal IoU. It is negative if the highest IoU is below `negative_iou`, otherwise
+    ignored. A negative anchor becomes ignored if a crowd region covers at least `positive_iou` of its area, as COCO
+    evaluation ignores detections in crowd regions. Source: arXiv 1708.02002, section 4.
 
-    With `low_quality_matches`, the anchors that overlap an object most are positive too, whatever that IoU is (but it
-    must be above 0), each for the object that it overlaps most, as in torchvision and Detectron2.
+    With `low_quality_matches`, the anchors with the highest IoU for each box are positive too, whatever that IoU is,
+    if it is above 0. Each of these anchors is matched to the box with which its own IoU is highest, as in torchvision
+    and Detectron2.
 
     Args:
-        anchors_A4: xyxy, input pixels.
-        targets: one for each image.
-        config: the thresholds.
+        anchors_A4: anchors, xyxy, input pixels.
+        targets: ground truth of each image.
+        config: thresholds.
     """
     return ops.match(
         anchors_A4,

@@ -1,4 +1,4 @@
-"""Dense predictions to detections: threshold, top-k, decode, clip, per-class NMS, back to original pixels.
+"""Turn network outputs into detections: threshold, top-k, decode, clip, per-class NMS, scale to original pixels.
 
 Shape suffixes: N batch, A anchors, K classes, C candidates of an image, D detections of an image.
 """
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 
 def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: PostprocessConfig) -> list[ImageDetections]:
-    """Return each image's detections in its own original pixels, best first.
+    """Return the detections of each image, xyxy in original pixels, by descending score.
 
-    Per level, the `candidates_per_level` best scores above `score_threshold` are decoded (arXiv 1708.02002, section
-    4.1, "Inference"); what overlaps a better box of its class by more than `nms_threshold` goes; `max_detections` stay.
+    On each feature level, the `candidates_per_level` highest scores above `score_threshold` are decoded. NMS drops a
+    box whose IoU with a higher-scoring box of its class is above `nms_threshold`. The `max_detections` highest scores
+    are returned. Source: arXiv 1708.02002, section 4.1, "Inference".
 
     Args:
-        outputs: of the network, any float type; decoded in float32.
+        outputs: outputs of the network, of any float dtype. Boxes are decoded in float32.
         frames: original and resized size of each image of the batch.
-        config: the thresholds.
+        config: thresholds and limits.
     """
     return [
         _one_image(logits_AK, deltas_A4, outputs, frame, config)
@@ -42,7 +43,7 @@ def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: Postpr
 def _one_image(
     logits_AK: Tensor, deltas_A4: Tensor, outputs: HeadOutputs, frame: Frame, config: PostprocessConfig
 ) -> ImageDetections:
-    # On logits: the sigmoid is taken of what is left, not of every anchor and class.
+    # The threshold is applied to logits, so that only the candidates need a sigmoid.
     anchor_C, label_C, logit_C = candidates(
         logits_AK,
         outputs.anchors_per_level,
@@ -58,13 +59,13 @@ def _one_image(
     boxes_D4 = box_C4[keep_D] * to_original
     if not config.clip_before_nms:
         boxes_D4 = clip(boxes_D4, width=frame.width, height=frame.height)
-        seen_D = (boxes_D4[:, 2:] > boxes_D4[:, :2]).all(dim=1)  # what lay outside is nothing now
-        boxes_D4, keep_D = boxes_D4[seen_D], keep_D[seen_D]
+        is_inside_D = (boxes_D4[:, 2:] > boxes_D4[:, :2]).all(dim=1)  # clipping makes boxes outside the image empty
+        boxes_D4, keep_D = boxes_D4[is_inside_D], keep_D[is_inside_D]
     return ImageDetections(boxes_D4=boxes_D4, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
 
 
 def least_logit(config: PostprocessConfig) -> float:
-    """Return the logit of `score_threshold`: only what is above it becomes a detection."""
+    """Return the logit of `score_threshold`. Only higher logits can become detections."""
     probability = config.score_threshold
     if probability <= 0:
         return -math.inf

@@ -1,5 +1,7 @@
-"""Detectron2's RetinaNets in ours. It cannot be installed here, so its network, anchors and rules are written down once
-more below in plain torch, under the names of its files, from its documentation, configs and published model listings.
+"""Tests of the import of Detectron2's RetinaNets.
+
+Detectron2 cannot be installed here. `Reference` implements its network, anchors and post-processing in plain torch and
+uses the tensor names of its files. Sources: Detectron2's documentation, configs and published model listings.
 
 Shape suffixes: N batch, A anchors, K classes, G ground-truth boxes, C candidates.
 """
@@ -27,7 +29,7 @@ RATIOS = [0.5, 1.0, 2.0]
 
 
 def zoo_file(*, depth=50, K=80, width=256, seed=0):
-    """The content of a model-zoo .pkl with random weights: 9 anchors a position, four arrays for each frozen norm."""
+    """Return the content of a model-zoo .pkl with random weights, 9 anchors per position and frozen BatchNorm."""
     rng = np.random.default_rng(seed)
     arrays = {}
 
@@ -73,19 +75,20 @@ def zoo_file(*, depth=50, K=80, width=256, seed=0):
 
 
 class Reference:
-    """Detectron2's RetinaNet: BGR pixels of 0 to 255 in, logits, offsets, anchors and detections out."""
+    """Detectron2's RetinaNet: BGR pixels, 0 to 255, to logits, offsets, anchors and detections."""
 
     def __init__(self, content):
-        self.w = {name: torch.from_numpy(value) for name, value in content["model"].items()}
-        self.K = len(self.w["head.cls_score.bias"]) // 9
+        self.weights = {name: torch.from_numpy(value) for name, value in content["model"].items()}
+        self.K = len(self.weights["head.cls_score.bias"]) // 9
 
     def conv(self, name, x, stride=1):
-        weight = self.w[f"{name}.weight"]
-        x = F.conv2d(x, weight, self.w.get(f"{name}.bias"), stride, weight.shape[-1] // 2)
-        if f"{name}.norm.weight" not in self.w:
+        weight = self.weights[f"{name}.weight"]
+        x = F.conv2d(x, weight, self.weights.get(f"{name}.bias"), stride, weight.shape[-1] // 2)
+        if f"{name}.norm.weight" not in self.weights:
             return x
         weight, bias, mean, var = (
-            self.w[f"{name}.norm.{kind}"][:, None, None] for kind in ("weight", "bias", "running_mean", "running_var")
+            self.weights[f"{name}.norm.{kind}"][:, None, None]
+            for kind in ("weight", "bias", "running_mean", "running_var")
         )
         return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
@@ -95,7 +98,7 @@ class Reference:
         maps = {}
         for stage in (2, 3, 4, 5):
             block = 0
-            while f"{up}.res{stage}.{block}.conv1.weight" in self.w:
+            while f"{up}.res{stage}.{block}.conv1.weight" in self.weights:
                 name = f"{up}.res{stage}.{block}"
                 stride = 2 if stage > 2 and block == 0 else 1
                 y = F.relu(self.conv(f"{name}.conv1", x, stride))  # STRIDE_IN_1X1
@@ -113,7 +116,7 @@ class Reference:
         return out
 
     def __call__(self, images_N3HW):
-        """logits (N, A, K), offsets (N, A, 4) and anchors (A, 4) of each level."""
+        """Return logits (N, A, K), offsets (N, A, 4) and anchors (A, 4) of each level."""
         out = []
         for level, x in enumerate(self.levels(images_N3HW)):
             values = []
@@ -140,7 +143,11 @@ class Reference:
         return out
 
     def detect(self, out, n, frame, *, clip_first=False):
-        """Threshold 0.05, 1000 a level, NMS 0.5, 100 kept; only then scaled and clipped, and empty boxes dropped."""
+        """Return boxes, scores and labels of image n.
+
+        Score threshold 0.05, 1000 candidates per level, NMS at 0.5, 100 detections. Boxes are scaled and clipped, and
+        empty boxes dropped, after NMS. With `clip_first`, boxes are also clipped before NMS.
+        """
         boxes, scores, labels = [], [], []
         for logits_NAK, deltas_NA4, anchors_A4 in out:
             score, index = logits_NAK[n].sigmoid().flatten().sort(descending=True, stable=True)
@@ -161,12 +168,12 @@ class Reference:
         boxes = boxes[keep]
         boxes[:, 0::2] = (boxes[:, 0::2] * frame.width / frame.resized_width).clamp(0, frame.width)
         boxes[:, 1::2] = (boxes[:, 1::2] * frame.height / frame.resized_height).clamp(0, frame.height)
-        full = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
-        return boxes[full], scores[keep][full], labels[keep][full]
+        nonempty = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+        return boxes[nonempty], scores[keep][nonempty], labels[keep][nonempty]
 
 
-def ours_to_theirs(per_position):
-    """Ours are ratio by ratio and scale by scale within, theirs the other way round: 9 places of a position."""
+def to_detectron2_order(per_position):
+    """Return values of the 9 anchors per position, converted from ratio-major to Detectron2's scale-major order."""
     N, A = per_position.shape[:2]
     grid = per_position.view(N, A // 9, 3, 3, *per_position.shape[2:])
     return grid.transpose(2, 3).reshape(per_position.shape)
@@ -179,12 +186,12 @@ def zoo():
 
 @pytest.fixture(scope="module")
 def narrow():
-    """A file of the zoo whose pyramid and heads have 32 channels."""
+    """Return the content of a model-zoo file whose pyramid and heads have 32 channels."""
     return zoo_file(width=32)
 
 
-def batch(height, width, *, count=2, seed=0):
-    """Smooth random images as RGB pixels HW3, the input of either side, and their frames (twice as large before)."""
+def make_images(height, width, *, count=2, seed=0):
+    """Return smooth random images, RGB pixels HW3, and frames with twice that size as the original size."""
     rng = np.random.default_rng(seed)
     pixels = []
     for _ in range(count):
@@ -198,9 +205,9 @@ def batch(height, width, *, count=2, seed=0):
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(192, 288), pytest.param(480, 640, marks=pytest.mark.slow)])
 def test_network_and_detections_equal_the_reference(zoo, height, width):
-    """Neither size is a multiple of 128."""
+    """Sizes are not multiples of 128, the largest stride."""
     saved = import_model(zoo, "detectron2")
-    pixels, frames = batch(height, width)
+    pixels, frames = make_images(height, width)
     mean = torch.tensor([103.53, 116.28, 123.675])
     bgr = torch.stack([torch.from_numpy(p[:, :, ::-1].copy()).float() - mean for p in pixels]).permute(0, 3, 1, 2)
     config = saved.image_config
@@ -210,43 +217,43 @@ def test_network_and_detections_equal_the_reference(zoo, height, width):
     expected, outputs = reference(bgr.contiguous()), saved.model(rgb)
     logits_NAK, deltas_NA4 = (torch.cat([level[i] for level in expected], 1) for i in (0, 1))
     assert logits_NAK.std() > 0.3
-    torch.testing.assert_close(ours_to_theirs(outputs.logits_NAK), logits_NAK, rtol=0, atol=1e-4)
-    torch.testing.assert_close(ours_to_theirs(outputs.deltas_NA4), deltas_NA4, rtol=0, atol=2e-5)
-    assert (outputs.logits_NAK - logits_NAK).abs().max() > 0.1, "the order of anchors does matter"
+    torch.testing.assert_close(to_detectron2_order(outputs.logits_NAK), logits_NAK, rtol=0, atol=1e-4)
+    torch.testing.assert_close(to_detectron2_order(outputs.deltas_NA4), deltas_NA4, rtol=0, atol=2e-5)
+    assert (outputs.logits_NAK - logits_NAK).abs().max() > 0.1, "the order of anchors makes no difference"
     anchors_A4 = torch.cat([level[2] for level in expected])
-    torch.testing.assert_close(ours_to_theirs(outputs.anchors_A4[None])[0], anchors_A4, rtol=0, atol=1e-3)
+    torch.testing.assert_close(to_detectron2_order(outputs.anchors_A4[None])[0], anchors_A4, rtol=0, atol=1e-3)
     assert (logits_NAK.sigmoid() > 0.05).sum() > 2000
     differs = False
-    for n, found in enumerate(postprocess(outputs, frames=frames, config=saved.postprocess_config)):
+    for n, detections in enumerate(postprocess(outputs, frames=frames, config=saved.postprocess_config)):
         boxes_D4, scores_D, labels_D = reference.detect(expected, n, frames[n])
         assert len(boxes_D4) > 50
-        assert torch.equal(found.labels_D, labels_D)
-        torch.testing.assert_close(found.scores_D, scores_D, rtol=0, atol=1e-5)
-        torch.testing.assert_close(found.boxes_D4, boxes_D4, rtol=0, atol=2e-3)
+        assert torch.equal(detections.labels_D, labels_D)
+        torch.testing.assert_close(detections.scores_D, scores_D, rtol=0, atol=1e-5)
+        torch.testing.assert_close(detections.boxes_D4, boxes_D4, rtol=0, atol=2e-3)
         clipped, _, _ = reference.detect(expected, n, frames[n], clip_first=True)
         differs |= len(clipped) != len(boxes_D4) or not torch.allclose(clipped, boxes_D4, atol=1.0)
-    assert differs, "clipping before NMS would give other detections here"
+    assert differs, "clipping before NMS makes no difference, so the test does not check it"
 
 
 @pytest.mark.slow
-def test_the_reference_notices_each_difference(zoo):
-    """Stride in the 3x3 convolution, P6 from elsewhere, channels or anchors in the other order: all would show."""
-    pixels, _ = batch(128, 160, count=1)
+def test_a_wrong_stride_and_wrong_channels_differ_from_the_reference(zoo):
+    """The comparison with the reference detects a stride in the 3x3 convolution and BGR channels."""
+    pixels, _ = make_images(128, 160, count=1)
     mean = torch.tensor([103.53, 116.28, 123.675])
     bgr = (torch.from_numpy(pixels[0][:, :, ::-1].copy()).float() - mean).permute(2, 0, 1)[None]
     with torch.no_grad():
         expected = torch.cat([level[0] for level in Reference(zoo)(bgr.contiguous())], 1)
         right = from_detectron2(zoo)
-        right_logits = ours_to_theirs(right(bgr.flip(1)).logits_NAK)
+        right_logits = to_detectron2_order(right(bgr.flip(1)).logits_NAK)
         torch.testing.assert_close(right_logits, expected, rtol=0, atol=1e-4)
         for wrong in (
             from_detectron2(zoo, stride_in_1x1=False)(bgr.flip(1)).logits_NAK,
             right(bgr).logits_NAK,
         ):
-            assert (ours_to_theirs(wrong) - expected).abs().max() > 0.1
+            assert (to_detectron2_order(wrong) - expected).abs().max() > 0.1
 
 
-def test_what_it_was_trained_with_is_taken_over(zoo):
+def test_classes_and_training_options_are_imported(zoo):
     saved = import_model(zoo, "detectron2")
     assert (saved.model.config.backbone, saved.model.config.p6_from) == ("resnet50", "c5")
     assert saved.model.config.stride_in_1x1
@@ -263,8 +270,8 @@ def test_what_it_was_trained_with_is_taken_over(zoo):
 
 
 @pytest.mark.slow
-def test_r101_other_classes_and_early_files(zoo):
-    """ResNet-101 of 3 classes; its own pixel means, and the anchors that early files hold, right and wrong ones."""
+def test_early_files_with_pixel_means_and_anchors_are_imported(zoo):
+    """A ResNet-101 with 3 classes. Early files store the pixel means and the anchors; wrong anchors are refused."""
     content = zoo_file(depth=101, K=3, width=32)
     for level, sizes in enumerate(SIZES):
         cells = [[-w / 2, -w * r / 2, w / 2, w * r / 2] for s in sizes for r in RATIOS for w in [s / math.sqrt(r)]]
@@ -280,14 +287,14 @@ def test_r101_other_classes_and_early_files(zoo):
     assert saved.image_config.image_mean == pytest.approx((3 / 255, 2 / 255, 1 / 255))
     assert saved.image_config.image_std == pytest.approx((6 / 255, 5 / 255, 4 / 255))
     content["model"]["anchor_generator.cell_anchors.2"] *= 2
-    with pytest.raises(WeightsError, match=r"anchor_sizes.*as trained:\n  anchor_generator.cell_anchors.2"):
+    with pytest.raises(WeightsError, match=r"anchor_sizes.*as trained:\n  anchor_generator.cell_anchors.2: differs"):
         from_detectron2(content)
     sizes = (32.0, 64.0, 256.0, 256.0, 512.0)
     assert from_detectron2(content, anchor_sizes=sizes).config.anchor_sizes == sizes
 
 
 @pytest.mark.slow
-def test_a_zoo_file_loads_and_code_does_not(zoo, narrow, tmp_path):
+def test_a_zoo_file_loads_and_a_file_with_code_is_refused(zoo, narrow, tmp_path):
     path = tmp_path / "model_final_5bd44e.pkl"
     path.write_bytes(pickle.dumps(narrow, protocol=2))
     detector = retinanet.load(path, "cpu")
@@ -295,25 +302,25 @@ def test_a_zoo_file_loads_and_code_does_not(zoo, narrow, tmp_path):
     assert len(detector.classes) == 80
     assert len(detector.predict(image)) > 0
 
-    class Harm:
+    class RunsCode:
         def __reduce__(self):
             return os.getcwd, ()
 
     for protocol in (2, 4):
-        path.write_bytes(pickle.dumps({"model": {"backbone.bottom_up.x": Harm()}}, protocol=protocol))
+        path.write_bytes(pickle.dumps({"model": {"backbone.bottom_up.x": RunsCode()}}, protocol=protocol))
         with pytest.raises(CheckpointError, match=r"only arrays and plain values"):
             load_checkpoint(path)
     path.write_bytes(pickle.dumps(collections.OrderedDict(zoo))[:-1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_checkpoint(path)
-    path.write_bytes(pickle.dumps({"model": {"backbone.bottom_up.x": np.array([Harm], dtype=object)[:0]}}))
-    with pytest.raises(WeightsError, match=r"no tensor: backbone.bottom_up.x \(ndarray\)"):
+    path.write_bytes(pickle.dumps({"model": {"backbone.bottom_up.x": np.array([RunsCode], dtype=object)[:0]}}))
+    with pytest.raises(WeightsError, match=r"not a tensor: backbone.bottom_up.x \(ndarray\)"):
         load_checkpoint(path)
 
 
 @pytest.mark.slow
-def test_a_file_from_numpy_1_loads(narrow, tmp_path):
-    """The zoo's files were written when numpy's core had no underscore."""
+def test_a_file_written_with_numpy_1_loads(narrow, tmp_path):
+    """The zoo's files were written with numpy 1, whose module numpy.core is numpy._core since numpy 2."""
     data = pickle.dumps(narrow, protocol=2)
     assert b"numpy._core.multiarray" in data
     path = tmp_path / "old.pkl"
@@ -321,7 +328,7 @@ def test_a_file_from_numpy_1_loads(narrow, tmp_path):
     assert load_checkpoint(path).model.num_classes == 80
 
 
-def test_faults_are_listed_under_its_names(zoo):
+def test_faults_are_listed_by_detectron2_names(zoo):
     arrays = dict(zoo["model"])
     del arrays["backbone.bottom_up.res4.2.conv2.norm.running_var"], arrays["backbone.top_block.p7.bias"]
     arrays["head.bbox_subnet.2.weight"] = np.zeros((256, 256, 1, 1), np.float32)

@@ -1,4 +1,4 @@
-"""Classes and settings of a trained model, and what extends them."""
+"""Tests of `ModelInfo`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ INFO = ModelInfo(
 )
 
 
-def test_matching_and_losses_are_those_of_the_training() -> None:
+def test_match_and_loss_config_come_from_the_training_options() -> None:
     assert INFO.match_config == MatchConfig(positive_iou=0.6)
     assert INFO.loss_config == LossConfig(loss="focal", gamma=1.5)
     assert INFO.tiling == TileConfig()
 
 
-def test_the_fields_build_another_record() -> None:
-    """Of an exported file's description, only the fields of `ModelInfo`."""
-    about = described(3)
-    info = ModelInfo(**about.info_fields())
-    assert (info.classes, info.image_config, info.train_config) == (about.classes, about.image_config, {"epochs": 3})
+def test_info_fields_of_a_subclass_build_a_model_info() -> None:
+    """The description of an exported file is a subclass of `ModelInfo` with more fields."""
+    description = described(3)
+    info = ModelInfo(**description.info_fields())
+    assert (info.classes, info.image_config) == (description.classes, description.image_config)
+    assert info.train_config == {"epochs": 3}
 
 
-def test_it_comes_without_torch() -> None:
+def test_importing_model_info_does_not_import_torch() -> None:
     code = "import sys; from retinanet.checkpoint import ModelInfo; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

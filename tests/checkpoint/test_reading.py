@@ -1,4 +1,4 @@
-"""Files that are read as checkpoints."""
+"""Tests of reading checkpoint files: accepted kinds of files, damaged files, files with code."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinanet.train import CheckpointError, fit, load_checkpoint
-from tests.checkpoint.made import small_file, through
+from tests.checkpoint.made import forward_torchvision, small_file
 from tests.shared import TRAINED
 
 
@@ -16,7 +16,7 @@ def test_a_damaged_checkpoint_is_named(tiny, run_folder, tmp_path):
     with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read"):
         fit(**tiny, **TRAINED, resume=True)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="no checkpoint of retinanet's"):
+    with pytest.raises(CheckpointError, match="not a retinanet checkpoint"):
         load_checkpoint(tmp_path / "other.ckpt")
 
 
@@ -38,17 +38,17 @@ def slow(value):
     ids=["model", "lightning", "ddp", "before 0.13"],
 )  # fmt: skip
 @torch.no_grad()
-def test_files_of_many_kinds(tmp_path, wrap):
+def test_state_dicts_load_from_every_supported_layout(tmp_path, wrap):
     theirs, path = small_file(tmp_path, wrap=wrap)
     saved = load_checkpoint(path)
-    images, head, _, _ = through(theirs, [torch.rand(3, 90, 120)])
+    images, head, _, _ = forward_torchvision(theirs, [torch.rand(3, 90, 120)])
     torch.testing.assert_close(saved.model(images.tensors).logits_NAK, head["cls_logits"], rtol=0, atol=1e-4)
     assert saved.classes == ("class 0", "class 1", "class 2")
 
 
 @pytest.mark.slow
-def test_a_training_scripts_arguments_do_no_harm(tmp_path):
-    """torchvision's reference script saves its argparse.Namespace beside the weights; code is still refused."""
+def test_a_file_with_a_namespace_loads_and_a_file_with_code_is_refused(tmp_path):
+    """torchvision's training script saves its arguments, an argparse.Namespace, beside the weights."""
     import argparse
 
     _, path = small_file(tmp_path, wrap=lambda state: {"model": state, "args": argparse.Namespace(lr=0.01)})
@@ -59,7 +59,7 @@ def test_a_training_scripts_arguments_do_no_harm(tmp_path):
 
 
 @pytest.mark.slow
-def test_safetensors(tmp_path):
+def test_a_safetensors_file_loads(tmp_path):
     from safetensors.torch import save_file
 
     model, _ = small_file(tmp_path)

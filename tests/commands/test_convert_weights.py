@@ -34,7 +34,7 @@ def test_a_file_is_used_as_one_of_ours(tmp_path, write_coco, capsys):
     again = retinanet.load(converted, "cpu")
     assert again.classes == ("__background__", "class 1", "class 2")
     np.testing.assert_array_equal(again.predict(image).xyxy, found.xyxy)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         convert_weights(path, ConvertWeightsConfig(output=converted))
     numbers = tmp_path / "numbers.json"
     for arguments in (

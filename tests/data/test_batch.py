@@ -1,4 +1,4 @@
-"""Batches: every image once, like shapes together, the same on every run, the same number on every rank."""
+"""Tests of `TrainBatchSampler`: each image once per epoch, similar shapes together, deterministic, equal on ranks."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, ma
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5), st.integers(-3, 2**64), st.integers(0, 50))
 @settings(max_examples=examples(150), deadline=None)
-def test_every_rank_has_as_many_batches_and_no_image_is_lost(
+def test_every_rank_has_equally_many_batches_and_no_image_is_lost(
     sides: list[tuple[int, int]], batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:
     ranks = [sampler(sides, batch_size=batch_size, seed=seed, rank=r, world_size=world_size) for r in range(world_size)]
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for rank in ranks:
         rank.set_epoch(epoch)
         batches = list(rank)
         assert len(batches) == len(rank) == math.ceil(math.ceil(len(sides) / batch_size) / world_size)
         assert all(1 <= len(batch) <= batch_size for batch in batches)
-        seen.update(key.index for batch in batches for key in batch)
-    assert set(seen) == set(range(len(sides)))
-    if len(sides) >= len(ranks) * len(ranks[0]):  # enough images: none comes twice
-        assert set(seen.values()) == {1}
+        counts.update(key.index for batch in batches for key in batch)
+    assert set(counts) == set(range(len(sides)))
+    if len(sides) >= len(ranks) * len(ranks[0]):  # enough images for all batches, so no image repeats
+        assert set(counts.values()) == {1}
 
 
-def test_like_shapes_go_together() -> None:
+def test_images_of_similar_shape_share_a_batch() -> None:
     batches = list(sampler(SIDES))
     mixed = [batch for batch in batches if len({SIDES[key.index] for key in batch}) > 1]
     assert len(mixed) == 1  # 13 % 4 = 1 and 10 % 4 = 2 are left over
     assert sorted(map(len, batches)) == [3, 4, 4, 4, 4, 4]
 
 
-def test_epochs_differ_and_runs_do_not() -> None:
+def test_batches_depend_only_on_seed_and_epoch() -> None:
     a, b = sampler(SIDES), sampler(SIDES)
     first = list(a)
     assert first == list(a) == list(b)
@@ -58,13 +58,13 @@ def test_epochs_differ_and_runs_do_not() -> None:
     second = list(a)
     assert [[k.index for k in batch] for batch in second] != [[k.index for k in batch] for batch in first]
     seeds = {k.seed for batch in first + second for k in batch}
-    assert len(seeds) == 2 * len(SIDES)  # no two samples of any epoch share one
+    assert len(seeds) == 2 * len(SIDES)  # every sample of every epoch has a seed of its own
     assert list(sampler(SIDES, seed=1)) != first
     b.set_epoch(1)
     assert list(b) == second
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
+def test_skip_continues_an_interrupted_epoch() -> None:
     a = sampler(SIDES, multi_scale=(64, 96, 128))
     a.set_epoch(3)
     whole = list(a)
@@ -77,16 +77,16 @@ def test_a_resumed_epoch_goes_on_where_it_stopped() -> None:
         a.set_epoch(0, skip=7)
 
 
-def test_multi_scale_is_by_batch_and_alike_on_all_ranks() -> None:
+def test_multi_scale_draws_one_size_per_batch_equal_on_all_ranks() -> None:
     ranks = [sampler(SIDES * 10, multi_scale=(64, 96), rank=r, world_size=2) for r in range(2)]
-    drawn = [[{key.image_size for key in batch} for batch in rank] for rank in ranks]
-    assert drawn[0] == drawn[1]
-    assert all(len(size) == 1 for size in drawn[0])
-    assert set().union(*drawn[0]) == {64, 96}
+    batch_sizes = [[{key.image_size for key in batch} for batch in rank] for rank in ranks]
+    assert batch_sizes[0] == batch_sizes[1]
+    assert all(len(size) == 1 for size in batch_sizes[0])
+    assert set().union(*batch_sizes[0]) == {64, 96}
     assert {key.image_size for batch in sampler(SIDES) for key in batch} == {100}
 
 
-def test_seeds_are_well_mixed_and_within_range() -> None:
+def test_sample_seeds_are_distinct_and_within_range() -> None:
     seeds = [sample_seed(seed, epoch, index) for seed in (0, 1, -1) for epoch in range(10) for index in range(50)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= s < 2**63 for s in seeds)
@@ -94,7 +94,7 @@ def test_seeds_are_well_mixed_and_within_range() -> None:
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}])
-def test_bad_arguments(options: dict[str, int]) -> None:
+def test_invalid_arguments_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected batch_size >= 1"):
         sampler(SIDES, **options)
     with pytest.raises(ValueError, match="found 0 and 0"):

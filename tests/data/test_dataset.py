@@ -1,4 +1,4 @@
-"""What comes out of the loader: the same for any number of workers, fresh in every epoch, right boxes and pixels."""
+"""Tests of `DetectionDataset` and `collate`: deterministic for any number of workers, correct boxes and pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retinanet.data import Batch, DataError, DetectionDataset, SampleKey, TrainB
 
 Write = Callable[..., Path]
 CONFIG = ImageConfig(image_size=32, max_size=64, size_divisor=32)
-ALL = AugmentConfig(flip=0.5, vertical_flip=0.5, color_jitter=0.5, crop=0.5, scale_jitter=(0.8, 1.25))
+ALL_AUGMENTATIONS = AugmentConfig(flip=0.5, vertical_flip=0.5, color_jitter=0.5, crop=0.5, scale_jitter=(0.8, 1.25))
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def root(write_voc: Write) -> Path:
     return write_voc({c: [("cat", (5 + i, 6, 40, 40))] if i % 4 else [] for i, c in enumerate("abcdefghi")})
 
 
-def batches(root: Path, *, workers: int, epoch: int = 0, seed: int = 0) -> list[Batch]:
+def load_batches(root: Path, *, workers: int, epoch: int = 0, seed: int = 0) -> list[Batch]:
     data = load(root)
     sampler = TrainBatchSampler(
         widths=[r.width for r in data.records],
@@ -38,7 +38,7 @@ def batches(root: Path, *, workers: int, epoch: int = 0, seed: int = 0) -> list[
     )
     sampler.set_epoch(epoch)
     loader = DataLoader(
-        DetectionDataset(data=data, image_config=CONFIG, augment=ALL),
+        DetectionDataset(data=data, image_config=CONFIG, augment=ALL_AUGMENTATIONS),
         batch_sampler=sampler,
         collate_fn=partial(collate, image_config=CONFIG),
         num_workers=workers,
@@ -46,7 +46,7 @@ def batches(root: Path, *, workers: int, epoch: int = 0, seed: int = 0) -> list[
     return list(loader)
 
 
-def same(a: list[Batch], b: list[Batch]) -> bool:
+def equal(a: list[Batch], b: list[Batch]) -> bool:
     return len(a) == len(b) and all(
         torch.equal(x.images_N3HW, y.images_N3HW)
         and x.indices == y.indices
@@ -56,16 +56,16 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
     )
 
 
-def test_workers_change_nothing_and_the_seed_does(root: Path) -> None:
+def test_batches_depend_on_the_seed_and_not_on_the_number_of_workers(root: Path) -> None:
     torch.manual_seed(1)
-    alone = batches(root, workers=0)
-    torch.manual_seed(2)  # the global state plays no part
-    assert same(alone, batches(root, workers=2))
-    assert not same(alone, batches(root, workers=0, seed=1))
+    batches = load_batches(root, workers=0)
+    torch.manual_seed(2)  # the global random state has no effect
+    assert equal(batches, load_batches(root, workers=2))
+    assert not equal(batches, load_batches(root, workers=0, seed=1))
 
 
-def test_every_epoch_augments_anew(root: Path) -> None:
-    dataset = DetectionDataset(data=load(root), image_config=CONFIG, augment=ALL)
+def test_augmentation_differs_between_epochs(root: Path) -> None:
+    dataset = DetectionDataset(data=load(root), image_config=CONFIG, augment=ALL_AUGMENTATIONS)
     sampler = TrainBatchSampler(widths=[64] * 9, heights=[48] * 9, batch_size=2, seed=0, image_size=32)
     pixels = []
     for epoch in range(3):
@@ -75,8 +75,8 @@ def test_every_epoch_augments_anew(root: Path) -> None:
     assert all(len({epoch[i] for epoch in pixels}) == 3 for i in range(9))
 
 
-def test_a_key_decides_everything_and_a_number_nothing(root: Path) -> None:
-    dataset = DetectionDataset(data=load(root), image_config=CONFIG, augment=ALL)
+def test_a_sample_key_determines_the_sample_and_an_index_gives_no_augmentation(root: Path) -> None:
+    dataset = DetectionDataset(data=load(root), image_config=CONFIG, augment=ALL_AUGMENTATIONS)
     key = SampleKey(index=1, seed=2**63 - 1, image_size=48)
     a, b = dataset[key], dataset[key]
     assert torch.equal(a.pixels_3HW, b.pixels_3HW)
@@ -88,7 +88,7 @@ def test_a_key_decides_everything_and_a_number_nothing(root: Path) -> None:
     assert torch.equal(off[SampleKey(1, 7, 32)].pixels_3HW, expected.pixels_3HW)
 
 
-def test_an_evaluation_sample_is_what_prediction_sees(root: Path) -> None:
+def test_an_evaluation_sample_equals_the_input_of_prediction(root: Path) -> None:
     data = load(root)
     sample = DetectionDataset(data=data, image_config=CONFIG)[1]
     assert sample.frame == (64, 48, 43, 32)  # 64 * 32/48 = 42.7
@@ -104,7 +104,7 @@ def test_an_evaluation_sample_is_what_prediction_sees(root: Path) -> None:
     assert list(batch.frames) == frames
 
 
-def test_batches_are_padded_and_empty_images_kept(root: Path, write_image: Write) -> None:
+def test_batches_are_padded_and_include_images_without_objects(root: Path, write_image: Write) -> None:
     dataset = DetectionDataset(data=load(root), image_config=CONFIG)
     batch = collate([dataset[0], dataset[1]], CONFIG)
     assert len(batch) == 2
@@ -121,7 +121,7 @@ def test_batches_are_padded_and_empty_images_kept(root: Path, write_image: Write
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_breaks_under_way_is_named(root: Path, workers: int) -> None:
+def test_an_image_that_is_damaged_after_the_check_is_named(root: Path, workers: int) -> None:
     data = load(root)
     loader = DataLoader(
         DetectionDataset(data=data, image_config=CONFIG),
@@ -138,7 +138,7 @@ def test_a_image_that_breaks_under_way_is_named(root: Path, workers: int) -> Non
 
 
 def test_boxes_follow_the_upright_image(tmp_path: Path, write_coco: Write) -> None:
-    """A marker painted on the upright image, saved lying with an EXIF orientation, is found under its box."""
+    """A white square lies inside its box, although the file stores the image rotated, with an EXIF orientation."""
     source = write_coco([{"image_id": 1, "bbox": [40, 8, 16, 16]}])
     upright = np.zeros((48, 64, 3), np.uint8)
     upright[8:24, 40:56] = 255

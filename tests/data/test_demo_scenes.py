@@ -1,4 +1,4 @@
-"""The demo's scenes: real digits on real photographs, the same bytes for a seed, boxes that are exact."""
+"""Tests of the demo's scenes: deterministic files, exact boxes, separate splits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ pytest.importorskip("sklearn", reason="the demo needs scikit-learn: pip install 
 SMALL: dict[str, Any] = {"train": 6, "val": 2, "test": 2}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder, by relative path."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
@@ -38,16 +39,16 @@ def scenes() -> list[Scene]:
     return [make_scene(material, np.random.default_rng(i), size=(320, 256)) for i in range(40)]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Path) -> None:
+def test_scenes_depend_only_on_the_seed(tmp_path: Path) -> None:
     first, again, other = (make_scenes(tmp_path / n, **SMALL, seed=s).folder for n, s in (("a", 7), ("b", 7), ("c", 8)))
-    assert contents(first) == contents(again)
-    assert len(contents(first)) == 10 + 3 + 1
-    images = [name for name in contents(first) if name.endswith(".jpg")]
-    assert all(contents(first)[name] != contents(other)[name] for name in images)
+    assert read_files(first) == read_files(again)
+    assert len(read_files(first)) == 10 + 3 + 1
+    images = [name for name in read_files(first) if name.endswith(".jpg")]
+    assert all(read_files(first)[name] != read_files(other)[name] for name in images)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_scene_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+def test_a_scene_does_not_depend_on_the_number_of_scenes(tmp_path: Path) -> None:
     few, more = (
         make_scenes(tmp_path / "few", train=2, val=1, test=1),
         make_scenes(tmp_path / "more", train=4, val=1, test=1),
@@ -63,11 +64,11 @@ def test_boxes_are_tight_around_the_ink(scenes: list[Scene]) -> None:
         for box in scene.boxes.astype(int):
             x1, y1, x2, y2 = box
             outside[y1:y2, x1:x2] = False
-            alone = all(
+            overlaps_no_other = all(
                 (other == box).all() or other[0] >= x2 or other[2] <= x1 or other[1] >= y2 or other[3] <= y1
                 for other in scene.boxes.astype(int)
             )
-            if alone:  # each side of the box touches ink
+            if overlaps_no_other:  # each side of the box touches ink
                 inside = changed[y1:y2, x1:x2]
                 assert inside[0].any()
                 assert inside[-1].any()
@@ -78,7 +79,7 @@ def test_boxes_are_tight_around_the_ink(scenes: list[Scene]) -> None:
     assert checked > 60
 
 
-def test_no_box_leaves_the_image_and_none_hides_another(scenes: list[Scene]) -> None:
+def test_boxes_lie_in_the_image_and_overlap_little(scenes: list[Scene]) -> None:
     for scene in scenes:
         height, width = scene.image.shape[:2]
         assert len(scene.boxes) == len(scene.labels)
@@ -91,7 +92,7 @@ def test_no_box_leaves_the_image_and_none_hides_another(scenes: list[Scene]) -> 
                 assert inner <= 0.15 * min((x2 - x1) * (y2 - y1), (a2 - a1) * (b2 - b1)) + 1e-6
 
 
-def test_scenes_hold_all_classes_many_sizes_and_sometimes_nothing(scenes: list[Scene]) -> None:
+def test_scenes_have_all_classes_and_many_sizes_and_some_have_no_objects(scenes: list[Scene]) -> None:
     assert {int(label) for scene in scenes for label in scene.labels} == set(range(10))
     empty = [scene for scene in scenes if not len(scene.boxes)]
     assert 1 <= len(empty) <= 8
@@ -101,7 +102,7 @@ def test_scenes_hold_all_classes_many_sizes_and_sometimes_nothing(scenes: list[S
     assert heights.max() > 110
 
 
-def test_no_digit_and_no_background_is_in_both_train_and_a_held_out_set() -> None:
+def test_splits_share_no_digits_and_train_shares_no_background() -> None:
     material = load_material()
     digits = {split: {d.tobytes() for d in material[split].digits} for split in SPLITS}
     assert sum(len(material[split].digits) for split in SPLITS) == 1797
@@ -114,13 +115,13 @@ def test_no_digit_and_no_background_is_in_both_train_and_a_held_out_set() -> Non
     assert not columns["train"] & columns["test"]
 
 
-def test_our_coco_reader_reads_them(tmp_path: Path) -> None:
+def test_scenes_load_as_a_coco_dataset(tmp_path: Path) -> None:
     data_module = pytest.importorskip("retinanet.data")
-    made = make_scenes(tmp_path / "scenes", **SMALL)
-    data = data_module.load(made.train_json)
+    scenes = make_scenes(tmp_path / "scenes", **SMALL)
+    data = data_module.load(scenes.train_json)
     assert data.classes == CLASSES
     assert not data.faults
-    content = json.loads(made.train_json.read_text())
+    content = json.loads(scenes.train_json.read_text())
     assert data.num_objects == len(content["annotations"]) > 0
     for record in data.records:
         with Image.open(record.path) as image:
@@ -128,47 +129,49 @@ def test_our_coco_reader_reads_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_complete_scenes_are_used_again_and_broken_or_other_ones_built_anew(tmp_path: Path) -> None:
+def test_complete_scenes_are_reused_and_damaged_or_different_scenes_are_replaced(tmp_path: Path) -> None:
     folder = make_scenes(tmp_path / "scenes", **SMALL).folder
-    whole = contents(folder)
+    complete = read_files(folder)
     image = folder / "train/00000.jpg"
     before = image.stat().st_ino
     make_scenes(folder, **SMALL)
     assert image.stat().st_ino == before
-    for harm in (image.unlink, lambda: image.write_bytes(b"half"), (folder / MANIFEST).unlink):
-        harm()
+    for damage in (image.unlink, lambda: image.write_bytes(b"half"), (folder / MANIFEST).unlink):
+        damage()
         make_scenes(folder, **SMALL)
-        assert contents(folder) == whole
+        assert read_files(folder) == complete
     make_scenes(folder, train=3, val=1, test=1)
     assert len(list((folder / "train").iterdir())) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["scenes"]
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DemoError, match=r"thesis\.txt"):
         make_scenes(tmp_path, **SMALL)
-    assert contents(tmp_path) == {"thesis.txt": b"years of work"}
+    assert read_files(tmp_path) == {"thesis.txt": b"years of work"}
     with pytest.raises(DemoError, match="is a file"):
         make_scenes(tmp_path / "thesis.txt", **SMALL)
 
 
 @pytest.mark.slow
-def test_two_at_once_end_with_whole_scenes(tmp_path: Path) -> None:
+def test_concurrent_calls_end_with_complete_scenes(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        made = list(pool.map(lambda _: make_scenes(tmp_path / "scenes", **SMALL), range(3)))
-    assert contents(made[0].folder) == contents(make_scenes(tmp_path / "alone", **SMALL).folder)
+        concurrent = list(pool.map(lambda _: make_scenes(tmp_path / "scenes", **SMALL), range(3)))
+    assert read_files(concurrent[0].folder) == read_files(make_scenes(tmp_path / "alone", **SMALL).folder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "scenes"]
 
 
-def test_without_scikit_learn_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scikit_learn_is_an_error_with_the_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(UserError, match=r"pip install 'retinanet\[demo\]'"):
         make_scenes(tmp_path / "scenes", **SMALL)
     assert not (tmp_path / "scenes").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"size": (90, 256)}, {"train": 0}])
-def test_impossible_scenes_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"size": (90, 256)}, {"train": 0}])
+def test_invalid_options_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
-        make_scenes(tmp_path / "scenes", **{**SMALL, **wrong})
+        make_scenes(tmp_path / "scenes", **{**SMALL, **options})

@@ -1,4 +1,4 @@
-"""Images that are the same, or nearly so."""
+"""Tests of the search for duplicates and near-duplicates."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from PIL import Image
 
 from retinanet import data
 from retinanet.data import DetectionData
-from retinanet.data.duplicates import ALIKE, fingerprint, fingerprints, joined, nearly_same, same
+from retinanet.data.duplicates import fingerprint, fingerprints, group_numbers, nearly_same, same
 
 
 @pytest.mark.slow
-def test_bccd_has_one_pair_and_it_is_on_both_sides(shared_data: Path) -> None:
-    """BloodImage_00037 (val) and _00038 (train) show the same cells at another focus; no other pair comes near."""
-    found = data.read(shared_data / "bccd")
-    prints = fingerprints(found.records)
+def test_bccd_has_one_pair_of_near_duplicates(shared_data: Path) -> None:
+    """BloodImage_00037 (val) and BloodImage_00038 (train) show the same cells in another focus."""
+    bccd = data.read(shared_data / "bccd")
+    prints = fingerprints(bccd.records)
     assert same(prints) == []
-    pairs = [(found.records[i].path.stem, found.records[j].path.stem) for i, j, _ in nearly_same(prints)]
+    pairs = [(bccd.records[i].path.stem, bccd.records[j].path.stem) for i, j, _ in nearly_same(prints)]
     assert pairs == [("BloodImage_00037", "BloodImage_00038")]
     assert (
         nearly_same(fingerprints(data.read(shared_data / "coco128/annotations/instances_train2017.json").records)) == []
@@ -27,25 +27,24 @@ def test_bccd_has_one_pair_and_it_is_on_both_sides(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_images_are_compared_by_a_part_of_a_hash(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
-    """Beyond 20,000 images not all pairs are looked at; what is found here is the same."""
-    found = data.read(shared_data / "bccd")
-    prints = fingerprints(found.records[:80])
+def test_hashing_finds_the_pairs_of_an_exhaustive_search(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
+    """Above 20,000 images, only pairs with a common hash part are compared. The limit is lowered to 10 here."""
+    bccd = data.read(shared_data / "bccd")
+    prints = fingerprints(bccd.records[:80])
     exhaustive = nearly_same(prints)
     monkeypatch.setattr("retinanet.data.duplicates._EXHAUSTIVE", 10)
     assert nearly_same(prints) == exhaustive
     assert len(exhaustive) == 1
 
 
-def test_plain_images_are_not_all_alike(tmp_path: Path, many: DetectionData) -> None:
+def test_uniform_images_are_not_near_duplicates(tmp_path: Path, many: DetectionData) -> None:
     paths = [tmp_path / f"{value}.png" for value in (10, 200)]
     for path, value in zip(paths, (10, 200), strict=True):
         Image.new("L", (64, 48), value).save(path)
     prints = [fingerprint(dataclasses.replace(many.records[0], path=path)) for path in paths]
     assert nearly_same(prints) == []
-    assert ALIKE < 1
 
 
-def test_joined() -> None:
-    assert joined(5, [(0, 3), (3, 4)]) == [0, 1, 2, 0, 0]
-    assert joined(4, [(1, 2)], ["a", None, "a", None]) == [0, 0, 0, 1]
+def test_linked_items_and_items_with_equal_keys_share_a_group() -> None:
+    assert group_numbers(5, [(0, 3), (3, 4)]) == [0, 1, 2, 0, 0]
+    assert group_numbers(4, [(1, 2)], ["a", None, "a", None]) == [0, 0, 0, 1]

@@ -1,4 +1,4 @@
-"""The batches of an evaluation."""
+"""Tests of `eval_batches`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.shared import examples
 sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, max_size=60)
 
 
-def data_of(sides: list[tuple[int, int]]) -> DetectionData:
+def make_data(sides: list[tuple[int, int]]) -> DetectionData:
+    """Return a dataset of images with these (width, height) and no objects."""
     empty = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, np.int64), "crowd_G": np.zeros(0, bool)}
     records = tuple(
         Record(path=Path("x"), width=w, height=h, **empty, areas_G=np.zeros(0), annotation_ids=(), image_id=i)
@@ -25,11 +26,11 @@ def data_of(sides: list[tuple[int, int]]) -> DetectionData:
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5))
 @settings(max_examples=examples(60), deadline=None)
-def test_evaluation_sees_every_image_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
-    data = data_of(sides)
+def test_every_image_is_evaluated_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
+    data = make_data(sides)
     ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]
     assert sorted(i for rank in ranks for batch in rank for i in batch) == list(range(len(sides)))
-    whole = eval_batches(data, batch_size)
-    assert all(len(batch) == batch_size for batch in whole[:-1])
-    shapes = [sides[i][1] / sides[i][0] for batch in whole for i in batch]
-    assert sorted(shapes) == shapes
+    batches = eval_batches(data, batch_size)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    ratios = [sides[i][1] / sides[i][0] for batch in batches for i in batch]
+    assert sorted(ratios) == ratios

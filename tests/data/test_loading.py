@@ -1,4 +1,4 @@
-"""Every image is decoded before the work begins."""
+"""Tests of `load`, which decodes every image and lists all faults."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ def test_all_faulty_images_are_listed_and_can_be_left_out(write_voc: Write, writ
     write_image(folder / "f.jpg", 64, 48, exif=exif)
     with pytest.raises(DataError, match="6 faults") as caught:
         data.load(root)
-    says = {fault.file.name: fault.what for fault in caught.value.faults}
-    assert list(says) == [f"{stem}.jpg" for stem in "abcdef"]
-    assert "truncated" in says["a.jpg"]
-    assert says["b.jpg"] == "empty file"
-    assert "not an image" in says["c.jpg"]
-    assert "not found" in says["d.jpg"]
-    assert says["e.jpg"] == "expected 64x48 pixels as annotated, found 63x48"
-    assert "found 48x64" in says["f.jpg"]
-    assert "EXIF" in says["f.jpg"]
+    faults = {fault.file.name: fault.what for fault in caught.value.faults}
+    assert list(faults) == [f"{stem}.jpg" for stem in "abcdef"]
+    assert "truncated" in faults["a.jpg"]
+    assert faults["b.jpg"] == "empty file"
+    assert "not an image" in faults["c.jpg"]
+    assert "not found" in faults["d.jpg"]
+    assert faults["e.jpg"] == "expected 64x48 pixels as annotated, found 63x48"
+    assert "found 48x64" in faults["f.jpg"]
+    assert "EXIF" in faults["f.jpg"]
     assert all("--skip-invalid" in str(fault) for fault in caught.value.faults)
-    left = data.load(root, skip_invalid=True, workers=3)
-    assert [r.path.name for r in left.records] == ["g.jpg"]
-    assert [r.image_id for r in left.records] == [7]
-    assert len(left.faults) == 6
+    valid = data.load(root, skip_invalid=True, workers=3)
+    assert [r.path.name for r in valid.records] == ["g.jpg"]
+    assert [r.image_id for r in valid.records] == [7]
+    assert len(valid.faults) == 6
 
 
-def test_faults_of_objects_and_of_images_come_together(write_voc: Write) -> None:
+def test_one_error_lists_faults_of_objects_and_of_images(write_voc: Write) -> None:
     root = write_voc({"a": [("cat", (3, 3, 3, 3))], "b": [CAT], "c": [CAT]})
     (root / "JPEGImages" / "b.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 faults\n.*a\.xml, object 1 of 1.*\n.*b\.jpg: empty"):
         data.load(root)
-    left = data.load(root, skip_invalid=True)
-    assert [(r.path.name, len(r.boxes_G4)) for r in left.records] == [("a.jpg", 0), ("c.jpg", 1)]
+    valid = data.load(root, skip_invalid=True)
+    assert [(r.path.name, len(r.boxes_G4)) for r in valid.records] == [("a.jpg", 0), ("c.jpg", 1)]
 
 
 @pytest.mark.parametrize("kind", ["grey", "palette", "rgba", "sixteen", "exif", "suffix"])
-def test_unusual_images_are_no_fault(write_voc: Write, kind: str) -> None:
+def test_unusual_image_files_are_not_faults(write_voc: Write, kind: str) -> None:
     root = write_voc({"a": [CAT]})
     path = root / "JPEGImages" / "a.jpg"
     image = Image.open(path)
@@ -74,17 +74,17 @@ def test_unusual_images_are_no_fault(write_voc: Write, kind: str) -> None:
     assert data.load(root).num_objects == 1
 
 
-def test_nothing_to_learn_from_is_an_error(write_voc: Write) -> None:
+def test_a_dataset_without_images_or_objects_is_an_error(write_voc: Write) -> None:
     with pytest.raises(DataError, match="expected objects, found none in 2 images"):
         data.load(write_voc({"a": [], "b": []}, folder="empty"))
     crowd = write_voc({"a": [CAT]}, folder="crowd")
     file = crowd / "Annotations" / "a.xml"
     file.write_text(file.read_text().replace("<difficult>0", "<difficult>1"))
-    with pytest.raises(DataError, match="only 1 crowd or difficult"):
+    with pytest.raises(DataError, match="1 crowd or difficult objects do not count"):
         data.load(crowd)
-    bad = write_voc({"a": [("cat", (3, 3, 3, 3))]}, folder="bad")
-    with pytest.raises(DataError, match="found none in 1 images after 1 faults were left out"):
-        data.load(bad, skip_invalid=True)
-    (bad / "Annotations" / "a.xml").unlink()
+    invalid = write_voc({"a": [("cat", (3, 3, 3, 3))]}, folder="invalid")
+    with pytest.raises(DataError, match="found none in 1 images; 1 faults were left out"):
+        data.load(invalid, skip_invalid=True)
+    (invalid / "Annotations" / "a.xml").unlink()
     with pytest.raises(DataError, match="at least one image, found none"):
-        data.load(bad)
+        data.load(invalid)

@@ -1,4 +1,4 @@
-"""A transform of the user's own: where it is applied, how it is seeded, and what is refused."""
+"""Tests of custom transforms: loading, seeding, their place in the dataset, and invalid results."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from retinanet.data import DetectionDataset, SampleKey, TrainingSample, load
 from retinanet.data.user_transform import load_transform, transform_seed
 from retinanet.errors import ConfigError
 from retinanet.formats.records import DataError
-from tests.data.made_transforms import apply, pixels
+from tests.data.transform_helpers import apply, load_pixels
 
 IMAGES = ImageConfig(image_size=64, max_size=96)
 
 
 def noise(sample: TrainingSample) -> TrainingSample:
-    """Draw from the global generators, as many transforms do."""
+    """Change the brightness by numbers from the global generators, which many transforms use."""
     shift = random.randrange(50) + np.random.randint(50) + int(torch.randint(50, ()))  # noqa: NPY002
     return replace(sample, image_HW3=sample.image_HW3 + np.uint8(shift))
 
 
-def test_the_seed_decides_and_global_generators_keep_their_state() -> None:
+def test_the_result_depends_only_on_the_seed_and_global_generators_keep_their_state() -> None:
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
     first, again, other = (np.asarray(apply(noise, seed).image) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -36,30 +36,30 @@ def test_the_seed_decides_and_global_generators_keep_their_state() -> None:
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
 
 
-def test_a_transform_with_a_generator_of_its_own_is_seeded() -> None:
-    class Own:
+def test_a_transform_with_its_own_generator_is_seeded() -> None:
+    class SeededTransform:
         def set_random_seed(self, seed: int) -> None:
             self.generator = np.random.default_rng(seed)
 
         def __call__(self, sample: TrainingSample) -> TrainingSample:
             return replace(sample, image_HW3=sample.image_HW3 + self.generator.integers(1, 200, dtype=np.uint8))
 
-    transform = Own()
+    transform = SeededTransform()
     first, other, again = (np.asarray(apply(transform, seed).image) for seed in (1, 2, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_dropped_objects_are_gone_and_crowd_flags_follow() -> None:
-    found = apply(lambda sample: sample.keep(sample.is_crowd_G))
-    assert found.boxes_G4.tolist() == [[25, 5, 38, 28]]
-    assert found.labels_G.tolist() == [1]
-    assert found.crowd_G.tolist() == [True]
-    none = apply(lambda sample: sample.keep(np.zeros(2, bool)))
-    assert none.boxes_G4.shape == (0, 4)
+def test_a_transform_can_drop_objects() -> None:
+    crowd_only = apply(lambda sample: sample.keep(sample.is_crowd_G))
+    assert crowd_only.boxes_G4.tolist() == [[25, 5, 38, 28]]
+    assert crowd_only.labels_G.tolist() == [1]
+    assert crowd_only.crowd_G.tolist() == [True]
+    empty = apply(lambda sample: sample.keep(np.zeros(2, bool)))
+    assert empty.boxes_G4.shape == (0, 4)
 
 
-def test_a_box_that_rounding_puts_outside_is_clipped() -> None:
+def test_a_box_slightly_outside_the_image_is_clipped() -> None:
     def shift(sample: TrainingSample) -> TrainingSample:
         return replace(sample, boxes_G4=sample.boxes_G4 + np.array([0, 0, 2.004, 0]))
 
@@ -67,7 +67,7 @@ def test_a_box_that_rounding_puts_outside_is_clipped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"boxes_G4": np.array([[0.0, 0, np.nan, 5], [0, 0, 9, 9]])}, "finite"),
         ({"boxes_G4": np.array([[0.0, 0, 41, 5], [0, 0, 9, 9]])}, r"in the image, 40x30 pixels, found box 0 \[0"),
@@ -80,12 +80,12 @@ def test_a_box_that_rounding_puts_outside_is_clipped() -> None:
         ({"image_HW3": np.zeros((3, 30, 40), np.uint8)}, "of shape"),
     ],
 )
-def test_a_bad_result_names_the_transform_and_the_image(change: dict[str, Any], says: str) -> None:
-    with pytest.raises(DataError, match=f"transform my:transform on a.png: .*{says}"):
+def test_the_error_of_an_invalid_result_names_the_transform_and_the_image(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=f"transform my:transform on a.png: .*{message}"):
         apply(lambda sample: replace(sample, **change))
 
 
-def test_another_type_and_an_exception_name_the_transform_too() -> None:
+def test_errors_of_a_wrong_type_and_of_an_exception_name_the_transform() -> None:
     with pytest.raises(DataError, match="expected a TrainingSample, found dict"):
         apply(lambda sample: {})
     with pytest.raises(KeyError) as caught:
@@ -94,7 +94,7 @@ def test_another_type_and_an_exception_name_the_transform_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "message"),
     [
         ("nothing", "the form package.module:Name"),
         ("no_such_package.module:factory", "no module 'no_such_package'"),
@@ -102,8 +102,8 @@ def test_another_type_and_an_exception_name_the_transform_too() -> None:
         ("tests.data.test_user_transform:not_callable", "returns a callable"),
     ],
 )
-def test_a_name_that_cannot_be_loaded_is_refused(spec: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_transform_that_cannot_be_loaded_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load_transform(spec)
 
 
@@ -112,11 +112,11 @@ def not_callable() -> int:
 
 
 def flip() -> Any:
-    """The factory of a transform that flips every image, with a brightness drawn at random."""
+    """Return a transform that flips every image and draws a random brightness."""
 
     def transform(sample: TrainingSample) -> TrainingSample:
         height, width = sample.image_HW3.shape[:2]
-        assert (height, width) == (64, 96), "the original's pixels"
+        assert (height, width) == (64, 96), "the transform gets original pixels"
         boxes_G4 = sample.boxes_G4.copy()
         boxes_G4[:, [0, 2]] = width - boxes_G4[:, [2, 0]]
         brighter = sample.image_HW3[:, ::-1] // 2 + np.uint8(np.random.randint(100))  # noqa: NPY002
@@ -125,24 +125,25 @@ def flip() -> Any:
     return transform
 
 
-def test_in_a_dataset_after_our_own_augmentation(squares: tuple[Path, Path]) -> None:
-    """By name and as an object; workers change nothing; evaluation samples are left alone."""
+def test_a_dataset_applies_the_transform_after_augmentation(squares: tuple[Path, Path]) -> None:
+    """The transform is given by name or as an object. Workers change nothing, evaluation samples stay unchanged."""
     data = load(squares[0])
     spec = "tests.data.test_user_transform:flip"
     named = DetectionDataset(data=data, image_config=IMAGES, augment=AugmentConfig(augment=False, transform=spec))
-    given = DetectionDataset(data=data, image_config=IMAGES, transform=flip())
+    from_object = DetectionDataset(data=data, image_config=IMAGES, transform=flip())
     plain = DetectionDataset(data=data, image_config=IMAGES)
-    for first, second, third in zip(pixels(named, 0), pixels(named, 2), pixels(given, 0), strict=True):
+    pixels = load_pixels(named, 0)
+    for first, second, third in zip(pixels, load_pixels(named, 2), load_pixels(from_object, 0), strict=True):
         np.testing.assert_array_equal(first, second)
         np.testing.assert_array_equal(first, third)
     copied = pickle.loads(pickle.dumps(named))  # noqa: S301
-    for first, second in zip(pixels(named, 0), pixels(copied, 0), strict=True):
+    for first, second in zip(pixels, load_pixels(copied, 0), strict=True):
         np.testing.assert_array_equal(first, second)
     key = SampleKey(0, 5, 64)
     width = data.records[0].width
     flipped_G4, boxes_G4 = named[key].target.boxes_G4, plain[key].target.boxes_G4
     torch.testing.assert_close(flipped_G4[:, 0], width - boxes_G4[:, 2])
     np.testing.assert_array_equal(named[0].pixels_3HW, plain[0].pixels_3HW)
-    own = DetectionDataset(data=data, image_config=IMAGES, augment=AugmentConfig(flip=1.0, transform=spec))
-    torch.testing.assert_close(own[key].target.boxes_G4, boxes_G4), "flipped twice"
+    flipped_twice = DetectionDataset(data=data, image_config=IMAGES, augment=AugmentConfig(flip=1.0, transform=spec))
+    torch.testing.assert_close(flipped_twice[key].target.boxes_G4, boxes_G4)
     assert transform_seed(5) != transform_seed(6)

@@ -154,7 +154,7 @@ def test_where_images_are_found(tmp_path: Path, write_coco: Write, write_image: 
 def test_images_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"none of its 1 images was found.*1\.jpg.*--images"):
+    with pytest.raises(DataError, match=r"expected 1 image files, found none.*1\.jpg.*--images"):
         data.load(source, skip_invalid=True)
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
     with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):

@@ -57,8 +57,11 @@ def test_a_wrong_name_lists_the_formats_and_the_nearest_one() -> None:
         (("convert", "SOURCE", "OUT", "--format", "ylo"), "format must be one of coco, voc, yolo, csv, found 'ylo'"),
         (("convert", "SOURCE", "OUT", "--format", "coco", "--from-format", "vco"), "Did you mean 'voc'"),
         (("split", "SOURCE", "-o", "OUT", "--to", "ylo"), "to must be one of coco, voc, yolo, csv, found 'ylo'"),
-        (("split", "SOURCE", "-o", "OUT", "--to", "voc"), "voc finds images by their place: .* copy or link"),
-        (("convert", "SOURCE", "OUT", "--format", "yolo", "--images", "none"), "YOLO finds labels by the place"),
+        (("split", "SOURCE", "-o", "OUT", "--to", "voc"), "voc finds images by their location: .* copy or link"),
+        (
+            ("convert", "SOURCE", "OUT", "--format", "yolo", "--image-files", "none"),
+            "YOLO finds labels by the location",
+        ),
     ],
 )
 def test_a_wrong_format_ends_a_command_at_once(

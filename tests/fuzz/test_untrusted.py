@@ -215,7 +215,7 @@ def test_checkpoints_that_grow_are_refused(tmp_path: Path) -> None:
         for name, data in checkpoint_parts().items():
             archive.writestr(name, data)
         archive.writestr("archive/data/999999", bytes(50_000_000))
-    with pytest.raises(CheckpointError, match=r"archive of [\d,]+ bytes that unpacks to [\d,]+"):
+    with pytest.raises(CheckpointError, match=r"uncompressed archive, found [\d,]+ bytes that unpack to [\d,]+"):
         load_checkpoint(path)
 
 

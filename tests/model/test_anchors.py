@@ -1,4 +1,4 @@
-"""Anchors: the design's numbers, and torchvision's where its own faults do not show."""
+"""Tests of anchors: hand-worked numbers, and torchvision's anchors at sizes where its strides are exact."""
 
 import pytest
 import torch
@@ -10,17 +10,17 @@ from retinanet.errors import ConfigError
 from retinanet.model import AnchorGenerator, cell_anchors
 
 
-def sizes_of(height, width, levels=(3, 4, 5, 6, 7)):
+def level_sizes(height, width, levels=(3, 4, 5, 6, 7)):
     return [(-(-height // 2**level), -(-width // 2**level)) for level in levels]
 
 
-def test_cells_by_hand():
-    """Size 32, ratio (height over width) 4: 16 wide, 64 high; ratio 1, scale 2: 64 x 64. Ratio-major order."""
+def test_hand_worked_anchors_of_one_position():
+    """Size 32 and ratio (height / width) 4 give 16 x 64; ratio 1 and scale 2 give 64 x 64. The order is ratio-major."""
     cells = cell_anchors(32, scales=(1, 2), ratios=(4, 1))
     assert cells.tolist() == [[-8, -32, 8, 32], [-16, -64, 16, 64], [-16, -16, 16, 16], [-32, -32, 32, 32]]
 
 
-def test_areas_and_ratios_of_the_default():
+def test_default_anchors_have_the_papers_areas_and_ratios():
     cells = cell_anchors(32, scales=ModelConfig.anchor_scales, ratios=ModelConfig.anchor_ratios)
     width, height = (cells[:, 2:] - cells[:, :2]).T
     torch.testing.assert_close((height / width).reshape(3, 3)[:, 0], torch.tensor([0.5, 1, 2]))
@@ -30,12 +30,12 @@ def test_areas_and_ratios_of_the_default():
 
 
 def test_count_and_strides_at_800_by_1344():
-    """201,600 + ... anchors; P7 steps 128, not torchvision's 122 x 114; centres at multiples of the stride."""
-    anchors, per_level = AnchorGenerator(config=ModelConfig())(sizes_of(800, 1344), like=torch.zeros(1))
+    """Centres lie at multiples of the stride. P7 has the stride 128, unlike torchvision's 122 x 114."""
+    anchors, per_level = AnchorGenerator(config=ModelConfig())(level_sizes(800, 1344), like=torch.zeros(1))
     assert per_level == (100 * 168 * 9, 50 * 84 * 9, 25 * 42 * 9, 13 * 21 * 9, 7 * 11 * 9)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     start = 0
-    for count, stride, (_, width) in zip(per_level, (8, 16, 32, 64, 128), sizes_of(800, 1344), strict=True):
+    for count, stride, (_, width) in zip(per_level, (8, 16, 32, 64, 128), level_sizes(800, 1344), strict=True):
         level = centres[start : start + count].reshape(-1, width, 9, 2)
         torch.testing.assert_close(level[0, 1, 0] - level[0, 0, 0], torch.tensor([stride, 0.0]), atol=1e-3, rtol=0)
         torch.testing.assert_close(level[1, 0, 0] - level[0, 0, 0], torch.tensor([0.0, stride]), atol=1e-3, rtol=0)
@@ -43,27 +43,27 @@ def test_count_and_strides_at_800_by_1344():
         start += count
 
 
-def test_equals_torchvision_but_for_its_rounding():
-    """At 512 x 640, where every stride divides; torchvision rounds its cells to whole pixels, so within 0.5."""
+def test_anchors_equal_torchvisions_within_its_rounding():
+    """Every stride divides 512 x 640. torchvision rounds anchors to whole pixels, so they differ by up to 0.5."""
     scales = [tuple(size * scale for scale in ModelConfig.anchor_scales) for size in ModelConfig.anchor_sizes]
     theirs = TorchvisionAnchors(tuple(scales), ((0.5, 1.0, 2.0),) * 5)
-    maps = [torch.zeros(1, 1, *size) for size in sizes_of(512, 640)]
+    maps = [torch.zeros(1, 1, *size) for size in level_sizes(512, 640)]
     expected = theirs(ImageList(torch.zeros(1, 3, 512, 640), [(512, 640)]), maps)[0]
-    found, _ = AnchorGenerator(config=ModelConfig())(sizes_of(512, 640), like=torch.zeros(1))
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= 0.5 + 1e-3
+    anchors, _ = AnchorGenerator(config=ModelConfig())(level_sizes(512, 640), like=torch.zeros(1))
+    assert anchors.shape == expected.shape
+    assert (anchors - expected).abs().max() <= 0.5 + 1e-3
 
 
-def test_other_levels_sizes_and_ratios():
+def test_anchors_of_other_levels_sizes_and_ratios():
     config = ModelConfig(levels=(2, 3, 4, 5), anchor_sizes=(8, 16, 32, 64), anchor_scales=(1.0,), anchor_ratios=(1.0,))
-    anchors, per_level = AnchorGenerator(config=config)(sizes_of(64, 64, (2, 3, 4, 5)), like=torch.zeros(1))
+    anchors, per_level = AnchorGenerator(config=config)(level_sizes(64, 64, (2, 3, 4, 5)), like=torch.zeros(1))
     assert per_level == (256, 64, 16, 4)
     assert (anchors[0, 2:] - anchors[0, :2]).tolist() == [8, 8]
     assert config.anchors_per_position == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "message"),
     [
         ({"levels": (4, 5)}, "start at 2 or 3"),
         ({"levels": (3, 5)}, "consecutive"),
@@ -72,6 +72,6 @@ def test_other_levels_sizes_and_ratios():
         ({"prior": 0.0}, "prior must be above 0 and below 1"),
     ],
 )
-def test_impossible_anchors_are_refused(options, word):
-    with pytest.raises(ConfigError, match=word):
+def test_invalid_anchor_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
         ModelConfig(**options)

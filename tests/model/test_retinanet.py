@@ -1,4 +1,4 @@
-"""The network: the shapes and the order of its outputs."""
+"""Tests of the shapes and the order of the network's outputs."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ SMALL = {"backbone": "tf_efficientnet_lite0", "fpn_width": 16, "head_width": 16,
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 131), (33, 200)])
-def test_outputs_of_any_size_meet_their_anchors(height, width):
-    """Sizes that no stride divides: one row of scores, offsets and anchor for each anchor of each level."""
+def test_outputs_have_one_row_per_anchor_for_any_image_size(height, width):
+    """Image sizes need not be multiples of the strides."""
     model = RetinaNet(num_classes=3, **SMALL).eval()
     with torch.inference_mode():
         out = model(torch.randn(2, 3, height, width))
@@ -21,33 +21,33 @@ def test_outputs_of_any_size_meet_their_anchors(height, width):
     assert out.anchors_A4.shape == (sum(expected), 4)
 
 
-def test_positions_and_anchors_are_in_the_same_order():
-    """A head that answers at one place only: the anchor with that answer must lie there."""
+def test_logits_and_anchors_have_the_same_order():
+    """The head outputs the anchor's index 0 to 8 at each position, and anchor 4 must be the square one."""
     model = RetinaNet(num_classes=1, **SMALL).eval()
-    seen = []
-    model.class_head.output.register_forward_hook(lambda *args: seen.append(args[2].shape))
+    output_shapes = []
+    model.class_head.output.register_forward_hook(lambda *args: output_shapes.append(args[2].shape))
     with torch.no_grad():
         model.class_head.output.weight.zero_()
         model.class_head.output.bias.copy_(torch.arange(9.0))
     out = model(torch.zeros(1, 3, 64, 128))
-    # Anchor 4 of each position is the square one with the middle scale.
+    # Anchor 4 of each position has ratio 1 and the middle scale.
     chosen = out.anchors_A4[out.logits_NAK[0, :, 0] == 4]
     width, height = (chosen[:, 2:] - chosen[:, :2]).T
     torch.testing.assert_close(width, height)
     assert width[0] == pytest.approx(32 * 2 ** (1 / 3), rel=1e-5)
-    assert len(chosen) == sum(shape[-1] * shape[-2] for shape in seen)
+    assert len(chosen) == sum(shape[-1] * shape[-2] for shape in output_shapes)
 
 
 @pytest.mark.parametrize(("x", "y"), [(16, 96), (464, 32), (240, 128)])
-def test_what_changes_in_the_image_changes_the_anchors_there(x, y):
-    """A bright spot excites the anchors around it most: rows and columns are not swapped anywhere."""
+def test_a_bright_spot_changes_the_logits_of_nearby_anchors(x, y):
+    """The test fails if rows and columns are swapped."""
     torch.manual_seed(0)
     model = RetinaNet(num_classes=2, **SMALL).eval()
     images = torch.zeros(1, 3, 256, 512)
     with torch.inference_mode():
-        quiet = model(images)
+        before = model(images)
         images[..., y - 8 : y + 8, x - 8 : x + 8] = 5
-        loud = model(images)
-    change = (loud.logits_NAK - quiet.logits_NAK).abs().sum(-1)[0][: quiet.anchors_per_level[0]]
-    centre = ((quiet.anchors_A4[:, :2] + quiet.anchors_A4[:, 2:]) / 2)[change.argmax()]
+        after = model(images)
+    change = (after.logits_NAK - before.logits_NAK).abs().sum(-1)[0][: before.anchors_per_level[0]]
+    centre = ((before.anchors_A4[:, :2] + before.anchors_A4[:, 2:]) / 2)[change.argmax()]
     assert (centre - torch.tensor([x, y])).abs().max() <= 64

@@ -1,6 +1,6 @@
-"""Model files: the format of our checkpoints, reading them, and the import of other projects' weights.
+"""Checkpoints: their format, loading, and the import of weights from torchvision and Detectron2.
 
-The names below are imported when they are first used: the record `ModelInfo` must come without torch.
+The public names are imported on first use, because importing `ModelInfo` must not import torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""RetinaNets of torchvision and Detectron2: their weights, and what they were trained with, in ours.
+"""Import of RetinaNets from torchvision and Detectron2: weights, classes and training options.
 
-See `peers` for what a state dict does not contain.
+A state dict does not contain the options of a network's training. The module `peers` defines them for both projects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from retinanet.checkpoint.loaded_model import KEY, LoadedModel, describe_run
 from retinanet.checkpoint.peer_network import WeightsError, build_network, inner_state, read_state
-from retinanet.checkpoint.peers import PEERS, Kind, preprocessing
+from retinanet.checkpoint.peers import PEERS, Project, preprocessing
 from retinanet.checkpoint.reading import read_file
 from retinanet.config import (
     ConvertWeightsConfig,
@@ -28,45 +28,46 @@ from retinanet.errors import UserError
 from retinanet.files import atomic_path
 from retinanet.model import RetinaNet
 
-__all__ = ["WeightsError", "convert_weights", "from_detectron2", "from_torchvision", "import_model", "kind_of"]
+__all__ = ["WeightsError", "convert_weights", "find_project", "from_detectron2", "from_torchvision", "import_model"]
 
 
 def from_torchvision(state_dict: Mapping[str, Any], *, frozen_eps: float = 0.0, **options: Any) -> RetinaNet:
-    """Return the RetinaNet of a torchvision state dict: the same logits, offsets, anchors and gradients.
+    """Return a RetinaNet with the weights of a torchvision state dict: equal logits, offsets, anchors and gradients.
 
-    Number of classes, backbone (ResNet-18 to 152), depth and norm of the heads and what P6 is made of come from names
-    and shapes. All outputs stay, in their order: of COCO's 91, 0 and ten more are no class. Frozen BatchNorm stays
-    frozen. Files from before torchvision 0.13 have other names for the same and are read as well.
+    The number of classes, the backbone (ResNet-18 to 152), the depth and norm of the heads and the input of P6 are
+    inferred from names and shapes. All outputs keep their order: with COCO's 91 outputs, index 0 and ten others are not
+    classes. Frozen BatchNorm stays frozen. The tensor names used before torchvision 0.13 are accepted too.
 
     Args:
-        state_dict: or what holds it under "model" or "state_dict"; names may begin with "module." or "model.".
-        frozen_eps: of frozen BatchNorm: torchvision sets 0 for its published weights, and 1e-5 otherwise.
-        options: fields of `ModelConfig` that neither names nor shapes tell, such as anchor_sizes.
+        state_dict: state dict, or a dictionary that holds it under "model" or "state_dict". Tensor names may begin with
+            "module." or "model.".
+        frozen_eps: eps of frozen BatchNorm: 0 for torchvision's published weights, 1e-5 otherwise.
+        options: fields of `ModelConfig` that names and shapes do not determine, such as anchor_sizes.
 
     Raises:
-        WeightsError: with a list of what is unknown, missing or misshapen.
+        WeightsError: unknown tensors, missing tensors or wrong shapes; the message lists them.
     """
     return build_network(read_state(state_dict), "torchvision", frozen_eps, options)
 
 
 def from_detectron2(checkpoint: Mapping[str, Any], **options: Any) -> RetinaNet:
-    """Return the RetinaNet of a Detectron2 checkpoint: the same logits and offsets for RGB images.
+    """Return a RetinaNet with the weights of a Detectron2 checkpoint: equal logits and offsets for RGB images.
 
-    The first convolution takes RGB instead of BGR, the outputs are put into our order of anchors, and the stride is in
-    the 1x1 convolutions, as in the zoo's MSRA backbones.
+    The first convolution is converted from BGR to RGB, and the outputs are converted to the anchor order of
+    `AnchorGenerator`. The stride is in the 1x1 convolutions, as in the MSRA backbones of Detectron2's model zoo.
 
     Args:
-        checkpoint: {"model": {name: array or tensor}} as the zoo's files, or the inner dictionary.
-        options: fields of `ModelConfig` that neither names nor shapes tell, such as stride_in_1x1.
+        checkpoint: {"model": {name: array or tensor}}, the content of a model-zoo file, or the inner dictionary.
+        options: fields of `ModelConfig` that names and shapes do not determine, such as stride_in_1x1.
 
     Raises:
-        WeightsError: with a list of what is unknown, missing or misshapen.
+        WeightsError: unknown tensors, missing tensors or wrong shapes; the message lists them.
     """
     return build_network(read_state(checkpoint), "detectron2", 0.0, options)
 
 
-def kind_of(content: Any) -> Kind | None:
-    """Return whose RetinaNet a file's content is; None for a checkpoint of ours and for anything else."""
+def find_project(content: Any) -> Project | None:
+    """Return the project whose RetinaNet a file holds, or None for a retinanet checkpoint and any other content."""
     if not isinstance(content, Mapping) or KEY in content:
         return None
     names = list(inner_state(content))
@@ -76,27 +77,27 @@ def kind_of(content: Any) -> Kind | None:
 
 
 def import_model(
-    content: Mapping[str, Any], kind: Kind, *, classes: Sequence[str] = (), frozen_eps: float = 0.0
+    content: Mapping[str, Any], project: Project, *, classes: Sequence[str] = (), frozen_eps: float = 0.0
 ) -> LoadedModel:
-    """Return the network with all that it was trained with: classes, preprocessing, post-processing, losses.
+    """Return the network with its classes and the options of its training: preprocessing, post-processing, losses.
 
     Args:
-        content: of the file.
-        kind: whose it is.
-        classes: names of the outputs; without them COCO's where their number fits, else "class 0" and so on.
-            torchvision's may leave out the background, which is the first output.
-        frozen_eps: see `from_torchvision`.
+        content: content of the file.
+        project: project that the file comes from.
+        classes: class name of each output. Empty: COCO's names if their number fits, otherwise "class 0", "class 1",
+            ... For torchvision, the name of output 0, the background, may be left out.
+        frozen_eps: eps of frozen BatchNorm, see `from_torchvision`.
 
     Raises:
-        WeightsError: see `from_torchvision`; or names that do not fit the outputs.
+        WeightsError: weights that do not fit, see `from_torchvision`, or a wrong number of class names.
     """
     state = read_state(content)
-    model = build_network(state, kind, frozen_eps, {})
-    names, category_ids = _classes(kind, model.num_classes, tuple(classes))
-    trained_with: dict[str, Any] = dict(PEERS[kind].trained_with)
-    if kind == "torchvision" and model.config.head_norm == "group":
+    model = build_network(state, project, frozen_eps, {})
+    names, category_ids = _classes(project, model.num_classes, tuple(classes))
+    trained_with: dict[str, Any] = dict(PEERS[project].trained_with)
+    if project == "torchvision" and model.config.head_norm == "group":
         trained_with["box_loss"] = "giou"
-    if kind == "detectron2" and {"pixel_mean", "pixel_std"} <= set(state):
+    if project == "detectron2" and {"pixel_mean", "pixel_std"} <= set(state):
         trained_with |= preprocessing(state["pixel_mean"].flatten().tolist(), state["pixel_std"].flatten().tolist())
     network = {field.name: getattr(model.config, field.name) for field in dataclasses.fields(ModelConfig)}
     paths = {"train": Path(), "val": Path(), "output": Path()}
@@ -113,23 +114,23 @@ def import_model(
 
 
 def convert_weights(source: Path, config: ConvertWeightsConfig) -> LoadedModel:
-    """Write a file of another project as a checkpoint of ours, and return what is in it.
+    """Write a file of torchvision or Detectron2 as a retinanet checkpoint, and return the model.
 
     Raises:
-        WeightsError, CheckpointError: a file that cannot be read, or is no RetinaNet of torchvision or Detectron2.
-        UserError: the file to write is there already.
+        WeightsError, CheckpointError: a file that cannot be read, or that holds no RetinaNet of these projects.
+        UserError: the output file exists and `overwrite` is false.
     """
     if config.output.exists() and not config.existing.overwrite:
-        raise UserError(f"{config.output} is there already: give --overwrite to replace it, or another name")
+        raise UserError(f"{config.output} exists already: give --overwrite to replace it, or another name")
     content = read_file(source)
-    kind = kind_of(content)
-    if kind is None:
+    project = find_project(content)
+    if project is None:
         raise WeightsError(
-            f"{source} is no RetinaNet of torchvision or Detectron2: no name in it begins with "
-            "backbone.fpn.inner_blocks. or backbone.bottom_up."
+            f"{source} is not a RetinaNet of torchvision or Detectron2: expected tensor names that begin with "
+            "backbone.fpn.inner_blocks. or backbone.bottom_up., found none"
         )
     try:
-        saved = import_model(content, kind, classes=config.names, frozen_eps=config.frozen_eps)
+        saved = import_model(content, project, classes=config.names, frozen_eps=config.frozen_eps)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
     checkpoint = {
@@ -141,18 +142,18 @@ def convert_weights(source: Path, config: ConvertWeightsConfig) -> LoadedModel:
     return saved
 
 
-def _classes(kind: Kind, K: int, given: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the name and the category id of each output."""
-    if given:
-        if kind == "torchvision" and len(given) == K - 1:
-            given = ("__background__", *given)
-        if len(given) != K:
-            raise WeightsError(f"expected names for {K} classes, found {len(given)}: {', '.join(given)}")
-        return given, tuple(range(K))
-    coco: list[str] = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # the index is COCO's id
-    if kind == "torchvision" and len(coco) == K:
+def _classes(project: Project, K: int, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the class name and the category id of each output. `names`: names that the user chose, or empty."""
+    if names:
+        if project == "torchvision" and len(names) == K - 1:
+            names = ("__background__", *names)
+        if len(names) != K:
+            raise WeightsError(f"expected names for {K} classes, found {len(names)}: {', '.join(names)}")
+        return names, tuple(range(K))
+    coco: list[str] = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # index = COCO's category id
+    if project == "torchvision" and len(coco) == K:
         return tuple(f"N/A {i}" if name == "N/A" else name for i, name in enumerate(coco)), tuple(range(K))
     ids = tuple(i for i, name in enumerate(coco) if name not in {"N/A", "__background__"})
-    if kind == "detectron2" and len(ids) == K:
+    if project == "detectron2" and len(ids) == K:
         return tuple(coco[i] for i in ids), ids
     return tuple(f"class {k}" for k in range(K)), tuple(range(K))

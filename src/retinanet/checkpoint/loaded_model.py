@@ -1,4 +1,4 @@
-"""What a trained model's file holds beside the weights."""
+"""The record of a loaded model, and the description that a checkpoint stores beside the weights."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
+"""Version of the checkpoint format."""
 KEY: Final = "retinanet"
+"""Key of the description in a checkpoint."""
 
 
 class CheckpointError(UserError):
-    """A file that is no checkpoint of ours, is damaged, or was written by a later version."""
+    """A file that is not a retinanet checkpoint, is damaged, or was written by a later version."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel(ModelInfo):
-    """A trained network with everything that is needed to use it.
+    """A trained network with its classes and settings.
 
     Args:
-        model: in eval mode. With a running average of the weights, it is the average.
+        model: network in eval mode. If training averaged the weights (EMA), these are the averaged weights.
     """
 
     model: RetinaNet
 
     @property
     def device(self) -> torch.device:
-        """Device of the network's weights: the CPU, unless the model was moved."""
+        """Device of the network's weights."""
         return next(self.model.parameters()).device
 
     def to(self, device: torch.device) -> LoadedModel:
-        """Move the network to a device, in the memory format that is fast there, and return this record."""
+        """Move the network to a device, in the channels-last memory format, and return this record."""
         self.model.to(device).to(memory_format=torch.channels_last)
         return self
 
 
 def describe_run(config: TrainConfig, classes: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
-    """Return what goes into a checkpoint under "retinanet": plain values only."""
+    """Return the description that a checkpoint stores under the key "retinanet", as plain values."""
     return {
         "format": FORMAT,
         "version": __version__,

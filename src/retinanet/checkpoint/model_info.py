@@ -1,4 +1,4 @@
-"""Classes and settings of a trained model, without its network. Needs no torch."""
+"""The classes and settings of a trained model, without its network. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from retinanet.config import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """Classes and settings of a trained model: the one record for checkpoints, exported files and detectors.
+    """Classes and settings of a trained model. Checkpoints, exported files and detectors use this record.
 
     Args:
         classes: name of each class id.
-        category_ids: the id of each class in the training data (COCO's have gaps).
-        image_config: how images become input.
-        postprocess_config: how outputs become detections.
-        tiling: how images are cut into tiles.
+        category_ids: category id of each class in the training data. COCO's ids have gaps.
+        image_config: resizing, normalisation and padding of images.
+        postprocess_config: thresholds and limits that turn network outputs into detections.
+        tiling: size and overlap of the tiles that large images are cut into.
         train_config: every option of the training run, as plain values; empty if unknown.
     """
 
@@ -38,14 +38,14 @@ class ModelInfo:
 
     @property
     def match_config(self) -> MatchConfig:
-        """Which anchors were positive, negative and ignored in training."""
+        """Thresholds by which training made anchors positive, negative or ignored."""
         return section_from_dict(MatchConfig, self.train_config)
 
     @property
     def loss_config(self) -> LossConfig:
-        """The losses of the training."""
+        """Options of the training losses."""
         return section_from_dict(LossConfig, self.train_config)
 
     def info_fields(self) -> dict[str, Any]:
-        """Return the fields of `ModelInfo` by name, without those of a subclass: to build another such record."""
-        return {one.name: getattr(self, one.name) for one in dataclasses.fields(ModelInfo)}
+        """Return the fields of `ModelInfo` by name, without the fields of subclasses."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelInfo)}

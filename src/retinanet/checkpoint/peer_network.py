@@ -1,6 +1,6 @@
-"""The RetinaNet of another project's state dict: its options from names and shapes, its weights under our names.
+"""Build a RetinaNet from a state dict of another project: infer its options, rename and reorder its weights.
 
-Shape suffixes: K classes, C anchors of a position, R anchor ratios, S anchor scales, V values of an anchor.
+Shape suffixes: K classes, C anchors per position, R anchor ratios, S anchor scales, V values per anchor.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.checkpoint.peers import PEERS, Kind, Peer
+from retinanet.checkpoint.peers import PEERS, Peer, Project
 from retinanet.config import ModelConfig, resolve
 from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 
-MOST_LISTED: Final = 20
+MAX_LISTED: Final = 20
+"""Maximum number of faults in an error message."""
 PREFIXES: Final = ("module.", "model.")
-"""What wrappers put before every name: DataParallel and DDP, Lightning modules."""
-HOLDERS: Final = ("state_dict", "model")
-"""Where training scripts keep the state dict in their files."""
+"""Prefixes of tensor names: DataParallel and DDP add "module.", Lightning modules add "model."."""
+STATE_DICT_KEYS: Final = ("state_dict", "model")
+"""Keys under which training scripts store the state dict."""
 BACKBONES: Final[Mapping[tuple[bool, tuple[int, ...]], str]] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -30,18 +31,18 @@ BACKBONES: Final[Mapping[tuple[bool, tuple[int, ...]], str]] = {
     (True, (3, 4, 23, 3)): "resnet101",
     (True, (3, 8, 36, 3)): "resnet152",
 }
-"""By (bottleneck blocks?, blocks of each stage)."""
+"""timm's name of the backbone by (has bottleneck blocks, number of blocks in each stage)."""
 
 
 class WeightsError(UserError):
-    """A state dict of another project that is incomplete, or that of another network."""
+    """A state dict of another project that is incomplete or belongs to a different network."""
 
 
 def inner_state(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state dict within a file's content, its names without a wrapper's prefix."""
-    for holder in HOLDERS:
-        if isinstance(content.get(holder), Mapping):
-            return inner_state(content[holder])
+    """Return the state dict in a file's content, without the prefixes that wrappers add to tensor names."""
+    for key in STATE_DICT_KEYS:
+        if isinstance(content.get(key), Mapping):
+            return inner_state(content[key])
     state = {str(name): value for name, value in content.items()}
     for prefix in PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
@@ -50,54 +51,63 @@ def inner_state(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict, by name."""
+    """Return the tensors of a state dict by name. Raises `WeightsError` if an entry is not a tensor or an array."""
     state: dict[str, Tensor] = {}
-    wrong = []
+    faults = []
     for name, value in inner_state(content).items():
         if isinstance(value, Tensor):
             state[name] = value.detach()
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            state[name] = torch.from_numpy(np.array(value))  # a copy: torch cannot take read-only memory
+            state[name] = torch.from_numpy(np.array(value))  # a copy, because torch needs writable memory
         else:
-            wrong.append(f"no tensor: {name} ({type(value).__name__})")
-    _refuse(wrong, "no state dict")
+            faults.append(f"not a tensor: {name} ({type(value).__name__})")
+    _raise_if_any(faults, "expected a state dict, a dictionary of tensors, found other values")
     return state
 
 
-def _refuse(faults: Sequence[str], what: str) -> None:
-    """Raise `WeightsError` with a list of the faults, if there are any."""
+def _raise_if_any(faults: Sequence[str], message: str) -> None:
+    """Raise `WeightsError` with the message and a list of the faults, unless the list is empty."""
     if faults:
-        more = f"\n  ... and {len(faults) - MOST_LISTED} more" if len(faults) > MOST_LISTED else ""
-        raise WeightsError(f"{what}:\n  " + "\n  ".join(faults[:MOST_LISTED]) + more)
+        more = f"\n  ... and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+        raise WeightsError(f"{message}:\n  " + "\n  ".join(faults[:MAX_LISTED]) + more)
 
 
-def build_network(state: dict[str, Tensor], kind: Kind, frozen_eps: float, options: dict[str, Any]) -> RetinaNet:
-    """Return the network with its weights, in eval mode; or raise, with a list of all that does not fit."""
-    peer = PEERS[kind]
-    network = {**_network(state, kind, peer), **options}
-    config = resolve(ModelConfig, network)
+def build_network(state: dict[str, Tensor], project: Project, frozen_eps: float, options: dict[str, Any]) -> RetinaNet:
+    """Return a RetinaNet with the weights of a project's state dict, in eval mode.
+
+    Args:
+        state: tensors by the project's names.
+        project: project that the state dict comes from.
+        frozen_eps: eps of frozen BatchNorm.
+        options: fields of `ModelConfig` that replace the inferred ones.
+
+    Raises:
+        WeightsError: unknown tensors, missing tensors or wrong shapes; the message lists them.
+    """
+    peer = PEERS[project]
+    config = resolve(ModelConfig, {**_infer_options(state, project, peer), **options})
     anchors = config.anchors_per_position
     K, rest = divmod(_rows(state, peer.class_output, anchors), anchors)
     if rest or not K or _rows(state, peer.box_output, 4 * anchors) != 4 * anchors:
         raise WeightsError(
             f"{peer.class_output} and {peer.box_output} have {_rows(state, peer.class_output, 0)} and "
-            f"{_rows(state, peer.box_output, 0)} outputs, which {anchors} anchors a position cannot have: give "
+            f"{_rows(state, peer.box_output, 0)} outputs, which do not fit {anchors} anchors per position: give "
             "anchor_scales and anchor_ratios as trained"
         )
     model = RetinaNet(num_classes=K, config=config)
-    found = _fit(state, model, peer)
-    if kind == "detectron2":
-        _from_bgr_and_scale_first(found, state, model)
+    weights = _rename(state, model, peer)
+    if project == "detectron2":
+        _reorder_detectron2(weights, state, model)
     elif frozen := not any(name.endswith("num_batches_tracked") for name in state):
-        _absorb_eps(found, model, frozen_eps)
-    model.load_state_dict(found)
-    if kind == "detectron2" or frozen:
+        _absorb_eps(weights, model, frozen_eps)
+    model.load_state_dict(weights)
+    if project == "detectron2" or frozen:
         model.backbone.freeze_batchnorm()
     return model.eval()
 
 
-def _network(state: dict[str, Tensor], kind: Kind, peer: Peer) -> dict[str, Any]:
-    """Return the fields of `ModelConfig` that names and shapes tell, and those that all of the kind have."""
+def _infer_options(state: dict[str, Tensor], project: Project, peer: Peer) -> dict[str, Any]:
+    """Return the fields of `ModelConfig` that follow from the project and from the names and shapes of tensors."""
     blocks: dict[int, int] = {}
     hidden = set()
     for name, value in state.items():
@@ -110,80 +120,89 @@ def _network(state: dict[str, Tensor], kind: Kind, peer: Peer) -> dict[str, Any]
     counts = tuple(blocks[stage] for stage in sorted(blocks))
     if (bottleneck, counts) not in BACKBONES:
         raise WeightsError(
-            f"no backbone that can be imported ({', '.join(BACKBONES.values())}): it has stages of {list(counts)} "
+            f"expected one of the backbones {', '.join(BACKBONES.values())}, found stages of {list(counts)} "
             f"{'bottleneck' if bottleneck else 'plain'} blocks"
         )
     width = _rows(state, peer.coarse, ModelConfig.fpn_width)
     p6_from = "p5" if peer.coarse in state and state[peer.coarse].shape[1] == width else "c5"
-    norms = any(name.startswith("head.classification_head.conv.0.1.") for name in state)
+    has_group_norm = any(name.startswith("head.classification_head.conv.0.1.") for name in state)
     return {
         "backbone": BACKBONES[bottleneck, counts],
         "fpn_width": width,
         "head_width": width,
         "head_depth": len(hidden),
-        "head_norm": "group" if norms else "none",
+        "head_norm": "group" if has_group_norm else "none",
         "p6_from": p6_from,
-        "anchor_style": "torchvision" if kind == "torchvision" else "exact",
-        "stride_in_1x1": kind == "detectron2" and bottleneck,
+        "anchor_style": "torchvision" if project == "torchvision" else "exact",
+        "stride_in_1x1": project == "detectron2" and bottleneck,
     }
 
 
 def _rows(state: dict[str, Tensor], name: str, default: int) -> int:
-    """Return how many rows a tensor has; the default where it is missing, which `_fit` will say."""
+    """Return the number of rows of a tensor, or the default if the tensor is missing (`_rename` reports that)."""
     return len(state[name]) if name in state and state[name].ndim else default
 
 
-def _fit(state: dict[str, Tensor], model: RetinaNet, peer: Peer) -> dict[str, Tensor]:
-    """Return the tensors under our names; raise with a list where something is unknown, missing or misshapen."""
+def _rename(state: dict[str, Tensor], model: RetinaNet, peer: Peer) -> dict[str, Tensor]:
+    """Return the tensors under the names of `RetinaNet`.
+
+    Raises:
+        WeightsError: unknown tensors, missing tensors or wrong shapes; the message lists them.
+    """
     step = 3 if model.config.head_norm == "group" else 2
-    faults, used, out = [], set(), {}
-    for ours, wanted in model.state_dict().items():
-        names = peer.names(ours, step)
-        theirs = next((name for name in names if name in state), None)
-        if theirs is not None:
-            used.add(theirs)
-            out[ours] = state[theirs].to(wanted.dtype)
-            if out[ours].shape != wanted.shape:
-                faults.append(f"{theirs}: expected {tuple(wanted.shape)}, found {tuple(state[theirs].shape)}")
-        elif ours.endswith("num_batches_tracked"):
-            out[ours] = wanted  # frozen BatchNorm counts nothing
+    faults, used, weights = [], set(), {}
+    for name, parameter in model.state_dict().items():
+        peer_names = peer.names(name, step)
+        peer_name = next((candidate for candidate in peer_names if candidate in state), None)
+        if peer_name is not None:
+            used.add(peer_name)
+            weights[name] = state[peer_name].to(parameter.dtype)
+            if weights[name].shape != parameter.shape:
+                shape = tuple(state[peer_name].shape)
+                faults.append(f"{peer_name}: expected {tuple(parameter.shape)}, found {shape}")
+        elif name.endswith("num_batches_tracked"):
+            weights[name] = parameter  # frozen BatchNorm has no such counter
         else:
-            faults.append(f"missing: {names[0]}")
-    extra = ("pixel_mean", "pixel_std", *_cells(model))
-    faults += [f"unknown: {name}" for name in state if name not in used and name not in extra]
-    _refuse(faults, f"these weights do not fit a RetinaNet with {model.config.backbone}")
-    return out
+            faults.append(f"missing: {peer_names[0]}")
+    unused = ("pixel_mean", "pixel_std", *_cell_names(model))
+    faults += [f"unknown: {name}" for name in state if name not in used and name not in unused]
+    _raise_if_any(faults, f"the weights do not fit a RetinaNet with {model.config.backbone}")
+    return weights
 
 
-def _cells(model: RetinaNet) -> Iterator[str]:
-    """Yield the names under which early Detectron2 files hold the anchors of one position."""
+def _cell_names(model: RetinaNet) -> Iterator[str]:
+    """Return the names of the tensors in which early Detectron2 files store the anchors of one position."""
     return (f"anchor_generator.cell_anchors.{level}" for level in range(len(model.config.levels)))
 
 
-def _absorb_eps(found: dict[str, Tensor], model: RetinaNet, eps: float) -> None:
-    """Scale the weights of frozen BatchNorm for another eps than ours: the same function, no option of the network."""
+def _absorb_eps(weights: dict[str, Tensor], model: RetinaNet, eps: float) -> None:
+    """Scale the weights of frozen BatchNorm in place, so that the network's own eps gives the outputs of `eps`."""
     for prefix, module in model.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            variance = found[f"{prefix}.running_var"].double()
+            variance = weights[f"{prefix}.running_var"].double()
             factor = ((variance + module.eps) / (variance + eps)).sqrt()
-            weight = found[f"{prefix}.weight"]
-            found[f"{prefix}.weight"] = (weight.double() * factor).to(weight.dtype)
+            weight = weights[f"{prefix}.weight"]
+            weights[f"{prefix}.weight"] = (weight.double() * factor).to(weight.dtype)
 
 
-def _from_bgr_and_scale_first(found: dict[str, Tensor], state: dict[str, Tensor], model: RetinaNet) -> None:
-    """Bring channels and anchors into our order: RGB; ratio by ratio, and scale by scale within a ratio."""
-    first = "backbone.body.conv1.weight"
-    found[first] = found[first].flip(1)
+def _reorder_detectron2(weights: dict[str, Tensor], state: dict[str, Tensor], model: RetinaNet) -> None:
+    """Convert input channels from BGR to RGB and outputs from scale-major to ratio-major anchor order, in place.
+
+    Raises:
+        WeightsError: the anchors that an early Detectron2 file stores differ from the network's.
+    """
+    conv1 = "backbone.body.conv1.weight"
+    weights[conv1] = weights[conv1].flip(1)
     R, S = len(model.config.anchor_ratios), len(model.config.anchor_scales)
     for head, V in (("class_head", model.num_classes), ("box_head", 4)):
         for name in (f"{head}.output.weight", f"{head}.output.bias"):
-            value_SRV = found[name].view(S, R, V, *found[name].shape[1:])
-            found[name] = value_SRV.transpose(0, 1).reshape(found[name].shape)
+            value_SRV = weights[name].view(S, R, V, *weights[name].shape[1:])
+            weights[name] = value_SRV.transpose(0, 1).reshape(weights[name].shape)
     cells = [cell_C4.view(R, S, 4).transpose(0, 1).reshape(-1, 4) for cell_C4 in model.anchors.cells]
     faults = [
-        f"{name}: other anchors than {model.config.anchor_sizes} x {model.config.anchor_scales} give"
-        for name, cell_C4 in zip(_cells(model), cells, strict=True)
+        f"{name}: differs from the anchors of sizes {model.config.anchor_sizes} and scales {model.config.anchor_scales}"
+        for name, cell_C4 in zip(_cell_names(model), cells, strict=True)
         if name in state
         and not (state[name].shape == cell_C4.shape and torch.allclose(state[name], cell_C4, atol=1e-2))
     ]
-    _refuse(faults, "give anchor_sizes, anchor_scales and anchor_ratios as trained")
+    _raise_if_any(faults, "the file has other anchors: give anchor_sizes, anchor_scales and anchor_ratios as trained")

@@ -1,7 +1,8 @@
-"""How torchvision and Detectron2 name, order and train what is ours. Needs no torch.
+"""The peers, projects with a RetinaNet of their own: tensor names and training options of torchvision and Detectron2.
 
-What a state dict does not contain (anchors, preprocessing, post-processing, losses) is what those projects' published
-RetinaNets have: torchvision's `retinanet_resnet50_fpn` and `_v2`, Detectron2's `COCO-Detection/retinanet_*`.
+A state dict contains no anchors, preprocessing, post-processing or losses. Their values are those of the published
+models: torchvision's `retinanet_resnet50_fpn` and `_v2`, Detectron2's `COCO-Detection/retinanet_*`.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -11,26 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Kind = Literal["torchvision", "detectron2"]
+Project = Literal["torchvision", "detectron2"]
 Names = Callable[[str, int], Sequence[str]]
 
 BGR_MEAN: Final = (103.53, 116.28, 123.675)
-"""Detectron2's pixel mean of the MSRA backbones, 0 to 255; their standard deviation is 1."""
+"""Pixel mean of Detectron2's MSRA backbones, BGR, 0 to 255. Their standard deviation is 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peer:
-    """How one project names, orders and trains what is ours.
+    """Tensor names and training options of another project's RetinaNet.
 
     Args:
-        names: our name and the layers of a head's step (convolution, norm, ReLU) to their names, the usual one first.
-        stage: finds a block of the backbone: stage and number.
-        bottleneck: a tensor that only bottleneck ResNets have.
-        class_output: the last classification convolution.
-        box_output: the last regression convolution.
-        hidden: finds the hidden convolutions of the classification head.
-        coarse: the convolution of the first level beyond the backbone's.
-        trained_with: fields of `TrainConfig`.
+        names: function of a tensor name of `RetinaNet` and the number of layers per hidden convolution of a head (3
+            with a norm, otherwise 2). Returns the project's names of the tensor, the current one first.
+        stage: regular expression for tensors of a backbone block. Its groups are the stage and the block index.
+        bottleneck: name of a tensor that only ResNets with bottleneck blocks have.
+        class_output: name of the weight of the last classification convolution.
+        box_output: name of the weight of the last regression convolution.
+        hidden: regular expression for the weights of the classification head's hidden convolutions.
+        coarse: name of the weight of the convolution that makes P6.
+        trained_with: training options, fields of `TrainConfig`.
     """
 
     names: Names
@@ -43,10 +45,11 @@ class Peer:
     trained_with: Mapping[str, Any]
 
 
-def _torchvision_names(ours: str, step: int) -> Sequence[str]:
-    part, _, rest = ours.partition(".")
+def _torchvision_names(name: str, step: int) -> Sequence[str]:
+    """Return torchvision's names of a tensor, see `Peer.names`."""
+    part, _, rest = name.partition(".")
     if part == "backbone":
-        return (ours,)
+        return (name,)
     if part == "fpn":
         which, number, kind = rest.split(".")
         if which == "coarse":
@@ -61,8 +64,9 @@ def _torchvision_names(ours: str, step: int) -> Sequence[str]:
     return (*names, f"{head}.conv.{number}.{kind}") if step == 2 else names
 
 
-def _detectron2_names(ours: str, step: int) -> Sequence[str]:
-    part, _, rest = ours.partition(".")
+def _detectron2_names(name: str, step: int) -> Sequence[str]:
+    """Return Detectron2's name of a tensor, see `Peer.names`."""
+    part, _, rest = name.partition(".")
     if part == "backbone":
         name = rest.removeprefix("body.")
         name = re.sub(r"^layer(\d)", lambda stage: f"res{int(stage[1]) + 1}", name)
@@ -81,7 +85,7 @@ def _detectron2_names(ours: str, step: int) -> Sequence[str]:
 
 
 def preprocessing(bgr_mean: Sequence[float], bgr_std: Sequence[float]) -> dict[str, tuple[float, ...]]:
-    """Return Detectron2's means and deviations, BGR of 0 to 255, as ours: RGB in [0, 1]."""
+    """Return image_mean and image_std (RGB in [0, 1]) for Detectron2's pixel mean and deviation (BGR, 0 to 255)."""
     return {
         "image_mean": tuple(value / 255 for value in reversed(bgr_mean)),
         "image_std": tuple(value / 255 for value in reversed(bgr_std)),
@@ -103,7 +107,7 @@ _BOTH: Final = {
     "nms_threshold": 0.5,
     "candidates_per_level": 1000,
 }
-PEERS: Final[Mapping[Kind, Peer]] = {
+PEERS: Final[Mapping[Project, Peer]] = {
     "torchvision": Peer(
         names=_torchvision_names,
         stage=r"backbone\.body\.layer(\d)\.(\d+)\.",

@@ -1,4 +1,4 @@
-"""Checkpoint files as plain dictionaries, read without a pickle that can run code."""
+"""Read checkpoint files as plain dictionaries, without executing code that a pickle may contain."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BROKEN_FILE_ERRORS: Final = (
     *(TypeError, AttributeError, IndexError, ImportError, AssertionError, OverflowError, MemoryError),
     struct.error,
 )
-"""What torch.load raises for files that are broken in one way or another."""
+"""Exceptions that torch.load and zipfile raise for damaged files."""
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads a pickle of numpy arrays and plain values, such as Detectron2's model zoo has, and refuses all else."""
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickler for numpy arrays and plain values, the content of Detectron2's model-zoo files. Refuses all else."""
 
     ADMITTED: Final = frozenset(
         [("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode")]
@@ -37,30 +37,30 @@ class _ArraysOnly(pickle.Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return an admitted class or function."""
-        if module.startswith("numpy.core."):  # its name before numpy 2
+        """Return a class or function from `ADMITTED`. Raises `UnpicklingError` for any other."""
+        if module.startswith("numpy.core."):  # the module's name before numpy 2
             module = module.replace("numpy.core.", "numpy._core.")
         if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays and plain values are read")
+            raise pickle.UnpicklingError(f"expected only arrays and plain values, found {module}.{name}")
         return super().find_class(module, name)
 
 
 def read_file(path: Path) -> Any:
-    """Return what a .ckpt, .pth, .pkl or .safetensors file holds, tensors on the CPU.
+    """Return the content of a .ckpt, .pth, .pkl or .safetensors file, with tensors on the CPU.
 
     Raises:
-        CheckpointError: missing, damaged, or holding anything but tensors, arrays and plain values.
+        CheckpointError: the file is missing or damaged, or holds other values than tensors, arrays and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}")
+        raise CheckpointError(f"checkpoint {path} does not exist")
     _refuse_archive_bombs(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix == ".pkl":
             with path.open("rb") as file:
-                return _ArraysOnly(file, encoding="latin1").load()
-        # torchvision's training script keeps its arguments beside the weights.
+                return _ArrayUnpickler(file, encoding="latin1").load()
+        # torchvision's training script stores its arguments, a Namespace, beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (*BROKEN_FILE_ERRORS, SafetensorError) as error:
@@ -68,29 +68,30 @@ def read_file(path: Path) -> Any:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the dictionary of a checkpoint of ours, tensors on the CPU.
+    """Return the content of a retinanet checkpoint, with tensors on the CPU.
 
     Raises:
-        CheckpointError: missing, damaged, not ours, or holding anything but tensors and plain values.
+        CheckpointError: the file is missing, damaged or not a retinanet checkpoint, or holds other values than tensors
+            and plain values.
     """
-    return own_checkpoint(read_file(path), path)
+    return validate_checkpoint(read_file(path), path)
 
 
-def own_checkpoint(checkpoint: Any, path: Path) -> dict[str, Any]:
-    """Return the content of a file if it is a checkpoint of ours; else raise `CheckpointError`."""
-    about = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(checkpoint, dict) or not isinstance(about, dict):
-        raise CheckpointError(f"{path} is no checkpoint of retinanet's: it has no entry {KEY!r}")
-    found = about.get("format")
-    if not isinstance(found, int) or found > FORMAT:
+def validate_checkpoint(checkpoint: Any, path: Path) -> dict[str, Any]:
+    """Return the content of a file if it is a retinanet checkpoint, otherwise raise `CheckpointError`."""
+    entry = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(checkpoint, dict) or not isinstance(entry, dict):
+        raise CheckpointError(f"{path} is not a retinanet checkpoint: it has no entry {KEY!r}")
+    file_format = entry.get("format")
+    if not isinstance(file_format, int) or file_format > FORMAT:
         raise CheckpointError(
-            f"{path} has format {shorten(found)}, this version reads up to {FORMAT}: update retinanet"
+            f"{path}: expected a checkpoint format up to {FORMAT}, found {shorten(file_format)}: update retinanet"
         )
     return checkpoint
 
 
 def _refuse_archive_bombs(path: Path) -> None:
-    """Raise where a checkpoint, a ZIP archive, unpacks to more than it is: PyTorch writes it without compression."""
+    """Raise `CheckpointError` if a ZIP archive unpacks to more than its size. PyTorch writes archives uncompressed."""
     try:
         if not zipfile.is_zipfile(path):
             return
@@ -100,5 +101,6 @@ def _refuse_archive_bombs(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if unpacked > (size := path.stat().st_size):
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: an archive of {size:,} bytes that unpacks to {unpacked:,}"
+            f"{path} cannot be read as a checkpoint: expected an uncompressed archive, found {size:,} bytes that "
+            f"unpack to {unpacked:,} bytes"
         )

@@ -1,7 +1,8 @@
-"""From files to batches: read and check datasets, augment, load.
+"""Datasets, from files to batches: read, check, augment, tile, split.
 
-`load` reads a dataset and refuses a faulty one with the list of all its faults; `DetectionDataset`, a sampler and
-`collate` make batches of it. All randomness of a sample comes from its `SampleKey`.
+`load` reads and checks a dataset, and raises `DataError` with the list of all faults if it finds any.
+`DetectionDataset`, `TrainBatchSampler` and `collate` turn the loaded data into batches.
+A training sample depends only on its `SampleKey`, not on the worker process that makes it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = [
     "verify_images",
 ]
 
-# Reading a dataset needs no torch, these names do.
+# Reading a dataset must not import torch. The modules of these names do.
 __getattr__ = lazy_names(
     __name__,
     {

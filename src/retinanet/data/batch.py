@@ -1,4 +1,7 @@
-"""Which images make a batch, and the batch they make. Shape suffixes: N batch, H, W; 3 is RGB."""
+"""Batches of images: the sampler that groups images, and `collate`, which turns samples into tensors.
+
+Shape suffixes: N batch, H, W; 3 is RGB.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from retinanet.types import Target
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What the network and the loss take.
+    """A batch of images and their ground truth, the input of the network and the loss.
 
     Args:
         images_N3HW: float32, normalised, padded at the right and bottom.
-        targets: the objects of each image, xyxy, input pixels.
-        frames: the size of each image before and after resizing.
-        indices: of each image in its dataset.
+        targets: ground truth of each image; boxes are xyxy, input pixels.
+        frames: size of each image before and after resizing.
+        indices: index of each image in its dataset.
     """
 
     images_N3HW: Tensor
@@ -37,7 +40,7 @@ class Batch:
         return len(self.targets)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on another device; from pinned memory the copy does not wait."""
+        """Return the batch on another device. The copy is asynchronous if the images are in pinned memory."""
         return replace(
             self,
             images_N3HW=self.images_N3HW.to(device, non_blocking=True),
@@ -45,12 +48,12 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """Return the batch with its pixels in page-locked memory; `DataLoader(pin_memory=True)` calls it."""
+        """Return the batch with its images in pinned memory. `DataLoader(pin_memory=True)` calls this method."""
         return replace(self, images_N3HW=self.images_N3HW.pin_memory())
 
 
 def collate(samples: Sequence[Sample], image_config: ImageConfig) -> Batch:
-    """Normalise and pad samples to a batch."""
+    """Return a batch of samples, with the images normalised and padded to one size."""
     pixels = [
         images.normalise(
             sample.pixels_3HW.permute(1, 2, 0).numpy(), mean=image_config.image_mean, std=image_config.image_std
@@ -66,24 +69,24 @@ def collate(samples: Sequence[Sample], image_config: ImageConfig) -> Batch:
 
 
 class TrainBatchSampler(Sampler[list[SampleKey]]):
-    """Shuffled batches of images of like shape; pass it to a `DataLoader` as `batch_sampler`.
+    """Yield shuffled batches of images of similar shape, for `DataLoader(batch_sampler=...)`.
 
-    Landscape and portrait images come in batches of their own, which saves most of the padding; what is left over
-    of the two makes the last batches together. Every image comes once an epoch. Every rank has the same number of
-    batches in every epoch: where the last round does not fill all ranks, the largest batches are split, and images
-    repeat only where there are fewer of them than ranks.
+    Landscape and portrait images go into separate batches, which avoids most padding. Images left over after the full
+    batches of both shapes share the last batches. Every image comes once per epoch, and every rank gets the same
+    number of batches. If batches are missing for that, the largest ones are split. Images repeat only if there are
+    fewer images than ranks.
 
-    The batches depend on (seed, epoch) alone: a resumed run goes on with `set_epoch(epoch, skip=batches done)`.
+    The batches depend only on (seed, epoch). A resumed run continues with `set_epoch(epoch, skip=finished_batches)`.
 
     Args:
-        widths: of all images, pixels.
-        heights: likewise.
-        batch_size: images of a batch.
-        seed: of the order, the sizes and each sample's own seed.
-        image_size: shorter side of the resized images.
-        multi_scale: where not empty, each batch takes its `image_size` from here; the same on all ranks.
-        rank: which of the processes this is.
-        world_size: how many processes share the data.
+        widths: width of each image, pixels.
+        heights: height of each image, pixels.
+        batch_size: number of images per batch.
+        seed: seed of the order of images, of the image sizes and of the seeds of samples.
+        image_size: shorter side of the resized images, pixels.
+        multi_scale: values of `image_size`, one of which is drawn for each batch, equal on all ranks. Empty: off.
+        rank: index of this process, from 0.
+        world_size: number of processes that share the data.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of one rank in a whole epoch."""
+        """Number of batches per rank in a complete epoch."""
         batches = -(-len(self.landscape) // self.batch_size)
         return -(-batches // self.world_size)
 
@@ -127,7 +130,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(i, sample_seed(self.seed, self.epoch, i), image_size) for i in indices]
 
     def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
-        """Choose the epoch that the next iteration goes through, without its first `skip` batches."""
+        """Set the epoch of the next iteration. The first `skip` batches of that epoch are left out."""
         if not 0 <= skip <= self.batches_per_epoch:
             raise ValueError(f"expected skip between 0 and {self.batches_per_epoch}, found {skip}")
         self.epoch, self.skip = epoch, skip
@@ -136,18 +139,18 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         return np.random.default_rng([_unsigned(self.seed), epoch, purpose])
 
     def _global_batches(self, epoch: int) -> list[list[int]]:
-        """Return the batches of all ranks, a multiple of `world_size` of them."""
+        """Return the batches of all ranks. Their number is a multiple of `world_size`."""
         rng = self._rng(epoch, 0)
         order = rng.permutation(len(self.landscape))
         groups = [order[self.landscape[order]].tolist(), order[~self.landscape[order]].tolist()]
         b = self.batch_size
         batches: list[list[int]] = []
-        left: list[int] = []
+        leftover: list[int] = []
         for group in groups:
             full = len(group) // b * b
             batches += [group[i : i + b] for i in range(0, full, b)]
-            left += group[full:]
-        batches += [left[i : i + b] for i in range(0, len(left), b)]
+            leftover += group[full:]
+        batches += [leftover[i : i + b] for i in range(0, len(leftover), b)]
         while len(batches) < self.batches_per_epoch * self.world_size:
             largest = max(batches, key=len)
             half = len(largest) // 2
@@ -160,11 +163,11 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Return a well-mixed seed, 0 to 2^63 - 1, for one image in one epoch."""
+    """Return a hashed seed, 0 to 2^63 - 1, for one image in one epoch."""
     mixed = np.random.SeedSequence([_unsigned(seed), epoch, index]).generate_state(1, np.uint64)[0]
     return int(mixed >> np.uint64(1))
 
 
 def _unsigned(seed: int) -> int:
-    """Return a seed as numpy takes it: not negative."""
+    """Return a seed as a non-negative integer, which numpy requires."""
     return seed % 2**64

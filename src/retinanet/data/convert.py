@@ -1,4 +1,4 @@
-"""All splits of a dataset, read with one class list and written in another format."""
+"""Convert all splits of a dataset to another format, with one class list for all splits."""
 
 from __future__ import annotations
 
@@ -18,38 +18,42 @@ def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dic
     """Return every split of a dataset, all with the same class list.
 
     Args:
-        source: see `formats.read`.
-        reading: format, keep, ignore, rename.
-        **options: images, skip_invalid, workers: see `check.load`.
+        source: path of the dataset, see `formats.read`.
+        reading: the arguments format, keep, ignore and rename of `formats.read`.
+        **options: the arguments images, skip_invalid and workers of `load`.
 
     Raises:
-        DataError: faults, and `skip_invalid` is false.
+        DataError: the dataset has faults and `skip_invalid` is false.
     """
     paths = splits_of(source, reading.get("format"))
-    sets = {name: load(path, **options, **reading) for name, path in paths.items()}
-    classes = tuple(dict.fromkeys(name for data in sets.values() for name in data.classes))
+    splits = {name: load(path, **options, **reading) for name, path in paths.items()}
+    classes = tuple(dict.fromkeys(name for data in splits.values() for name in data.classes))
     return {
         name: data if data.classes == classes else load(paths[name], classes=classes, **options, **reading)
-        for name, data in sets.items()
+        for name, data in splits.items()
     }
 
 
 def convert(source: Path, target: Path, config: ConvertConfig) -> tuple[dict[str, DetectionData], Written]:
-    """Write a dataset in another format. Return what was read of each split, and what was written.
+    """Write a dataset in another format. Return the data of each split and a list of what was written.
 
     Raises:
-        DataError: faults in the data.
-        UserError: the target is in use.
-        ConfigError: no format that can be written has the name `format`, or it needs copies of the images or links.
+        DataError: the dataset has faults and `skip_invalid` is false.
+        UserError: the target exists already.
+        ConfigError: an unknown or read-only `format`, or a format that needs the image files beside the labels while
+            `image_files` is none.
     """
     format, writer = find_writer(config.format)
     if writer.images_found_by == "place" and config.image_files.image_files == "none":
-        raise ConfigError(f"{format.title} finds labels by the place of the images: images must be copy or link")
-    sets = load_splits(
+        raise ConfigError(
+            f"{format.title} finds labels by the location of the image files: image_files must be copy or link, "
+            "found none"
+        )
+    splits = load_splits(
         source,
         reading=config.reading,
         images=config.selection.images,
         skip_invalid=config.selection.skip_invalid,
         workers=config.loading.workers,
     )
-    return sets, write(sets, target, config.format, image_files=config.image_files.image_files)
+    return splits, write(splits, target, config.format, image_files=config.image_files.image_files)

@@ -1,4 +1,4 @@
-"""One image of a dataset, as the network sees it. Shape suffixes: H, W; 3 is RGB."""
+"""The PyTorch dataset: decoded, augmented and resized images with their boxes. Shape suffixes: H, W; 3 is RGB."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from retinanet.types import Target
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks a dataset for."""
+    """The key of a training sample: the image and every random choice of its augmentation.
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a key
-    """The image."""
+    Equal keys give equal pixels in every worker process.
+    """
+
+    index: int  # type: ignore[assignment]  # hides the method tuple.index, which is not used
+    """Index of the image in the dataset."""
     seed: int
-    """All randomness of this sample, from 0 to 2^63 - 1: the same key gives the same pixels in any worker."""
+    """Seed of all random numbers of this sample, 0 to 2^63 - 1."""
     image_size: int
     """Shorter side of the resized image, pixels, before scale jitter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One image of a batch to be.
+    """One resized image with its ground truth, before normalisation and padding.
 
     Args:
         pixels_3HW: uint8 RGB, resized.
-        target: its objects, xyxy in pixels of `pixels_3HW`.
-        frame: the size of the image (of the part that was cropped out of it), and of `pixels_3HW`.
-        index: of the record in the data.
-        image_id: of the record.
+        target: ground truth; boxes are xyxy, pixels of `pixels_3HW`.
+        frame: size of the original image, or of the crop of it, and size of `pixels_3HW`.
+        index: index of the record in the data.
+        image_id: image id of the record.
     """
 
     pixels_3HW: Tensor
@@ -53,10 +56,10 @@ class DetectionDataset(Dataset[Sample]):
     """The images of a dataset, decoded and augmented on demand.
 
     Args:
-        data: what `load` returned.
-        image_config: size of the images.
-        augment: random changes for training; None or `augment=False` for none.
-        transform: the user's own, after `augment`; what `augment.transform` names unless given.
+        data: dataset that `load` returned.
+        image_config: size of the resized images.
+        augment: options of the augmentation. None, or options with `augment=False`, switch it off.
+        transform: custom transform, applied after the augmentation. By default, the one that `augment.transform` names.
     """
 
     def __init__(
@@ -76,11 +79,11 @@ class DetectionDataset(Dataset[Sample]):
         self._reloads_transform = spec is not None and not is_object_name(spec)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out a transform that has a name: it may be a function within a function, which cannot be pickled."""
+        """Leave out a transform that can be loaded by its name. A nested function, for example, cannot be pickled."""
         return {**vars(self), "transform": None} if self._reloads_transform else vars(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load a transform by its name in a worker process that was not forked."""
+        """Load the transform by its name in a worker process that was spawned, not forked."""
         vars(self).update(state)
         if self._reloads_transform:
             self.transform = load_transform(self.transform_name)
@@ -89,10 +92,13 @@ class DetectionDataset(Dataset[Sample]):
         return len(self.data.records)
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
-        """Return an image, augmented if asked for by a `SampleKey`, as it is if asked for by its number.
+        """Return an image with its ground truth.
+
+        Args:
+            key: a `SampleKey` for an augmented image, or an index for the image without augmentation.
 
         Raises:
-            DataError: the image vanished, broke or changed its size since the data was checked.
+            DataError: the image file was removed, damaged or changed in size after the dataset was checked.
         """
         index = key.index if isinstance(key, SampleKey) else key
         image_size = key.image_size if isinstance(key, SampleKey) else self.image_config.image_size
@@ -114,14 +120,14 @@ class DetectionDataset(Dataset[Sample]):
         )
 
     def _training_scene(self, record: Record, key: SampleKey) -> tuple[transforms.Scene, tuple[int, int], int]:
-        """Return an augmented image, the size of its part of the original, and the shorter side to resize it to."""
+        """Return an augmented image, its (width, height) in original pixels, and the shorter side to resize it to."""
         generator = torch.Generator().manual_seed(key.seed)
         image_size = key.image_size
         if self.augment is not None:
             image_size = transforms.jittered_size(image_size, self.augment, generator)
-        # Crops and the user's transform get the pixels of the original, whatever the size that the network takes.
-        whole = self.transform is not None or (self.augment is not None and self.augment.crop > 0)
-        scene = self._read(record, image_size, resize=not whole)
+        # Crops and custom transforms work on original pixels, so the image must not be reduced while decoding.
+        needs_original = self.transform is not None or (self.augment is not None and self.augment.crop > 0)
+        scene = self._read(record, image_size, resize=not needs_original)
         factor = record.width / scene.image.width
         if self.augment is not None:
             scene = transforms.augment(scene, self.augment, generator)
@@ -137,15 +143,17 @@ class DetectionDataset(Dataset[Sample]):
         return scene, (round(scene.image.width * factor), round(scene.image.height * factor)), image_size
 
     def _read(self, record: Record, image_size: int, *, resize: bool = True) -> transforms.Scene:
-        """Return an image or a part of one, and its objects; with `resize` it may come at its final size already."""
+        """Return the image, or the tile, of a record with its objects. With `resize`, decoding may reduce its size."""
         try:
             image, width, height = self._decode(record, image_size, resize=resize)
         except images.ImageError as error:
-            raise DataError(f"an image cannot be read any more: {error}") from error
+            raise DataError(
+                f"{error}. The image was readable when the dataset was checked: restore the file and start again"
+            ) from error
         if (width, height) != (record.width, record.height):
             raise DataError(
-                f"{record.path}: expected {record.width}x{record.height} pixels, found {width}x{height}: "
-                "it changed since the data was read"
+                f"{record.path}: expected {record.width}x{record.height} pixels, found {width}x{height}. "
+                "The image changed after the dataset was checked: restore the file and start again"
             )
         scale = np.array([image.width / width, image.height / height] * 2)
         return transforms.Scene(
@@ -163,7 +171,8 @@ class DetectionDataset(Dataset[Sample]):
             max_size = transforms.max_size_for(self.image_config, image_size=image_size)
             return images.decode_for(record.path, image_size=image_size, max_size=max_size)
         with images.open_windows(record.path) as windows:
-            if record.window[2] > windows.size[0] or record.window[3] > windows.size[1]:  # crop() would add black
+            if record.window[2] > windows.size[0] or record.window[3] > windows.size[1]:
+                # crop() would fill the missing part with black. The caller compares the size and raises.
                 return images.Scaled(windows.crop((0, 0, 1, 1)), *windows.size)
             image = windows.crop(record.window)
             return images.Scaled(image, *image.size)

@@ -1,4 +1,4 @@
-"""The demo's data: scenes made from real photographs and real handwritten digits."""
+"""The dataset of `retinanet demo`: images of real handwritten digits pasted into real photographs."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ CLASSES: Final = tuple("0123456789")
 SPLITS: Final = ("train", "val", "test")
 MANIFEST: Final = "scenes.json"
 SCENES_VERSION: Final = 1
-"""Raised when the recipe changes, so that scenes of an older one are built anew."""
+"""Version of the scene generator. Raise it with every change of the scenes, so that older scenes are replaced."""
 INK_ALPHA: Final = 0.25
-"""A box is tight around the pixels that the ink covers by at least this share."""
+"""Minimum opacity of a pixel that counts as ink. A box encloses exactly these pixels of its digit."""
 DIGIT_HEIGHT: Final = (36.0, 150.0)
-"""Smallest and largest height of a digit, pixels; at most 0.7 of the scene's height."""
+"""Minimum and maximum height of a digit, pixels. The height is also at most 0.7 of the scene's height."""
 MIN_WIDTH: Final = 17
-"""Narrower ink (a steep 1) is drawn anew: no anchor of the paper's ratios would reach it."""
+"""Minimum width of a digit, pixels. Narrower digits, such as an upright 1, match no anchor of the paper's ratios."""
 MIN_CONTRAST: Final = 0.22
-"""Least difference in luminance (0 to 1) between a digit's ink and nine tenths of the pixels around it."""
+"""Minimum difference in luminance (0 to 1) between a digit's ink and 90 % of the pixels under its box."""
 HELD_OUT_FROM: Final = 0.6
-"""Train takes the part of each photograph to the left of this share of its width, val and test take the rest."""
+"""Share of a photograph's width, from the left, that the training scenes use. Val and test use the rest."""
 Floats = NDArray[np.float32]
 
 
 class DemoError(UserError):
-    """The demo cannot go on; the message says what to do."""
+    """The demo's scenes cannot be made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """Where the scenes are: three COCO .json files whose images lie in folders of the same name beside them."""
+    """Paths of the demo's scenes: `folder` holds train.json, val.json and test.json, and an image folder for each."""
 
     folder: Path
     train_json: Path
@@ -51,13 +51,13 @@ class DemoData:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One image and what is on it.
+    """One image with its ground truth.
 
     Args:
         image: uint8 RGB, (H, W, 3).
-        background: the same before anything was pasted.
-        boxes: float32 (G, 4), xyxy, pixels, whole numbers; G may be 0.
-        labels: int64 (G,), the digit.
+        background: the image before digits were pasted, uint8 RGB, (H, W, 3).
+        boxes: float32 (G, 4), xyxy, whole pixels; G may be 0.
+        labels: int64 (G,), the digit in each box.
     """
 
     image: NDArray[np.uint8]
@@ -68,7 +68,13 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What the scenes of one split are made of: digits (D, 8, 8) from 0 to 1, their classes, parts of photographs."""
+    """The source images of the scenes of one split.
+
+    Args:
+        digits: float32 (D, 8, 8), ink from 0 to 1.
+        labels: int64 (D,), class id of each digit.
+        photographs: RGB crops of photographs.
+    """
 
     digits: Floats
     labels: NDArray[np.int64]
@@ -76,10 +82,10 @@ class Material:
 
 
 def load_material() -> dict[str, Material]:
-    """Return each split's own digits and its own parts of the two photographs.
+    """Return the digits and the parts of the two photographs that belong to each split.
 
-    Of every five digits three go to train, one to val and one to test. Val and test share the right part of the
-    photographs, which train never sees.
+    Of every five digits, three belong to train, one to val and one to test. Train uses the left part of each
+    photograph, val and test share the right part.
 
     Raises:
         DemoError: scikit-learn is not installed.
@@ -88,13 +94,13 @@ def load_material() -> dict[str, Material]:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
         raise DemoError(
-            "the demo takes its images from scikit-learn, which is not installed: pip install 'retinanet[demo]'"
+            "the demo uses images from scikit-learn, which is not installed: pip install 'retinanet[demo]'"
         ) from error
     digits = load_digits()
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    fifth = np.arange(len(digits.target)) % 5
+    remainder = np.arange(len(digits.target)) % 5
     material = {}
-    for split, chosen in zip(SPLITS, (fifth > 1, fifth == 0, fifth == 1), strict=True):
+    for split, chosen in zip(SPLITS, (remainder > 1, remainder == 0, remainder == 1), strict=True):
         left, right = (0.0, HELD_OUT_FROM) if split == "train" else (HELD_OUT_FROM, 1.0)
         material[split] = Material(
             digits=(digits.images[chosen] / 16).astype(np.float32),
@@ -105,16 +111,19 @@ def load_material() -> dict[str, Material]:
 
 
 def make_scene(material: Material, rng: np.random.Generator, *, size: tuple[int, int]) -> Scene:
-    """Draw one scene of `size` (width, height): nothing on one in twelve, else 2 to 8 digits where they find room."""
+    """Return one random scene of `size` (width, height), with up to 8 digits.
+
+    One scene in twelve has no digit. The others have 2 to 8, or fewer if the free space does not suffice.
+    """
     background = _background(material, rng, size)
     canvas = background.astype(np.float32)
     width, height = size
     boxes: list[tuple[int, int, int, int]] = []
     labels: list[int] = []
     inked = np.zeros((height, width), dtype=bool)
-    wanted = 0 if rng.random() < 1 / 12 else int(rng.integers(2, 9))
-    for _ in range(4 * wanted):
-        if len(boxes) == wanted:
+    count = 0 if rng.random() < 1 / 12 else int(rng.integers(2, 9))
+    for _ in range(4 * count):
+        if len(boxes) == count:
             break
         label = int(rng.integers(len(CLASSES)))
         alpha = _ink(material.digits[rng.choice(np.flatnonzero(material.labels == label))], rng, height)
@@ -124,7 +133,7 @@ def make_scene(material: Material, rng: np.random.Generator, *, size: tuple[int,
         x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
         box = (x, y, x + w, y + h)
         place = np.s_[y : y + h, x : x + w]
-        # Boxes may overlap a little, ink never does: every box stays tight around ink that is all to be seen.
+        # Boxes may overlap a little, but ink must not: each box then encloses a digit that is completely visible.
         if inked[place][alpha > 0.02].any() or any(_overlap(box, other) > 0.15 for other in boxes):
             continue
         colour = _ink_colour(canvas[place], rng)
@@ -148,7 +157,7 @@ def make_scene(material: Material, rng: np.random.Generator, *, size: tuple[int,
 
 
 def _background(material: Material, rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a random crop of a photograph, perhaps mirrored, of varied scale, colour and noise: (H, W, 3)."""
+    """Return a random crop of a photograph, (H, W, 3), with random scale, mirroring, colours and noise."""
     photograph = material.photographs[int(rng.integers(len(material.photographs)))]
     largest = min(photograph.width / size[0], photograph.height / size[1])
     scale = largest * rng.uniform(0.4, 1.0)
@@ -167,15 +176,15 @@ def _background(material: Material, rng: np.random.Generator, size: tuple[int, i
 
 
 def _ink(digit: Floats, rng: np.random.Generator, scene_height: int) -> Floats:
-    """Return how much of each pixel the ink of `digit` (8, 8) covers: (h, w) from 0 to 1, cut to its box."""
+    """Return the opacity of an enlarged, rotated digit, (h, w) from 0 to 1, cropped to its box. `digit` is (8, 8)."""
     low, high = DIGIT_HEIGHT
     height = float(np.exp(rng.uniform(np.log(low), np.log(min(high, 0.7 * scene_height)))))
     width = height * rng.uniform(0.85, 1.25)
-    # Margins of two scanned pixels leave room for the curve of the interpolation and for the rotation.
+    # Interpolation and rotation need a margin: two of the digit's 8 x 8 pixels.
     image = Image.fromarray(np.pad(digit, 2))
     smooth = image.resize((round(width * 12 / 8), round(height * 12 / 8)), Image.Resampling.BICUBIC)
     turned = smooth.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
-    # A steep ramp makes a pen stroke of the blur; it is as wide as about two pixels at any size.
+    # A steep ramp turns the blurred digit into a pen stroke with edges of about two pixels at every size.
     ramp = 0.3 * (low / height) ** 0.5
     alpha: Floats = ((np.asarray(turned, dtype=np.float32) - (0.46 - ramp / 2)) / ramp).clip(0, 1)
     rows, columns = np.nonzero(alpha >= INK_ALPHA)
@@ -185,7 +194,7 @@ def _ink(digit: Floats, rng: np.random.Generator, scene_height: int) -> Floats:
 
 
 def _ink_colour(under: Floats, rng: np.random.Generator) -> Floats | None:
-    """Return an RGB colour that is clearly darker or lighter than `under` (h, w, 3), or None where none can be."""
+    """Return an RGB colour with `MIN_CONTRAST` to the pixels `under` (h, w, 3), or None if there is no such colour."""
     luminance = (under * np.array([0.299, 0.587, 0.114], dtype=np.float32)).sum(axis=2) / 255
     dark, light = np.percentile(luminance, (5, 95))
     ranges = [(0.0, dark - MIN_CONTRAST), (light + MIN_CONTRAST, 1.0)]
@@ -202,8 +211,8 @@ def _ink_colour(under: Floats, rng: np.random.Generator) -> Floats | None:
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Return the intersection of two boxes as a share of the smaller one."""
-    # On two tuples of integers, thousands of times: supervision's `box_iou_batch` (IOS) is for arrays of boxes.
+    """Return the intersection of two boxes divided by the area of the smaller box."""
+    # Two tuples of integers, thousands of calls: faster than supervision's `box_iou_batch`, which works on arrays.
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(w, 0) * max(h, 0) / smaller
@@ -218,27 +227,28 @@ def make_scenes(
     size: tuple[int, int] = (320, 256),
     seed: int = 0,
 ) -> DemoData:
-    """Write scenes as JPEGs and COCO .json files, or leave them as they are when they are there already.
+    """Write scenes as JPEG images and COCO .json files, unless `folder` already holds the same scenes.
 
-    The same arguments, numpy and Pillow give the same bytes. The folder appears whole or not at all.
+    The files are byte-identical for equal arguments and equal versions of numpy and Pillow. The complete folder is
+    renamed into place, so an interrupted call leaves no partial scenes.
 
     Args:
-        folder: where to; only ever replaced when it holds nothing but scenes.
-        train: how many scenes to train on.
-        val: how many to choose the best weights by.
-        test: how many to measure on at the end.
-        size: (width, height) of a scene, pixels; at least 96 each.
-        seed: another one gives other scenes.
+        folder: output folder. An existing folder is replaced only if it holds nothing but scenes.
+        train: number of training scenes.
+        val: number of validation scenes.
+        test: number of test scenes.
+        size: (width, height) of each scene, pixels, each at least 96.
+        seed: seed of all random numbers.
 
     Raises:
-        DemoError: scikit-learn is missing, or `folder` holds something else.
-        ValueError: a size or a count that cannot be.
+        DemoError: scikit-learn is not installed, `folder` holds other files or cannot be written.
+        ValueError: a side below 96 pixels or a split without scenes.
     """
     if min(size) < 96:
         raise ValueError(f"size must be at least 96 pixels on both sides, found {size}")
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(counts.values()) < 1:
-        raise ValueError(f"train, val and test need at least one scene each, found {counts}")
+        raise ValueError(f"train, val and test must have at least one scene each, found {counts}")
     parameters: dict[str, Any] = {
         **{"version": SCENES_VERSION, "numpy": version("numpy"), "pillow": version("pillow")},
         **{"size": list(size), "seed": seed, "counts": counts},
@@ -246,7 +256,7 @@ def make_scenes(
     data = DemoData(folder=folder, **{f"{split}_json": folder / f"{split}.json" for split in SPLITS})
     if _complete(folder, parameters):
         return data
-    _refuse_foreign(folder)
+    _refuse_other_files(folder)
     material = load_material()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -256,18 +266,18 @@ def make_scenes(
             _write_split(built, split, (make_scene(material[split], rng, size=size) for rng in rngs))
         files = {p.relative_to(built).as_posix(): p.stat().st_size for p in sorted(built.rglob("*")) if p.is_file()}
         (built / MANIFEST).write_text(json.dumps({"parameters": parameters, "files": files}, indent=1))
-        _put_in_place(built, folder, parameters, Path(scratch))
+        _move_into_place(built, folder, parameters, Path(scratch))
     return data
 
 
 def _write_split(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write folder/<split>/00000.jpg and so on, and folder/<split>.json."""
+    """Write the images folder/<split>/00000.jpg, 00001.jpg, ... and the annotations folder/<split>.json."""
     (folder / split).mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index, scene in enumerate(scenes):
         name = f"{split}/{index:05d}.jpg"
-        # 4:4:4 keeps thin coloured strokes sharp.
+        # No chroma subsampling (4:4:4), which would blur thin coloured strokes.
         Image.fromarray(scene.image).save(folder / name, quality=90, subsampling=0)
         height, width = scene.image.shape[:2]
         images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
@@ -283,7 +293,7 @@ def _write_split(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
 
 
 def _complete(folder: Path, parameters: dict[str, Any]) -> bool:
-    """Whether `folder` holds all the files of scenes with these parameters, each of its right length."""
+    """Return whether `folder` holds every file of the scenes with these parameters, in the expected file sizes."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         return manifest["parameters"] == parameters and all(
@@ -293,17 +303,24 @@ def _complete(folder: Path, parameters: dict[str, Any]) -> bool:
         return False
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _refuse_other_files(folder: Path) -> None:
+    """Raise `DemoError` if `folder` is a file, or holds a file that is not part of the scenes."""
     if folder.exists() and not folder.is_dir():
-        raise DemoError(f"the scenes need a folder, but {folder} is a file: give another one")
-    known = {MANIFEST, *SPLITS, *(f"{split}.json" for split in SPLITS)}
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.exists() else []
-    if foreign:
-        raise DemoError(f"{folder} holds {foreign[0]!r}, which is not of the demo's scenes: give another folder")
+        raise DemoError(f"expected a folder for the scenes, but {folder} is a file: give another path")
+    own_names = {MANIFEST, *SPLITS, *(f"{split}.json" for split in SPLITS)}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own_names) if folder.exists() else []
+    if others:
+        raise DemoError(
+            f"expected a new folder, or one with nothing but scenes, but {folder} holds {others[0]!r}: "
+            "give another folder"
+        )
 
 
-def _put_in_place(built: Path, folder: Path, parameters: dict[str, Any], scratch: Path) -> None:
-    """Rename `built` to `folder`; what lay there moves to `scratch`. Another process may be doing the same."""
+def _move_into_place(built: Path, folder: Path, parameters: dict[str, Any], scratch: Path) -> None:
+    """Rename `built` to `folder`, and move an existing `folder` to `scratch`.
+
+    Another process may be doing the same at the same time.
+    """
     for attempt in range(5):
         try:
             if folder.exists():
@@ -311,7 +328,7 @@ def _put_in_place(built: Path, folder: Path, parameters: dict[str, Any], scratch
             built.rename(folder)
         except OSError:
             if _complete(folder, parameters):
-                return  # the other process was faster, and its bytes are the same
+                return  # another process was faster and wrote identical files
         else:
             return
-    raise DemoError(f"could not write {folder}: another process keeps changing it")
+    raise DemoError(f"could not write {folder}, because another process keeps changing it: try again, or give another")

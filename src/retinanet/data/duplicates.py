@@ -1,4 +1,4 @@
-"""Images that are the same: by content, pixel for pixel, and nearly, after another compression, size or brightness.
+"""Duplicate images (identical pixels) and near-duplicates (recompressed, resized or brightened copies).
 
 Shape suffixes: P images, F = 1,024 values of a fingerprint.
 """
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from retinanet.formats.records import Record
 
 SIDE: Final = 32
-"""Pixels of the small grey copy of an image."""
-ALIKE: Final = 0.95
-"""Correlation of two small copies from which the images count as nearly the same.
+"""Width and height of the small grey copy of an image, pixels."""
+MIN_CORRELATION: Final = 0.95
+"""Two images are near-duplicates if the correlation of their small grey copies is at least this value.
 
-Measured: of BCCD's 66,066 pairs one has 0.975 (BloodImage_00037 and _00038, the same cells at another focus) and the
-next 0.653; of coco128's 8,128 pairs the highest has 0.863. Copies at JPEG quality 40, half the size or 1.2 times the
-brightness have 0.979 or more, nine in ten of those with 1 % cut off at each side 0.951.
+Measured on BCCD: one of 66,066 pairs has 0.975 (BloodImage_00037 and _00038, the same cells in another focus), the next
+has 0.653. On coco128, the highest of 8,128 pairs has 0.863. Copies at JPEG quality 40, at half the size or at 1.2 times
+the brightness have 0.979 or more. Of copies with 1 % cropped from each side, 90 % have 0.951 or more.
 """
-PLAIN: Final = 4.0
-"""Standard deviation (of 255 grey values) below which an image shows too little to be compared."""
+MIN_DEVIATION: Final = 4.0
+"""Minimum standard deviation of the grey values (0 to 255). Images below it are too uniform to be compared."""
 _BLOCK: Final = 2048
 _EXHAUSTIVE: Final = 20_000
-"""Up to so many images all pairs are compared; beyond, those that share a part of a hash."""
+"""Maximum number of images for which all pairs are compared. Above it, only pairs with a common hash part are."""
 
 
 class Fingerprint(NamedTuple):
-    """What tells an image from others.
+    """Digest and small copy of an image, by which duplicates are found.
 
     Args:
-        digest: of its pixels: the same only for the very same pixels.
-        small_F: float32, the small grey copy with mean 0 and length 1; zeros for an image without contrast.
+        digest: hash of the pixels, equal only for identical pixels.
+        small_F: float32, small grey copy with mean 0 and norm 1; zeros for an image below `MIN_DEVIATION`.
     """
 
     digest: bytes
@@ -51,7 +51,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(record: Record) -> Fingerprint | None:
-    """Return an image's fingerprint, None where it does not decode (which `data.load` reports)."""
+    """Return the fingerprint of an image, or None if the image cannot be decoded."""
     try:
         image = images.decode(record.path)
     except images.ImageError:
@@ -61,80 +61,84 @@ def fingerprint(record: Record) -> Fingerprint | None:
     values_F = np.asarray(small, np.float32).reshape(-1)
     values_F = values_F - values_F.mean()
     deviation = float(values_F.std())
-    return Fingerprint(digest, values_F / np.linalg.norm(values_F) if deviation >= PLAIN else np.zeros_like(values_F))
+    is_uniform = deviation < MIN_DEVIATION
+    return Fingerprint(digest, np.zeros_like(values_F) if is_uniform else values_F / np.linalg.norm(values_F))
 
 
 def fingerprints(records: Sequence[Record], *, workers: int = 2) -> list[Fingerprint | None]:
-    """Return the fingerprint of each image; decodes all of them."""
+    """Return the fingerprint of each image, as `fingerprint` does. Decodes every image."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return list(pool.map(fingerprint, records))
 
 
 def same(prints: Sequence[Fingerprint | None]) -> list[list[int]]:
-    """Return the groups of places with the very same pixels, of two or more."""
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for place, found in enumerate(prints):
-        if found is not None:
-            places[found.digest].append(place)
-    return [group for group in places.values() if len(group) > 1]
+    """Return groups of two or more images with identical pixels, as lists of indices into `prints`."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, image_print in enumerate(prints):
+        if image_print is not None:
+            groups[image_print.digest].append(index)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def nearly_same(prints: Sequence[Fingerprint | None]) -> list[tuple[int, int, float]]:
-    """Return the pairs of places that look alike, with their correlation, those with the very same pixels left out."""
+    """Return all pairs of near-duplicates as (index, index, correlation). Pairs with identical pixels are left out."""
     zero_F = np.zeros(SIDE * SIDE, np.float32)
     small_PF = (
         np.stack([zero_F if p is None else p.small_F for p in prints]) if prints else np.zeros((0, 1), np.float32)
     )
     pairs = _all_pairs(small_PF) if len(prints) <= _EXHAUSTIVE else _likely_pairs(small_PF)
-    found = []
-    for first, second, alike in pairs:
-        one, other = prints[first], prints[second]
-        if one is not None and other is not None and one.digest != other.digest:
-            found.append((first, second, alike))
-    return found
+    similar = []
+    for first, second, correlation in pairs:
+        a, b = prints[first], prints[second]
+        if a is not None and b is not None and a.digest != b.digest:
+            similar.append((first, second, correlation))
+    return similar
 
 
 def _all_pairs(small_PF: npt.NDArray[np.float32]) -> Iterator[tuple[int, int, float]]:
     for start in range(0, len(small_PF), _BLOCK):
         for other in range(start, len(small_PF), _BLOCK):
-            alike = small_PF[start : start + _BLOCK] @ small_PF[other : other + _BLOCK].T
-            for i, j in np.argwhere(alike >= ALIKE).tolist():
+            correlation_PP = small_PF[start : start + _BLOCK] @ small_PF[other : other + _BLOCK].T
+            for i, j in np.argwhere(correlation_PP >= MIN_CORRELATION).tolist():
                 if start + i < other + j:
-                    yield start + i, other + j, float(alike[i, j])
+                    yield start + i, other + j, float(correlation_PP[i, j])
 
 
 def _likely_pairs(small_PF: npt.NDArray[np.float32]) -> Iterator[tuple[int, int, float]]:
-    """Compare the images that share a byte of the signs of 64 coarse differences: alike ones share most of them."""
+    """Compare only images with equal parts of a 64-bit hash (locality-sensitive hashing).
+
+    Each bit tells whether one of 8 x 8 cells is brighter than the median cell. Near-duplicates share most bits.
+    """
     side = SIDE // 8
     coarse = small_PF.reshape(-1, 8, side, 8, side).mean(axis=(2, 4))
     signs = np.packbits((coarse > np.median(coarse, axis=(1, 2), keepdims=True)).reshape(len(small_PF), 64), axis=1)
     seen: set[tuple[int, int]] = set()
     for band in range(signs.shape[1]):
-        # with the neighbouring byte, or else each of the 256 values would hold too many images
+        # Two neighbouring bytes: the 256 values of one byte would put too many images into each group.
         keys = signs[:, band].astype(np.int64) * 256 + signs[:, (band + 1) % signs.shape[1]]
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
         for group in np.split(order, starts[1:]):
-            for i, j, alike in _all_pairs(small_PF[group]):
+            for i, j, correlation in _all_pairs(small_PF[group]):
                 pair = (int(min(group[i], group[j])), int(max(group[i], group[j])))
                 if pair not in seen:
                     seen.add(pair)
-                    yield *pair, alike
+                    yield *pair, correlation
 
 
-def joined(count: int, links: Iterable[Sequence[int]], keys: Sequence[Hashable] | None = None) -> list[int]:
-    """Return a group number for each of `count` things: those that links or equal keys join have the same.
+def group_numbers(count: int, links: Iterable[Sequence[int]], keys: Sequence[Hashable] | None = None) -> list[int]:
+    """Return a group number for each of `count` items. Items connected by links or equal keys share a group.
 
-    Groups are numbered from 0 in the order of their first things.
+    Groups are numbered from 0 in the order of their first items.
 
     Args:
-        count: of things.
-        links: places that belong together.
-        keys: of each thing; equal ones belong together, None to none.
+        count: number of items.
+        links: groups of item indices that belong together.
+        keys: key of each item; items with equal keys belong together. None: no key.
     """
     first: dict[Hashable, int] = {}
-    pairs = [(first.setdefault(key, place), place) for place, key in enumerate(keys or ()) if key is not None]
-    pairs += [(link[0], place) for link in links for place in link[1:]]
+    pairs = [(first.setdefault(key, index), index) for index, key in enumerate(keys or ()) if key is not None]
+    pairs += [(link[0], index) for link in links for index in link[1:]]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(pairs), np.int8), (rows, columns)), shape=(count, count))
     groups: list[int] = connected_components(graph, directed=False)[1].tolist()

@@ -1,4 +1,4 @@
-"""The batches of an evaluation."""
+"""Batches of images for evaluation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from retinanet.formats.records import DetectionData
 
 
 def eval_batches(data: DetectionData, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[int]]:
-    """Return this rank's batches of image numbers; over all ranks every image comes exactly once.
+    """Return the batches of one rank as lists of image indices. Every image belongs to exactly one rank.
 
-    Images of like shape go together, which saves padding. Ranks may have one batch more or less than others.
+    Images are sorted by aspect ratio, which saves padding. The number of batches per rank may differ by one.
     """
     records = data.records
     order = sorted(range(len(records)), key=lambda i: (records[i].height / records[i].width, i))

@@ -1,4 +1,4 @@
-"""Reads a dataset and decodes every image of it once, so that faults show before the hours of work, not within."""
+"""Load a dataset and check it: every image is decoded once, so that faults show before training starts."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def load(
     workers: int = 2,
     **reading: Any,
 ) -> DetectionData:
-    """Read and check a dataset.
+    """Read and check a dataset, and return it.
 
     Args:
-        source: see `formats.read`.
-        images: folder of the images, where they do not lie beside the annotations.
-        classes: the class list to use; by default the data's own.
-        skip_invalid: leave out what is faulty (it stays listed in `faults`) rather than refuse the data.
-        workers: threads that decode images.
-        **reading: format, split, keep, ignore, rename, allow_outside: see `formats.read`.
+        source: path of the annotations, see `formats.read`.
+        images: image folder. By default, the folder that the annotations refer to.
+        classes: class list to use. By default, the class list of the dataset.
+        skip_invalid: leave out invalid images and annotations, and list them in `faults`, instead of raising.
+        workers: number of threads that decode images.
+        **reading: the arguments format, split, keep, ignore, rename and allow_outside of `formats.read`.
 
     Raises:
-        DataError: something is faulty (all of it is listed) and `skip_invalid` is false; no image or object is left.
+        DataError: the dataset has faults (all are listed) and `skip_invalid` is false, or it has no image or no object.
     """
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
@@ -45,27 +45,29 @@ def load(
     missing = [record for record in data.records if not is_file(record.path)]
     if missing and len(missing) == len(data.records):
         raise DataError(
-            f"{data.source}: none of its {len(missing)} images was found; the first was expected at "
-            f"{missing[0].path}. Give the folder that holds them with --images"
+            f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
+            f"{missing[0].path}. Give the image folder with --images"
         )
     image_faults = verify_images(data, workers=workers)
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
-    bad = {fault.file for fault in image_faults}
-    kept = tuple(record for record in data.records if record.path not in bad)
-    data = dataclasses.replace(data, records=kept, faults=faults)
-    left_out = f" after {len(faults)} faults were left out" if faults else ""
-    if not kept:
+    invalid_files = {fault.file for fault in image_faults}
+    records = tuple(record for record in data.records if record.path not in invalid_files)
+    data = dataclasses.replace(data, records=records, faults=faults)
+    left_out = f"; {len(faults)} faults were left out" if faults else ""
+    if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
     if data.num_objects == data.num_crowd:
-        crowd = f", only {data.num_crowd} crowd or difficult ones" if data.num_crowd else ""
-        raise DataError(f"{data.source}: expected objects, found none in {len(kept)} images{crowd}{left_out}", faults)
+        crowd = f"; {data.num_crowd} crowd or difficult objects do not count" if data.num_crowd else ""
+        raise DataError(
+            f"{data.source}: expected objects, found none in {len(records)} images{crowd}{left_out}", faults
+        )
     return data
 
 
 def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
-    """Return the training and the validation data of a run; the second has the class list of the first.
+    """Return the training and the validation data of a training run, both with the class list of the training data.
 
     Raises:
         DataError: see `load`.
@@ -75,7 +77,7 @@ def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
 
 
 def load_train(config: TrainConfig | StudyConfig) -> DetectionData:
-    """Return the training data of a run. Raises `DataError`."""
+    """Return the training data of a training run. Raises `DataError`, see `load`."""
     return load(
         config.train,
         images=config.dataset.selection.images,
@@ -87,7 +89,7 @@ def load_train(config: TrainConfig | StudyConfig) -> DetectionData:
 
 
 def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:
-    """Return the validation data of a run, with the class list of its training data. Raises `DataError`."""
+    """Return the validation data of a training run, with a given class list. Raises `DataError`, see `load`."""
     return load(
         config.val,
         images=config.validation.val_images or config.dataset.selection.images,
@@ -100,9 +102,9 @@ def load_val(config: TrainConfig, classes: Sequence[str]) -> DetectionData:
 
 
 def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
-    """Decode every image fully, and return what is wrong with them, in the order of the records.
+    """Decode every image completely and return the faults, in the order of the records.
 
-    Only a full decode finds a file that was cut off.
+    Only a complete decode detects a truncated file.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return [fault for fault in pool.map(_verify, data.records) if fault is not None]
@@ -111,7 +113,7 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
 def _verify(record: Record) -> Fault | None:
     advice = SKIP_IMAGE
     if not is_file(record.path):
-        advice = "Put it there, give its folder with --images, or give --skip-invalid to go on without this image"
+        advice = "Put the image at this path, give its folder with --images, or leave it out with --skip-invalid"
         return Fault(file=record.path, where="", what="image not found", advice=advice)
     try:
         width, height = verify(record.path)
@@ -122,6 +124,6 @@ def _verify(record: Record) -> Fault | None:
         return None
     what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
     if (height, width) == (record.width, record.height):
-        what += ": the annotation is of the image before its EXIF rotation, or of one turned since"
-        advice = "Annotate the upright image, or remove its EXIF orientation; --skip-invalid goes on without this image"
+        what += ". The image was annotated before its EXIF rotation, or rotated after annotation"
+        advice = "Annotate the upright image, remove its EXIF orientation, or leave the image out with --skip-invalid"
     return Fault(file=record.path, where="", what=what, advice=advice)

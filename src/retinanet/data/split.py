@@ -1,7 +1,8 @@
-"""A dataset divided by image: every class in every part, groups and near-duplicates never on both sides.
+"""Split a dataset by image: every class in every part, each group of images and each near-duplicate in one part.
 
-The division is that of Sechidis et al., "On the Stratification of Multi-Label Data" (ECML 2011), for groups of
-images: the rarest class is dealt out first, each time to the part that lacks most of it.
+The method is iterative stratification (Sechidis et al., "On the Stratification of Multi-Label Data", ECML 2011),
+applied to groups of images. The rarest class is distributed first. Each of its groups goes to the part that lacks the
+most images of that class.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.data.duplicates import fingerprints, joined, nearly_same, same
+from retinanet.data.duplicates import fingerprints, group_numbers, nearly_same, same
 from retinanet.errors import ConfigError
 from retinanet.formats import find_writer
 
@@ -28,37 +29,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """A dataset in parts.
+    """A dataset that was split into parts.
 
     Args:
-        parts: by name.
-        groups: how many groups of two images or more were kept together by `group_by`.
-        alike: how many images were kept together with others that look the same.
+        parts: dataset of each part, by name.
+        groups: number of groups of two or more images that `group_by` kept together.
+        duplicates: number of images that were kept together with their duplicates or near-duplicates.
     """
 
     parts: Mapping[str, DetectionData]
     groups: int
-    alike: int
+    duplicates: int
 
     def sentences(self) -> list[str]:
-        """Return what came out, in words."""
-        said = []
+        """Return a summary, one sentence per list item."""
+        sentences = []
         for name, data in self.parts.items():
             counts = np.bincount([k for r in data.records for k in r.labels_G], minlength=len(data.classes))
             classes = ", ".join(f"{c} {n:,}" for c, n in zip(data.classes, counts, strict=True))
-            said.append(f"{name}: {len(data.records):,} images, {data.num_objects:,} objects ({classes})")
+            sentences.append(f"{name}: {len(data.records):,} images, {data.num_objects:,} objects ({classes})")
         if self.groups:
-            said.append(f"{self.groups:,} groups of images were kept together")
-        if self.alike:
-            said.append(f"{self.alike:,} images that look alike were kept on the same side as each other")
-        return said
+            sentences.append(f"{self.groups:,} groups of images were kept together")
+        if self.duplicates:
+            sentences.append(f"{self.duplicates:,} images were kept in one part with their (near-)duplicates")
+        return sentences
 
 
 def check_part_format(name: str, images: ImageFiles) -> None:
-    """Raise `ConfigError` if the parts cannot be written in a format, or if their images could not be found."""
+    """Raise `ConfigError` if the parts cannot be written in a format, or need the image files beside the labels."""
     _, writer = find_writer(name, option="to")
     if writer.images_found_by != "path" and images == "none":
-        raise ConfigError(f"{name} finds images by their place: images must be copy or link")
+        raise ConfigError(f"{name} finds images by their location: image_files must be copy or link, found none")
 
 
 def divide(
@@ -70,43 +71,50 @@ def divide(
     seed: int = 0,
     workers: int = 2,
 ) -> Division:
-    """Divide a dataset.
+    """Split a dataset into parts.
 
     Args:
-        data: what to divide.
-        shares: of the images, for each part; they sum to 1.
-        group_by: images that agree in this stay together: a column of the CSV, a field of COCO's images, `folder`,
-            or a regular expression that is searched in the file name (its first group, if it has one).
-        near_duplicates: keep images that look the same together; decodes all of them.
-        seed: for ties.
-        workers: threads that decode.
+        data: dataset to split.
+        shares: share of the images for each part, by name; the shares sum to 1.
+        group_by: property whose equal values keep images together: a column of a CSV file, a field of COCO's images,
+            `folder`, or a regular expression for the file name (the value is its first group, or the whole match).
+        near_duplicates: keep duplicates and near-duplicates together. Decodes every image.
+        seed: seed of the order of images.
+        workers: number of threads that decode images.
 
     Raises:
-        ConfigError: a `group_by` that fits nothing; a part that would get no image.
+        ConfigError: a `group_by` that matches no image, or a part without images.
     """
     keys = group_keys(data, group_by) if group_by is not None else None
     links: list[Sequence[int]] = []
     if near_duplicates:
         prints = fingerprints(data.records, workers=workers)
         links = [*same(prints), *((i, j) for i, j, _ in nearly_same(prints))]
-    groups = np.array(joined(len(data.records), links, keys))
-    part_P = assign(_contents(data), groups, list(shares.values()), seed=seed)
+    groups = np.array(group_numbers(len(data.records), links, keys))
+    part_P = assign_parts(_class_presence(data), groups, list(shares.values()), seed=seed)
     parts = {}
     for number, name in enumerate(shares):
         chosen = np.flatnonzero(part_P == number)
         if not len(chosen):
-            raise ConfigError(f"{name} would get no image: {groups.max() + 1} groups of images are too few")
+            raise ConfigError(
+                f"expected at least one image in {name}, found none: {groups.max() + 1} groups of images are too few "
+                f"for {len(shares)} parts. Raise the share of {name}, or add images"
+            )
         parts[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in chosen), faults=(), notes=())
-    by_key = joined(len(data.records), [], keys)
+    by_key = group_numbers(len(data.records), [], keys)
     return Division(
         parts=parts,
         groups=int((np.bincount(by_key) > 1).sum()),
-        alike=len({place for link in links for place in link}),
+        duplicates=len({index for link in links for index in link}),
     )
 
 
 def group_keys(data: DetectionData, group_by: str) -> list[Hashable]:
-    """Return what each image agrees in with others of its group, None for an image on its own."""
+    """Return the group key of each image, or None for an image without a group. See `divide` for `group_by`.
+
+    Raises:
+        ConfigError: a `group_by` that is neither a column nor a regular expression, or that matches no file name.
+    """
     if group_by == "folder":
         return [str(record.path.parent) for record in data.records]
     if (column := _column(data, group_by)) is not None:
@@ -115,21 +123,22 @@ def group_keys(data: DetectionData, group_by: str) -> list[Hashable]:
         pattern = re.compile(group_by)
     except re.error as error:
         raise ConfigError(
-            f"group_by: no column of that name, and no regular expression: {group_by!r} ({error})"
+            f"group_by must be a column, folder or a regular expression, found {group_by!r}, which is not a column of "
+            f"{data.source.name} and not a regular expression ({error})"
         ) from error
-    found = [pattern.search(record.path.name) for record in data.records]
-    keys: list[Hashable] = [None if m is None else m[1 if pattern.groups else 0] for m in found]
+    matches = [pattern.search(record.path.name) for record in data.records]
+    keys: list[Hashable] = [None if m is None else m[1 if pattern.groups else 0] for m in matches]
     if all(not key for key in keys):
-        raise ConfigError(f"group_by: {group_by!r} is no column and is found in no file name such as {_first(data)}")
+        example = f" (the first is {data.records[0].path.name})" if data.records else ""
+        raise ConfigError(
+            f"group_by must be a column, folder or a regular expression, found {group_by!r}, which is not a column of "
+            f"{data.source.name} and matches no file name{example}"
+        )
     return [key or None for key in keys]
 
 
-def _first(data: DetectionData) -> str:
-    return data.records[0].path.name if data.records else ""
-
-
 def _column(data: DetectionData, name: str) -> dict[Hashable, Any] | None:
-    """Return the values of a column by image id (COCO) or file name (CSV), None where there is no such column."""
+    """Return the values of a column by image id (COCO) or file name (CSV), or None if the column does not exist."""
     suffix = data.source.suffix.lower()
     if suffix == ".json":
         content = json.loads(data.source.read_bytes())
@@ -141,49 +150,50 @@ def _column(data: DetectionData, name: str) -> dict[Hashable, Any] | None:
             rows = [row for row in csv.reader(file) if row]
         header = [cell.strip() for cell in rows[0]] if rows else []
         if name in header:
-            place = header.index(name)
-            return {row[0].replace("\\", "/").rsplit("/", 1)[-1]: row[place] for row in rows[1:] if len(row) > place}
+            index = header.index(name)
+            return {row[0].replace("\\", "/").rsplit("/", 1)[-1]: row[index] for row in rows[1:] if len(row) > index}
     return None
 
 
-def _contents(data: DetectionData) -> npt.NDArray[np.int64]:
-    """Return for each image which classes it shows, and 1 for itself: (images, classes + 1)."""
-    shown = np.zeros((len(data.records), len(data.classes) + 1), np.int64)
-    shown[:, -1] = 1
-    for place, record in enumerate(data.records):
-        shown[place, np.unique(record.labels_G)] = 1
-    return shown
+def _class_presence(data: DetectionData) -> npt.NDArray[np.int64]:
+    """Return (images, classes + 1): 1 for each class that an image shows, and 1 in the last column for the image."""
+    presence = np.zeros((len(data.records), len(data.classes) + 1), np.int64)
+    presence[:, -1] = 1
+    for index, record in enumerate(data.records):
+        presence[index, np.unique(record.labels_G)] = 1
+    return presence
 
 
-def assign(
-    contents_PC: npt.NDArray[np.int64], group_P: npt.NDArray[np.int64], shares: Sequence[float], *, seed: int = 0
+def assign_parts(
+    counts_PC: npt.NDArray[np.int64], group_P: npt.NDArray[np.int64], shares: Sequence[float], *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Return the part of each image.
+    """Return the index of the part that each image belongs to.
 
     Args:
-        contents_PC: what each image counts for, the images themselves in the last column.
+        counts_PC: count of each class in each image, and 1 for the image itself in the last column.
         group_P: group number of each image, from 0.
-        shares: of each part, summing to 1.
-        seed: for ties.
+        shares: share of each part; the shares sum to 1.
+        seed: seed of the order of groups.
     """
     groups = int(group_P.max()) + 1 if len(group_P) else 0
-    of_group = np.zeros((groups, contents_PC.shape[1]), np.int64)
-    np.add.at(of_group, group_P, contents_PC)
-    lacking = np.outer(np.asarray(shares), of_group.sum(axis=0)).astype(np.float64)
+    group_counts = np.zeros((groups, counts_PC.shape[1]), np.int64)
+    np.add.at(group_counts, group_P, counts_PC)
+    lacking = np.outer(np.asarray(shares), group_counts.sum(axis=0)).astype(np.float64)
     rng = np.random.default_rng(seed)
     order = rng.permutation(groups)
-    left = of_group.astype(np.float64).sum(axis=0)
+    remaining = group_counts.astype(np.float64).sum(axis=0)
     part = np.full(groups, -1)
     while (open_groups := order[part[order] < 0]).size:
-        there = left > 0
-        column = int(np.argmin(np.where(there, left, np.inf))) if there.any() else of_group.shape[1] - 1
-        candidates = open_groups[of_group[open_groups, column] > 0]
-        # large groups first: the small ones even out what these leave
-        for group in candidates[np.argsort(-of_group[candidates, -1], kind="stable")]:
+        open_columns = remaining > 0
+        rarest = int(np.argmin(np.where(open_columns, remaining, np.inf)))
+        column = rarest if open_columns.any() else group_counts.shape[1] - 1
+        candidates = open_groups[group_counts[open_groups, column] > 0]
+        # Large groups first: small groups then balance the parts.
+        for group in candidates[np.argsort(-group_counts[candidates, -1], kind="stable")]:
             need = lacking[:, column] / np.maximum(np.asarray(shares), 1e-9)
             best = np.flatnonzero(np.isclose(need, need.max()))
             part[group] = int(best[np.argmax(lacking[best, -1])])
-            lacking[part[group]] -= of_group[group]
-            left -= of_group[group]
-        left[column] = 0
+            lacking[part[group]] -= group_counts[group]
+            remaining -= group_counts[group]
+        remaining[column] = 0
     return np.asarray(part[group_P], np.int64)

@@ -1,7 +1,7 @@
-"""What happens to an image and its boxes while training. Every random number comes from the generator passed in.
+"""Augmentation and resizing of an image and its boxes. Every random number comes from a generator argument.
 
-Shape suffixes: G objects of an image. Boxes are xyxy pixels of the image as it is at that point.
-torchvision's v2 kernels do the work, its v2 classes do not: they draw from the global random state.
+Shape suffixes: G objects of an image. Boxes are xyxy, pixels of the current image.
+This module uses torchvision's v2 functions. Its v2 classes draw from the global random state.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from retinanet.config import AugmentConfig, ImageConfig
 
-SMALLEST_SIDE: Final = 1.0
-"""Input pixels. What is thinner after resizing is left out: it holds no pixel, and its width's logarithm diverges."""
+MIN_BOX_SIDE: Final = 1.0
+"""Minimum side of a box after resizing, input pixels. A thinner box covers no pixel, and log(width) diverges."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """An image with its objects, on the way to the network.
+    """An image with its objects, before and during augmentation.
 
     Args:
-        image: RGB.
+        image: RGB image.
         boxes_G4: float64, xyxy, pixels of `image`.
-        labels_G: int64.
-        crowd_G: bool.
+        labels_G: int64 class ids, from 0.
+        crowd_G: bool, true for crowd regions, which are ignored.
     """
 
     image: Image.Image
@@ -44,65 +44,66 @@ class Scene:
     crowd_G: Tensor
 
     def keep(self, keep_G: Tensor) -> Scene:
-        """Return the scene with the chosen objects only."""
+        """Return the scene with only the objects that `keep_G` selects, a boolean mask."""
         return replace(
             self, boxes_G4=self.boxes_G4[keep_G], labels_G=self.labels_G[keep_G], crowd_G=self.crowd_G[keep_G]
         )
 
 
 def augment(scene: Scene, config: AugmentConfig, generator: Generator) -> Scene:
-    """Crop, flip and change the colours of a scene, as `config` says. Resizing comes after: see `resize`.
+    """Return a scene that is randomly cropped, flipped and changed in colour. Resizing follows in `resize`.
 
-    Each step draws its numbers whether it is applied or not, so that one option does not change what another draws.
+    Every step draws its random numbers even if it is switched off. The random numbers of one step then do not depend
+    on the options of another.
     """
     crop_chance, flip_chance, vertical_chance = _uniform(3, generator)
     crop_numbers, color_numbers = _uniform(5, generator), _uniform(4, generator)
     if crop_chance < config.crop:
         scene = crop(scene, min_crop=config.min_crop, numbers=crop_numbers)
     if flip_chance < config.flip:
-        scene = _on_both(F.horizontal_flip, scene)
+        scene = _apply_geometric(F.horizontal_flip, scene)
     if vertical_chance < config.vertical_flip:
-        scene = _on_both(F.vertical_flip, scene)
+        scene = _apply_geometric(F.vertical_flip, scene)
     if config.color_jitter > 0:
         scene = replace(scene, image=color_jitter(scene.image, config.color_jitter, color_numbers))
     return scene
 
 
 def jittered_size(image_size: int, config: AugmentConfig, generator: Generator) -> int:
-    """Return `image_size` times a factor within `scale_jitter`, uniform in its logarithm: 1/2 is as likely as 2."""
+    """Return `image_size` times a random factor within `scale_jitter`. The factor's logarithm is uniform."""
     low, high = (math.log(factor) for factor in config.scale_jitter)
     return max(1, round(image_size * math.exp(low + (high - low) * _uniform(1, generator)[0])))
 
 
 def crop(scene: Scene, *, min_crop: float, numbers: list[float]) -> Scene:
-    """Cut out a part with each side at least `min_crop` of the whole, with at least one object whole within.
+    """Return a random crop that contains at least one complete object, if the scene has any.
 
-    Objects whose centre is cut off are dropped, others are clipped; crowd regions are clipped.
+    Objects whose centre lies outside the crop are dropped. Other objects and crowd regions are clipped.
 
     Args:
-        scene: what to cut; without objects any part may be cut out.
-        min_crop: in (0, 1].
-        numbers: five of them, uniform in [0, 1): the object to keep, width and height, left and top.
+        scene: image to crop.
+        min_crop: minimum width and height of the crop as a share of the image's, in (0, 1].
+        numbers: five random numbers, uniform in [0, 1). They select the object to keep, width, height, left and top.
     """
     width, height = scene.image.size
     objects = scene.boxes_G4[~scene.crowd_G]
     x1, y1, x2, y2 = 0.0, 0.0, 0.0, 0.0
     if len(objects):
         x1, y1, x2, y2 = objects[int(numbers[0] * len(objects))].tolist()
-    left, crop_width = _cut(width, x1, x2, len(objects) > 0, min_crop, numbers[1], numbers[3])
-    top, crop_height = _cut(height, y1, y2, len(objects) > 0, min_crop, numbers[2], numbers[4])
+    left, crop_width = _crop_side(width, x1, x2, len(objects) > 0, min_crop, numbers[1], numbers[3])
+    top, crop_height = _crop_side(height, y1, y2, len(objects) > 0, min_crop, numbers[2], numbers[4])
     centers_G2 = (scene.boxes_G4[:, :2] + scene.boxes_G4[:, 2:]) / 2
     low, high = torch.tensor([left, top]), torch.tensor([left + crop_width, top + crop_height])
-    kept_G = ((centers_G2 >= low) & (centers_G2 <= high)).all(dim=1) | scene.crowd_G
-    cut = _on_both(lambda x: F.crop(x, top, left, crop_height, crop_width), scene)
-    sides_G2 = cut.boxes_G4[:, 2:] - cut.boxes_G4[:, :2]
-    return cut.keep(kept_G & (sides_G2 > 0).all(dim=1))
+    keep_G = ((centers_G2 >= low) & (centers_G2 <= high)).all(dim=1) | scene.crowd_G
+    cropped = _apply_geometric(lambda x: F.crop(x, top, left, crop_height, crop_width), scene)
+    sides_G2 = cropped.boxes_G4[:, 2:] - cropped.boxes_G4[:, :2]
+    return cropped.keep(keep_G & (sides_G2 > 0).all(dim=1))
 
 
-def _cut(
+def _crop_side(
     side: int, start: float, end: float, keep: bool, min_crop: float, length_number: float, place_number: float
 ) -> tuple[int, int]:
-    """Return (first pixel, pixels) of a random part of one side that keeps [start, end] whole if `keep`."""
+    """Return (first pixel, length) of a random part of one side. With `keep`, the part contains [start, end]."""
     low, high = (math.floor(start), math.ceil(end)) if keep else (0, 0)
     length = max(math.ceil(side * (min_crop + (1 - min_crop) * length_number)), high - low, 1)
     first, last = (max(0, high - length), min(low, side - length)) if keep else (0, side - length)
@@ -110,12 +111,12 @@ def _cut(
 
 
 def color_jitter(image: Image.Image, strength: float, numbers: list[float]) -> Image.Image:
-    """Change brightness, contrast and saturation by up to `strength`, and the hue by up to a tenth of it.
+    """Return an image with brightness, contrast and saturation changed by up to `strength`, hue by `strength` / 10.
 
     Args:
-        image: RGB.
-        strength: in [0, 1].
-        numbers: four of them, uniform in [0, 1).
+        image: RGB image.
+        strength: maximum relative change, in [0, 1].
+        numbers: four random numbers, uniform in [0, 1). They set brightness, contrast, saturation and hue.
     """
     brightness, contrast, saturation, hue = ((2 * number - 1) * strength for number in numbers)
     image = F.adjust_brightness(image, 1 + brightness)
@@ -125,10 +126,9 @@ def color_jitter(image: Image.Image, strength: float, numbers: list[float]) -> I
 
 
 def resize(scene: Scene, config: ImageConfig, *, image_size: int) -> Scene:
-    """Resize a scene for the network, and leave out objects that end up thinner than a pixel.
+    """Return a scene resized for the network, without objects that become thinner than `MIN_BOX_SIDE`.
 
-    `max_size` is scaled along with `image_size`, or else the image could not grow where it is the bound: see
-    `max_size_for`.
+    The bound of the longer side is scaled with `image_size`, see `max_size_for`.
     """
     max_size = max_size_for(config, image_size=image_size)
     width, height = images.resized_size(*scene.image.size, image_size=image_size, max_size=max_size)
@@ -136,21 +136,24 @@ def resize(scene: Scene, config: ImageConfig, *, image_size: int) -> Scene:
     boxes_G4 = scene.boxes_G4 * scale.repeat(2)
     sides_G2 = boxes_G4[:, 2:] - boxes_G4[:, :2]
     scene = replace(scene, image=images.resize(scene.image, (width, height)), boxes_G4=boxes_G4)
-    return scene.keep((sides_G2 >= SMALLEST_SIDE - 1e-6).all(dim=1))
+    return scene.keep((sides_G2 >= MIN_BOX_SIDE - 1e-6).all(dim=1))
 
 
 def max_size_for(config: ImageConfig, *, image_size: int) -> int:
-    """Return the bound of the longer side that goes with another `image_size` than the config's."""
+    """Return the maximum of the longer side for an `image_size` that differs from the config's.
+
+    `config.max_size` is scaled in proportion. Otherwise images that it bounds would not change with `image_size`.
+    """
     return max(image_size, round(config.max_size * image_size / config.image_size))
 
 
-def _on_both(function: Callable[[Any], Any], scene: Scene) -> Scene:
-    """Apply a geometric v2 kernel to the image and its boxes."""
+def _apply_geometric(function: Callable[[Any], Any], scene: Scene) -> Scene:
+    """Return the scene after applying a geometric v2 function of torchvision to its image and its boxes."""
     boxes = tv_tensors.BoundingBoxes(scene.boxes_G4, format="XYXY", canvas_size=(scene.image.height, scene.image.width))
     return replace(scene, image=function(scene.image), boxes_G4=function(boxes).as_subclass(torch.Tensor))
 
 
 def _uniform(count: int, generator: Generator) -> list[float]:
-    """Return numbers in [0, 1); float64, or else a rounding could give 1."""
+    """Return random numbers, uniform in [0, 1). In float32, rounding could give 1."""
     numbers: list[float] = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
     return numbers

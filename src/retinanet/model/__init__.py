@@ -1,4 +1,4 @@
-"""The network: backbone, feature pyramid, heads and anchors. Images to `HeadOutputs`, no loss and no NMS."""
+"""The network: backbone, feature pyramid, heads and anchors. It maps images to `HeadOutputs`, without loss or NMS."""
 
 from retinanet.model.anchors import AnchorGenerator, cell_anchors
 from retinanet.model.backbone import Backbone, BackboneError

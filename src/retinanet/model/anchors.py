@@ -1,4 +1,7 @@
-"""Anchors: reference boxes at every position of every level. Xyxy, input pixels. A: all anchors, C: one position's."""
+"""Anchors: reference boxes at every position of every feature level, xyxy, input pixels.
+
+Shape suffixes: A anchors of all levels, C anchors per position, H, W.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class AnchorGenerator(nn.Module):
-    """Anchors of a batch from the sizes of its feature maps.
+    """Compute the anchors of a batch from the sizes of its feature maps.
 
-    Level l has stride 2^l, declared and never inferred (but in the style "torchvision"). The centre of position (i, j)
-    is (j, i) x stride: offset 0, as in torchvision and Detectron2. At every position the order is ratio by ratio, and
-    scale by scale within a ratio.
+    Level l has the stride 2^l. Only the style "torchvision" infers strides from the input size. The centre of row i and
+    column j is (j, i) x stride, without an offset, as in torchvision and Detectron2. The anchors of a position are
+    ordered by ratio, then by scale.
     Source: arXiv 1708.02002, section 4 "Anchors".
     """
 
@@ -37,12 +40,15 @@ class AnchorGenerator(nn.Module):
     def forward(
         self, sizes: Sequence[tuple[int, int]], *, like: Tensor, input_size: tuple[int, int] | None = None
     ) -> tuple[Tensor, tuple[int, ...]]:
-        """Return anchors_A4 and the number of anchors of each level.
+        """Return anchors_A4, float32, and the number of anchors of each level.
 
         Args:
             sizes: (height, width) of each level's feature map.
-            like: a tensor on the device that the anchors go to. They are float32 always.
-            input_size: (height, width) of the padded images; only the style "torchvision" needs it.
+            like: tensor whose device the anchors are put on.
+            input_size: (height, width) of the padded images, pixels. Only the style "torchvision" needs it.
+
+        Raises:
+            ValueError: the style is "torchvision" and `input_size` is None.
         """
         levels = []
         for (height, width), (stride_y, stride_x), cell_C4 in zip(
@@ -53,7 +59,8 @@ class AnchorGenerator(nn.Module):
             y_HW, x_HW = torch.meshgrid(y, x, indexing="ij")
             centres_HW14 = torch.stack([x_HW, y_HW, x_HW, y_HW], dim=-1).unsqueeze(2)
             levels.append((centres_HW14 + cell_C4.to(like.device)).reshape(-1, 4))
-        return torch.cat(levels), tuple(level.shape[0] for level in levels)  # not len(): torch.export would fix it
+        # shape[0] instead of len(): torch.export would make len() a constant.
+        return torch.cat(levels), tuple(level.shape[0] for level in levels)
 
     def _strides(
         self, sizes: Sequence[tuple[int, int]], input_size: tuple[int, int] | None
@@ -62,15 +69,16 @@ class AnchorGenerator(nn.Module):
         if self.style == "exact":
             return [(stride, stride) for stride in self.strides]
         if input_size is None:
-            raise ValueError("anchors of the style torchvision need the input's size")
-        # At 800 x 1344, P7 is 7 x 11 and not 6.25 x 10.5: strides of 114 and 122 instead of 128.
+            raise ValueError("anchor_style torchvision needs input_size, the (height, width) of the images, found None")
+        # At 800 x 1344 pixels, P7 has 7 x 11 positions, not 6.25 x 10.5: strides 114 and 122 instead of 128.
         return [(input_size[0] // height, input_size[1] // width) for height, width in sizes]
 
 
 def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float], style: str = "exact") -> Tensor:
-    """Return the anchors around (0, 0): height over width is the ratio, the area (size x scale)^2. (C, 4), float32.
+    """Return the anchors of one position, centred at (0, 0): float32 (C, 4), xyxy, input pixels.
 
-    In the style "torchvision", size x scale is cut off and the corners are rounded to whole pixels, halves to even.
+    An anchor has the area (size x scale)^2, and its ratio is height / width. In the style "torchvision", size x scale
+    is truncated to an integer, and the corners are rounded to whole pixels, halves to even.
     """
     rows = []
     if style == "torchvision":
@@ -80,5 +88,7 @@ def cell_anchors(size: float, *, scales: Sequence[float], ratios: Sequence[float
             half_width = size * scale / math.sqrt(ratio) / 2
             half_height = size * scale * math.sqrt(ratio) / 2
             rows.append([-half_width, -half_height, half_width, half_height])
-    cells_C4 = torch.tensor(rows, dtype=torch.float32, device="cpu")  # also of a network built on "meta"
+    cells_C4 = torch.tensor(
+        rows, dtype=torch.float32, device="cpu"
+    )  # on the CPU even in a `torch.device("meta")` block
     return cells_C4.round() if style == "torchvision" else cells_C4

@@ -1,4 +1,4 @@
-"""Backbones: any timm model, or a network from outside, with feature maps at strides 8, 16 and 32."""
+"""Backbones: any timm model or custom network with feature maps at strides 8, 16 and 32."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 
 class BackboneError(UserError):
-    """A backbone that does not exist or does not fit, or weights that cannot be had or do not fit."""
+    """A backbone that does not exist or is unsuitable, or pretrained weights that are missing or do not fit."""
 
 
-class _Affine(torch.autograd.Function):
-    """BatchNorm whose statistics and weights are constants. Its gradient needs no input, so none is kept: PyTorch's own
-    keeps it, which doubles the memory of a backbone in training.
+class _FrozenBatchNormFunction(torch.autograd.Function):
+    """BatchNorm with constant statistics and weights.
+
+    Its gradient does not need the input, so the input is not saved for the backward pass. PyTorch's BatchNorm saves it,
+    which doubles the memory of a backbone in training.
     """
 
     @staticmethod
@@ -43,25 +45,29 @@ class _Affine(torch.autograd.Function):
         return (incoming[0] * scale_C[:, None, None]).to(incoming[0].dtype), None
 
 
-def _is_constant(norm: nn.BatchNorm2d, x_NCHW: Tensor) -> bool:
-    """Whether there is a gradient to make, and none for the layer's own weights."""
-    weighs = any(p.requires_grad for p in norm.parameters(recurse=False))
-    known = norm.running_mean is not None and not norm.training and not weighs
-    return known and x_NCHW.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def _can_discard_input(norm: nn.BatchNorm2d, x_NCHW: Tensor) -> bool:
+    """Return whether `_FrozenBatchNormFunction` applies: the layer is constant and its input needs a gradient."""
+    is_trainable = any(p.requires_grad for p in norm.parameters(recurse=False))
+    is_constant = norm.running_mean is not None and not norm.training and not is_trainable
+    return is_constant and x_NCHW.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _FrozenBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d after `Backbone.freeze_batchnorm`."""
+
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        if not _is_constant(self, x_NCHW):
+        if not _can_discard_input(self, x_NCHW):
             return super().forward(x_NCHW)
-        return _Affine.apply(x_NCHW, self)  # type: ignore[no-any-return]
+        return _FrozenBatchNormFunction.apply(x_NCHW, self)  # type: ignore[no-any-return]
 
 
 class _FrozenBatchNormAct2d(BatchNormAct2d):
+    """timm's BatchNormAct2d, BatchNorm with an activation, after `Backbone.freeze_batchnorm`."""
+
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        if not _is_constant(self, x_NCHW):
+        if not _can_discard_input(self, x_NCHW):
             return super().forward(x_NCHW)  # type: ignore[no-any-return, no-untyped-call]
-        return self.act(self.drop(_Affine.apply(x_NCHW, self)))  # type: ignore[no-any-return]
+        return self.act(self.drop(_FrozenBatchNormFunction.apply(x_NCHW, self)))  # type: ignore[no-any-return]
 
 
 _FROZEN: Final[dict[type[nn.Module], type[nn.Module]]] = {
@@ -71,16 +77,16 @@ _FROZEN: Final[dict[type[nn.Module], type[nn.Module]]] = {
 
 
 class Backbone(nn.Module):
-    """A network cut to its feature maps at the given strides. images_N3HW -> one map per stride, finest first.
+    """Compute feature maps at the given strides: images_N3HW -> one map per stride, finest first.
 
     Args:
         name: timm's name of the model, or the name of `body`.
-        strides: of the feature maps, rising.
+        strides: strides of the feature maps, in increasing order.
         stride_in_1x1: move the stride of bottleneck blocks from the 3x3 to the first 1x1 convolution.
-        body: a network from outside: see `check_body`. None: timm's model `name`.
+        body: custom network, see `check_body`. None: timm's model `name`.
 
     Raises:
-        BackboneError: no such model, no maps at these strides, or a body that is not as `check_body` requires.
+        BackboneError: timm has no such model, the model has no maps at these strides, or `check_body` rejects `body`.
     """
 
     def __init__(
@@ -111,23 +117,25 @@ class Backbone(nn.Module):
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
                 moved = True
         if not moved:
-            raise BackboneError(f"stride_in_1x1 is for ResNets of bottleneck blocks (resnet50, ...), not {self.name}")
+            raise BackboneError(
+                f"stride_in_1x1 needs a ResNet with bottleneck blocks, such as resnet50, found backbone {self.name}"
+            )
 
     def forward(self, images_N3HW: Tensor) -> list[Tensor]:
-        """Return the feature maps N x channels[i] x ceil(H / strides[i]) x ceil(W / strides[i])."""
+        """Return the feature maps, of shapes (N, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))."""
         maps: list[Tensor] = self.body(images_N3HW)
         return maps
 
     def freeze_batchnorm(self) -> None:
-        """Keep all BatchNorm as it is from now on: running statistics and affine weights, also in train mode."""
+        """Make the running statistics and the weights of all BatchNorm layers constant, also in train mode."""
         self.batchnorm_frozen = True
         for module in self._batchnorms():
             module.requires_grad_(False)
-            module.__class__ = _FROZEN.get(type(module), type(module))  # the same parameters, buffers and hooks
+            module.__class__ = _FROZEN.get(type(module), type(module))  # keeps parameters, buffers and hooks
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Set the mode; frozen BatchNorm stays in eval mode."""
+        """Set train or eval mode. Frozen BatchNorm layers stay in eval mode."""
         super().train(mode)
         if self.batchnorm_frozen:
             for module in self._batchnorms():
@@ -139,17 +147,19 @@ class Backbone(nn.Module):
 
 
 def check_body(body: object, name: str, strides: Sequence[int]) -> nn.Module:
-    """Return a network from outside if it can be a backbone.
+    """Return a custom network if it can serve as a backbone.
 
-    It must be a module whose `channels` holds a number for each stride, and which maps images_N3HW to one map per
-    stride, finest first, of that many channels and of size ceil(H / stride) x ceil(W / stride). This function runs the
-    network on one image.
+    The network must be a module with an attribute `channels`, one number for each stride. It must map images_N3HW to
+    one feature map per stride, finest first, of shape (N, channels[i], ceil(H / stride), ceil(W / stride)). This
+    function runs the network on one image.
 
     Raises:
-        BackboneError: states what was expected and found.
+        BackboneError: `body` does not meet these requirements.
     """
     if not isinstance(body, nn.Module):
-        raise BackboneError(f"backbone {name}: expected it to return a torch.nn.Module, found {type(body).__name__}")
+        raise BackboneError(
+            f"backbone {name}: expected a factory that returns a torch.nn.Module, found {type(body).__name__}"
+        )
     channels: Any = getattr(body, "channels", None)
     if not isinstance(channels, Sequence) or len(channels) != len(strides):
         raise BackboneError(
@@ -177,15 +187,18 @@ def check_body(body: object, name: str, strides: Sequence[int]) -> nn.Module:
 
 
 def _timm_body(name: str, strides: Sequence[int]) -> nn.Module:
-    """Return timm's model cut to the deepest feature map of each stride, with random weights."""
+    """Return timm's model, with random weights, that outputs the deepest feature map of each stride."""
     if not timm.is_model(name):
         raise BackboneError(f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}")
-    # With memory, this build draws random numbers, and the weights that a seed gives are those drawn after them.
+    # Outside a meta device, building the model draws random numbers. It must happen on every call, because the weights
+    # that a seed gives are drawn after it.
     reductions = _reductions_on_meta(name) if torch.empty(0).is_meta else _reductions(name)
     missing = [stride for stride in strides if stride not in reductions]
     if missing:
-        raise BackboneError(f"{name} has feature maps at strides {reductions}, needed are {list(strides)}")
-    # The last map of a stride is the deepest.
+        raise BackboneError(
+            f"backbone {name}: expected feature maps at strides {list(strides)}, found strides {reductions}"
+        )
+    # If several maps have the same stride, the last one is the deepest.
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
     body: nn.Module = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices)
     return body
@@ -196,11 +209,12 @@ def _reductions(name: str) -> list[int]:
     try:
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
     except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as error:
-        raise BackboneError(f"{name} gives no feature maps (timm's features_only): {error}") from error
+        raise BackboneError(f"backbone {name} has no feature maps (timm's features_only): {error}") from error
     return list(probe.feature_info.reduction())
 
 
 @functools.lru_cache
 def _reductions_on_meta(name: str) -> list[int]:
+    """Return the strides of all feature maps of timm's model, without allocating its weights."""
     with torch.device("meta"):
         return _reductions(name)

@@ -1,10 +1,11 @@
-"""The one builder of networks: from the options to the parts.
+"""Build the parts of a network from its options.
 
-A backbone of your own is a function or class in any importable module, named by `--backbone package.module:factory`. It
-is called with the keyword `strides`, the strides of the feature maps that it must return, and with every option of
-`ModelConfig` that it has a parameter for, for example `levels`; every other parameter needs a default. It returns a
-module as `backbone.check_body` requires. The module may have a method `load_pretrained()` that loads ImageNet weights,
-and attributes `mean` and `std`, the normalisation of these weights (RGB in [0, 1]).
+A custom backbone is a function or class in any importable module, named by `--backbone package.module:factory`. It is
+called with the keyword `strides`, the strides of the feature maps that the backbone must return. It is also called with
+each option of `ModelConfig` that it declares as a parameter, for example `levels`. Every other parameter needs a
+default. The factory returns a module that meets the requirements of `backbone.check_body`. The module may have a method
+`load_pretrained()` that loads ImageNet weights, and attributes `mean` and `std`, the normalisation of the images that
+these weights were trained on (RGB in [0, 1]).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Parts:
 def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
     """Return the parts of the network that a config describes, with random weights.
 
-    The order in which weights are drawn is backbone, pyramid, class head, box head.
+    The weights are drawn in the order backbone, pyramid, class head, box head.
 
     Raises:
-        BackboneError: a backbone that does not exist, or without maps at the needed strides.
-        ConfigError: a backbone from outside that cannot be imported.
+        BackboneError: a backbone that does not exist, or that has no feature maps at the required strides.
+        ConfigError: a custom backbone that cannot be imported.
     """
     backbone = build_backbone(config)
     pyramid = FeaturePyramid(
@@ -61,7 +62,7 @@ def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
 
 
 def build_backbone(config: ModelConfig) -> Backbone:
-    """Return the backbone that a config names: timm's, or one from outside."""
+    """Return the backbone that a config names, timm's or custom, with random weights."""
     name, strides = config.backbone, tuple(2**level for level in config.levels if level <= 5)
     body = None
     if is_dotted(name):

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class FeaturePyramid(nn.Module):
-    """Backbone maps, finest first, to as many maps of one width and `num_coarse` further levels of half the size each.
+    """Turn the backbone's feature maps into feature levels of one width, and add coarser levels.
 
     Args:
-        channels: of each backbone map.
-        width: channels of every level.
-        num_coarse: levels beyond the backbone's, each a 3x3 convolution of stride 2 on the one before.
-        coarse_from: what the first of them works on: "c5", the backbone's last map, or "p5", the pyramid's.
+        channels: number of channels of each backbone map, finest map first.
+        width: number of channels of every level.
+        num_coarse: number of added levels. Each is a 3x3 convolution with stride 2 of the level before it.
+        coarse_from: input of the first added level: "c5", the backbone's last map, or "p5", the pyramid's level P5.
     """
 
     def __init__(self, *, channels: Sequence[int], width: int, num_coarse: int, coarse_from: str) -> None:
@@ -38,7 +38,7 @@ class FeaturePyramid(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return the levels, finest first."""
+        """Return the feature levels, finest first."""
         merged = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
         for i in range(len(merged) - 2, -1, -1):
             above = F.interpolate(merged[i + 1], size=merged[i].shape[-2:], mode="nearest")
@@ -46,7 +46,7 @@ class FeaturePyramid(nn.Module):
         levels = [output(m) for output, m in zip(self.output, merged, strict=True)]
         coarse = maps[-1] if self.coarse_from == "c5" else levels[-1]
         for i, convolution in enumerate(self.coarse):
-            # The paper puts a ReLU between P6 and P7.
+            # The paper applies a ReLU between P6 and P7.
             coarse = convolution(coarse if i == 0 else F.relu(coarse))
             levels.append(coarse)
         return levels

@@ -1,4 +1,4 @@
-"""The two subnets that every level shares: class scores and box offsets (arXiv 1708.02002, section 4 and figure 3)."""
+"""The classification head and the box head, shared by all feature levels (arXiv 1708.02002, section 4 and figure 3)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Head(nn.Module):
-    """`depth` 3x3 convolutions and one more that gives `values` numbers for each of the anchors of a position.
+    """Predict `values` numbers for each anchor, with `depth` hidden 3x3 convolutions and one output convolution.
 
     Args:
-        in_channels: of the pyramid.
-        width: channels of the hidden layers.
-        depth: hidden layers.
-        norm: "none" or "group" (GroupNorm of at most 32 groups after each hidden convolution).
-        anchors_per_position: A of one position.
-        values: numbers per anchor: K scores or 4 offsets.
+        in_channels: number of channels of the feature levels.
+        width: number of channels of the hidden convolutions.
+        depth: number of hidden convolutions.
+        norm: "none" or "group" (GroupNorm with at most 32 groups after each hidden convolution).
+        anchors_per_position: number of anchors per position.
+        values: numbers per anchor: K for class logits, 4 for box offsets.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Head(nn.Module):
         for _ in range(depth):
             layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=norm == "none"))
             if norm == "group":
-                # At least two channels a group: one alone, on a 1 x 1 map, would be normalised to nothing.
+                # At least two channels per group: on a 1 x 1 map, GroupNorm sets a group of one channel to 0.
                 groups = math.gcd(32, width // 2) if width % 2 == 0 else 1
                 layers.append(nn.GroupNorm(groups, width))
             layers.append(nn.ReLU(inplace=True))
@@ -50,7 +50,7 @@ class Head(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return (N, anchors of all levels, values)."""
+        """Return the outputs at all anchors of all levels, of shape (N, A, values)."""
         rows = []
         for level in levels:
             N, _, H, W = level.shape
@@ -60,5 +60,8 @@ class Head(nn.Module):
 
 
 def initialise_prior(head: Head, prior: float) -> None:
-    """Make every anchor start at p = prior for every class: bias -log((1 - pi) / pi) (arXiv 1708.02002, 4.1)."""
+    """Set the output bias to -log((1 - pi) / pi), so that each class starts with the probability pi = `prior`.
+
+    Source: arXiv 1708.02002, section 4.1, "Initialization".
+    """
     nn.init.constant_(head.output.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The network: normalised images to a score and four offsets at every anchor. No loss, no decoding, no NMS here."""
+"""The network: normalised images to class logits and box offsets at every anchor, without loss, decoding or NMS."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ if TYPE_CHECKING:
 
 
 class RetinaNet(nn.Module):
-    """RetinaNet (Lin et al., arXiv 1708.02002). images_N3HW -> HeadOutputs, the same in train and eval mode.
+    """RetinaNet (Lin et al., arXiv 1708.02002). Maps images_N3HW to `HeadOutputs`, in train and eval mode alike.
 
     `RetinaNet(num_classes=3, backbone="resnet50")` builds the parts that the options describe. With `pyramid`,
     `class_head`, `box_head`, `anchors` and a module as `backbone`, the network consists of these parts.
 
-    The weights are random: `load_pretrained(model.backbone)` fetches ImageNet's, `retinanet.load` a trained detector.
+    The weights are random. `load_pretrained(model.backbone)` loads ImageNet weights, `retinanet.load` loads a trained
+    detector.
 
     Args:
-        num_classes: K; class ids are 0 to K - 1, without a background id. With parts, taken from `class_head`.
-        config: the whole architecture at once. With parts, the options that describe them: needed to save and predict.
-        backbone: timm's name or `package.module:factory`; or a module that maps images to feature maps, finest first.
-        pyramid: feature maps to levels, all of one width.
-        class_head: levels to (N, A, K) logits; its attribute `values` is K.
-        box_head: levels to (N, A, 4) offsets.
-        anchors: sizes of the levels to anchors.
-        options: the fields of `ModelConfig` that differ from their defaults, such as `head_depth=2`.
+        num_classes: number of classes K. Class ids are 0 to K - 1, without a background id. By default, a network from
+            parts takes K from `class_head`.
+        config: all options of the architecture. A network from parts needs a config to be saved and to predict.
+        backbone: timm's name of a model, `package.module:factory`, or a module that maps images to feature maps, finest
+            first.
+        pyramid: module that maps feature maps to feature levels of one width.
+        class_head: module that maps feature levels to (N, A, K) logits. Its attribute `values` is K.
+        box_head: module that maps feature levels to (N, A, 4) offsets.
+        anchors: module that maps the sizes of feature levels to anchors, see `AnchorGenerator.forward`.
+        options: fields of `ModelConfig` that differ from their defaults, such as `head_depth=2`.
 
     Raises:
-        ConfigError: an option that does not exist or a value that it cannot take.
-        BackboneError: a backbone that timm does not have, or without maps at the needed strides.
-        ValueError: fewer than one class, some parts but not all, or parts and options.
+        ConfigError: an unknown option or an invalid value.
+        BackboneError: a backbone that does not exist, or that has no feature maps at the required strides.
+        ValueError: fewer than one class, an incomplete set of parts, or both parts and options.
     """
 
     def __init__(
@@ -57,43 +60,46 @@ class RetinaNet(nn.Module):
         super().__init__()
         if isinstance(backbone, str):
             options, backbone = {**options, "backbone": backbone}, None
-        given: dict[str, Any] = {
+        parts: dict[str, Any] = {
             "backbone": backbone,
             "pyramid": pyramid,
             "class_head": class_head,
             "box_head": box_head,
             "anchors": anchors,
         }
-        from_parts = any(part is not None for part in given.values())
+        from_parts = any(part is not None for part in parts.values())
         if config is not None and options:
-            raise ValueError(f"give either config or options, found both: {', '.join(options)}")
+            raise ValueError(f"expected either config or options, found config and the options {', '.join(options)}")
         if from_parts:
-            _check_parts(given, options)
-            num_classes = given["class_head"].values if num_classes is None else num_classes
+            _check_parts(parts, options)
+            num_classes = parts["class_head"].values if num_classes is None else num_classes
         if num_classes is None or num_classes < 1:
             raise ValueError(f"num_classes must be 1 or more, found {num_classes}")
         if not from_parts:
             config = config or resolve(ModelConfig, options)
-            parts = build_parts(num_classes=num_classes, config=config)
-            given = {name: getattr(parts, name) for name in given}
+            built = build_parts(num_classes=num_classes, config=config)
+            parts = {name: getattr(built, name) for name in parts}
         self._config = config
         self.num_classes = num_classes
-        self.backbone = given["backbone"]
-        self.fpn = given["pyramid"]  # checkpoints have this name
-        self.class_head, self.box_head, self.anchors = given["class_head"], given["box_head"], given["anchors"]
+        self.backbone = parts["backbone"]
+        self.fpn = parts["pyramid"]  # the name `fpn` is part of the checkpoint format
+        self.class_head, self.box_head, self.anchors = parts["class_head"], parts["box_head"], parts["anchors"]
 
     @property
     def config(self) -> ModelConfig:
-        """The options that describe the network. Raises `ValueError` if it was built from parts without any."""
+        """Options that describe the network. Raises `ValueError` for a network from parts without a config."""
         if self._config is None:
-            raise ValueError("this network was built from parts: give their options too, RetinaNet(..., config=...)")
+            raise ValueError(
+                "expected a config, found none, because the network was built from parts: pass "
+                "RetinaNet(..., config=ModelConfig(...))"
+            )
         return self._config
 
     def forward(self, images_N3HW: Tensor) -> HeadOutputs:
-        """Return scores and offsets at every anchor.
+        """Return class logits, box offsets and anchors.
 
         Args:
-            images_N3HW: normalised and padded as `images.prepare` does; any height and width.
+            images_N3HW: float, normalised and padded as by `images.prepare`, of any height and width.
         """
         levels = self.fpn(self.backbone(images_N3HW))
         anchors_A4, per_level = self.anchors(
@@ -109,9 +115,9 @@ class RetinaNet(nn.Module):
         )
 
 
-def _check_parts(given: dict[str, Any], options: dict[str, Any]) -> None:
-    """Raise `ValueError` unless all parts are given, and no option besides."""
-    if missing := [name for name, part in given.items() if part is None]:
-        raise ValueError(f"a network from parts needs all of them, missing: {', '.join(missing)}")
+def _check_parts(parts: dict[str, Any], options: dict[str, Any]) -> None:
+    """Raise `ValueError` if a part is missing or an option is set."""
+    if missing := [name for name, part in parts.items() if part is None]:
+        raise ValueError(f"expected all of the parts {', '.join(parts)}, missing: {', '.join(missing)}")
     if options:
-        raise ValueError(f"give either parts or options, found both: {', '.join(options)}")
+        raise ValueError(f"expected either parts or options, found parts and the options {', '.join(options)}")

@@ -1,4 +1,4 @@
-"""A scene, and transforms of the user's own."""
+"""Helper functions of the tests of custom transforms."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def scene() -> Scene:
 
 
 def apply(transform: Any, seed: int = 0) -> Scene:
+    """Return the result of a custom transform on `scene()`."""
     return apply_transform(scene(), transform, seed=seed, num_classes=2, name="my:transform", path=Path("a.png"))
 
 
-def pixels(dataset: DetectionDataset, workers: int) -> list[np.ndarray]:
+def load_pixels(dataset: DetectionDataset, workers: int) -> list[np.ndarray]:
+    """Return the pixels of the first six images, loaded by a `DataLoader` with fixed seeds."""
     keys = [SampleKey(index, 10 + index, 32) for index in range(6)]
     loader = DataLoader(dataset, sampler=keys, batch_size=None, num_workers=workers)
     return [sample.pixels_3HW.numpy() for sample in loader]
