@@ -35,7 +35,8 @@ class PredictConfig:
     ids_from: Path | None = None
     """Dataset whose image ids the COCO results take; images are numbered from 1 unless given."""
     engine: Literal["local", "ray"] = "local"
-    """local, or ray: on all machines of a Ray cluster, into Parquet files, nothing drawn (see docs/scale.md)."""
+    """local, or ray: on all machines of a Ray cluster, into Parquet files, nothing drawn (see
+    docs/how-to/predict-on-ray.md)."""
     shard_size: Annotated[int, Gt(0)] = 1000
     """With `engine` ray: images in a Parquet file."""
     tiling: TileConfig = field(default_factory=TileConfig)
