@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from retinanet.commands.terminal import show_progress
 from retinanet.errors import ConfigError, UserError, explain_missing
@@ -36,11 +36,14 @@ COMMANDS: Final = (
 )
 """Each is a function in the file of its name in `commands/`."""
 
+OPTION_FILE: Final = Group("Option file", sort_key=99)
+
 app = App(
     name="retinanet",
     help="RetinaNet with focal loss: train on your own images, understand, export and serve.",
     version=__version__,
     help_format="plaintext",
+    group_parameters=Group("Parameters", sort_key=0),
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
@@ -57,7 +60,7 @@ for _command in COMMANDS:
 
 
 def _fill_options(file: Path | None, _: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    from retinanet.commands.layers import fill_options  # with the configs, which `retinanet --help` need not import
+    from retinanet.commands.layers import fill_options  # imports the configs, which `retinanet --help` does without
 
     fill_options(file, app, commands, arguments)
 
@@ -65,20 +68,21 @@ def _fill_options(file: Path | None, _: App, commands: tuple[str, ...], argument
 def _current_flags(tokens: Sequence[str]) -> Sequence[str]:
     if not tokens or tokens[0].startswith("-"):
         return tokens
-    from retinanet.commands.layers import current_flags  # with the configs, as above
+    from retinanet.commands.layers import current_flags  # imports the configs
 
     return current_flags(tokens, app)
 
 
 @app.meta.default
 def _launch(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], config: Path | None = None
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[Path | None, Parameter(group=OPTION_FILE)] = None,
 ) -> Any:
     """Run a command.
 
     Args:
         tokens: command and options.
-        config: YAML file with options; flags go before it, and it before the preset.
+        config: YAML file with options. A flag overrides the file, and the file overrides the preset.
     """
     app.config = (functools.partial(_fill_options, config),)
     try:
@@ -86,7 +90,7 @@ def _launch(
     finally:
         app.config = ()  # the next call in this process parses its own --config without this one's
     if "options" in bound.arguments:
-        from retinanet.commands.options import from_flags  # with the configs, as above
+        from retinanet.commands.options import from_flags  # imports the configs
 
         from_flags(bound.arguments)
     return command(*bound.args, **bound.kwargs)

@@ -30,7 +30,7 @@ def test_flags_and_python_arguments_give_the_same_config(seen):
         ((), "epochs: many", "epochs"),
         (("--epochs", -1), "", "epochs must be above 0, found -1"),
         (("--anchor-sizes", 1, 2), "", "one size for each of the 5 levels"),
-        (("--resume", "--overwrite"), "", "give one of them"),
+        (("--resume", "--overwrite"), "", "resume and overwrite exclude each other"),
         ((), "- a list", "must hold"),
         ((), "a: [", "not YAML"),
     ],

@@ -54,6 +54,7 @@ def test_findings_and_faults_are_printed_without_markup(capsys):
     data = DetectionData(records=(), classes=(), category_ids=(), source=Path("a.json"), faults=(FAULT,))
     assert print_faults(console, [data, data]) == 2
     line = "fault: a.json, line 7: expected [4] numbers, found 3. Mend the line.\n"
-    assert capsys.readouterr().out == f"{line}{line}2 faults; the rest is without them.\n\n"
+    summary = "2 faults: these images and annotations are left out of all numbers below."
+    assert capsys.readouterr().out == f"{line}{line}{summary}\n\n"
     assert print_faults(console, []) == 0
     assert capsys.readouterr().out == ""

@@ -101,9 +101,9 @@ def test_refused(options, message):
 
 
 def test_required_options():
-    with pytest.raises(ConfigError, match="missing: train, val, output"):
+    with pytest.raises(ConfigError, match="missing option: train, val, output"):
         resolve(TrainConfig, {})
-    with pytest.raises(ConfigError, match="missing: data"):
+    with pytest.raises(ConfigError, match="missing option: data"):
         resolve(EvaluateConfig, {})
     assert resolve(CheckConfig, {}).validation.val is None
     assert resolve(StudyConfig, {"output": "o"}).validation.val is None
@@ -162,5 +162,5 @@ def test_data_is_read_as_its_options_demand():
         "allow_outside": False,
         "format": "voc",
     }
-    with pytest.raises(ConfigError, match="rename needs old=new, found 'x'"):
+    with pytest.raises(ConfigError, match="rename must be old=new, found 'x'"):
         resolve(DataConfig, {"rename": ["x"]})

@@ -148,7 +148,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(folder: Path, tmp_path: Path)
     assert 8 <= was < 40
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = re.search(r"400 images: .* \(40 files, (\d+) of them from before\)", " ".join(done.stdout.split()))
+    said = re.search(r"400 images: .* \(40 files, (\d+) from an earlier run\)", " ".join(done.stdout.split()))
     assert said, done.stdout
     assert was <= int(said[1]) < 40, "what the workers of the killed job ended counts"
     found = rows(output)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
-from retinanet.commands.terminal import print_faults, print_findings
+from retinanet.commands.terminal import STDOUT, print_faults, print_findings, result_console, write_json
 from retinanet.config import CheckConfig
-from retinanet.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from retinanet.formats.records import DetectionData
 
 
-def check(model_or_data: Path, data: Path | None = None, /, *, options: Flags[CheckConfig] | None = None) -> int:
-    """Check data, or a trained model on data: faults, statistics, anchor coverage, hard examples.
+def check(
+    model_or_data: Annotated[Path, Parameter(help="Dataset to check; or a checkpoint, followed by a dataset.")],
+    data: Annotated[Path | None, Parameter(help="Dataset to check the checkpoint on.")] = None,
+    /,
+    *,
+    options: Flags[CheckConfig] | None = None,
+) -> int:
+    """Check a dataset, or a trained model on a dataset: faults, statistics, anchor coverage, hard examples.
 
     `retinanet check data/train.json --val data/val.json --preset small --report check.html`
     `retinanet check runs/first/best.ckpt data/val.json --hard`
@@ -34,49 +40,43 @@ def check(model_or_data: Path, data: Path | None = None, /, *, options: Flags[Ch
 
 
 def _check_data(data: Path, config: CheckConfig) -> int:
-    """Check a dataset, print what was found, and return the exit status: 1 if data is faulty."""
-    from rich.console import Console
-
+    """Check a dataset and print the results. Return the exit status: 1 if the dataset has faults."""
     from retinanet.analysis.data_check import check_data
 
-    found = check_data(data, config)
-    sets = [found.data, *found.others.values()]
-    faults = sum(len(one.faults) for one in sets)
-    if config.files.json is not None:
-        text = json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n"
-        if str(config.files.json) == "-":
-            print(text, end="")
-        else:
-            write_atomically(config.files.json, text)
-    if config.files.json is None or str(config.files.json) != "-":
-        _print(Console(), found, sets)
+    result = check_data(data, config)
+    datasets = [result.data, *result.others.values()]
+    faults = sum(len(dataset.faults) for dataset in datasets)
+    console = result_console(config.files.json)
+    write_json(result.to_json(), config.files.json)
+    if config.files.json != STDOUT:
+        _print(console, result, datasets)
     if config.files.report is not None:
         from retinanet.report.data_check import check_report
 
-        path = check_report(found, config, config.files.report)
-        Console(stderr=str(config.files.json) == "-").print(f"report: {path}", markup=False, highlight=False)
+        path = check_report(result, config, config.files.report)
+        console.print(f"report: {path}", markup=False, highlight=False)
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
 
-def _print(console: Console, found: DataCheck, sets: list[DetectionData]) -> None:
-    for note in (note for data in sets for note in data.notes):
+def _print(console: Console, result: DataCheck, datasets: list[DetectionData]) -> None:
+    for note in (note for data in datasets for note in data.notes):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    print_faults(console, sets)
+    print_faults(console, datasets)
     from retinanet.analysis.data_check import data_sentences
 
-    for sentence in data_sentences(found):
+    for sentence in data_sentences(result):
         console.print(sentence, markup=False, highlight=False)
-    console.print(class_table(found))
-    if found.findings:
+    console.print(class_table(result))
+    if result.findings:
         console.print()
-    print_findings(console, found.findings)
+    print_findings(console, result.findings)
 
 
-def class_table(found: DataCheck) -> Table:
-    """Return objects, images and reach of each class."""
+def class_table(result: DataCheck) -> Table:
+    """Return a table with one row per class: objects, images, median side, objects without a positive anchor."""
     from rich.table import Table
 
-    counts, missed = found.statistics, {name: n for name, n, _ in found.coverage.per_class()}
+    counts, missed = result.statistics, {name: n for name, n, _ in result.coverage.per_class()}
     table = Table(title="Classes", title_justify="left")
     for name in ("class", "objects", "images", "median side, px", "no positive anchor"):
         table.add_column(name, justify="left" if name == "class" else "right")

@@ -1,12 +1,13 @@
-"""`retinanet check MODEL DATA`: where the loss comes from, what looks wrong in labels and model, hard examples."""
+"""`retinanet check MODEL DATA`: metrics, class imbalance, findings about labels and model, hard examples."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinanet.commands.terminal import print_faults, print_findings, progress_bar
+from retinanet.commands.terminal import print_faults, print_findings, progress_bar, result_console, write_json
 from retinanet.files import write_atomically
 
 if TYPE_CHECKING:
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 
 
 def check_model(model: Path, path: Path, config: CheckConfig) -> int:
-    """Do what `retinanet check MODEL DATA` does, print what was found, and return the exit status.
+    """Check a model on a dataset and print the results. Return the exit status: 1 if the dataset has faults.
 
     Args:
-        config: of it, the options about data, output and device; the network's own settings are those of its training.
-        model: a checkpoint.
-        path: the data.
+        model: checkpoint.
+        path: dataset.
+        config: the options of data, output and device are used; the network's settings come from its training.
     """
-    from rich.console import Console
-
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.imbalance_meter import measure
     from retinanet.analysis.model_outputs import load_for_analysis
@@ -46,7 +45,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         split="val",
         **config.dataset.reading,
     )
-    console = Console()
+    console = result_console(config.files.json)
     faults = print_faults(console, [data])
     detector = Detector(model=trained.model, info=trained, device=trained.device)
     metrics, results = evaluate_model(
@@ -63,6 +62,14 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     findings = diagnose(data, results, train_config=trained.train_config)
     print_findings(console, findings)
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
+    document = {
+        "metrics": numbers,
+        "imbalance": found.to_json(),
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "faults": [str(fault) for fault in data.faults],
+        "hard_examples": hard.rows() if hard else [],
+    }
+    write_json(document, config.files.json)
     target = config.files.report or (config.folder.output / "report.html" if config.hard else None)
     if target is not None:
         from retinanet.report.evaluation import model_report
@@ -84,7 +91,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
 def _find_hard(
     console: Console, loaded: LoadedModel, data: DetectionData, imbalance: Imbalance, config: CheckConfig
 ) -> HardExamples:
-    """Find hard examples, print a summary, and write them and the imbalance into the output folder."""
+    """Find hard examples, print a summary, and write hard.csv and imbalance.json into the output folder."""
     from retinanet.analysis.hard_examples import hard_examples
 
     hard = hard_examples(

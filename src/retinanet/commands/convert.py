@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import ConvertConfig
 
 
-def convert(source: Path, target: Path, /, *, options: Flags[ConvertConfig]) -> None:
-    """Write a dataset in another format, with all its splits; says what that format cannot hold.
+def convert(
+    source: Annotated[Path, Parameter(help="Dataset to read.")],
+    target: Annotated[Path, Parameter(help="Folder to write. For one split as COCO or CSV, also a file.")],
+    /,
+    *,
+    options: Flags[ConvertConfig],
+) -> None:
+    """Convert a dataset, with all its splits, to another annotation format. Details that it cannot store are listed.
 
     `retinanet convert data.yaml data-coco --format coco`
     """

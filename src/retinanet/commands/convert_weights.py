@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import ConvertWeightsConfig
 
 
-def convert_weights(file: Path, /, *, options: Flags[ConvertWeightsConfig]) -> None:
-    """Write a RetinaNet of torchvision (.pth) or Detectron2 (.pkl, .pth) as a checkpoint, to use as one of ours.
+def convert_weights(
+    file: Annotated[Path, Parameter(help="Weights of torchvision (.pth) or Detectron2 (.pkl, .pth).")],
+    /,
+    *,
+    options: Flags[ConvertWeightsConfig],
+) -> None:
+    """Convert weights of torchvision's (.pth) or Detectron2's (.pkl, .pth) RetinaNet to a checkpoint.
 
     `retinanet convert-weights retinanet_resnet50_fpn_coco-eeacb38b.pth -o coco.ckpt`
     """

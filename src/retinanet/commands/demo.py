@@ -22,18 +22,18 @@ TRAINING: Final[dict[str, Any]] = {
     "preset": "small",
     "image_size": 256,
     "max_size": 320,
-    "flip": 0.0,  # a mirrored 2 is no 2
+    "flip": 0.0,  # a mirrored digit is not a digit
     "batch_size": 4,
     "warmup_steps": 100,
     "lr": 4e-4,
     "ema": 0.99,
 }
-"""What the demo's training sets differently from `retinanet train`; `DemoConfig` holds what can be chosen."""
+"""Training options of the demo that differ from the defaults of `retinanet train`."""
 DRAWN_SCENES: Final = 12
 
 
 def demo(*, options: Flags[DemoConfig] | None = None) -> None:
-    """Make scenes from real pixels, train on them, evaluate, draw and report; minutes on two cores, no network.
+    """Train on generated scenes, evaluate, draw detections and write a report. Takes minutes on two cores, offline.
 
     `retinanet demo`
     """
@@ -42,7 +42,7 @@ def demo(*, options: Flags[DemoConfig] | None = None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """Where the demo's results are, and `metrics` on the held-out scenes."""
+    """Paths of the demo's report, checkpoint and drawn images, and the metrics on the held-out scenes."""
 
     report: Path
     model: Path
@@ -51,17 +51,17 @@ class DemoResult:
 
 
 def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
-    """Build the scenes, train, evaluate on held-out scenes, draw detections, write the report and say where it is.
+    """Make scenes, train, evaluate on held-out scenes, draw detections, write the report and print the paths.
 
-    Running it again uses the scenes that are there and replaces the run.
+    A second call with the same folder reuses the scenes and replaces the training run.
 
     Args:
-        config: all options at once,
-        options: or by name, as the flags of `retinanet demo`.
+        config: all options.
+        options: the options by name, instead of `config`.
 
     Raises:
-        DemoError: scikit-learn is missing, or the folder holds a run that is not the demo's.
-        BackboneError: no weights for the backbone.
+        DemoError: scikit-learn is missing, or the folder holds a run of another command.
+        BackboneError: the backbone has no pretrained weights.
     """
     from retinanet.config import TrainConfig, resolve
     from retinanet.data.demo_scenes import MANIFEST, DemoError, make_scenes
@@ -72,7 +72,9 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     output, seed = config.folder.output, config.random.seed
     runs = [name for name in OUR_FILES if (output / name).exists()]
     if runs and not (output / "scenes" / MANIFEST).exists():
-        raise DemoError(f"{output} holds a run that is not the demo's ({', '.join(runs)}): give another folder")
+        raise DemoError(
+            f"{output} holds a training run of another command ({', '.join(runs)}): choose another folder with -o"
+        )
     start = time.monotonic()
     print(f"scenes: {output / 'scenes'}", flush=True)
     scenes = make_scenes(
@@ -84,16 +86,16 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     result, image = _evaluate(trained, scenes.test_json, config)
     print(
         f"held-out scenes: AP {result.metrics.AP:.3f}, AP50 {result.metrics.AP50:.3f}; "
-        f"all took {time.monotonic() - start:.0f} s\n"
+        f"total time {time.monotonic() - start:.0f} s\n"
         f"report:     {result.report}\ndetections: {result.drawn}\nmodel:      {result.model}\n"
-        f"try it:     retinanet predict {result.model} {image} -o found",
+        f"next:       retinanet predict {result.model} {image} -o found",
         flush=True,
     )
     return result
 
 
 def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tuple[DemoResult, Path]:
-    """Evaluate on the held-out scenes, draw some of them, and write the report. Return the results and one scene."""
+    """Evaluate on the held-out scenes, draw the first scenes, write the report. Return the results and one scene."""
     from retinanet.evaluate.coco import evaluate_results
     from retinanet.evaluate.confusion import confusion_matrix
     from retinanet.evaluate.curves import precision_recall
@@ -130,7 +132,7 @@ def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tupl
 
 
 def _detect(detector: BaseDetector, annotations: Path) -> tuple[DetectionData, list[dict[str, Any]]]:
-    """Return the dataset and what the detector finds on its images, as COCO results."""
+    """Return the dataset, and the detections on its images as COCO results."""
     from retinanet.data import load
     from retinanet.images import ImageError
     from retinanet.predict.coco_results import detections_to_coco

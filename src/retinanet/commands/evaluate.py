@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import EvaluateConfig
@@ -15,19 +17,23 @@ if TYPE_CHECKING:
     from retinanet.evaluate import ConfusionMatrix, Evaluation, Metrics
 
 
-def evaluate(model: Path, *, options: Flags[EvaluateConfig]) -> None:
-    """Evaluate a checkpoint or a COCO results file: the 12 COCO numbers and the AP of each class.
+def evaluate(
+    model: Annotated[Path, Parameter(help="Checkpoint, exported model, or COCO results (.json).")],
+    *,
+    options: Flags[EvaluateConfig],
+) -> None:
+    """Evaluate a model or a COCO results file: the 12 COCO metrics and the AP of each class.
 
     `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
     """
-    from rich.console import Console
-
-    from retinanet.commands.terminal import progress_bar
+    from retinanet.commands.terminal import STDOUT, progress_bar, result_console, write_json
     from retinanet.evaluate import confusion_matrix
     from retinanet.evaluate import evaluate as measure
 
     found = measure(model, options, progress=progress_bar)
-    console = Console()
+    console = result_console(options.files.json)
+    if options.files.json == STDOUT:
+        write_json(found.metrics.to_json(), options.files.json)
     console.print(metrics_table(found.metrics))
     if options.confusion:
         matrix = confusion_matrix(found.ground_truth, found.results, score=options.confusion_threshold)
@@ -39,7 +45,7 @@ def evaluate(model: Path, *, options: Flags[EvaluateConfig]) -> None:
 
 
 def metrics_table(metrics: Metrics) -> Group:
-    """Return the numbers as two tables; "-" where there is no such object."""
+    """Return the metrics as two tables, of the dataset and of each class; "-" stands for a metric without objects."""
     from rich.console import Group
     from rich.table import Table
 
@@ -63,7 +69,7 @@ def metrics_table(metrics: Metrics) -> Group:
 
 
 def confusion_table(matrix: ConfusionMatrix) -> Table:
-    """Return the matrix for `rich.print`; zeros are left blank."""
+    """Return the confusion matrix as a table for the terminal; zeros are left blank."""
     from rich.table import Table
 
     title = f"Confusion at IoU {matrix.iou:g}, score {matrix.score:g}: objects down, detections across"

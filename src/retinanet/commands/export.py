@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import ExportConfig
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from retinanet.export.parity import Difference
 
 
-def export(model: Path, *, options: Flags[ExportConfig] | None = None) -> None:
-    """Write a checkpoint as ONNX, OpenVINO or torch.export, checked against it on real images.
+def export(
+    model: Annotated[Path, Parameter(help="Checkpoint to export.")], *, options: Flags[ExportConfig] | None = None
+) -> None:
+    """Export a checkpoint to ONNX, OpenVINO or torch.export, and compare the export with it on real images.
 
     `retinanet export runs/first/best.ckpt -o m.onnx`
     `retinanet export runs/first/best.ckpt -o m.xml --int8 --calibrate data/train.json --data data/val.json`
@@ -54,7 +58,7 @@ def _print_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def parity_table(differences: Sequence[Difference], what: str) -> Table:
-    """Return the comparison as a table for the terminal."""
+    """Return a table for the terminal: the differences between export and checkpoint at each image and batch size."""
     from rich.table import Table
 
     out = Table(title=f"{what} against the checkpoint")

@@ -9,16 +9,35 @@ import inspect
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import cyclopts
-from cyclopts import Parameter, Token
+from annotated_types import MinLen
+from cyclopts import Group, Parameter, Token
 
 from retinanet.config import Option, options_of, resolve
-from retinanet.config.annotations import Flag, NoFlag, Word
-from retinanet.config.validation import Hint, read_hint
+from retinanet.config.annotations import Flag, MostUsed, NoFlag, Panel, Word
+from retinanet.config.validation import Hint, Limits, read_hint
 
 C = TypeVar("C")
+
+REQUIRED: Final = Group("Required", sort_key=1)
+MOST_USED: Final = Group("Most used", sort_key=2)
+PANELS: Final = {
+    name: Group(name, sort_key=place)
+    for place, name in enumerate(
+        (
+            *("Study", "Check", "Data", "Model", "Anchors and matching", "Loss", "Augmentation", "Optimisation"),
+            *("Run", "Output"),
+        ),
+        start=3,
+    )
+}
+"""Panels of the help by name, in their order on the screen: the values of `PANEL` in the sections of the config."""
+PLAIN: Final = Group("Options", sort_key=2)
+"""The one panel of a command with few options."""
+MOST_WITHOUT_PANELS: Final = 30
+"""A command with at most this many options shows them in one panel."""
 
 if TYPE_CHECKING:
     Flags: TypeAlias = Annotated[C, "flags"]
@@ -38,9 +57,11 @@ else:
 def flags_of(config: Any) -> type[Any]:
     """Return a flat dataclass with one field, and so one flag, for each option of a config and of its sections."""
     fields = []
-    for option in options_of(config).values():
+    options = options_of(config).values()
+    in_panels = len(options) > MOST_WITHOUT_PANELS
+    for option in sorted(options, key=lambda option: not option.is_required):
         default = dataclasses.field() if option.is_required else dataclasses.field(default=option.default)
-        fields.append((option.name, _annotation(option), default))
+        fields.append((option.name, _annotation(option, _panel(option) if in_panels else PLAIN), default))
     # cyclopts takes a class of the module `types`, which make_dataclass would name, for one of Python's own.
     namespace = {"__module__": __name__, "config_class": config}
     return dataclasses.make_dataclass(config.__name__, fields, frozen=True, kw_only=True, namespace=namespace)
@@ -64,18 +85,49 @@ def token_text(token: Token) -> str:
     )
 
 
-def _annotation(option: Option) -> Any:
-    """Return the type of an option, with what cyclopts must know of its flag."""
+def _panel(option: Option) -> Group:
+    """Return the panel of the help that shows an option."""
+    marks = read_hint(option.annotation).marks
+    if option.is_required or any(isinstance(mark, NoFlag) for mark in marks):
+        return REQUIRED
+    if any(isinstance(mark, MostUsed) for mark in marks):
+        return MOST_USED
+    name = next((mark.name for mark in marks if isinstance(mark, Panel)), option.section.PANEL)  # type: ignore[attr-defined]
+    return PANELS[name]
+
+
+def _annotation(option: Option, panel: Group) -> Any:
+    """Return the type of an option, with the panel, aliases and help text of its flag."""
     hint = read_hint(option.annotation)
     marks = hint.marks
     words = {mark.word: mark.value for mark in marks if isinstance(mark, Word)}
     parameter = Parameter(
         alias=[mark.alias for mark in marks if isinstance(mark, Flag)],
         converter=functools.partial(_number_or_word, words) if words else None,
-        help=_help_texts(option.section)[option.name],
+        group=(panel,),
+        show_default=_default_text if option.default not in ((), None) else False,
+        help=" ".join(filter(None, (_help_texts(option.section)[option.name], range_text(hint)))),
         parse=False if any(isinstance(mark, NoFlag) for mark in marks) else None,
     )
     return Annotated[_without_marks(hint), parameter]
+
+
+def _default_text(value: Any) -> str:
+    """Return a default as it would be typed on the command line."""
+    if isinstance(value, tuple):
+        return " ".join(map(_default_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def range_text(hint: Hint) -> str:
+    """Return a sentence with the range of a number, or "" for an option without a range."""
+    numbers = hint.items or hint
+    limits = str(Limits.of(numbers.marks))
+    least = next((mark.min_length for mark in hint.marks if isinstance(mark, MinLen)), 0)
+    count = f"{hint.length} values" if hint.length else "one or more values" if least else "any number of values"
+    if hint.items is None:
+        return f"Range: {limits}." if limits else ""
+    return f"Takes {count}" + (f", each {limits}." if limits else ".")
 
 
 def _without_marks(hint: Hint) -> Any:

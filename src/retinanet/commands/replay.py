@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
-def replay(record: Path, /) -> int:
-    """Run a step again that was not finite, from the record that `train` wrote, on the CPU; says where it went wrong.
+def replay(record: Annotated[Path, Parameter(help="Record of a step, nonfinite.pt in the run folder.")], /) -> int:
+    """Run a recorded training step with a NaN or infinite value again, on the CPU, and find where the value arose.
 
     `retinanet replay runs/first/nonfinite.pt`
     """
@@ -20,5 +23,5 @@ def replay(record: Path, /) -> int:
         f"retinanet {recorded['version']}\nrecorded: {recorded['said']}\nreplayed: {sentence}"
     )
     if not is_same and recorded["device"] != "cpu":
-        print(f"note: it was recorded on {recorded['device']}, whose rounding and random numbers a CPU does not have")
+        print(f"note: the step was recorded on {recorded['device']}; its rounding and random numbers differ on a CPU")
     return 0 if is_same else 1

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import ServeConfig
 from retinanet.errors import explain_missing
 
 
-def serve(model: Path, *, options: Flags[ServeConfig] | None = None) -> None:
-    """Serve a model: an HTTP API with a page for people, at http://127.0.0.1:8000 unless told otherwise.
+def serve(
+    model: Annotated[Path, Parameter(help="Checkpoint or exported model.")],
+    *,
+    options: Flags[ServeConfig] | None = None,
+) -> None:
+    """Serve a model over HTTP, with an API and a web page. The default address is http://127.0.0.1:8000.
 
     `retinanet serve model.onnx`
     """

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import SplitConfig
 
 
-def split(data: Path, /, *, options: Flags[SplitConfig]) -> None:
-    """Divide a dataset by image: every class on both sides, groups and near-duplicates on one.
+def split(data: Annotated[Path, Parameter(help="Dataset to divide.")], /, *, options: Flags[SplitConfig]) -> None:
+    """Split a dataset by image into train, val and test. Near-duplicates stay in one part; each part has every class.
 
     `retinanet split data.json --val 0.2 -o parts`
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import StudyConfig
@@ -14,11 +16,11 @@ if TYPE_CHECKING:
     from retinanet.study.results import Study
 
 ON_TERMINAL = ("Loss", "AP", "95 % interval", "AP50", "Supported")
-"""Columns that fit 80 characters; study.md has all of them."""
+"""Columns shown on the terminal, which fit 80 characters; study.md holds all columns."""
 
 
-def study(data: Path, /, *, options: Flags[StudyConfig]) -> None:
-    """Train each loss on the same data with several seeds, and say which differences the data supports.
+def study(data: Annotated[Path, Parameter(help="Training data.")], /, *, options: Flags[StudyConfig]) -> None:
+    """Compare losses: train each on the same data with several seeds, and test which differences are significant.
 
     `retinanet study data/train.json --val data/val.json -o runs/study --preset small --epochs 12`
     """
@@ -37,7 +39,7 @@ def study(data: Path, /, *, options: Flags[StudyConfig]) -> None:
 
 
 def study_table(found: Study) -> Table:
-    """Return the comparison for a terminal."""
+    """Return the comparison of the losses as a table for the terminal."""
     from rich.table import Table
 
     from retinanet.study.results import HEAD

@@ -1,12 +1,15 @@
-"""What commands share of the terminal: progress lines and bars, and the tables of findings."""
+"""Output that several commands share: progress lines and bars, JSON, faults and findings."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.files import write_atomically
 from retinanet.progress import progress_log
 
 if TYPE_CHECKING:
@@ -18,11 +21,15 @@ if TYPE_CHECKING:
     from retinanet.formats.records import DetectionData
 
 
+STDOUT: Final = Path("-")
+"""The path that stands for standard output, as in `--json -`."""
+
+
 class _TerminalHandler(logging.Handler):
-    """Prints INFO lines on stdout as they are, and warnings on stderr."""
+    """Prints INFO lines on stdout unchanged, and warnings on stderr with their level."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line; the streams of this moment are used, so that a caller may redirect them."""
+        """Print one line to the streams that `sys` holds now, so that redirecting `sys.stdout` has an effect."""
         if record.levelno >= logging.WARNING:
             print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
         else:
@@ -30,7 +37,7 @@ class _TerminalHandler(logging.Handler):
 
 
 def show_progress() -> None:
-    """Print progress lines from now on. A second call changes nothing."""
+    """Print the program's progress lines from now on. A second call has no effect."""
     if not any(isinstance(handler, _TerminalHandler) for handler in progress_log.handlers):
         progress_log.addHandler(_TerminalHandler())
     progress_log.setLevel(logging.INFO)
@@ -39,7 +46,12 @@ def show_progress() -> None:
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with the remaining time on stderr if it is a terminal; yield the function that advances it by one."""
+    """Show a progress bar on stderr, if stderr is a terminal. Yield a function that advances the bar by one item.
+
+    Args:
+        what: text beside the bar.
+        total: number of items.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -50,17 +62,36 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
+def result_console(json_file: Path | None) -> Console:
+    """Return the console for a command's results: stderr with `--json -`, which keeps stdout for the JSON alone."""
+    from rich.console import Console
+
+    return Console(stderr=json_file == STDOUT)
+
+
+def write_json(document: dict[str, Any], json_file: Path | None) -> None:
+    """Write a document to the file that `--json` names: to stdout for `-`, and nowhere without `--json`."""
+    if json_file is None:
+        return
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if json_file == STDOUT:
+        print(text, end="", flush=True)
+    else:
+        write_atomically(json_file, text)
+
+
 def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:
-    """Print every fault of the datasets, and return how many there are."""
+    """Print every fault of the datasets, and return the number of faults."""
     faults = [fault for data in sets for fault in data.faults]
     for fault in faults:
         console.print(f"fault: {fault}", markup=False, highlight=False, soft_wrap=True)
     if faults:
-        console.print(f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}; the rest is without them.\n")
+        count = f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}"
+        console.print(f"{count}: these images and annotations are left out of all numbers below.\n", soft_wrap=True)
     return len(faults)
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print findings, one below the other."""
+    """Print findings, one per line."""
     for finding in findings:
         console.print(str(finding), markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def train(*, options: Flags[TrainConfig]) -> None:
-    """Train a detector; writes best.ckpt, last.ckpt, metrics.csv, config.yaml and report.html.
+    """Train a detector. Writes best.ckpt, last.ckpt, metrics.csv, config.yaml and report.html.
 
     `retinanet train --train data/train.json --val data/val.json -o runs/first --preset small`
     """
@@ -27,7 +27,7 @@ def train(*, options: Flags[TrainConfig]) -> None:
 
 
 def write_report(result: TrainResult) -> Path:
-    """Write RUN/report.html for a finished run. Return its path."""
+    """Write report.html into the run folder of a finished run. Return its path."""
     from retinanet.evaluate import confusion_matrix, precision_recall
     from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.report import training_report

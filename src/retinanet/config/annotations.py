@@ -1,4 +1,4 @@
-"""Marks in an option's annotation that `annotated_types` lacks: short flags, words for values, no flag at all."""
+"""Marks in an option's annotation that `annotated_types` lacks: short flags, words for values, panels of the help."""
 
 from dataclasses import dataclass
 
@@ -16,6 +16,18 @@ class Word:
 
     word: str
     value: int
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The panel of the help that shows the option, if it is not the `PANEL` of the option's section."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class MostUsed:
+    """The help shows the option in its first panel."""
 
 
 @dataclass(frozen=True)

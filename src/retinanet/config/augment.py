@@ -1,7 +1,7 @@
 """Augmentation of training images."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Interval
 
@@ -11,31 +11,37 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to an image between the disk and the network while training. 0 switches a step off."""
+    """Random changes to training images between reading and the network. Probability 0 switches a change off."""
+
+    PANEL: ClassVar = "Augmentation"
 
     augment: bool = True
-    """False switches all of it off, except `transform`."""
+    """Augment training images. `--no-augment` switches off every augmentation except `transform`."""
     flip: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Probability of a horizontal flip."""
     vertical_flip: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
-    """Probability of a vertical flip; for images without an up and down, as under a microscope."""
+    """Probability of a vertical flip. Useful for images without an up and down, such as microscope images."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Each image is resized by a random factor between these two on top of `image_size`."""
+    """Smallest and largest random factor on the size of each training image, after resizing to `image_size`. Both are
+    above 0."""
     multi_scale: tuple[Annotated[int, Gt(0)], ...] = ()
-    """Each batch takes its `image_size` from this list; empty: always `image_size`."""
+    """Values of `image_size`, pixels; each training batch takes one of these values at random. Empty: every batch takes
+    `image_size`."""
     color_jitter: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
-    """Strength of random brightness, contrast, saturation (this) and hue (a tenth of this)."""
+    """Strength of random changes of brightness, contrast and saturation. The hue changes by a tenth of this
+    strength."""
     crop: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
-    """Probability of a random crop; it keeps at least one object whole and drops those whose centre it cuts off."""
+    """Probability of a random crop. A crop keeps at least one object whole and drops objects whose centre lies
+    outside."""
     min_crop: Annotated[float, Interval(gt=0, le=1)] = 0.5
-    """The smallest crop, as a share of each side."""
+    """Smallest crop, as a fraction of each side of the image."""
     transform: str | None = None
-    """Transform of your own for training images: package.module:factory. It is applied after retinanet's own
-    augmentation (flips, crops, colours) and before the image is resized for the network. With `--no-augment`, the
-    transform is the only augmentation."""
+    """Your own transform for training images, as package.module:factory. It runs after retinanet's own augmentation
+    (flips, crops, colours) and before the image is resized for the network. With `--no-augment`, the transform is the
+    only augmentation."""
 
     def __post_init__(self) -> None:
         check_options(self)
         low, high = self.scale_jitter
         if not 0 < low <= high:
-            raise ConfigError(f"scale_jitter needs two factors above 0, the smaller first, found {self.scale_jitter}")
+            raise ConfigError(f"scale_jitter must be two factors above 0, the smaller factor first, found {self.scale_jitter}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
@@ -22,16 +22,19 @@ from retinanet.config.validation_data import ValidationConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """What `retinanet check DATA` and `retinanet check MODEL DATA` can be told.
+    """Options of `retinanet check DATA` and `retinanet check MODEL DATA`.
 
-    With a model, its own network, anchors, loss and image size are what is checked, and those options have no effect.
-    With `val`, check also searches for images that are in both datasets, and for classes that are in one only.
+    With a model, the network, anchors, loss and image size of its training are checked, and the options for these have
+    no effect. With `val`, check also finds images that both datasets hold, and classes that only one dataset holds.
     """
 
+    PANEL: ClassVar = "Check"
+
     hard: bool = False
-    """With a model: list and draw what it gets most wrong, background and objects; probably wrong labels."""
+    """With a model: list and draw the examples with the highest loss, background and objects. Many of these are
+    annotation errors."""
     hard_examples: Annotated[int, Gt(0)] = 50
-    """Number of hard examples of each kind: background and objects."""
+    """With `--hard`: number of examples listed for background and number listed for objects."""
     base: PresetConfig = field(default_factory=PresetConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=lambda: ValidationConfig(val=None))

@@ -11,12 +11,13 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """What `retinanet convert SRC DST` can be told."""
+    """Options of `retinanet convert SRC DST`."""
 
     format: str
-    """Format to write, such as coco, voc, yolo or csv. A wrong name lists all formats."""
+    """Annotation format to write, such as coco, voc, yolo or csv. An unknown name lists all formats."""
     from_format: str | None = None
-    """Format of the source; recognised unless given."""
+    """Annotation format of the source, such as coco, voc or yolo. By default, the format is recognised from the
+    files."""
     selection: ClassesConfig = field(default_factory=ClassesConfig)
     image_files: ImageFilesConfig = field(default_factory=ImageFilesConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
@@ -26,5 +27,5 @@ class ConvertConfig:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """See `ClassesConfig`; with the format of the source."""
+        """Arguments of `data.read`: those of `ClassesConfig.reading`, and the format of the source."""
         return {**self.selection.reading, "format": self.from_format}

@@ -14,15 +14,15 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertWeightsConfig:
-    """What `retinanet convert-weights FILE` can be told."""
+    """Options of `retinanet convert-weights FILE`."""
 
     output: Annotated[Path, Flag("-o")]
-    """File to write: a checkpoint of ours."""
+    """Checkpoint file to write."""
     classes: tuple[str, ...] = ()
-    """Names of the file's classes in the order of its outputs (with commas between them), where it is not COCO's."""
+    """Class names in the order of the network's outputs, separated by spaces or commas. Default: the COCO classes."""
     frozen_eps: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
-    """What torchvision's frozen BatchNorm adds to the variance: 0 in its published RetinaNet and in what is fine-tuned
-    from it; 1e-5 where training started from ImageNet weights alone."""
+    """Epsilon that torchvision's frozen BatchNorm adds to the variance. 0 for torchvision's published RetinaNet and
+    networks fine-tuned from it; 1e-5 for networks trained from ImageNet weights only."""
     existing: ExistingConfig = field(default_factory=ExistingConfig)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
@@ -10,32 +10,35 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ClassesConfig:
-    """Where the images of a dataset lie, and which of its objects are wanted."""
+    """Folder of the images, and the objects of a dataset that are used."""
+
+    PANEL: ClassVar = "Data"
 
     images: Path | None = None
-    """Folder of the images, where they do not lie beside the annotations."""
+    """Folder of the images, if the images do not lie beside the annotations."""
     classes: tuple[str, ...] = ()
-    """Classes to keep (names with spaces or commas between them); the objects of the others are left out."""
+    """Class names to keep, separated by spaces or commas. Objects of all other classes are left out."""
     ignore_classes: tuple[str, ...] = ()
-    """Classes whose objects are left out, likewise."""
+    """Class names to leave out, separated by spaces or commas. Objects of these classes are left out."""
     rename: tuple[str, ...] = ()
-    """New names of classes, old=new; two classes that are renamed to one become one. Applied first."""
+    """New class names, as old=new pairs. Two classes renamed to one name become one class. Renaming happens before
+    `classes` and `ignore_classes` are applied."""
     skip_invalid: bool = False
-    """Leave out faulty images and annotations, and report how many, instead of stopping. `check` lists the faults in
-    any case; with this option it exits with status 0."""
+    """Leave out invalid images and annotations and report their number, instead of stopping. `check` lists the faults
+    in any case; with this option it exits with status 0."""
     allow_outside: bool = False
-    """Follow relative paths in the annotations that climb (..) out of their own folder, the folder above it and
-    `images`. For annotations that you trust: those of a stranger could draw other images of the disk into reports."""
+    """Follow relative paths in annotations that lead (..) out of the annotation folder, its parent folder and `images`.
+    Use it only for trusted annotations: an untrusted file could bring other images of the disk into reports."""
 
     def __post_init__(self) -> None:
         check_options(self)
         for pair in separate_names(self.rename):
             if not all(pair.partition("=")):
-                raise ConfigError(f"rename needs old=new, found {pair!r}")
+                raise ConfigError(f"rename must be old=new, found {pair!r}")
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What `data.read` is told by these options, `images` apart: training and validation data may differ in it."""
+        """Arguments of `data.read`, without `images`, which may differ between training and validation data."""
         return {
             "keep": separate_names(self.classes),
             "ignore": separate_names(self.ignore_classes),
@@ -48,16 +51,19 @@ class ClassesConfig:
 class DataConfig:
     """How datasets are read."""
 
+    PANEL: ClassVar = "Data"
+
     selection: ClassesConfig = field(default_factory=ClassesConfig)
     format: str | None = None
-    """Annotation format of the data, such as coco, voc or yolo; recognised unless given. A wrong name lists all."""
+    """Annotation format of the data, such as coco, voc or yolo. By default, the format is recognised from the files. An
+    unknown name lists all formats."""
 
     def __post_init__(self) -> None:
         check_options(self)
 
     @property
     def reading(self) -> dict[str, Any]:
-        """See `ClassesConfig`; with the format."""
+        """Arguments of `data.read`: those of `ClassesConfig.reading`, and the format."""
         return {**self.selection.reading, "format": self.format}
 
 

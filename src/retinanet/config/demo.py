@@ -15,16 +15,16 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """What `retinanet demo` can be told."""
+    """Options of `retinanet demo`."""
 
     train_scenes: Annotated[int, Gt(0)] = 400
-    """Scenes to train on."""
+    """Number of scenes to train on."""
     val_scenes: Annotated[int, Gt(0)] = 60
-    """Scenes to choose the best weights by."""
+    """Number of scenes for validation. The checkpoint with the best AP on the validation scenes is kept."""
     test_scenes: Annotated[int, Gt(0)] = 100
-    """Held-out scenes that the final numbers come from."""
+    """Number of held-out scenes that the final metrics are measured on."""
     epochs: Annotated[int, Gt(0)] = 6
-    """Passes over the training scenes."""
+    """Number of passes over the training scenes."""
     folder: FolderConfig = field(default_factory=lambda: FolderConfig(output=Path("runs/demo")))
     loading: LoadingConfig = field(default_factory=lambda: LoadingConfig(workers=1))
     hardware: DeviceConfig = field(default_factory=DeviceConfig)

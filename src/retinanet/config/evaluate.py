@@ -17,16 +17,17 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What `retinanet evaluate MODEL` can be told. Of these, a COCO results file as MODEL needs `data` alone."""
+    """Options of `retinanet evaluate MODEL`. If MODEL is a COCO results file, only `data` has an effect."""
 
     data: Path
-    """Data to evaluate on, in any format that `train` takes; data.yaml stands for its split `val`."""
+    """Dataset to evaluate on, in any annotation format that `train` reads. For a YOLO data.yaml, the split `val`."""
     results: Path | None = None
-    """File for the detections as COCO results; evaluating it gives the same numbers without the model."""
+    """File for the detections in COCO results format. Evaluating this file later gives the same metrics without the
+    model."""
     confusion: bool = False
-    """Also print which class is taken for which, at IoU 0.5."""
+    """Also print the confusion matrix of the classes, at IoU 0.5."""
     confusion_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
-    """Score from which a detection counts in that table."""
+    """Lowest score of a detection that is counted in the confusion matrix."""
     dataset: DataConfig = field(default_factory=DataConfig)
     files: ReportConfig = field(default_factory=ReportConfig)
     tiling: TileConfig = field(default_factory=TileConfig)

@@ -15,39 +15,41 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What `retinanet export MODEL` can be told."""
+    """Options of `retinanet export MODEL`."""
 
     output: Annotated[Path | None, Flag("-o")] = None
-    """File to write: .onnx, .xml (OpenVINO, with a .bin beside it) or .pt2 (torch.export)."""
+    """File to write: .onnx, .xml (OpenVINO, with a .bin file beside it) or .pt2 (torch.export)."""
     format: str | None = None
-    """onnx, openvino or torch; by the file's name unless given."""
+    """Export format: onnx, openvino or torch. Default: taken from the suffix of `output`."""
     uint8: bool = False
-    """Take images as bytes, 0 to 255, rather than as float in [0, 1]: a quarter of the input."""
+    """Take images as bytes from 0 to 255 instead of floats in [0, 1]. The input is a quarter of the size."""
     raw: bool = False
-    """Leave out the decoding: logits and offsets of every anchor, level by level."""
+    """Leave out the decoding: the exported model returns logits and box offsets of every anchor, one pair per feature
+    level."""
     bf16: bool = False
-    """OpenVINO: compute in bfloat16 where the processor can; faster, with scores that differ in the third digit."""
+    """OpenVINO only: compute in bfloat16 if the processor supports it. Faster; scores differ in the third digit."""
     int8: bool = False
-    """Quantise the network to int8; needs `calibrate`."""
+    """Quantise the network to int8. Requires `calibrate`."""
     calibrate: Path | None = None
-    """Data on whose images the ranges for int8 are measured: training data."""
+    """Dataset whose images set the value ranges of int8 quantisation; use training data."""
     calibration_images: Annotated[int, Gt(0)] = 100
     """Number of images used for int8 calibration."""
     max_ap_drop: Annotated[float, Ge(0)] = 0.01
-    """Refuse an export whose AP on `data` is lower than the checkpoint's by more than this."""
+    """Largest accepted drop of AP on `data` from the checkpoint to the export. An export with a larger drop is
+    refused."""
     compare_images: tuple[str, ...] = ()
-    """Images on which export and checkpoint are compared: files, folders, globs."""
+    """Images on which the export is compared with the checkpoint: files, folders or globs."""
     data: Path | None = None
-    """Data on which they are compared, and the AP of both is measured; the training run's validation data unless
-    given. Its format is recognised."""
+    """Dataset on which the export is compared with the checkpoint and the AP of both is measured. Its format is
+    recognised. Default: the validation data of the training run."""
     triton: Path | None = None
-    """Folder of a model repository for Triton Inference Server, in which the model gets its place."""
+    """Folder of a model repository for Triton Inference Server. The exported model is written into this repository."""
     selection: ClassesConfig = field(default_factory=ClassesConfig)
     existing: ExistingConfig = field(default_factory=ExistingConfig)
 
     def __post_init__(self) -> None:
         check_options(self)
         if self.int8 and self.calibrate is None:
-            raise ConfigError("int8 measures the ranges of the activations on real images: give --calibrate DATA")
+            raise ConfigError("int8 requires images to calibrate on: give --calibrate DATA")
         if self.int8 and (self.raw or self.bf16):
-            raise ConfigError("int8 goes with neither raw nor bf16")
+            raise ConfigError("int8 cannot be combined with raw or bf16: remove one of these options")

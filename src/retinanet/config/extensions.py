@@ -1,7 +1,7 @@
 """Loggers and callbacks of a training run."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from retinanet.config.annotations import Flag
 from retinanet.config.validation import check_options
@@ -16,11 +16,13 @@ _OBJECT: Final = "Python object of "
 class ExtensionConfig:
     """Loggers and callbacks of a training run."""
 
+    PANEL: ClassVar = "Run"
+
     logger: str = "tensorboard"
-    """Lightning logger of the run, besides metrics.csv: tensorboard, csv, mlflow, wandb, comet or none. Or
-    package.module:factory, which returns a Lightning logger."""
+    """Lightning logger of the run: tensorboard, csv, mlflow, wandb, comet or none; or your own, as
+    package.module:factory. metrics.csv is written with every logger."""
     callbacks: Annotated[tuple[str, ...], Flag("--callback")] = ()
-    """Lightning callbacks of your own: package.module:factory for each callback."""
+    """Your own Lightning callbacks, one package.module:factory for each callback."""
 
     def __post_init__(self) -> None:
         check_options(self)

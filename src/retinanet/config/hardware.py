@@ -1,7 +1,7 @@
 """Devices that compute."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
@@ -12,8 +12,10 @@ from retinanet.config.validation import check_options
 class DeviceConfig:
     """The device that runs the network."""
 
+    PANEL: ClassVar = "Run"
+
     device: str = "auto"
-    """Device: auto, cpu, cuda or mps. An exported model takes the device names of its runtime."""
+    """Device that runs the network: auto, cpu, cuda or mps. An exported model takes the device names of its runtime."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -23,14 +25,18 @@ class DeviceConfig:
 class ComputeConfig:
     """Number format, devices and nodes of a training run."""
 
+    PANEL: ClassVar = "Run"
+
     precision: Literal["32", "bf16", "fp16"] = "32"
-    """Number format of the network: float32, or mixed precision in bfloat16 or float16. The loss is float32 always."""
+    """Number format of the network in training: float32 (32), or mixed precision in bfloat16 (bf16) or float16 (fp16).
+    The loss is always computed in float32."""
     devices: Annotated[int, Ge(0)] = 1
-    """How many devices; 0: all there are."""
+    """Number of devices to train on; 0: all devices of the machine."""
     nodes: Annotated[int, Gt(0)] = 1
-    """How many machines, under SLURM; torchrun says it itself, and how many devices."""
+    """Number of nodes under SLURM. torchrun sets the number of nodes and devices itself."""
     sync_batchnorm: bool = False
-    """With several GPUs: BatchNorm over the batch of all of them, where it is trained (--no-freeze-batchnorm)."""
+    """With several GPUs: compute the BatchNorm statistics over the batches of all GPUs. Has an effect only with
+    `--no-freeze-batchnorm`."""
 
     def __post_init__(self) -> None:
         check_options(self)

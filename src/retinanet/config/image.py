@@ -1,10 +1,11 @@
 """How an image becomes the network's input."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
+from retinanet.config.annotations import MostUsed
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
@@ -14,20 +15,25 @@ Std = Annotated[float, Gt(0)]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """How an image becomes the network's input: the same to train, predict and serve."""
+    """How an image becomes the network's input, in training, prediction and serving."""
 
-    image_size: Annotated[int, Gt(0)] = 800
-    """Shorter side of the resized image, pixels, unless the longer side would pass `max_size`."""
+    PANEL: ClassVar = "Data"
+
+    image_size: Annotated[int, Gt(0), MostUsed()] = 800
+    """Length of the shorter side of the resized image, pixels. The side is shorter if the longer side would exceed
+    `max_size`."""
     max_size: Annotated[int, Gt(0)] = 1333
-    """Longest side of the resized image, pixels."""
+    """Greatest length of the longer side of the resized image, pixels."""
     size_divisor: Annotated[int, Gt(0)] = 32
-    """Batches are padded at the right and bottom to multiples of this."""
+    """Batches are padded at the right and bottom to multiples of this number of pixels."""
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean of each channel, RGB in [0, 1]. `train` takes the pretrained backbone's own unless it is given."""
+    """Mean of each colour channel (red, green, blue) for normalisation, in [0, 1]. `train` uses the mean of the
+    pretrained backbone unless this option is given."""
     image_std: tuple[Std, Std, Std] = IMAGENET_STD
-    """Standard deviation of each channel, likewise."""
+    """Standard deviation of each colour channel (red, green, blue) for normalisation, in [0, 1]. `train` uses the
+    standard deviation of the pretrained backbone unless this option is given."""
 
     def __post_init__(self) -> None:
         check_options(self)
         if self.max_size < self.image_size:
-            raise ConfigError(f"max_size {self.max_size} is below image_size {self.image_size}")
+            raise ConfigError(f"max_size must be at least image_size ({self.image_size}), found {self.max_size}")

@@ -1,7 +1,7 @@
 """How a trained model is applied to images."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retinanet.config.validation import check_options
 
@@ -12,10 +12,14 @@ Precision = Literal["32", "bf16"]
 class InferenceConfig:
     """How a trained model is applied to images."""
 
+    PANEL: ClassVar = "Model"
+
     tta: bool = False
-    """Test-time augmentation: look at each image flipped and at 0.8 and 1.25 times its size too."""
+    """Test-time augmentation: also predict on the flipped image and at 0.8 and 1.25 times its size, and merge the
+    detections. Takes about six times as long."""
     precision: Precision = "32"
-    """Number format of the network: 32, or bf16 (bfloat16), which takes half the time where the processor has it."""
+    """Number format of the network in prediction: 32 (float32) or bf16 (bfloat16). bfloat16 takes about half the time
+    on processors that support it."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -1,11 +1,11 @@
 """How images are loaded and batched."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from retinanet.config.annotations import Word
+from retinanet.config.annotations import MostUsed, Word
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
@@ -14,9 +14,11 @@ from retinanet.errors import ConfigError
 class LoadingConfig:
     """Workers that load images."""
 
+    PANEL: ClassVar = "Data"
+
     workers: Annotated[int, Ge(0)] = 2
-    """Number of workers that load images: processes in training, threads in every other command. With 0, images are
-    loaded by the main process."""
+    """Number of workers that load images: processes in training, threads in other commands. With 0, the main process
+    loads the images."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -26,7 +28,9 @@ class LoadingConfig:
 class BatchConfig:
     """Images per batch."""
 
-    batch_size: Annotated[int, Ge(0), Word("auto", 0)] = 8
+    PANEL: ClassVar = "Data"
+
+    batch_size: Annotated[int, Ge(0), Word("auto", 0), MostUsed()] = 8
     """Number of images per batch on one device. In training, auto (0) measures how many images fit into memory and
     writes that number into config.yaml."""
 
@@ -36,4 +40,4 @@ class BatchConfig:
     def require_number(self) -> None:
         """Raise `ConfigError` for `auto`, which only training measures."""
         if self.batch_size == 0:
-            raise ConfigError("batch_size must be above 0, found 0; only training takes auto")
+            raise ConfigError("batch_size must be above 0, found 0 (auto): only training measures the batch size")

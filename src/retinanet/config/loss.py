@@ -1,10 +1,11 @@
 """The classification loss, the box loss and how they are summed."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from retinanet.config.annotations import MostUsed
 from retinanet.config.part_tables import BOX_LOSSES, LOSSES
 from retinanet.config.validation import check_options
 from retinanet.plugins import check_part
@@ -12,39 +13,44 @@ from retinanet.plugins import check_part
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The two losses and how they are summed."""
+    """The classification loss, the box loss and their sum."""
 
-    loss: str = "focal"
-    """Classification loss: focal; cross-entropy (ce), alpha-balanced (balanced_ce) or with the negatives turned down
-    (weighted, as YOLO); of the hardest examples only (hard_negative_mining as SSD, ohem); or towards the IoU of the
-    predicted box (quality_focal, varifocal). Or package.module:Class, a loss of your own."""
+    PANEL: ClassVar = "Loss"
+
+    loss: Annotated[str, MostUsed()] = "focal"
+    """Classification loss: focal; cross-entropy (ce, balanced_ce with alpha, weighted as in YOLO); hard example mining
+    (hard_negative_mining as in SSD, ohem); IoU-aware (quality_focal, varifocal). Or your own, as
+    package.module:Class."""
     alpha: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.75
-    """Weight of the positives; the negatives have 1 - alpha. The paper's best on COCO is 0.25."""
+    """Weight of positive examples in the classification loss; negative examples have the weight 1 - alpha. The paper
+    uses 0.25 on COCO."""
     class_alpha: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = ()
-    """An alpha for each class, in the order of the class ids, instead of `alpha`."""
+    """One alpha per class, in the order of the class ids, instead of `alpha`."""
     gamma: Annotated[float, Ge(0)] = 2.0
-    """How strongly focal loss turns down what is already classified well; 0 gives alpha-balanced cross-entropy."""
+    """Focusing parameter of focal loss: a larger gamma gives easy examples less weight. 0 gives alpha-balanced
+    cross-entropy."""
     negative_weight: Annotated[float, Ge(0)] = 0.5
-    """Weight of the negatives in the loss `weighted`; the positives have 1."""
+    """Weight of negative examples in the loss `weighted`; positive examples have the weight 1."""
     negatives_per_positive: Annotated[float, Gt(0)] = 3.0
-    """How many negatives hard example mining keeps for each positive of an image."""
+    """Number of negative anchors that hard negative mining keeps per positive anchor of an image."""
     ohem_examples: Annotated[int, Gt(0)] = 512
-    """How many anchors of an image the loss `ohem` keeps at the most."""
+    """Greatest number of anchors per image that the loss `ohem` keeps."""
     ohem_nms: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.7
-    """Of two anchors that overlap by more than this IoU, `ohem` considers the one with the higher loss."""
+    """IoU threshold of the loss `ohem`: of two anchors that overlap more, only the anchor with the higher loss is
+    considered."""
     ohem_balanced: bool = False
-    """Let `ohem` keep no more than `negatives_per_positive` negatives for each positive."""
+    """Limit the negative anchors in the loss `ohem` to `negatives_per_positive` per positive anchor."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """What is taken off the target 1 of the positives; the background's target stays 0."""
+    """Amount subtracted from the target 1 of positive examples. The target of negative examples stays 0."""
     box_loss: str = "smooth_l1"
-    """Box loss: on the offsets (smooth_l1, l1) or on the boxes themselves (giou). Or package.module:Class, a box loss
-    of your own."""
+    """Box loss: smooth_l1 or l1 on the box offsets, or giou on the boxes. Or your own, as package.module:Class."""
     smooth_l1_beta: Annotated[float, Gt(0)] = 1 / 9
-    """Where smooth L1 turns from square to straight."""
+    """Difference of offsets at which smooth L1 changes from quadratic to linear."""
     box_loss_weight: Annotated[float, Ge(0)] = 1.0
-    """Weight of the box loss in the sum."""
+    """Weight of the box loss in the total loss."""
     normaliser: Literal["batch", "image"] = "batch"
-    """Divide by the positives of the whole batch on all ranks, or of each image on its own (torchvision's way)."""
+    """Number that divides the losses: the positive anchors of the whole batch on all ranks (batch), or of each image
+    (image, as in torchvision)."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -1,7 +1,7 @@
-"""Which anchors are positive, negative and ignored."""
+"""Options of the assigner, which makes anchors positive, negative or ignored."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 
@@ -13,20 +13,24 @@ from retinanet.plugins import check_part
 
 @dataclass(frozen=True, kw_only=True)
 class MatchConfig:
-    """Which anchors answer for which objects."""
+    """Options of the assigner, which makes anchors positive, negative or ignored."""
+
+    PANEL: ClassVar = "Anchors and matching"
 
     assigner: str = "iou"
-    """Rule that makes anchors positive, negative or ignored: iou, by their IoU with the objects. Or
-    package.module:Class, an assigner of your own."""
+    """Rule that makes anchors positive, negative or ignored: iou (IoU thresholds). Or your own, as
+    package.module:Class."""
     positive_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
-    """An anchor with at least this IoU with an object is positive."""
+    """Lowest IoU with a ground-truth box at which an anchor is positive."""
     negative_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.4
-    """An anchor below this IoU with all objects is negative; between the two it is ignored."""
+    """An anchor whose IoU with every ground-truth box is below this value is negative. Anchors between `negative_iou`
+    and `positive_iou` are ignored."""
     low_quality_matches: bool = False
-    """Also make the best anchors of an object positive that no anchor reaches (torchvision's and Detectron2's way)."""
+    """For an object that no anchor reaches with `positive_iou`, make the anchors of highest IoU positive (as
+    torchvision and Detectron2 do)."""
 
     def __post_init__(self) -> None:
         check_options(self)
         check_part("assigner", self.assigner, ASSIGNERS)
         if self.negative_iou > self.positive_iou:
-            raise ConfigError(f"negative_iou {self.negative_iou} is above positive_iou {self.positive_iou}")
+            raise ConfigError(f"negative_iou must be at most positive_iou ({self.positive_iou}), found {self.negative_iou}")

@@ -1,34 +1,39 @@
 """The optimiser and the length and schedule of a training run."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from retinanet.config.annotations import MostUsed
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """The optimiser and the step it makes."""
+    """The optimiser and its step."""
+
+    PANEL: ClassVar = "Optimisation"
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum 0.9, or AdamW."""
-    lr: Annotated[float, Gt(0)] = 0.01
-    """Learning rate for `lr_batch_size` images a step; scaled in proportion to those there are."""
+    """Optimiser: sgd (with momentum 0.9) or adamw."""
+    lr: Annotated[float, Gt(0), MostUsed()] = 0.01
+    """Learning rate for steps of `lr_batch_size` images. It is scaled in proportion to the actual number of images per
+    step."""
     lr_batch_size: Annotated[int, Gt(0)] = 16
-    """The images a step, over all devices and accumulated batches, that `lr` is meant for."""
+    """Number of images per optimiser step that `lr` is given for, over all devices and accumulated batches."""
     backbone_lr_factor: Annotated[float, Ge(0)] = 1.0
-    """Factor on the learning rate of the backbone."""
+    """Factor on the learning rate of the backbone. 0.1 is common when fine-tuning; 1 treats all parameters alike."""
     weight_decay: Annotated[float, Ge(0)] = 1e-4
-    """Weight decay; biases and norm layers have none."""
+    """Weight decay of the optimiser. Biases and normalisation layers have no weight decay."""
     accumulate: Annotated[int, Gt(0)] = 1
-    """Batches whose gradients are added up before the optimiser steps."""
+    """Number of batches whose gradients are added before each optimiser step."""
     clip_gradients: Annotated[float, Ge(0)] = 10.0
-    """Largest norm of the gradient; 0: no clipping."""
+    """Largest L2 norm of the gradient; larger gradients are scaled down. 0: no clipping."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Decay of the running average of the weights that is evaluated and saved; 0: none."""
+    """Decay per step of the exponential moving average (EMA) of the weights, which is evaluated and saved. 0: no
+    average."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -36,18 +41,21 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The length of a run and the course of its learning rate."""
+    """The length of a training run and the schedule of its learning rate."""
 
-    epochs: Annotated[int, Gt(0)] = 12
-    """Passes over the training data."""
+    PANEL: ClassVar = "Optimisation"
+
+    epochs: Annotated[int, Gt(0), MostUsed()] = 12
+    """Number of passes over the training data."""
     max_steps: int = -1
-    """Stop after so many optimiser steps; -1: no such limit."""
+    """Stop after this many optimiser steps; -1: no limit besides `epochs`; otherwise above 0."""
     schedule: Literal["step", "cosine"] = "step"
-    """After the warm-up: a tenth at 2/3 and a hundredth at 8/9 of the steps, or half a cosine down to 0."""
+    """Learning rate after the warm-up: step (divided by 10 after 2/3 and after 8/9 of all steps) or cosine (half a
+    cosine down to 0)."""
     warmup_steps: Annotated[int, Ge(0)] = 500
-    """Steps of linear warm-up; at most a tenth of all steps."""
+    """Number of optimiser steps over which the learning rate rises linearly; at most a tenth of all steps."""
     patience: Annotated[int, Ge(0)] = 0
-    """Stop after so many evaluations without a better AP; 0: never."""
+    """Stop after this many evaluations without a better AP; 0: never stop early."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -1,7 +1,7 @@
 """From dense predictions to detections."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Interval
 
@@ -12,16 +12,19 @@ from retinanet.config.validation import check_options
 class PostprocessConfig:
     """From dense predictions to detections."""
 
+    PANEL: ClassVar = "Output"
+
     score_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.05
-    """Detections below this score are dropped before NMS."""
+    """Lowest score of a candidate. Candidates with lower scores are dropped before NMS."""
     nms_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
-    """Of two boxes of a class that overlap by more than this IoU, the better one stays."""
+    """IoU threshold of NMS: of two boxes of a class that overlap more, the box with the lower score is dropped."""
     candidates_per_level: Annotated[int, Gt(0)] = 1000
-    """How many of the best scores of each level are decoded."""
+    """Greatest number of candidates per feature level, the highest scores first."""
     max_detections: Annotated[int, Gt(0)] = 100
-    """Detections kept in an image."""
+    """Greatest number of detections per image."""
     clip_before_nms: bool = True
-    """Cut boxes off at the image's edges before NMS (torchvision's way), or after it (Detectron2's)."""
+    """Clip boxes to the image before NMS (as torchvision does). `--no-clip-before-nms` clips after NMS (as Detectron2
+    does)."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -16,29 +16,29 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """What `retinanet predict MODEL INPUT...` can be told."""
+    """Options of `retinanet predict MODEL INPUT...`."""
 
     folder: FolderConfig
     existing: ExistingConfig = field(default_factory=ExistingConfig)
     format: str = "coco"
-    """coco (detections.json), csv (detections.csv), voc (Annotations/) or yolo (labels/)."""
+    """Format of the detections: coco (detections.json), csv (detections.csv), voc (Annotations/) or yolo (labels/)."""
     threshold: Annotated[float | None, Interval(ge=0.0, le=1.0)] = None
-    """Write detections from this score on; the model's own `score_threshold` unless given."""
+    """Lowest score of the detections that are written. Default: `score_threshold` of the model."""
     draw: bool = True
-    """Draw the detections on copies of the images, in drawn/."""
+    """Draw the detections on copies of the images, in the folder drawn/."""
     draw_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
-    """Draw detections from this score on."""
+    """Lowest score of the detections that are drawn."""
     track: bool = False
-    """In a video: follow the objects from frame to frame and number them (ByteTrack)."""
+    """In videos: follow objects from frame to frame and give each object a number (ByteTrack)."""
     fps: Annotated[float, Interval(ge=0.0, le=1000.0)] = 0.0
-    """Take the images as the numbered frames of one video, so many a second; 0: each is an image of its own."""
+    """Frames per second: the inputs are numbered frames of one video. 0: each input is an image of its own."""
     ids_from: Path | None = None
-    """Dataset whose image ids the COCO results take; images are numbered from 1 unless given."""
+    """Dataset whose image ids are used in the COCO results. By default, images are numbered from 1."""
     engine: Literal["local", "ray"] = "local"
-    """local, or ray: on all machines of a Ray cluster, into Parquet files, nothing drawn (see
-    docs/how-to/predict-on-ray.md)."""
+    """local: predict on this machine. ray: predict on all nodes of a Ray cluster, write Parquet files and draw nothing
+    (see docs/how-to/ray.md)."""
     shard_size: Annotated[int, Gt(0)] = 1000
-    """With `engine` ray: images in a Parquet file."""
+    """With `--engine ray`: number of images per Parquet file."""
     tiling: TileConfig = field(default_factory=TileConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)

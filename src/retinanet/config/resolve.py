@@ -95,11 +95,11 @@ def resolve(cls: type[C], options: Mapping[str, Any]) -> C:
     _refuse_unknown(options, known)
     preset = options.get("preset", "default")
     if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}: one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
+        raise ConfigError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
     merged = {**{name: value for name, value in PRESETS[preset].items() if name in known}, **options}
     missing = [name for name, option in known.items() if option.is_required and name not in merged]
     if missing:
-        raise ConfigError(f"missing: {', '.join(missing)}")
+        raise ConfigError(f"missing option: {', '.join(missing)}")
     return _build(cls, {name: _to_type(name, v, read_hint(known[name].annotation)) for name, v in merged.items()})
 
 

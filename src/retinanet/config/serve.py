@@ -12,27 +12,30 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """What `retinanet serve MODEL` can be told."""
+    """Options of `retinanet serve MODEL`."""
 
     hardware: DeviceConfig = field(default_factory=DeviceConfig)
     host: str = "127.0.0.1"
-    """Address to listen on. The default takes requests from this machine only; 0.0.0.0 from everywhere."""
+    """Address to listen on. 127.0.0.1 accepts requests from this machine only; 0.0.0.0 accepts requests from every
+    machine."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0: any free port."""
     workers: Annotated[int, Gt(0)] = 1
-    """Processes, each with its own copy of the model, its own queue, and its share of the cores."""
+    """Number of processes. Each process has its own copy of the model, its own queue and an equal share of the CPU
+    cores."""
     max_batch: Annotated[int, Gt(0)] = 8
-    """Images that go through the network at once, at the most."""
+    """Greatest number of images that pass through the network together."""
     max_wait_ms: Annotated[float, Interval(ge=0.0, le=1000.0)] = 5.0
-    """How long an image waits for others that are being read, to go through the network together."""
+    """Longest time that an image waits for other images to form a batch, milliseconds."""
     max_queue: Annotated[int, Gt(0)] = 64
-    """Images that are in a process at once, from their first byte to the answer. One more is answered 503."""
+    """Greatest number of images in one process, from the first byte of the request to the answer. Further requests are
+    answered with status 503."""
     max_upload_mb: Annotated[float, Gt(0)] = 20.0
-    """Largest request, megabytes."""
+    """Largest accepted request, megabytes."""
     max_pixels: Annotated[int, Interval(ge=1, le=178_000_000)] = 50_000_000  # Pillow's own limit
-    """Largest image, pixels: decoded it takes 3 bytes for each."""
+    """Largest accepted image, pixels (width times height). A decoded image takes 3 bytes of memory per pixel."""
     api_key_file: Path | None = None
-    """File of keys, one a line; with it, every request needs one of them (Authorization: Bearer KEY)."""
+    """File of API keys, one per line. With it, every request needs the header `Authorization: Bearer KEY`."""
 
     def __post_init__(self) -> None:
         check_options(self)

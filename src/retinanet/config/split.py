@@ -15,20 +15,20 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """What `retinanet split DATA` can be told."""
+    """Options of `retinanet split DATA`."""
 
     folder: FolderConfig
     val: Annotated[float, Gt(0)] = 0.2
-    """Share of the images for validation."""
+    """Fraction of the images for validation. `val` and `test` together are below 1."""
     test: float = 0.0
-    """Share of the images for a test at the end."""
+    """Fraction of the images for the test set, at least 0. `val` and `test` together are below 1."""
     group_by: str | None = None
-    """Images that agree in this stay together: a column of the CSV or a field of COCO's images, `folder`, or a
-    regular expression searched in file names: '^[^_]+' is what comes before the first _."""
+    """Keep images together that share this property: a column of a CSV file, a field of COCO's images, `folder`, or a
+    regular expression that is searched in the file name ('^[^_]+' is the part before the first _)."""
     near_duplicates: bool = True
-    """Keep images that look the same on one side."""
+    """Put images that look alike into the same part."""
     to: str = "coco"
-    """Format of the parts, such as coco, voc, yolo or csv. A wrong name lists all formats."""
+    """Annotation format of the parts, such as coco, voc, yolo or csv. An unknown name lists all formats."""
     dataset: DataConfig = field(default_factory=DataConfig)
     image_files: ImageFilesConfig = field(default_factory=lambda: ImageFilesConfig(image_files="none"))
     loading: LoadingConfig = field(default_factory=LoadingConfig)
@@ -38,5 +38,5 @@ class SplitConfig:
         check_options(self)
         if not 0 <= self.test < 1 or self.val + self.test >= 1:
             raise ConfigError(
-                f"val and test are shares that leave something to train on, found {self.val}, {self.test}"
+                f"val must be above 0, test at least 0 and their sum below 1, found val {self.val}, test {self.test}"
             )

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from retinanet.config.annotations import Flag
+from retinanet.config.annotations import Flag, MostUsed, Panel
 from retinanet.config.presets import PresetName
 from retinanet.config.validation import check_options
 
@@ -13,10 +13,13 @@ FreezeName = Literal["none", "backbone", "backbone+fpn"]
 
 @dataclass(frozen=True, kw_only=True)
 class PresetConfig:
-    """The named set of options that all others are changes of."""
+    """The named set of options that all other options change."""
 
-    preset: PresetName = "default"
-    """default (ResNet-50), paper (the same, alpha 0.25) or small (EfficientNet-Lite0 at 512, for a laptop)."""
+    PANEL: ClassVar = "Model"
+
+    preset: Annotated[PresetName, MostUsed()] = "default"
+    """Named set of options: default (ResNet-50), paper (default with alpha 0.25) or small (EfficientNet-Lite0, 512
+    pixels, for a laptop)."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -24,19 +27,23 @@ class PresetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """The weights that a run starts with, and the parts that it keeps as they are."""
+    """The weights that a run starts with, and the parts of the network that are not trained."""
+
+    PANEL: ClassVar = "Model"
 
     pretrained: bool = True
-    """Start from ImageNet weights of the backbone."""
+    """Start from ImageNet weights of the backbone. `--no-pretrained` starts from random weights."""
     backbone_weights: Path | None = None
-    """A local file with those weights (.safetensors, .pth), where nothing can be downloaded."""
-    start_from: Annotated[Path | None, Flag("--from")] = None
-    """Checkpoint to start from instead of ImageNet weights (`--from`): its network and normalisation are used, and its
-    knowledge of the classes that stay is kept."""
+    """Local file with the ImageNet weights of the backbone (.safetensors or .pth), for machines without internet
+    access."""
+    start_from: Annotated[Path | None, Flag("--from"), MostUsed()] = None
+    """Checkpoint to start from instead of ImageNet weights. The network and its normalisation are taken from the
+    checkpoint; outputs of classes with the same name keep their weights."""
     freeze: FreezeName = "none"
-    """Parts that stay as they are: none, backbone, or backbone+fpn. For a little data, with `start_from`."""
+    """Parts of the network that are not trained: none, backbone, or backbone+fpn. Useful for little data together with
+    `--from`."""
     freeze_batchnorm: bool = True
-    """Keep the BatchNorm of a pretrained backbone as it is (statistics and affine weights)."""
+    """Keep the statistics and weights of the BatchNorm layers of a pretrained backbone fixed."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -44,12 +51,15 @@ class StartConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedConfig:
-    """Settings that are computed from the training data instead of given."""
+    """Settings that are computed from the training data."""
 
-    anchors: Literal["given", "auto"] = "given"
-    """auto: fit anchor_sizes, anchor_ratios and levels to the training data instead of taking them as given."""
-    balance_classes: bool = False
-    """Set `class_alpha` from how often each class occurs: rarer classes get more weight."""
+    PANEL: ClassVar = "Anchors and matching"
+
+    anchors: Annotated[Literal["given", "auto"], MostUsed()] = "given"
+    """given: use `anchor_sizes`, `anchor_ratios` and `levels` as given. auto: fit these to the objects of the training
+    data."""
+    balance_classes: Annotated[bool, Panel("Loss")] = False
+    """Set `class_alpha` from the number of objects of each class, so that rarer classes get a larger weight."""
 
     def __post_init__(self) -> None:
         check_options(self)

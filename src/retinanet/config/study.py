@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Interval
 
@@ -32,25 +32,28 @@ from retinanet.plugins import check_part
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """What `retinanet study DATA` can be told: which set-ups to train, and all that `train` can be told about each.
+    """Options of `retinanet study DATA`: the training set-ups to compare, and all options of `train` for each of these.
 
-    Without `val`, a fifth of the training images is kept for validation.
+    Without `val`, a fifth of the training images is used for validation.
     """
 
+    PANEL: ClassVar = "Study"
+
     train: Annotated[Path, NoFlag()] = Path()
-    """The data to train on. On the command line, it is the argument DATA."""
+    """Training data: the argument DATA on the command line."""
     losses: tuple[str, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
-    """The losses to compare, each with the settings given for it."""
+    """Classification losses to compare, each with its own settings from the other options."""
     without_prior: tuple[str, ...] = ()
-    """Losses to train with the prior switched off (0.5) as well."""
+    """Classification losses to train a second time with the prior switched off (`prior` 0.5)."""
     alphas: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = ()
-    """Values of alpha to train focal loss with, besides `alpha`; with `gammas`, every pair of the two."""
+    """Additional values of alpha to train focal loss with. Together with `gammas`: every pair of alpha and gamma."""
     gammas: tuple[Annotated[float, Ge(0)], ...] = ()
-    """Values of gamma, likewise."""
+    """Additional values of gamma to train focal loss with. Together with `alphas`: every pair of alpha and gamma."""
     seeds: Annotated[int, Gt(0)] = 3
-    """How often each is trained, with another seed each time; intervals need 2 or more."""
+    """Number of training runs of each set-up, with seeds that count up from `seed`. Confidence intervals need at least
+    2."""
     keep_checkpoints: bool = False
-    """Keep the weights of every run, not only of the first seed."""
+    """Keep the checkpoints of all seeds. By default, only those of the first seed are kept."""
     validation: ValidationConfig = field(default_factory=lambda: ValidationConfig(val=None))
     folder: FolderConfig
     existing: ExistingConfig = field(default_factory=ExistingConfig)
@@ -80,7 +83,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if not self.losses:
-            raise ConfigError("losses must name one loss or more, found none")
+            raise ConfigError("losses must name at least one loss, found none")
         for name in ("losses", "without_prior"):
             for value in getattr(self, name):
                 check_part(name, value, LOSSES)

@@ -1,7 +1,7 @@
 """How large images are cut into tiles."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 
@@ -11,14 +11,18 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig:
-    """How large images are cut into tiles, to train and to predict: the same, or else objects change their size."""
+    """How large images are cut into tiles. Use the same tiles in training and prediction, so that objects keep their
+    size."""
+
+    PANEL: ClassVar = "Data"
 
     tile: int | None = None
-    """Side of the tiles that images are cut into, original pixels; 0: not cut. A model knows the tiles that it was
-    trained with and takes them unless others are given. Each tile is resized as an image of its own, and the whole
-    image is looked at as well, for what is larger than a tile."""
+    """Side of the square tiles that images are cut into, pixels of the original image; 0: no tiles, otherwise at least
+    32. Each tile is resized like an image of its own. The whole image is predicted too, for objects larger than a tile.
+    Default: the tiles that the model was trained with."""
     overlap: Annotated[float, Interval(ge=0, lt=0.9)] = 0.2
-    """How much of a tile its neighbour shows too, at least: more than the small objects need."""
+    """Smallest overlap of neighbouring tiles, as a fraction of the tile's side. Choose it larger than the small
+    objects."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -27,5 +31,5 @@ class TileConfig:
 
     @property
     def whole_from(self) -> float:
-        """Pixels; what is longer is looked for in the image as a whole too."""
+        """Length in pixels from which objects are also searched in the image as a whole."""
         return max(0.5, self.overlap) * (self.tile or 0)

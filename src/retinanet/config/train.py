@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.data import DataConfig
@@ -25,10 +26,12 @@ from retinanet.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that `retinanet train` can be told. `config.yaml` in the run folder holds all of it, without nesting.
+    """All options of `retinanet train`. `config.yaml` in the run folder holds them without nesting.
 
-    `resolve(TrainConfig, {"train": ..., "lr": 0.1, ...})` builds it from flat names.
+    `resolve(TrainConfig, {"train": ..., "lr": 0.1, ...})` builds the config from option names.
     """
+
+    PANEL: ClassVar = "Data"
 
     train: Path
     """Training data: a COCO .json, a Pascal VOC folder or ImageSets .txt, a YOLO data.yaml, a .csv, or an export of
@@ -75,6 +78,6 @@ class TrainConfig:
 def check_training_rules(fitted: FittedConfig, loss: LossConfig, run: RunConfig, existing: ExistingConfig) -> None:
     """Raise `ConfigError` for options of a training run that contradict each other."""
     if fitted.balance_classes and loss.class_alpha:
-        raise ConfigError("balance_classes computes class_alpha: give one of them")
+        raise ConfigError("balance_classes and class_alpha exclude each other: balance_classes computes class_alpha")
     if run.resume and existing.overwrite:
-        raise ConfigError("resume goes on with a run and overwrite throws it away: give one of them")
+        raise ConfigError("resume and overwrite exclude each other: resume continues the run in the folder, overwrite replaces it")

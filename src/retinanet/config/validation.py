@@ -85,7 +85,7 @@ def _check_items(name: str, values: Any, hint: Hint, item: Hint) -> None:
             raise ConfigError(f"{name} must be finite, found {value}")
         if item.choices and value not in item.choices:
             near = did_you_mean(value, item.choices)
-            raise ConfigError(f"{name} must hold {', '.join(item.choices)}, found {value!r}{near}")
+            raise ConfigError(f"{name} may hold {', '.join(item.choices)}, found {value!r}{near}")
     limits = Limits.of(item.marks)
     least = next((mark.min_length for mark in hint.marks if isinstance(mark, MinLen)), 0)
     if len(values) < least or not all(limits.hold(value) for value in values):

@@ -77,7 +77,7 @@ def evaluate(
         found = _evaluate_file(model, config)
     else:
         found = _evaluate_checkpoint(model, config, progress)
-    if config.files.json is not None:
+    if config.files.json is not None and str(config.files.json) != "-":  # the command prints it for `-`
         write_atomically(config.files.json, json.dumps(found.metrics.to_json(), indent=2, ensure_ascii=False) + "\n")
     if config.results is not None:
         write_atomically(config.results, json.dumps(found.results) + "\n")
