@@ -151,3 +151,26 @@ def test_the_reliability_page_names_tests_that_exist():
                 tests = " ".join(re.findall(r"def (test_\w+)", (ROOT / files[word]).read_text())).lower()
             else:
                 assert word.lower() in tests, f"{cell}: no test has {word} in its name"
+
+
+FOREIGN = {
+    *(
+        "--backend-store-uri",
+        "--data-binary",
+        "--master-addr",
+        "--master-port",
+        "--max-restarts",
+        "--nnodes",
+        "--no-deps",
+    ),
+    *("--node-rank", "--nproc-per-node", "--ntasks-per-node", "--read-only", "--rm", "--tmpfs"),
+}
+"""Flags of other programs: curl, docker, mlflow, pip, sbatch, torchrun."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_flags_exist(page: Path):
+    flag = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+    options = set(flag.findall((DOCS / "reference" / "options.md").read_text()))
+    known = {*FOREIGN, *options, *(f"--no-{name[2:]}" for name in options), "--config", "--help"}
+    assert not set(flag.findall(page.read_text())) - known
