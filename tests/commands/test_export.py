@@ -32,7 +32,7 @@ def test_the_command_prints_the_comparison(
         main(words)
     found = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "reading aloud against the checkpoint" in found
+    assert "text reader against the checkpoint" in found
     assert f"written: {folder / 'm.txt'}" in found.replace("\n", "")
     monkeypatch.setattr(TextTarget, "off", 0.5)
     with pytest.raises(SystemExit) as stop:

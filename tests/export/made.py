@@ -1,4 +1,4 @@
-"""A network with random weights that finds many boxes of many scores, and its checkpoint."""
+"""A network with random weights that detects many boxes with different scores, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def train_config(val: Path, **options: Any) -> TrainConfig:
 
 
 def network(config: TrainConfig, seed: int = 0) -> RetinaNet:
-    """Scores spread over (0, 1), offsets of half an anchor and more."""
+    """Return a network whose scores spread over (0, 1), with offsets of half an anchor and more."""
     torch.manual_seed(seed)
     model = RetinaNet(num_classes=len(CLASSES), config=config.model).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for module in model.modules():  # BatchNorm that does something
+        for module in model.modules():  # otherwise, BatchNorm is the identity
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
                 module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
         torch.nn.init.constant_(model.class_head.output.bias, -3.0)
         for head in (model.class_head, model.box_head):
             torch.nn.init.normal_(head.output.weight, generator=generator)
-        found = model(torch.randn((1, 3, 128, 128), generator=generator))
-        model.class_head.output.weight *= 1.5 / found.logits_NAK.std()
-        model.box_head.output.weight *= 0.4 / found.deltas_NA4.std()
+        outputs = model(torch.randn((1, 3, 128, 128), generator=generator))
+        model.class_head.output.weight *= 1.5 / outputs.logits_NAK.std()
+        model.box_head.output.weight *= 0.4 / outputs.deltas_NA4.std()
     return model
 
 
@@ -72,14 +72,14 @@ def write_images(
 
 
 def model_and_images(root: Path) -> None:
-    """Write model.ckpt, and images/."""
+    """Write model.ckpt and images/."""
     config = train_config(root / "gone.json")
     checkpoint(root / "model.ckpt", network(config), config)
     write_images(root / "images")
 
 
 def described(K: int, **changes: Any) -> Description:
-    """What a file of a network with random outputs would say."""
+    """Return the description of an exported network with K classes, with some fields changed."""
     from retinanet.config import ImageConfig, TileConfig
     from retinanet.model.anchors import cell_anchors
 

@@ -1,4 +1,4 @@
-"""Detections that are equal within the tolerances of an export."""
+"""Compare detections within the tolerances of an export."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from retinanet.config import PostprocessConfig
-from retinanet.export.parity import differ
+from retinanet.export.parity import compare_detections
 from retinanet.types import ArrayDetections
 
 
-def same(first: Any, second: Any) -> bool:
+def equal_detections(first: Any, second: Any) -> bool:
     a, b = (
         ArrayDetections(boxes_D4=d.xyxy, scores_D=d.confidence, labels_D=np.asarray(d.class_id, np.int64))
         for d in (first, second)
     )
-    return differ(a, b, PostprocessConfig()).agrees
+    return compare_detections(a, b, PostprocessConfig()).agrees

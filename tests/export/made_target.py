@@ -1,4 +1,4 @@
-"""A target of the user's own."""
+"""An export target that a user could write."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from retinanet.export.parity import Difference
 
 
 class TextTarget(ExportTarget):
-    """The description alone."""
+    """A text file with only the description."""
 
     suffix = ".txt"
-    title = "reading aloud"
+    title = "text reader"
     off = 0.0
 
     def write(self, source: Any, about: Any, path: Path) -> None:
         path.write_text(about.to_json())
 
     def compare(self, loaded: Any, about: Any, path: Path, images: Sequence[Path]) -> list[Difference]:
-        return [Difference(image_size=64, batch_size=1, images=len(images), compared=5, boxes=self.off, scores=0.0)]
+        return [
+            Difference(
+                image_size=64, batch_size=1, images=len(images), compared=5, boxes=self.off, scores=0.0
+            )
+        ]

@@ -1,4 +1,4 @@
-"""The comparison of an export with its checkpoint."""
+"""Comparison of an export with its checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_refusal_carries_the_numbers(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mismatch_error_contains_the_differences(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextTarget, "off", 0.5)
     with pytest.raises(ExportMismatchError) as refused:
         export(exports / "model.ckpt", output=exports / "m.txt", compare_images=(str(exports / "images"),))

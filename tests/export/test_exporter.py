@@ -1,4 +1,4 @@
-"""Exported models against their checkpoints, end to end; the gate that refuses; options that do not fit."""
+"""End-to-end tests of the export: comparison with the checkpoint, refused exports and invalid options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 import retinanet
 from retinanet.cli import main
 from retinanet.errors import ConfigError
-from retinanet.export import base_target as exporting_network
+from retinanet.export import base_target
 from retinanet.export.exporter import ExportMismatchError, export
 from retinanet.images import decode_for
 from retinanet.runtime.description import ExportError
@@ -25,8 +25,8 @@ from retinanet.runtime.description import ExportError
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_what_every_level_says(exports: Path) -> None:
-    """Against the network's own outputs; and the best detection's box is among what its place proposes."""
+def test_dense_outputs_equal_those_of_the_network(exports: Path) -> None:
+    """The best detection is also among the predicted boxes at its position."""
     from retinanet import boxes
 
     original, exported = retinanet.load(exports / "model.ckpt", "cpu"), retinanet.load(exports / "m.onnx")
@@ -50,22 +50,22 @@ def test_what_every_level_says(exports: Path) -> None:
     best = exported.predict(image)[0]
     row = int(np.abs(boxes_A4 - best.xyxy[0]).max(axis=1).argmin())
     x, y = (anchors_A4[row, :2] + anchors_A4[row, 2:]) / 2
-    proposed = [level.boxes_HWC4[i, j] for level, i, j in dense.at(float(x), float(y))]
-    assert min(np.abs(found - best.xyxy[0]).max(axis=1).min() for found in proposed) < 0.01
+    boxes_at_position = [level.boxes_HWC4[i, j] for level, i, j in dense.at(float(x), float(y))]
+    assert min(np.abs(boxes_C4 - best.xyxy[0]).max(axis=1).min() for boxes_C4 in boxes_at_position) < 0.01
 
 
 def test_an_export_that_disagrees_is_refused(exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One filter of the box head a hundredth off: nothing is written, what was there stays."""
+    """One filter of the box head is changed by 0.01: nothing is written, and an earlier file is kept."""
 
-    def tampered(_: Any) -> onnx.ModelProto:
-        found = onnx.load(exports / "dense.onnx")
-        weight = next(i for i in found.graph.initializer if list(i.dims) == [4 * 9, 16, 3, 3])  # the box head's last
+    def changed_network(_: Any) -> onnx.ModelProto:
+        network = onnx.load(exports / "dense.onnx")
+        weight = next(i for i in network.graph.initializer if list(i.dims) == [4 * 9, 16, 3, 3])  # the last box layer
         values = onnx.numpy_helper.to_array(weight).copy()
         values[0] += 0.01
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-        return found
+        return network
 
-    monkeypatch.setattr(exporting_network, "dense_onnx", tampered)
+    monkeypatch.setattr(base_target, "dense_onnx", changed_network)
     target = tmp_path / "m.onnx"
     target.write_text("earlier")
     message = "disagrees with the checkpoint, nothing is written: boxes differ by up to"
@@ -76,7 +76,7 @@ def test_an_export_that_disagrees_is_refused(exports: Path, tmp_path: Path, monk
     assert target.read_text() == "earlier"
 
 
-def test_raw_gives_the_dense_outputs_alone(exports: Path, tmp_path: Path, quick: None) -> None:
+def test_a_raw_export_returns_only_dense_outputs(exports: Path, tmp_path: Path, reuse_network: None) -> None:
     image = str(exports / "images" / "0.png")
     summary = export(exports / "model.ckpt", triton=tmp_path, raw=True, compare_images=(image,))
     session = ort.InferenceSession(str(summary.path))
@@ -88,41 +88,41 @@ def test_raw_gives_the_dense_outputs_alone(exports: Path, tmp_path: Path, quick:
     assert 'output [ { name: "p3_logits" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]' in config
 
 
-def test_options_that_do_not_fit(exports: Path, tmp_path: Path) -> None:
-    model, shown = exports / "model.ckpt", (str(exports / "images"),)
+def test_invalid_options_are_refused(exports: Path, tmp_path: Path) -> None:
+    model, images = exports / "model.ckpt", (str(exports / "images"),)
     for options, message in (
         ({}, "give a file to write"),
         ({"output": tmp_path / "m.bin"}, "expected a name that ends in .onnx, .xml, .pt2"),
         ({"output": tmp_path / "m.onnx", "format": "openvino"}, ".xml for --format openvino"),
         ({"output": tmp_path / "m.onnx", "int8": True}, "--calibrate"),
         ({"output": tmp_path / "m.onnx", "bf16": True}, "--format openvino"),
-        ({"output": exports / "m.onnx"}, "there already"),
+        ({"output": exports / "m.onnx"}, "exists already: give --overwrite"),
         ({"output": tmp_path / "m.pt2", "raw": True}, "pt2"),
         ({"output": tmp_path / "m.onnx", "format": "onxn"}, "Did you mean 'onnx'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            export(model, compare_images=shown, **options)
-    with pytest.raises(ExportError, match=r"gone\.json is not there\): give --compare-images FILES or --data DATA"):
+            export(model, compare_images=images, **options)
+    with pytest.raises(ExportError, match=r"gone\.json does not exist\): give --compare-images FILES or --data DATA"):
         export(model, output=tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_takes_an_export_as_it_takes_a_checkpoint(exports: Path, tmp_path: Path) -> None:
+def test_predict_accepts_checkpoints_and_exports(exports: Path, tmp_path: Path) -> None:
     for model in ("model.ckpt", "m.onnx"):
-        words = ["predict", str(exports / model), str(exports / "images"), "-o", str(tmp_path / model), "--no-draw"]
+        arguments = ["predict", str(exports / model), str(exports / "images"), "-o", str(tmp_path / model), "--no-draw"]
         with pytest.raises(SystemExit) as stop:
-            main(words)
+            main(arguments)
         assert stop.value.code == 0
     first, second = (json.loads((tmp_path / name / "detections.json").read_text()) for name in ("model.ckpt", "m.onnx"))
     assert len(first) == len(second) > 50
 
 
-def test_nothing_of_torch_is_imported(exports: Path) -> None:
+def test_running_an_export_never_imports_torch(exports: Path) -> None:
     code = (
         "import sys, retinanet, retinanet.cli, retinanet.evaluate\n"
         f"model, image = {str(exports / 'm.onnx')!r}, {str(exports / 'images' / '0.png')!r}\n"
-        "found = retinanet.load(model).predict(image, tile=96)\n"
-        "assert len(found) > 3\n"
+        "detections = retinanet.load(model).predict(image, tile=96)\n"
+        "assert len(detections) > 3\n"
         "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'onnx'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -130,8 +130,8 @@ def test_nothing_of_torch_is_imported(exports: Path) -> None:
 
 
 @pytest.mark.slow
-def test_in_an_environment_without_torch(exports: Path, tmp_path: Path) -> None:
-    """`pip install .[onnx]` into a fresh environment: no torch, and the detections that were recorded here."""
+def test_an_environment_without_torch_runs_an_export(exports: Path, tmp_path: Path) -> None:
+    """`pip install .[onnx]` into a new environment installs no torch. The detections equal those in this process."""
     root = Path(__file__).parents[2]
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
@@ -142,28 +142,28 @@ def test_in_an_environment_without_torch(exports: Path, tmp_path: Path) -> None:
     code = (
         "import importlib.util, json, sys, retinanet\n"
         "assert importlib.util.find_spec('torch') is None\n"
-        "found = retinanet.load(sys.argv[1]).predict(sys.argv[2])\n"
-        "print(json.dumps([found.xyxy.tolist(), found.confidence.tolist()]))\n"
+        "detections = retinanet.load(sys.argv[1]).predict(sys.argv[2])\n"
+        "print(json.dumps([detections.xyxy.tolist(), detections.confidence.tolist()]))\n"
     )
 
-    def inside(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [str(python), *map(str, words)]
+    def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [str(python), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
 
-    done = inside("-c", code, exports / "u.onnx", file)
-    assert done.returncode == 0, done.stderr
-    boxes, scores = json.loads(done.stdout)
+    process = run_python("-c", code, exports / "u.onnx", file)
+    assert process.returncode == 0, process.stderr
+    boxes, scores = json.loads(process.stdout)
     np.testing.assert_allclose(boxes, expected.xyxy, atol=1e-3)
     np.testing.assert_allclose(scores, expected.confidence, atol=1e-5)
-    retinanet_words = ("-m", "retinanet")
-    assert inside(*retinanet_words, "--help").returncode == 0
-    predicted = inside(*retinanet_words, "predict", exports / "u.onnx", file, "-o", "found")
+    command_line = ("-m", "retinanet")
+    assert run_python(*command_line, "--help").returncode == 0
+    predicted = run_python(*command_line, "predict", exports / "u.onnx", file, "-o", "found")
     assert predicted.returncode == 0, predicted.stderr
     assert Image.open(tmp_path / "found" / "drawn" / "0.jpg").size == (200, 140)
-    for words in (
+    for arguments in (
         ("evaluate", exports / "model.ckpt", "--data", "x.json"),
         ("train", "--train", "x", "--val", "y", "-o", "z"),
     ):
-        refused = inside(*retinanet_words, *words)
+        refused = run_python(*command_line, *arguments)
         assert refused.returncode == 1
         assert "pip install 'retinanet[train]'" in refused.stderr

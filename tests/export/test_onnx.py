@@ -1,4 +1,4 @@
-"""An ONNX file in a plain session of ONNX Runtime."""
+"""ONNX files run by ONNX Runtime without retinanet."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.export.made import CLASSES, checkpoint, network, train_config, write_
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_a_plain_session_needs_nothing_but_images(exports: Path) -> None:
-    """Thresholds and frames have defaults; the four outputs are padded to max_detections."""
+def test_images_are_the_only_required_input(exports: Path) -> None:
+    """Thresholds and frames have defaults. The four outputs are padded to max_detections."""
     session = ort.InferenceSession(str(exports / "m.onnx"))
     assert [i.name for i in session.get_inputs()] == ["images"]
     images = np.random.default_rng(0).random((2, 3, 96, 160), np.float32)
@@ -33,16 +33,16 @@ def test_a_plain_session_needs_nothing_but_images(exports: Path) -> None:
     model = onnx.load(exports / "m.onnx")
     assert {i.domain for i in model.opset_import} == {""}
     assert [i.version for i in model.opset_import] == [18]
-    about = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
-    assert about["classes"] == list(CLASSES)
-    assert about["train_config"]["backbone"] == "resnet18"
+    description = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
+    assert description["classes"] == list(CLASSES)
+    assert description["train_config"]["backbone"] == "resnet18"
 
 
 @pytest.mark.slow
-def test_heads_with_group_normalisation(tmp_path: Path) -> None:
-    """torch writes it as many small steps; `export` itself compares the file with the checkpoint."""
+def test_export_of_heads_with_group_normalisation(tmp_path: Path) -> None:
+    """torch exports group normalisation as many small operators. `export` compares the file with the checkpoint."""
     config = train_config(tmp_path / "gone.json", head_norm="group")
     checkpoint(tmp_path / "model.ckpt", network(config), config)
     write_images(tmp_path / "images")
-    done = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", compare_images=(str(tmp_path / "images"),))
-    assert all(d.agrees and d.compared > 50 for d in done.differences)
+    summary = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", compare_images=(str(tmp_path / "images"),))
+    assert all(d.agrees and d.compared > 50 for d in summary.differences)

@@ -1,4 +1,4 @@
-"""The decoding as a graph: the same detections as `postprocess`, on random outputs and on ones worked out by hand."""
+"""The decoding graph returns the detections of `postprocess`, on random outputs and on a case computed by hand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from retinanet.config import ImageConfig, ModelConfig, PostprocessConfig
-from retinanet.export.onnx_graph import NORMALISED, decoding, normalising
-from retinanet.export.parity import differ
+from retinanet.export.onnx_graph import NORMALISED, decoding_graph, normalisation_graph
+from retinanet.export.parity import compare_detections
 from retinanet.images import Frame, normalise
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.postprocess import postprocess
@@ -46,16 +46,21 @@ def detections(outputs: list[Any], n: int) -> ArrayDetections:
     [
         (1, 64, 96, PostprocessConfig(candidates_per_level=50)),
         (5, 96, 64, PostprocessConfig(candidates_per_level=50)),
-        (5, 100, 77, PostprocessConfig(candidates_per_level=50, max_detections=7)),  # sides that no stride divides
+        (
+            5,
+            100,
+            77,
+            PostprocessConfig(candidates_per_level=50, max_detections=7),
+        ),  # sides that are not multiples of a stride
         (3, 64, 64, PostprocessConfig(candidates_per_level=2000, score_threshold=0.3, nms_threshold=0.3)),
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.0, max_detections=5000)),
-        (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.9999)),  # next to nothing is left
-        (3, 96, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False)),  # Detectron2's way
+        (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.9999)),  # almost no detections
+        (3, 96, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False)),  # as in Detectron2
         (3, 64, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False, max_detections=9)),
     ],
 )
 @pytest.mark.parametrize("style", ["exact", "torchvision"])
-def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: PostprocessConfig, style: str) -> None:
+def test_the_graph_equals_postprocess(K: int, H: int, W: int, config: PostprocessConfig, style: str) -> None:
     about = described(K, postprocess_config=config, anchor_style=style)
     anchors_A4, per_level = anchors(about, H, W)
     generator = torch.Generator().manual_seed(K * H + W)
@@ -76,18 +81,19 @@ def test_the_graph_decodes_as_postprocess_does(K: int, H: int, W: int, config: P
     }
     parts = [(logits_NAK.split(per_level, 1)[i], deltas_NA4.split(per_level, 1)[i]) for i in range(5)]
     inputs |= dict(zip(dense_names(about.levels), (p.numpy() for pair in parts for p in pair), strict=True))
-    found = run(decoding(about), inputs, DETECTIONS)
+    results = run(decoding_graph(about), inputs, DETECTIONS)
     for n in range(N):
-        difference = differ(expected[n].numpy(), detections(found, n), config)
+        difference = compare_detections(expected[n].numpy(), detections(results, n), config)
         assert difference.agrees, difference
         assert difference.compared + difference.doubtful == len(expected[n].scores_D)
-        assert (np.diff(found[1][n]) <= 0).all(), "best first"
+        assert (np.diff(results[1][n]) <= 0).all(), "best first"
 
 
 def test_one_box_by_hand() -> None:
-    """Level 4's anchor 32 x 32 at column 2, row 1 has its centre at (32, 16). It moves right by half, twice as high.
+    """The 32 x 32 anchor of level 4 at column 2, row 1 has its centre at (32, 16).
 
-    Centre (48, 16), 32 wide, 64 high: x 32..64, y -16..48, clipped at 0; the image was halved: times 2.
+    The offsets move it right by half its width and double its height: centre (48, 16), x 32..64, y -16..48. The box is
+    clipped at y = 0, and multiplied by 2, because the input is half as large as the original image.
     """
     cells = ((-16.0, -16.0, 16.0, 16.0),)
     about = described(2, levels=(3, 4, 5), cells=(cells, cells, cells))
@@ -106,7 +112,7 @@ def test_one_box_by_hand() -> None:
         **{name: np.array(value, np.float32) for name, value in thresholds.items()},
         **dense,
     }
-    boxes, scores, labels, counts = run(decoding(about), inputs, DETECTIONS)
+    boxes, scores, labels, counts = run(decoding_graph(about), inputs, DETECTIONS)
     assert counts.tolist() == [1]
     assert labels.tolist() == [[1, -1, -1, -1]]
     np.testing.assert_allclose(scores, [[0.75, 0, 0, 0]], rtol=1e-6)
@@ -114,18 +120,20 @@ def test_one_box_by_hand() -> None:
 
 
 @pytest.mark.parametrize("uint8", [False, True])
-def test_normalised_as_in_training_and_blind_to_the_padding(uint8: bool) -> None:
+def test_normalisation_equals_training_and_sets_padding_to_zero(uint8: bool) -> None:
     config = ImageConfig(image_mean=(0.1, 0.5, 0.9), image_std=(0.2, 0.25, 0.3))
     about = described(2, image_config=config, uint8=uint8)
     pixels_N3HW = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 12), dtype=np.uint8)
     frames = np.array([[5, 6, 10, 6], [1, 1, 12, 8]], np.float32)
     images = pixels_N3HW if uint8 else pixels_N3HW.astype(np.float32) / 255
-    (found,) = run(normalising(about), {"images": images, "frames": frames}, [NORMALISED])
+    (normalised,) = run(normalisation_graph(about), {"images": images, "frames": frames}, [NORMALISED])
     expected = np.stack(
         [normalise(p.transpose(1, 2, 0), mean=config.image_mean, std=config.image_std) for p in pixels_N3HW]
     )
     expected[0, :, 6:] = 0
     expected[0, :, :, 10:] = 0
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    (whole,) = run(normalising(about), {"images": images[:1], "frames": np.zeros((1, 4), np.float32)}, [NORMALISED])
-    assert (whole[0, :, 6:] != 0).any(), "frames of zeros: all of it is image"
+    np.testing.assert_allclose(normalised, expected, atol=1e-5)
+    (whole,) = run(
+        normalisation_graph(about), {"images": images[:1], "frames": np.zeros((1, 4), np.float32)}, [NORMALISED]
+    )
+    assert (whole[0, :, 6:] != 0).any(), "frames of zeros mean an image without padding"

@@ -1,4 +1,4 @@
-"""Exports for OpenVINO against their checkpoints."""
+"""Exports to OpenVINO."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import retinanet
 from retinanet.export.exporter import export
 from retinanet.predict.runtime_detector import RuntimeDetector
 from retinanet.runtime.description import ExportError
-from tests.export.made_exports import same
+from tests.export.made_exports import equal_detections
 
 
 @pytest.mark.slow
-def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path, quick: None) -> None:
+def test_openvino_returns_the_detections_of_the_checkpoint(exports: Path, tmp_path: Path, reuse_network: None) -> None:
     pytest.importorskip("openvino")
     images = (str(exports / "images"),)
     summary = export(exports / "model.ckpt", output=tmp_path / "m.xml", compare_images=images, bf16=True)
@@ -26,7 +26,7 @@ def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path,
     exact = RuntimeDetector.from_file(tmp_path / "m.xml", precision="float32")
     hinted = retinanet.load(tmp_path / "m.xml")
     for file in sorted((exports / "images").iterdir()):
-        assert same(original.predict(file), exact.predict(file))
+        assert equal_detections(original.predict(file), exact.predict(file))
         assert len(hinted.predict(file)) > 3
     dense = exact.dense(exports / "images" / "0.png")
     assert dense.levels[0].scores_HWCK.shape == (16, 24, 9, 3)
@@ -36,13 +36,15 @@ def test_openvino_finds_what_the_checkpoint_finds(exports: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_openvino_leaves_the_stack_for_signals_alone(exports: Path, tmp_path: Path, quick: None) -> None:
-    """Two detectors, the first freed first; then a signal with a Python handler, as a data loader sets."""
+def test_a_signal_after_freeing_openvino_detectors_does_not_crash(
+    exports: Path, tmp_path: Path, reuse_network: None
+) -> None:
+    """The first of two detectors is freed first. Then a signal with a Python handler arrives, as from a data loader."""
     pytest.importorskip("openvino")
     export(exports / "model.ckpt", output=tmp_path / "m.xml", compare_images=(str(exports / "images"),))
     code = (
         "import faulthandler, gc, signal, subprocess, sys, retinanet\n"
-        "faulthandler.enable()  # Python's own stack for signals, on which its handlers run\n"
+        "faulthandler.enable()  # installs Python's signal stack, on which signal handlers run\n"
         "signal.signal(signal.SIGCHLD, lambda *_: print('a child ended'))\n"
         "first = retinanet.load(sys.argv[1])\n"
         "first.predict(sys.argv[2])\n"
@@ -53,6 +55,6 @@ def test_openvino_leaves_the_stack_for_signals_alone(exports: Path, tmp_path: Pa
         "subprocess.run(['true'], check=True)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "m.xml"), str(exports / "images" / "0.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.returncode, done.stderr)
-    assert done.stdout.endswith("a child ended\n")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, (process.returncode, process.stderr)
+    assert process.stdout.endswith("a child ended\n")

@@ -1,4 +1,4 @@
-"""A new export target is one class and one line of the table; the command prints what the export returns."""
+"""A user can add an export target with one class and one line in the table."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_target_of_ones_own(exports: Path) -> None:
+def test_an_added_target_is_used(exports: Path) -> None:
     summary = export(exports / "model.ckpt", output=exports / "m.txt", compare_images=(str(exports / "images"),))
     assert summary.path.read_text() == summary.about.to_json()
     assert summary.size == summary.path.stat().st_size
-    assert summary.comparison.title == "reading aloud"
+    assert summary.comparison.title == "text reader"
     with pytest.raises(ConfigError, match=r"^int8 is not possible for a \.txt file: give --format onnx or openvino$"):
         export(exports / "model.ckpt", output=exports / "n.txt", int8=True, calibrate=exports)

@@ -1,4 +1,4 @@
-"""A place in a model repository of the Triton server."""
+"""A model repository for the Triton server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retinanet.predict.runtime_detector import RuntimeDetector
 ort = pytest.importorskip("onnxruntime")
 
 
-def test_a_place_in_a_model_repository(exports: Path, tmp_path: Path) -> None:
+def test_a_model_is_added_to_the_repository(exports: Path, tmp_path: Path) -> None:
     from retinanet.export import triton_repository as triton
 
     detector = retinanet.load(exports / "u.onnx")
@@ -24,5 +24,7 @@ def test_a_place_in_a_model_repository(exports: Path, tmp_path: Path) -> None:
     lines = config.read_text().splitlines()
     assert lines[:3] == ['name: "u"', 'backend: "onnxruntime"', "max_batch_size: 8"]
     assert 'input [ { name: "images" data_type: TYPE_UINT8 dims: [ 3, -1, -1 ] } ]' in lines
-    known = {i.name for i in ort.InferenceSession(str(exports / "u.onnx")).get_overridable_initializers()} | {"images"}
-    assert all(line.split('"')[1] in known for line in lines if line.startswith("input"))
+    input_names = {i.name for i in ort.InferenceSession(str(exports / "u.onnx")).get_overridable_initializers()} | {
+        "images"
+    }
+    assert all(line.split('"')[1] in input_names for line in lines if line.startswith("input"))

@@ -1,4 +1,4 @@
-"""A small network with trained statistics, and how far two outputs differ."""
+"""A small network with random weights and BatchNorm statistics."""
 
 import torch
 from torch import nn
@@ -8,8 +8,8 @@ from retinanet.model import RetinaNet
 SMALL = {"fpn_width": 32, "head_width": 32, "head_depth": 1}
 
 
-def trained(backbone, **options):
-    """A network whose BatchNorm does something, as after training: none of its statistics is 0 or 1."""
+def random_network(backbone, **options):
+    """Return a network in eval mode whose BatchNorm changes its input, as after training."""
     torch.manual_seed(0)
     model = RetinaNet(num_classes=4, backbone=backbone, **SMALL, **options).eval()
     for module in model.modules():

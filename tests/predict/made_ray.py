@@ -1,4 +1,4 @@
-"""A stand-in for Ray, a job, and the rows that a job wrote."""
+"""A fake of Ray, and functions that run a job and read its results."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.export.made import model_and_images
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'retinanet[scale]'")
 pq = pytest.importorskip("pyarrow.parquet")
-scale = pytest.importorskip("retinanet.predict.ray_engine")
+ray_engine = pytest.importorskip("retinanet.predict.ray_engine")
 
 
-def make_folder(root: Path) -> Path:
-    """Make model.ckpt, and images/ with one that is broken."""
+def write_model_and_images(root: Path) -> Path:
+    """Write model.ckpt, and images/ with one invalid image."""
     model_and_images(root)
     (root / "images" / "broken.png").write_bytes(b"\x89PNG\r\n")
     return root
 
 
 class FakeRay:
-    """Hands all shards to one worker in this process."""
+    """A fake of Ray that processes all shards with one worker in this process."""
 
     worker: Any = None
 
@@ -34,13 +34,14 @@ class FakeRay:
             self.worker(pa.Table.from_pylist([shard]))
 
 
-def rows(output: Path) -> list[dict[str, Any]]:
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """Return the rows of all Parquet files of a job."""
     files = sorted((output / "shards").iterdir())
-    assert all(file.suffix == ".parquet" for file in files), "nothing half-written is left"
+    assert all(file.suffix == ".parquet" for file in files), "no incomplete file is left"
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
-def job(folder: Path, output: Path, *inputs: str, **options: Any) -> Any:
-    """Batches of one: what an image is padded to, and so its last digits, depends on its batch."""
+def run_job(folder: Path, output: Path, *inputs: str, **options: Any) -> Any:
+    """Run a job with batch size 1, because the padding of an image, and so rounding, depends on its batch."""
     config = resolve(PredictConfig, {"output": output, "engine": "ray", "shard_size": 2, "batch_size": 1, **options})
-    return scale.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "images"),), config)
+    return ray_engine.predict_on_ray(folder / "model.ckpt", inputs or (str(folder / "images"),), config)

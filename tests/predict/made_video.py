@@ -13,8 +13,8 @@ from tests.evaluate.fakes import made_image
 FRAMES = 12
 
 
-def frame(number: int) -> np.ndarray:
-    """A green block that moves 6 pixels a frame, and from frame 4 on a blue one that stays."""
+def make_frame(number: int) -> np.ndarray:
+    """Return the pixels of a frame: a green block moves 6 pixels per frame, and from frame 4 on a blue block rests."""
     blocks = {1: (10 + 6 * number, 40, 50 + 6 * number, 80)}
     if number >= 4:
         blocks[2] = (150, 100, 190, 140)
@@ -28,7 +28,7 @@ def write_video(path: Path, *, count: int = FRAMES, rate: int = 10) -> Path:
         stream.bit_rate = 4_000_000
         stream.time_base = Fraction(1, rate)
         for number in range(count):
-            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame(number)[:150]), format="rgb24")
-            container.mux(stream.encode(shown))
+            video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(make_frame(number)[:150]), format="rgb24")
+            container.mux(stream.encode(video_frame))
         container.mux(stream.encode())
     return path

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it, and activations joined."""
+"""BatchNorm and activations are folded into the convolution before them."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from retinanet.ops.convolution import PreparedConvolution
 from retinanet.predict.batchnorm_folding import fold_batchnorm, join_activations
 
 
-def test_a_convolution_and_its_norm_by_hand():
-    """y = 3 x + 1, then (y - 2) / sqrt(4) 10 + 5 = 15 x; ReLU."""
+def test_folding_a_convolution_and_batchnorm_computed_by_hand():
+    """The convolution is y = 3 x + 1. BatchNorm is 10 (y - 2) / sqrt(4) + 5 = 15 x. ReLU follows."""
     convolution, norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0.0)
     with torch.no_grad():
         for parameter, value in ((convolution.weight, 3), (convolution.bias, 1), (norm.weight, 10), (norm.bias, 5)):
@@ -20,24 +20,24 @@ def test_a_convolution_and_its_norm_by_hand():
     folded = fold_batchnorm(body)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():
-        found = folded(torch.tensor([[[[-2.0, 1.0], [2.0, 0.0]]]]))
-    assert found.flatten().tolist() == pytest.approx([0, 15, 30, 0], abs=1e-5)
-    assert convolution.weight.item() == 3, "the network itself stays as it is"
+        output = folded(torch.tensor([[[[-2.0, 1.0], [2.0, 0.0]]]]))
+    assert output.flatten().tolist() == pytest.approx([0, 15, 30, 0], abs=1e-5)
+    assert convolution.weight.item() == 3, "the given network does not change"
 
 
 class Branches(nn.Module):
-    """A network whose path depends on its input, which cannot be traced."""
+    """A network that torch.fx cannot trace, because its control flow depends on its input."""
 
     def forward(self, x):
         return x if x.sum() > 0 else -x
 
 
-def test_what_cannot_be_traced_is_returned_as_it_is():
+def test_a_network_that_cannot_be_traced_is_returned_unchanged():
     body = Branches()
     assert fold_batchnorm(body) is body
 
 
-def test_activations_are_joined_with_the_convolution_before_them():
+def test_activations_are_folded_into_the_convolution_before_them():
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1)]
     x_N2HW = torch.randn(1, 2, 6, 7).to(memory_format=torch.channels_last)

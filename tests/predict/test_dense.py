@@ -1,4 +1,4 @@
-"""The dense outputs of a network, level by level."""
+"""The dense outputs of each feature level."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from retinanet.runtime.description import Description
 from tests.export.made import described
 
 
-def anchors(about: Description, H: int, W: int) -> tuple[torch.Tensor, tuple[int, ...]]:
-    generator = AnchorGenerator(config=ModelConfig(levels=about.levels, anchor_style=about.anchor_style))  # type: ignore[arg-type]
-    generator.cells = [torch.tensor(cells) for cells in about.cells]
+def anchors(description: Description, H: int, W: int) -> tuple[torch.Tensor, tuple[int, ...]]:
+    generator = AnchorGenerator(config=ModelConfig(levels=description.levels, anchor_style=description.anchor_style))  # type: ignore[arg-type]
+    generator.cells = [torch.tensor(cells) for cells in description.cells]
     sizes = [(-(-H // s), -(-W // s)) for s in generator.strides]
     return generator(sizes, like=torch.zeros(1), input_size=(H, W))
 
 
 @pytest.mark.parametrize("style", ["exact", "torchvision"])
-def test_the_anchors_of_the_dense_outputs_are_the_networks(style: str) -> None:
-    """Sides that no stride divides, where the styles differ; the image was halved, so all comes back doubled."""
-    about = described(2, anchor_style=style)
+def test_dense_outputs_contain_the_anchors_of_the_network(style: str) -> None:
+    """The anchor styles differ, because the sides are not multiples of the strides. The original is twice as large."""
+    description = described(2, anchor_style=style)
     H, W = 100, 164
-    anchors_A4, per_level = anchors(about, H, W)
+    anchors_A4, per_level = anchors(description, H, W)
     frame, first = Frame(2 * W, 2 * H, W, H), 0
-    for level, cells, count in zip(about.levels, about.cells, per_level, strict=True):
-        flat = (np.zeros((count, 2), np.float32), np.zeros((count, 4), np.float32))
-        found = level_outputs(level, np.array(cells, np.float32), *flat, (H, W), frame, style=style)
+    for level, cells, count in zip(description.levels, description.cells, per_level, strict=True):
+        zeros = (np.zeros((count, 2), np.float32), np.zeros((count, 4), np.float32))
+        outputs = level_outputs(level, np.array(cells, np.float32), *zeros, (H, W), frame, style=style)
         expected = anchors_A4[first : first + count].numpy()
-        np.testing.assert_allclose(found.anchors_HWC4.reshape(-1, 4), expected * 2, atol=1e-4)
-        np.testing.assert_allclose(found.boxes_HWC4.reshape(-1, 4), np.clip(expected, 0, [W, H, W, H]) * 2, atol=1e-4)
+        np.testing.assert_allclose(outputs.anchors_HWC4.reshape(-1, 4), expected * 2, atol=1e-4)
+        np.testing.assert_allclose(outputs.boxes_HWC4.reshape(-1, 4), np.clip(expected, 0, [W, H, W, H]) * 2, atol=1e-4)
         first += count
 
 
-def test_a_level_by_hand():
-    """An input of 16 x 8 pixels at stride 8: positions (0, 0) and (8, 0). The original image is twice as large."""
+def test_a_level_computed_by_hand():
+    """An input of 16 x 8 pixels has positions (0, 0) and (8, 0) at stride 8. The original image is twice as large."""
     frame = Frame(width=32, height=16, resized_width=16, resized_height=8)
     cells_C4 = np.array([[-2, -2, 2, 2], [-4, -2, 4, 2]], np.float32)
     logits_AK = np.array([[0], [-100], [np.log(3)], [0]], np.float32)

@@ -1,4 +1,4 @@
-"""The copy for prediction: the same outputs as the network itself, which stays as it is."""
+"""The fast copy of a network returns equal outputs, and the network does not change."""
 
 import copy
 
@@ -12,11 +12,12 @@ from retinanet.ops import convolution
 from retinanet.ops.convolution import PreparedConvolution, onednn_works
 from retinanet.predict.fast_network import for_inference
 from retinanet.predict.torch_detector import Detector
-from tests.predict.made_network import trained
+from tests.predict.made_network import random_network
 
 
-def difference(found, expected):
-    return float((found - expected).abs().max() / expected.std())
+def difference(actual, expected):
+    """Return the largest difference in standard deviations of the expected values."""
+    return float((actual - expected).abs().max() / expected.std())
 
 
 @pytest.mark.parametrize(
@@ -24,30 +25,30 @@ def difference(found, expected):
     [
         ("resnet18", {}),
         pytest.param("resnet50", {"p6_from": "p5"}, marks=pytest.mark.slow),
-        ("tf_efficientnet_lite0", {"head_norm": "group"}),  # pads by the input's size; activation within BatchNorm
-        ("regnety_002", {}),  # squeeze and excitation
+        ("tf_efficientnet_lite0", {"head_norm": "group"}),  # "SAME" padding; activation inside BatchNorm
+        ("regnety_002", {}),  # squeeze-and-excitation
         ("convnext_atto", {}),  # no BatchNorm
     ],
 )
-def test_same_outputs_and_the_model_untouched(backbone, options):
-    model = trained(backbone, **options)
+def test_the_fast_copy_has_equal_outputs_and_the_model_does_not_change(backbone, options):
+    model = random_network(backbone, **options)
     before = copy.deepcopy(model.state_dict())
     fast = for_inference(model)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
     images_N3HW = torch.randn(2, 3, 97, 131)
     with torch.inference_mode():
-        expected, found, again = model(images_N3HW), fast(images_N3HW), fast(images_N3HW)
-    assert difference(found.logits_NAK, expected.logits_NAK) < 1e-3
-    assert difference(found.deltas_NA4, expected.deltas_NA4) < 1e-3
-    assert torch.equal(found.anchors_A4, expected.anchors_A4)
-    assert torch.equal(again.logits_NAK, found.logits_NAK)  # what is overwritten is nobody's
+        expected, first, second = model(images_N3HW), fast(images_N3HW), fast(images_N3HW)
+    assert difference(first.logits_NAK, expected.logits_NAK) < 1e-3
+    assert difference(first.deltas_NA4, expected.deltas_NA4) < 1e-3
+    assert torch.equal(first.anchors_A4, expected.anchors_A4)
+    assert torch.equal(second.logits_NAK, first.logits_NAK)  # additions in place change no weights or inputs
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_every_step_of_a_resnet_is_within_its_convolutions():
-    """Left are 53 convolutions and the pooling: no BatchNorm, no activation, no addition of their own."""
-    body = for_inference(trained("resnet50")).backbone.body.module
+def test_all_operations_of_a_resnet_are_folded_into_convolutions():
+    """Only 53 convolutions and the pooling remain: no separate BatchNorm, activation or addition."""
+    body = for_inference(random_network("resnet50")).backbone.body.module
     steps = [node for node in body.graph.nodes if node.op.startswith("call")]
     kinds = [type(body.get_submodule(node.target)) for node in steps if node.op == "call_module"]
     assert len(kinds) == len(steps) == 54
@@ -55,10 +56,10 @@ def test_every_step_of_a_resnet_is_within_its_convolutions():
 
 
 def test_images_of_changing_sizes():
-    """Weights are laid out for the last shape of the backbone, and for that of each level in the heads."""
+    """Prepared weights are kept for the last input shape in the backbone, and for one shape per level in the heads."""
     if not onednn_works(torch.float32):
-        pytest.skip("torch has no oneDNN here")
-    model = trained("resnet18")
+        pytest.skip("this torch has no oneDNN")
+    model = random_network("resnet18")
     fast = for_inference(model)
     with torch.inference_mode():
         for height, width in ((64, 96), (160, 96), (64, 96)):
@@ -69,8 +70,8 @@ def test_images_of_changing_sizes():
 
 
 def test_plain_convolutions_give_equal_outputs(monkeypatch):
-    """Plain convolutions run on accelerators, and in a torch without oneDNN's operators."""
-    model = trained("resnet18")
+    """Plain convolutions are used on accelerators, and if torch has no oneDNN operators."""
+    model = random_network("resnet18")
     images_N3HW = torch.randn(1, 3, 64, 96)
     monkeypatch.setattr(convolution, "onednn_works", lambda _: False)
     monkeypatch.setattr(convolution, "supports_winograd", lambda _: False)
@@ -79,8 +80,8 @@ def test_plain_convolutions_give_equal_outputs(monkeypatch):
         assert difference(plain(images_N3HW).logits_NAK, model(images_N3HW).logits_NAK) < 1e-4
 
 
-def test_bf16_keeps_the_last_layers_float32():
-    model = trained("resnet18")
+def test_bf16_keeps_the_last_layers_in_float32():
+    model = random_network("resnet18")
     fast = for_inference(model, precision="bf16")
     outputs = fast(torch.randn(1, 3, 64, 96))
     assert outputs.logits_NAK.dtype == outputs.deltas_NA4.dtype == outputs.anchors_A4.dtype == torch.float32
@@ -91,7 +92,7 @@ def test_bf16_keeps_the_last_layers_float32():
     assert next(model.parameters()).dtype == torch.float32
 
 
-def test_detector_takes_a_precision_by_name():
+def test_a_detector_accepts_a_precision_by_name():
     def detector(model, precision):
         return Detector(
             model=model,
@@ -103,12 +104,12 @@ def test_detector_takes_a_precision_by_name():
             precision=precision,
         )
 
-    model = trained("resnet18")
+    model = random_network("resnet18")
     image = torch.randint(0, 255, (48, 64, 3), dtype=torch.uint8).numpy()
     exact, rounded = detector(model, "32").predict(image), detector(model, "bf16").predict(image)
     assert len(exact) == len(rounded) == 100
     assert abs(exact.confidence - rounded.confidence).max() < 0.02
     with pytest.raises(ConfigError, match=r"precision must be one of 32, bf16, found 'bf15'. Did you mean 'bf16'"):
         detector(model, "bf15")
-    with pytest.raises(ConfigError, match="for a RetinaNet, found Identity"):
+    with pytest.raises(ConfigError, match="expects a RetinaNet, found Identity"):
         detector(nn.Identity(), "bf16")

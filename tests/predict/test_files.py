@@ -1,3 +1,5 @@
+"""Detection in files and folders: written files, options and the output folder."""
+
 from __future__ import annotations
 
 import json
@@ -18,24 +20,24 @@ def folder(tmp_path: Path) -> Path:
     for name in ("in/b.PNG", "in/a.png", "in/sub/a.png", "in/sub/deep/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         made_image(*TALL).save(tmp_path / name)
-    (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
     return tmp_path / "in"
 
 
 @pytest.mark.parametrize("format", ["coco", "csv", "voc", "yolo"])
-def test_predict_files(folder: Path, tmp_path: Path, format: str) -> None:
+def test_predict_files_writes_detections_and_drawn_images(folder: Path, tmp_path: Path, format: str) -> None:
     (folder / "broken.jpg").write_bytes(b"no")
     output = tmp_path / "out"
-    done = predict_files(block_detector(), [folder], output=output, format=format, batch_size=2)
-    assert (done.images, done.detections) == (4, 4)
-    assert [path.name for path, _ in done.failed] == ["broken.jpg"]
-    assert done.results.exists()
+    summary = predict_files(block_detector(), [folder], output=output, format=format, batch_size=2)
+    assert (summary.images, summary.detections) == (4, 4)
+    assert [path.name for path, _ in summary.failed] == ["broken.jpg"]
+    assert summary.results.exists()
     drawn = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.jpg"))
     assert drawn == ["drawn/a.jpg", "drawn/b.jpg", "drawn/sub/a.jpg", "drawn/sub/deep/c.jpg"]
     with Image.open(output / "drawn" / "a.jpg") as image:
         assert image.size == (100, 300)
     if format == "coco":
-        rows = json.loads(done.results.read_text())
+        rows = json.loads(summary.results.read_text())
         assert [(row["image_id"], Path(row["file_name"]).name) for row in rows] == [
             (1, "a.png"),
             (2, "b.PNG"),
@@ -46,17 +48,17 @@ def test_predict_files(folder: Path, tmp_path: Path, format: str) -> None:
         assert rows[0]["bbox"] == pytest.approx([20, 200, 60, 60], abs=1e-3)
 
 
-def test_options(folder: Path, tmp_path: Path) -> None:
+def test_draw_and_threshold(folder: Path, tmp_path: Path) -> None:
     detector, output = block_detector(), tmp_path / "out"
-    done = predict_files(detector, [folder / "a.png"], output=output, draw=False, threshold=0.999)
-    assert (done.images, done.detections, done.drawn) == (1, 0, None)
+    summary = predict_files(detector, [folder / "a.png"], output=output, draw=False, threshold=0.999)
+    assert (summary.images, summary.detections, summary.drawn) == (1, 0, None)
     assert [path.name for path in output.iterdir()] == ["detections.json"]
 
 
-def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
+def test_existing_results_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     detector, output = block_detector(), tmp_path / "out"
     predict_files(detector, [folder], output=output, format="voc", draw=False)
-    with pytest.raises(ConfigError, match=r"already holds Annotations: give --overwrite"):
+    with pytest.raises(ConfigError, match=r"already contains Annotations: give --overwrite"):
         predict_files(detector, [folder], output=output, format="voc")
     predict_files(detector, [folder], output=output, format="voc", overwrite=True)
     predict_files(detector, [folder], output=output, format="csv", draw=False)
@@ -64,23 +66,23 @@ def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
         predict_files(detector, [folder], output=folder / "a.png")
 
 
-def test_its_own_drawings_are_not_taken_for_input(folder: Path) -> None:
+def test_images_in_the_output_folder_are_no_input(folder: Path) -> None:
     output = folder / "out"
     predict_files(block_detector(), [folder], output=output)
     assert predict_files(block_detector(), [folder], output=output, overwrite=True).images == 4
 
 
-def test_ids_from_a_data_set(folder: Path, tmp_path: Path) -> None:
+def test_image_ids_from_a_dataset(folder: Path, tmp_path: Path) -> None:
     images = [
         {"id": i, "file_name": name, "width": 100, "height": 300}
         for i, name in ((70, "sub/a.png"), (8, "b.PNG"), (900, "a.png"))
     ]
     truth = folder / "truth.json"
     truth.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 7, "name": "green"}]}))
-    done = predict_files(
+    summary = predict_files(
         block_detector(), [folder / "a.png", folder / "b.PNG", folder / "sub" / "a.png"], output=tmp_path / "out",
         ids_from=truth,
     )  # fmt: skip
-    assert [row["image_id"] for row in json.loads(done.results.read_text())] == [900, 8, 70]
-    with pytest.raises(UserError, match=r"truth\.json has no image .*c\.png"):
+    assert [row["image_id"] for row in json.loads(summary.results.read_text())] == [900, 8, 70]
+    with pytest.raises(UserError, match=r"truth\.json does not contain .*c\.png"):
         predict_files(block_detector(), [folder], output=tmp_path / "out2", ids_from=truth)

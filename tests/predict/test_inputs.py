@@ -1,4 +1,4 @@
-"""The images behind files, folders and globs."""
+"""Finding images in files, folders and globs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("in/b.PNG", "in/a.png", "in/sub/a.png", "in/sub/deep/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         made_image(*TALL).save(tmp_path / name)
-    (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
     return tmp_path / "in"
 
 
@@ -26,26 +26,28 @@ def names(paths: list[Path], folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def test_expand_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_folders_and_globs_are_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = ["a.png", "b.PNG", "sub/a.png", "sub/deep/c.png"]
     assert names(expand_inputs([folder]), folder) == everything
-    assert names(expand_inputs([str(folder / "**" / "*.png"), str(folder)]), folder) == everything  # each one once
+    assert names(expand_inputs([str(folder / "**" / "*.png"), str(folder)]), folder) == everything  # each file once
     assert names(expand_inputs([str(folder / "*")]), folder) == ["a.png", "b.PNG"]
-    assert names(expand_inputs([folder / "notes.txt"]), folder) == ["notes.txt"]  # named: taken at its word
+    assert names(expand_inputs([folder / "notes.txt"]), folder) == [
+        "notes.txt"
+    ]  # a named file is accepted with any suffix
     assert names(expand_inputs([folder], exclude=folder / "sub"), folder) == ["a.png", "b.PNG"]
     made_image(*TALL).save(folder / "a[1].png")
-    assert names(expand_inputs([str(folder / "a[1].png")]), folder) == ["a[1].png"]  # a file before a pattern
+    assert names(expand_inputs([str(folder / "a[1].png")]), folder) == ["a[1].png"]  # an existing file is not a glob
     monkeypatch.chdir(folder)
     assert expand_inputs(["./a.png", "a.png"]) == [Path("a.png")]
 
 
-def test_expand_inputs_says_what_is_wrong(folder: Path) -> None:
+def test_missing_inputs_raise_errors_with_a_suggestion(folder: Path) -> None:
     with pytest.raises(UserError, match=r"aa\.png: no such file or folder\. Did you mean 'a\.png'\?"):
         expand_inputs([folder / "aa.png"])
     with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         expand_inputs([folder / "nowhere" / "a.png"])
-    with pytest.raises(UserError, match=r"no images or videos there .*\.jpg"):
+    with pytest.raises(UserError, match=r"expected images or videos \(.*\.jpg.*\), found none"):
         expand_inputs([str(folder / "*.jpg")])
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="no images or videos there"):
+    with pytest.raises(UserError, match=r"empty: expected images or videos"):
         expand_inputs([folder / "empty"])

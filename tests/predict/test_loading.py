@@ -1,4 +1,4 @@
-"""Models that are loaded for prediction."""
+"""Loading models for prediction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retinanet.errors import UserError
 from retinanet.predict.loading import load
 
 
-def test_a_missing_model_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_model_suggests_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "best.ckpt").touch()
     with pytest.raises(UserError, match=r"best\.ckp: no such file or folder\. Did you mean 'best\.ckpt'"):
         load(tmp_path / "best.ckp")

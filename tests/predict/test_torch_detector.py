@@ -1,4 +1,4 @@
-"""How a detector is made from a network: by single settings, or by the record of a loaded model."""
+"""Building a detector from a network, with single settings or with the `ModelInfo` of a loaded model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.errors import ConfigError
 from retinanet.predict.torch_detector import Detector, pick_device
 
 
-def test_single_settings_and_a_record_give_the_same() -> None:
+def test_single_settings_and_model_info_give_equal_detectors() -> None:
     settings = {"image_config": ImageConfig(image_size=50), "postprocess_config": PostprocessConfig(max_detections=7)}
     single = Detector(model=nn.Identity(), classes=["a", "b"], category_ids=[3, 7], device="cpu", **settings)
     info = ModelInfo(classes=("a", "b"), category_ids=(3, 7), **settings)
@@ -19,7 +19,7 @@ def test_single_settings_and_a_record_give_the_same() -> None:
     assert (single.classes, single.category_ids, single.tiling) == (("a", "b"), (3, 7), TileConfig())
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_contradictory_settings_are_refused() -> None:
     info = ModelInfo(
         classes=("a",), category_ids=(1,), image_config=ImageConfig(), postprocess_config=PostprocessConfig()
     )
@@ -28,8 +28,8 @@ def test_settings_that_do_not_fit_are_refused() -> None:
             Detector(model=nn.Identity(), device="cpu", **options)
 
 
-def test_devices() -> None:
+def test_devices_are_picked_by_name() -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(ConfigError, match="'gpu7' is not there"):
+    with pytest.raises(ConfigError, match="'gpu7' is not available"):
         pick_device("gpu7")

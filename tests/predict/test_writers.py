@@ -1,3 +1,5 @@
+"""Writing detections as COCO, CSV, Pascal VOC and YOLO files, and unique output names."""
+
 from __future__ import annotations
 
 import csv
@@ -38,12 +40,12 @@ def images() -> list[OutputImage]:
 
 def write(format: str, folder: Path) -> None:
     with open_writer(format, folder, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:  # type: ignore[arg-type]
-        for image, found in zip(images(), (detections(), detections(1), detections(0)), strict=True):
-            writer.write(image, found)
+        for image, image_detections in zip(images(), (detections(), detections(1), detections(0)), strict=True):
+            writer.write(image, image_detections)
     assert not list(folder.rglob("*.partial"))
 
 
-def test_coco(tmp_path: Path) -> None:
+def test_coco_results_have_ids_paths_boxes_and_scores(tmp_path: Path) -> None:
     write("coco", tmp_path)
     rows = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
     assert [row["image_id"] for row in rows] == [1, 1, 1, 2]
@@ -55,13 +57,13 @@ def test_coco(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.float32([row["score"] for row in rows[:3]]), SCORES)
 
 
-def test_coco_without_any_detection_is_an_empty_list(tmp_path: Path) -> None:
+def test_coco_results_without_detections_are_an_empty_list(tmp_path: Path) -> None:
     with open_writer("coco", tmp_path, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:
         writer.write(images()[0], detections(0))
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_csv_has_one_line_per_detection_or_empty_image(tmp_path: Path) -> None:
     write("csv", tmp_path)
     text = (tmp_path / "detections.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "path,x1,y1,x2,y2,class,score"
@@ -74,7 +76,7 @@ def test_csv(tmp_path: Path) -> None:
     assert [row["class"] for row in rows[:3]] == [CLASSES[k] for k in LABELS]
 
 
-def test_yolo(tmp_path: Path) -> None:
+def test_yolo_files_have_class_names_and_relative_boxes(tmp_path: Path) -> None:
     write("yolo", tmp_path)
     assert yaml.safe_load((tmp_path / "data.yaml").read_text(encoding="utf-8")) == {"names": dict(enumerate(CLASSES))}
     rows = np.loadtxt(tmp_path / "labels" / "a.txt")
@@ -86,7 +88,7 @@ def test_yolo(tmp_path: Path) -> None:
     assert (tmp_path / "labels" / "empty.txt").read_text() == ""
 
 
-def test_voc(tmp_path: Path) -> None:
+def test_voc_files_have_names_boxes_and_scores(tmp_path: Path) -> None:
     write("voc", tmp_path)
     root = ElementTree.parse(tmp_path / "Annotations" / "a.xml").getroot()
     assert (root.findtext("filename"), root.findtext("size/width"), root.findtext("size/height")) == (
@@ -102,8 +104,8 @@ def test_voc(tmp_path: Path) -> None:
     assert ElementTree.parse(tmp_path / "Annotations" / "empty.xml").getroot().findall("object") == []
 
 
-def test_voc_is_read_by_our_own_reader(tmp_path: Path) -> None:
-    """Detections can be corrected by hand and trained on."""
+def test_voc_files_can_be_read_as_a_dataset(tmp_path: Path) -> None:
+    """Users can correct detections by hand, and train on them."""
     write("voc", tmp_path)
     data = read(tmp_path, images=tmp_path)
     assert sorted(data.classes) == sorted(CLASSES)
@@ -113,23 +115,25 @@ def test_voc_is_read_by_our_own_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["coco", "csv"])
-def test_a_run_that_fails_leaves_no_half_file_under_the_name(tmp_path: Path, format: str) -> None:
+def test_a_failed_run_keeps_the_earlier_file(tmp_path: Path, format: str) -> None:
     target = tmp_path / f"detections.{'json' if format == 'coco' else 'csv'}"
-    target.write_text("the earlier one")
+    target.write_text("earlier file")
     writer = open_writer(format, tmp_path, classes=CLASSES, category_ids=CATEGORY_IDS)  # type: ignore[arg-type]
 
-    def stopped() -> None:
+    def write_and_fail() -> None:
         with writer:
             writer.write(images()[0], detections())
             raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
-        stopped()
-    assert target.read_text() == "the earlier one"
-    assert "in/a.jpg" in target.with_name(target.name + ".partial").read_text()  # what was found is not lost
+        write_and_fail()
+    assert target.read_text() == "earlier file"
+    assert (
+        "in/a.jpg" in target.with_name(target.name + ".partial").read_text()
+    )  # the detections before the error are kept
 
 
-def test_output_names_never_collide() -> None:
+def test_output_names_are_unique() -> None:
     def names(*paths: str) -> list[str]:
         return [str(name) for name in output_names([Path(path) for path in paths])]
 

@@ -1,4 +1,4 @@
-"""A fixture of the exported models."""
+"""The fixture `exports`: a folder with exported models."""
 
 from tests.export.conftest import exports
 

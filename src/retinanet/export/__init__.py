@@ -1,4 +1,4 @@
 """Export to ONNX, OpenVINO and torch.export.
 
-Nothing is imported here: the export needs torch and onnx, which come with the extra `export`.
+This file imports nothing, because the export needs torch and onnx, which only the extra `export` installs.
 """

@@ -1,4 +1,4 @@
-"""What an export target is: a kind of file, how it is written, and how it is compared with its checkpoint."""
+"""The base class of export targets. A target writes one kind of file and compares it with the checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExportSource:
     """The model to export.
 
     Args:
-        loaded: the checkpoint's content, on the CPU.
+        loaded: content of the checkpoint, on the CPU.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -33,23 +33,23 @@ class ExportSource:
 
     @cached_property
     def network(self) -> onnx.ModelProto:
-        """The network as ONNX, from `onnx_graph.NORMALISED` to the dense outputs; made once, which takes a while."""
+        """Network as ONNX, from `onnx_graph.NORMALISED` to the dense outputs. The slow conversion runs only once."""
         return dense_onnx(self.loaded.model)
 
 
 class ExportTarget(ABC):
-    """One kind of file. A new one is a subclass in a file of its own and a line in `targets.TARGETS`."""
+    """One kind of exported file. To add a kind, write a subclass in a new file and add it to `targets.TARGETS`."""
 
     suffix: ClassVar[str]
-    """Of the file's name, lower case."""
+    """Suffix of the file name, lower case."""
     title: ClassVar[str]
-    """Name of what runs the file in the comparison."""
+    """Name of the runtime that runs the file in the comparison."""
     options: ClassVar[frozenset[str]] = frozenset()
-    """Options of `ExportConfig` that not every target has: int8, bf16, raw, triton."""
+    """Options of `ExportConfig` that this target supports, among those not common to all: int8, bf16, raw, triton."""
     companions: ClassVar[tuple[str, ...]] = ()
-    """Suffixes of the files that are written beside the file."""
+    """Suffixes of the additional files that are written beside the main file."""
     triton_backend: ClassVar[str] = ""
-    """Name of the backend of Triton Inference Server; needed for the option triton."""
+    """Name of the Triton Inference Server backend. The option `triton` requires it."""
 
     @abstractmethod
     def write(self, source: ExportSource, about: Description, path: Path) -> None:
@@ -57,12 +57,12 @@ class ExportTarget(ABC):
 
     @abstractmethod
     def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
-        """Return how far the written float32 file is from the checkpoint, for each image size and batch size."""
+        """Return the differences of the written float32 file from the checkpoint, per image size and batch size."""
 
     def write_int8(self, source: ExportSource, about: Description, path: Path, images: Sequence[Path]) -> None:
-        """Write the model in int8; the ranges of the activations are measured on `images`."""
-        raise ExportError(f"{self.suffix} has no int8")
+        """Write the model in int8. The ranges of the activations are measured on `images`."""
+        raise ExportError(f"a {self.suffix} file cannot hold an int8 model: leave out --int8")
 
     def open(self, path: Path) -> RuntimeDetector | None:
-        """Return the detector of a written file, to measure its AP; None if the file gives no detections."""
+        """Return a detector that runs a written file, for measuring AP. None if the file gives no detections."""
         return None

@@ -1,4 +1,4 @@
-"""An exported model compared with its checkpoint: the detections, or the outputs before suppression.
+"""Compare an exported model with its checkpoint: detections, or outputs before non-maximum suppression.
 
 Shape suffixes: N batch, A anchors, K classes.
 """
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 def compare_runtime(loaded: LoadedModel, exported: RuntimeDetector, images: Sequence[Path]) -> list[parity.Difference]:
-    """Return the differences of the detections, or of the dense outputs if there are no detections to compare."""
+    """Return the differences between the detections, or between the dense outputs if there are no detections."""
     if not exported.description.raw:
         differences = parity.compare(Detector(model=loaded.model, info=loaded, device="cpu"), exported, images)
         if any(d.compared or not d.agrees for d in differences):
             return differences
-    # No detections: the file has no decoding, or the network finds nothing in these images.
+    # Without detections: the file has no decoding (--raw), or the network detects nothing in these images.
 
     def dense(config: ImageConfig, scaled: Sequence[Scaled]) -> tuple[Any, Any]:
-        with parity.image_config_of(config, exported):
+        with parity.use_image_config(config, exported):
             outputs = exported.dense_batch(scaled)
         scores, rows = [], []
-        for found in outputs:
-            frame = found.frame
+        for output in outputs:
+            frame = output.frame
             to_input = [frame.resized_width / frame.width, frame.resized_height / frame.height] * 2
-            levels = found.levels
+            levels = output.levels
             scores.append(np.concatenate([o.scores_HWCK.reshape(-1, o.scores_HWCK.shape[-1]) for o in levels]))
             rows.append(np.concatenate([o.boxes_HWC4.reshape(-1, 4) for o in levels]) * np.array(to_input, np.float32))
         return np.stack(scores), np.stack(rows)
@@ -51,9 +51,9 @@ def compare_runtime(loaded: LoadedModel, exported: RuntimeDetector, images: Sequ
 
 
 def compare_dense(
-    loaded: LoadedModel, exported: parity.Dense, images: Sequence[Path], image_config: ImageConfig
+    loaded: LoadedModel, exported: parity.DenseFunction, images: Sequence[Path], image_config: ImageConfig
 ) -> list[parity.Difference]:
-    """Return the differences of the scores and boxes of all anchors."""
+    """Return the differences between the scores and boxes of all anchors, per image size and batch size."""
     model = loaded.model.to(memory_format=torch.channels_last)
 
     def original(config: ImageConfig, scaled: Sequence[Scaled]) -> tuple[Any, Any]:
@@ -61,14 +61,14 @@ def compare_dense(
         with torch.inference_mode():
             outputs = model(torch.from_numpy(pixels))
             boxes_NA4 = boxes.decode(outputs.deltas_NA4, outputs.anchors_A4)
-            return outputs.logits_NAK.sigmoid().numpy(), clipped(boxes_NA4, frames)
+            return outputs.logits_NAK.sigmoid().numpy(), clip_to_images(boxes_NA4, frames)
 
     threshold = loaded.postprocess_config.score_threshold
     return parity.compare_dense(original, exported, images, image_config, score_threshold=threshold)
 
 
-def clipped(boxes_NA4: torch.Tensor, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
-    """Return the boxes cut off at the edges of the resized images, as an array."""
+def clip_to_images(boxes_NA4: torch.Tensor, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
+    """Return the boxes clipped to the resized images, as an array NA4."""
     rows = [
         boxes.clip(boxes_A4, width=frame.resized_width, height=frame.resized_height).numpy()
         for boxes_A4, frame in zip(boxes_NA4, frames, strict=True)

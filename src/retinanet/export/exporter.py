@@ -1,4 +1,4 @@
-"""`retinanet export`: from a checkpoint to a file that other runtimes read, compared before it takes its name."""
+"""Export a checkpoint to a file for other runtimes, and compare the file with the checkpoint."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 GATE_IMAGES: Final = 8
-"""Number of images on which the export is compared with its checkpoint, spread evenly over those available."""
+"""Number of images on which the export is compared with its checkpoint, spread evenly over the available images."""
 
 OPTIONS: Final = ("int8", "raw", "triton", "bf16")
-"""Options that not every target has: see `ExportTarget.options`."""
+"""Options that only some targets support: see `ExportTarget.options`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """An export compared with its checkpoint.
+    """Result of comparing an export with its checkpoint.
 
     Args:
-        title: name of what ran the export.
-        differences: of the float32 file, for each image size and batch size.
-        ap: by name, AP of the checkpoint and of the export, if measured.
+        title: name of the runtime that ran the export.
+        differences: differences of the float32 file from the checkpoint, one per image size and batch size.
+        ap: AP of "checkpoint" and "export", if measured.
         ap_images: number of images on which AP was measured.
     """
 
@@ -56,14 +56,14 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What `export` did.
+    """Result of `export`.
 
     Args:
-        path: the file that was written.
-        size: bytes of the file and of those that belong to it.
-        about: the file's description.
-        comparison: with the checkpoint.
-        triton_config: config.pbtxt of the model repository, if asked for.
+        path: exported file.
+        size: bytes of the exported file and its additional files together.
+        about: description that the exported file contains.
+        comparison: comparison with the checkpoint.
+        triton_config: path of config.pbtxt in the Triton model repository; None without the option `triton`.
     """
 
     path: Path
@@ -74,17 +74,17 @@ class ExportSummary:
 
     @property
     def differences(self) -> tuple[parity.Difference, ...]:
-        """Differences of the float32 file from the checkpoint."""
+        """Differences of the float32 file from the checkpoint, one per image size and batch size."""
         return self.comparison.differences
 
     @property
     def ap(self) -> dict[str, float]:
-        """AP of the checkpoint and of the export by name, if measured."""
+        """AP of "checkpoint" and "export", if measured."""
         return self.comparison.ap
 
 
 class ExportMismatchError(ExportError):
-    """The export disagrees with its checkpoint; nothing was written. `comparison` holds the numbers."""
+    """The export disagrees with its checkpoint, and no file was written. `comparison` holds the differences."""
 
     def __init__(self, message: str, comparison: Comparison) -> None:
         super().__init__(message)
@@ -98,32 +98,33 @@ def export(
     progress: ProgressBar = no_progress_bar,
     **options: Any,
 ) -> ExportSummary:
-    """Write a checkpoint as ONNX, OpenVINO or a program of torch.export.
+    """Export a checkpoint to ONNX, OpenVINO or torch.export.
 
-    The file is written beside its target, compared with the checkpoint on real images, and renamed only if it agrees.
+    The export is written to a temporary folder and compared with the checkpoint on real images. Only an export that
+    agrees with the checkpoint is moved to its final path.
 
     Args:
-        model: a checkpoint.
-        config: all options at once,
-        progress: opens a progress bar.
-        options: or by name, as the flags of `retinanet export`.
+        model: path of the checkpoint.
+        config: all options; None: they are given by name in `options`.
+        progress: function that opens a progress bar.
+        options: options of `ExportConfig` by name.
 
     Raises:
-        ExportMismatchError: the export disagrees with the checkpoint; nothing is written then.
-        ExportError: the model cannot be exported; nothing is written then.
-        UserError: options or files that do not fit.
+        ExportMismatchError: the export disagrees with the checkpoint. Nothing is written.
+        ExportError: the model cannot be exported. Nothing is written.
+        UserError: an option or a file is invalid.
     """
     config = config or resolve(ExportConfig, options)
     model = Path(model)
-    target, path = _target(config)
+    target, path = _choose_target(config)
     loaded = load_checkpoint(model)
     if loaded.image_config.size_divisor % DIVISOR:
         raise ExportError(
-            f"{model} pads images to multiples of {loaded.image_config.size_divisor}; an exported network needs "
-            f"multiples of {DIVISOR}"
+            f"{model}: expected a model with a size_divisor that is a multiple of {DIVISOR}, "
+            f"found {loaded.image_config.size_divisor}"
         )
-    images = _images(config, loaded)
-    data = _data(config, loaded) if config.int8 or config.data is not None else None
+    images = _comparison_images(config, loaded)
+    data = _load_ap_data(config, loaded) if config.int8 or config.data is not None else None
     about = describe(loaded, config)
     source = ExportSource(loaded)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,11 +136,11 @@ def export(
             about = dataclasses.replace(about, precision="int8")
             written = Path(folder) / "int8" / path.name
             written.parent.mkdir()
-            target.write_int8(source, about, written, _calibration(config))
+            target.write_int8(source, about, written, _calibration_images(config))
         if data is not None and not config.raw:
             comparison = _compare_ap(target, loaded, written, data, config, comparison, progress)
         for file in sorted(written.parent.glob("*.*"), key=lambda p: p.suffix == path.suffix):
-            file.replace(path.parent / file.name)  # what the file refers to first
+            file.replace(path.parent / file.name)  # the main file last: it refers to the others
     triton_config = None
     if config.triton is not None:
         triton_config = triton_repository.write(
@@ -151,7 +152,7 @@ def export(
 
 
 def describe(loaded: LoadedModel, config: ExportConfig) -> Description:
-    """Return the file's description."""
+    """Return the description that the exported file will contain."""
     return Description(
         **loaded.info_fields(),
         levels=loaded.model.config.levels,
@@ -164,17 +165,19 @@ def describe(loaded: LoadedModel, config: ExportConfig) -> Description:
     )
 
 
-def _target(config: ExportConfig) -> tuple[ExportTarget, Path]:
-    """Return the target and the file. Raises `ConfigError` if the two do not fit, or if the file exists already."""
+def _choose_target(config: ExportConfig) -> tuple[ExportTarget, Path]:
+    """Return the target and the path to write. Raises `ConfigError` for options that contradict each other."""
     if config.output is None and config.triton is None:
-        raise ConfigError("give a file to write (-o m.onnx), a model repository (--triton DIR), or both")
+        raise ConfigError(
+            "found no output: give a file to write (-o m.onnx), a model repository (--triton DIR), or both"
+        )
     if config.format is not None and config.format not in TARGETS:
         known = ", ".join(TARGETS)
         raise ConfigError(
             f"format must be one of {known}, found {config.format!r}{did_you_mean(config.format, TARGETS)}"
         )
     name = config.format or next(iter(TARGETS))
-    path = config.output or triton_repository.target(config.triton or Path(), "retinanet", TARGETS[name].suffix)
+    path = config.output or triton_repository.model_path(config.triton or Path(), "retinanet", TARGETS[name].suffix)
     if config.format is None:
         name = next((known for known, target in TARGETS.items() if target.suffix == path.suffix.lower()), "")
     if not name or TARGETS[name].suffix != path.suffix.lower():
@@ -187,57 +190,58 @@ def _target(config: ExportConfig) -> tuple[ExportTarget, Path]:
             able = [known for known, target in TARGETS.items() if option in target.options]
             raise ConfigError(f"{option} is not possible for a {path.suffix} file: give --format {' or '.join(able)}")
     if path.exists() and not config.existing.overwrite:
-        raise ConfigError(f"{path} is there already: give --overwrite to replace it, or another name")
+        raise ConfigError(f"{path} exists already: give --overwrite to replace it, or another name")
     return TARGETS[name], path
 
 
-def _images(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
-    """Return real images to compare on: those given, or of the data given, or of the training run's validation data.
+def _comparison_images(config: ExportConfig, loaded: LoadedModel) -> list[Path]:
+    """Return the images for the comparison: `compare_images`, or images of the comparison dataset.
 
     Raises:
-        ExportError: there are none.
+        ExportError: no image was found.
     """
     if config.compare_images:
         found = expand_inputs(config.compare_images)
     else:
-        found = [record.path for record in _sibling(config, loaded).records]
+        found = [record.path for record in _read_comparison_data(config, loaded).records]
     if not found:
-        raise ExportError("there are no images to compare the export with the checkpoint on: give --compare-images")
+        raise ExportError("found no images for comparing the export with the checkpoint: give --compare-images FILES")
     step = max(1, len(found) // GATE_IMAGES)
     return found[::step][:GATE_IMAGES]
 
 
-def _sibling(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
-    """Return the data given, or the training run's validation data if it is still there."""
+def _read_comparison_data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
+    """Return the dataset of the option `data`, or the training run's validation dataset if it still exists."""
     if config.data is not None:
         return read(config.data, images=config.selection.images, split="val", **config.selection.reading)
     known = loaded.train_config
     path = Path(str(known.get("val", "")))
     try:
         if not known.get("val") or not path.exists():
-            raise UserError(f"{path} is not there")
+            raise UserError(f"{path} does not exist")
         images = known.get("val_images") or known.get("images")
         return read(path, images=None if images is None else Path(images), split="val")
     except UserError as error:
         raise ExportError(
-            f"an export is compared with its checkpoint on real images, and the validation data of the training run "
-            f"cannot be used ({error}): give --compare-images FILES or --data DATA"
+            "the export must be compared with its checkpoint on real images, but the validation data of the training "
+            f"run cannot be read ({error}): give --compare-images FILES or --data DATA"
         ) from error
 
 
-def _data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
+def _load_ap_data(config: ExportConfig, loaded: LoadedModel) -> DetectionData:
+    """Return the dataset on which AP is measured."""
     if config.data is not None:
         images, skip = config.selection.images, config.selection.skip_invalid
         return load(config.data, images=images, skip_invalid=skip, workers=2, split="val", **config.selection.reading)
-    return _sibling(config, loaded)
+    return _read_comparison_data(config, loaded)
 
 
-def _calibration(config: ExportConfig) -> list[Path]:
-    """Return the images that the ranges of the activations are measured on, spread evenly over the data."""
-    assert config.calibrate is not None  # noqa: S101 - ExportConfig sees to it
+def _calibration_images(config: ExportConfig) -> list[Path]:
+    """Return the images for measuring the ranges of the activations, spread evenly over the calibration dataset."""
+    assert config.calibrate is not None  # noqa: S101 - ExportConfig requires it for int8
     found = [record.path for record in read(config.calibrate, images=config.selection.images, split="train").records]
     if not found:
-        raise ExportError(f"calibrate: no images in {config.calibrate}")
+        raise ExportError(f"calibrate: expected a dataset with images, found none in {config.calibrate}")
     count = min(config.calibration_images, len(found))
     return [found[i * len(found) // count] for i in range(count)]
 
@@ -245,7 +249,11 @@ def _calibration(config: ExportConfig) -> list[Path]:
 def _compare(
     target: ExportTarget, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]
 ) -> Comparison:
-    """Compare the written file with the checkpoint, and refuse a file that disagrees."""
+    """Return the comparison of the written file with the checkpoint.
+
+    Raises:
+        ExportMismatchError: they disagree.
+    """
     differences = tuple(target.compare(loaded, about, path, images))
     comparison = Comparison(title=target.title, differences=differences)
     wrong = [d for d in differences if not d.agrees]
@@ -253,8 +261,9 @@ def _compare(
         d = max(wrong, key=lambda d: (d.missing + d.doubtful, d.scores, d.boxes))
         raise ExportMismatchError(
             f"{target.title} disagrees with the checkpoint, nothing is written: boxes differ by up to {d.boxes:.3g} px "
-            f"(at most {parity.BOX_TOLERANCE:g}), scores by up to {d.scores:.3g} (at most {parity.SCORE_TOLERANCE:g}), "
-            f"{d.missing + d.doubtful} of {d.compared + d.missing + d.doubtful} detections are in one of the two only",
+            f"(allowed: {parity.BOX_TOLERANCE:g}), scores by up to {d.scores:.3g} (allowed: "
+            f"{parity.SCORE_TOLERANCE:g}), and {d.missing + d.doubtful} of "
+            f"{d.compared + d.missing + d.doubtful} detections exist in only one of the two models",
             comparison,
         )
     return comparison
@@ -269,12 +278,16 @@ def _compare_ap(
     comparison: Comparison,
     progress: ProgressBar,
 ) -> Comparison:
-    """Add the AP of the checkpoint and of the export to a comparison, and refuse a drop that is too large."""
+    """Return the comparison with the AP of checkpoint and export added.
+
+    Raises:
+        ExportMismatchError: the AP of the export is more than `max_ap_drop` below that of the checkpoint.
+    """
     exported = target.open(path)
     if exported is None:
         return comparison
     detectors = {"checkpoint": Detector(model=loaded.model, info=loaded, device="cpu"), "export": exported}
-    ap = {name: float(evaluate_model(found, data, progress=progress)[0].AP) for name, found in detectors.items()}
+    ap = {name: float(evaluate_model(detector, data, progress=progress)[0].AP) for name, detector in detectors.items()}
     comparison = dataclasses.replace(comparison, ap=ap, ap_images=len(data.records))
     drop = ap["checkpoint"] - ap["export"]
     if drop > config.max_ap_drop:

@@ -1,4 +1,4 @@
-"""The export target ONNX: one graph from images to detections, run by ONNX Runtime."""
+"""The export target ONNX: one graph from images to detections, which ONNX Runtime runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 
 from retinanet.export.base_target import ExportSource, ExportTarget
 from retinanet.export.comparison import compare_runtime
-from retinanet.export.onnx_graph import join
+from retinanet.export.onnx_graph import join_graphs
 from retinanet.export.quantise import quantise_onnx
 from retinanet.predict.runtime_detector import RuntimeDetector
 
@@ -30,16 +30,16 @@ class OnnxTarget(ExportTarget):
     triton_backend = "onnxruntime"
 
     def write(self, source: ExportSource, about: Description, path: Path) -> None:
-        """Write the graph; thresholds and frames have defaults."""
-        onnx.save(join(source.network, about, defaults=True), path)
+        """Write the graph with defaults for thresholds and frames."""
+        onnx.save(join_graphs(source.network, about, defaults=True), path)
 
     def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
-        """Compare what ONNX Runtime finds with what the checkpoint finds."""
+        """Return the differences between the detections of ONNX Runtime and those of the checkpoint."""
         return compare_runtime(loaded, self.open(path), images)
 
     def write_int8(self, source: ExportSource, about: Description, path: Path, images: Sequence[Path]) -> None:
-        """Quantise with ONNX Runtime."""
-        onnx.save(join(quantise_onnx(source.network, about, images), about, defaults=True), path)
+        """Write the model in int8, quantised with ONNX Runtime."""
+        onnx.save(join_graphs(quantise_onnx(source.network, about, images), about, defaults=True), path)
 
     def open(self, path: Path) -> RuntimeDetector:
         """Return the detector that runs the file with ONNX Runtime, on the CPU."""

@@ -1,7 +1,7 @@
-"""The decoding as an ONNX graph of plain operators, and how it is joined to the network's. Needs onnx, not torch.
+"""Build the ONNX graph from images to detections: normalisation, network and decoding. Needs onnx, not torch.
 
-Shape suffixes: N batch, A anchors of a level, C anchors of a position, K classes, T the best of a level, M those of all
-levels, D detections of an image.
+Only standard ONNX operators are used. Shape suffixes: N batch, A anchors of a level, C anchors of a position,
+K classes, T candidates of a level, M candidates of all levels, S candidates that NMS keeps, D detections of an image.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NORMALISED: Final = "normalised"
-"""The network's own input, within the joined graph."""
+"""Name of the network's input in the joined graph."""
 IR_VERSION: Final = 10
-"""Of the file format; ONNX Runtime reads it from 1.18 on."""
+"""Version of the ONNX file format. ONNX Runtime 1.18 and later read it."""
+THRESHOLD_INPUTS: Final = (SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS)
+"""Inputs that only the decoding needs."""
 
 
 class Graph:
-    """Builds a graph node by node; values are names."""
+    """Builder of an ONNX graph, node by node. Values are represented by their names.
+
+    Args:
+        prefix: prefix of all names in the graph.
+    """
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -44,37 +50,37 @@ class Graph:
         self.initializers: list[onnx.TensorProto] = []
 
     def const(self, value: Any, dtype: Any = np.int64) -> str:
-        """Return the name of a constant."""
+        """Add a constant, and return its name."""
         name = f"{self.prefix}c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.array(value, dtype), name))
         return name
 
-    def many(self, op: str, inputs: Sequence[str], count: int, **attributes: Any) -> list[str]:
-        """Add a node with several outputs, and return their names."""
+    def add_node(self, op: str, inputs: Sequence[str], count: int, **attributes: Any) -> list[str]:
+        """Add a node with `count` outputs, and return the names of the outputs."""
         names = [f"{self.prefix}{op}_{len(self.nodes)}_{i}" for i in range(count)]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
         return names
 
     def __call__(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node, and return the name of its output."""
-        return self.many(op, inputs, 1, **attributes)[0]
+        """Add a node with one output, and return the name of the output."""
+        return self.add_node(op, inputs, 1, **attributes)[0]
 
-    def give(self, value: str, name: str) -> None:
-        """Call a value by an output's name."""
+    def set_output(self, value: str, name: str) -> None:
+        """Make a value the graph's output `name`."""
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{self.prefix}give_{name}"))
 
     def model(self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
-        """Return the whole."""
+        """Return the model that consists of the added nodes."""
         graph = helper.make_graph(self.nodes, self.prefix, list(inputs), list(outputs), self.initializers)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def _value(name: str, dtype: int, *shape: int | str) -> onnx.ValueInfoProto:
+def _tensor_info(name: str, dtype: int, *shape: int | str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, list(shape))
 
 
-def normalising(about: Description) -> onnx.ModelProto:
-    """Return the graph from images to the network's input: (x - mean) / std, and 0 where there is padding."""
+def normalisation_graph(about: Description) -> onnx.ModelProto:
+    """Return the graph from images to the network's input: (x - mean) / std inside the image, 0 in the padding."""
     g = Graph("normalise_")
     images = g("Cast", IMAGES, to=TensorProto.FLOAT) if about.uint8 else IMAGES
     scale = 255.0 if about.uint8 else 1.0
@@ -92,19 +98,20 @@ def normalising(about: Description) -> onnx.ModelProto:
         limit = g("Where", g("Greater", limit, g.const(0, np.float32)), limit, g.const(1e9, np.float32))
         limit = g("Reshape", limit, g.const((-1, 1, 1, 1)))
         inside.append(g("Less", index, limit))
-    g.give(g("Where", g("And", *inside), plain, g.const(0, np.float32)), NORMALISED)
+    g.set_output(g("Where", g("And", *inside), plain, g.const(0, np.float32)), NORMALISED)
     kind = TensorProto.UINT8 if about.uint8 else TensorProto.FLOAT
     return g.model(
-        [_value(IMAGES, kind, "N", 3, "H", "W"), _value(FRAMES, TensorProto.FLOAT, "F", 4)],
-        [_value(NORMALISED, TensorProto.FLOAT, "N", 3, "H", "W")],
+        [_tensor_info(IMAGES, kind, "N", 3, "H", "W"), _tensor_info(FRAMES, TensorProto.FLOAT, "F", 4)],
+        [_tensor_info(NORMALISED, TensorProto.FLOAT, "N", 3, "H", "W")],
     )
 
 
-def decoding(about: Description) -> onnx.ModelProto:
-    """Return the graph from the dense outputs to detections: the same rules as `postprocess`, for a whole batch.
+def decoding_graph(about: Description) -> onnx.ModelProto:
+    """Return the graph from the dense outputs to the detections of a batch, with the rules of `postprocess`.
 
-    Of each level the `candidates_per_level` best scores above the threshold; boxes decoded and clipped; per-class
-    non-maximum suppression; the best `max_detections`, padded.
+    The graph selects the `candidates_per_level` best scores of each level, and decodes and clips their boxes. Scores
+    below the threshold are removed, and non-maximum suppression runs per class. The best `max_detections` are returned,
+    padded.
     """
     g = Graph("decode_")
     names = dense_names(about.levels)
@@ -112,7 +119,7 @@ def decoding(about: Description) -> onnx.ModelProto:
     frame = _frame(g, size)
     boxes, scores, labels = [], [], []
     for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
-        out = _best_of_level(g, names[2 * i], names[2 * i + 1], 2**level, cells, size, about)
+        out = _select_candidates(g, names[2 * i], names[2 * i + 1], 2**level, cells, size, about)
         boxes.append(out[0])
         scores.append(out[1])
         labels.append(out[2])
@@ -121,13 +128,13 @@ def decoding(about: Description) -> onnx.ModelProto:
     limit_N14 = g("Concat", frame["rw"], frame["rh"], frame["rw"], frame["rh"], axis=2)
     if about.postprocess_config.clip_before_nms:
         boxes_NM4 = g("Min", g("Max", boxes_NM4, g.const(0, np.float32)), limit_N14)
-    kept_NM = _suppressed(g, boxes_NM4, scores_NM, labels_NM, len(about.classes))
+    kept_NM = _suppress(g, boxes_NM4, scores_NM, labels_NM, len(about.classes))
 
-    # The best of what is left; below them -1, of which there are always enough.
+    # Scores of -1 are appended, so that TopK always has max_detections values.
     count = g("Shape", kept_NM)
     N = g("Slice", count, g.const([0]), g.const([1]))
     filler_ND = g("Expand", g.const(-1, np.float32), g("Concat", N, MAX_DETECTIONS, axis=0))
-    scores_ND, index_ND = g.many("TopK", [g("Concat", kept_NM, filler_ND, axis=1), MAX_DETECTIONS], 2, axis=1)
+    scores_ND, index_ND = g.add_node("TopK", [g("Concat", kept_NM, filler_ND, axis=1), MAX_DETECTIONS], 2, axis=1)
     last = g("Sub", g("Slice", count, g.const([1]), g.const([2])), g.const([1]))
     index_ND = g("Min", index_ND, last)
     x_factor, y_factor = g("Div", frame["w"], frame["rw"]), g("Div", frame["h"], frame["rh"])
@@ -135,58 +142,58 @@ def decoding(about: Description) -> onnx.ModelProto:
     boxes_ND4, labels_ND = _gather_rows(g, boxes_NM4, index_ND, 4), g("GatherElements", labels_NM, index_ND, axis=1)
     if not about.postprocess_config.clip_before_nms:
         boxes_ND4 = g("Min", g("Max", boxes_ND4, g.const(0, np.float32)), limit_N14)
-        boxes_ND4, scores_ND, labels_ND = _without_empty(g, boxes_ND4, scores_ND, labels_ND)
+        boxes_ND4, scores_ND, labels_ND = _drop_empty_boxes(g, boxes_ND4, scores_ND, labels_ND)
     boxes_ND4 = g("Mul", boxes_ND4, factor_N14)
     real_ND = g("GreaterOrEqual", scores_ND, g.const(0, np.float32))
     real_ND1 = g("Unsqueeze", real_ND, g.const([2]))
-    g.give(g("Where", real_ND1, boxes_ND4, g.const(0, np.float32)), "boxes")
-    g.give(g("Where", real_ND, scores_ND, g.const(0, np.float32)), "scores")
-    g.give(g("Where", real_ND, labels_ND, g.const(-1)), "labels")
-    g.give(g("ReduceSum", g("Cast", real_ND, to=TensorProto.INT64), g.const([1]), keepdims=0), "counts")
+    g.set_output(g("Where", real_ND1, boxes_ND4, g.const(0, np.float32)), "boxes")
+    g.set_output(g("Where", real_ND, scores_ND, g.const(0, np.float32)), "scores")
+    g.set_output(g("Where", real_ND, labels_ND, g.const(-1)), "labels")
+    g.set_output(g("ReduceSum", g("Cast", real_ND, to=TensorProto.INT64), g.const([1]), keepdims=0), "counts")
     return g.model(*_decoding_interface(about))
 
 
 def _decoding_interface(about: Description) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
-    """Return inputs and outputs of the decoding, with their types and shapes."""
+    """Return the inputs and outputs of the decoding graph, with their types and shapes."""
     kind = TensorProto.UINT8 if about.uint8 else TensorProto.FLOAT
     K = len(about.classes)
     inputs = [
-        _value(IMAGES, kind, "N", 3, "H", "W"),
-        _value(FRAMES, TensorProto.FLOAT, "F", 4),
+        _tensor_info(IMAGES, kind, "N", 3, "H", "W"),
+        _tensor_info(FRAMES, TensorProto.FLOAT, "F", 4),
         *(
-            _value(name, TensorProto.FLOAT, "N", f"A{name[1]}", K if name.endswith("logits") else 4)
+            _tensor_info(name, TensorProto.FLOAT, "N", f"A{name[1]}", K if name.endswith("logits") else 4)
             for name in dense_names(about.levels)
         ),
-        _value(SCORE_THRESHOLD, TensorProto.FLOAT, 1),
-        _value(NMS_THRESHOLD, TensorProto.FLOAT, 1),
-        _value(MAX_DETECTIONS, TensorProto.INT64, 1),
+        _tensor_info(SCORE_THRESHOLD, TensorProto.FLOAT, 1),
+        _tensor_info(NMS_THRESHOLD, TensorProto.FLOAT, 1),
+        _tensor_info(MAX_DETECTIONS, TensorProto.INT64, 1),
     ]
     outputs = [
-        _value("boxes", TensorProto.FLOAT, "N", "D", 4),
-        _value("scores", TensorProto.FLOAT, "N", "D"),
-        _value("labels", TensorProto.INT64, "N", "D"),
-        _value("counts", TensorProto.INT64, "N"),
+        _tensor_info("boxes", TensorProto.FLOAT, "N", "D", 4),
+        _tensor_info("scores", TensorProto.FLOAT, "N", "D"),
+        _tensor_info("labels", TensorProto.INT64, "N", "D"),
+        _tensor_info("counts", TensorProto.INT64, "N"),
     ]
     return inputs, outputs
 
 
-def _without_empty(g: Graph, boxes_ND4: str, scores_ND: str, labels_ND: str) -> tuple[str, str, str]:
-    """Return detections without those whose box has no area; they go to the end, with the score -1."""
-    low_ND2, high_ND2 = g.many("Split", [boxes_ND4, g.const([2, 2])], 2, axis=2)
+def _drop_empty_boxes(g: Graph, boxes_ND4: str, scores_ND: str, labels_ND: str) -> tuple[str, str, str]:
+    """Return the detections with score -1 for boxes without area, which are moved to the end."""
+    low_ND2, high_ND2 = g.add_node("Split", [boxes_ND4, g.const([2, 2])], 2, axis=2)
     sides_ND2 = g("Sub", high_ND2, low_ND2)
     seen_ND = g("Greater", g("ReduceMin", sides_ND2, g.const([2]), keepdims=0), g.const(0, np.float32))
     scores_ND = g("Where", seen_ND, scores_ND, g.const(-1, np.float32))
-    scores_ND, order_ND = g.many("TopK", [scores_ND, MAX_DETECTIONS], 2, axis=1)
+    scores_ND, order_ND = g.add_node("TopK", [scores_ND, MAX_DETECTIONS], 2, axis=1)
     return _gather_rows(g, boxes_ND4, order_ND, 4), scores_ND, g("GatherElements", labels_ND, order_ND, axis=1)
 
 
 def _frame(g: Graph, size: str) -> dict[str, str]:
-    """Return width and height, original and resized, each (N or 1) x 1 x 1; zeros are replaced by the input's."""
+    """Return the original and the resized width and height, each (N or 1) x 1 x 1. The input's size replaces zeros."""
     out = {}
     for place, (name, axis) in enumerate((("w", 3), ("h", 2), ("rw", 3), ("rh", 2))):
-        given = g("Slice", FRAMES, g.const([place]), g.const([place + 1]), g.const([1]))
-        whole = g("Cast", g("Gather", size, g.const(axis)), to=TensorProto.FLOAT)
-        value = g("Where", g("Greater", given, g.const(0, np.float32)), given, whole)
+        length = g("Slice", FRAMES, g.const([place]), g.const([place + 1]), g.const([1]))
+        input_length = g("Cast", g("Gather", size, g.const(axis)), to=TensorProto.FLOAT)
+        value = g("Where", g("Greater", length, g.const(0, np.float32)), length, input_length)
         out[name] = g("Unsqueeze", value, g.const([2]))
     return out
 
@@ -197,7 +204,7 @@ def _gather_rows(g: Graph, rows_NM: str, index_NT: str, width: int) -> str:
     return g("GatherElements", rows_NM, index, axis=1)
 
 
-def _best_of_level(
+def _select_candidates(
     g: Graph,
     logits_NAK: str,
     deltas_NA4: str,
@@ -206,24 +213,26 @@ def _best_of_level(
     size: str,
     about: Description,
 ) -> tuple[str, str, str]:
-    """Return boxes_NT4 (not clipped), scores_NT and labels_NT of a level's best scores."""
+    """Return boxes_NT4 (not clipped), scores_NT and labels_NT of a level's candidates."""
     K, C = len(about.classes), len(cells)
     limit = g.const([about.postprocess_config.candidates_per_level])
-    # The best T pairs of anchor and class are among the T anchors whose best class is best: a small sort in place of
-    # one over all pairs.
+    # The T best (anchor, class) pairs belong to the T anchors with the highest class scores. Selecting these anchors
+    # first avoids sorting all pairs.
     anchors = g("Slice", g("Shape", logits_NAK), g.const([1]), g.const([2]))
-    _, anchor_NT = g.many("TopK", [g("ReduceMax", logits_NAK, g.const([2]), keepdims=0), g("Min", anchors, limit)], 2)
+    _, anchor_NT = g.add_node(
+        "TopK", [g("ReduceMax", logits_NAK, g.const([2]), keepdims=0), g("Min", anchors, limit)], 2
+    )
     if K > 1:
         few_NTK = _gather_rows(g, logits_NAK, anchor_NT, K)
         flat = g("Reshape", few_NTK, g.const([0, -1]))
         pairs = g("Slice", g("Shape", flat), g.const([1]), g.const([2]))
-        logits_NT, pair_NT = g.many("TopK", [flat, g("Min", pairs, limit)], 2)
+        logits_NT, pair_NT = g.add_node("TopK", [flat, g("Min", pairs, limit)], 2)
         label_NT = g("Mod", pair_NT, g.const(K))
         anchor_NT = g("GatherElements", anchor_NT, g("Div", pair_NT, g.const(K)), axis=1)
     else:
         logits_NT = g("GatherElements", g("Squeeze", logits_NAK, g.const([2])), anchor_NT, axis=1)
         label_NT = g("Mul", anchor_NT, g.const(0))
-    # Anchors of these alone: position (i, j) has its centre at (j, i) x stride.
+    # Compute the anchors of the candidates only: position (row i, column j) has its centre at (j, i) x stride.
     H, W = g("Gather", size, g.const(2)), g("Gather", size, g.const(3))
     height, width = (g("Div", g("Add", side, g.const(stride - 1)), g.const(stride)) for side in (H, W))
     stride_2 = g.const([stride, stride])
@@ -241,7 +250,7 @@ def _best_of_level(
     if offset_C2.any():
         center_NT2 = g("Add", center_NT2, g("Gather", g.const(offset_C2, np.float32), cell_NT))
     deltas_NT4 = _gather_rows(g, deltas_NA4, anchor_NT, 4)
-    shift_NT2, scale_NT2 = g.many("Split", [deltas_NT4, g.const([2, 2])], 2, axis=2)
+    shift_NT2, scale_NT2 = g.add_node("Split", [deltas_NT4, g.const([2, 2])], 2, axis=2)
     middle_NT2 = g("Add", center_NT2, g("Mul", shift_NT2, sides_NT2))
     scale_NT2 = g("Exp", g("Min", scale_NT2, g.const(MAX_LOG_SCALE, np.float32)))
     half_NT2 = g("Mul", g("Mul", sides_NT2, scale_NT2), g.const(0.5, np.float32))
@@ -249,39 +258,40 @@ def _best_of_level(
     return boxes_NT4, g("Sigmoid", logits_NT), label_NT
 
 
-def _suppressed(g: Graph, boxes_NM4: str, scores_NM: str, labels_NM: str, num_classes: int) -> str:
-    """Return scores_NM with -1 where a box is below the threshold or overlaps a better one of its class."""
+def _suppress(g: Graph, boxes_NM4: str, scores_NM: str, labels_NM: str, num_classes: int) -> str:
+    """Return scores_NM with -1 for scores below the threshold and for boxes that NMS suppresses."""
     class_1K1 = g.const(np.arange(num_classes).reshape(1, -1, 1))
     own_NKM = g("Equal", g("Unsqueeze", labels_NM, g.const([1])), class_1K1)
     scores_NKM = g("Where", own_NKM, g("Unsqueeze", scores_NM, g.const([1])), g.const(-1, np.float32))
-    # Not max_detections: OpenVINO wants a limit of its own kind, and one class may have them all anyway.
-    most = g("Gather", g("Shape", scores_NM), g.const([1]))
-    kept_S3 = g("NonMaxSuppression", boxes_NM4, scores_NKM, most, NMS_THRESHOLD, SCORE_THRESHOLD)
+    # The limit per class is the number of candidates, not max_detections: all detections may be of one class, and
+    # OpenVINO does not accept the graph's max_detections input as this limit.
+    limit = g("Gather", g("Shape", scores_NM), g.const([1]))
+    kept_S3 = g("NonMaxSuppression", boxes_NM4, scores_NKM, limit, NMS_THRESHOLD, SCORE_THRESHOLD)
     place_S2 = g("Gather", kept_S3, g.const([0, 2]), axis=1)
     values_S = g("GatherND", scores_NM, place_S2)
     nothing_NM = g("Sub", g("Mul", scores_NM, g.const(0, np.float32)), g.const(1, np.float32))
     return g("ScatterND", nothing_NM, place_S2, values_S)
 
 
-def join(network: onnx.ModelProto, about: Description, *, defaults: bool) -> onnx.ModelProto:
-    """Return images to detections (or to the dense outputs): normalisation, network and decoding in one graph.
+def join_graphs(network: onnx.ModelProto, about: Description, *, defaults: bool) -> onnx.ModelProto:
+    """Return one graph from images to detections, or to the dense outputs if `about.raw` is set.
 
     Args:
-        network: from `NORMALISED` to the dense outputs.
-        about: goes into the metadata.
-        defaults: give thresholds and frames their defaults, so that a caller may leave them out. OpenVINO would take
-            these for constants.
+        network: network from `NORMALISED` to the dense outputs.
+        about: description of the exported file, which is stored in the metadata.
+        defaults: add default values for thresholds and frames, which callers may then leave out. It must be False for
+            OpenVINO, which treats defaults as constants.
     """
     names = dense_names(about.levels)
-    network = _prefixed(network)
-    before = normalising(about)
+    network = _add_prefix(network)
+    before = normalisation_graph(about)
     whole = _merge(before, network, [(NORMALISED, NORMALISED)])
     if not about.raw:
-        after = decoding(about)
+        after = decoding_graph(about)
         graph = whole.graph
         graph.node.extend(after.graph.node)
         graph.initializer.extend(after.graph.initializer)
-        graph.input.extend(value for value in after.graph.input if value.name in set(_inputs_of_decoding()))
+        graph.input.extend(value for value in after.graph.input if value.name in THRESHOLD_INPUTS)
         dense = list(graph.output)
         del graph.output[:]
         graph.output.extend(after.graph.output)
@@ -290,7 +300,7 @@ def join(network: onnx.ModelProto, about: Description, *, defaults: bool) -> onn
         if value.name in names:
             del value.type.tensor_type.shape.dim[:]
             last = len(about.classes) if value.name.endswith("logits") else 4
-            shaped = _value(value.name, TensorProto.FLOAT, "N", f"A{value.name[1]}", last)
+            shaped = _tensor_info(value.name, TensorProto.FLOAT, "N", f"A{value.name[1]}", last)
             value.CopyFrom(shaped)
     if defaults:
         config = about.postprocess_config
@@ -312,12 +322,8 @@ def join(network: onnx.ModelProto, about: Description, *, defaults: bool) -> onn
     return whole
 
 
-def _inputs_of_decoding() -> tuple[str, ...]:
-    return (SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS)
-
-
-def _prefixed(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the network with names of its own for the values inside, and without what the exporter noted of them."""
+def _add_prefix(network: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network with prefixed names of its inner values, and without the exporter's metadata."""
     out = compose.add_prefix(network, "network_", rename_inputs=False, rename_outputs=False)
     del out.graph.value_info[:]
     del out.metadata_props[:]
@@ -333,4 +339,4 @@ def _merge(first: onnx.ModelProto, second: onnx.ModelProto, io_map: list[tuple[s
     return merged
 
 
-__all__ = ["DETECTIONS", "NORMALISED", "decoding", "join", "normalising"]
+__all__ = ["DETECTIONS", "NORMALISED", "decoding_graph", "join_graphs", "normalisation_graph"]

@@ -1,4 +1,4 @@
-"""The export target OpenVINO: the ONNX graph as .xml and .bin."""
+"""The export target OpenVINO: the ONNX graph, converted to .xml and .bin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from retinanet.export.base_target import ExportSource, ExportTarget
 from retinanet.export.comparison import compare_runtime
-from retinanet.export.onnx_graph import join
+from retinanet.export.onnx_graph import join_graphs
 from retinanet.export.quantise import quantise_openvino, read_onnx, save_openvino
 from retinanet.predict.runtime_detector import RuntimeDetector
 
@@ -29,17 +29,17 @@ class OpenVinoTarget(ExportTarget):
     triton_backend = "openvino"
 
     def write(self, source: ExportSource, about: Description, path: Path) -> None:
-        """Write the graph; OpenVINO has no default inputs."""
-        save_openvino(read_onnx(join(source.network, about, defaults=False)), about, path)
+        """Write the graph. Every input must be given, because OpenVINO has no defaults for inputs."""
+        save_openvino(read_onnx(join_graphs(source.network, about, defaults=False)), about, path)
 
     def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
-        """Compare in float32, whatever precision the file hints at."""
+        """Return the differences in float32, also for a file with a precision hint."""
         return compare_runtime(loaded, RuntimeDetector.from_file(path, device="cpu", precision="float32"), images)
 
     def write_int8(self, source: ExportSource, about: Description, path: Path, images: Sequence[Path]) -> None:
-        """Quantise with NNCF."""
+        """Write the model in int8, quantised with NNCF."""
         quantise_openvino(source.network, about, path, images)
 
     def open(self, path: Path) -> RuntimeDetector:
-        """Return the detector that runs the file with OpenVINO, on the CPU, in the precision that the file hints at."""
+        """Return the detector that runs the file with OpenVINO on the CPU, in the precision of the file's hint."""
         return RuntimeDetector.from_file(path, device="cpu")

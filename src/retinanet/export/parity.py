@@ -1,6 +1,6 @@
-"""Does an exported model say what the original says? Run both on the same images, and compare.
+"""Compare the outputs of an exported model with those of the original model on the same images.
 
-Boxes are xyxy in original pixels. Shape suffixes: N batch, A anchors, K classes, B, D detections of an image.
+Boxes are xyxy in original pixels. Shape suffixes: N batch, A anchors, K classes, D detections of an image.
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ if TYPE_CHECKING:
     from retinanet.predict.detector import BaseDetector
     from retinanet.types import ArrayDetections
 
-    Dense = Callable[[ImageConfig, Sequence[Scaled]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    DenseFunction = Callable[[ImageConfig, Sequence[Scaled]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 BOX_TOLERANCE: Final = 0.01
-"""Pixels by which a corner may differ."""
+"""Largest allowed difference of a box corner, pixels."""
 SCORE_TOLERANCE: Final = 1e-4
-"""Amount by which a score may differ."""
+"""Largest allowed difference of a score."""
 IOU_TOLERANCE: Final = 1e-3
-"""Distance from the threshold of non-maximum suppression within which either decision is right: what 0.01 pixels make
-of a box of 20."""
-MOST_DOUBTFUL: Final = 0.02
-"""Share of the detections that may differ for such a reason: more is no accident."""
+"""Distance of an IoU from the NMS threshold within which keeping and suppressing a box are both correct.
+
+A shift by 0.01 pixels changes the IoU of a 20-pixel box by about this value."""
+MAX_DOUBTFUL: Final = 0.02
+"""Largest allowed share of detections that only one of the two models has because they lie at a threshold."""
 BATCH_SIZES: Final = (1, 3)
+"""Batch sizes of the comparison."""
 SCALES: Final = (1.0, 0.75)
-"""Of the sizes that the model was trained with."""
+"""Image sizes of the comparison, as factors of the image size in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """How far two models are apart on some images.
+    """Differences between the outputs of two models on the same images.
 
     Args:
-        image_size: shorter side of the resized images.
-        batch_size: images at once.
-        images: how many.
-        compared: detections, or anchors, that were compared.
-        boxes: largest difference of a corner, pixels.
+        image_size: shorter side of the resized images, pixels.
+        batch_size: number of images per batch.
+        images: number of images.
+        compared: number of compared detections, or of compared anchors.
+        boxes: largest difference of a box corner, pixels.
         scores: largest difference of a score.
-        missing: detections that one has and the other has not.
-        doubtful: those that are missing because their score or overlap lies at a threshold; not among the missing.
+        missing: number of detections that only one model has, without those counted in `doubtful`.
+        doubtful: number of detections that only one model has because their score or IoU lies at a threshold.
     """
 
     image_size: int
@@ -70,8 +72,8 @@ class Difference:
 
     @property
     def agrees(self) -> bool:
-        """Whether all is within the tolerances."""
-        few = self.doubtful <= max(1.0, MOST_DOUBTFUL * self.compared)
+        """Whether all differences are within the tolerances."""
+        few = self.doubtful <= max(1.0, MAX_DOUBTFUL * self.compared)
         return self.missing == 0 and few and self.boxes <= BOX_TOLERANCE and self.scores <= SCORE_TOLERANCE
 
 
@@ -83,13 +85,21 @@ def compare(
     scales: Sequence[float] = SCALES,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> list[Difference]:
-    """Return the differences of the detections, for each size and batch size."""
+    """Return the differences between the detections of two detectors, per image size and batch size.
+
+    Args:
+        original: detector of the checkpoint.
+        exported: detector of the exported file.
+        images: image files.
+        scales: factors of the image size in training.
+        batch_sizes: numbers of images per batch.
+    """
     out = []
     for scale, batch_size in product(scales, batch_sizes):
         image_config = scaled(original.image_config, scale)
-        with image_config_of(image_config, original, exported):
-            found = [_found(detector, images, batch_size) for detector in (original, exported)]
-        rows = [differ(a, b, original.postprocess_config) for a, b in zip(*found, strict=True)]
+        with use_image_config(image_config, original, exported):
+            pairs = zip(*(_detect_all(detector, images, batch_size) for detector in (original, exported)), strict=True)
+            rows = [compare_detections(first, second, original.postprocess_config) for first, second in pairs]
         out.append(
             Difference(
                 image_size=image_config.image_size,
@@ -106,8 +116,8 @@ def compare(
 
 
 @contextmanager
-def image_config_of(config: ImageConfig, *detectors: BaseDetector) -> Iterator[None]:
-    """Let the detectors prepare images by another config within a `with` block."""
+def use_image_config(config: ImageConfig, *detectors: BaseDetector) -> Iterator[None]:
+    """Make the detectors prepare images by `config` inside a `with` block."""
     before = [detector.info for detector in detectors]
     try:
         for detector, info in zip(detectors, before, strict=True):
@@ -118,32 +128,34 @@ def image_config_of(config: ImageConfig, *detectors: BaseDetector) -> Iterator[N
             detector.info = info
 
 
-def _found(detector: BaseDetector, images: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
+def _detect_all(detector: BaseDetector, images: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
+    """Return the detections of each image, without tiling."""
     stream = detector.stream(batched(images, batch_size), workers=0, tiling=TileConfig(tile=0))
-    return [found.result() for found in stream]
+    return [image_result.result() for image_result in stream]
 
 
 def scaled(config: ImageConfig, scale: float) -> ImageConfig:
-    """Return the config with other sizes."""
+    """Return the config with its image sizes multiplied by `scale`."""
     image_size, max_size = (max(1, round(side * scale)) for side in (config.image_size, config.max_size))
     return dataclasses.replace(config, image_size=image_size, max_size=max_size)
 
 
-def differ(first: ArrayDetections, second: ArrayDetections, config: PostprocessConfig) -> Difference:
-    """Return how far the detections of one image are apart. `image_size` and `batch_size` are 0."""
-    pairs = _pairs(first, second)
+def compare_detections(first: ArrayDetections, second: ArrayDetections, config: PostprocessConfig) -> Difference:
+    """Return the differences between two models' detections in one image. `image_size` and `batch_size` are 0."""
+    pairs = _match_detections(first, second)
     rows, columns = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
     boxes = np.abs(first.boxes_D4[rows] - second.boxes_D4[columns]).max(initial=0.0)
     scores = np.abs(first.scores_D[rows] - second.scores_D[columns]).max(initial=0.0)
-    left = [
-        (detections, other, np.setdiff1d(np.arange(len(detections)), taken))
-        for detections, other, taken in ((first, second, rows), (second, first, columns))
+    unmatched = [
+        (detections, other, np.setdiff1d(np.arange(len(detections)), matched))
+        for detections, other, matched in ((first, second, rows), (second, first, columns))
     ]
+    unmatched_boxes = [(detections.boxes_D4[i], detections.labels_D[i]) for detections, _, i in unmatched]
     doubtful = missing = 0
-    for mine, other, alone in left:
-        for i in alone:
-            at_edge = _at_edge(mine, int(i), other, config, [(m.boxes_D4[a], m.labels_D[a]) for m, _, a in left])
-            doubtful, missing = doubtful + at_edge, missing + (not at_edge)
+    for detections, other, indices in unmatched:
+        for i in indices:
+            at_threshold = _is_at_threshold(detections, int(i), other, config, unmatched_boxes)
+            doubtful, missing = doubtful + at_threshold, missing + (not at_threshold)
     return Difference(
         image_size=0,
         batch_size=0,
@@ -156,15 +168,18 @@ def differ(first: ArrayDetections, second: ArrayDetections, config: PostprocessC
     )
 
 
-def _pairs(first: ArrayDetections, second: ArrayDetections) -> list[tuple[int, int]]:
-    """Return which detections of the two are the same: of a class, and nearest, if near at all."""
-    apart = np.abs(first.boxes_D4[:, None] - second.boxes_D4[None]).max(axis=2)
-    apart_scores = np.abs(first.scores_D[:, None] - second.scores_D[None])
-    # Near: a tenth of the box, and a tenth of a score. What is further apart is another detection.
+def _match_detections(first: ArrayDetections, second: ArrayDetections) -> list[tuple[int, int]]:
+    """Return the index pairs of detections that two models have in common.
+
+    Both detections of a pair have the same class, corners that differ by at most a tenth of the box side (or 1 pixel),
+    and scores that differ by at most 0.1. Nearer detections are paired first.
+    """
+    box_difference = np.abs(first.boxes_D4[:, None] - second.boxes_D4[None]).max(axis=2)
+    score_difference = np.abs(first.scores_D[:, None] - second.scores_D[None])
     sides = (first.boxes_D4[:, 2:] - first.boxes_D4[:, :2]).max(axis=1, initial=0)
-    near = (apart <= np.maximum(1.0, 0.1 * sides)[:, None]) & (apart_scores <= 0.1)
+    near = (box_difference <= np.maximum(1.0, 0.1 * sides)[:, None]) & (score_difference <= 0.1)
     near &= first.labels_D[:, None] == second.labels_D[None]
-    cost = apart / BOX_TOLERANCE + apart_scores / SCORE_TOLERANCE
+    cost = box_difference / BOX_TOLERANCE + score_difference / SCORE_TOLERANCE
     out: list[tuple[int, int]] = []
     taken: tuple[set[int], set[int]] = (set(), set())
     rows, columns = np.nonzero(near)
@@ -177,34 +192,42 @@ def _pairs(first: ArrayDetections, second: ArrayDetections) -> list[tuple[int, i
     return out
 
 
-def _at_edge(
-    mine: ArrayDetections,
+def _is_at_threshold(
+    detections: ArrayDetections,
     i: int,
     other: ArrayDetections,
     config: PostprocessConfig,
-    alone: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+    unmatched_boxes: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
 ) -> bool:
-    """Return whether a detection that the other has not lies so near a threshold that either decision is right."""
-    score = mine.scores_D[i]
+    """Return whether a detection lies so near a threshold that keeping and dropping it are both correct.
+
+    Args:
+        detections: detections of one model.
+        i: index of a detection that the other model does not have.
+        other: detections of the other model.
+        config: thresholds of both models.
+        unmatched_boxes: boxes and labels of the detections that only the first, and only the second, model has.
+    """
+    score, label = detections.scores_D[i], detections.labels_D[i]
     if score <= config.score_threshold + SCORE_TOLERANCE:
         return True
     if len(other) >= config.max_detections and score <= other.scores_D.min(initial=1.0) + SCORE_TOLERANCE:
         return True
-    better = mine[(mine.labels_D == mine.labels_D[i]) & (mine.scores_D >= score - SCORE_TOLERANCE)]
-    same = other[(other.labels_D == mine.labels_D[i]) & (other.scores_D >= score - SCORE_TOLERANCE)]
-    box = mine.boxes_D4[i : i + 1]
-    boxes = np.concatenate([better.boxes_D4, same.boxes_D4])
+    box = detections.boxes_D4[i : i + 1]
+    boxes = np.concatenate(
+        [d.boxes_D4[(d.labels_D == label) & (d.scores_D >= score - SCORE_TOLERANCE)] for d in (detections, other)]
+    )
     if (np.abs(sv.box_iou_batch(box, boxes) - config.nms_threshold) <= IOU_TOLERANCE).any():
         return True
-    # One that the other's model kept for such a reason may have suppressed this one.
-    rivals = np.concatenate([b[labels == mine.labels_D[i]] for b, labels in alone])
+    # A detection that only one of the two models kept may have suppressed this one.
+    rivals = np.concatenate([b[labels == label] for b, labels in unmatched_boxes])
     rivals = rivals[(rivals != box).any(axis=1)]
     return bool((sv.box_iou_batch(box, rivals) > config.nms_threshold - IOU_TOLERANCE).any()) if len(rivals) else False
 
 
 def compare_dense(
-    original: Dense,
-    exported: Dense,
+    original: DenseFunction,
+    exported: DenseFunction,
     images: Sequence[Path],
     config: ImageConfig,
     *,
@@ -212,16 +235,19 @@ def compare_dense(
     scales: Sequence[float] = SCALES,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> list[Difference]:
-    """Return the differences before top-k and suppression: of all scores, and of the boxes of all anchors that count.
+    """Return the differences between dense outputs, per image size and batch size.
+
+    The scores of all anchors are compared. The boxes are compared where the highest class score of the anchor reaches
+    `score_threshold`, and for at least the 1,000 best anchors of a batch.
 
     Args:
-        original: resized images to scores_NAK and boxes_NA4, clipped.
-        exported: likewise.
-        images: files.
-        config: how images become input.
-        score_threshold: a box counts if its best class scores more; the best thousand where there are fewer.
-        scales: of the image's sizes.
-        batch_sizes: images at once.
+        original: function of the original model: resized images -> scores_NAK and boxes_NA4, clipped to the images.
+        exported: the same function of the exported model.
+        images: image files.
+        config: preprocessing of the images.
+        score_threshold: lowest score of an anchor whose box is compared.
+        scales: factors of the image size in training.
+        batch_sizes: numbers of images per batch.
     """
     out = []
     for scale, batch_size in product(scales, batch_sizes):

@@ -1,7 +1,7 @@
-"""Static quantisation to int8: ONNX Runtime's (QDQ) for ONNX, NNCF for OpenVINO. Weights per channel.
+"""Static quantisation to int8, with weights per channel: ONNX Runtime (QDQ) for ONNX, NNCF for OpenVINO.
 
-The normalisation, the decoding and the last convolution of each head stay in float: a step of int8 in a logit of -3 is
-several hundredths of a score, and in an offset several pixels of a large box.
+The normalisation, the decoding and the last convolution of each head stay in float. One int8 step of a logit near -3
+changes the score by several hundredths. One int8 step of an offset moves a large box by several pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from retinanet.export.onnx_graph import NORMALISED, join
+from retinanet.export.onnx_graph import NORMALISED, join_graphs
 from retinanet.images import decode_for, prepare, prepare_pixels
 from retinanet.runtime.description import (
     FRAMES,
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 
 def read_onnx(model: onnx.ModelProto) -> Any:
-    """Return a graph as OpenVINO's model. Not by its `convert_model`, which reports its use to its makers."""
+    """Return an ONNX graph as an OpenVINO model. OpenVINO's `convert_model` is not used: it sends usage statistics."""
     return openvino_core().read_model(model.SerializeToString())
 
 
 def save_openvino(model: Any, about: Description, path: Path) -> None:
-    """Write OpenVINO's model as .xml and .bin, with the description inside."""
+    """Write an OpenVINO model as .xml and .bin, with the description in its rt_info."""
     import openvino as ov
 
     model.set_rt_info(about.to_json(), [KEY])
@@ -50,8 +50,8 @@ def save_openvino(model: Any, about: Description, path: Path) -> None:
 
 
 @contextmanager
-def _unreported() -> Iterator[None]:
-    """Keep NNCF from reporting its use to its makers, which it does unless it believes to run in CI."""
+def _without_telemetry() -> Iterator[None]:
+    """Set the variable CI inside a `with` block. NNCF sends usage statistics unless it runs in CI."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
@@ -64,18 +64,18 @@ def _unreported() -> Iterator[None]:
 
 
 def output_convolutions(network: onnx.ModelProto, about: Description) -> list[str]:
-    """Return the names of the convolutions that give the dense outputs: the first one above each of them."""
-    maker = {name: node for node in network.graph.node for name in node.output}
-    found = []
+    """Return the names of the convolutions that compute the dense outputs: the last one before each output."""
+    producer = {name: node for node in network.graph.node for name in node.output}
+    convolutions = []
     for name in dense_names(about.levels):
-        node = maker[name]
+        node = producer[name]
         while node.op_type != "Conv":
-            node = maker[node.input[0]]
-        found.append(node.name)
-    return found
+            node = producer[node.input[0]]
+        convolutions.append(node.name)
+    return convolutions
 
 
-def _decoded(images: Sequence[Path], about: Description) -> Iterator[Scaled]:
+def _decode_images(images: Sequence[Path], about: Description) -> Iterator[Scaled]:
     config = about.image_config
     return (decode_for(path, image_size=config.image_size, max_size=config.max_size) for path in images)
 
@@ -84,8 +84,8 @@ def quantise_onnx(network: onnx.ModelProto, about: Description, images: Sequence
     """Return the network in int8.
 
     Args:
-        network: from `onnx_graph.NORMALISED` to the dense outputs, in float.
-        about: the file's description.
+        network: float network, from `onnx_graph.NORMALISED` to the dense outputs.
+        about: description of the exported file.
         images: images on which the ranges of the activations are measured.
     """
     from onnxruntime import quantization as q
@@ -93,42 +93,42 @@ def quantise_onnx(network: onnx.ModelProto, about: Description, images: Sequence
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.images = _decoded(images, about)
+            self.images = _decode_images(images, about)
 
         def get_next(self) -> dict[str, Any] | None:
             image = next(self.images, None)
             return None if image is None else {NORMALISED: prepare([image], about.image_config)[0]}
 
     with tempfile.TemporaryDirectory() as folder:
-        plain, ready, small = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "ready", "small"))
+        plain, prepared, quantised = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "prepared", "quantised"))
         onnx.save(network, plain)
-        quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         q.quantize_static(
-            ready,
-            small,
+            prepared,
+            quantised,
             Reader(),
             quant_format=q.QuantFormat.QDQ,
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
             op_types_to_quantize=["Conv", "Add", "Relu", "MaxPool", "Resize"],
-            nodes_to_exclude=output_convolutions(onnx.load(ready), about),
+            nodes_to_exclude=output_convolutions(onnx.load(prepared), about),
             calibrate_method=q.CalibrationMethod.MinMax,
             extra_options={"CalibMovingAverage": True},
         )
-        return onnx.load(small)
+        return onnx.load(quantised)
 
 
 def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, images: Sequence[Path]) -> None:
     """Write the network in int8, with normalisation and decoding in float, as OpenVINO's .xml and .bin.
 
     Args:
-        network: from `onnx_graph.NORMALISED` to the dense outputs, in float.
-        about: the file's description.
-        path: the .xml.
+        network: float network, from `onnx_graph.NORMALISED` to the dense outputs.
+        about: description of the exported file.
+        path: .xml file to write; the .bin file is written beside it.
         images: images on which the ranges of the activations are measured.
     """
-    with _unreported():
+    with _without_telemetry():
         import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
@@ -145,10 +145,10 @@ def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, 
         }
 
     names = [f"network_{name}" for name in output_convolutions(network, about)]
-    with _unreported():
+    with _without_telemetry():
         quantised = nncf.quantize(
-            read_onnx(join(network, about, defaults=False)),
-            nncf.Dataset(list(_decoded(images, about)), inputs),
+            read_onnx(join_graphs(network, about, defaults=False)),
+            nncf.Dataset(list(_decode_images(images, about)), inputs),
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=names, patterns=["decode_.*", "normalise_.*"], validate=False),

@@ -18,4 +18,4 @@ TARGETS: Final[Mapping[str, ExportTarget]] = {
     "openvino": OpenVinoTarget(),
     "torch": TorchExportTarget(),
 }
-"""By the name that `--format` takes. The first is the default."""
+"""Export targets by the value of `--format`. The first is the default."""

@@ -1,4 +1,4 @@
-"""The export target torch.export: a program in float32 that decodes every anchor to a box and scores."""
+"""The export target torch.export: a float32 program that returns the box and the scores of every anchor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retinanet.export.base_target import ExportSource, ExportTarget
-from retinanet.export.comparison import clipped, compare_dense
-from retinanet.export.torch_network import least_side, program
+from retinanet.export.comparison import clip_to_images, compare_dense
+from retinanet.export.torch_network import export_program, min_side
 from retinanet.images import prepare_pixels
 from retinanet.runtime.description import KEY
 
@@ -31,12 +31,12 @@ class TorchExportTarget(ExportTarget):
     title = "torch.export"
 
     def write(self, source: ExportSource, about: Description, path: Path) -> None:
-        """Write the program, with the description as an extra file."""
+        """Write the program, with the description as an additional file inside it."""
         extra_files = {f"{KEY}.json": about.to_json()}
-        torch.export.save(program(source.loaded.model, about), path, extra_files=extra_files)
+        torch.export.save(export_program(source.loaded.model, about), path, extra_files=extra_files)
 
     def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
-        """Compare scores and boxes of all anchors, on images padded to sides that the program takes."""
+        """Return the differences between scores and boxes of all anchors, on images padded to sides that it accepts."""
         module = torch.export.load(path).module()
 
         def exported(config: ImageConfig, scaled: Sequence[Scaled]) -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ class TorchExportTarget(ExportTarget):
             sizes = torch.tensor([[frame.resized_width, frame.resized_height] for frame in frames])
             with torch.inference_mode():
                 scores_NAK, boxes_NA4 = module(inputs, sizes)
-            return scores_NAK.numpy(), clipped(boxes_NA4, frames)
+            return scores_NAK.numpy(), clip_to_images(boxes_NA4, frames)
 
-        padded = dataclasses.replace(loaded.image_config, size_divisor=least_side(loaded.model))
+        padded = dataclasses.replace(loaded.image_config, size_divisor=min_side(loaded.model))
         return compare_dense(loaded, exported, images, padded)

@@ -1,4 +1,4 @@
-"""The network as torch exports it: wrapped in a module of its own, on a copy; the model that was given stays as it is.
+"""Convert the PyTorch network to ONNX and torch.export. The conversion uses a copy and never changes the given model.
 
 Shape suffixes: N batch, A anchors of a level, K classes, H, W.
 """
@@ -27,31 +27,32 @@ if TYPE_CHECKING:
     from retinanet.runtime.description import Description
 
 DIVISOR: Final = 32
-"""Height and width of what an exported network takes are multiples of this."""
+"""The height and width of the input of an exported network must be multiples of this number."""
 _EXAMPLE: Final = (2, 3, 512, 640)
+"""Shape N3HW of the input with which torch traces the network."""
 
 
-class Dense(nn.Module):
-    """normalised_N3HW -> for each level, its logits N x A x K and its offsets N x A x 4."""
+class DenseNetwork(nn.Module):
+    """Network from normalised_N3HW to logits_NAK and deltas_NA4 of each level."""
 
     def __init__(self, model: RetinaNet) -> None:
         super().__init__()
-        self.model = fixed_padding(copy.deepcopy(model).eval())
+        self.model = fix_padding(copy.deepcopy(model).eval())
 
     def forward(self, normalised_N3HW: Tensor) -> tuple[Tensor, ...]:
-        """Return logits and offsets of the finest level, then of the next, and so on."""
+        """Return the logits and the offsets of each level, finest level first: a flat tuple."""
         out = []
         for level in self.model.fpn(self.model.backbone(normalised_N3HW)):
             out += [self.model.class_head([level]), self.model.box_head([level])]
         return tuple(out)
 
 
-class Decoded(nn.Module):
-    """Images -> the probability of each class and the box of every anchor: all but clipping, top-k and NMS."""
+class DecodingNetwork(nn.Module):
+    """Network from images to the class scores and the box of every anchor, without clipping, top-k and NMS."""
 
     def __init__(self, model: RetinaNet, about: Description) -> None:
         super().__init__()
-        self.dense = Dense(model)
+        self.dense = DenseNetwork(model)
         self.uint8 = about.uint8
         for name in ("mean", "std"):
             values = torch.tensor(getattr(about.image_config, f"image_{name}")).reshape(1, 3, 1, 1)
@@ -63,8 +64,8 @@ class Decoded(nn.Module):
         """Return scores_NAK and boxes_NA4 (xyxy, input pixels) of all anchors, finest level first.
 
         Args:
-            images_N3HW: float in [0, 1] or uint8.
-            sizes_N2: int64, width and height of each image within it; what lies beyond is padding.
+            images_N3HW: float in [0, 1] or uint8, padded at the right and bottom.
+            sizes_N2: int64, width and height of each image without padding.
         """
         images_N3HW = images_N3HW.float() / 255 if self.uint8 else images_N3HW
         H, W = images_N3HW.shape[2:]
@@ -78,11 +79,12 @@ class Decoded(nn.Module):
         return model.class_head(levels).sigmoid(), boxes.decode(model.box_head(levels), anchors_A4)
 
 
-def fixed_padding(model: RetinaNet) -> RetinaNet:
-    """Give "SAME" convolutions (TensorFlow's) the padding that they have on sides that are multiples of `DIVISOR`.
+def fix_padding(model: RetinaNet) -> RetinaNet:
+    """Replace "SAME" convolutions (TensorFlow) by convolutions with a fixed padding. Changes `model`, and returns it.
 
-    They compute it anew from every input's size, which torch.export cannot follow in reasonable time. For an input of
-    n = s * stride, it is kernel - stride in all, the larger half at the right and bottom. Changes `model`.
+    A "SAME" convolution computes its padding from every input's size, which torch.export cannot trace in reasonable
+    time. If the input side is a multiple of the stride, the total padding is always kernel - stride, with the larger
+    half at the right and bottom. The sides are such multiples because they are multiples of `DIVISOR`.
     """
     for name, module in list(model.backbone.named_modules()):
         if not isinstance(module, Conv2dSame):
@@ -108,30 +110,31 @@ def fixed_padding(model: RetinaNet) -> RetinaNet:
     return model
 
 
-def least_side(model: RetinaNet) -> int:
-    """Return the least height and width that a program of torch.export takes: the coarsest level has two positions."""
+def min_side(model: RetinaNet) -> int:
+    """Return the smallest height and width of a torch.export program's input: two positions in the coarsest level."""
     return int(2 ** model.config.levels[-1]) + DIVISOR
 
 
-def _dimensions(least: int = DIVISOR) -> dict[int, Any]:
+def _dimensions(min_length: int = DIVISOR) -> dict[int, Any]:
+    """Return the dynamic axes of the input N3HW: any batch size, sides from `min_length` in steps of `DIVISOR`."""
     dim = torch.export.Dim
-    side = {axis: DIVISOR * dim(name, min=least // DIVISOR, max=4096) for axis, name in ((2, "h"), (3, "w"))}
+    side = {axis: DIVISOR * dim(name, min=min_length // DIVISOR, max=4096) for axis, name in ((2, "h"), (3, "w"))}
     return {0: dim("n", min=1, max=4096), **side}
 
 
 def dense_onnx(model: RetinaNet) -> onnx.ModelProto:
-    """Return the network as ONNX, from `graph.NORMALISED` to the dense outputs.
+    """Return the network as ONNX, from `onnx_graph.NORMALISED` to the dense outputs.
 
     Raises:
         ExportError: torch cannot export this backbone.
     """
     names = dense_names(model.config.levels)
-    said = io.StringIO()
+    discarded = io.StringIO()
     try:
-        with warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
+        with warnings.catch_warnings(), redirect_stdout(discarded), redirect_stderr(discarded):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                Dense(model).cpu().float(),
+                DenseNetwork(model).cpu().float(),
                 (torch.zeros(_EXAMPLE),),
                 input_names=[NORMALISED],
                 output_names=names,
@@ -143,24 +146,24 @@ def dense_onnx(model: RetinaNet) -> onnx.ModelProto:
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         raise ExportError(f"torch cannot export {model.config.backbone} to ONNX: {error}") from error
-    assert program is not None  # noqa: S101 - it is only for dynamo=False
+    assert program is not None  # noqa: S101 - None is returned with dynamo=False only
     return program.model_proto
 
 
-def program(model: RetinaNet, about: Description) -> torch.export.ExportedProgram:
-    """Return `Decoded` as a program of torch.export, for any number of images with sides of `least_side` or more.
+def export_program(model: RetinaNet, about: Description) -> torch.export.ExportedProgram:
+    """Return `DecodingNetwork` as a torch.export program, for any number of images with sides of at least `min_side`.
 
     Raises:
         ExportError: torch cannot export this backbone.
     """
     images = torch.zeros(_EXAMPLE, dtype=torch.uint8 if about.uint8 else torch.float32)
     sizes = torch.tensor([[_EXAMPLE[3], _EXAMPLE[2]]] * _EXAMPLE[0])
-    dimensions = _dimensions(least_side(model))
+    dimensions = _dimensions(min_side(model))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(
-                Decoded(model, about).cpu().float().eval(),
+                DecodingNetwork(model, about).cpu().float().eval(),
                 (images, sizes),
                 dynamic_shapes=(dimensions, {0: dimensions[0]}),
                 strict=False,

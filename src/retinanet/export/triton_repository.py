@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 MAX_BATCH_SIZE: Final = 8
 QUEUE_DELAY_US: Final = 3000
-"""How long the server waits for more requests to make a batch of."""
+"""Microseconds that the server waits for further requests before it runs a batch."""
 
 
-def target(repository: Path, name: str, suffix: str) -> Path:
-    """Return where the repository has a model's first version."""
+def model_path(repository: Path, name: str, suffix: str) -> Path:
+    """Return the path of a model's first version in the repository."""
     return repository / name / "1" / f"model{suffix}"
 
 
 def write(repository: Path, model: Path, about: Description, *, backend: str, companions: Sequence[str] = ()) -> Path:
-    """Write the model's place in the repository, and return its config. A model that lies elsewhere is copied.
+    """Add a model to the repository, and return the path of its config. A model outside the repository is copied.
 
     Args:
-        repository: the folder.
-        model: the exported file.
-        about: the file's description.
-        backend: Triton's name of what runs the file.
-        companions: suffixes of the files that belong to the model and lie beside it.
+        repository: folder of the model repository.
+        model: exported file.
+        about: description of the exported file.
+        backend: name of the Triton backend that runs the file.
+        companions: suffixes of the additional files beside the exported file.
     """
-    place = target(repository, model.stem, model.suffix)
+    place = model_path(repository, model.stem, model.suffix)
     if model.parent.parent.parent == repository:
         place = model
     else:
@@ -54,8 +54,8 @@ def write(repository: Path, model: Path, about: Description, *, backend: str, co
 def config_text(name: str, about: Description, backend: str) -> str:
     """Return the text of config.pbtxt.
 
-    ONNX's thresholds stay at their defaults, which lets Triton batch requests: their inputs, being no property of one
-    image, could not be batched. OpenVINO's graph has no defaults, so it is not batched.
+    An ONNX model uses its default thresholds, so that Triton can batch requests: threshold inputs apply to a whole
+    batch and not to one image. An OpenVINO model has no defaults, so its requests carry thresholds and are not batched.
     """
     kind = "TYPE_UINT8" if about.uint8 else "TYPE_FP32"
     batched = backend == "onnxruntime"

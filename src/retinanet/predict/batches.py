@@ -1,4 +1,4 @@
-"""Images on their way through a detector: sources, batches of decoded images, and results.
+"""Types and functions for batches of images: sources, decoded batches, and results per image.
 
 Needs numpy, Pillow and supervision, never torch. Shape suffixes: N batch, H, W; 3 is RGB.
 """
@@ -28,7 +28,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageResult:
-    """What became of one image: its size and `detections`, or the `error` where it does not decode."""
+    """Result of one image: its original size and its detections, or the error if it cannot be decoded.
+
+    Args:
+        source: image as the caller passed it.
+        width: original pixels; 0 with an error.
+        height: original pixels; 0 with an error.
+        detections: detections in original pixels; None with an error.
+        error: reason why the image cannot be decoded; None with detections.
+    """
 
     source: Source
     width: int = 0
@@ -45,7 +53,14 @@ class ImageResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputBatch:
-    """The network's input and the frames of those sources that did decode, and the errors of the others, in order."""
+    """One batch of decoded images.
+
+    Args:
+        sources: images as the caller passed them.
+        errors: for each source, None or the reason why it cannot be decoded.
+        images_N3HW: network input of the decoded sources, in order; None if no source was decoded.
+        frames: sizes of each decoded source before and after resizing.
+    """
 
     sources: Sequence[Source]
     errors: list[ImageError | None]
@@ -54,7 +69,7 @@ class InputBatch:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items, the last one shorter."""
+    """Yield lists of `size` items. The last list may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -63,7 +78,13 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def load_ahead(
     batches: Iterable[Sequence[Source]], load: Callable[[Sequence[Source]], InputBatch], workers: int
 ) -> Iterator[InputBatch]:
-    """Yield the loaded batches in order, with `workers` of them on the way."""
+    """Yield the loaded batches in order, while threads load the next ones.
+
+    Args:
+        batches: batches of image sources.
+        load: function that decodes one batch.
+        workers: number of threads, and of batches loaded ahead; 0: load in the calling thread.
+    """
     if workers == 0:
         yield from (load(batch) for batch in batches)
         return

@@ -1,4 +1,4 @@
-"""A backbone's graph, simplified for prediction: BatchNorm folded, activations and residual additions joined."""
+"""Simplify a backbone for prediction: fold BatchNorm, activations and residual additions into convolutions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ _BATCHNORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class _Tracer(fx.Tracer):
-    """Sees modules that have no parts, and BatchNorm with its activation, as one step."""
+    """Tracer that records a module without submodules, or BatchNorm with its activation, as one graph node."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether the module is one step."""
+        """Return whether the module is one graph node."""
         return isinstance(m, _BATCHNORMS) or not any(True for _ in m.children())
 
 
 def fold_batchnorm(body: nn.Module) -> nn.Module:
-    """Return a backbone with its BatchNorm folded and its activations joined, or as it is where it cannot be traced."""
+    """Return the backbone with BatchNorm, activations and residual additions folded into its convolutions.
+
+    A backbone that torch.fx cannot trace is returned unchanged.
+    """
     try:
         graph = _Tracer().trace(body)
-    except Exception as error:  # noqa: BLE001 - no Triton, no compiler, no driver, an old card: each raises its own
+    except Exception as error:  # noqa: BLE001 - tracing runs the backbone's code, which can raise anything
         log.info("the backbone is not simplified for prediction: %s", str(error).split("\n", maxsplit=1)[0])
         return body
     traced = fx.GraphModule(body, graph)
@@ -56,27 +59,31 @@ def fold_batchnorm(body: nn.Module) -> nn.Module:
 
 
 def _simplify(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, int]) -> None:
-    """Take one step out of the graph if the convolution before it can do its work; make convolutions ours."""
+    """Simplify one graph node, in place.
+
+    A convolution is replaced by a `PreparedConvolution`. BatchNorm and activations are removed if the convolution
+    before them can include them. Identity and dropout are removed.
+    """
     module, source = modules[str(node.target)], node.args[0]
-    assert isinstance(source, fx.Node)  # noqa: S101 - a backbone's layers work on maps
+    assert isinstance(source, fx.Node)  # noqa: S101 - the inputs of a backbone's layers are feature maps
     before = modules[str(source.target)] if source.op == "call_module" else None
-    alone = len(source.users) == 1 and calls.get(str(source.target), 0) == 1
+    only_use = len(source.users) == 1 and calls.get(str(source.target), 0) == 1
     if isinstance(module, nn.Identity | nn.Dropout):
         _drop(node, source)
     elif supports_convolution(module) and calls[str(node.target)] == 1:
         modules[str(node.target)] = prepare_convolution(module)
-    elif isinstance(module, _BATCHNORMS) and alone and isinstance(before, PreparedConvolution | nn.Conv2d):
+    elif isinstance(module, _BATCHNORMS) and only_use and isinstance(before, PreparedConvolution | nn.Conv2d):
         if isinstance(before, PreparedConvolution) and before.activation is not None:
             return
         _fold(before, module)
         activation = _after_norm(module)
         if activation is not None and not (supports_activation(activation) and isinstance(before, PreparedConvolution)):
-            modules[str(node.target)] = activation  # a step of its own still
+            modules[str(node.target)] = activation  # the convolution cannot include it
             return
         if isinstance(before, PreparedConvolution):
             before.activation = activation
         _drop(node, source)
-    elif supports_activation(module) and alone and isinstance(before, PreparedConvolution) and not before.activation:
+    elif supports_activation(module) and only_use and isinstance(before, PreparedConvolution) and not before.activation:
         before.activation = module
         _drop(node, source)
 
@@ -87,15 +94,16 @@ def _drop(node: fx.Node, source: fx.Node) -> None:
 
 
 def _after_norm(module: nn.Module) -> nn.Module | None:
-    """Return the activation that timm's BatchNorm brings along, if any."""
+    """Return the activation inside timm's BatchNorm modules; None without one."""
     activation = getattr(module, "act", None)
     return None if isinstance(activation, nn.Identity) else activation
 
 
 def _fold(convolution: PreparedConvolution | nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> None:
-    """Scale the weights as BatchNorm scales the outputs: w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + b0.
+    """Fold BatchNorm into a convolution: w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + b0.
 
-    In float64, so that what is rounded is the result alone.
+    g and b0 are BatchNorm's weight and bias; m and v its running mean and variance. The computation is in float64, so
+    that only the result is rounded.
     """
     assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018
     mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
@@ -110,16 +118,17 @@ def _fold(convolution: PreparedConvolution | nn.Conv2d, norm: nn.BatchNorm2d | n
 
 
 def _join_additions(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Let the last convolution of a residual block add the shortcut and apply the activation after the sum.
+    """Fold each residual addition, and the activation after it, into the last convolution of the block.
 
-    The shortcut is overwritten. So it must come from one of our convolutions (nothing else has the same memory), and
-    every other use of it must be a convolution before the sum.
+    The convolution overwrites the shortcut with the sum. The shortcut must therefore be the output of a
+    `PreparedConvolution`, whose memory no other value shares. Every other use of the shortcut must be a
+    `PreparedConvolution` that runs before the addition.
     """
     order = {node: i for i, node in enumerate(graph.nodes)}
 
     def convolution(node: Any) -> PreparedConvolution | None:
-        found = modules[str(node.target)] if isinstance(node, fx.Node) and node.op == "call_module" else None
-        return found if isinstance(found, PreparedConvolution) else None
+        module = modules[str(node.target)] if isinstance(node, fx.Node) and node.op == "call_module" else None
+        return module if isinstance(module, PreparedConvolution) else None
 
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target not in {operator.add, operator.iadd, torch.add}:
@@ -127,12 +136,12 @@ def _join_additions(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
         if len(node.args) != 2 or node.kwargs:
             continue
         for last, shortcut in (node.args, node.args[::-1]):
-            ours = convolution(last)
-            if ours is None or ours.activation is not None or len(last.users) != 1 or len(last.args) != 1:
+            prepared = convolution(last)
+            if prepared is None or prepared.activation is not None or len(last.users) != 1 or len(last.args) != 1:
                 continue
             others = [user for user in shortcut.users if user is not node]
-            # The convolution will run where the sum does, after whatever makes the shortcut; nothing in between may
-            # work on its input, perhaps in place.
+            # The convolution moves to the place of the addition, after the node that computes the shortcut. No node in
+            # between may use the convolution's input, because it could change the input in place.
             if any(order[user] > order[last] for user in last.args[0].users):
                 continue
             if convolution(shortcut) is None or not all(convolution(o) and order[o] < order[node] for o in others):
@@ -146,14 +155,19 @@ def _join_additions(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
             graph.erase_node(node)
             graph.erase_node(last)
             if following is not None and supports_activation(module):
-                ours.activation = module
+                prepared.activation = module
                 following.replace_all_uses_with(joined)
                 graph.erase_node(following)
             break
 
 
 def join_activations(layers: list[nn.Module], *, shapes: int) -> nn.Sequential:
-    """Return the layers one after the other, activations within the convolutions before them."""
+    """Return the layers as one module, with each activation inside the convolution before it.
+
+    Args:
+        layers: convolutions, activations and other layers, in order.
+        shapes: number of input shapes for which a convolution keeps its prepared weights.
+    """
     out: list[nn.Module] = []
     for layer in layers:
         before = out[-1] if out else None

@@ -1,4 +1,7 @@
-"""Detections as COCO results: dictionaries or an array. Boxes are xyxy in original pixels, COCO's are xywh."""
+"""Convert detections to COCO results, as dictionaries or as an array.
+
+Boxes of detections are xyxy, boxes of COCO results are xywh, both in original pixels.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from retinanet.types import ArrayDetections
 def detections_to_coco(
     detections: ArrayDetections | sv.Detections, *, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return COCO results, best first as they come: image_id, category_id, bbox (xywh, original pixels), score.
+    """Return COCO results in the order of the detections: image_id, category_id, bbox (xywh, original pixels), score.
 
     Args:
-        detections: of one image.
-        image_id: its id in the ground truth.
-        category_ids: COCO's id of each 0-based class id.
+        detections: detections of one image.
+        image_id: id of the image in the ground truth.
+        category_ids: COCO category id of each 0-based class id.
     """
     if isinstance(detections, ArrayDetections):
         boxes_D4, scores_D = detections.boxes_D4.tolist(), detections.scores_D.tolist()
@@ -35,18 +38,19 @@ def detections_to_coco(
 
 
 def detections_to_array(
-    found: Iterable[tuple[int, ArrayDetections]], *, category_ids: Sequence[int]
+    images: Iterable[tuple[int, ArrayDetections]], *, category_ids: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """Return COCO results as an array (D, 7): image_id, x, y, width, height, score, category_id; as they come.
+    """Return COCO results as an array (D, 7): image_id, x, y, width, height, score, category_id.
 
-    What `evaluate_results` takes, in a fraction of the time that a dictionary for each detection needs.
+    `evaluate_results` accepts this array, which is much faster to build than one dictionary per detection. Rows keep
+    the order of images and detections.
 
     Args:
-        found: id in the ground truth, and detections, of each image.
-        category_ids: COCO's id of each 0-based class id; those below 0 are left out.
+        images: id in the ground truth and detections of each image.
+        category_ids: COCO category id of each 0-based class id. Detections of a class with an id below 0 are left out.
     """
     ids, parts = [], []
-    for image_id, detections in found:
+    for image_id, detections in images:
         ids.append(image_id)
         parts.append(detections)
     if not parts:
@@ -62,16 +66,16 @@ def detections_to_array(
 
 
 def class_ids(detections: sv.Detections) -> Any:
-    """Return the class id of each detection, 0 where there are none."""
+    """Return the class id of each detection, or zeros if the detections have no class ids."""
     return np.zeros(len(detections), np.int64) if detections.class_id is None else detections.class_id
 
 
 def scores(detections: sv.Detections) -> Any:
-    """Return the score of each detection, 1 where there are none."""
+    """Return the score of each detection, or ones if the detections have no scores."""
     return np.ones(len(detections), np.float32) if detections.confidence is None else detections.confidence
 
 
 def class_names(detections: sv.Detections) -> list[str]:
-    """Return the name of each detection's class, or its number where the detections bring no names."""
+    """Return the class name of each detection, or its class id as text if the detections have no class names."""
     names = detections.data.get("class_name")
     return [str(name) for name in (class_ids(detections) if names is None else names)]

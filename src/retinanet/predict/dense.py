@@ -1,6 +1,7 @@
 """Predictions at every anchor of an image, before thresholds and NMS. Boxes are xyxy in original pixels.
 
-Shape suffixes: H, W (of a level), A anchors of a level, C anchors of a position, K classes."""
+Shape suffixes: H, W of a level, A anchors of a level, C anchors of a position, K classes.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +17,33 @@ from retinanet.types import MAX_LOG_SCALE
 
 
 class LevelOutputs(NamedTuple):
-    """What one level of the pyramid says at each of its positions."""
+    """Predictions of one feature level at all its positions."""
 
     level: int
     stride: int
-    """Input pixels between positions, as declared: see `ModelConfig.anchor_style`."""
+    """Declared distance of neighbouring positions, input pixels: see `ModelConfig.anchor_style`."""
     scores_HWCK: npt.NDArray[np.float32]
-    """Probability of each class, for each of the C anchors of a position."""
+    """Probability of each class for each anchor."""
     boxes_HWC4: npt.NDArray[np.float32]
-    """The box that each anchor proposes: xyxy, original pixels, clipped to the image."""
+    """Predicted box of each anchor: xyxy, original pixels, clipped to the image."""
     anchors_HWC4: npt.NDArray[np.float32]
-    """The anchors themselves: xyxy, original pixels, not clipped."""
+    """Anchors: xyxy, original pixels, not clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseOutputs:
-    """All that the network says of one image, before thresholds and non-maximum suppression.
+    """Predictions of all feature levels for one image, before thresholds and non-maximum suppression.
 
     Args:
-        frame: the image's size before and after resizing.
-        levels: finest first.
+        frame: size of the image before and after resizing.
+        levels: predictions of each level, finest level first.
     """
 
     frame: Frame
     levels: tuple[LevelOutputs, ...]
 
     def at(self, x: float, y: float) -> list[tuple[LevelOutputs, int, int]]:
-        """Return, for each level, it and the row and column of its position nearest to a place, original pixels."""
+        """Return each level with the row and column of its position nearest to (x, y), original pixels."""
         out = []
         for level in self.levels:
             centers_HW2 = (level.anchors_HWC4[:, :, 0, :2] + level.anchors_HWC4[:, :, 0, 2:]) / 2
@@ -61,16 +62,16 @@ def level_outputs(
     *,
     style: str = ModelConfig.anchor_style,
 ) -> LevelOutputs:
-    """Return what a level says of one image, its boxes decoded as `boxes.decode` does.
+    """Return the predictions of one level for one image, with boxes decoded as by `boxes.decode`.
 
     Args:
-        level: its number.
-        cells_C4: the anchors around (0, 0), input pixels.
-        logits_AK: of all anchors of the level, position by position.
-        deltas_A4: likewise.
+        level: number of the level; its stride is 2^level.
+        cells_C4: anchors around (0, 0), xyxy, input pixels.
+        logits_AK: logits of all anchors, position by position, row by row.
+        deltas_A4: offsets of all anchors, in the order of `logits_AK`.
         input_size: height and width of the padded input, pixels.
-        frame: of the image.
-        style: of the anchors, see `ModelConfig`.
+        frame: size of the image before and after resizing.
+        style: anchor style, see `ModelConfig.anchor_style`.
     """
     stride, C = 2**level, len(cells_C4)
     H, W = (-(-side // stride) for side in input_size)

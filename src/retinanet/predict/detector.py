@@ -1,4 +1,4 @@
-"""Any trained network from images to named boxes: what the torch detector and the torch-free runtime share.
+"""The base class of detectors. The torch detector and the torch-free runtime detector share this code.
 
 Needs numpy, Pillow and supervision, never torch. Boxes are xyxy in original pixels, after EXIF rotation.
 Shape suffixes: N batch, H, W, D detections of an image; 3 is RGB.
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from retinanet.predict.dense import DenseOutputs
 
 TTA_SCALES: Final = (0.8, 1.25)
-"""Sizes at which test-time augmentation looks at an image, besides its own."""
+"""Factors of the image size at which test-time augmentation detects, in addition to 1."""
 
 S = TypeVar("S", bound=Source)
 
 
 class BaseDetector(ABC):
-    """A network with all it takes to go from images to named boxes. How the network is run is up to the subclass.
+    """A trained network with preprocessing and post-processing: from images to detections. A subclass runs the network.
 
     Args:
-        info: classes, preprocessing, post-processing and tiling.
+        info: classes, preprocessing, post-processing and tiling of the model.
     """
 
     def __init__(self, info: ModelInfo) -> None:
@@ -48,41 +48,40 @@ class BaseDetector(ABC):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """COCO's id of each class id."""
+        """COCO category id of each class id."""
         return self.info.category_ids
 
     @property
     def image_config(self) -> ImageConfig:
-        """How images become input."""
+        """Preprocessing: image size, padding and normalisation."""
         return self.info.image_config
 
     @property
     def postprocess_config(self) -> PostprocessConfig:
-        """How outputs become detections."""
+        """Post-processing: thresholds and the largest number of detections."""
         return self.info.postprocess_config
 
     @property
     def tiling(self) -> TileConfig:
-        """How images are cut into tiles unless a call says otherwise."""
+        """Tiling of large images, unless a call overrides it."""
         return self.info.tiling
 
     @abstractmethod
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        """Return the detections of each image that did decode, best first, original pixels."""
+        """Return the detections of each decoded image, best first, original pixels."""
 
     def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
-        """Return the network's input N3HW and the frame of each image."""
+        """Return the network input N3HW and the frame of each image."""
         return prepare(images, config)
 
     def detect(
         self, images: Sequence[Scaled | Image.Image], *, config: PostprocessConfig | None = None
     ) -> list[ArrayDetections]:
-        """Return the detections of decoded images, which go through the network as one batch.
+        """Return the detections of decoded images. The network processes all images as one batch, without tiling.
 
         Args:
-            images: of `decode_for(source, image_size=..., max_size=...)` with those of `image_config`, or Pillow's in
-                RGB, upright.
-            config: thresholds; the model's own when None.
+            images: results of `images.decode_for` with the sizes of `image_config`, or upright RGB Pillow images.
+            config: thresholds; None: those of the model.
         """
         if not images:
             return []
@@ -92,10 +91,12 @@ class BaseDetector(ABC):
 
     @abstractmethod
     def dense(self, source: Source | Scaled) -> DenseOutputs:
-        """Return what every level says at every position of one image: why an object is found, or missed.
+        """Return the predictions at every position of every feature level for one image.
+
+        They show why an object is detected or missed.
 
         Raises:
-            ImageError: an image that does not decode.
+            ImageError: the image cannot be decoded.
         """
 
     @overload
@@ -130,23 +131,23 @@ class BaseDetector(ABC):
         """Return the detections of one image, or of each image of a list; best first.
 
         Args:
-            source: path, bytes of a file, PIL image or array (H, W, 3), RGB uint8; or a list of these.
-            threshold: least score; the model's own `score_threshold` (0.05 unless changed) when None.
-            tile: side of the tiles that large images are cut into, original pixels; 0: not cut; None: as trained.
-            overlap: share of a tile that its neighbour shows too.
-            tta: look at the images flipped and at other sizes too: six times the work, better boxes.
+            source: path, bytes of an image file, PIL image or array (H, W, 3), RGB uint8; or a list of such sources.
+            threshold: lowest score of a detection; None: the model's `score_threshold` (0.05 unless changed).
+            tile: side of the tiles into which large images are cut, original pixels; 0: no tiles; None: as in training.
+            overlap: share of a tile that overlaps its neighbour.
+            tta: test-time augmentation: also detect in flipped and rescaled images. It improves boxes at six times the
+                cost.
 
         Raises:
-            ImageError: an image that does not decode.
+            ImageError: an image cannot be decoded.
         """
         tiling = TileConfig(tile=tile, overlap=overlap)
-        many = isinstance(source, list | tuple)
-        sources: Sequence[Source] = source if many else [source]  # type: ignore[assignment, list-item]
-        found = []
+        is_list = isinstance(source, list | tuple)
+        sources: Sequence[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
         batches = batched(sources, BatchConfig.batch_size)
-        for item in self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta):
-            found.append(self.named(item.result()))
-        return found if many else found[0]
+        results = self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta)
+        detections = [self.named(result.result()) for result in results]
+        return detections if is_list else detections[0]
 
     def predict_batches(
         self,
@@ -156,13 +157,19 @@ class BaseDetector(ABC):
         workers: int = LoadingConfig.workers,
         threshold: float | None = None,
     ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
-        """Yield (source, detections) in order, for as many images as there may be: `workers` + 1 batches are held.
+        """Yield (source, detections) of each image in order. An image that cannot be decoded yields (source, error).
 
-        An image that does not decode yields its error, and the rest go on.
+        The number of images is not limited: memory holds at most `workers` + 1 batches.
+
+        Args:
+            sources: images, as in `predict`.
+            batch_size: number of images per batch.
+            workers: number of threads that decode images.
+            threshold: lowest score of a detection; None: the model's `score_threshold`.
         """
-        for found in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
-            outcome = found.error if found.detections is None else self.named(found.detections)
-            yield found.source, outcome  # type: ignore[misc]
+        for result in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
+            outcome = result.error if result.detections is None else self.named(result.detections)
+            yield result.source, outcome  # type: ignore[misc]
 
     def stream(
         self,
@@ -173,10 +180,14 @@ class BaseDetector(ABC):
         tiling: TileConfig | None = None,
         tta: bool = False,
     ) -> Iterator[ImageResult]:
-        """Yield what becomes of each image, in order; `workers` threads decode and resize ahead of the network.
+        """Yield the result of each image, in order.
 
-        `tiling` says how images are cut, if not as the model was trained: see `TileConfig`. With `tta` each image
-        is looked at flipped and at other sizes too, six times in all.
+        Args:
+            batches: batches of images.
+            workers: number of threads that decode and resize images ahead of the network; 0: none.
+            threshold: lowest score of a detection; None: the model's `score_threshold`.
+            tiling: tiling of large images; None: as in training.
+            tta: test-time augmentation: detect in six views of each image, flipped and rescaled.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
@@ -185,7 +196,7 @@ class BaseDetector(ABC):
             config = dataclasses.replace(config, score_threshold=threshold)
         for batch in load_ahead(batches, self._load, workers):
             readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
-            detections = zip(batch.frames, self._look(readable, batch, config, tta), strict=True)
+            detections = zip(batch.frames, self._detect_views(readable, batch, config, tta), strict=True)
             for source, error in zip(batch.sources, batch.errors, strict=True):
                 if error is not None:
                     yield ImageResult(source=source, error=error)
@@ -193,13 +204,15 @@ class BaseDetector(ABC):
                 frame, found = next(detections)
                 try:
                     if tiling.tile:
-                        found = self._in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
-                except ImageError as broken:  # beyond what the whole image at a smaller scale needed
-                    yield ImageResult(source=source, error=broken)
+                        found = self._detect_in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
+                except (
+                    ImageError
+                ) as decode_error:  # tiles decode parts of the file that the reduced whole image did not need
+                    yield ImageResult(source=source, error=decode_error)
                     continue
                 yield ImageResult(source=source, width=frame.width, height=frame.height, detections=found)
 
-    def _in_tiles(
+    def _detect_in_tiles(
         self,
         source: Source,
         frame: Frame,
@@ -209,15 +222,15 @@ class BaseDetector(ABC):
         batch_size: int,
         tta: bool,
     ) -> ArrayDetections:
-        """Return the detections of an image's tiles merged with those of the whole; `batch_size` tiles at once."""
+        """Return the detections of an image's tiles, in batches of `batch_size` tiles, merged with those in `whole`."""
         places = tiles(frame.width, frame.height, tile=tiling.tile or 0, overlap=tiling.overlap)
         if len(places) == 1:
             return whole
         parts: list[ArrayDetections] = []
         with open_windows(source) as image:
-            for some in batched(places, max(1, batch_size)):
-                crops = [image.crop(place) for place in some]
-                parts += self._look(crops, self._load(crops), config, tta)
+            for batch_places in batched(places, max(1, batch_size)):
+                crops = [image.crop(place) for place in batch_places]
+                parts += self._detect_views(crops, self._load(crops), config, tta)
         return merge_tiles(
             whole,
             parts,
@@ -228,14 +241,14 @@ class BaseDetector(ABC):
             config=config,
         )
 
-    def _look(
+    def _detect_views(
         self, sources: Sequence[Source], batch: InputBatch, config: PostprocessConfig, tta: bool
     ) -> list[ArrayDetections]:
-        """Return the detections of a batch; with `tta` from its images flipped and at `TTA_SCALES` as well."""
-        found = self._detect(batch, config)
-        if not tta or not found:
-            return found
-        views = [found, self._flipped(batch, config)]
+        """Return the detections of a batch. With `tta`, merge those of flipped images and of `TTA_SCALES` too."""
+        detections = self._detect(batch, config)
+        if not tta or not detections:
+            return detections
+        views = [detections, self._detect_flipped(batch, config)]
         for scale in TTA_SCALES:
             image_config = dataclasses.replace(
                 self.image_config,
@@ -243,11 +256,11 @@ class BaseDetector(ABC):
                 max_size=round(self.image_config.max_size * scale),
             )
             scaled = self._load(sources, image_config)
-            views += [self._detect(scaled, config), self._flipped(scaled, config)]
-        return [merge_views(of_one, config=config) for of_one in zip(*views, strict=True)]
+            views += [self._detect(scaled, config), self._detect_flipped(scaled, config)]
+        return [merge_views(image_views, config=config) for image_views in zip(*views, strict=True)]
 
-    def _flipped(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        """Return the detections in the mirrored images, mirrored back."""
+    def _detect_flipped(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
+        """Return the detections in the horizontally flipped images, flipped back."""
         assert batch.images_N3HW is not None  # noqa: S101
         images_N3HW = np.zeros_like(batch.images_N3HW)
         for out_3HW, image_3HW, frame in zip(images_N3HW, batch.images_N3HW, batch.frames, strict=True):
@@ -262,7 +275,7 @@ class BaseDetector(ABC):
         return out
 
     def named(self, detections: ArrayDetections) -> sv.Detections:
-        """Return the detections for supervision, with the class names as `data["class_name"]`."""
+        """Return the detections as `supervision.Detections`, with the class names in `data["class_name"]`."""
         return sv.Detections(
             xyxy=detections.boxes_D4,
             confidence=detections.scores_D,
@@ -271,6 +284,7 @@ class BaseDetector(ABC):
         )
 
     def _load(self, sources: Sequence[Source], config: ImageConfig | None = None) -> InputBatch:
+        """Return the decoded, resized and padded sources; `config` defaults to that of the model."""
         config = config or self.image_config
         images: list[Scaled] = []
         errors: list[ImageError | None] = []

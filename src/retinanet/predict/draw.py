@@ -1,4 +1,4 @@
-"""Detections drawn on images. Boxes are xyxy in original pixels."""
+"""Draw detections on images. Boxes are xyxy in original pixels."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from retinanet.images import LARGE, open_windows, resized_size
 from retinanet.predict.coco_results import class_ids, class_names, scores
 
 JPEG_QUALITY: Final = 92
-MOST_DRAWN: Final = 4096
-"""Longest side of the drawing of an image that is too large to decode at once, pixels."""
+MAX_SIDE: Final = 4096
+"""Longest side of the drawing, in pixels, if the image is too large to decode at once."""
 
 
 def draw_file(path: Path, detections: sv.Detections, *, threshold: float) -> Image.Image:
-    """Return the image of a file with its detections, reduced where JPEG could not hold it or memory would not."""
+    """Return the image of a file with its detections drawn. Images of more than `LARGE` pixels are reduced."""
     with open_windows(path) as windows:
         width, height = windows.size
         if width * height <= LARGE:
             return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold)
-        size = resized_size(width, height, image_size=MOST_DRAWN, max_size=MOST_DRAWN)
+        size = resized_size(width, height, image_size=MAX_SIDE, max_size=MAX_SIDE)
         image = windows.reduced(size)
     factor = np.array([size[0] / width, size[1] / height] * 2, np.float32)
     return draw(image, dataclasses.replace(detections, xyxy=detections.xyxy * factor), threshold=threshold)
 
 
 def save_jpeg(image: Image.Image, path: Path) -> None:
-    """Write an image whole under its name, and its folder where there is none."""
+    """Write an image as JPEG, and create its folder if needed. The file appears only once it is complete."""
     with atomic_path(path) as partial:
         image.save(partial, format="JPEG", quality=JPEG_QUALITY)
 
 
-MOST_LABELS: Final = 1000
-"""With more detections in an image only the boxes are drawn: nobody could read the names."""
+MAX_LABELS: Final = 1000
+"""Largest number of detections with labels. In images with more detections, only boxes are drawn."""
 _HEX: Final = (
     *("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe"),
     *("#008080", "#e6beff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
@@ -47,29 +47,35 @@ _COLORS: Final = sv.ColorPalette.from_hex(list(_HEX))
 _TEXT_COLORS: Final = sv.ColorPalette(
     [sv.Color.BLACK if 0.299 * c.r + 0.587 * c.g + 0.114 * c.b > 140 else sv.Color.WHITE for c in _COLORS.colors]
 )
-"""Black or white, whichever is read better on the class's colour."""
+"""Text colour of each class: black or white, whichever contrasts more with the colour of the class."""
 
 
 def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.0) -> Image.Image:
-    """Return a copy of an RGB image with boxes and "name 0.87" for the detections that score `threshold` or more.
+    """Return a copy of an RGB image with boxes and labels ("name 0.87") of the detections.
 
-    Lines and letters fit the image's size, each class has its colour, and the best detections lie on top.
+    Line width and font size depend on the image size. Each class has its own colour. Detections with higher scores are
+    drawn over those with lower scores.
+
+    Args:
+        image: RGB image.
+        detections: detections in pixels of the image.
+        threshold: lowest score of a detection that is drawn.
     """
     order = np.argsort(scores(detections), kind="stable")
-    shown = cast(sv.Detections, detections[order[scores(detections)[order] >= threshold]])
+    visible = cast(sv.Detections, detections[order[scores(detections)[order] >= threshold]])
     scene = image.copy()
-    if not len(shown):
+    if not len(visible):
         return scene
-    shown.class_id = class_ids(shown)
+    visible.class_id = class_ids(visible)
     side = min(image.size)
-    object_side = float(np.median((shown.xyxy[:, 2:] - shown.xyxy[:, :2]).min(axis=1)))
-    thickness = max(1, round(min(side / 300, object_side / 10)))  # a thick line would hide a small object
-    scene = sv.BoxAnnotator(color=_COLORS, thickness=thickness).annotate(scene, shown)
-    labels = [f"{name} {score:.2f}" for name, score in zip(class_names(shown), scores(shown), strict=True)]
-    if shown.tracker_id is not None:
-        numbers = ["" if track < 0 else f"#{track} " for track in shown.tracker_id.tolist()]
+    object_side = float(np.median((visible.xyxy[:, 2:] - visible.xyxy[:, :2]).min(axis=1)))
+    thickness = max(1, round(min(side / 300, object_side / 10)))  # a thick line hides a small object
+    scene = sv.BoxAnnotator(color=_COLORS, thickness=thickness).annotate(scene, visible)
+    labels = [f"{name} {score:.2f}" for name, score in zip(class_names(visible), scores(visible), strict=True)]
+    if visible.tracker_id is not None:
+        numbers = ["" if track < 0 else f"#{track} " for track in visible.tracker_id.tolist()]
         labels = [number + label for number, label in zip(numbers, labels, strict=True)]
-    if len(shown) > MOST_LABELS:
+    if len(visible) > MAX_LABELS:
         return scene
     font_size = max(9, round(side / 38))
     annotator = sv.RichLabelAnnotator(
@@ -78,14 +84,14 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
         font_path=_font(),
         font_size=font_size,
         text_padding=max(1, font_size // 6),
-        smart_position=len(shown) <= MOST_LABELS // 4,  # memory and time grow with the square of their number
+        smart_position=len(visible) <= MAX_LABELS // 4,  # memory and time are quadratic in the number of labels
     )
-    drawn: Image.Image = annotator.annotate(scene, shown, labels=labels)
+    drawn: Image.Image = annotator.annotate(scene, visible, labels=labels)
     return drawn
 
 
 def _font() -> str:
-    """Return the path of a font with more than ASCII, which matplotlib brings."""
+    """Return the path of matplotlib's font, which has more than the ASCII characters."""
     import matplotlib
 
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

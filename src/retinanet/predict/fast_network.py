@@ -1,9 +1,9 @@
-"""A copy of a network for prediction alone: the same outputs, in less time.
+"""A copy of a network that only predicts: it returns the outputs of the original network in less time.
 
-BatchNorm is folded into the convolutions. Activations and residual additions become a part of them. `ops.convolution`
-computes the convolutions. If it can compute every layer of the box head tile by tile, offsets are computed only around
-the positions whose scores are above the threshold. In bfloat16, the output convolutions stay float32, because the
-rounding of the last layer changes scores and large boxes most.
+BatchNorm, activations and residual additions are folded into the convolutions, which `ops.convolution` computes. If
+every layer of the box head can be computed tile by tile, offsets are computed only around the positions with a score
+above the threshold. With bfloat16, the output convolutions stay in float32, because rounding in the last layer changes
+scores and large boxes most.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from retinanet.model.retinanet import RetinaNet
 
 DTYPES: Final = {"32": torch.float32, "bf16": torch.bfloat16}
+"""Data type of each value of the option `precision`."""
 
 
 class Cast(nn.Module):
-    """A module that computes in a number format of its own."""
+    """A module that computes in a fixed data type."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -40,16 +41,16 @@ class Cast(nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> Any:
-        """Return the module's output for the converted input."""
+        """Return the module's output for the input converted to the data type."""
         return self.module(x.to(self.dtype))
 
 
 class FastNetwork(nn.Module):
-    """A network in eval mode that only predicts: see `for_inference`. Its parts are named as those of a `RetinaNet`.
+    """A network in eval mode that only predicts: see `for_inference`. Its parts have the names of `RetinaNet`'s parts.
 
     Args:
-        model: a network of which the parts are taken over and changed.
-        dtype: of weights and feature maps; the outputs are float32.
+        model: network whose parts are reused and changed.
+        dtype: data type of weights and feature maps. The outputs are float32.
     """
 
     def __init__(self, model: RetinaNet, dtype: torch.dtype) -> None:
@@ -64,16 +65,16 @@ class FastNetwork(nn.Module):
         for head in (self.class_head, self.box_head):
             head.hidden = join_activations(list(head.hidden), shapes=levels)
             head.output = Cast(prepare_convolution(head.output, shapes=levels), torch.float32)
-        exact: list[nn.Module] = [self.class_head.output, self.box_head.output]
-        self.skips_offsets = SkippingHead.can_be(self.box_head)
-        """Whether `above` has an effect; may be set to False."""
+        float32_parts: list[nn.Module] = [self.class_head.output, self.box_head.output]
+        self.skips_offsets = SkippingHead.supports(self.box_head)
+        """Whether `above` has an effect. It may be set to False."""
         if self.skips_offsets:
             self.box_head = SkippingHead(self.box_head)
-            exact = [self.class_head.output, self.box_head]
+            float32_parts = [self.class_head.output, self.box_head]
         for convolutions in (self.fpn.lateral, self.fpn.output, self.fpn.coarse):
             for i, convolution in enumerate(convolutions):
                 convolutions[i] = prepare_convolution(convolution)
-        float32 = {id(m) for part in exact for m in part.modules()}
+        float32 = {id(m) for part in float32_parts for m in part.modules()}
         for module in self.modules():
             if id(module) not in float32:
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -81,11 +82,11 @@ class FastNetwork(nn.Module):
                         tensor.data = tensor.data.to(dtype)
 
     def forward(self, images_N3HW: Tensor, above: float | None = None) -> HeadOutputs:
-        """Return scores and offsets at every anchor.
+        """Return logits and offsets at every anchor.
 
         Args:
-            images_N3HW: normalised and padded as `images.prepare` does; any height and width.
-            above: offsets are used only where a logit is above it; the others may be 0. None: all offsets are used.
+            images_N3HW: images as returned by `images.prepare`, of any height and width.
+            above: logit up to which the offsets of a position are not needed and may be 0. None: all are needed.
         """
         levels = self.fpn(self.backbone(images_N3HW))
         logits_NAK = self.class_head(levels)
@@ -104,28 +105,32 @@ class FastNetwork(nn.Module):
 
 
 def for_inference(model: RetinaNet, *, precision: str = "32") -> nn.Module:
-    """Return a copy in eval mode that predicts the same faster, on the model's device. The model stays as it is.
+    """Return a faster copy of a network in eval mode, with equal outputs, on the same device.
 
-    A network whose pyramid or heads are of other classes than `FeaturePyramid` and `Head` is copied and not changed.
+    The given network does not change, and later changes of its weights do not affect the copy. A network with other
+    classes than `FeaturePyramid` and `Head` is copied without simplification.
 
     Args:
-        model: the network; its weights as they are now.
-        precision: "32", or "bf16": weights and feature maps in bfloat16, the output convolutions and all that comes
-            out in float32.
+        model: network.
+        precision: "32", or "bf16" for weights and feature maps in bfloat16. The output convolutions and the outputs
+            are always float32.
 
     Raises:
-        ConfigError: bf16 for a network with a pyramid or heads of other classes.
+        ConfigError: precision bf16 for a network with other classes than `FeaturePyramid` and `Head`.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     if type(model.fpn) is FeaturePyramid and type(model.class_head) is type(model.box_head) is Head:
         return FastNetwork(network, DTYPES[precision])
     if precision != "32":
-        raise ConfigError(f"precision {precision} is for a network with FeaturePyramid and Head, found other parts")
+        raise ConfigError(
+            f"precision {precision} expects a network with FeaturePyramid and Head, found {type(model.fpn).__name__}, "
+            f"{type(model.class_head).__name__} and {type(model.box_head).__name__}: use precision 32"
+        )
     return network
 
 
 def has_fast_bf16() -> bool:
-    """Return whether this processor multiplies bfloat16 itself (avx512_bf16, AMX)."""
+    """Return whether the processor has instructions for bfloat16 arithmetic (avx512_bf16, AMX)."""
     if hasattr(torch.cpu, "get_capabilities"):  # not in torch 2.6
         capabilities: Any = torch.cpu.get_capabilities()
         return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

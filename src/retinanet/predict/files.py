@@ -1,4 +1,7 @@
-"""Detections for files and folders, written as files. Boxes are xyxy in original pixels, after EXIF rotation."""
+"""Detect objects in files and folders, and write the detections.
+
+Boxes are xyxy in original pixels, after EXIF rotation.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,20 @@ if TYPE_CHECKING:
 
 
 DRAWN: Final = "drawn"
+"""Folder of the drawn images and videos, in the output folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSummary:
-    """What `predict_files` did.
+    """Result of `predict_files`. The counts do not include the frames and detections of videos.
 
     Args:
-        images: how many were looked at, failed ones not among them.
-        detections: how many were written.
-        failed: the images that do not decode, and why.
-        results: the file or folder with the detections.
-        drawn: the folder of drawn images, if any.
-        videos: what was done with each video; their frames are not among the images, nor are their detections.
+        images: number of images that were processed, without failed images.
+        detections: number of detections that were written.
+        failed: path of each image that cannot be decoded, and the reason.
+        results: file or folder with the detections; None if the inputs are only videos.
+        drawn: folder of the drawn images; None if no image was drawn.
+        videos: result of each video.
     """
 
     images: int
@@ -56,34 +60,35 @@ def predict_files(
     progress: ProgressBar = no_progress_bar,
     **options: Any,
 ) -> PredictSummary:
-    """Detect in files, folders and globs, and write the detections and drawn images into `config.folder.output`.
+    """Detect objects in images and videos, and write detections and drawn images into `config.folder.output`.
 
-    Of a video, and of numbered frames with `fps`, NAME.csv holds the detections frame by frame, and drawn/NAME.mp4
-    shows them: see `video.predict_video`.
+    For a video (or numbered frames with `fps`), NAME.csv contains the detections of each frame, and drawn/NAME.mp4 is
+    the drawn video: see `video.predict_video`.
 
     Args:
-        model: a checkpoint, an exported model (.onnx, .xml), or a detector.
-        inputs: see `expand_inputs`. Images below the output folder are left out of folders and globs.
-        config: all options at once,
-        options: or by name, as the flags of `retinanet predict`.
-        progress: opens a progress bar.
+        model: checkpoint, exported model (.onnx, .xml) or detector.
+        inputs: files, folders and globs, see `expand_inputs`. Folders and globs exclude images below the output folder.
+        config: all options; None: they are given by name in `options`.
+        options: options of `PredictConfig` by name.
+        progress: function that opens a progress bar.
 
     Raises:
-        UserError: an input or a model that is not there, or an output folder in use; before anything is written.
+        UserError: an input or the model does not exist, or the output folder already contains results. The error is
+            raised before anything is written.
     """
     config = config or resolve(PredictConfig, options)
     outputs = find_writer(config.format).outputs
-    paths, videos = _sources(inputs, config)
+    paths, videos = _find_inputs(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else image_ids(paths, config.ids_from)
     if config.track and not videos:
-        raise ConfigError("track follows objects in a video: give one, or --fps for numbered frames")
+        raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
     _check_output(config, videos, outputs if paths else ())
     detector = (
         model if isinstance(model, BaseDetector) else load(model, config.hardware.device, config.inference.precision)
     )
-    done = tuple(_one_video(detector, video, config, progress) for video in videos)
+    video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
-        return PredictSummary(images=0, detections=0, failed=(), results=None, drawn=None, videos=done)
+        return PredictSummary(images=0, detections=0, failed=(), results=None, drawn=None, videos=video_summaries)
     folder = config.folder.output
     drawn = folder / DRAWN if config.draw else None
     writer = open_writer(config.format, folder, classes=detector.classes, category_ids=detector.category_ids)
@@ -96,13 +101,13 @@ def predict_files(
     )
     total, failed = 0, []
     with writer, progress("predict", len(paths)) as advance:
-        for path, name, image_id, found in zip(paths, output_names(paths), ids, stream, strict=True):
+        for path, name, image_id, result in zip(paths, output_names(paths), ids, stream, strict=True):
             advance()
-            if found.detections is None:
-                failed.append((path, str(found.error)))
+            if result.detections is None:
+                failed.append((path, str(result.error)))
                 continue
-            detections = detector.named(found.detections)
-            image = OutputImage(path=path, name=name, image_id=image_id, width=found.width, height=found.height)
+            detections = detector.named(result.detections)
+            image = OutputImage(path=path, name=name, image_id=image_id, width=result.width, height=result.height)
             writer.write(image, detections)
             total += len(detections)
             if drawn is not None:
@@ -113,12 +118,12 @@ def predict_files(
         failed=tuple(failed),
         results=folder / outputs[0],
         drawn=drawn,
-        videos=done,
+        videos=video_summaries,
     )
 
 
-def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
-    """Return the images and the videos behind the inputs."""
+def _find_inputs(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
+    """Return the images and the videos that the inputs name."""
     found = expand_inputs(inputs, exclude=config.folder.output)
     videos: list[Video] = [VideoFile(path) for path in found if is_video(path)]
     images = [path for path in found if not is_video(path)]
@@ -127,20 +132,22 @@ def _sources(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[
         videos.append(NumberedFrames(images, name=images[0].resolve().parent.name or "frames", fps=config.fps))
         images = []
     count = Counter(video.name for video in videos)
-    if twice := [name for name, times in count.items() if times > 1]:
-        raise UserError(f"two videos are named {twice[0]}: predict on them one at a time, or rename one")
+    if repeated := [name for name, times in count.items() if times > 1]:
+        raise UserError(f"two videos are named {repeated[0]}: predict on them one at a time, or rename one")
     return images, videos
 
 
-def _one_video(detector: BaseDetector, video: Video, config: PredictConfig, progress: ProgressBar) -> VideoSummary:
+def _predict_one_video(
+    detector: BaseDetector, video: Video, config: PredictConfig, progress: ProgressBar
+) -> VideoSummary:
     with progress(video.name, video.count) as advance:
         return predict_video(detector, video, config, advance)
 
 
 def _check_output(config: PredictConfig, videos: Sequence[Video], outputs: Sequence[str]) -> None:
-    """Refuse a folder that holds what would be written over."""
+    """Raise `ConfigError` if the output folder contains files that the results would overwrite."""
     if config.folder.output.exists() and not config.folder.output.is_dir():
-        raise ConfigError(f"output {config.folder.output} is a file; it must be a folder")
+        raise ConfigError(f"output {config.folder.output} is a file: give a folder")
     targets = [f"{video.name}.csv" for video in videos]
     targets += [f"{DRAWN}/{video.name}.mp4" for video in videos if config.draw]
     if outputs:
@@ -148,23 +155,28 @@ def _check_output(config: PredictConfig, videos: Sequence[Video], outputs: Seque
     present = [name for name in targets if (config.folder.output / name).exists()]
     if present and not config.existing.overwrite:
         raise ConfigError(
-            f"{config.folder.output} already holds {', '.join(present)}: give --overwrite to replace them, "
+            f"{config.folder.output} already contains {', '.join(present)}: give --overwrite to replace them, "
             "or another folder"
         )
 
 
 def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
-    """Return the id that a dataset gives each image, found by its path, or by its file name where that is unique.
+    """Return the id of each image in a dataset, found by its path, or by its file name if that is unique there.
+
+    Args:
+        paths: image files.
+        source: dataset.
 
     Raises:
-        UserError: naming the images that the dataset does not have.
+        UserError: the dataset does not contain an image.
     """
-    records = read(source, allow_outside=True).records  # only compared with what the user names
+    records = read(source, allow_outside=True).records  # safe: no image of the dataset is opened
     by_path = {record.path.resolve(): record.image_id for record in records}
     names = Counter(record.path.name for record in records)
     by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}
     ids = [by_path.get(path.resolve(), by_name.get(path.name)) for path in paths]
     missing = [str(path) for path, image_id in zip(paths, ids, strict=True) if image_id is None]
     if missing:
-        raise UserError(f"{source} has no image {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else ""))
+        more = ", ..." if len(missing) > 3 else ""
+        raise UserError(f"ids-from: {source} does not contain {', '.join(missing[:3])}{more}")
     return [image_id for image_id in ids if image_id is not None]

@@ -1,4 +1,4 @@
-"""Image and video files behind the files, folders and globs that a user names."""
+"""Find the image and video files in files, folders and globs that a user names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[Path]:
-    """Return the images behind files, folders (with all below them) and globs (`**` too): sorted, each one once.
+    """Return the image and video files, sorted, each file once.
+
+    Args:
+        inputs: files, folders (searched with all subfolders) and globs (`**` is supported).
+        exclude: folder whose files are left out of folders and globs.
 
     Raises:
-        UserError: a path that is not there (with the nearest name), or a folder or glob without images.
+        UserError: a path does not exist (the error suggests the nearest name), or a folder or glob contains no image.
     """
     found: dict[str, Path] = {}
     for entry in inputs:
@@ -28,19 +32,19 @@ def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) 
             images = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
             if not images:
                 looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-                raise UserError(f"{entry}: no images or videos there (looked for {looked_for})")
+                raise UserError(f"{entry}: expected images or videos ({looked_for}), found none")
         for image in images:
             found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
     return [found[key] for key in sorted(found)]
 
 
 def _search(entry: str) -> list[Path]:
-    """Return the files with an image's suffix in a folder or behind a glob."""
+    """Return the files with the suffix of an image or video in a folder, or those that match a glob."""
     path = Path(entry)
     if path.is_dir():
         files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
     elif glob.has_magic(entry):
-        files = [Path(name) for name in glob.glob(entry, recursive=True)]  # noqa: PTH207 - absolute patterns too
+        files = [Path(name) for name in glob.glob(entry, recursive=True)]  # noqa: PTH207 - supports absolute patterns
     else:
         existing_path(path)
         files = [path]
@@ -52,10 +56,10 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a file is taken as a video, by its suffix."""
+    """Return whether a file has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
-    """Return what sorts frame_10 after frame_9."""
+    """Return a sort key that compares numbers by value: frame_10 comes after frame_9."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", path.as_posix()) if part]

@@ -1,4 +1,4 @@
-"""A detector from any file that holds a model."""
+"""Load a detector from a checkpoint or an exported model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 EXPORTED: Final = frozenset((".onnx", ".xml"))
-"""What `retinanet export` writes and the runtime without torch reads."""
+"""Suffixes of exported models that run without torch."""
 
 
 def load(
@@ -28,20 +28,20 @@ def load(
     threads: int = 0,
     allow: Sequence[str] = (),
 ) -> BaseDetector:
-    """Return the detector of a checkpoint: `retinanet.load("runs/cells/best.ckpt").predict("image.jpg")`.
+    """Return the detector of a model file: `retinanet.load("runs/cells/best.ckpt").predict("image.jpg")`.
 
-    Of a model that `retinanet export` wrote (.onnx, .xml) it is a `RuntimeDetector`, which needs no torch.
+    The detector of an exported model (.onnx, .xml) is a `RuntimeDetector`, which does not need torch.
 
     Args:
-        path: a checkpoint, or .onnx or .xml.
-        device: see `Detector` and `RuntimeDetector.from_file`.
-        precision: 32, or bf16: half the time on a processor that has bfloat16, and less memory. Of exported models,
-            OpenVINO's take it.
-        allow: modules of your own that a checkpoint's backbone may come from: see `plugins.allowed`.
-        threads: that an exported model computes with; 0: all cores.
+        path: checkpoint, or exported model (.onnx, or .xml with its .bin).
+        device: device that runs the model, see `Detector` and `RuntimeDetector.from_file`.
+        precision: 32 or bf16. bf16 halves the time on a processor with bfloat16 arithmetic, and needs less memory.
+            Among exported models, only OpenVINO's support bf16.
+        allow: modules that a checkpoint's backbone may be imported from, see `plugins.allowed`.
+        threads: number of threads of an exported model; 0: all cores.
 
     Raises:
-        UserError: no such file, not a model, or a package that is missing for it.
+        UserError: the file does not exist or is not a model, or a required package is not installed.
     """
     path = existing_path(Path(path))
     try:
@@ -49,7 +49,9 @@ def load(
             from retinanet.predict.runtime_detector import RuntimeDetector
 
             if precision == "bf16" and path.suffix.lower() != ".xml":
-                raise ConfigError(f"precision bf16 is for checkpoints and OpenVINO's .xml, found {path}")
+                raise ConfigError(
+                    f"precision bf16 expects a checkpoint or an OpenVINO .xml file, found {path}: leave out --precision"
+                )
             hint = "bf16" if precision == "bf16" else None
             return RuntimeDetector.from_file(path, device=str(device), threads=threads, precision=hint)
         return Detector.from_checkpoint(path, device, precision, allow=allow)

@@ -1,6 +1,7 @@
-"""Detections of an image's tiles, or of several views of it, made one. Needs numpy and supervision, never torch.
+"""Merge the detections of an image's tiles, or of several views of an image. Needs numpy and supervision, never torch.
 
-Boxes are xyxy in the image's original pixels. Shape suffixes: D detections, K kept, W others, B, R, S some of them.
+Boxes are xyxy in original pixels. Shape suffixes: D detections, K kept detections, W other boxes, L larger boxes;
+B, R, S a subset of the boxes.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ if TYPE_CHECKING:
     from retinanet.config import PostprocessConfig
 
 AT_BORDER: Final = 0.01
-"""Share of a tile's side within which a box counts as ending at its border."""
+"""Largest distance of a cut box from the tile border, as a share of the tile's side."""
 COVERED: Final = 0.6
-"""Share of such a box within another from which it is taken for a part of the same object."""
-MOST_PAIRS: Final = 1_000_000
-"""Pairs of boxes that are compared at once."""
-SAME: Final = 0.65
-"""IoU from which boxes of two views are taken for the same object's."""
-HALF: Final = 0.5
-"""Share of a part's score that a larger part of the same object must have."""
+"""A cut box is a part of the same object if more than this share of its area lies inside another box of its class."""
+MAX_PAIRS: Final = 1_000_000
+"""Number of box pairs that are compared at once, to limit memory."""
+SAME_OBJECT_IOU: Final = 0.65
+"""Boxes of two views show the same object if their IoU is higher than this value."""
+MIN_SCORE_RATIO: Final = 0.5
+"""A larger cut box replaces a smaller one only if its score is at least this share of the smaller one's score."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 
 def nms(boxes_D4: Floats, scores_D: Floats, labels_D: Indices, threshold: float) -> Indices:
-    """Return what per-class non-maximum suppression keeps, best first, equal scores in their order.
+    """Return the indices of the boxes that per-class non-maximum suppression keeps, best first.
 
-    Of two boxes of a class that overlap by more than the IoU `threshold` the better stays, as in
-    `torchvision.ops.batched_nms`. supervision's `box_non_max_suppression` does not keep the first of equal scores,
-    and holds the IoU of all pairs of all classes in memory.
+    A box is suppressed if its IoU with a better box of its class is higher than `threshold`, as in
+    `torchvision.ops.batched_nms`. Of equal scores, the first is better. supervision's `box_non_max_suppression` is not
+    used: it does not keep the first of equal scores, and it stores the IoU of all box pairs of all classes.
     """
     order = np.argsort(-scores_D, kind="stable")
-    keep = np.ones(len(order), np.bool_)  # in that order
+    keep = np.ones(len(order), np.bool_)  # by position in `order`
     for label in np.unique(labels_D):
         places = np.flatnonzero(labels_D[order] == label)
         boxes_B4 = boxes_D4[order[places]]
@@ -54,15 +55,16 @@ def nms(boxes_D4: Floats, scores_D: Floats, labels_D: Indices, threshold: float)
 
 
 def merge_views(views: Sequence[ArrayDetections], *, config: PostprocessConfig) -> ArrayDetections:
-    """Return one image's detections from those of several views of it (flipped, at other sizes), best first.
+    """Return the detections of one image from those of several views (flipped, rescaled), best first.
 
-    Of boxes of a class that overlap by more than `nms_threshold` the best stays, at the mean of all that overlap it by
-    more than `SAME`, weighted by score (box voting, arXiv 1505.01749, section 4.3). Its score is the mean of the views'
-    best scores for it: what only one view sees counts for less.
+    Non-maximum suppression with `nms_threshold` selects the best box of each object. Its corners are replaced by the
+    score-weighted mean of all boxes of its class with an IoU above `SAME_OBJECT_IOU` (box voting, arXiv 1505.01749,
+    section 4.3). Its score is the mean, over all views, of the best score of these boxes; a view without such a box
+    counts as 0.
 
     Args:
-        views: of the same image, each in its original pixels.
-        config: the thresholds.
+        views: detections of each view, in original pixels of the image.
+        config: thresholds.
     """
     all_D = concatenate(views)
     if not len(all_D):
@@ -71,10 +73,10 @@ def merge_views(views: Sequence[ArrayDetections], *, config: PostprocessConfig) 
     view_D = np.concatenate([np.full(len(view), i) for i, view in enumerate(views)])
     keep_K = nms(boxes_D4, scores_D, labels_D, config.nms_threshold)
     voted, means = [], []
-    for kept_R in _split(keep_K, len(boxes_D4)):
+    for kept_R in _split_rows(keep_K, len(boxes_D4)):
         iou_RD = sv.box_iou_batch(boxes_D4[kept_R], boxes_D4)
-        same_RD = (iou_RD > SAME) & (labels_D[kept_R, None] == labels_D)
-        same_RD[np.arange(len(kept_R)), kept_R] = True  # a box without area overlaps nothing, itself neither
+        same_RD = (iou_RD > SAME_OBJECT_IOU) & (labels_D[kept_R, None] == labels_D)
+        same_RD[np.arange(len(kept_R)), kept_R] = True  # the IoU of a box without area with itself is 0
         weight_RD = same_RD * scores_D
         voted.append(weight_RD @ boxes_D4 / weight_RD.sum(axis=1, keepdims=True))
         best = [weight_RD[:, view_D == i].max(axis=1) for i, view in enumerate(views) if len(view)]
@@ -99,23 +101,24 @@ def merge_tiles(
     whole_from: float,
     config: PostprocessConfig,
 ) -> ArrayDetections:
-    """Return the detections of an image from those of its tiles and of the whole, best first.
+    """Return the detections of an image from those of its tiles and of the whole image, best first.
 
-    Of the whole, only what is longer than `whole_from`: the tiles show all else at the right scale, where the shrunken
-    image only adds errors (cells a third of their size are taken for platelets).
+    Detections of the whole image are used only if their longer side exceeds `whole_from`. Tiles show smaller objects at
+    the right scale, and the reduced image adds errors (for example, cells at a third of their size are detected as
+    platelets).
 
-    What ends at a border between tiles may be a part of an object only. Such boxes come second: one that lies by more
-    than `COVERED` of itself in a box of its class that was seen whole is that object again, and goes; so does one that
-    lies in a larger one that ends at another border, unless that scores less than `HALF` of it.
+    A box that ends at a border between tiles may show only a part of an object. It is dropped in two cases: more than
+    `COVERED` of its area lies inside a complete box of its class, or inside a larger cut box of its class whose score
+    is at least `MIN_SCORE_RATIO` of its own. The remaining cut boxes pass through non-maximum suppression.
 
     Args:
-        whole: detections in the whole image, its pixels.
-        parts: detections in each tile, in the tile's own pixels.
-        tiles: xyxy of each tile in the image's pixels.
-        width: of the image.
-        height: of the image.
-        whole_from: pixels; what is longer is taken from the whole image too.
-        config: the thresholds; `max_detections` holds for each tile, not for their sum.
+        whole: detections in the whole image, original pixels.
+        parts: detections in each tile, in pixels of the tile.
+        tiles: position of each tile, xyxy, original pixels.
+        width: width of the image, original pixels.
+        height: height of the image, original pixels.
+        whole_from: longest side of a box, in original pixels, up to which detections of the whole image are dropped.
+        config: thresholds. `max_detections` applies to each tile, not to the result.
     """
     whole = whole[(whole.boxes_D4[:, 2:] - whole.boxes_D4[:, :2]).max(axis=1, initial=0) > whole_from]
     placed, cut = [whole], [np.zeros(len(whole), np.bool_)]
@@ -131,32 +134,34 @@ def merge_tiles(
         placed.append(ArrayDetections(boxes_D4=boxes_D4, scores_D=part.scores_D, labels_D=part.labels_D))
         cut.append(at)
     all_D, cut_D = concatenate(placed), np.concatenate(cut)
-    first = _kept(all_D, np.flatnonzero(~cut_D), config)
-    second = np.flatnonzero(cut_D)
-    known = np.zeros(len(second), np.bool_)
-    for label in np.unique(all_D.labels_D[second]):
-        here = all_D.labels_D[second] == label
-        seen_W4 = all_D.boxes_D4[first[all_D.labels_D[first] == label]]
-        part_D4, part_scores_D = all_D.boxes_D4[second[here]], all_D.scores_D[second[here]]
-        known[here] = (_covered(part_D4, seen_W4) > COVERED) | _in_a_larger(part_D4, part_scores_D)
-    keep_D = np.concatenate([first, _kept(all_D, second[~known], config)])
+    complete_K = _kept_by_nms(all_D, np.flatnonzero(~cut_D), config)
+    cut_off_D = np.flatnonzero(cut_D)
+    duplicate_D = np.zeros(len(cut_off_D), np.bool_)
+    for label in np.unique(all_D.labels_D[cut_off_D]):
+        of_label_D = all_D.labels_D[cut_off_D] == label
+        complete_W4 = all_D.boxes_D4[complete_K[all_D.labels_D[complete_K] == label]]
+        part_D4, part_scores_D = all_D.boxes_D4[cut_off_D[of_label_D]], all_D.scores_D[cut_off_D[of_label_D]]
+        duplicate_D[of_label_D] = (_covered_share(part_D4, complete_W4) > COVERED) | _inside_larger(
+            part_D4, part_scores_D
+        )
+    keep_D = np.concatenate([complete_K, _kept_by_nms(all_D, cut_off_D[~duplicate_D], config)])
     return all_D[keep_D[np.argsort(-all_D.scores_D[keep_D], kind="stable")]]
 
 
-def _kept(found: ArrayDetections, index: Indices, config: PostprocessConfig) -> Indices:
-    """Return those of `index` that NMS keeps."""
+def _kept_by_nms(found: ArrayDetections, index: Indices, config: PostprocessConfig) -> Indices:
+    """Return the elements of `index` whose detections NMS keeps."""
     some = found[index]
     return index[nms(some.boxes_D4, some.scores_D, some.labels_D, config.nms_threshold)]
 
 
-def _split(index: Indices, others: int) -> Iterator[Indices]:
-    """Yield parts of `index` that are compared with `others` boxes at once: memory stays bounded."""
-    rows = max(1, MOST_PAIRS // max(1, others))
+def _split_rows(index: Indices, others: int) -> Iterator[Indices]:
+    """Yield slices of `index`, so that each slice and `others` boxes form at most `MAX_PAIRS` pairs."""
+    rows = max(1, MAX_PAIRS // max(1, others))
     yield from (index[i : i + rows] for i in range(0, len(index), rows))
 
 
-def _common(first_B4: Floats, second_W4: Floats) -> Floats:
-    """Return the area that each of the first shares with each of the second, (B, W)."""
+def _intersections(first_B4: Floats, second_W4: Floats) -> Floats:
+    """Return the area of the intersection of each box in `first_B4` with each box in `second_W4`, (B, W)."""
     low_BW2 = np.maximum(first_B4[:, None, :2], second_W4[None, :, :2])
     high_BW2 = np.minimum(first_B4[:, None, 2:], second_W4[None, :, 2:])
     sides_BW2 = (high_BW2 - low_BW2).clip(min=0)
@@ -169,25 +174,25 @@ def _areas(boxes_D4: Floats) -> Floats:
     return area_D
 
 
-def _in_a_larger(boxes_D4: Floats, scores_D: Floats) -> npt.NDArray[np.bool_]:
-    """Return which boxes lie by more than `COVERED` of themselves in a larger one that scores enough, (D,) bool."""
+def _inside_larger(boxes_D4: Floats, scores_D: Floats) -> npt.NDArray[np.bool_]:
+    """Return whether more than `COVERED` of each box lies inside a larger box that scores enough, (D,) bool."""
     area_D = _areas(boxes_D4)
     order = np.argsort(-area_D, kind="stable")
     out = np.zeros(len(area_D), np.bool_)
-    for rows in _split(np.arange(len(order)), len(order)):
+    for rows in _split_rows(np.arange(len(order)), len(order)):
         some, larger = order[rows], order[: rows[-1] + 1]
-        inside_SL = _common(boxes_D4[some], boxes_D4[larger]) > COVERED * area_D[some, None]
-        inside_SL &= area_D[None, larger] > 1.05 * area_D[some, None]  # not each other's
-        inside_SL &= scores_D[None, larger] >= HALF * scores_D[some, None]
+        inside_SL = _intersections(boxes_D4[some], boxes_D4[larger]) > COVERED * area_D[some, None]
+        inside_SL &= area_D[None, larger] > 1.05 * area_D[some, None]  # so that two boxes never drop each other
+        inside_SL &= scores_D[None, larger] >= MIN_SCORE_RATIO * scores_D[some, None]
         out[some] = inside_SL.any(axis=1)
     return out
 
 
-def _covered(boxes_D4: Floats, others_W4: Floats) -> Floats:
-    """Return the largest share of each box that lies in one of the others, (D,)."""
+def _covered_share(boxes_D4: Floats, others_W4: Floats) -> Floats:
+    """Return the largest share of each box's area that lies inside one of the other boxes, (D,)."""
     out_D = np.zeros(len(boxes_D4), np.float32)
     if len(others_W4):
-        for some in _split(np.arange(len(boxes_D4)), len(others_W4)):
+        for some in _split_rows(np.arange(len(boxes_D4)), len(others_W4)):
             area_B = _areas(boxes_D4[some]).clip(min=1e-9)
-            out_D[some] = (_common(boxes_D4[some], others_W4) / area_B[:, None]).max(axis=1)
+            out_D[some] = (_intersections(boxes_D4[some], others_W4) / area_B[:, None]).max(axis=1)
     return out_D

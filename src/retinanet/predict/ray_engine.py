@@ -1,11 +1,11 @@
 """Prediction over millions of images on a Ray cluster: `retinanet predict MODEL SOURCE... --engine ray -o OUT`.
 
-The images are numbered and divided into shards. A worker reads the images of a shard, predicts, and writes the
-shard's Parquet file under its name when it is whole: a shard whose file is there is done, whoever dies, and no image
-stands in two files. Ray Data hands out the shards, starts workers anew that died, and holds back what nobody has time
-for.
+The images are numbered and divided into shards. A worker reads the images of a shard, predicts, and writes one Parquet
+file per shard. The file gets its final name only once it is complete. A shard is therefore finished exactly if its file
+exists, even if workers are killed, and no image appears in two files. Ray Data assigns the shards to workers, restarts
+killed workers, and limits the number of waiting shards.
 
-Ray and pyarrow come with the extra `scale`. Boxes are xyxy in original pixels.
+Ray and pyarrow are installed by the extra `scale`. Boxes are xyxy in original pixels.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from retinanet.predict.ray_worker import SHARDS, Worker, shard_file
 from retinanet.progress import ProgressBar, no_progress_bar
 
 MANIFEST: Final = "manifest.json"
+"""File in the output folder with the model, inputs and options of the job."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScaleSummary:
-    """What became of a job.
+    """Result of a job, including the shards that earlier runs finished.
 
     Args:
-        images: looked at, in this run and those before it.
-        detections: found in them.
-        failed: images that could not be read; their rows hold the error.
-        shards: files in the output folder.
-        done_before: of them, how many an earlier run had finished.
-        results: the folder of the files.
+        images: number of images that were processed, without failed images.
+        detections: number of detections.
+        failed: number of images that cannot be read. Their rows contain the error.
+        shards: number of shards, and of Parquet files.
+        done_before: number of shards that earlier runs finished.
+        results: folder of the Parquet files.
     """
 
     images: int
@@ -58,61 +59,68 @@ def predict_on_ray(
     workers: int | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> ScaleSummary:
-    """Detect in all images, on the Ray cluster that RAY_ADDRESS names, or on this machine's cores.
+    """Detect objects in all images, on the Ray cluster of RAY_ADDRESS or on the cores of this machine.
 
-    What an earlier run with the same model, inputs and options left in the output folder is not done again.
+    Shards that an earlier run with the same model, inputs and options has finished are not processed again.
 
     Args:
-        model: a checkpoint or an exported model, under the same path on all machines.
-        inputs: images, folders, text lists of images (.txt), Parquet files (of paths or of encoded images), and
-            folders of those; each also as the address of an object store, which fsspec reads (s3://, gs://, ...).
-        config: `output` must be a folder that all machines share.
-        workers: processes, each with one core and a copy of the model (and one GPU where the cluster has any); all
-            the cluster's cores or GPUs unless given.
-        progress: opens a progress bar.
+        model: checkpoint or exported model. Its path must be the same on all machines.
+        inputs: images, text lists of images (.txt), Parquet files with paths or encoded images, and folders of such
+            files. Each input may be an object store address that fsspec reads (s3://, gs://, ...).
+        config: options. The output folder must be shared by all machines.
+        workers: number of worker processes, each with one core and one copy of the model, and one GPU if the cluster
+            has GPUs. None: all cores or GPUs of the cluster.
+        progress: function that opens a progress bar.
 
     Raises:
-        UserError: no such input or model, options that do not fit, or a folder with other results.
+        UserError: an input or the model does not exist, an option is invalid with `--engine ray`, or the output folder
+            contains results of another job.
     """
     try:
         import pyarrow  # noqa: F401
         import ray
     except ModuleNotFoundError as error:
         raise explain_missing(error, "--engine ray") from error
-    _refuse(config)
+    _check_options(config)
     if not model.exists():
         raise UserError(f"{model}: no such file")
     folder = config.folder.output / SHARDS
     shards, digest = divide_into_shards(inputs, config)
-    _claim(config, {"model": _digest(model), "inputs": digest, "shards": len(shards), **_options(config)})
+    _write_manifest(
+        config, {"model": _digest(model), "inputs": digest, "shards": len(shards), **_result_options(config)}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     missing = [shard for shard in shards if not shard_file(folder, shard["number"]).exists()]
     if missing:
-        _run(ray, missing, model.resolve(), config, workers, progress)
+        _process_shards(ray, missing, model.resolve(), config, workers, progress)
     lost = [str(shard["number"]) for shard in shards if not shard_file(folder, shard["number"]).exists()]
-    if lost:  # Ray has given up on a worker, and said why
-        raise UserError(f"{len(lost):,} shards are missing ({list_names(lost)}): run the same command again")
-    for abandoned in folder.glob("*.partial"):  # of workers that were killed
+    if lost:
+        raise UserError(
+            f"{len(lost):,} shards are missing ({list_names(lost)}) because their workers failed: run the same command "
+            "again"
+        )
+    for abandoned in folder.glob("*.partial"):  # left by killed workers
         abandoned.unlink(missing_ok=True)
-    return _summary(folder, shards, done_before=len(shards) - len(missing))
+    return _summarise(folder, shards, done_before=len(shards) - len(missing))
 
 
-def _refuse(config: PredictConfig) -> None:
-    """Refuse what the local engine alone can do."""
+def _check_options(config: PredictConfig) -> None:
+    """Raise `ConfigError` for options that only the local engine supports."""
     if config.track or config.fps:
-        raise ConfigError("--engine ray takes images, no videos: leave out --track and --fps")
+        raise ConfigError("--engine ray does not support videos: leave out --track and --fps")
     if config.ids_from is not None or config.format != PredictConfig.format:
-        raise ConfigError("--engine ray writes Parquet: leave out --format and --ids-from")
+        raise ConfigError("--engine ray writes only Parquet files: leave out --format and --ids-from")
 
 
-def _options(config: PredictConfig) -> dict[str, Any]:
-    """Return what the results depend on."""
+def _result_options(config: PredictConfig) -> dict[str, Any]:
+    """Return the options that the results depend on."""
     names = ("threshold", "tta", "tile", "overlap", "precision", "shard_size")
     values = flatten(config)
     return {name: values[name] for name in names}
 
 
 def _digest(path: Path) -> str:
+    """Return the SHA-256 of a model file, including OpenVINO's .bin file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     weights = path.with_suffix(".bin")
@@ -122,33 +130,37 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _claim(config: PredictConfig, job: dict[str, Any]) -> None:
-    """Write down what is done in the output folder; refuse one in which something else was."""
+def _write_manifest(config: PredictConfig, job: dict[str, Any]) -> None:
+    """Write the manifest of the job, or check that the existing manifest is equal.
+
+    Raises:
+        ConfigError: the output folder contains results of another job, and `overwrite` is not set.
+    """
     path, folder = config.folder.output / MANIFEST, config.folder.output / SHARDS
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        differ = sorted(name for name in {*job, *there} if job.get(name) != there.get(name))
-        if not differ:
+        previous_job = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in {*job, *previous_job} if job.get(name) != previous_job.get(name))
+        if not changed:
             return
         if not config.existing.overwrite:
             raise ConfigError(
-                f"{config.folder.output} holds results of another job ({', '.join(differ)} differ): give --overwrite "
-                "to replace them, or another folder"
+                f"{config.folder.output} contains results of another job ({', '.join(changed)} differ): give "
+                "--overwrite to replace them, or another folder"
             )
         for file in folder.glob("part-*"):
             file.unlink()
     write_atomically(path, json.dumps(job, indent=1) + "\n")
 
 
-def _run(
+def _process_shards(
     ray: Any, shards: list[Shard], model: Path, config: PredictConfig, workers: int | None, progress: ProgressBar
 ) -> None:
-    """Do the shards, as many at a time as there are workers."""
+    """Process the shards on Ray. Each worker processes one shard at a time."""
     import ray.data
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    started = not ray.is_initialized()
-    if started:
+    starts_ray = not ray.is_initialized()
+    if starts_ray:
         address = {"address": "auto"} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **address)
     try:
@@ -158,7 +170,7 @@ def _run(
         gpus = int(cluster.get("GPU", 0)) if config.hardware.device in {"auto", "cuda"} else 0
         count = workers or max(1, min(gpus or int(cluster.get("CPU", 1)), len(shards)))
         tasks = ray.data.from_items([dict(shard) for shard in shards], override_num_blocks=min(len(shards), 20_000))
-        done = tasks.map_batches(
+        finished = tasks.map_batches(
             Worker,
             batch_size=1,
             batch_format="pyarrow",
@@ -168,14 +180,15 @@ def _run(
             num_gpus=1 if gpus else None,
         )
         with progress("shards", len(shards)) as advance:
-            for _ in done.iter_rows():
+            for _ in finished.iter_rows():
                 advance()
     finally:
-        if started:
+        if starts_ray:
             ray.shutdown()
 
 
-def _summary(folder: Path, shards: list[Shard], *, done_before: int) -> ScaleSummary:
+def _summarise(folder: Path, shards: list[Shard], *, done_before: int) -> ScaleSummary:
+    """Return the counts over the Parquet files of all shards."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -1,6 +1,6 @@
-"""The inputs of a Ray job as shards: images, folders, lists and Parquet files, also in object stores.
+"""Divide the inputs of a Ray job into shards: images, folders, lists and Parquet files, also in object stores.
 
-pyarrow and fsspec come with the extra `scale`.
+pyarrow and fsspec are installed by the extra `scale`.
 """
 
 from __future__ import annotations
@@ -20,33 +20,36 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INPUTS: Final = "inputs.parquet"
+"""File in the output folder that lists the paths of all images that are not in a Parquet file of the user."""
 LIST_SUFFIXES: Final = {".txt", ".lst"}
-BYTES: Final = ("bytes", "image", "content")
-"""Columns of a Parquet file that hold encoded images: binary, or {"bytes": ...} as Hugging Face has them."""
-PATHS: Final = ("path", "file_name", "uri", "url")
+IMAGE_COLUMNS: Final = ("bytes", "image", "content")
+"""Names of Parquet columns with encoded images: binary, or structs with the field `bytes` as in Hugging Face datasets.
+"""
+PATH_COLUMNS: Final = ("path", "file_name", "uri", "url")
+"""Names of Parquet columns with paths or addresses of images."""
 
 
 class Shard(TypedDict):
-    """Rows of one row group of a Parquet file of inputs."""
+    """A range of rows in one row group of a Parquet file of inputs."""
 
-    number: int
-    first: int  # the number of its first image
-    file: str
-    group: int
-    offset: int
-    rows: int
-    column: str
-    base: str  # what relative paths are relative to
+    number: int  # of the shard, from 0
+    first: int  # number of the first image, over all shards
+    file: str  # Parquet file
+    group: int  # row group
+    offset: int  # first row in the row group
+    rows: int  # number of rows
+    column: str  # name of the column with images or paths
+    base: str  # folder of relative paths in the column
 
 
 def divide_into_shards(inputs: Sequence[str], config: PredictConfig) -> tuple[list[Shard], str]:
-    """Return all shards, and a digest of the inputs: of all paths, and of the names and sizes of Parquet files."""
+    """Return all shards, and a SHA-256 of all image paths and of the names and sizes of the Parquet files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths, tables = _listed(inputs)
+    paths, tables = _find_inputs(inputs)
     digest = hashlib.sha256()
-    files = [(table, table.rpartition("/")[0]) for table in tables]  # and what relative paths in them are relative to
+    files = [(table, table.rpartition("/")[0]) for table in tables]  # with the folder of relative paths inside
     if paths:
         target = config.folder.output / INPUTS
         with atomic_path(target) as partial, pq.ParquetWriter(partial, pa.schema([("path", pa.string())])) as writer:
@@ -63,7 +66,7 @@ def divide_into_shards(inputs: Sequence[str], config: PredictConfig) -> tuple[li
         system, inner = file_system(name)
         with system.open(inner, "rb") as file:
             metadata = pq.read_metadata(file)
-        column = _column(name, metadata.schema.to_arrow_schema())
+        column = _find_column(name, metadata.schema.to_arrow_schema())
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
             for offset in range(0, rows, config.shard_size):
@@ -83,13 +86,13 @@ def divide_into_shards(inputs: Sequence[str], config: PredictConfig) -> tuple[li
     return shards, digest.hexdigest()
 
 
-def _listed(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the images' paths or addresses, and those of Parquet files: sorted, each once."""
+def _find_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the paths or addresses of the images, and those of the Parquet files: sorted, each once."""
     paths: set[str] = set()
     tables: set[str] = set()
     for entry in inputs:
-        for name in _below(entry):
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of an address too
+        for name in _find_files(entry):
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - the name may be an address
             if suffix == ".parquet":
                 tables.add(name)
             elif suffix in LIST_SUFFIXES and name == _absolute(entry):
@@ -102,11 +105,11 @@ def _listed(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             elif name == _absolute(entry):
                 raise UserError(f"{entry}: expected an image, a folder, a list (.txt) or a .parquet file")
     if not paths and not tables:
-        raise UserError(f"{', '.join(inputs)}: no images and no .parquet files there")
+        raise UserError(f"{', '.join(inputs)}: expected images or .parquet files, found none")
     return sorted(paths), sorted(tables)
 
 
-def _below(entry: str) -> list[str]:
+def _find_files(entry: str) -> list[str]:
     """Return the files at or below a path or an address."""
     system, inner = file_system(entry)
     try:
@@ -116,17 +119,17 @@ def _below(entry: str) -> list[str]:
     except OSError as error:
         raise UserError(f"{entry}: {error}") from error
     if not found:
-        raise UserError(f"{entry}: no such file or folder, or nothing in it")
+        raise UserError(f"{entry}: no such file or folder, or the folder is empty")
     return [str(system.unstrip_protocol(name)) if "://" in entry else str(name) for name in found]
 
 
 def file_system(name: str) -> tuple[Any, str]:
-    """Return fsspec's file system of a path or an address, and the name within it."""
+    """Return the fsspec file system of a path or an address, and the name inside that file system."""
     import fsspec
 
     try:
         system, inner = fsspec.core.url_to_fs(name)
-    except (ImportError, ValueError) as error:  # an address whose reader is not installed, or unknown
+    except (ImportError, ValueError) as error:  # unknown protocol, or its package is not installed
         raise UserError(f"{name}: {error}") from error
     return system, str(inner)
 
@@ -136,26 +139,27 @@ def _absolute(name: str) -> str:
 
 
 def join_path(base: str, name: str) -> str:
-    """Return a path of a list or a table, relative to where that stands."""
+    """Return the path or address of a list entry. Relative paths start in the folder `base` of the list."""
     return name if "://" in name or os.path.isabs(name) or not base else f"{base}/{name}"  # noqa: PTH117
 
 
-def _column(table: str, schema: pa.Schema) -> str:
+def _find_column(table: str, schema: pa.Schema) -> str:
+    """Return the column with encoded images or paths. Raises `UserError` if there is none."""
     import pyarrow as pa
 
-    for name in BYTES:
+    for name in IMAGE_COLUMNS:
         if name in schema.names:
             kind = schema.field(name).type
             if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
                 return name
             if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                 return name
-    for name in PATHS:
+    for name in PATH_COLUMNS:
         if name in schema.names and (
             pa.types.is_string(schema.field(name).type) or pa.types.is_large_string(schema.field(name).type)
         ):
             return name
     raise UserError(
-        f"{table}: expected a column of encoded images ({', '.join(BYTES)}) or of paths ({', '.join(PATHS)}), "
-        f"found {', '.join(schema.names)}"
+        f"{table}: expected a column of encoded images ({', '.join(IMAGE_COLUMNS)}) or of paths "
+        f"({', '.join(PATH_COLUMNS)}), found {', '.join(schema.names)}"
     )

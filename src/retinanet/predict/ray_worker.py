@@ -17,24 +17,24 @@ from retinanet.errors import UserError
 from retinanet.predict.batches import ImageResult, Source, batched
 from retinanet.predict.coco_results import class_names
 from retinanet.predict.loading import load
-from retinanet.predict.ray_inputs import PATHS, Shard, file_system, join_path
+from retinanet.predict.ray_inputs import PATH_COLUMNS, Shard, file_system, join_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SHARDS: Final = "shards"
-"""Below the output folder: part-000000.parquet and so on."""
+"""Folder of the results (part-000000.parquet, ...) in the output folder."""
 FETCHERS: Final = 8
-"""Threads of a worker that fetch images from an object store."""
+"""Number of threads of a worker that download images from an object store."""
 
 
 class Worker:
-    """A process of the cluster: the model, and what turns a shard into its file.
+    """A process of the cluster that holds a model and writes the Parquet files of shards.
 
     Args:
-        model: its path.
-        config: thresholds, tiles, and where the files go.
-        gpu: whether this process has one.
+        model: path of the model.
+        config: options of the job, including the output folder.
+        gpu: True to run the model on the GPU of this process.
     """
 
     def __init__(self, model: str, config: PredictConfig, gpu: bool) -> None:
@@ -45,16 +45,16 @@ class Worker:
         self.folder = config.folder.output.resolve() / SHARDS
 
     def __call__(self, tasks: pa.Table) -> pa.Table:
-        """Do the shards of a batch, and return their numbers."""
+        """Process the shards of a batch, and return their numbers. Shards with an existing file are skipped."""
         import pyarrow as pa
 
         for shard in tasks.to_pylist():
             if not shard_file(self.folder, shard["number"]).exists():
-                self.do(shard)
+                self.write_shard(shard)
         return pa.table({"number": tasks["number"]})
 
-    def do(self, shard: Shard) -> None:
-        """Write the file of a shard: beside its place, then renamed."""
+    def write_shard(self, shard: Shard) -> None:
+        """Write the Parquet file of a shard. The file gets its final name only once it is complete."""
         import pyarrow.parquet as pq
 
         target = shard_file(self.folder, shard["number"])
@@ -66,30 +66,33 @@ class Worker:
             partial.unlink(missing_ok=True)
 
     def _table(self, shard: Shard) -> pa.Table:
+        """Return the results of a shard, one row per image."""
         import pyarrow as pa
 
-        names, sources = _read(shard)
-        problems: dict[int, str] = {}
+        names, sources = _read_shard(shard)
+        fetch_errors: dict[int, str] = {}
         rows = []
         config = self.config
         stream = self.detector.stream(
-            _fetched(sources, config.batch.batch_size, problems),
+            _fetch_batches(sources, config.batch.batch_size, fetch_errors),
             workers=config.loading.workers,
             threshold=config.threshold,
             tiling=config.tiling,
             tta=config.inference.tta,
         )
-        for i, (name, found) in enumerate(zip(names, stream, strict=True)):
-            rows.append({"index": shard["first"] + i, "source": name, **self._row(found, problems.get(i))})
+        for i, (name, result) in enumerate(zip(names, stream, strict=True)):
+            rows.append({"index": shard["first"] + i, "source": name, **self._row(result, fetch_errors.get(i))})
         return pa.Table.from_pylist(rows, schema=_schema())
 
-    def _row(self, found: ImageResult, problem: str | None) -> dict[str, Any]:
-        if found.detections is None or problem is not None:
-            return {"error": problem or str(found.error), "boxes": [], "scores": [], "class_ids": [], "classes": []}
-        detections = self.detector.named(found.detections)
+    def _row(self, result: ImageResult, fetch_error: str | None) -> dict[str, Any]:
+        """Return the columns of one image, without `index` and `source`."""
+        if result.detections is None or fetch_error is not None:
+            error = fetch_error or str(result.error)
+            return {"error": error, "boxes": [], "scores": [], "class_ids": [], "classes": []}
+        detections = self.detector.named(result.detections)
         return {
-            "width": found.width,
-            "height": found.height,
+            "width": result.width,
+            "height": result.height,
             "boxes": detections.xyxy.tolist(),
             "scores": detections.confidence.tolist() if detections.confidence is not None else [],
             "class_ids": detections.class_id.tolist() if detections.class_id is not None else [],
@@ -99,7 +102,7 @@ class Worker:
 
 
 def _schema() -> pa.Schema:
-    """Return the columns of a result: one row for each image."""
+    """Return the names and types of the result's columns."""
     import pyarrow as pa
 
     return pa.schema(
@@ -117,15 +120,15 @@ def _schema() -> pa.Schema:
     )
 
 
-def _read(shard: Shard) -> tuple[list[str], list[str | bytes]]:
-    """Return the names of a shard's images, and their paths or bytes."""
+def _read_shard(shard: Shard) -> tuple[list[str], list[str | bytes]]:
+    """Return the name of each image of a shard, and its path or encoded bytes."""
     import pyarrow.parquet as pq
 
     system, inner = file_system(shard["file"])
     with system.open(inner, "rb") as file:
         table = pq.ParquetFile(file).read_row_group(shard["group"], columns=[shard["column"]])
     rows = table.slice(shard["offset"], shard["rows"])[shard["column"]].to_pylist()
-    if shard["column"] in PATHS:
+    if shard["column"] in PATH_COLUMNS:
         paths = [join_path(shard["base"], row) if row else "" for row in rows]
         return paths, list(paths)
     content = [row["bytes"] if isinstance(row, dict) else row for row in rows]
@@ -133,8 +136,14 @@ def _read(shard: Shard) -> tuple[list[str], list[str | bytes]]:
     return [f"{shard['file']}#{first + i}" for i in range(len(content))], [row or b"" for row in content]
 
 
-def _fetched(sources: list[str | bytes], size: int, problems: dict[int, str]) -> Iterator[list[Source]]:
-    """Yield the images a batch at a time, those of object stores fetched; notes what could not be."""
+def _fetch_batches(sources: list[str | bytes], size: int, fetch_errors: dict[int, str]) -> Iterator[list[Source]]:
+    """Yield batches of image sources, with images of object stores downloaded.
+
+    Args:
+        sources: path, address or encoded bytes of each image.
+        size: number of images per batch.
+        fetch_errors: filled with the error of each image that cannot be downloaded, by index in `sources`.
+    """
 
     def fetch(numbered: tuple[int, str | bytes]) -> Source:
         i, source = numbered
@@ -146,7 +155,7 @@ def _fetched(sources: list[str | bytes], size: int, problems: dict[int, str]) ->
             system, inner = file_system(source)
             return bytes(system.cat_file(inner))
         except (OSError, UserError) as error:
-            problems[i] = f"{source}: {error or type(error).__name__}"
+            fetch_errors[i] = f"{source}: {error or type(error).__name__}"
             return b""
 
     with ThreadPoolExecutor(FETCHERS) as pool:

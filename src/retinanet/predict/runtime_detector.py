@@ -1,6 +1,7 @@
 """The detector that runs an exported model, without torch. Boxes are xyxy in original pixels.
 
-Shape suffixes: N batch, A anchors of a level, C anchors of a position, D detections of an image."""
+Shape suffixes: N batch, A anchors of a level, K classes, C anchors of a position, D detections of an image.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +34,11 @@ from retinanet.types import ArrayDetections
 
 
 class RuntimeDetector(BaseDetector):
-    """An exported model: as `Detector`, without torch. It may be called from several threads at once.
+    """A detector that runs an exported model without torch. Several threads may call it at once.
 
     Args:
-        engine: runs the graph.
-        description: what the file says of itself.
+        engine: runtime with the loaded graph.
+        description: description of the exported model.
     """
 
     def __init__(self, *, engine: Engine, description: Description) -> None:
@@ -52,14 +53,14 @@ class RuntimeDetector(BaseDetector):
         """Return the detector of a file that `retinanet export` wrote.
 
         Args:
-            path: .onnx, or .xml of OpenVINO with its .bin beside it.
-            device: auto (CUDA where ONNX Runtime has it, else the CPU), cpu, cuda, or a name of OpenVINO's.
-            threads: that one call computes with; 0: all cores.
-            precision: float32 or bf16, for OpenVINO, in place of the hint in the file.
+            path: .onnx file, or OpenVINO .xml file with its .bin file beside it.
+            device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda, or an OpenVINO device name.
+            threads: number of threads of one call; 0: all cores.
+            precision: float32 or bf16, for OpenVINO only; None: the hint in the file.
 
         Raises:
-            ExportError: not an export of ours.
-            ConfigError: a device that is not there.
+            ExportError: `retinanet export` did not write the file.
+            ConfigError: the device is not available.
         """
         path = Path(path)
         engine: Engine
@@ -70,10 +71,10 @@ class RuntimeDetector(BaseDetector):
         return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
-        """Return what every level says at every position of one image: why an object is found, or missed.
+        """Return the predictions at every position of every feature level for one image: see `BaseDetector.dense`.
 
         Raises:
-            ImageError: an image that does not decode.
+            ImageError: the image cannot be decoded.
         """
         if not isinstance(source, Scaled):
             config = self.image_config
@@ -81,12 +82,12 @@ class RuntimeDetector(BaseDetector):
         return self.dense_batch([source])[0]
 
     def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:
-        """Return what every level says of each of some decoded images, which go through the network as one batch."""
+        """Return the predictions of every feature level for decoded images. The graph processes them as one batch."""
         pixels_N3HW, frames = self._prepare(images, self.image_config)
         about = self.description
         inputs = self._inputs(pixels_N3HW, frames, self.postprocess_config)
         outputs = self.engine.run(dense_names(about.levels), inputs)
-        found = []
+        dense_outputs = []
         for n, frame in enumerate(frames):
             levels = []
             for i, (level, cells) in enumerate(zip(about.levels, about.cells, strict=True)):
@@ -94,11 +95,11 @@ class RuntimeDetector(BaseDetector):
                 size, style = pixels_N3HW.shape[2:], about.anchor_style
                 cells_C4 = np.array(cells, np.float32)
                 levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, size, frame, style=style))
-            found.append(DenseOutputs(frame=frame, levels=tuple(levels)))
-        return found
+            dense_outputs.append(DenseOutputs(frame=frame, levels=tuple(levels)))
+        return dense_outputs
 
     def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
-        """Return the pixels as the graph takes them, which normalises them itself."""
+        """Return the pixels without normalisation, which is part of the graph."""
         pixels_N3HW, frames = prepare_pixels(images, config)
         if self.description.uint8:
             return pixels_N3HW, frames
@@ -120,7 +121,10 @@ class RuntimeDetector(BaseDetector):
         if batch.images_N3HW is None:
             return []
         if self.description.raw:
-            raise ExportError("this model was exported with --raw: it gives logits and offsets, not detections")
+            raise ExportError(
+                "this model was exported with --raw: it returns logits and offsets, not detections. "
+                "Export the checkpoint without --raw"
+            )
         outputs = self.engine.run(DETECTIONS, self._inputs(batch.images_N3HW, batch.frames, config))
         return [
             ArrayDetections(

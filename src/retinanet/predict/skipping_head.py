@@ -1,6 +1,6 @@
-"""A box head that computes offsets only around the positions whose scores count.
+"""A box head that computes offsets only around the positions with a score above the threshold.
 
-N batch, A anchors, K classes, H, W of a level.
+Shape suffixes: N batch, A anchors, K classes, H, W of a level, T tiles.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
     from retinanet.model.heads import Head
 
-_MOST_TILES: Final = 0.8
-"""The share of a level's tiles, over all layers, beyond which clearing memory for the others costs more than it saves.
-"""
+_MAX_TILE_SHARE: Final = 0.8
+"""Largest share of a level's tiles, over all layers, for which computing single tiles is faster than all tiles."""
 
 
 class SkippingHead(nn.Module):
-    """A box head that works out its values only where they are wanted, and what they depend on. Float32.
+    """A box head that computes its values, in float32, only at the wanted positions.
 
-    A value depends on the inputs up to `depth` + 1 positions away: the wanted positions grow by one with every layer,
-    seen from the last. Elsewhere the layers are 0, as beyond the edge of the map. Winograd's tiles touch such positions
-    too, with weights that cancel but for float32's rounding.
+    A value depends on inputs up to `depth` + 1 positions away. From the last layer to the first, the set of positions
+    to compute therefore grows by one position per layer in each direction. Layers are 0 at all other positions, as in
+    the padding. Winograd tiles also read some of these positions, with weights that cancel except for rounding.
+
+    Args:
+        head: box head whose layers are reused, see `supports`.
     """
 
     def __init__(self, head: Head) -> None:
@@ -38,17 +40,17 @@ class SkippingHead(nn.Module):
         self.values, self.hidden, self.output = head.values, head.hidden, head.output
 
     @staticmethod
-    def can_be(head: Head) -> bool:
-        """Whether all layers of a head are convolutions that can be worked out tile by tile: no norm over the map."""
+    def supports(head: Head) -> bool:
+        """Return whether all layers of a head are convolutions that can be computed tile by tile (no normalisation)."""
         layers = [*head.hidden, head.output.module]
         return all(isinstance(layer, PreparedConvolution) and layer.supports_tiles() for layer in layers)
 
     def forward(self, levels: Sequence[Tensor], wanted: Sequence[Tensor] | None = None) -> Tensor:
-        """Return (N, anchors of all levels, values), 0 at the positions that are not wanted.
+        """Return the values, (N, anchors of all levels, values of an anchor). Unwanted positions may be 0.
 
         Args:
-            levels: maps of the pyramid.
-            wanted: bool (N, H, W) for each level; None: all positions.
+            levels: feature maps.
+            wanted: bool (N, H, W) for each level, True where values are needed; None: everywhere.
         """
         rows = []
         for i, level in enumerate(levels):
@@ -67,7 +69,7 @@ class SkippingHead(nn.Module):
         for _ in layers[1:]:
             grown_NHW = F.max_pool2d(grown_NHW, 3, stride=1, padding=1)
             tiles.append(tiles_of(grown_NHW))
-        if sum(map(len, tiles)) > _MOST_TILES * len(layers) * N * -(-H // 2) * -(-W // 2):
+        if sum(map(len, tiles)) > _MAX_TILE_SHARE * len(layers) * N * -(-H // 2) * -(-W // 2):
             return self.output(self.hidden(x))  # type: ignore[no-any-return]
         for layer, tiles_T in zip(layers, reversed(tiles), strict=True):
             x = layer(x, tiles_T=tiles_T)
@@ -75,7 +77,7 @@ class SkippingHead(nn.Module):
 
 
 def positions_above(logits_NAK: Tensor, levels: Sequence[Tensor], above: float) -> list[Tensor]:
-    """Return for each level where any class of any anchor has a logit above, or NaN: bool (N, H, W)."""
+    """Return, for each level, where any class of any anchor has a logit higher than `above` or NaN: bool (N, H, W)."""
     sizes = [(m.shape[-2], m.shape[-1]) for m in levels]
     each = logits_NAK.shape[1] // sum(height * width for height, width in sizes)
     split = torch.split(logits_NAK, [height * width * each for height, width in sizes], dim=1)

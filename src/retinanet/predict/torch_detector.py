@@ -28,23 +28,23 @@ log = logging.getLogger(__name__)
 
 
 class Detector(BaseDetector):
-    """A PyTorch network with all it takes to go from images to named boxes.
+    """A PyTorch network with preprocessing and post-processing: from images to detections.
 
     Args:
-        model: images_N3HW -> HeadOutputs. It is moved to the device and put into eval mode.
-        info: classes, preprocessing, post-processing and tiling, such as a `LoadedModel`; instead of the five that
-            follow.
+        model: network from images_N3HW to HeadOutputs. It is moved to the device and set to eval mode.
+        info: classes, preprocessing, post-processing and tiling, for example a `LoadedModel`. It replaces the
+            arguments `classes`, `category_ids`, `image_config`, `postprocess_config` and `tiling`.
         classes: name of each 0-based class id.
-        category_ids: COCO's id of each class id.
-        image_config: how images become input.
-        postprocess_config: how outputs become detections.
-        tiling: how images are cut into tiles unless a call says otherwise.
-        device: auto (the accelerator that there is, else the CPU), cpu, cuda, cuda:1, mps.
-        precision: 32, or bf16: see `fast_network.for_inference`, which makes the copy of a RetinaNet that is run. Its
-            weights are those that the model has now.
+        category_ids: COCO category id of each class id.
+        image_config: preprocessing: image size, padding and normalisation.
+        postprocess_config: post-processing: thresholds and the largest number of detections.
+        tiling: tiling of large images, unless a call overrides it.
+        device: auto (the accelerator if there is one, otherwise the CPU), cpu, cuda, cuda:1, mps.
+        precision: 32 or bf16, see `fast_network.for_inference`. A RetinaNet is copied for prediction, so that later
+            changes of its weights have no effect.
 
     Raises:
-        ValueError: neither `info` nor `classes` is given, or both are.
+        ValueError: neither `info` nor `classes` is given, or both are given.
     """
 
     def __init__(
@@ -76,11 +76,14 @@ class Detector(BaseDetector):
                     f"{len(info.category_ids)}: give classes and category_ids, or info"
                 )
         elif classes or category_ids or image_config or postprocess_config or tiling:
-            raise ValueError("expected info or the single settings, found both: leave one of them out")
+            raise ValueError(
+                "expected either info or the settings classes, category_ids, image_config, postprocess_config and "
+                "tiling, found both: leave out the settings"
+            )
         super().__init__(info)
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
-        self._network = _fast(self.model, self.device, precision)
+        self._network = _prediction_network(self.model, self.device, precision)
 
     @classmethod
     def from_checkpoint(
@@ -107,13 +110,13 @@ class Detector(BaseDetector):
             return []
         with torch.inference_mode():
             images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
-            # Boxes of lower scores are never used.
-            known = {"above": least_logit(config)} if isinstance(self._network, FastNetwork) else {}
-            outputs: HeadOutputs = self._network(images_N3HW, **known)
-            return [found.numpy() for found in postprocess(outputs, frames=batch.frames, config=config)]
+            # Post-processing never uses the offsets of anchors with lower scores.
+            options = {"above": least_logit(config)} if isinstance(self._network, FastNetwork) else {}
+            outputs: HeadOutputs = self._network(images_N3HW, **options)
+            return [detections.numpy() for detections in postprocess(outputs, frames=batch.frames, config=config)]
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
-        """Return what every level says at every position of one image: see `BaseDetector.dense`."""
+        """Return the predictions at every position of every feature level for one image: see `BaseDetector.dense`."""
         import torch
 
         from retinanet.model import RetinaNet
@@ -145,8 +148,8 @@ class Detector(BaseDetector):
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
 
-def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
-    """Return what is run for predictions: a simplified copy of a RetinaNet, any other model itself."""
+def _prediction_network(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Return the network that runs predictions: a simplified copy of a RetinaNet, or any other model unchanged."""
     from retinanet.model import RetinaNet
     from retinanet.predict.fast_network import for_inference, has_fast_bf16
 
@@ -157,15 +160,17 @@ def _fast(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
         )
     if not isinstance(model, RetinaNet):
         if precision != "32":
-            raise ConfigError(f"precision {precision} is for a RetinaNet, found {type(model).__name__}")
+            raise ConfigError(
+                f"precision {precision} expects a RetinaNet, found {type(model).__name__}: use precision 32"
+            )
         return model
     if precision == "bf16" and device.type == "cpu" and not has_fast_bf16():
-        log.warning("this processor has no bfloat16 arithmetic: --precision bf16 works, but may be slower than 32")
+        log.warning("this processor has no bfloat16 instructions: --precision bf16 works, but may be slower than 32")
     return for_inference(model, precision=precision)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """Return the named device; for auto the accelerator that there is, else the CPU."""
+    """Return the named device. "auto" is the accelerator if there is one, otherwise the CPU."""
     import torch
 
     if name == "auto":
@@ -173,5 +178,6 @@ def pick_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # no such name; a torch without CUDA asserts
-        raise ConfigError(f"device {str(name)!r} is not there: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {str(name)!r} is not available ({reason}): give --device cpu or auto") from error

@@ -1,6 +1,6 @@
-"""Videos and numbered frames: read one frame after the other, detect, follow, write the results and the drawn video.
+"""Detect objects in videos and numbered frames, track the objects, and write the results and a drawn video.
 
-Boxes are xyxy pixels of the frame. Shape suffixes: H, W; 3 is RGB.
+Boxes are xyxy, pixels of the frame. Shape suffixes: H, W; 3 is RGB.
 """
 
 from __future__ import annotations
@@ -36,39 +36,40 @@ if TYPE_CHECKING:
 CSV_COLUMNS: Final = ("frame", "seconds", "track", "x1", "y1", "x2", "y2", "class", "score")
 
 _CONTAINERS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf"
-"""FFmpeg's names. Without such a list, a file named .mp4 may be a playlist that makes it open other files."""
-_CODECS: Final = ("libx264", "h264", "mpeg4")
-"""What the drawn video is coded with: the first that is there. Browsers play H.264."""
+"""Video formats that are opened, by their FFmpeg names. Playlist formats are excluded: a playlist named .mp4 could make
+FFmpeg open any other file."""
+_VIDEO_CODECS: Final = ("libx264", "h264", "mpeg4")
+"""Codecs for the drawn video, in order of preference. Browsers play H.264."""
 
 
 class VideoError(UserError):
-    """A video that cannot be read; the message names it and says why."""
+    """A video cannot be read. The message contains its path and the reason."""
 
 
 class VideoFrame(NamedTuple):
-    """One image of a video."""
+    """One frame of a video."""
 
     number: int
-    """From 0."""
+    """Number of the frame, from 0."""
     seconds: float
-    """Since the video's start."""
+    """Time since the start of the video."""
     pixels_HW3: npt.NDArray[np.uint8]
-    """RGB."""
+    """Pixels in RGB."""
 
 
 class Video(Protocol):
-    """A name, a frame rate (frames a second), how many frames there are (0: not known), and the frames."""
+    """A video: its name, its frame rate `fps` (frames per second) and its number of frames `count` (0: unknown)."""
 
     name: str
     fps: float
     count: int
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the frames; raises `VideoError` where one cannot be decoded."""
+        """Yield the frames in order. Raises `VideoError` at a frame that cannot be decoded."""
 
 
 class VideoFile:
-    """A video in a file. Raises `VideoError` if it is none."""
+    """A video file. Raises `VideoError` if the file is not a video."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,34 +80,34 @@ class VideoFile:
             self.count = int(stream.frames)
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the frames upright, each with the time at which it is shown."""
+        """Yield the frames in order, upright, with their presentation times."""
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             start: float | None = None
             try:
                 for number, frame in enumerate(container.decode(stream)):
-                    at = number / self.fps if frame.time is None else float(frame.time)
-                    start = at if start is None else start
+                    seconds = number / self.fps if frame.time is None else float(frame.time)
+                    start = seconds if start is None else start
                     pixels_HW3 = frame.to_ndarray(format="rgb24")
                     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # anticlockwise
-                    yield VideoFrame(number, at - start, np.ascontiguousarray(np.rot90(pixels_HW3, turns)))
+                    yield VideoFrame(number, seconds - start, np.ascontiguousarray(np.rot90(pixels_HW3, turns)))
             except av.error.FFmpegError as error:
-                raise VideoError(f"{self.path}: cannot be decoded any further ({error.strerror})") from error
+                raise VideoError(f"{self.path}: decoding stopped at a damaged frame ({error.strerror})") from error
 
     def _open(self) -> Any:
         try:
             container = av.open(str(self.path), options={"format_whitelist": _CONTAINERS})
         except av.error.FFmpegError as error:
-            raise VideoError(f"{self.path}: not a video in a format that can be read ({error.strerror})") from error
+            raise VideoError(f"{self.path}: not a video in a supported format ({error.strerror})") from error
         if not container.streams.video:
             container.close()
-            raise VideoError(f"{self.path}: holds no video, only sound or text")
+            raise VideoError(f"{self.path}: expected a video stream, found only other streams such as audio")
         return container
 
 
 class NumberedFrames:
-    """Images that are the frames of a video, in the order given."""
+    """A video whose frames are image files, in the order of `paths`."""
 
     def __init__(self, paths: Sequence[Path], *, name: str, fps: float) -> None:
         self.paths = tuple(paths)
@@ -115,7 +116,7 @@ class NumberedFrames:
         self.count = len(self.paths)
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the images."""
+        """Yield the images as frames. Raises `VideoError` at an image that cannot be decoded."""
         for number, path in enumerate(self.paths):
             try:
                 yield VideoFrame(number, number / self.fps, np.asarray(decode_image(path)))
@@ -125,7 +126,15 @@ class NumberedFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSummary:
-    """What `predict_video` did: how many frames and detections, the files, and where it had to stop."""
+    """Result of `predict_video`.
+
+    Args:
+        frames: number of frames that were processed.
+        detections: number of detections.
+        results: CSV file with the detections.
+        drawn: drawn video; None if none was written.
+        error: reason why the video could not be read to its end; empty if it was read completely.
+    """
 
     frames: int
     detections: int
@@ -137,29 +146,30 @@ class VideoSummary:
 def predict_video(
     detector: BaseDetector, video: Video, config: PredictConfig, advance: Callable[[], None]
 ) -> VideoSummary:
-    """Detect in every frame; write NAME.csv and, with `config.draw`, drawn/NAME.mp4 into the output folder.
+    """Detect objects in every frame, and write NAME.csv and, with `config.draw`, drawn/NAME.mp4.
 
-    A video that breaks off is written as far as it goes. Memory does not grow with its length.
+    If a frame cannot be decoded, the results of the frames before it are kept. Memory does not grow with the length of
+    the video.
 
     Args:
-        detector: the model.
-        video: what to look at.
-        config: of `retinanet predict`; with `track`, objects keep a number from frame to frame.
-        advance: called after every frame.
+        detector: detector that runs on the frames.
+        video: video to read.
+        config: options. With `track`, an object keeps its track number from frame to frame.
+        advance: function that is called after every frame.
     """
     results = config.folder.output / f"{video.name}.csv"
     target = config.folder.output / "drawn" / f"{video.name}.mp4" if config.draw else None
-    follow = _tracker(video.fps, config.draw_threshold) if config.track else None
-    broken: list[VideoError] = []
-    shown: list[VideoFrame] = []  # frames on their way through the network, oldest first
+    track = _tracker(video.fps, config.draw_threshold) if config.track else None
+    errors: list[VideoError] = []
+    pending: list[VideoFrame] = []  # frames without results so far, oldest first
 
     def frames() -> Iterator[npt.NDArray[np.uint8]]:
         try:
             for frame in video.frames():
-                shown.append(frame)
+                pending.append(frame)
                 yield frame.pixels_HW3
         except VideoError as error:
-            broken.append(error)
+            errors.append(error)
 
     stream = detector.stream(
         batched(frames(), config.batch.batch_size),
@@ -170,13 +180,13 @@ def predict_video(
     )
     count = total = 0
     with ExitStack() as stack:
-        rows = stack.enter_context(_Rows(results))
+        rows = stack.enter_context(_CsvRows(results))
         drawn = None if target is None else stack.enter_context(_DrawnVideo(target, fps=video.fps))
-        for found in stream:
-            frame = shown.pop(0)
-            detections = detector.named(found.result())
-            if follow is not None:
-                detections = follow(detections)
+        for result in stream:
+            frame = pending.pop(0)
+            detections = detector.named(result.result())
+            if track is not None:
+                detections = track(detections)
             rows.write(frame, detections)
             if drawn is not None:
                 image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.draw_threshold)
@@ -185,39 +195,40 @@ def predict_video(
             advance()
     if not count:
         target = None
-    error = str(broken[0]) if broken else ""
+    error = str(errors[0]) if errors else ""
     return VideoSummary(frames=count, detections=total, results=results, drawn=target, error=error)
 
 
 def _tracker(fps: float, threshold: float) -> Callable[[sv.Detections], sv.Detections]:
-    """Return ByteTrack (arXiv 2110.06864) from `trackers`: detections in, the same with `tracker_id` out (-1: none).
+    """Return a function that adds track numbers to the detections of the next frame: ByteTrack (arXiv 2110.06864).
 
-    Tracks start from what is drawn; what scores less only continues them.
+    The track number `tracker_id` is -1 for a detection without a track. Only detections with a score of at least
+    `threshold` start a track. Detections with lower scores only continue tracks.
     """
     try:
         from trackers import ByteTrackTracker
     except ImportError as error:
-        raise ConfigError("track needs the package trackers: pip install 'retinanet[tracking]'") from error
+        raise ConfigError("track requires the package trackers: pip install 'retinanet[tracking]'") from error
     tracker = ByteTrackTracker(
         frame_rate=max(fps, 1.0), track_activation_threshold=threshold, high_conf_det_threshold=threshold
     )
 
-    def follow(detections: sv.Detections) -> sv.Detections:
-        found = tracker.update(detections)
-        scores = np.zeros(len(found)) if found.confidence is None else found.confidence
-        order = np.argsort(-scores, kind="stable")  # ByteTrack puts the tracks first
-        return cast(sv.Detections, found[order])
+    def track(detections: sv.Detections) -> sv.Detections:
+        tracked = tracker.update(detections)
+        scores = np.zeros(len(tracked)) if tracked.confidence is None else tracked.confidence
+        order = np.argsort(-scores, kind="stable")  # ByteTrack returns detections with a track first
+        return cast(sv.Detections, tracked[order])
 
-    return follow
+    return track
 
 
-class _Rows:
-    """The CSV of a video, which takes its name when it is whole."""
+class _CsvRows:
+    """Writer of a video's CSV file. The file gets its final name only once it is complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __enter__(self) -> _Rows:
+    def __enter__(self) -> _CsvRows:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = partial_path(self.path).open("w", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
@@ -232,7 +243,7 @@ class _Rows:
             replace_file(partial_path(self.path), self.path)
 
     def write(self, frame: VideoFrame, detections: sv.Detections) -> None:
-        """Write a line per detection; a frame without any is a line with nothing but its number and time."""
+        """Write one line per detection. A frame without detections gets one line with only its number and time."""
         head = [frame.number, f"{frame.seconds:.3f}"]
         if not len(detections):
             self._rows.writerow([*head, *[""] * (len(CSV_COLUMNS) - 2)])
@@ -243,7 +254,7 @@ class _Rows:
 
 
 class _DrawnVideo:
-    """An MP4 that takes its name when it is whole; its size is the first frame's."""
+    """Writer of an MP4 file with the size of the first frame. The file gets its final name only once it is complete."""
 
     def __init__(self, path: Path, *, fps: float) -> None:
         self.path = path
@@ -269,10 +280,13 @@ class _DrawnVideo:
     def write(self, pixels_HW3: npt.NDArray[np.uint8]) -> None:
         """Add a frame."""
         if self._stream is None:
-            codec = next(name for name in _CODECS if name in av.codecs_available)
+            codec = next(name for name in _VIDEO_CODECS if name in av.codecs_available)
             height, width = pixels_HW3.shape[:2]
             self._stream = self._container.add_stream(codec, rate=self.rate)
-            self._stream.width, self._stream.height = width + width % 2, height + height % 2  # 4:2:0 wants even sides
+            self._stream.width, self._stream.height = (
+                width + width % 2,
+                height + height % 2,
+            )  # yuv420p requires even sides
             self._stream.pix_fmt = "yuv420p"
         H, W = self._stream.height, self._stream.width
         if pixels_HW3.shape[:2] != (H, W):

@@ -1,7 +1,7 @@
-"""Detections as files that other tools read, and drawn on images.
+"""Write detections as COCO, CSV, Pascal VOC and YOLO files.
 
-Boxes are xyxy in original pixels, 0-based, without "+1". Files are written beside their target, as NAME.partial, and
-renamed when they are whole; what a run that was stopped had found stays in the .partial file.
+Boxes are xyxy in original pixels, 0-based, without "+1". A file is first written as NAME.partial, and renamed once it
+is complete. If a run is stopped, its detections up to this point remain in the .partial file.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CSV_COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class", "score")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputImage:
-    """Where detections belong.
+    """An image whose detections are written.
 
     Args:
-        path: the image's file, as it was given.
-        name: its place in the output folder, without a suffix; see `output_names`.
-        image_id: its id in COCO results.
+        path: image file, as named by the user.
+        name: path of the output file in the output folder, without suffix; see `output_names`.
+        image_id: image id in COCO results.
         width: original pixels.
         height: original pixels.
     """
@@ -48,16 +48,16 @@ class OutputImage:
 
 
 class Writer(ABC):
-    """A context manager that writes the detections of one image after another and keeps none of them.
+    """A context manager that writes detections image by image, without keeping them in memory.
 
     Args:
-        output: the output folder.
+        output: output folder.
         classes: name of each class id.
-        category_ids: COCO's id of each class id.
+        category_ids: COCO category id of each class id.
     """
 
     outputs: ClassVar[tuple[str, ...]]
-    """What is written into the output folder: the file or folder with the detections first."""
+    """Names of the files and folders in the output folder. The first contains the detections."""
 
     def __init__(self, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> None:
         self.path = output / self.outputs[0]
@@ -66,21 +66,21 @@ class Writer(ABC):
 
     @abstractmethod
     def __enter__(self) -> Self:
-        """Open what is written to."""
+        """Open the output files."""
 
     @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Finish the files, unless there was an error."""
+        """Complete the output files, unless an error occurred."""
 
     @abstractmethod
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
-        """Write the detections of one image; there may be none."""
+        """Write the detections of one image. Images without detections are written too."""
 
 
-class _OneFile(Writer):
-    """A text file that takes its name when it is whole."""
+class _SingleFileWriter(Writer):
+    """A writer of one text file. The file gets its final name only once it is complete."""
 
     head = ""
     tail = ""
@@ -106,10 +106,10 @@ class _OneFile(Writer):
             replace_file(self._partial, self.path)
 
 
-class CocoWriter(_OneFile):
-    """COCO results: a JSON list of image_id, category_id, bbox (xywh), score, and the image's path as file_name.
+class CocoWriter(_SingleFileWriter):
+    """COCO results: a JSON list of objects with image_id, category_id, bbox (xywh), score and file_name.
 
-    COCO's own ids say nothing of images that are in no dataset, hence the file name; evaluators pass over it.
+    `file_name` is the path of the image. It identifies images that belong to no dataset, and evaluators ignore it.
     """
 
     outputs = ("detections.json",)
@@ -125,14 +125,14 @@ class CocoWriter(_OneFile):
             self._comma = ",\n"
 
 
-class CsvWriter(_OneFile):
-    """`path,x1,y1,x2,y2,class,score`, one line per detection; an image without any is `path,,,,,,`."""
+class CsvWriter(_SingleFileWriter):
+    """CSV: `path,x1,y1,x2,y2,class,score`, one line per detection. An image without detections is `path,,,,,,`."""
 
     outputs = ("detections.csv",)
     head = ",".join(CSV_COLUMNS) + "\n"
 
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
-        """Write the lines of one image."""
+        """Write one line per detection, or one line without a box."""
         rows = csv.writer(self._file, lineterminator="\n")
         path = image.path.as_posix()
         if not len(detections):
@@ -141,8 +141,8 @@ class CsvWriter(_OneFile):
             rows.writerow([path, *map(str, box), name, str(score)])
 
 
-class _Folder(Writer):
-    """One file per image."""
+class _FolderWriter(Writer):
+    """A writer of one file per image."""
 
     suffix = ""
 
@@ -159,14 +159,14 @@ class _Folder(Writer):
         write_atomically(self.path / f"{image.name}{self.suffix}", text)
 
 
-class VocWriter(_Folder):
-    """Pascal VOC: one XML per image, boxes to a hundredth of a pixel, and a <score> in each object."""
+class VocWriter(_FolderWriter):
+    """Pascal VOC: one XML file per image, with boxes rounded to 0.01 pixels and a <score> in each object."""
 
     outputs = ("Annotations",)
     suffix = ".xml"
 
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
-        """Write one image's XML."""
+        """Write the XML file of one image."""
         root = ET.Element("annotation")
         _add(root, folder=image.path.parent.name, filename=image.path.name, path=image.path.as_posix())
         _add(ET.SubElement(root, "size"), width=image.width, height=image.height, depth=3)
@@ -180,23 +180,23 @@ class VocWriter(_Folder):
         self._write(image, ET.tostring(root, encoding="unicode") + "\n")
 
 
-class YoloWriter(_Folder):
-    """YOLO: one text file per image, `class cx cy w h score` with boxes as shares of the image's width and height.
+class YoloWriter(_FolderWriter):
+    """YOLO: one text file per image, one line `class cx cy w h score` per detection.
 
-    The class names are in data.yaml, beside the folder.
+    Boxes are fractions of the image's width and height. The file data.yaml beside the folder contains the class names.
     """
 
     outputs = ("labels", "data.yaml")
     suffix = ".txt"
 
     def __enter__(self) -> Self:
-        """Write the class names."""
+        """Write data.yaml with the class names, and create the folder."""
         names = {"names": dict(enumerate(self.classes))}
         write_atomically(self.path.parent / "data.yaml", yaml.safe_dump(names, allow_unicode=True, sort_keys=False))
         return super().__enter__()
 
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
-        """Write one image's text file, empty without detections."""
+        """Write the text file of one image. It is empty without detections."""
         x1, y1, x2, y2 = detections.xyxy.astype(np.float64).reshape(-1, 4).T
         W, H = image.width, image.height
         boxes = np.stack([(x1 + x2) / 2 / W, (y1 + y2) / 2 / H, (x2 - x1) / W, (y2 - y1) / H], axis=1)
@@ -216,7 +216,7 @@ WRITERS: Final[dict[str, type[Writer]]] = {
 
 
 def find_writer(format: str) -> type[Writer]:
-    """Return the class that writes detections in a format. Raises `ConfigError` if there is none."""
+    """Return the writer class of a format. Raises `ConfigError` for an unknown format."""
     if format not in WRITERS:
         known = ", ".join(WRITERS)
         raise ConfigError(f"format must be one of {known}, found {format!r}{did_you_mean(format, WRITERS)}")
@@ -224,7 +224,7 @@ def find_writer(format: str) -> type[Writer]:
 
 
 def open_writer(format: str, output: Path, *, classes: Sequence[str], category_ids: Sequence[int]) -> Writer:
-    """Return the writer of a format; `classes` and `category_ids` are those of class ids 0, 1, ..."""
+    """Return a writer of a format. `classes` and `category_ids` belong to the class ids 0, 1, ..."""
     return find_writer(format)(output, classes=classes, category_ids=category_ids)
 
 
@@ -234,19 +234,19 @@ def _add(parent: ET.Element, **children: object) -> None:
 
 
 def output_names(paths: Sequence[Path]) -> list[PurePosixPath]:
-    """Return where each image's output goes: its path below the images' common folder, without the suffix.
+    """Return a unique output name for each image: its path in the common folder of all images, without suffix.
 
-    Two images never share a name: where only the suffix tells them apart (a.jpg, a.png), it is kept.
+    The suffix is kept if names would otherwise be equal (a.jpg, a.png).
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - resolve() would follow links
     if len({path.anchor for path in absolute}) > 1:
-        raise UserError("the images lie on several drives: predict on one drive at a time")
+        raise UserError("expected all images on one drive, found several drives: predict on one drive at a time")
     root = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     full = [PurePosixPath(path.relative_to(root).as_posix()) for path in absolute]
     names = [path.with_suffix("") for path in full]
     while True:
         count: dict[str, int] = {}
-        for name in names:  # a.jpg and A.png are one file where the disk does not tell capitals apart
+        for name in names:  # without case: on some disks, a.txt and A.txt are the same file
             count[str(name).casefold()] = count.get(str(name).casefold(), 0) + 1
         unique = [f if count[str(n).casefold()] > 1 else n for n, f in zip(names, full, strict=True)]
         if unique == names:

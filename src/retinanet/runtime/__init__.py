@@ -1,1 +1,1 @@
-"""Engines that run exported models. Nothing here imports torch."""
+"""Engines that run exported models. No module in this package imports torch."""

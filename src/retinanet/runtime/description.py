@@ -1,6 +1,7 @@
-"""What an exported file says of itself, and the names of its inputs and outputs. Needs neither torch nor onnx.
+"""The description of an exported model, and the names of its inputs and outputs. Needs neither torch nor onnx.
 
-The description travels as JSON in the file's metadata. It is data: nothing in it is run, and it is checked on reading.
+The description is stored as JSON in the metadata of the exported file. Reading it runs no code from the file, and
+checks every field.
 """
 
 from __future__ import annotations
@@ -16,54 +17,58 @@ from retinanet.errors import ConfigError, UserError
 from retinanet.parse import parse_json, shorten
 
 KEY: Final = "retinanet"
-"""Of the entry in the file's metadata."""
+"""Name of the description's entry in the file's metadata."""
 FORMAT: Final = 1
+"""Version of the description's format."""
 OPSET: Final = 18
-"""Version of ONNX's operators; all are plain ones."""
+"""Version of the ONNX operator set. Only standard operators are used."""
 
 IMAGES: Final = "images"
-"""Input: N x 3 x H x W, RGB, not normalised: float in [0, 1], or uint8. Resized, and padded at the right and bottom."""
+"""Input: images N x 3 x H x W, RGB, float in [0, 1] or uint8, not normalised. The images are resized, and padded at
+the right and bottom."""
 FRAMES: Final = "frames"
-"""Input: N x 4 float, `images.Frame`: width and height of the original, width and height of the resized image.
-Pixels beyond the latter are padding, whatever they hold; boxes are clipped to it and come in original pixels. Zeros,
-the default in ONNX, stand for an image that fills the input and was not resized."""
+"""Input: N x 4 float, one `images.Frame` per image: original width and height, then resized width and height, pixels.
+Pixels outside the resized size are padding, and their values have no effect. Boxes are clipped to the resized size, and
+returned in original pixels. Zeros (the default in ONNX) mean that the image fills the input and was not resized."""
 SCORE_THRESHOLD: Final = "score_threshold"
 NMS_THRESHOLD: Final = "nms_threshold"
 MAX_DETECTIONS: Final = "max_detections"
-"""Inputs: scalars (of shape 1), by default as in training."""
+"""Inputs: score threshold, NMS threshold and largest number of detections, each of shape (1,). In ONNX, the defaults
+are the values of `postprocess_config`."""
 DETECTIONS: Final = ("boxes", "scores", "labels", "counts")
-"""Outputs: N x D x 4 xyxy original pixels, N x D, N x D (int64), N (int64); D is max_detections, the first `counts[n]`
-of each image are detections, best first, and what follows is 0, 0 and -1."""
+"""Outputs: boxes N x D x 4 (xyxy, original pixels), scores N x D, labels N x D (int64), counts N (int64). D is
+max_detections. The first `counts[n]` rows of image n are its detections, best first. Further rows hold box 0, score 0
+and label -1."""
 
 
 def dense_names(levels: tuple[int, ...]) -> list[str]:
-    """Return the names of the dense outputs: what the network says at every anchor, level by level, finest first.
+    """Return the names of the dense outputs, the logits and the offsets of each level, finest level first.
 
-    p3_logits is N x (H/8 x W/8 x C) x K, before the sigmoid, of the C anchors at each of H/8 x W/8 positions, row by
-    row; p3_deltas the same with 4 offsets, see `boxes.decode`.
+    `p3_logits` has shape N x (H/8 x W/8 x C) x K: logits before the sigmoid, for the C anchors of each of the
+    H/8 x W/8 positions, row by row. `p3_deltas` has shape N x (H/8 x W/8 x C) x 4: offsets as in `boxes.decode`.
     """
     return [f"p{level}_{what}" for level in levels for what in ("logits", "deltas")]
 
 
 class ExportError(UserError):
-    """A model that cannot be exported as asked, or a file that is no export of ours."""
+    """The model cannot be exported, or a file was not written by `retinanet export`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description(ModelInfo):
-    """What an exported file holds beside its graph.
+    """Description of an exported model, stored beside its graph.
 
-    The normalisation of `image_config` and the candidates per level of `postprocess_config` are in the graph; the
-    thresholds of `postprocess_config` are its defaults.
+    The graph itself contains the normalisation of `image_config` and the `candidates_per_level` of
+    `postprocess_config`. The thresholds of `postprocess_config` are the defaults of the graph's inputs.
 
     Args:
         levels: pyramid levels; level l has stride 2^l.
-        cells: C x 4 of each level, the anchors around (0, 0), input pixels.
-        anchor_style: exact, or torchvision: see `ModelConfig`.
-        uint8: images are uint8 rather than float in [0, 1].
-        raw: there are the dense outputs only.
-        precision: of the network's layers: float32, bf16 (a hint) or int8.
-        version: of retinanet that wrote it.
+        cells: anchors of each level around (0, 0), C x 4 xyxy, input pixels.
+        anchor_style: "exact" or "torchvision": see `ModelConfig`.
+        uint8: True if the input images are uint8, False if they are float in [0, 1].
+        raw: True if the model returns only the dense outputs.
+        precision: precision of the network's layers: float32, bf16 (a hint) or int8.
+        version: version of retinanet that wrote the file.
     """
 
     levels: tuple[int, ...]
@@ -75,25 +80,29 @@ class Description(ModelInfo):
     version: str
 
     def to_json(self) -> str:
-        """Return it as JSON."""
+        """Return the description as JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("image_config", "postprocess_config", "tiling"):
             values[name] = to_dict(values[name])
-        values["train_config"] = values.pop("train_config")  # last, as in all files so far
+        values["train_config"] = values.pop("train_config")  # last, as in files of earlier versions
         return json.dumps({"format": FORMAT, "opset": OPSET, **values}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Description:
-        """Return what `to_json` wrote.
+        """Return the description from the JSON that `to_json` returned.
+
+        Args:
+            text: JSON.
+            where: name of the file in error messages.
 
         Raises:
-            ExportError: it is something else, or written by a later version; `where` names the file.
+            ExportError: the JSON is not a valid description, or a later version of retinanet wrote it.
         """
         try:
             values: dict[str, Any] = parse_json(text.encode("utf-8", "surrogatepass"))
-            found = values["format"]
-            if not isinstance(found, int) or found > FORMAT:
-                raise ExportError(f"{where} has format {found}, this version reads up to {FORMAT}: update retinanet")
+            version = values["format"]
+            if not isinstance(version, int) or version > FORMAT:
+                raise ExportError(f"{where}: expected format {FORMAT} or lower, found {version}: update retinanet")
             out = cls(
                 classes=tuple(str(name) for name in values["classes"]),
                 category_ids=tuple(int(number) for number in values["category_ids"]),
@@ -113,8 +122,12 @@ class Description(ModelInfo):
             if isinstance(error, ExportError):
                 raise
             raise ExportError(
-                f"{where}: what the file says of itself cannot be read ({shorten(str(error))})"
+                f"{where}: the model's description is not valid ({shorten(str(error))}): export the model again"
             ) from error
         if len(out.classes) != len(out.category_ids) or not out.classes or len(out.levels) != len(out.cells):
-            raise ExportError(f"{where}: what the file says of itself does not fit together")
+            raise ExportError(
+                f"{where}: the model's description contradicts itself ({len(out.classes)} classes and "
+                f"{len(out.category_ids)} category ids, {len(out.levels)} levels and {len(out.cells)} sets of "
+                "anchors): export the model again"
+            )
         return out

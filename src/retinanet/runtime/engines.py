@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO behind one protocol. Never imports torch."""
+"""One interface to ONNX Runtime and OpenVINO. This module never imports torch."""
 
 from __future__ import annotations
 
@@ -13,36 +13,46 @@ import numpy as np
 import numpy.typing as npt
 
 from retinanet.errors import ConfigError
-from retinanet.runtime.description import (
-    KEY,
-    ExportError,
-)
+from retinanet.runtime.description import KEY, ExportError
 
 Arrays = list[npt.NDArray[Any]]
 
 
 class Engine(Protocol):
-    """What runs a graph. It may be called from several threads."""
+    """A runtime with a loaded graph. Several threads may call it at once."""
 
     description: str
-    """The JSON that the file brings."""
+    """Description of the model: the JSON in the file's metadata."""
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Return the named outputs."""
+        """Run the graph, and return the named outputs."""
 
 
 class OnnxEngine:
-    """ONNX Runtime."""
+    """ONNX Runtime with a loaded .onnx file.
+
+    Args:
+        path: .onnx file.
+        device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda or cuda:1.
+        threads: number of threads of one call; 0: all cores.
+
+    Raises:
+        ConfigError: the device is not available.
+        ExportError: `retinanet export` did not write the file.
+    """
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         import onnxruntime as ort
 
-        there = ort.get_available_providers()
-        cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in there)
+        available = ort.get_available_providers()
+        cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
         if not cuda and device not in {"auto", "cpu"}:
             raise ConfigError(f"device must be auto, cpu or cuda for an .onnx file, found {device!r}")
-        if cuda and "CUDAExecutionProvider" not in there:
-            raise ConfigError(f"device {device}: this ONNX Runtime has {', '.join(there)}; install onnxruntime-gpu")
+        if cuda and "CUDAExecutionProvider" not in available:
+            raise ConfigError(
+                f"device {device} is not available: this ONNX Runtime has only {', '.join(available)}: "
+                "install onnxruntime-gpu"
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -51,22 +61,22 @@ class OnnxEngine:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # onnxruntime has a class for each of its status codes, with no common base
+        except Exception as error:  # onnxruntime's exception classes have no common base class
             raise ExportError(f"{path} cannot be read as an ONNX model: {error}") from error
-        self.description = _own_description(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        self.description = _require_description(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Return the named outputs."""
+        """Run the graph, and return the named outputs."""
         return list(self._session.run(list(outputs), dict(inputs)))
 
 
 @functools.cache
 def openvino_core() -> Any:
-    """Return the one Core of this process, which is never freed.
+    """Return the only OpenVINO Core of this process, which is never freed.
 
-    OpenVINO's CPU plugin gives the thread that loads it a stack for signals, and frees that when it goes. With two
-    Cores, the first of which goes first, the thread is left with a stack that is no more, and the next signal, such as
-    that of a data loader's worker that ends, kills the process.
+    A second Core can crash the process. OpenVINO's CPU plugin installs a signal stack in the thread that loads it, and
+    frees this stack together with its Core. If the first of two Cores is freed first, the thread keeps a freed signal
+    stack. The next signal then kills the process, for example the one that a data loader sends when a worker ends.
     """
     import openvino as ov
 
@@ -74,14 +84,25 @@ def openvino_core() -> Any:
 
 
 class OpenVinoEngine:
-    """OpenVINO. The dense outputs are compiled when they are first asked for."""
+    """OpenVINO with a loaded .xml file. Each combination of outputs is compiled at its first use.
+
+    Args:
+        path: .xml file, with the .bin file beside it.
+        device: auto or cpu (the CPU), or an OpenVINO device name such as GPU.
+        threads: number of threads of one call; 0: all cores.
+        precision: float32 or bf16; None: the hint in the file.
+
+    Raises:
+        ConfigError: the device is not available.
+        ExportError: `retinanet export` did not write the file.
+    """
 
     def __init__(self, path: Path, *, device: str, threads: int, precision: str | None) -> None:
         self._core = openvino_core()
         self._device = {"auto": "CPU", "cpu": "CPU"}.get(device, device.upper())
         if self._device.partition(".")[0] not in {d.partition(".")[0] for d in self._core.available_devices}:
-            found = ", ".join(self._core.available_devices)
-            raise ConfigError(f"device {device!r} is not there: this OpenVINO has {found}")
+            available = ", ".join(self._core.available_devices)
+            raise ConfigError(f"device {device!r} is not available: OpenVINO has only {available} on this machine")
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -89,8 +110,8 @@ class OpenVinoEngine:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise ExportError(f"{path} cannot be read as an OpenVINO model: {error}") from error
-        has = self._model.has_rt_info([KEY])
-        self.description = _own_description(self._model.get_rt_info([KEY]).value if has else None, path)
+        has_description = self._model.has_rt_info([KEY])
+        self.description = _require_description(self._model.get_rt_info([KEY]).value if has_description else None, path)
         hint = precision or json.loads(self.description).get("precision")
         self._options["INFERENCE_PRECISION_HINT"] = "bf16" if hint == "bf16" else "f32"
         self._compiled: dict[tuple[str, ...], Any] = {}
@@ -98,17 +119,19 @@ class OpenVinoEngine:
         self._local = threading.local()
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Return the named outputs; each combination is compiled at its first use."""
-        requests = self._local.__dict__.setdefault("requests", {})  # a request serves one thread at a time
+        """Run the graph, and return the named outputs. Each combination of outputs is compiled at its first use."""
+        requests = self._local.__dict__.setdefault(
+            "requests", {}
+        )  # per thread: OpenVINO's requests are not thread-safe
         key = tuple(outputs)
         if key not in requests:
             with self._lock:
                 if key not in self._compiled:
                     self._compiled[key] = self._compile(key)
             requests[key] = self._compiled[key].create_infer_request()
-        wanted = {port.get_any_name() for port in requests[key].model_inputs}
-        found = requests[key].infer({name: array for name, array in inputs.items() if name in wanted})
-        return [np.array(found[name]) for name in outputs]
+        input_names = {port.get_any_name() for port in requests[key].model_inputs}
+        results = requests[key].infer({name: array for name, array in inputs.items() if name in input_names})
+        return [np.array(results[name]) for name in outputs]
 
     def _compile(self, outputs: Sequence[str]) -> Any:
         import openvino as ov
@@ -118,7 +141,11 @@ class OpenVinoEngine:
         return self._core.compile_model(part, self._device, self._options)
 
 
-def _own_description(description: str | None, path: Path) -> str:
+def _require_description(description: str | None, path: Path) -> str:
+    """Return the description. Raises `ExportError` if the file has none."""
     if not description:
-        raise ExportError(f"{path} is no export of retinanet's: its metadata has no entry {KEY!r}")
+        raise ExportError(
+            f"{path}: expected a file written by `retinanet export`, found no metadata entry {KEY!r}: export the model "
+            "again"
+        )
     return str(description)
