@@ -1,4 +1,4 @@
-"""The client and the curl lines of docs/serving.md against a real server."""
+"""The client and the curl lines of docs/how-to/serve.md against a real server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 
 from tests.serve.fakes import ROOT, Server, png
 
-BLOCKS = re.findall(r"^```text\n(.*?)^```", (ROOT / "docs" / "serving.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGE = ROOT / "docs" / "how-to" / "serve.md"
+BLOCKS = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
