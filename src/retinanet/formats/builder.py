@@ -139,7 +139,7 @@ class DatasetBuilder:
             category_ids=category_ids(classes, ids) if ids is not None else tuple(range(1, len(classes) + 1)),
             source=self.source,
             faults=tuple(self.faults),
-            notes=(*self.notes, *self.selection.notes(self.source)),
+            notes=(*self.notes, *self.selection.notes()),
         )
 
 

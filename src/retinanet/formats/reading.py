@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retinanet.config import separate_names
 from retinanet.errors import did_you_mean
 from retinanet.formats.builder import ReadOptions
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.recognition import recognise
+from retinanet.formats.recognition import Recognised, recognise
 from retinanet.formats.records import DataError
 from retinanet.formats.registry import expected_inputs
 from retinanet.formats.splits import choose_folder, choose_split, separate_split, split_paths
@@ -43,15 +44,16 @@ def read(
         format: name of the format; recognised unless given.
         split: train, val or test, for a file or folder that has several; otherwise without effect. If the dataset has
             no val, test is read instead, and val or test instead of train.
-        keep: the classes to keep; the objects of other classes are left out. Empty: all classes.
-        ignore: the classes whose objects are left out.
+        keep: the classes to keep; the objects of other classes are left out. Empty: all classes. A value that is no
+            class of the dataset is split at its commas; double quotes protect a comma, as in CSV.
+        ignore: the classes whose objects are left out; values are split like those of `keep`.
         rename: new names of classes; `keep`, `ignore` and `classes` hold the new names.
         allow_outside: allow relative paths that climb (..) anywhere. Otherwise a path is a fault if it leads neither
             below the annotations' folder, nor below the folder above it, nor below `images`.
 
     Raises:
         DataError: a path or a kind of file that cannot be read at all.
-        ConfigError: no format has the name `format`.
+        ConfigError: no format has the name `format`; a value of `keep` or `ignore` that cannot be split into names.
     """
     if images is not None and not Path(images).is_dir():
         raise DataError(f"images: expected a folder, found {_describe(Path(images))}")
@@ -60,24 +62,33 @@ def read(
     asked = named or split
     folder, notes = choose_folder(source, asked, strict=named is not None)
     found = recognise(folder, format)
-    selection = ClassSelection(
-        class_list=None if classes is None else tuple(classes),
-        keep=tuple(keep),
-        ignore=tuple(ignore),
-        rename=rename or {},
-    )
     chosen, split_notes = choose_split(found, asked, strict=named is not None)
     options = ReadOptions(
-        selection=selection,
+        selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
         images=Path(images) if images is not None else None,
         split=chosen,
         allow_outside=allow_outside,
     )
-    data = found.format.read(found.source, options)
+    data = _read_classes(found, options, keep, ignore)
     if format is None and (found.why or found.others):
         maybe = f"; it could also be {' or '.join(found.others)}" if found.others else ""
         notes.append(f"{folder} was read as {found.format.title}{found.why}{maybe} (--format overrides)")
     return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
+
+
+def _read_classes(found: Recognised, options: ReadOptions, keep: Sequence[str], ignore: Sequence[str]) -> DetectionData:
+    """Read the dataset with the classes that `keep` and `ignore` name: see `read`."""
+    selection = dataclasses.replace(
+        options.selection, keep=tuple(separate_names(keep)), ignore=tuple(separate_names(ignore))
+    )
+    data = found.format.read(found.source, dataclasses.replace(options, selection=selection))
+    # All classes are known only now. If the name of a class turns out to contain a comma, the data is read again.
+    exact = dataclasses.replace(selection, keep=selection.names_in(keep), ignore=selection.names_in(ignore))
+    if exact != dataclasses.replace(selection):
+        selection = exact
+        data = found.format.read(found.source, dataclasses.replace(options, selection=selection))
+    selection.check_names(found.source.path)
+    return data
 
 
 def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
