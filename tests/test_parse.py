@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.parse import DEEPEST, ParseError, parse_json, parse_xml, parse_yaml, plain, shorten
+from retinanet.parse import MAX_YAML_DEPTH, ParseError, parse_json, parse_xml, parse_yaml, printable, shorten
 
 
 def test_yaml_by_hand():
@@ -27,8 +27,8 @@ def test_yaml_by_hand():
         ("a: [", "not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "not YAML"),
         ("a: 1\nb: &b [*b]", "line 2: YAML with an alias that contains itself"),
-        ("[" * (DEEPEST + 2), f"more than {DEEPEST} values within each other"),
-        ("when: 2020-99-99", "YAML with a value that is none"),
+        ("[" * (MAX_YAML_DEPTH + 2), f"more than {MAX_YAML_DEPTH} nested values"),
+        ("when: 2020-99-99", "YAML with an invalid value"),
     ],
 )
 def test_yaml_that_is_refused(text: str, message: str):
@@ -82,8 +82,8 @@ def test_an_error_names_the_file_and_the_place():
 
 
 def test_messages_are_short_and_printable():
-    assert plain("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
-    assert plain("0123456789", most=4) == "01 ... 89"
+    assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
+    assert printable("0123456789", max_length=4) == "01 ... 89"
     assert shorten([1, 2]) == "[1, 2]"
     assert shorten(list(range(20))) == "[0, 1, 2, 3, 4, 5, 6, 7, ...]"
     assert len(shorten("x" * 10_000)) <= 300

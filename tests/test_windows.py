@@ -52,7 +52,7 @@ def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything above 10,000 pixels counts as large, and is read in strips of 5,000."""
     pytest.importorskip("rasterio")
     monkeypatch.setattr(images, "LARGE", 10_000)
-    monkeypatch.setattr(images, "_STRIP", 5_000)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 5_000)
 
 
 @pytest.mark.parametrize("name", SAVED)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinanet.errors import UserError, did_you_mean, list_names
-from retinanet.parse import plain
+from retinanet.parse import printable
 
 MOST_FAULTS_PRINTED: Final = 200
 SKIP_OBJECT: Final = "Correct it, or give --skip-invalid to go on without this object"
@@ -37,7 +37,7 @@ class Fault:
     """How to go on."""
 
     def __str__(self) -> str:
-        return plain(f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}.")
+        return printable(f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}.")
 
 
 class DataError(UserError):
@@ -49,7 +49,7 @@ class DataError(UserError):
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
-        lines = [plain(self.message), *(f"  {fault}" for fault in self.faults[:MOST_FAULTS_PRINTED])]
+        lines = [printable(self.message), *(f"  {fault}" for fault in self.faults[:MOST_FAULTS_PRINTED])]
         if len(self.faults) > MOST_FAULTS_PRINTED:
             lines.append(f"  and {len(self.faults) - MOST_FAULTS_PRINTED} more")
         return "\n".join(lines)
