@@ -24,7 +24,7 @@ def source(tmp_path: Path, write_image: Write) -> Path:
 def test_keep(source: Path) -> None:
     found = data.load(source, keep=["dog"])
     assert (found.classes, found.num_objects, len(found.records)) == (("dog",), 1, 2)
-    assert any("1 objects of cat were left out" in note for note in found.notes)
+    assert any("1 objects of class cat were left out" in note for note in found.notes)
 
 
 def test_ignore(source: Path) -> None:

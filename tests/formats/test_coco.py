@@ -49,7 +49,7 @@ def test_ids_with_gaps_crowds_and_images_without_objects(write_coco: Write) -> N
 
 
 @pytest.mark.parametrize(
-    ("annotation", "says"),
+    ("annotation", "message"),
     [
         ({"bbox": [5, 5, 0, 10]}, r"area above 0, found \(5, 5\) to \(5, 15\)"),
         ({"bbox": [5, 5, -3, 10]}, "area above 0"),
@@ -62,7 +62,7 @@ def test_ids_with_gaps_crowds_and_images_without_objects(write_coco: Write) -> N
         ({"bbox": [1, 2, 3, 4], "image_id": 77}, "one of the images as image_id, found 77"),
         ({"bbox": [1, 2, 3, 4], "category_id": 77}, "one of the categories as category_id, found 77"),
         ({"bbox": [1, 2, 3, 4], "iscrowd": 5}, "0 or 1 as iscrowd, found 5"),
-        ({"bbox": [1, 2, 3, 4], "id": 1}, "position 1 too"),
+        ({"bbox": [1, 2, 3, 4], "id": 1}, "position 1 again"),
     ],
 )
 def test_a_faulty_object_is_named_and_can_be_left_out(write_coco: Write, annotation: dict[str, Any], says: str) -> None:
@@ -94,12 +94,12 @@ OBJECT = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
     ("section", "entries", "says"),
     [
         ("images", [ONE, {"id": 2, "width": 4}], "image 2: .*file_name None"),
-        ("images", [ONE, {**ONE, "file_name": "2.jpg"}], r"image 1: .*already that of 1\.jpg"),
+        ("images", [ONE, {**ONE, "file_name": "2.jpg"}], r"image 1: .*the id of 1\.jpg again"),
         ("images", [ONE, {"file_name": "2.jpg"}], "image at position 2: .*integer 'id'"),
         ("images", [ONE, {"id": 5, "file_name": "5.jpg"}], "image 5: .*width and height.*no such"),
         ("images", [ONE, None], "image at position 2: .*integer 'id'"),
-        ("categories", [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], "category 1: .*already that of 'cat'"),
-        ("categories", [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}], "category 2: .*another category"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], "category 1: .*the id of 'cat' again"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}], "category 2: .*two categories"),
         ("categories", [{"id": 1, "name": "cat"}, {"id": 2}], "category 2: .*text 'name'"),
         ("annotations", [OBJECT, "x"], "annotation at position 2: .*found 'x'"),
         ("annotations", [OBJECT, {**OBJECT, "id": "two"}], "annotation two: .*integer 'id', found 'two'"),
@@ -132,7 +132,7 @@ def test_every_fault_is_listed_at_once(write_coco: Write) -> None:
         ("[]", "found a list"),
         ('[{"image_id": 1, "score": 0.5}]', "COCO results, not ground truth"),
         ('{"images": [], "annotations": []}', "found no 'categories'"),
-        ('{"images": {}, "annotations": [], "categories": []}', "found another 'images'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "found 'images' that is no list"),
         ("3", "found int"),
         ('{"images": [], "annotations": [], "categories": []}', "at least one image, found none"),
     ],

@@ -58,7 +58,7 @@ def test_a_wrong_name_lists_the_formats_and_the_nearest_one() -> None:
         (("convert", "SOURCE", "OUT", "--format", "coco", "--from-format", "vco"), "Did you mean 'voc'"),
         (("split", "SOURCE", "-o", "OUT", "--to", "ylo"), "to must be one of coco, voc, yolo, csv, found 'ylo'"),
         (("split", "SOURCE", "-o", "OUT", "--to", "voc"), "voc finds images by their place: .* copy or link"),
-        (("convert", "SOURCE", "OUT", "--format", "yolo", "--images", "none"), "YOLO finds labels by the place"),
+        (("convert", "SOURCE", "OUT", "--format", "yolo", "--image-files", "none"), "YOLO finds labels by the place"),
     ],
 )
 def test_a_wrong_format_ends_a_command_at_once(
@@ -109,14 +109,14 @@ class TestFormatOfAnotherPackage:
         install(lines="lines_plugin:LINES")
         with pytest.raises(ConfigError, match=r"cvat, lines, found 'line'\. Did you mean 'lines'"):
             find_format("line")
-        with pytest.raises(data.DataError, match=r"\(path,x1,y1,x2,y2,class\), a \.lines file, or what Roboflow"):
+        with pytest.raises(data.DataError, match=r"\(path,x1,y1,x2,y2,class\), a \.lines file, or an export of"):
             data.read(tmp_path / "missing")
 
     def test_paths_that_climb_out_are_refused(self, install: Install, source: Path, write_image: Write) -> None:
         install(lines="lines_plugin:LINES")
         write_image(source.parent.parent.parent / "c.png")
         source.write_text("../../c.png cat 1 2 30 40\n")
-        assert "climbs out of it" in str(data.read(source).faults[0])
+        assert "is outside of it" in str(data.read(source).faults[0])
         assert data.read(source, allow_outside=True).num_objects == 1
 
 
@@ -126,7 +126,7 @@ class TestFormatOfAnotherPackage:
         ("no_such_module:X", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("lines_plugin:MISSING", "AttributeError"),
         ("lines_plugin:NOT_A_FORMAT", "expected a retinanet.formats.AnnotationFormat .* found 'a text'"),
-        ("lines_plugin:COCO", "the name 'coco' is that of another format already"),
+        ("lines_plugin:COCO", "the name 'coco' already belongs to another format"),
     ],
 )
 def test_a_broken_entry_point_is_reported_and_stops_no_other_format(

@@ -35,4 +35,4 @@ def test_a_folder_of_splits_gives_the_one_that_is_asked_for(tmp_path: Path, writ
     root = roboflow_coco(tmp_path / "set", write_image)
     assert list(splits_of(root)) == ["train", "val"]
     assert data.read(root, split="val").records[0].path.parent.name == "valid"
-    assert "category 0, 'animals', is Roboflow's name for all" in " ".join(data.read(root).notes)
+    assert "category 0, 'animals', was left out" in " ".join(data.read(root).notes)

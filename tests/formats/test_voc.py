@@ -142,7 +142,7 @@ def test_faults_of_a_split(write_voc: Write, tmp_path: Path) -> None:
         data.load(split)
     assert [(f.where, f.file) for f in caught.value.faults] == [("line 2", split), ("line 4", split)]
     assert "no such file" in caught.value.faults[0].what
-    assert "line 1 already" in caught.value.faults[1].what
+    assert "also in line 1" in caught.value.faults[1].what
     assert len(data.load(split, skip_invalid=True).records) == 2
     (tmp_path / "requirements.txt").write_text("torch\n")
     with pytest.raises(DataError, match="found no Annotations/"):
@@ -165,10 +165,10 @@ def test_paths_that_lead_nowhere(tmp_path: Path, write_voc: Write) -> None:
         data.read(tmp_path / "vocc")
     with pytest.raises(DataError, match=r"no 'trian' in"):
         data.read(tmp_path / "trian" / "deep" / "x.json")
-    with pytest.raises(DataError, match=r"Pascal VOC folder.*Give the folder it lies in"):
+    with pytest.raises(DataError, match=r"Pascal VOC folder.*Give its folder"):
         data.read(root / "Annotations" / "a.xml")
     (tmp_path / "roboflow").mkdir()
-    with pytest.raises(DataError, match=r"without any of them in it$"):
+    with pytest.raises(DataError, match=r"with none of these$"):
         data.read(tmp_path / "roboflow")
     (tmp_path / "roboflow" / "_annotations.coco.json").write_text("{}")
     with pytest.raises(DataError, match=r"_annotations\.coco\.json: expected a COCO ground truth"):

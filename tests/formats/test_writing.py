@@ -98,7 +98,7 @@ def real(shared_data: Path) -> DetectionData:
 @pytest.mark.parametrize("format", FORMATS)
 def test_real_images_survive(format: Any, shared_data: Path, tmp_path: Path) -> None:
     original = real(shared_data)
-    written = write({"": original}, tmp_path / "out", format, images="link")
+    written = write({"": original}, tmp_path / "out", format, image_files="link")
     found = data.load(written.files[""])
     if format in {"yolo", "csv"}:
         assert any("crowd" in said for said in written.lost)
@@ -122,8 +122,8 @@ def test_what_is_lost_is_listed(tmp_path: Path) -> None:
     assert list(lost(rich, "coco")) == []
     for format, missing in (("voc", 3), ("yolo", 4), ("csv", 4)):
         said = " ".join(lost(rich, format))
-        assert ("crowd or difficult objects: 1 of them" in said) == (format != "voc")
-        for words in ("no category ids", "no image ids", "no areas of objects: 1 areas"):
+        assert ("crowd or difficult objects: 1 were" in said) == (format != "voc")
+        for words in ("no category ids", "no image ids", "no areas of objects: 1 mask areas"):
             assert words in said
         assert len(list(lost(rich, format))) == missing
 
@@ -131,10 +131,10 @@ def test_what_is_lost_is_listed(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(write_voc: Write, tmp_path: Path) -> None:
     found = data.load(write_voc({"a": [("dog", (1, 2, 30, 40))]}))
     (tmp_path / "x.json").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         write({"": found}, tmp_path / "x.json", "coco")
     assert (tmp_path / "x.json").read_text() == "mine"
-    with pytest.raises(UserError, match="give a folder"):
+    with pytest.raises(UserError, match="expected a folder"):
         write({"train": found, "val": found}, tmp_path / "y.json", "coco")
 
 

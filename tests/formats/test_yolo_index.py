@@ -36,7 +36,7 @@ def test_names_as_a_map_and_a_list_of_images(tmp_path: Path, write_image: Write)
     [
         ("names: [a, a]\ntrain: images", "every class name once"),
         ("names: {x: a}\ntrain: images", "class ids from 0"),
-        ("names: [a]\nnc: 2\ntrain: images", "`nc` says 2"),
+        ("names: [a]\nnc: 2\ntrain: images", r"expected 2 names \(`nc`\)"),
         ("train: images", "`names`"),
         ("names: [a", "not YAML"),
         ("names: [a]\ntrain: imagse", "Did you mean 'images'"),

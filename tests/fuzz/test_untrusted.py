@@ -511,7 +511,7 @@ def test_images_outside_are_refused_unless_allowed(format: str, how: str, places
     source = annotated(places, format, name)
     data = read(source, format=format)  # type: ignore[arg-type]
     assert not data.records
-    assert "which climbs out of it" in str(data.faults[0])
+    assert "which is outside of it" in str(data.faults[0])
     assert "--allow-outside" in str(data.faults[0])
     (record,) = read(source, format=format, allow_outside=True).records  # type: ignore[arg-type]
     assert record.path.samefile(private)
@@ -543,7 +543,7 @@ def test_yolo_outside(places: Path) -> None:
     label.write_text("0 0.5 0.5 0.1 0.1\n")
     (places.parent.parent / "private" / "p.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     source = annotated(places, "yolo", "../../private")
-    with pytest.raises(DataError, match=r"`train`: expected an image below .* climbs out of it.*--allow-outside"):
+    with pytest.raises(DataError, match=r"`train`: expected an image below .* is outside of it.*--allow-outside"):
         read(source)
     assert len(read(source, allow_outside=True).records) == 1
     assert len(read(annotated(places, "yolo", str(places.parent.parent / "private"))).records) == 1
@@ -561,7 +561,7 @@ def test_voc_reads_no_annotations_elsewhere(write_voc: Write, tmp_path: Path) ->
     split.write_text("a\n../../secret\n")
     data = read(split)
     assert len(data.records) == 1
-    assert "leads elsewhere" in data.faults[0].what
+    assert "is outside of" in data.faults[0].what
 
 
 def test_a_split_that_leaves_images_in_place_is_read_back(write_coco: Write, tmp_path: Path) -> None:

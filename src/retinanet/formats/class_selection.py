@@ -20,10 +20,11 @@ class ClassSelection:
     """Classes of a dataset to read, and their new names.
 
     Args:
-        class_list: the class list to use (a model's, the training data's): an object of another class is a fault.
+        class_list: class list of a model or of the training data; an object of another class is a fault. None: the
+            classes of the dataset.
         keep: new names of the classes to keep; objects of other classes are left out. Empty: all classes.
         ignore: new names of the classes whose objects are left out.
-        rename: new name of each renamed class. Two classes with one new name become one class.
+        rename: new name of each renamed class. Two classes with the same new name become one class.
     """
 
     class_list: tuple[str, ...] | None = None
@@ -36,15 +37,18 @@ class ClassSelection:
     """Whether `_objects` holds all classes of the dataset."""
 
     def new_name(self, written: str) -> str | None:
-        """Return the new name of an object's class, or None if the object is left out; count the object."""
+        """Return the new class name of an object, or None if the object is left out. Call it once per object."""
         self._objects[written] += 1
         name = self.rename.get(written, written)
         return name if self._is_kept(name) else None
 
     def class_names(self, written: Iterable[str]) -> tuple[str, ...]:
-        """Return the class list for the classes that a file lists, each once and in order.
+        """Return the class list of the dataset: the selected classes of `written`, each once and in order.
 
-        Call it after `new_name` was called for every object: from then on, all classes of the dataset are known.
+        Call it after `new_name` was called for every object. All classes of the dataset are then known.
+
+        Args:
+            written: classes that the file lists, by their names in the file.
         """
         listed = list(written)
         for name in listed:
@@ -67,8 +71,13 @@ class ClassSelection:
             name = self.rename.get(written, written)
             if count and not self._is_kept(name):
                 left_out[name] += count
-        sentences = [f"{count:,} objects of {name} were left out, as asked" for name, count in sorted(left_out.items())]
-        return sentences + [f"{old} was renamed {new}" for old, new in self.rename.items() if old in self._objects]
+        sentences = [
+            f"{count:,} objects of class {name} were left out by --classes or --ignore-classes"
+            for name, count in sorted(left_out.items())
+        ]
+        return sentences + [
+            f"class {old} was renamed {new}" for old, new in self.rename.items() if old in self._objects
+        ]
 
     def names_in(self, values: Iterable[str]) -> tuple[str, ...]:
         """Return the class names in the values of an option, once all classes of the dataset are known.

@@ -1,4 +1,4 @@
-"""Reading a dataset of any format."""
+"""Read a dataset in any format."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def read(
 ) -> DetectionData:
     """Read a dataset's annotations. Invalid images and objects are left out and listed in `faults`.
 
-    The images are opened only to read a size that the annotations do not give; `data.load` decodes all of them.
+    An image is opened only if the annotations lack its size. `data.load` decodes all images.
 
     Args:
-        source: a file or folder of any format in the registry; `data.yaml#val` names one of several splits.
-        images: folder of the images, if they do not lie beside the annotations.
-        classes: the class list to use (the training data's, a model's); by default the data's own.
-        format: name of the format; recognised unless given.
-        split: train, val or test, for a file or folder that has several; otherwise without effect. If the dataset has
-            no val, test is read instead, and val or test instead of train.
-        keep: the classes to keep; the objects of other classes are left out. Empty: all classes. A value that is no
-            class of the dataset is split at its commas; double quotes protect a comma, as in CSV.
-        ignore: the classes whose objects are left out; values are split like those of `keep`.
-        rename: new names of classes; `keep`, `ignore` and `classes` hold the new names.
-        allow_outside: allow relative paths that climb (..) anywhere. Otherwise a path is a fault if it leads neither
-            below the annotations' folder, nor below the folder above it, nor below `images`.
+        source: file or folder in any format of the registry; `data.yaml#val` names one of several splits.
+        images: folder of the images, if they are not beside the annotations.
+        classes: class list of the training data or of a model; None for the classes of the dataset.
+        format: name of the format; None to recognise it.
+        split: train, val or test, for a source with several splits; ignored for other sources. A missing val is
+            replaced by test, a missing test by val, and a missing train by val or test.
+        keep: classes to keep; objects of other classes are left out. Empty: all classes. A value that is no class of
+            the dataset is split at its commas; double quotes protect a comma, as in CSV.
+        ignore: classes whose objects are left out. A value that is no class is split as in `keep`.
+        rename: new name of each renamed class; `keep`, `ignore` and `classes` hold the new names.
+        allow_outside: whether relative paths may lead anywhere. Otherwise a relative path with `..` is a fault unless
+            it leads into the annotations' folder, the folder above it, or `images`.
 
     Raises:
-        DataError: a path or a kind of file that cannot be read at all.
-        ConfigError: no format has the name `format`; a value of `keep` or `ignore` that cannot be split into names.
+        DataError: the path does not exist, or its content cannot be read in any format.
+        ConfigError: no format has the name `format`, or a value of `keep` or `ignore` cannot be split into names.
     """
     if images is not None and not Path(images).is_dir():
         raise DataError(f"images: expected a folder, found {_describe(Path(images))}")
     source, named = separate_split(Path(source))
     _check_exists(source)
-    asked = named or split
-    folder, notes = choose_folder(source, asked, strict=named is not None)
+    requested = named or split
+    folder, notes = choose_folder(source, requested, strict=named is not None)
     found = recognise(folder, format)
-    chosen, split_notes = choose_split(found, asked, strict=named is not None)
+    chosen, split_notes = choose_split(found, requested, strict=named is not None)
     options = ReadOptions(
         selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
         images=Path(images) if images is not None else None,
@@ -71,13 +71,13 @@ def read(
     )
     data = _read_classes(found, options, keep, ignore)
     if format is None and (found.why or found.others):
-        maybe = f"; it could also be {' or '.join(found.others)}" if found.others else ""
-        notes.append(f"{folder} was read as {found.format.title}{found.why}{maybe} (--format overrides)")
+        alternatives = f"; it could also be {' or '.join(found.others)}" if found.others else ""
+        notes.append(f"{folder} was read as {found.format.title}{found.why}{alternatives} (--format overrides)")
     return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
 
 
 def _read_classes(found: Recognised, options: ReadOptions, keep: Sequence[str], ignore: Sequence[str]) -> DetectionData:
-    """Read the dataset with the classes that `keep` and `ignore` name: see `read`."""
+    """Read a dataset with the classes that `keep` and `ignore` name: see `read`."""
     selection = dataclasses.replace(
         options.selection, keep=tuple(separate_names(keep)), ignore=tuple(separate_names(ignore))
     )
@@ -92,9 +92,9 @@ def _read_classes(found: Recognised, options: ReadOptions, keep: Sequence[str], 
 
 
 def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
-    """Return the splits of a dataset, each with the path that `read` takes for it.
+    """Return the path of each split of a dataset, for `read`.
 
-    A dataset without splits, or whose only split is not named train, val or test, has the key "".
+    The key is "" for a dataset without splits, or whose only split is not named train, val or test.
 
     Raises:
         DataError: the path does not exist, or no format recognises it.
@@ -112,7 +112,7 @@ def _check_exists(source: Path) -> None:
 
 
 def _describe(path: Path) -> str:
-    """Return what a wrong path leads to, with the nearest name that exists."""
+    """Describe a wrong path for a message, with the nearest existing name."""
     if path.exists():
         return f"the file {path}"
     for folder in path.parents:
