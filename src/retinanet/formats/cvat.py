@@ -85,12 +85,8 @@ def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) 
     try:
         image = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
     except ImageError as error:
-        builder.add_fault(
-            builder.source,
-            where,
-            f"expected the image size, found it neither in the annotations nor in the image ({error})",
-            SKIP_IMAGE,
-        )
+        what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
+        builder.add_fault(builder.source, where, what, SKIP_IMAGE)
         return 0
     builder.images.append(image)
     reduced = 0

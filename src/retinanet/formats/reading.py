@@ -61,33 +61,36 @@ def read(
     _check_exists(source)
     requested = named or split
     folder, notes = choose_folder(source, requested, strict=named is not None)
-    found = recognise(folder, format)
-    chosen, split_notes = choose_split(found, requested, strict=named is not None)
+    recognised = recognise(folder, format)
+    chosen, split_notes = choose_split(recognised, requested, strict=named is not None)
     options = ReadOptions(
         selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
         images=Path(images) if images is not None else None,
         split=chosen,
         allow_outside=allow_outside,
     )
-    data = _read_classes(found, options, keep, ignore)
-    if format is None and (found.why or found.others):
-        alternatives = f"; it could also be {' or '.join(found.others)}" if found.others else ""
-        notes.append(f"{folder} was read as {found.format.title}{found.why}{alternatives} (--format overrides)")
+    data = _read_classes(recognised, options, keep, ignore)
+    if format is None and (recognised.why or recognised.others):
+        alternatives = f"; it could also be {' or '.join(recognised.others)}" if recognised.others else ""
+        title = recognised.format.title + recognised.why
+        notes.append(f"{folder} was read as {title}{alternatives} (--format overrides)")
     return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
 
 
-def _read_classes(found: Recognised, options: ReadOptions, keep: Sequence[str], ignore: Sequence[str]) -> DetectionData:
+def _read_classes(
+    recognised: Recognised, options: ReadOptions, keep: Sequence[str], ignore: Sequence[str]
+) -> DetectionData:
     """Read a dataset with the classes that `keep` and `ignore` name: see `read`."""
     selection = dataclasses.replace(
         options.selection, keep=tuple(separate_names(keep)), ignore=tuple(separate_names(ignore))
     )
-    data = found.format.read(found.source, dataclasses.replace(options, selection=selection))
+    data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
     # All classes are known only now. If the name of a class turns out to contain a comma, the data is read again.
     exact = dataclasses.replace(selection, keep=selection.names_in(keep), ignore=selection.names_in(ignore))
     if exact != dataclasses.replace(selection):
         selection = exact
-        data = found.format.read(found.source, dataclasses.replace(options, selection=selection))
-    selection.check_names(found.source.path)
+        data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
+    selection.check_names(recognised.source.path)
     return data
 
 

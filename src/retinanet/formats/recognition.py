@@ -50,11 +50,11 @@ def recognise(path: Path, format_name: str | None = None) -> Recognised:
     source = DataSource(path)
     if format_name is not None:
         return _recognise_as(source, find_format(format_name))
-    found = _candidates(source)
-    if not found:
+    candidates = _candidates(source)
+    if not candidates:
         raise _unrecognised(path)
-    format, first = found[0]
-    others = dict.fromkeys(other.title for other, _ in found[1:] if other is not format)
+    format, first = candidates[0]
+    others = dict.fromkeys(other.title for other, _ in candidates[1:] if other is not format)
     return Recognised(format=format, source=first.source, why=first.why, others=tuple(others))
 
 
