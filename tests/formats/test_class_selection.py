@@ -1,4 +1,4 @@
-"""Classes that are kept, left out or renamed."""
+"""Tests of classes that are kept, left out or renamed."""
 
 from __future__ import annotations
 
