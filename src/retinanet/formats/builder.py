@@ -43,7 +43,7 @@ class AnnotatedObject:
         name: class name after renaming.
         box: xyxy, original pixels, clipped to the image (see `clip_box`).
         crowd: whether the object is ignored: counted neither as a target nor as a false positive.
-        area: area in original pixels; None for the area of the box.
+        area: area in square original pixels; None for the area of the box.
     """
 
     number: int
