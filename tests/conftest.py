@@ -1,11 +1,11 @@
-"""Fixtures of all tests: the shared data, and helpers that write small images and datasets."""
+"""Fixtures of all tests: the shared data, and functions that write small images and datasets."""
 
 from __future__ import annotations
 
 import json
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy and torch are imported: one thread in each of several processes
+if "PYTEST_XDIST_WORKER" in os.environ:  # set before NumPy and torch are imported: one thread per process
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ from tests.squares import squares, tiny
 
 __all__ = ["made_once", "run_folder", "squares", "tiny", "trained_run"]
 
-# HYPOTHESIS_PROFILE=fast tries a fifth of the examples (see `examples` in tests/shared.py): `make test` uses it.
-# No profile has a deadline, as several processes share the cores.
+# `make test` sets HYPOTHESIS_PROFILE=fast, which runs a fifth of the examples (see `examples` in tests/shared.py).
+# No profile has a deadline, because several processes share the cores.
 settings.register_profile("ci", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of one exported network first: one process makes it, and no other waits half a minute for it."""
+    """Run the tests of the exported network first: one process exports it, and no other process waits."""
     items.sort(key=lambda item: "exports" not in getattr(item, "fixturenames", ()))
 
 
@@ -39,14 +39,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The real data beside the project, which no user's machine has."""
+    """Return the folder with real datasets, or skip the test if it does not exist."""
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared data in {SHARED}")
     return SHARED
 
 
 def made_image(width: int, height: int, *, seed: int = 0) -> Image.Image:
-    """A smooth random RGB image: JPEG barely changes it."""
+    """Return a smooth random RGB image, which JPEG compression barely changes."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -54,7 +54,7 @@ def made_image(width: int, height: int, *, seed: int = 0) -> Image.Image:
 
 @pytest.fixture
 def write_image() -> Callable[..., Path]:
-    """Write a random image of a size: write_image(path, 64, 48, seed=3, format='PNG')."""
+    """Return a function that writes a random image: write_image(path, 64, 48, seed=3, format='PNG')."""
 
     def write(path: Path, width: int = 64, height: int = 48, *, seed: int = 0, **save: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,17 @@ def write_image() -> Callable[..., Path]:
 
 
 def voc_object(name: str, box: Sequence[object], *, difficult: int = 0) -> str:
-    """One <object> of a VOC file."""
+    """Return the <object> element of a VOC file as text."""
     corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>"
 
 
 @pytest.fixture
 def write_voc(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a VOC folder: write_voc({'a': [('cat', (1, 2, 30, 40))]}); an object may be its XML text instead."""
+    """Return a function that writes a VOC folder: write_voc({'a': [('cat', (1, 2, 30, 40))]}).
+
+    An object may also be given as XML text.
+    """
 
     def write(content: dict[str, Sequence[Any]], *, size: tuple[int, int] = (64, 48), folder: str = "voc") -> Path:
         root = tmp_path / folder
@@ -89,7 +92,7 @@ def write_voc(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[...,
 
 @pytest.fixture
 def write_coco(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a COCO file with its images (images 1, 2, ...; 64x48) beside it.
+    """Return a function that writes a COCO file and its images 1, 2, ... of 64 x 48 pixels.
 
     write_coco([{'image_id': 1, 'category_id': 7, 'bbox': [1, 2, 3, 4]}], images=2, categories={7: 'cat'})
     """

@@ -1,4 +1,4 @@
-"""Geometry against hand-worked numbers, torchvision, and properties."""
+"""Tests of box functions: hand-worked numbers, comparison with torchvision, and properties."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_iou_by_hand():
     assert area(torch.tensor([0.0, 0, 3, 4])) == 12, "no +1"
 
 
-def test_iou_of_boxes_without_area_is_zero_and_never_nan():
+def test_iou_of_boxes_without_area_is_zero():
     point = torch.tensor([5.0, 5, 5, 5])
     inverted = torch.tensor([10.0, 10, 0, 0])
     for other in (point, inverted, torch.tensor([0.0, 0, 10, 10])):
@@ -49,7 +49,7 @@ def test_iou_of_boxes_without_area_is_zero_and_never_nan():
 
 
 def test_giou_by_hand():
-    """Boxes [0,0,1,1] and [2,0,3,1]: IoU 0, hull 3, of which 1 is nobody's: GIoU -1/3."""
+    """Boxes [0,0,1,1] and [2,0,3,1]: IoU 0, hull 3, of which neither box covers 1: GIoU -1/3."""
     first, second = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[2.0, 0, 3, 1]])
     assert generalized_iou(first, second).item() == pytest.approx(-1 / 3)
     assert generalized_iou(first, first).item() == pytest.approx(1)
@@ -87,14 +87,14 @@ def test_xywh_round_trip_and_clip(values):
     assert (clipped[:, 2:] >= clipped[:, :2]).all()
 
 
-def test_decode_of_wild_offsets_stays_finite():
+def test_decode_of_extreme_offsets_is_finite():
     deltas = torch.tensor([[1e4, -1e4, 1e4, 1e4], [0, 0, -1e4, -1e4]])
     assert torch.isfinite(decode(deltas, torch.tensor([[0.0, 0, 32, 32]]).expand(2, 4))).all()
 
 
-def test_giou_gradient_is_finite_for_boxes_apart_equal_and_nested():
+def test_giou_gradient_is_finite_for_disjoint_equal_and_nested_boxes():
     other = torch.tensor([[0.0, 0, 10, 10]] * 3)
     boxes = torch.tensor([[20.0, 20, 30, 30], [0, 0, 10, 10], [2, 2, 4, 4]], requires_grad=True)
     generalized_iou(boxes, other).sum().backward()
     assert torch.isfinite(boxes.grad).all()
-    assert (boxes.grad[0] != 0).any(), "GIoU pulls boxes together that do not touch"
+    assert (boxes.grad[0] != 0).any(), "the GIoU of disjoint boxes has a gradient"

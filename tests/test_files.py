@@ -1,4 +1,4 @@
-"""Folders that an annotation file may lead to, and files that are written whole."""
+"""Tests of allowed folders and of atomic file writing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retinanet.files import (
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The file project/annotations/a.json."""
+    """Write project/annotations/a.json."""
     path = tmp_path / "project" / "annotations" / "a.json"
     path.parent.mkdir(parents=True)
     path.write_text("{}")
@@ -40,35 +40,35 @@ def source(tmp_path: Path) -> Path:
         ("/etc/../a.png", False),
     ],
 )
-def test_a_relative_path_stays_below_the_folder_above(name: str, is_allowed: bool, source: Path) -> None:
+def test_relative_paths_are_allowed_up_to_the_parent_folder(name: str, is_allowed: bool, source: Path) -> None:
     allowed = AllowedFolders.around(source)
     assert allowed.contains(source.parent / name) == is_allowed
     assert AllowedFolders.around(source.parent).contains(source.parent / name) == is_allowed
     assert AllowedFolders.around(source, allow_outside=True).contains(source.parent / name)
 
 
-def test_the_folder_of_the_images_is_allowed(source: Path, tmp_path: Path) -> None:
+def test_the_image_folder_is_allowed(source: Path, tmp_path: Path) -> None:
     path = source.parent / ".." / ".." / "images" / "a.png"
     assert not AllowedFolders.around(source).contains(path)
     assert AllowedFolders.around(source, tmp_path / "images").contains(path)
 
 
-def test_dots_after_a_link_lead_above_its_target(source: Path, tmp_path: Path) -> None:
+def test_dots_after_a_link_mean_the_parent_of_its_target(source: Path, tmp_path: Path) -> None:
     (tmp_path / "private" / "deep").mkdir(parents=True)
     (source.parent / "link").symlink_to(tmp_path / "private" / "deep")
     allowed = AllowedFolders.around(source)
     assert allowed.contains(source.parent / "link" / "a.png")
     assert not allowed.contains(source.parent / "link" / ".." / "a.png")
-    (source.parent / "circle").symlink_to(source.parent / "circle")
-    assert not allowed.contains(source.parent / "circle" / ".." / "a.png")
+    (source.parent / "loop").symlink_to(source.parent / "loop")
+    assert not allowed.contains(source.parent / "loop" / ".." / "a.png")
 
 
-def test_a_name_that_no_disk_holds_is_no_file(tmp_path: Path) -> None:
+def test_an_impossible_file_name_does_not_exist(tmp_path: Path) -> None:
     assert not is_file(tmp_path / ("a" * 5000))
     assert not is_folder(tmp_path / "\0")
 
 
-def test_a_file_written_whole_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path):
+def test_write_atomically_replaces_a_file(tmp_path: Path):
     path = tmp_path / "new" / "a.txt"
     write_atomically(path, "é")
     assert path.read_bytes() == b"\xc3\xa9"
@@ -77,7 +77,7 @@ def test_a_file_written_whole_replaces_the_old_one_and_leaves_nothing_else(tmp_p
     assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_an_error_while_writing_keeps_the_old_file_and_removes_the_partial_one(tmp_path: Path):
+def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -93,7 +93,7 @@ def test_an_error_while_writing_keeps_the_old_file_and_removes_the_partial_one(t
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_path_that_does_not_exist_is_refused_with_the_nearest_name(tmp_path: Path):
+def test_existing_path_suggests_the_nearest_name(tmp_path: Path):
     (tmp_path / "train.json").touch()
     assert existing_path(tmp_path / "train.json") == tmp_path / "train.json"
     with pytest.raises(UserError, match=r"no such file or folder\. Did you mean 'train\.json'"):

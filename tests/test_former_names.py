@@ -1,4 +1,4 @@
-"""Former names of options and JSON fields still work, each with one warning."""
+"""Tests of former names of options and JSON fields, which still work with one warning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_option_under_its_former_name(config, former, now) -> None:
     assert {name: values[name] for name in now} == now
 
 
-def test_the_warning_comes_once_and_names_the_option_of_today() -> None:
+def test_one_warning_names_the_current_option() -> None:
     known = options_of(TrainConfig)
     with pytest.warns(FormerNameWarning, match="'skip_bad' is now called 'skip_invalid'"):
         current_options({"skip_bad": True}, known)
@@ -49,7 +49,7 @@ def test_the_warning_comes_once_and_names_the_option_of_today() -> None:
         assert current_options({"skip_bad": True}, known) == {"skip_invalid": True}
 
 
-def test_a_name_of_today_wins_and_an_unknown_one_stays() -> None:
+def test_a_current_name_takes_precedence_and_an_unknown_name_stays() -> None:
     known = ("skip_invalid",)
     assert current_options({"skip_bad": True, "skip_invalid": False}, known, warn=False) == {"skip_invalid": False}
     assert current_options({"other": 1}, known, warn=False) == {"other": 1}
@@ -83,8 +83,8 @@ def test_former_flags(former: list[str], now: list[str]) -> None:
     assert current_flags(former, app) == now
 
 
-def test_every_flag_of_the_version_before_the_change_is_taken() -> None:
-    """`former_flags.json` holds the flags of 2026-11-25, recorded before the first option was renamed."""
+def test_every_former_flag_is_accepted() -> None:
+    """`former_flags.json` lists the flags of 2026-11-25, before any option was renamed."""
     commands = json.loads((Path(__file__).parent / "golden" / "former_flags.json").read_text())
     for command, flags in commands.items():
         known = {name for argument in app[command].assemble_argument_collection() for name in argument.names}

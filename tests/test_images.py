@@ -1,4 +1,4 @@
-"""Every kind of image becomes the right upright 8-bit RGB, and the network's input has the right numbers."""
+"""Tests of image decoding (upright 8-bit RGB) and of the input of the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.shared import examples
 
 
 def corners(width: int = 6, height: int = 4) -> np.ndarray:
-    """A black image whose corners are red, green (top), blue, white (bottom): no turn leaves it as it is."""
+    """Return a black image with corners red, green (top), blue, white (bottom): every rotation and flip changes it."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3
     return pixels
@@ -33,7 +33,7 @@ def saved(image: Image.Image, format: str = "PNG", **save: object) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_once(orientation: int) -> None:
-    # numpy turns the upright image into what such a camera stores
+    # Turn the upright image into the pixels that a camera with this orientation stores.
     upright = corners()
     stored = {
         1: upright,
@@ -50,7 +50,7 @@ def test_exif_orientation_is_applied_once(orientation: int) -> None:
     data = saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     decoded = images.decode(data)
     np.testing.assert_array_equal(np.asarray(decoded), upright)
-    np.testing.assert_array_equal(np.asarray(images.decode(decoded)), upright)  # and not turned again
+    np.testing.assert_array_equal(np.asarray(images.decode(decoded)), upright)  # not applied twice
     np.testing.assert_array_equal(np.asarray(images.decode(Image.open(io.BytesIO(data)))), upright)
 
 
@@ -65,7 +65,7 @@ def test_the_header_gives_the_size_after_exif_rotation(tmp_path: Path) -> None:
         images.read_size(tmp_path / "missing.jpg")
 
 
-def test_a_broken_exif_block_leaves_the_image_as_it_is() -> None:
+def test_a_broken_exif_block_is_ignored() -> None:
     data = saved(Image.fromarray(corners()), exif=b"Exif\0\0nonsense")
     np.testing.assert_array_equal(np.asarray(images.decode(data)), corners())
 
@@ -90,8 +90,8 @@ GREY_RGB = np.repeat(GREY[:, :, None], 3, axis=2)
         pytest.param(Image.fromarray(GREY), "GIF", id="gif"),
     ],
 )
-def test_every_mode_becomes_the_same_rgb(image: Image.Image, format: str, tmp_path: Path) -> None:
-    path = tmp_path / "image.jpg"  # whatever it is called
+def test_all_modes_decode_to_the_same_rgb(image: Image.Image, format: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"  # the suffix is ignored
     path.write_bytes(saved(image, format))
     decoded = images.decode(path)
     assert decoded.mode == "RGB"
@@ -116,7 +116,7 @@ def test_cmyk_jpeg_is_not_inverted() -> None:
     assert np.asarray(images.decode(saved(red, "JPEG"))).mean(axis=(0, 1)) == pytest.approx([255, 0, 0], abs=8)
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparent_pixels_are_blended_with_white() -> None:
     ink = Image.new("RGBA", (4, 4), (0, 0, 0, 0))  # transparent black, as around black line art
     ink.putpixel((1, 1), (0, 0, 0, 255))
     ink.putpixel((2, 2), (200, 0, 0, 128))
@@ -129,7 +129,7 @@ def test_transparency_is_laid_over_white() -> None:
     assert np.asarray(images.decode(saved(palette, transparency=1))).min() == 255
 
 
-def test_of_an_animation_the_first_frame() -> None:
+def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (5, 5), color) for color in ("red", "blue", "lime")]
     assert images.decode(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel((2, 2)) == (
         255,
@@ -138,7 +138,7 @@ def test_of_an_animation_the_first_frame() -> None:
     )
 
 
-def test_sixteen_bits_are_not_stretched_to_the_image() -> None:
+def test_sixteen_bits_are_reduced_to_the_high_byte() -> None:
     dark = np.full((4, 4), 1000, np.uint16)  # 1000 >> 8 = 3
     dark[0, 0] = 1300  # 5
     for source in (saved(Image.fromarray(dark)), dark, np.repeat(dark[:, :, None], 3, axis=2)):
@@ -147,7 +147,7 @@ def test_sixteen_bits_are_not_stretched_to_the_image() -> None:
 
 
 @pytest.mark.parametrize("values", [np.float32([[0.5]]), np.array([[70000]], np.int32), np.array([[-1]], np.int32)])
-def test_numbers_without_a_defined_white_are_refused(values: np.ndarray) -> None:
+def test_values_without_a_defined_range_are_refused(values: np.ndarray) -> None:
     with pytest.raises(images.ImageError, match="8 or 16 bits"):
         images.decode(saved(Image.fromarray(values), "TIFF"))
 
@@ -173,13 +173,13 @@ def test_arrays_and_open_files() -> None:
         (np.zeros((4, 4), np.int64), "int64"),
     ],
 )
-def test_arrays_that_are_no_images(array: np.ndarray, found: str) -> None:
+def test_invalid_arrays_are_refused(array: np.ndarray, found: str) -> None:
     with pytest.raises(images.ImageError, match=f"expected an array .*{found}"):
         images.decode(array)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty file"),
         (b"<html>not found</html>", "not an image"),
@@ -191,16 +191,16 @@ def test_arrays_that_are_no_images(array: np.ndarray, found: str) -> None:
         (saved(Image.new("RGB", (64, 64)))[:20], "image|decoded"),
     ],
 )
-def test_broken_files_are_named(content: bytes, says: str, tmp_path: Path) -> None:
+def test_errors_name_the_broken_file(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(images.ImageError, match=rf"broken\.jpg: .*({says})"):
+    with pytest.raises(images.ImageError, match=rf"broken\.jpg: .*({message})"):
         images.decode(path)
     with pytest.raises(images.ImageError):
         images.decode(content)
 
 
-def test_missing_files_folders_and_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_folders_and_huge_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(images.ImageError, match=r"gone\.png: no such file"):
         images.decode(str(tmp_path / "gone.png"))
     with pytest.raises(images.ImageError, match="found a folder"):
@@ -213,7 +213,7 @@ def test_missing_files_folders_and_bombs(tmp_path: Path, monkeypatch: pytest.Mon
 
 @given(st.binary(max_size=200), st.integers(0, 400))
 @settings(max_examples=examples(150), deadline=None)
-def test_garbage_is_an_image_error_or_a_image(noise: bytes, where: int) -> None:
+def test_random_bytes_decode_or_raise_image_error(noise: bytes, where: int) -> None:
     for data in (_SMALL_PNG, _SMALL_JPEG, _SMALL_GIF):
         try:
             images.decode(data[:where] + noise + data[where + len(noise) :])
@@ -229,10 +229,10 @@ _SMALL_PNG, _SMALL_JPEG, _SMALL_GIF = (saved(Image.fromarray(GREY_RGB), f) for f
     [
         ((640, 480), (1067, 800)),  # 640 * 800/480 = 1066.7
         ((480, 640), (800, 1067)),
-        ((1000, 400), (1333, 533)),  # the longer side bounds it: 400 * 1.333 = 533.2
+        ((1000, 400), (1333, 533)),  # limited by the longer side: 400 * 1.333 = 533.2
         ((800, 800), (800, 800)),
         ((1, 1), (800, 800)),
-        ((5000, 1), (1333, 1)),  # never 0
+        ((5000, 1), (1333, 1)),  # at least 1 pixel
     ],
 )
 def test_resized_size_by_hand(size: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -240,7 +240,7 @@ def test_resized_size_by_hand(size: tuple[int, int], expected: tuple[int, int]) 
 
 
 @given(st.integers(1, 10000), st.integers(1, 10000), st.integers(1, 1000), st.integers(0, 1000))
-def test_resized_size_holds_its_bounds(width: int, height: int, image_size: int, more: int) -> None:
+def test_resized_size_respects_its_limits(width: int, height: int, image_size: int, more: int) -> None:
     w, h = images.resized_size(width, height, image_size=image_size, max_size=image_size + more)
     assert min(w, h) >= 1
     assert max(w, h) <= image_size + more
@@ -249,12 +249,12 @@ def test_resized_size_holds_its_bounds(width: int, height: int, image_size: int,
         assert abs(w * height - h * width) <= (width + height) / 2 + 1e-6
 
 
-def test_resize_antialiases_and_keeps_what_fits() -> None:
+def test_resize_antialiases_and_returns_a_fitting_image_unchanged() -> None:
     stripes = np.tile(np.array([0, 255], np.uint8)[None, :, None], (64, 32, 3))
     image = images.decode(stripes)
     assert images.resize(image, image.size) is image
     small = np.asarray(images.resize(image, (8, 8))).astype(int)
-    assert np.abs(small[:, 1:-1] - 127).max() < 12  # without antialiasing it would be black or white
+    assert np.abs(small[:, 1:-1] - 127).max() < 12  # without antialiasing, pixels would be black or white
 
 
 def test_normalise_agrees_with_the_formula() -> None:
@@ -282,7 +282,7 @@ def test_pad_adds_zeros_at_the_right_and_bottom() -> None:
         images.pad([], divisor=32)
 
 
-def test_prepare_is_the_four_steps() -> None:
+def test_prepare_resizes_normalises_and_pads() -> None:
     config = ImageConfig(image_size=32, max_size=64, size_divisor=32)
     a, b = images.decode(corners(60, 40)), images.decode(corners(10, 80))
     batch, frames = images.prepare([a, b], config)
@@ -299,7 +299,7 @@ def test_torch_is_not_imported() -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
-def test_every_suffix_is_that_of_a_format_that_pillow_decodes_here(suffix: str) -> None:
+def test_pillow_decodes_every_image_suffix(suffix: str) -> None:
     Image.init()
     assert Image.registered_extensions()[suffix] in Image.OPEN
     assert suffix not in images.VIDEO_SUFFIXES

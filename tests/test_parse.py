@@ -1,16 +1,16 @@
-"""YAML, JSON and XML as data: what is read, what is refused, and where in the text the fault is.
+"""Tests of YAML, JSON and XML parsing: content, refused texts, and positions of errors.
 
-`tests/fuzz/test_untrusted.py` holds the tests with hostile files.
+`tests/fuzz/test_untrusted.py` tests malicious files.
 """
 
 from pathlib import Path
 
 import pytest
 
-from retinanet.parse import DEEPEST, ParseError, parse_json, parse_xml, parse_yaml, plain, shorten
+from retinanet.parse import MAX_YAML_DEPTH, ParseError, parse_json, parse_xml, parse_yaml, printable, shorten
 
 
-def test_yaml_by_hand():
+def test_yaml_content():
     assert parse_yaml("names: [cat, dog]\nnc: 2\nbase: &b {x: 1.5}\nagain: *b\n") == {
         "names": ["cat", "dog"],
         "nc": 2,
@@ -27,16 +27,16 @@ def test_yaml_by_hand():
         ("a: [", "not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "not YAML"),
         ("a: 1\nb: &b [*b]", "line 2: YAML with an alias that contains itself"),
-        ("[" * (DEEPEST + 2), f"more than {DEEPEST} values within each other"),
-        ("when: 2020-99-99", "YAML with a value that is none"),
+        ("[" * (MAX_YAML_DEPTH + 2), f"more than {MAX_YAML_DEPTH} nested values"),
+        ("when: 2020-99-99", "YAML with an invalid value"),
     ],
 )
-def test_yaml_that_is_refused(text: str, message: str):
+def test_invalid_yaml_is_refused(text: str, message: str):
     with pytest.raises(ParseError, match=message):
         parse_yaml(text)
 
 
-def test_aliases_that_stand_for_too_many_values_are_refused():
+def test_yaml_aliases_with_too_many_values_are_refused():
     """Seven levels of ten aliases: 10^7 values in a few lines."""
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 7)]
@@ -44,7 +44,7 @@ def test_aliases_that_stand_for_too_many_values_are_refused():
         parse_yaml("\n".join(lines))
 
 
-def test_json_by_hand():
+def test_json_content():
     assert parse_json(b'{"a": [1, 2.5, null, "\\u00e9"]}') == {"a": [1, 2.5, None, "é"]}
 
 
@@ -58,12 +58,12 @@ def test_json_by_hand():
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_json_that_is_refused(data: bytes, message: str):
+def test_invalid_json_is_refused(data: bytes, message: str):
     with pytest.raises(ParseError, match=message):
         parse_json(data)
 
 
-def test_xml_by_hand(tmp_path: Path):
+def test_xml_content_and_errors(tmp_path: Path):
     path = tmp_path / "a.xml"
     path.write_text("<annotation><object><name>cat</name></object></annotation>")
     assert parse_xml(path).findtext("object/name") == "cat"
@@ -75,15 +75,15 @@ def test_xml_by_hand(tmp_path: Path):
         parse_xml(path)
 
 
-def test_an_error_names_the_file_and_the_place():
+def test_an_error_names_the_file_and_the_position():
     assert ParseError("not JSON", "line 3").at(Path("a.json")) == "a.json, line 3: not JSON"
     assert ParseError("not JSON").at(Path("a.json")) == "a.json: not JSON"
     assert str(ParseError("not JSON", "line 3")) == "line 3: not JSON"
 
 
 def test_messages_are_short_and_printable():
-    assert plain("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
-    assert plain("0123456789", most=4) == "01 ... 89"
+    assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
+    assert printable("0123456789", max_length=4) == "01 ... 89"
     assert shorten([1, 2]) == "[1, 2]"
     assert shorten(list(range(20))) == "[0, 1, 2, 3, 4, 5, 6, 7, ...]"
     assert len(shorten("x" * 10_000)) <= 300

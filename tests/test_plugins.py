@@ -1,4 +1,4 @@
-"""Parts of the user's own: named by `package.module:Name` from Python, the command line and YAML, saved and loaded."""
+"""Tests of parts from other packages: named by `package.module:Name`, used in training, saved and loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUTSIDE = "tests.outside_parts"
 SMALL = {"fpn_width": 8, "head_width": 8, "head_depth": 1}
 
 
-def test_detection_loss_from_parts_equals_that_of_the_config():
+def test_detection_loss_from_parts_equals_the_loss_from_a_config():
     batch = one_positive([[0.3, -2.0], [1.0, -1.0], [0.2, 0.1]], [0.5, -1.0, 0.0, 2.0])
     config = LossConfig(gamma=1.5, box_loss=f"{OUTSIDE}:DeltaNorm", normaliser="image", label_smoothing=0.1)
     parts = DetectionLoss(
@@ -43,15 +43,16 @@ def test_detection_loss_from_parts_equals_that_of_the_config():
         DetectionLoss(config=LossConfig(loss="varifocal", label_smoothing=0.1))
 
 
-def test_a_subclass_of_a_fused_loss_is_not_replaced_by_the_parents_kernel():
+def test_a_subclass_of_a_fused_loss_does_not_use_the_parents_kernel():
     batch = one_positive([[0.3, -2.0], [1.0, -1.0]], [0.0] * 4)
     once, twice = (DetectionLoss(config=LossConfig(loss=name))(*batch) for name in ("focal", f"{OUTSIDE}:DoubledFocal"))
     assert twice.classification.item() == pytest.approx(2 * once.classification.item(), rel=1e-6)
 
 
-def test_an_assigner_of_the_users_own_by_hand():
-    """Centres at (5, 5), (15, 5), (25, 5); the object covers the second and third. In the second case the first two
-    anchors, the finest level, are ignored.
+def test_an_assigner_of_another_package_by_hand():
+    """Anchor centres are (5, 5), (15, 5), (25, 5); the object covers the last two.
+
+    With `skipped=1`, the first two anchors (the finest level) are ignored.
     """
     anchors_A4 = torch.tensor([[0.0, 0.0, 10.0, 10.0], [10.0, 0.0, 20.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
     target = Target(
@@ -66,7 +67,7 @@ def test_an_assigner_of_the_users_own_by_hand():
     assert found.ignored_NA.tolist() == [[True, True, False]]
 
 
-def test_coverage_is_that_of_the_assigner(squares: tuple[Path, Path]):
+def test_coverage_uses_the_assigner(squares: tuple[Path, Path]):
     """Every object of 24 x 24 or 40 x 20 pixels contains an anchor's centre: all are covered."""
     data = load(squares[0])
     settings = {"model_config": ModelConfig(), "image_config": ImageConfig(image_size=64, max_size=96)}
@@ -76,7 +77,7 @@ def test_coverage_is_that_of_the_assigner(squares: tuple[Path, Path]):
     assert centres.positives_O.sum() > 2 * ious.positives_O.sum()
 
 
-def test_a_backbone_of_the_users_own():
+def test_a_backbone_of_another_package():
     """`levels` comes from the options, `width` keeps its default: 4, 8 and 12 channels."""
     model = RetinaNet(num_classes=2, backbone=f"{OUTSIDE}:strided", **SMALL)
     assert model.backbone.channels == (4, 8, 12)
@@ -91,20 +92,20 @@ def test_a_backbone_of_the_users_own():
 @pytest.mark.parametrize(
     ("table", "base"), [(LOSSES, ClassificationLoss), (BOX_LOSSES, BoxLoss), (ASSIGNERS, Assigner)]
 )
-def test_every_line_of_a_table_names_a_part_with_a_default_for_every_option(table, base):
+def test_every_built_in_part_has_defaults_for_all_options(table, base):
     for name in table:
         part = plugins.find_class("part", name, table, base)
         assert callable(plugins.make_part("part", part, object()))
 
 
-def test_a_wrong_assigner_is_explained():
+def test_an_invalid_assigner_is_refused():
     with pytest.raises(ConfigError, match=r"assigner must be one of iou, .*found 'io'. Did you mean 'iou'\?"):
         MatchConfig(assigner="io")
     with pytest.raises(ConfigError, match="the class lacks __call__"):
         make_assigner(MatchConfig(assigner=f"{OUTSIDE}:Unfinished"))
 
 
-def test_a_module_that_fails_to_import_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_module_that_fails_to_import_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "module_that_fails.py").write_text("raise RuntimeError('no licence')")
     (tmp_path / "module_with_needs.py").write_text("import package_that_is_absent")
     monkeypatch.syspath_prepend(tmp_path)
@@ -114,8 +115,10 @@ def test_a_module_that_fails_to_import_is_explained(tmp_path: Path, monkeypatch:
         plugins.import_name("loss", "module_with_needs:Loss")
 
 
-def test_trained_saved_and_loaded(squares: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """All four parts from outside, by flags and YAML, for two steps; then the checkpoint, with and without leave."""
+def test_parts_of_another_package_are_trained_saved_and_loaded(
+    squares: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Train two steps with four parts of another package, then load the checkpoint with and without permission."""
     options = tmp_path / "options.yaml"
     options.write_text(
         f"backbone: {OUTSIDE}:strided\nassigner: {OUTSIDE}:CentreAssigner\nfpn_width: 16\nhead_width: 16\n"
@@ -143,8 +146,8 @@ def test_trained_saved_and_loaded(squares: tuple[Path, Path], tmp_path: Path, mo
         load_checkpoint(tmp_path / "gone.ckpt", allow=["tests"])
 
 
-def test_which_modules_a_file_may_name(monkeypatch: pytest.MonkeyPatch):
-    """A package allows its own modules, not those of a package whose name begins alike."""
+def test_a_file_may_name_only_allowed_modules(monkeypatch: pytest.MonkeyPatch):
+    """Allowing the package `mine` allows `mine.parts`, but not `mine_too`."""
     assert plugins.allowed("mine.parts:Loss", ["mine"])
     assert not plugins.allowed("mine_too.parts:Loss", ["mine"])
     assert not plugins.allowed("os:system")

@@ -1,11 +1,11 @@
-"""Progress below the command line: a logger for lines, and a bar that shows nothing."""
+"""Tests of progress lines and of the progress bar that shows nothing."""
 
 import logging
 
 from retinanet.progress import no_progress_bar, progress_log
 
 
-def test_lines_are_records_of_a_logger_and_nothing_is_printed(caplog, capsys):
+def test_progress_lines_are_log_records(caplog, capsys):
     with caplog.at_level(logging.INFO, logger="retinanet.progress"):
         progress_log.addHandler(caplog.handler)
         try:
@@ -15,7 +15,7 @@ def test_lines_are_records_of_a_logger_and_nothing_is_printed(caplog, capsys):
     assert "epoch 1/3" in caplog.messages
 
 
-def test_the_bar_that_shows_nothing_can_be_advanced(capsys):
+def test_no_progress_bar_prints_nothing(capsys):
     with no_progress_bar("images", 2) as advance:
         advance()
         advance()

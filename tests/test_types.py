@@ -1,4 +1,4 @@
-"""The tensors between the parts: shapes are checked when a record is made."""
+"""Tests of the records of tensors: their shapes are validated."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs, ImageDetections, Target, concatenate
 
 
-def array(count: int, first: int = 0) -> ArrayDetections:
+def make_detections(count: int, first: int = 0) -> ArrayDetections:
     numbers = np.arange(first, first + count)
     return ArrayDetections(
         boxes_D4=np.repeat(numbers[:, None], 4, axis=1).astype(np.float32),
@@ -16,7 +16,7 @@ def array(count: int, first: int = 0) -> ArrayDetections:
     )
 
 
-def test_a_target_of_other_shapes_is_refused():
+def test_a_target_with_wrong_shapes_is_refused():
     boxes_G4, flags_G = torch.zeros(2, 4), torch.zeros(2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"expected labels_G of shape \(2,\), found \(3,\)"):
         Target(boxes_G4=boxes_G4, labels_G=torch.zeros(3, dtype=torch.int64), crowd_G=flags_G)
@@ -24,7 +24,7 @@ def test_a_target_of_other_shapes_is_refused():
         Target(boxes_G4=torch.zeros(2, 5), labels_G=torch.zeros(2, dtype=torch.int64), crowd_G=flags_G)
 
 
-def test_the_anchors_of_the_levels_must_add_up():
+def test_anchors_per_level_must_add_up():
     parts = {
         "logits_NAK": torch.zeros(1, 6, 3),
         "deltas_NA4": torch.zeros(1, 6, 4),
@@ -37,7 +37,7 @@ def test_the_anchors_of_the_levels_must_add_up():
         HeadOutputs(**{**parts, "deltas_NA4": torch.zeros(1, 5, 4)}, anchors_per_level=(4, 2))
 
 
-def test_anchor_targets_of_other_shapes_are_refused():
+def test_anchor_targets_with_wrong_shapes_are_refused():
     flags_NA, ids_NA = torch.zeros(1, 5, dtype=torch.bool), torch.zeros(1, 5, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"expected boxes_NA4 of shape \(1, 5, 4\)"):
         AnchorTargets(
@@ -49,7 +49,7 @@ def test_anchor_targets_of_other_shapes_are_refused():
         )
 
 
-def test_detections_as_arrays():
+def test_detections_become_arrays():
     found = ImageDetections(
         boxes_D4=torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64),
         scores_D=torch.tensor([0.5], dtype=torch.bfloat16),
@@ -60,8 +60,8 @@ def test_detections_as_arrays():
     assert (found.scores_D.tolist(), found.labels_D.tolist()) == ([0.5], [7])
 
 
-def test_some_detections_and_all_of_several():
-    whole = concatenate([array(2), array(0), array(1, first=5)])
+def test_detections_are_indexed_and_concatenated():
+    whole = concatenate([make_detections(2), make_detections(0), make_detections(1, first=5)])
     assert len(whole) == 3
     assert whole.labels_D.tolist() == [0, 1, 5]
     assert whole[np.array([False, True, True])].boxes_D4.tolist() == [[1] * 4, [5] * 4]

@@ -1,4 +1,4 @@
-"""Images read by windows or at a reduced scale are the images that a full decode gives."""
+"""Tests that reading by windows or at a reduced scale agrees with a full decode."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def save(path: Path, mode: str, options: dict[str, object]) -> Path:
 
 
 @pytest.fixture
-def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything above 10,000 pixels counts as large, and is read in strips of 5,000."""
+def large_limit_of_10000_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read images of more than 10,000 pixels by windows, in strips of 5,000 pixels."""
     pytest.importorskip("rasterio")
     monkeypatch.setattr(images, "LARGE", 10_000)
-    monkeypatch.setattr(images, "_STRIP", 5_000)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 5_000)
 
 
 @pytest.mark.parametrize("name", SAVED)
-@pytest.mark.usefixtures("small_is_large")
-def test_windows_show_what_a_full_decode_shows(tmp_path: Path, name: str) -> None:
+@pytest.mark.usefixtures("large_limit_of_10000_pixels")
+def test_windows_agree_with_a_full_decode(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, *SAVED[name])
     full = np.asarray(decode(path)).astype(int)
     with open_windows(path) as windows:
@@ -71,8 +71,8 @@ def test_windows_show_what_a_full_decode_shows(tmp_path: Path, name: str) -> Non
     assert verify(path) == (301, 203)
 
 
-@pytest.mark.usefixtures("small_is_large")
-def test_the_reduced_whole_is_the_whole(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("large_limit_of_10000_pixels")
+def test_a_reduced_image_agrees_with_a_full_decode(tmp_path: Path) -> None:
     path = save(tmp_path / "rgb.png", "RGB", {})
     scaled = decode_for(path, image_size=40, max_size=400)
     assert (scaled.width, scaled.height) == (301, 203)
@@ -84,7 +84,7 @@ def test_the_reduced_whole_is_the_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", [30, 60, 90, 110, 200, 250, 480])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_jpeg_at_a_reduced_scale(tmp_path: Path, target: int, orientation: int) -> None:
-    """Upright, and within a level of what the full decode gives; the same where nothing can be saved."""
+    """A JPEG that is decoded at a reduced scale differs by less than one level on average from a full decode."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
@@ -97,9 +97,7 @@ def test_a_jpeg_at_a_reduced_scale(tmp_path: Path, target: int, orientation: int
     assert np.abs(difference).mean() < (1 if target <= 427 / 2 else 1e-9)
 
 
-def test_without_rasterio_a_image_that_is_too_large_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_rasterio_a_huge_image_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "rgb.png", "RGB", {})
     monkeypatch.setattr(images, "LARGE", 10_000)
     monkeypatch.setitem(sys.modules, "rasterio", None)
@@ -109,8 +107,8 @@ def test_without_rasterio_a_image_that_is_too_large_says_what_to_install(
         decode_for(path, image_size=50, max_size=100)
 
 
-@pytest.mark.usefixtures("small_is_large")
-def test_a_cut_off_file_is_found_by_windows_too(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("large_limit_of_10000_pixels")
+def test_a_truncated_file_is_refused_by_windows(tmp_path: Path) -> None:
     path = save(tmp_path / "rgb.png", "RGB", {})
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -118,16 +116,14 @@ def test_a_cut_off_file_is_found_by_windows_too(tmp_path: Path) -> None:
         verify(path)
 
 
-def test_training_samples_by_windows_are_those_of_a_full_decode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_samples_by_windows_agree_with_a_full_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rasterio")
     path = save(tmp_path / "rgb.png", "RGB", {})
     data = cut(data_of(path, 301, 203, [[10, 20, 60, 70], [150, 90, 280, 200]]), TileConfig(tile=128)).data
     dataset = DetectionDataset(data=data, image_config=ImageConfig(image_size=96, max_size=200))
     full = [dataset[i] for i in range(len(dataset))]
     monkeypatch.setattr(images, "LARGE", 10_000)
-    assert len(full) == 7, "3 x 2 tiles and the whole"
+    assert len(full) == 7, "3 x 2 tiles and the whole image"
     for i, sample in enumerate(full):
         other = dataset[i]
         assert (other.frame, other.target.boxes_G4.tolist()) == (sample.frame, sample.target.boxes_G4.tolist())
@@ -138,8 +134,8 @@ def test_training_samples_by_windows_are_those_of_a_full_decode(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-def test_a_image_beyond_the_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
-    """14,000 x 14,000 pixels are more than Pillow decodes; a block is found where it is, the drawing is smaller."""
+def test_an_image_above_pillows_limit_is_predicted_and_drawn(tmp_path: Path) -> None:
+    """Pillow refuses 14,000 x 14,000 pixels. The block is detected at its position; the drawing is reduced."""
     rasterio = pytest.importorskip("rasterio")
     side, path = 14_000, tmp_path / "big.tif"
     block = np.zeros((3, 700, 600), np.uint8)

@@ -1,6 +1,6 @@
-"""RetinaNet with focal loss, to train on one's own images, understand, export and serve.
+"""RetinaNet with focal loss: train on your own images, analyse, export and serve the model.
 
-The names below are imported when they are first used, so that `import retinanet` alone imports nothing heavy.
+Public names are imported on first use, so that `import retinanet` alone stays fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m retinanet` is `retinanet`: torchrun needs a module."""
+"""Run the command line as `python -m retinanet`, the form that torchrun needs."""
 
 from retinanet.cli import main
 

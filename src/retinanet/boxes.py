@@ -1,4 +1,4 @@
-"""Boxes: convert, compare, clip, encode, decode.
+"""Functions on boxes: convert, compare, clip, encode and decode.
 
 Every box is xyxy in pixels with x2 > x1 and y2 > y1; a box covers (x2 - x1) x (y2 - y1) pixels, without a "+1".
 Shape suffixes: B boxes, P pairs, A anchors, G ground-truth boxes, D detections.
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def xyxy_to_xywh(boxes_B4: Tensor) -> Tensor:
-    """Corners to (left, top, width, height), COCO's order."""
+    """Return xyxy boxes as (left, top, width, height), the order of COCO."""
     return torch.cat([boxes_B4[..., :2], boxes_B4[..., 2:] - boxes_B4[..., :2]], dim=-1)
 
 
 def xywh_to_xyxy(boxes_B4: Tensor) -> Tensor:
-    """(left, top, width, height), COCO's order, to corners."""
+    """Return boxes (left, top, width, height), the order of COCO, as xyxy."""
     return torch.cat([boxes_B4[..., :2], boxes_B4[..., :2] + boxes_B4[..., 2:]], dim=-1)
 
 
@@ -33,7 +33,7 @@ def area(boxes_B4: Tensor) -> Tensor:
 
 
 def intersection(first_B4: Tensor, second_B4: Tensor) -> Tensor:
-    """Return the common area of each pair, broadcast over the leading dimensions."""
+    """Return the common area of each pair in square pixels, broadcast over the leading dimensions."""
     top_left = torch.maximum(first_B4[..., :2], second_B4[..., :2])
     bottom_right = torch.minimum(first_B4[..., 2:], second_B4[..., 2:])
     sides = (bottom_right - top_left).clamp(min=0)
@@ -51,7 +51,7 @@ def iou(first_B4: Tensor, second_B4: Tensor) -> Tensor:
 
 
 def generalized_iou(first_P4: Tensor, second_P4: Tensor) -> Tensor:
-    """Return GIoU in (-1, 1] of each pair: IoU minus the share of the hull that neither covers.
+    """Return GIoU in (-1, 1] of each pair: IoU minus the share of the hull that neither box covers.
 
     Source: Rezatofighi et al., arXiv 1902.09630, algorithm 1.
     """
@@ -61,25 +61,26 @@ def generalized_iou(first_P4: Tensor, second_P4: Tensor) -> Tensor:
         first_P4[..., :2], second_P4[..., :2]
     )
     hull = hull_sides[..., 0] * hull_sides[..., 1]
-    # Clamped rather than shifted by an epsilon: exact for every box that covers anything at all.
+    # Clamping, unlike adding an epsilon, leaves the value exact for every box with an area above 0.
     tiny = torch.finfo(union.dtype).tiny
     return common / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
 
 
 def clip(boxes_B4: Tensor, *, width: float, height: float) -> Tensor:
-    """Return the boxes cut off at the image's edges."""
+    """Return the boxes clipped to an image of this width and height."""
     limit = boxes_B4.new_tensor([width, height, width, height])
     return torch.minimum(boxes_B4.clamp(min=0), limit)
 
 
 def encode(boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-    """Return the offsets that turn each anchor into its box.
+    """Return the offsets (dx, dy, dw, dh) that turn each anchor into its box.
 
-    dx = (cx - cx_a) / w_a, dy likewise, dw = log(w / w_a), dh likewise (R-CNN, arXiv 1311.2524, appendix C).
+    dx = (cx - cx_a) / w_a, dy = (cy - cy_a) / h_a, dw = log(w / w_a), dh = log(h / h_a), where
+    (cx, cy) is the centre of a box and a marks the anchor (R-CNN, arXiv 1311.2524, appendix C).
 
     Args:
-        boxes_P4: xyxy, with an area above 0.
-        anchors_P4: xyxy, one for each box.
+        boxes_P4: xyxy boxes with an area above 0.
+        anchors_P4: xyxy anchor of each box, in the same pixels.
     """
     anchor_sides_P2 = anchors_P4[..., 2:] - anchors_P4[..., :2]
     box_sides_P2 = boxes_P4[..., 2:] - boxes_P4[..., :2]
@@ -88,9 +89,9 @@ def encode(boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
 
 
 def decode(deltas_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-    """Return the boxes that offsets make of anchors: the inverse of `encode`, xyxy.
+    """Return the xyxy boxes for offsets from anchors, the inverse of `encode`.
 
-    dw and dh are cut off at `MAX_LOG_SCALE`.
+    dw and dh are limited to at most `MAX_LOG_SCALE`.
     """
     anchor_sides_P2 = anchors_P4[..., 2:] - anchors_P4[..., :2]
     anchor_centres_P2 = (anchors_P4[..., :2] + anchors_P4[..., 2:]) / 2

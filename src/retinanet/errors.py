@@ -1,4 +1,4 @@
-"""Errors whose message the user can act on, and what helps to word them."""
+"""Errors whose message tells the user what to do, and functions that build such messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 
 class UserError(ValueError):
-    """Something that the user can mend: the command line prints its message alone, without a traceback."""
+    """An error that the user can correct. The command line prints its message without a traceback."""
 
 
 class ConfigError(UserError):
@@ -16,7 +16,7 @@ class ConfigError(UserError):
 
 
 def did_you_mean(found: object, known: Any) -> str:
-    """Return '. Did you mean X?' for the nearest known word, or nothing."""
+    """Return '. Did you mean X?' with the known word nearest to `found`, or an empty text if none is near."""
     near = difflib.get_close_matches(str(found), [str(name) for name in known], n=1, cutoff=0.5)
     return f". Did you mean {near[0]!r}?" if near else ""
 
@@ -29,11 +29,15 @@ EXTRAS: Final = {
     **dict.fromkeys(("ray", "pyarrow", "fsspec"), "scale"),
     **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
 }
-"""Which of retinanet's extras brings a package that not every use of it needs."""
+"""Import name of each optional package, and the extra of retinanet that installs the package."""
 
 
 def explain_missing(error: ModuleNotFoundError, what: str) -> UserError:
-    """Return what to install for `what`, where the missing module belongs to an extra; else raise the error again."""
+    """Return an error that names the extra to install for `what`.
+
+    Raises:
+        ModuleNotFoundError: `error` itself, if no extra installs the missing module.
+    """
     module = (error.name or "").partition(".")[0]
     if module not in EXTRAS:
         raise error
@@ -41,5 +45,5 @@ def explain_missing(error: ModuleNotFoundError, what: str) -> UserError:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return the first ten names with commas between them, and how many more there are."""
+    """Return the first ten names with commas between them, and the number of further names."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and paths that are checked before use."""
+"""Write files atomically, and check paths before they are used."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AllowedFolders:
-    """Folders that an annotation file may lead to by relative paths that climb (..): its author may be a stranger.
+    """Folders that an annotation file may reach by a relative path with `..`. Its author may be a stranger.
 
-    Allowed are the file's own folder, the folder above it (annotations/ beside images/), and the folder of the images
-    that the user gives. Absolute paths are always allowed: CSV files and our own `split` write them, and a reader of
-    the file sees where they lead. Symbolic links are followed: the owner of the disk made them, not the file.
+    Three folders are allowed: the folder of the annotation file, the folder above it (annotations/ beside images/), and
+    the image folder that the user gives. Absolute paths are always allowed: CSV files and `retinanet split` write them,
+    and a reader of the file sees their target. Symbolic links are followed, because the owner of the disk made them.
 
     Args:
-        folders: absolute paths. Empty: any folder is allowed.
+        folders: allowed folders as absolute paths. Empty: any folder is allowed.
     """
 
     folders: tuple[Path, ...]
@@ -35,9 +35,9 @@ class AllowedFolders:
             return cls(())
         own = _resolve_dots(source if source.is_dir() else source.parent)
         places = [own, own.resolve()]
-        above = [place.parent for place in places if place.parent != place.parent.parent]  # not the root of the disk
-        given = [] if images is None else [_resolve_dots(images)]
-        return cls(tuple(dict.fromkeys((*given, *places, *above))))
+        above = [place.parent for place in places if place.parent != place.parent.parent]  # never the root
+        image_folder = [] if images is None else [_resolve_dots(images)]
+        return cls(tuple(dict.fromkeys((*image_folder, *places, *above))))
 
     def contains(self, path: Path) -> bool:
         """Return whether a path is allowed."""
@@ -45,13 +45,13 @@ class AllowedFolders:
             return True
         try:
             place = _resolve_dots(path)
-        except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no disk can hold
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a name that no file system accepts
             return False
         return any(place.is_relative_to(folder) for folder in self.folders)
 
 
 def _resolve_dots(path: Path) -> Path:
-    """Return an absolute path without `..`; after a symbolic link, `..` is the folder above the link's target."""
+    """Return an absolute path without `..`. After a symbolic link, `..` is the parent folder of the link's target."""
     absolute = path.absolute()
     if ".." not in absolute.parts:
         return absolute
@@ -65,17 +65,17 @@ def _resolve_dots(path: Path) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file exists; False for a name that no disk can hold, for which pathlib raises."""
+    """Return whether a file exists; False for a name that no file system accepts, for which pathlib raises."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a folder exists; False for a name that no disk can hold, for which pathlib raises."""
+    """Return whether a folder exists; False for a name that no file system accepts, for which pathlib raises."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def existing_path(path: Path) -> Path:
-    """Return the path. Raises `UserError`, with the nearest name in its folder, if nothing exists there."""
+    """Return the path. Raise `UserError` with the nearest name in its folder if nothing exists at the path."""
     if path.exists():
         return path
     parent = path.parent
@@ -86,14 +86,14 @@ def existing_path(path: Path) -> Path:
 
 
 def partial_path(path: Path) -> Path:
-    """Return where a file is written before it takes its name: NAME.partial, in the same folder."""
+    """Return the temporary path under which a file is written: NAME.partial, in the folder of the file."""
     return path.with_name(path.name + ".partial")
 
 
 def replace_file(partial: Path, path: Path) -> None:
-    """Rename a finished file to its final name, after its content is on the disk.
+    """Rename a finished file to its final name after its content is on the disk.
 
-    Both the file and its folder are flushed, so that the file is whole even after a power failure.
+    The file and its folder are flushed, so that the file is complete even after a power failure.
     """
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
@@ -108,9 +108,9 @@ def replace_file(partial: Path, path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it becomes `path` on success and is removed on any error.
+    """Yield a temporary path to write to. It is renamed to `path` on success and removed on any error.
 
-    The folder is made if it does not exist. An existing file keeps its content until the new one is whole.
+    A missing folder is created. An existing file keeps its content until the new file is complete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
@@ -124,6 +124,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a whole file, text as UTF-8. Its folder is made if it does not exist. Raises `OSError`."""
+    """Write a file atomically; text is encoded as UTF-8. A missing folder is created. Raises `OSError`."""
     with atomic_path(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)

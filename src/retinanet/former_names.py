@@ -1,6 +1,6 @@
-"""Former names of options and of JSON fields. Each former name still works, and a warning names its replacement once.
+"""Former names of options and JSON fields. A former name still works; a warning names its replacement once.
 
-A former name may be removed in a release with a new first version number.
+A former name may be removed in a new major version.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ OPTIONS: Final[dict[str, tuple[str, ...]]] = {
     "pictures": ("image_files", "compare_images"),
     "skip_bad": ("skip_invalid",),
 }
-"""Former name of an option -> its names today; a command takes the first of these that it has."""
+"""Former name of an option -> its current names. A command uses the first of these names that it has."""
 
 REMOVED_OPTIONS: Final[dict[str, str]] = {
     "max_skipped": "--max-skipped-steps limits the consecutive skipped steps",
 }
-"""Former name of an option without a replacement of equal meaning -> what to use instead. The value has no effect."""
+"""Former name of an option that no longer has an effect -> the option to use instead."""
 
 JSON_FIELDS: Final = {
     "images": "pictures",
@@ -43,23 +43,23 @@ FINDING_KINDS: Final = {
 
 
 class FormerNameWarning(FutureWarning):
-    """Warns of a former name. Python shows a `FutureWarning` to users, a `DeprecationWarning` to developers only."""
+    """Warning of a former name. Python shows a `FutureWarning` to all users, unlike a `DeprecationWarning`."""
 
 
 def current_options(values: Mapping[str, Any], known: Collection[str], *, warn: bool = True) -> dict[str, Any]:
-    """Return named options under the names of today; names that need no change stay, whether known or not.
+    """Return options by their current names. Names without a replacement stay, also unknown ones.
 
     Args:
         values: options by name, with underscores.
-        known: names of the options that the command has.
-        warn: False for files that the program wrote itself, such as the config of a checkpoint.
+        known: names of the options of the command.
+        warn: whether to warn of former names; False for files written by the program, such as checkpoints.
     """
     current: dict[str, Any] = {}
     for name, value in values.items():
         new = name if name in known else next((new for new in OPTIONS.get(name, ()) if new in known), name)
         removed = new not in known and name in REMOVED_OPTIONS
         if warn and removed:
-            _warn(f"option {name!r} has no effect any more: {REMOVED_OPTIONS[name]}")
+            _warn(f"option {name!r} no longer has an effect: {REMOVED_OPTIONS[name]}")
         elif warn and new != name:
             _warn(f"option {name!r} is now called {new!r}; the former name will be removed in a later release")
         if not removed and not (new != name and new in values):
@@ -74,7 +74,7 @@ def with_former_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_former_fields(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON document with each renamed field under its former name too, for programs that read that name."""
+    """Return a JSON document with each renamed field also under its former name, for programs that read that name."""
     former = {JSON_FIELDS[name]: value for name, value in document.items() if name in JSON_FIELDS}
     return {**document, **former}
 

@@ -1,6 +1,7 @@
-"""From a file to the network's input: decode, resize, normalise, pad. The only copy, used to train, predict and serve.
+"""Decode, resize, normalise and pad images: from a file to the input of the network.
 
-Needs numpy and Pillow, never torch. Shape suffixes: N batch, H, W; 3 is RGB.
+Training, prediction and the server share these functions. They need NumPy and Pillow, never torch.
+Shape suffixes: N batch, H height, W width; 3 is RGB.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
-"""What `decode` reads: a path, the bytes of a file, an open file, an array or a Pillow image."""
+"""Input of `decode`: a path, the bytes of a file, an open file, an array or a Pillow image."""
 
 IMAGE_SUFFIXES: Final = frozenset(
     (
@@ -29,8 +30,8 @@ IMAGE_SUFFIXES: Final = frozenset(
         *(".ppm", ".pgm", ".pbm"),
     )
 )
-"""Suffixes of the image files that are taken from a folder, a glob or a list. A file that is named is taken whatever
-its suffix."""
+"""Suffixes of the image files that a folder, a glob or a list contributes. A file that the user names may have any
+suffix."""
 VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
 """Suffixes of video files."""
 
@@ -38,27 +39,28 @@ _DECODER_ERRORS: Final = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
-"""What Pillow's decoders raise for files that are broken in one way or another: MemoryError too, for a row too long."""
+"""Exceptions that Pillow's decoders raise for broken files; a row that is too long raises MemoryError."""
 
 LARGE: Final = 64_000_000
-"""Pixels. What has more is read window by window, with rasterio: decoded whole it would take 200 MB and more."""
-_STRIP: Final = 16_000_000
-"""Pixels that are read at once of such an image."""
-_GDAL: Final = {
-    "GDAL_CACHEMAX": 256_000_000,  # bytes of decoded blocks that are kept
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no look at files beside the image:
-    "GDAL_PAM_ENABLED": False,  # .aux.xml, .ovr, .msk, .tfw could name others
+"""Largest number of pixels that is decoded at once (200 MB). rasterio reads a larger image window by window."""
+_STRIP_PIXELS: Final = 16_000_000
+"""Number of pixels in one strip when an image of more than `LARGE` pixels is reduced."""
+_GDAL_OPTIONS: Final = {
+    "GDAL_CACHEMAX": 256_000_000,  # bytes of decoded blocks in memory
+    # Ignore files beside the image (.aux.xml, .ovr, .msk, .tfw), which could name other files.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": False,
 }
 _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
-"""Formats of one file each. Not GDAL's virtual ones: those name other files and addresses."""
+"""GDAL drivers in use. They read one file per image; GDAL's virtual formats can name other files and addresses."""
 
-_NOT_OPENED: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
-"""What Pillow would hand to another program (EPS to Ghostscript) or to a library that somebody else installed."""
-_SMALLEST_SHARE: Final = 1 / 5000
-"""Bytes of file for a byte of pixels, at least, in an image that is read by windows: deflate packs 1,032 into one, and
-a header that claims more describes nothing that is in the file."""
-_LARGEST_BLOCK: Final = 1_000_000_000
-"""Bytes of the pieces (tiles, strips) that an image is stored in and decoded by; one cannot be read in part."""
+_REFUSED_FORMATS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
+"""Formats that are refused: Pillow passes them to another program (EPS to Ghostscript) or to a registered handler."""
+_MIN_FILE_SHARE: Final = 1 / 5000
+"""Minimum file size per decoded byte of an image that is read by windows. Deflate packs at most 1,032 bytes into one,
+so a file below this limit does not contain the pixels that its header announces."""
+_MAX_BLOCK_BYTES: Final = 1_000_000_000
+"""Maximum size in bytes of one stored block (tile or strip) of an image. A block is always decoded whole."""
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -70,24 +72,24 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image with each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
+"""Transposition that turns an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112)."""
 P = TypeVar("P", np.float32, np.uint8)
 
 
 class InputSettings(Protocol):
-    """How an image becomes the network's input: the fields of `config.ImageConfig`."""
+    """Settings that turn an image into the input of the network: the fields of `config.ImageConfig`."""
 
     @property
     def image_size(self) -> int:
-        """Shorter side of the resized image, pixels, unless the longer side would exceed `max_size`."""
+        """Shorter side of the resized image in pixels, unless the longer side would exceed `max_size`."""
 
     @property
     def max_size(self) -> int:
-        """Longest side of the resized image, pixels."""
+        """Maximum longer side of the resized image in pixels."""
 
     @property
     def size_divisor(self) -> int:
-        """Batches are padded at the right and bottom to multiples of this many pixels."""
+        """Divisor of the padded height and width: batches are padded at the right and bottom, in pixels."""
 
     @property
     def image_mean(self) -> tuple[float, float, float]:
@@ -99,11 +101,11 @@ class InputSettings(Protocol):
 
 
 class ImageError(ValueError):
-    """An image that cannot be decoded; the message names it and says why."""
+    """An image that cannot be decoded. The message names the image and the reason."""
 
 
 class Scaled(NamedTuple):
-    """An image as the network sees it, and what it was."""
+    """A resized image and its original size."""
 
     image: Image.Image
     """Upright RGB, resized."""
@@ -114,67 +116,68 @@ class Scaled(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """The size of an image before and after resizing, pixels; boxes are carried between the two by it."""
+    """Size of an image in pixels, before and after resizing; it maps boxes between the two."""
 
     width: int
     """Original width, after EXIF rotation."""
     height: int
     """Original height, after EXIF rotation."""
     resized_width: int
-    """Width within the network's input, without the padding."""
+    """Width in the input of the network, without padding."""
     resized_height: int
-    """Height within the network's input, without the padding."""
+    """Height in the input of the network, without padding."""
 
 
 def decode(source: Source) -> Image.Image:
     """Return any image as upright 8-bit RGB.
 
-    - EXIF orientation is applied, so width and height are those a viewer shows.
-    - Of 16-bit values the high byte is kept, a fixed rule and not a stretch to the image's own range: the same
-      intensity must give the same pixel in every image. Pillow does the same to 16-bit colour.
-    - Transparency is laid over white, as a page or a viewer shows it; to drop it would uncover colours nobody has
-      seen, most often black line art on black.
-    - Of an animation the first frame is taken. The suffix of a file plays no part.
+    - EXIF orientation is applied: width and height are those that a viewer shows.
+    - 16-bit values are reduced to their high byte, not stretched to the range of the image: equal intensities give
+      equal pixels in all images. Pillow treats 16-bit colour in the same way.
+    - Transparent pixels are blended with white, as in a viewer. Dropping the transparency would reveal hidden colours,
+      such as black behind black line art.
+    - An animation gives its first frame. The suffix of a file is ignored.
 
     Args:
         source: see `Source`. An array is HxW, HxWx1, HxWx3 RGB or HxWx4 RGBA, uint8 or uint16.
 
     Raises:
-        ImageError: missing, empty, truncated, not an image, or too many pixels (`PIL.Image.MAX_IMAGE_PIXELS`).
+        ImageError: the source is missing, empty, truncated or not an image, or has more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    name = _name(source)
+    name = _source_name(source)
     try:
         if isinstance(source, Image.Image):
             return _to_rgb(source, name)
         with _open(source) as image:
             return _to_rgb(image, name)
     except _DECODER_ERRORS as error:
-        raise _explain(error, source, name) from error
+        raise _image_error(error, source, name) from error
 
 
 def decode_for(source: Source, *, image_size: int, max_size: int) -> Scaled:
-    """Decode and resize as `decode`, `resized_size` and `resize` do, and decode no more than that needs.
+    """Decode and resize an image as `decode`, `resized_size` and `resize` do, in less time.
 
-    A JPEG is decoded at a half, a quarter or an eighth where that is still as large as the result, which takes half the
-    time; the result differs by less than one of 255 levels (51 dB and more on COCO's images). What has more than
-    `LARGE` pixels is read by windows.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is at least the size of the result. This takes half the
+    time and changes pixels by less than one of 255 levels on average (51 dB or more on COCO images). An image of more
+    than `LARGE` pixels is read by windows.
 
     Raises:
-        ImageError: as `decode`.
+        ImageError: see `decode`.
     """
     if isinstance(source, str | Path | bytes):
-        if (windows := _large(source)) is not None:
+        if (windows := _open_large(source)) is not None:
             with windows:
                 size = resized_size(*windows.size, image_size=image_size, max_size=max_size)
                 return Scaled(windows.reduced(size), *windows.size)
         try:
             with _open(source) as image:
                 if image.format in {"JPEG", "MPO"}:
-                    return _reduced_jpeg(image, _name(source), image_size=image_size, max_size=max_size)
+                    return _reduced_jpeg(image, _source_name(source), image_size=image_size, max_size=max_size)
         except _DECODER_ERRORS as error:
-            raise _explain(error, source, _name(source)) from error
+            raise _image_error(error, source, _source_name(source)) from error
     image = decode(source)
     size = resized_size(*image.size, image_size=image_size, max_size=max_size)
     return Scaled(resize(image, size), *image.size)
@@ -184,9 +187,9 @@ def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: i
     width, height = image.size
     size = resized_size(width, height, image_size=image_size, max_size=max_size)
     image.draft("RGB", size)
-    # A scaled JPEG is rounded up to whole pixels, of which the last may be shown in part only.
+    # A scaled JPEG is rounded up to whole pixels: the last one may be covered only in part.
     scale = next((s for s in (1, 2, 4, 8) if image.size == (-(-width // s), -(-height // s))), 1)
-    rgb = _plain_rgb(image, name)
+    rgb = _stored_rgb(image, name)
     orientation = _orientation(image)
     if scale > 1:
         rgb = rgb.resize(size, Image.Resampling.BILINEAR, box=(0, 0, width / scale, height / scale))
@@ -196,24 +199,24 @@ def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: i
 
 
 def open_windows(source: Source) -> Windows:
-    """Open an image to crop parts out of it, in a `with` block: what is large stays on the disk.
+    """Open an image to crop parts of it, in a `with` block. An image of more than `LARGE` pixels stays on the disk.
 
     Raises:
-        ImageError: as `decode`.
+        ImageError: see `decode`.
     """
-    large = _large(source) if isinstance(source, str | Path | bytes) else None
+    large = _open_large(source) if isinstance(source, str | Path | bytes) else None
     return Windows(decode(source)) if large is None else large
 
 
 def verify(source: Source) -> tuple[int, int]:
-    """Decode an image fully, and return its (width, height). Raises `ImageError`."""
+    """Decode all pixels of an image and return its (width, height). Raises `ImageError`."""
     with open_windows(source) as image:
         image.reduced((1, 1))
         return image.size
 
 
 class Windows:
-    """A decoded image, of which parts are cropped."""
+    """A decoded image whose parts can be cropped."""
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
@@ -226,7 +229,7 @@ class Windows:
         """Close the file, if one is open."""
 
     def crop(self, window: tuple[int, int, int, int]) -> Image.Image:
-        """Return the part within xyxy `window`, pixels of the image."""
+        """Return the part of the image inside `window`: xyxy, image pixels."""
         return self.image.crop(window)
 
     def reduced(self, size: tuple[int, int]) -> Image.Image:
@@ -235,12 +238,12 @@ class Windows:
 
 
 class _FileWindows(Windows):
-    """An image that is read from its file window by window, by rasterio (GDAL)."""
+    """An image that rasterio (GDAL) reads from its file window by window."""
 
     def __init__(self, path: str, dataset: Any, env: Any) -> None:
         self.path = path
         self.dataset = dataset
-        self.env = env  # bounds the cache of decoded blocks
+        self.env = env  # limits the cache of decoded blocks
         self.size = (dataset.width, dataset.height)
 
     def __exit__(self, *_: object) -> None:
@@ -264,25 +267,27 @@ class _FileWindows(Windows):
         if kinds[1:] == ["alpha"]:
             pixels_CHW = pixels_CHW[[0, 0, 0, 1]]
         elif len(pixels_CHW) == 4 and kinds[3] != "alpha":
-            raise ImageError(f"{self.path}: expected grey, RGB or RGBA, found four channels that are something else")
+            raise ImageError(
+                f"{self.path}: expected grey, RGB or RGBA, found the channels {', '.join(kinds)}. Convert it first"
+            )
         return _from_array(pixels_CHW.transpose(1, 2, 0))
 
     def reduced(self, size: tuple[int, int]) -> Image.Image:
         width, height = self.size
-        factor = max(1, min(width // size[0], height // size[1], _STRIP // width))
+        factor = max(1, min(width // size[0], height // size[1], _STRIP_PIXELS // width))
         out = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-        rows = max(1, _STRIP // (width * factor)) * factor
+        rows = max(1, _STRIP_PIXELS // (width * factor)) * factor
         for y in range(0, height, rows):
             strip = self.crop((0, y, width, min(y + rows, height)))
             out.paste(strip.reduce(factor), (0, y // factor))
         return out.resize(size, Image.Resampling.BILINEAR, box=(0, 0, width / factor, height / factor))
 
 
-def _large(source: str | Path | bytes) -> _FileWindows | None:
-    """Return the image by windows if it has more than `LARGE` pixels, None if it has not.
+def _open_large(source: str | Path | bytes) -> _FileWindows | None:
+    """Return an image of more than `LARGE` pixels for reading by windows; None for any other source.
 
     Raises:
-        ImageError: rasterio is needed and not there, or cannot read the file.
+        ImageError: rasterio cannot read the file.
     """
     try:
         with _open(source) as image:
@@ -290,61 +295,64 @@ def _large(source: str | Path | bytes) -> _FileWindows | None:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels, orientation = LARGE + 1, 1
     except _DECODER_ERRORS:
-        return None  # decode() says what is wrong
+        return None  # decode() raises the error
     if pixels <= LARGE or isinstance(source, bytes):
         return None
     try:
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
     except ImportError:
-        return None  # within Pillow's limit it is decoded whole, beyond it decode() says what to install
+        return None  # decode() reads it whole, or names the package to install if it exceeds Pillow's limit
     if orientation != 1:
         return None
     for driver in _WINDOW_DRIVERS:
         try:
-            with warnings.catch_warnings(), rasterio.Env(**_GDAL) as env:
+            with warnings.catch_warnings(), rasterio.Env(**_GDAL_OPTIONS) as env:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 dataset = rasterio.open(source, driver=driver)
-                _refuse_bombs(dataset, source)
+                _check_decoded_size(dataset, source)
                 return _FileWindows(str(source), dataset, env)
         except (RasterioError, OSError):
             continue
-    raise ImageError(f"{source}: too many pixels to decode at once, and not in a format that can be read by windows")
+    raise ImageError(
+        f"{source}: too many pixels to decode at once, and its format cannot be read by windows. "
+        "Convert it to a tiled TIFF"
+    )
 
 
-def _refuse_bombs(dataset: Any, source: str | Path) -> None:
-    """Raise `ImageError` where a file holds far less than it claims, or would have to be decoded in one huge piece."""
+def _check_decoded_size(dataset: Any, source: str | Path) -> None:
+    """Raise `ImageError` if a file is too small for its announced pixels, or a block is too large to decode."""
     itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
     pixels, size = dataset.width * dataset.height * dataset.count * itemsize, Path(source).stat().st_size
     block = max(h * w for h, w in dataset.block_shapes) * dataset.count * itemsize
     claim = f"{dataset.width}x{dataset.height} pixels"
-    if size < pixels * _SMALLEST_SHARE:
+    if size < pixels * _MIN_FILE_SHARE:
         dataset.close()
         raise ImageError(f"{source}: expected an image, found {size:,} bytes that claim to hold {claim}")
-    if block > _LARGEST_BLOCK:
+    if block > _MAX_BLOCK_BYTES:
         dataset.close()
-        raise ImageError(f"{source}: too many pixels to decode at once: {claim}, stored in pieces of {block:,} bytes")
+        raise ImageError(f"{source}: too many pixels to decode at once: {claim}, stored in blocks of {block:,} bytes")
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
     """Return (width, height) of a file after EXIF rotation, from its header alone.
 
     Raises:
-        ImageError: missing, or not an image.
+        ImageError: the file is missing or not an image.
     """
     try:
-        if (windows := _large(source)) is not None:
+        if (windows := _open_large(source)) is not None:
             with windows:
                 return windows.size
         with _open(source) as image:
             turned = _orientation(image) in {5, 6, 7, 8}
             return (image.height, image.width) if turned else (image.width, image.height)
     except _DECODER_ERRORS as error:
-        raise _explain(error, source, _name(source)) from error
+        raise _image_error(error, source, _source_name(source)) from error
 
 
 def resized_size(width: int, height: int, *, image_size: int, max_size: int) -> tuple[int, int]:
-    """Return (width, height) with the shorter side `image_size`, unless the longer would pass `max_size`.
+    """Return (width, height) with the shorter side `image_size`, unless the longer side would exceed `max_size`.
 
     The aspect ratio is kept to the nearest pixel; no side falls below 1.
     """
@@ -355,8 +363,8 @@ def resized_size(width: int, height: int, *, image_size: int, max_size: int) -> 
 def tiles(width: int, height: int, *, tile: int, overlap: float) -> list[tuple[int, int, int, int]]:
     """Return the tiles that cover an image, xyxy in its pixels, row by row.
 
-    All are `tile` wide and high, or as the image where that is smaller; they are spread evenly, so that neighbours
-    share `overlap` of a side at least.
+    A tile is `tile` pixels wide and high, or as wide or high as a smaller image. Tiles are spread evenly: neighbours
+    overlap by at least `overlap` of a side.
     """
 
     def starts(side: int) -> list[int]:
@@ -369,7 +377,7 @@ def tiles(width: int, height: int, *, tile: int, overlap: float) -> list[tuple[i
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize an RGB image to `size` (width, height): bilinear, with antialiasing where it shrinks."""
+    """Resize an RGB image to `size` (width, height): bilinear, with antialiasing when it shrinks."""
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -380,8 +388,8 @@ def normalise(
 
     Args:
         image: RGB, a Pillow image or HW3 uint8.
-        mean: of each channel, in [0, 1].
-        std: of each channel, in [0, 1].
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
 
     Returns:
         3HW float32.
@@ -390,7 +398,7 @@ def normalise(
     if pixels_HW3.ndim != 3 or pixels_HW3.shape[2] != 3 or pixels_HW3.dtype != np.uint8:
         raise ValueError(f"expected RGB pixels HW3 uint8, found {pixels_HW3.shape} {pixels_HW3.dtype}")
     out_3HW = np.empty((3, *pixels_HW3.shape[:2]), np.float32)
-    pixels_3HW = np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1))  # numpy is slow where it has to stride
+    pixels_3HW = np.ascontiguousarray(pixels_HW3.transpose(2, 0, 1))  # NumPy is slow on strided arrays
     for c in range(3):
         # one multiply-add: x * 1/(255 std) - mean/std
         np.multiply(pixels_3HW[c], np.float32(1 / (255 * std[c])), out=out_3HW[c])
@@ -399,7 +407,7 @@ def normalise(
 
 
 def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
-    """Stack 3HW images to N3HW, zeros (the mean colour of normalised ones) at the right and bottom.
+    """Stack 3HW images to N3HW, padded with zeros (the mean colour after `normalise`) at the right and bottom.
 
     H and W are the largest of the batch, rounded up to a multiple of `divisor`.
     """
@@ -415,8 +423,8 @@ def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
 def prepare(
     images: Sequence[Image.Image | Scaled], config: InputSettings
 ) -> tuple[npt.NDArray[np.float32], list[Frame]]:
-    """Resize, normalise and pad decoded images to one N3HW batch, with the frame of each."""
-    resized, frames = _resized(images, config)
+    """Resize, normalise and pad decoded images. Return the N3HW batch and the frame of each image."""
+    resized, frames = _resize_all(images, config)
     pixels = [normalise(image, mean=config.image_mean, std=config.image_std) for image in resized]
     return pad(pixels, divisor=config.size_divisor), frames
 
@@ -424,12 +432,12 @@ def prepare(
 def prepare_pixels(
     images: Sequence[Image.Image | Scaled], config: InputSettings
 ) -> tuple[npt.NDArray[np.uint8], list[Frame]]:
-    """Resize and pad as `prepare` does, without normalising: N3HW uint8, and the frame of each image."""
-    resized, frames = _resized(images, config)
+    """Resize and pad decoded images without normalising. Return the N3HW uint8 batch and the frame of each image."""
+    resized, frames = _resize_all(images, config)
     return pad([np.asarray(image).transpose(2, 0, 1) for image in resized], divisor=config.size_divisor), frames
 
 
-def _resized(images: Sequence[Image.Image | Scaled], config: InputSettings) -> tuple[list[Image.Image], list[Frame]]:
+def _resize_all(images: Sequence[Image.Image | Scaled], config: InputSettings) -> tuple[list[Image.Image], list[Frame]]:
     frames, resized = [], []
     for source in images:
         image, width, height = source if isinstance(source, Scaled) else (source, *source.size)
@@ -441,19 +449,21 @@ def _resized(images: Sequence[Image.Image | Scaled], config: InputSettings) -> t
 
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
-        # a folder; or a device or a pipe, which may never end
+        # Reading from a device or a pipe may never end.
         raise ImageError(f"{source}: expected an image, found {'a folder' if Path(source).is_dir() else 'no file'}")
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that are tried, the most frequent first."""
+    """Return the formats to try, the most frequent first."""
     Image.init()
-    return tuple(sorted((name for name in Image.ID if name not in _NOT_OPENED), key=lambda n: n not in {"JPEG", "PNG"}))
+    return tuple(
+        sorted((name for name in Image.ID if name not in _REFUSED_FORMATS), key=lambda n: n not in {"JPEG", "PNG"})
+    )
 
 
-def _name(source: object) -> str:
+def _source_name(source: object) -> str:
     if isinstance(source, str | Path):
         return str(source)
     if isinstance(source, bytes):
@@ -463,8 +473,8 @@ def _name(source: object) -> str:
     return str(getattr(source, "name", "file object"))
 
 
-def _explain(error: Exception, source: object, name: str) -> ImageError:
-    """Say what is wrong with a file in a user's words, where Pillow's would not do."""
+def _image_error(error: Exception, source: object, name: str) -> ImageError:
+    """Return an error that explains why a source cannot be decoded."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, FileNotFoundError):
@@ -479,11 +489,11 @@ def _explain(error: Exception, source: object, name: str) -> ImageError:
         return ImageError(f"{name}: not an image in a format that can be read")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
-            f"{name}: too many pixels to decode at once ({error}). With `pip install 'retinanet[large]'` it is read by "
-            "windows"
+            f"{name}: too many pixels to decode at once ({error}). Install rasterio to read it by windows: "
+            "pip install 'retinanet[large]'"
         )
     if isinstance(error, MemoryError):
-        return ImageError(f"{name}: cannot be decoded: it claims more pixels than there is memory for")
+        return ImageError(f"{name}: cannot be decoded: its header announces more pixels than fit into memory")
     return ImageError(f"{name}: cannot be decoded ({error})")
 
 
@@ -501,23 +511,23 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Decode the pixels, bring them to RGB and upright. May raise any of `_DECODER_ERRORS`."""
-    rgb = _plain_rgb(image, name)
-    return _upright(rgb, _orientation(image))  # after load(), which turns TIFF upright by itself
+    """Return an image as upright RGB. May raise any of `_DECODER_ERRORS`."""
+    rgb = _stored_rgb(image, name)
+    return _upright(rgb, _orientation(image))  # read after load(), which turns a TIFF upright itself
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-        image.info = {}  # with the orientation still in there, the next decode() would turn it again
+        image.info = {}  # otherwise the next decode() would apply the orientation again
     return image
 
 
-def _plain_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Decode the pixels and bring them to RGB, as they are stored."""
+def _stored_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return an image as RGB in its stored orientation."""
     image.load()
     if image.mode.startswith(("I", "F")):
-        image = _sixteen_bits(image, name)
+        image = _high_byte(image, name)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -526,21 +536,21 @@ def _plain_rgb(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _sixteen_bits(image: Image.Image, name: str) -> Image.Image:
-    """Return the high byte of 16-bit grey. Wider numbers have no agreed range, so they are refused."""
+def _high_byte(image: Image.Image, name: str) -> Image.Image:
+    """Return the high byte of 16-bit grey. Raise `ImageError` for wider values, which have no defined range."""
     values_HW = np.asarray(image)
     if values_HW.dtype.kind == "f" or values_HW.min() < 0 or values_HW.max() > 0xFFFF:
         raise ImageError(
-            f"{name}: expected 8 or 16 bits a channel, found {values_HW.dtype} from {values_HW.min()} to "
-            f"{values_HW.max()}, whose black and white are not defined. Convert it to 8 or 16 bits first"
+            f"{name}: expected 8 or 16 bits per channel, found {values_HW.dtype} from {values_HW.min()} to "
+            f"{values_HW.max()}, which has no defined black and white. Convert it to 8 or 16 bits first"
         )
     return Image.fromarray((values_HW >> 8).astype(np.uint8))
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block itself is broken."""
+    """Return the EXIF orientation; 1 (upright) if it is missing or the EXIF block is broken."""
     try:
-        found = image.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except _DECODER_ERRORS:
         return 1
-    return found if isinstance(found, int) else 1
+    return orientation if isinstance(orientation, int) else 1

@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use, so that importing the package imports nothing heavy."""
+"""Import the names of a package on first use, so that importing the package alone stays fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package: it imports each name from the module that `modules` gives for it."""
+    """Return a `__getattr__` for a package.
+
+    Args:
+        package: name of the package, for error messages.
+        modules: module that defines each name.
+    """
 
     def get(name: str) -> Any:
         if name not in modules:

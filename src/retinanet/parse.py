@@ -1,7 +1,7 @@
-"""YAML, JSON and XML from strangers, as data: nothing is run, nothing is fetched, and nothing grows beyond its text.
+"""Parse YAML, JSON and XML from untrusted files. No code runs, nothing is fetched, and memory stays bounded.
 
-Every reader of this project goes through these three. What they refuse is a `ParseError`, whose message says where in
-the text; the caller adds the file.
+All readers of the project use these functions. A refused text raises `ParseError` with the position in the text; the
+caller adds the path of the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 import reprlib
 from typing import TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree as ET  # for the types: parsing is defusedxml's
+from xml.etree import ElementTree as ET  # only for the types: defusedxml parses
 
 import yaml
 from defusedxml import ElementTree as SafeET
@@ -19,50 +19,55 @@ from defusedxml.common import DefusedXmlException
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_NODES: Final = 1_000_000
-"""Values that a YAML text may stand for once its aliases are written out: ten thousand times a long config."""
-DEEPEST: Final = 100
-"""Lists within lists in a YAML text; PyYAML's time grows with the square of the depth, seconds for 2,000 brackets."""
+MAX_YAML_VALUES: Final = 1_000_000
+"""Maximum number of values in a YAML text whose aliases are expanded: ten thousand times that of a long config."""
+MAX_YAML_DEPTH: Final = 100
+"""Maximum nesting depth of YAML. PyYAML's time grows with its square: 2,000 brackets take seconds."""
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
-_short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxdict, _short.maxtuple = 3, 8, 8, 8
-_short.maxstring = _short.maxother = 200
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxtuple = 3, 8, 8, 8
+_repr.maxstring = _repr.maxother = 200
 
 
-def plain(text: str, most: int = 2000) -> str:
-    """Return a message without control characters, which could move a terminal's cursor, and cut in its middle."""
+def printable(text: str, max_length: int = 2000) -> str:
+    """Return a message with control characters escaped, which could move the cursor, and shortened in the middle."""
     safe = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    return safe if len(safe) <= most else f"{safe[: most // 2]} ... {safe[-most // 2 :]}"
+    return safe if len(safe) <= max_length else f"{safe[: max_length // 2]} ... {safe[-max_length // 2 :]}"
 
 
 class ParseError(ValueError):
-    """A text that is not what it should be, or that would grow without bound: `what` is wrong, and `where` in it."""
+    """An invalid text, or one that would grow without bound.
+
+    Args:
+        what: the problem.
+        where: its position in the text, such as "line 3"; empty if it is unknown.
+    """
 
     def __init__(self, what: str, where: str = "") -> None:
         super().__init__(f"{where}: {what}" if where else what)
         self.what, self.where = what, where
 
     def at(self, file: Path) -> str:
-        """Return the message with the file before it."""
+        """Return the message, preceded by the path of the file."""
         return f"{file}{', ' if self.where else ''}{self.where}: {self.what}"
 
 
 def shorten(value: Any) -> str:
-    """Return `repr(value)`, cut where it is long or deep, and with what no terminal can print escaped: for messages."""
-    return plain(_short.repr(value), 300)
+    """Return `repr(value)` for a message: shortened if long or deep, with unprintable characters escaped."""
+    return printable(_repr.repr(value), 300)
 
 
-class _ShallowLoader(yaml.SafeLoader):
-    """Stops at the first value that is nested too deeply, before the rest is looked at."""
+class _DepthLimitedLoader(yaml.SafeLoader):
+    """A YAML loader that stops at the first value nested deeper than the limit, without parsing the rest."""
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Count how deep it is."""
-        if self.depth > DEEPEST:
+        """Compose a node, and raise `ParseError` if it is nested too deeply."""
+        if self.depth > MAX_YAML_DEPTH:
             where = f"line {self.line + 1}"
-            raise ParseError(f"YAML that is nested too deeply: more than {DEEPEST} values within each other", where)
+            raise ParseError(f"YAML that is nested too deeply: more than {MAX_YAML_DEPTH} nested values", where)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -71,19 +76,19 @@ class _ShallowLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text holds: plain values only, no tags that make objects.
+    """Return the content of a YAML text as plain values. Tags that create Python objects are refused.
 
     Raises:
-        ParseError: not YAML; nested deeper than `DEEPEST`; aliases that contain themselves, or stand for more than
-            `MOST_NODES` values.
+        ParseError: the text is not YAML, is nested deeper than `MAX_YAML_DEPTH`, has an alias that contains itself, or
+            expands to more than `MAX_YAML_VALUES` values.
     """
     try:
-        loader = _ShallowLoader(text)
+        loader = _DepthLimitedLoader(text)
         try:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _refuse_growth(node)
+            _check_expanded_size(node)
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -91,15 +96,15 @@ def parse_yaml(text: str) -> Any:
         raise ParseError(f"not YAML ({error})") from error
     except RecursionError as error:
         raise ParseError("YAML that is nested too deeply") from error
-    # PyYAML hands on what Python says of `2020-99-99`, `!!int ""`, `!!bool maybe`, a number of 5,000 digits
+    # PyYAML passes on Python's errors for `2020-99-99`, `!!int ""`, `!!bool maybe` and a number of 5,000 digits.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, ParseError):
             raise
-        raise ParseError(f"YAML with a value that is none ({type(error).__name__}: {shorten(str(error))})") from error
+        raise ParseError(f"YAML with an invalid value ({type(error).__name__}: {shorten(str(error))})") from error
 
 
-def _refuse_growth(root: yaml.Node) -> None:
-    """Raise where aliases make a cycle, or a few lines stand for millions of values ("billion laughs")."""
+def _check_expanded_size(root: yaml.Node) -> None:
+    """Raise `ParseError` if aliases form a cycle or expand to too many values ("billion laughs")."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -115,8 +120,8 @@ def _refuse_growth(root: yaml.Node) -> None:
         elif isinstance(node, yaml.SequenceNode):
             total += sum(size(item) for item in node.value)
         open_nodes.remove(id(node))
-        if total > MOST_NODES:
-            what = f"YAML whose aliases stand for more than {MOST_NODES:,} values"
+        if total > MAX_YAML_VALUES:
+            what = f"YAML whose aliases stand for more than {MAX_YAML_VALUES:,} values"
             raise ParseError(what, f"line {node.start_mark.line + 1}")
         sizes[id(node)] = total
         return total
@@ -125,10 +130,11 @@ def _refuse_growth(root: yaml.Node) -> None:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return what a JSON file holds. NaN and infinity become floats, as Python's own writer puts them out.
+    """Return the content of a JSON file. NaN and infinity, which Python's JSON writer emits, become floats.
 
     Raises:
-        ParseError: not JSON, nested too deeply, a number of more than 4,300 digits, or half a character (`\\ud800`).
+        ParseError: the text is not JSON, is nested too deeply, has a number of more than 4,300 digits, or has an
+            unpaired surrogate (`\\ud800`).
     """
     try:
         content = json.loads(data)
@@ -138,16 +144,16 @@ def parse_json(data: bytes) -> Any:
         raise ParseError(f"not JSON ({error.msg})", f"line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise ParseError("JSON that is nested too deeply") from error
-    except ValueError as error:  # no UTF-8, half a character, a number that Python does not convert
+    except ValueError as error:  # no UTF-8, an unpaired surrogate, or a number with too many digits
         raise ParseError(f"not JSON ({shorten(str(error))})") from error
     return content
 
 
 def parse_xml(path: Path) -> ET.Element:
-    """Return the root of an XML file: entities, which could grow or name other files, are refused.
+    """Return the root of an XML file. Entities, which could expand or name other files, are refused.
 
     Raises:
-        ParseError: not XML, or XML with entities.
+        ParseError: the file is not XML, or declares entities.
         OSError: the file cannot be read.
     """
     try:
@@ -157,7 +163,7 @@ def parse_xml(path: Path) -> ET.Element:
         raise ParseError(f"not XML ({str(error).split(':')[0]})", f"line {line}, column {column + 1}") from error
     except DefusedXmlException as error:
         raise ParseError(f"XML that cannot be read ({error})") from error
-    except (ValueError, LookupError) as error:  # an encoding that does not exist
+    except (ValueError, LookupError) as error:  # an unknown encoding
         raise ParseError(f"XML that cannot be read ({shorten(str(error))})") from error
     if root is None:
         raise ParseError("not XML (no element)")

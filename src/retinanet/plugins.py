@@ -1,7 +1,8 @@
-"""Parts by name: a row of one of our tables, or `package.module:Name` for a class or function of the user's own.
+"""Find parts (losses, assigners, backbones, ...) by name.
 
-A dotted name of the user's own options is imported without question. A dotted name that a file holds (a checkpoint, a
-flight record) is imported only if the user allows its module, see `allowed`: importing a module runs its code.
+A name is an entry of a built-in table, or `package.module:Name` for a class or function of another package. A dotted
+name in the user's own options is imported. A dotted name in a file (a checkpoint, a flight record) is imported only if
+the user allows its module, because importing a module runs its code: see `allowed`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any, Final
 from retinanet.errors import ConfigError, did_you_mean
 
 ENTRY_POINTS: Final = "retinanet.extensions"
-"""Entry-point group in which an installed package lists its modules of parts."""
-VARIABLE: Final = "RETINANET_ALLOW"
-"""Environment variable with the modules whose parts a checkpoint may name, separated by commas."""
-_NAME: Final = r"[^\W\d]\w*"
-_DOTTED: Final = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}(\.{_NAME})*")
+"""Entry-point group in which an installed package lists the modules of its parts."""
+ALLOW_VARIABLE: Final = "RETINANET_ALLOW"
+"""Environment variable with the modules, separated by commas, whose parts a checkpoint may name."""
+_IDENTIFIER: Final = r"[^\W\d]\w*"
+_DOTTED: Final = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
 
 
 def is_dotted(value: object) -> bool:
@@ -32,10 +33,10 @@ def is_dotted(value: object) -> bool:
 
 
 def check_part(option: str, value: str, table: Collection[str]) -> None:
-    """Raise `ConfigError`, with the nearest name, unless `value` is in the table or has the form of a dotted name."""
+    """Raise `ConfigError` unless `value` is in the table or has the form `package.module:Name`."""
     if value not in table and not is_dotted(value):
         raise ConfigError(
-            f"{option} must be one of {', '.join(table)}, or package.module:Name for a part of your own, "
+            f"{option} must be one of {', '.join(table)}, or package.module:Name for a part of another package, "
             f"found {value!r}{did_you_mean(value, table)}"
         )
 
@@ -46,10 +47,10 @@ def find_part(option: str, value: str, table: Mapping[str, str]) -> Any:
     Args:
         option: name of the option, for messages.
         value: a name in the table, or `package.module:Name`.
-        table: dotted name of each of our own parts.
+        table: dotted name of each built-in part.
 
     Raises:
-        ConfigError: an unknown name, a module that cannot be imported, or a module without the name.
+        ConfigError: the name is unknown, its module cannot be imported, or the module lacks the name.
     """
     check_part(option, value, table)
     return import_name(option, table.get(value, value))
@@ -59,7 +60,7 @@ def import_name(option: str, dotted: str) -> Any:
     """Return the object with the name `package.module:Name`.
 
     Raises:
-        ConfigError: a module that does not exist or cannot be imported, or a module without the name.
+        ConfigError: the module does not exist, cannot be imported, or lacks the name.
     """
     path, _, name = dotted.partition(":")
     try:
@@ -69,10 +70,10 @@ def import_name(option: str, dotted: str) -> Any:
         if path != missing and not path.startswith(f"{missing}."):
             raise ConfigError(f"{option} {dotted}: importing {path} failed, no module {missing!r}") from error
         raise ConfigError(
-            f"{option} {dotted}: no module {missing!r}{did_you_mean(missing, _neighbours(missing))}. Install its "
+            f"{option} {dotted}: no module {missing!r}{did_you_mean(missing, _sibling_modules(missing))}. Install its "
             "package into this Python environment, or add its folder to PYTHONPATH"
         ) from error
-    except Exception as error:  # the user's module runs here and can raise anything
+    except Exception as error:  # the module's own code runs and can raise anything
         raise ConfigError(f"{option} {dotted}: importing {path} failed with {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
@@ -90,7 +91,7 @@ def load_object(spec: str, *, option: str) -> Any:
 
 
 def find_class(option: str, value: str, table: Mapping[str, str], base: type) -> Any:
-    """Return the class that an option names; raise `ConfigError` unless it is a subclass of `base`."""
+    """Return the class that an option names. Raise `ConfigError` unless it is a subclass of `base`."""
     found = find_part(option, value, table)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
@@ -100,24 +101,24 @@ def find_class(option: str, value: str, table: Mapping[str, str], base: type) ->
 
 
 def used_options(part: Any, config: object) -> dict[str, Any]:
-    """Return the fields of a config section that a part has parameters for, by name.
+    """Return the fields of a config section for which a part has parameters, by name.
 
-    A class or function takes an option of its section by declaring a keyword parameter of the option's name.
+    A class or function receives an option of its section by declaring a keyword parameter with the option's name.
     """
     names = inspect.signature(part).parameters
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
-def make_part(option: str, part: Any, config: object, **given: Any) -> Any:
-    """Return what a class or function makes of its options: `given`, then the fields of `config` that it declares.
+def make_part(option: str, part: Any, config: object, **arguments: Any) -> Any:
+    """Call a class or function with `arguments` and the fields of `config` for which it has parameters.
 
-    All other parameters keep their defaults.
+    `arguments` take precedence over fields of `config`. All other parameters keep their defaults.
 
     Raises:
-        ConfigError: a parameter without a default that is neither given nor a field of `config`; a class that lacks a
-            method of its base class.
+        ConfigError: a parameter without a default is neither in `arguments` nor a field of `config`, or the class lacks
+            a method of its base class.
     """
-    values = {**used_options(part, config), **given}
+    values = {**used_options(part, config), **arguments}
     missing = [
         name
         for name, parameter in inspect.signature(part).parameters.items()
@@ -137,13 +138,13 @@ def make_part(option: str, part: Any, config: object, **given: Any) -> Any:
 
 
 def allowed(dotted: str, allow: Iterable[str] = ()) -> bool:
-    """Return whether a dotted name that a file holds may be imported.
+    """Return whether a dotted name in a file may be imported.
 
-    It may if its module, or a package that contains the module, is in `allow`, in the environment variable
+    A name is allowed if its module, or a package that contains the module, is in `allow`, in the environment variable
     `RETINANET_ALLOW`, or in the entry points `retinanet.extensions` of an installed package.
     """
     module = dotted.partition(":")[0]
-    trusted = {*allow, *(name.strip() for name in os.environ.get(VARIABLE, "").split(","))} - {""}
+    trusted = {*allow, *(name.strip() for name in os.environ.get(ALLOW_VARIABLE, "").split(","))} - {""}
     trusted |= {entry.value for entry in entry_points(group=ENTRY_POINTS)}
     return any(module == name or module.startswith(f"{name}.") for name in trusted)
 
@@ -152,8 +153,8 @@ def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allo
     """Raise `ConfigError` if a file's options name a part whose module the user has not allowed.
 
     Args:
-        values: options of the file.
-        options: names of the options that are about to be used.
+        values: options stored in the file, by name.
+        options: names of the options to check.
         allow: modules that the user allows.
     """
     for option in options:
@@ -161,20 +162,20 @@ def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allo
         if isinstance(value, str) and is_dotted(value) and not allowed(value, allow):
             module = value.partition(":")[0]
             raise ConfigError(
-                f"its {option} is {value}, code from outside retinanet, which is not imported only because a file "
-                f"names it. If you trust the module {module}, set the environment variable {VARIABLE}={module}, or "
-                f"in Python give allow=[{module!r}]"
+                f"its {option} is {value}, which is code of another package and is not imported without permission. "
+                f"If you trust the module {module}, set the environment variable {ALLOW_VARIABLE}={module}, or "
+                f"in Python pass allow=[{module!r}]"
             )
 
 
 def named_modules(values: Mapping[str, Any], options: Iterable[str]) -> list[str]:
-    """Return the modules of the parts that the user's own options name: these modules are allowed for files too."""
+    """Return the modules of the dotted names in the user's own options. These modules are allowed for files too."""
     parts = [values[option] for option in options]
     return [part.partition(":")[0] for part in parts if is_dotted(part)]
 
 
-def _neighbours(missing: str) -> list[str]:
-    """Return the names of the modules beside a missing one: in its package, or of all installed ones."""
+def _sibling_modules(missing: str) -> list[str]:
+    """Return the names of the modules in the package of a missing module, or of all installed top-level modules."""
     package, _, _ = missing.rpartition(".")
     if not package:
         return [module.name for module in pkgutil.iter_modules()]

@@ -1,4 +1,4 @@
-"""Progress of long work, as lines and as bars. Nothing here prints: callers decide where both are shown."""
+"""Progress of long operations, as log lines and as bars. This module prints nothing; its callers decide."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 progress_log: Final = logging.getLogger("retinanet.progress")
-"""Lines for the user, such as the losses of each epoch. The command line prints INFO on stdout and WARNING on stderr.
-In Python, `logging.basicConfig(level=logging.INFO)` shows them."""
+"""Logger of progress lines, such as the losses of each epoch. The command line prints INFO on stdout and WARNING on
+stderr. In Python, `logging.basicConfig(level=logging.INFO)` shows the lines."""
 
 
 class ProgressBar(Protocol):
-    """Opens a progress bar and yields the function that advances it by one."""
+    """A context manager that opens a progress bar and yields a function that advances the bar by one step."""
 
     def __call__(self, what: str, total: int) -> AbstractContextManager[Callable[[], None]]:
-        """Open a bar of `total` steps, named `what`."""
+        """Open a bar with the label `what` and `total` steps."""
 
 
 @contextmanager
 def no_progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show nothing."""
+    """Open a progress bar that shows nothing."""
     yield lambda: None

@@ -1,7 +1,7 @@
-"""The tensors that pass between the parts, with validated shapes. Importing this does not import torch.
+"""Records of tensors that the parts exchange, with validated shapes. Importing this module does not import torch.
 
 Shape suffixes: N batch, A anchors (all levels, P3 first), K classes, G ground-truth boxes.
-Every box is xyxy in input pixels: the frame of the resized, padded image that the network sees.
+A box is xyxy in input pixels (pixels of the resized, padded image), unless its field states another frame.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 MAX_LOG_SCALE: Final = math.log(1000.0 / 16)
-"""Largest dw and dh that are decoded. Keeps exp finite on an untrained network; 62.5 times the anchor is enough."""
+"""Upper bound of dw and dh in decoding: a box is at most 62.5 times its anchor. Keeps exp finite before training."""
 
 
-def _expect(condition: bool, what: str, found: object) -> None:
+def _expect(condition: bool, expected: str, found: object) -> None:
     if not condition:
-        raise ValueError(f"expected {what}, found {found}")
+        raise ValueError(f"expected {expected}, found {found}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What is to be found in one image.
+    """Ground truth of one image.
 
     Args:
         boxes_G4: float, xyxy, input pixels. G may be 0.
         labels_G: int64, 0-based class ids; there is no background id.
-        crowd_G: bool, true for a region of many objects that is neither to be found nor to be punished.
+        crowd_G: bool, true for a crowd region or difficult object: ignored, neither a target nor a false positive.
     """
 
     boxes_G4: Tensor
@@ -49,7 +49,7 @@ class Target:
         _expect(tuple(self.crowd_G.shape) == (G,), f"crowd_G of shape ({G},)", tuple(self.crowd_G.shape))
 
     def to(self, device: torch.device | str) -> Target:
-        """Return the same target on another device."""
+        """Return the target on another device."""
         return Target(
             boxes_G4=self.boxes_G4.to(device), labels_G=self.labels_G.to(device), crowd_G=self.crowd_G.to(device)
         )
@@ -57,13 +57,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadOutputs:
-    """What the network says of a batch: a score per class and four offsets at every anchor.
+    """Outputs of the network for a batch: a score per class and four offsets at every anchor.
 
     Args:
-        logits_NAK: class scores before the sigmoid.
-        deltas_NA4: (dx, dy, dw, dh) relative to the anchor, see `boxes.decode`.
-        anchors_A4: xyxy, input pixels, the same for every image of the batch.
-        anchors_per_level: how many of the A anchors each level holds, finest level first.
+        logits_NAK: class scores, before the sigmoid.
+        deltas_NA4: offsets (dx, dy, dw, dh) from the anchor, see `boxes.decode`.
+        anchors_A4: xyxy, input pixels, shared by all images of the batch.
+        anchors_per_level: number of anchors of each feature level, finest level first.
     """
 
     logits_NAK: Tensor
@@ -81,14 +81,14 @@ class HeadOutputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnchorTargets:
-    """What every anchor should say. An anchor is positive, ignored or (neither) negative.
+    """Targets of every anchor. An anchor is positive, ignored, or otherwise negative.
 
     Args:
-        positive_NA: bool, the anchor answers for an object.
-        ignored_NA: bool, the anchor takes part in no loss. Never true where `positive_NA` is.
-        labels_NA: int64 class id; meaningful where positive, 0 elsewhere.
-        boxes_NA4: the matched ground-truth box, xyxy, input pixels; the anchor itself is no substitute: 0 elsewhere.
-        matched_NA: int64 index of the matched box within its image's `Target`; meaningful where positive, else 0.
+        positive_NA: bool, the anchor is assigned to a ground-truth box.
+        ignored_NA: bool, the anchor contributes to no loss. Never true where `positive_NA` is true.
+        labels_NA: int64 class id of the matched box; 0 where the anchor is not positive.
+        boxes_NA4: matched ground-truth box, xyxy, input pixels; 0 where the anchor is not positive.
+        matched_NA: int64 index of the matched box in its image's `Target`; 0 where the anchor is not positive.
     """
 
     positive_NA: Tensor
@@ -108,7 +108,7 @@ class AnchorTargets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageDetections:
-    """The detections of one image, best first.
+    """Detections of one image, highest score first.
 
     Args:
         boxes_D4: float, xyxy, original pixels, clipped to the image.
@@ -127,13 +127,13 @@ class ImageDetections:
         _expect(tuple(self.labels_D.shape) == (D,), f"labels_D of shape ({D},)", tuple(self.labels_D.shape))
 
     def to(self, device: torch.device | str) -> ImageDetections:
-        """Return the same detections on another device."""
+        """Return the detections on another device."""
         return ImageDetections(
             boxes_D4=self.boxes_D4.to(device), scores_D=self.scores_D.to(device), labels_D=self.labels_D.to(device)
         )
 
     def numpy(self) -> ArrayDetections:
-        """Return the same detections as arrays."""
+        """Return the detections as NumPy arrays."""
         return ArrayDetections(
             boxes_D4=self.boxes_D4.float().cpu().numpy(),
             scores_D=self.scores_D.float().cpu().numpy(),
@@ -143,7 +143,7 @@ class ImageDetections:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArrayDetections:
-    """The detections of one image, best first, as numpy arrays.
+    """Detections of one image as NumPy arrays, highest score first.
 
     Args:
         boxes_D4: float32, xyxy, original pixels, clipped to the image.
@@ -162,7 +162,7 @@ class ArrayDetections:
         _expect(self.labels_D.shape == (D,), f"labels_D of shape ({D},)", self.labels_D.shape)
 
     def __getitem__(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64] | slice) -> ArrayDetections:
-        """Return some of the detections, by their numbers or a mask."""
+        """Return the detections at the given indices, in a slice, or where a mask is true."""
         return ArrayDetections(
             boxes_D4=self.boxes_D4[index], scores_D=self.scores_D[index], labels_D=self.labels_D[index]
         )
@@ -172,7 +172,7 @@ class ArrayDetections:
 
 
 def concatenate(parts: Sequence[ArrayDetections]) -> ArrayDetections:
-    """Return the detections of all parts, of which there is one or more."""
+    """Return the detections of all parts in order. At least one part is required."""
     return ArrayDetections(
         boxes_D4=np.concatenate([part.boxes_D4 for part in parts]),
         scores_D=np.concatenate([part.scores_D for part in parts]),

@@ -1,4 +1,4 @@
-"""The import of other projects' weights, under the name that it had first: see `checkpoint.import_weights`."""
+"""Import weights of other projects. The functions are defined in `checkpoint.import_weights`."""
 
 from retinanet.checkpoint.import_weights import WeightsError, convert_weights, from_detectron2, from_torchvision
 

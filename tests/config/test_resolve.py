@@ -156,8 +156,8 @@ def test_no_two_sections_of_a_command_declare_the_same_option(config):
 def test_data_is_read_as_its_options_demand():
     config = resolve(DataConfig, {"classes": ["a,b"], "rename": ["x=a"], "format": "voc"})
     assert config.reading == {
-        "keep": ["a", "b"],
-        "ignore": [],
+        "keep": ("a,b",),
+        "ignore": (),
         "rename": {"x": "a"},
         "allow_outside": False,
         "format": "voc",

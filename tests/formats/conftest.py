@@ -1,4 +1,4 @@
-"""Formats of another package, installed for one test."""
+"""A package with annotation formats, installed for one test."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a distribution with entry points on `sys.path`, as pip would: install(lines="lines_plugin:LINES")."""
+    """Return a function that installs a package with entry points: install(lines="lines_plugin:LINES")."""
 
     def put(**entry_points: str) -> None:
         place = tmp_path / "site"

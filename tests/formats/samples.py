@@ -1,4 +1,4 @@
-"""Datasets as each format and labelling tool writes them: two images, the first with a cat and a dog."""
+"""Sample datasets in each format and export: two images, the first with a cat and a dog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAT, DOG = (1.0, 2.0, 30.0, 40.0), (10.5, 4.25, 20.25, 40.0)
 
 
 def boxes(found: DetectionData) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
-    """Class and box of each object, by image."""
+    """Return the class and the box of each object, by image name."""
     return {
         r.path.name: [
             (found.classes[k], tuple(round(v, 6) for v in box))
@@ -35,7 +35,7 @@ def shares(box: tuple[float, ...]) -> str:
 
 
 def write_yolo(root: Path, write_image: Write, *, split: str = "train", folder: str | None = None) -> Path:
-    """images/train + labels/train, or train/images + train/labels as Roboflow."""
+    """Write images/train and labels/train, or FOLDER/images and FOLDER/labels as Roboflow does."""
     images, labels = (root / "images" / split, root / "labels" / split)
     if folder is not None:
         images, labels = root / folder / "images", root / folder / "labels"
@@ -46,7 +46,7 @@ def write_yolo(root: Path, write_image: Write, *, split: str = "train", folder: 
     return root
 
 
-# What labelling tools export. Each fixture has the files, names and quirks that the tool writes.
+# Exports of labelling tools: each function writes the files and names of one tool, with its peculiarities.
 
 
 def coco(images: str = "") -> dict[str, Any]:
@@ -121,7 +121,7 @@ def roboflow_csv(root: Path, write: Write) -> Path:
 def label_studio(root: Path, write: Write, *, minimal: bool = False) -> Path:
     for name in ("a", "b"):
         write(root / "images" / f"0a1b2c3d-{name}.jpg", W, H, seed=ord(name))
-    (root / "images" / "0a1b2c3d-a.jpg").rename(root / "images" / "a.jpg")  # as it was before the upload
+    (root / "images" / "0a1b2c3d-a.jpg").rename(root / "images" / "a.jpg")  # the name before the upload
 
     def value(c: str, b: tuple[float, ...]) -> dict[str, Any]:
         x1, y1, x2, y2 = b
@@ -194,7 +194,7 @@ def cvat_xml(root: Path, write: Write) -> Path:
 
 
 def cvat_yolo(root: Path, write: Write) -> Path:
-    """CVAT's "YOLO 1.1": paths begin with data/, which is the folder of the archive's root."""
+    """Write CVAT's "YOLO 1.1": paths start with data/, which stands for the root folder of the archive."""
     for name in ("a", "b"):
         write(root / "obj_train_data" / f"{name}.jpg", W, H, seed=ord(name))
     (root / "obj_train_data" / "a.txt").write_text(f"0 {shares(CAT)}\n1 {shares(DOG)}\n")
@@ -231,7 +231,7 @@ def labelme(root: Path, write: Write) -> Path:
     for name, objects in (("a", OBJECTS), ("b", [])):
         write(root / f"{name}.jpg", W, H, seed=ord(name))
         shapes = [
-            # drawn from the lower right to the upper left: labelme keeps the order of the clicks
+            # Drawn from the lower right to the upper left: labelme keeps the order of the clicks.
             {
                 "label": c,
                 "points": [[b[2], b[3]], [b[0], b[1]]],

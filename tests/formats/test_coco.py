@@ -1,4 +1,4 @@
-"""The COCO reader: ids, faults, where the images are found, and the way back to COCO."""
+"""Tests of the COCO reader: ids, faults, search for images, and conversion back to COCO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retinanet.data import DataError
 Write = Callable[..., Path]
 
 
-def test_ids_with_gaps_crowds_and_images_without_objects(write_coco: Write) -> None:
+def test_coco_file_with_id_gaps_crowd_and_empty_images(write_coco: Write) -> None:
     source = write_coco(
         [
             {"id": 901, "image_id": 3, "category_id": 90, "bbox": [1, 2, 10, 20], "area": 55.5},
@@ -49,7 +49,7 @@ def test_ids_with_gaps_crowds_and_images_without_objects(write_coco: Write) -> N
 
 
 @pytest.mark.parametrize(
-    ("annotation", "says"),
+    ("annotation", "message"),
     [
         ({"bbox": [5, 5, 0, 10]}, r"area above 0, found \(5, 5\) to \(5, 15\)"),
         ({"bbox": [5, 5, -3, 10]}, "area above 0"),
@@ -58,26 +58,26 @@ def test_ids_with_gaps_crowds_and_images_without_objects(write_coco: Write) -> N
         ({"bbox": [1, 2, float("nan"), 4]}, "four finite numbers"),
         ({"bbox": [1, 2, float("inf"), 4]}, "four finite numbers"),
         ({"bbox": [100, 5, 10, 10]}, "within the 64x48 image"),
-        ({"bbox": [63.5, 5, 10, 10]}, "within the 64x48 image"),  # half a pixel of it is left
+        ({"bbox": [63.5, 5, 10, 10]}, "within the 64x48 image"),  # only half a pixel lies inside
         ({"bbox": [1, 2, 3, 4], "image_id": 77}, "one of the images as image_id, found 77"),
         ({"bbox": [1, 2, 3, 4], "category_id": 77}, "one of the categories as category_id, found 77"),
         ({"bbox": [1, 2, 3, 4], "iscrowd": 5}, "0 or 1 as iscrowd, found 5"),
-        ({"bbox": [1, 2, 3, 4], "id": 1}, "position 1 too"),
+        ({"bbox": [1, 2, 3, 4], "id": 1}, "position 1 again"),
     ],
 )
-def test_a_faulty_object_is_named_and_can_be_left_out(write_coco: Write, annotation: dict[str, Any], says: str) -> None:
+def test_an_invalid_object_is_reported(write_coco: Write, annotation: dict[str, Any], message: str) -> None:
     source = write_coco(
         [{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}, {"id": 1768, "image_id": 1, "area": 1, **annotation}]
     )
     where = "annotation 1768" if "id" not in annotation else "annotation 1"
-    with pytest.raises(DataError, match=rf"1 fault\n.*instances_train\.json, {where}: .*{says}.*--skip-invalid"):
+    with pytest.raises(DataError, match=rf"1 fault\n.*instances_train\.json, {where}: .*{message}.*--skip-invalid"):
         data.load(source)
     left = data.load(source, skip_invalid=True)
     assert left.num_objects == 1
     assert len(left.faults) == 1
 
 
-def test_boxes_over_the_edge_are_cut_and_tiny_ones_kept(write_coco: Write) -> None:
+def test_boxes_over_the_edge_are_clipped_and_tiny_boxes_kept(write_coco: Write) -> None:
     boxes = [[-5, -0.5, 20, 20], [60, 40, 10, 8.5], [63, 0, 5, 5], [3, 3, 0.5, 0.25], [0, 0, 1, 1]]
     found = data.load(write_coco([{"image_id": 1, "bbox": b} for b in boxes]))
     np.testing.assert_allclose(
@@ -91,29 +91,29 @@ OBJECT = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
 
 
 @pytest.mark.parametrize(
-    ("section", "entries", "says"),
+    ("section", "entries", "message"),
     [
         ("images", [ONE, {"id": 2, "width": 4}], "image 2: .*file_name None"),
-        ("images", [ONE, {**ONE, "file_name": "2.jpg"}], r"image 1: .*already that of 1\.jpg"),
+        ("images", [ONE, {**ONE, "file_name": "2.jpg"}], r"image 1: .*the id of 1\.jpg again"),
         ("images", [ONE, {"file_name": "2.jpg"}], "image at position 2: .*integer 'id'"),
         ("images", [ONE, {"id": 5, "file_name": "5.jpg"}], "image 5: .*width and height.*no such"),
         ("images", [ONE, None], "image at position 2: .*integer 'id'"),
-        ("categories", [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], "category 1: .*already that of 'cat'"),
-        ("categories", [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}], "category 2: .*another category"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], "category 1: .*the id of 'cat' again"),
+        ("categories", [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}], "category 2: .*two categories"),
         ("categories", [{"id": 1, "name": "cat"}, {"id": 2}], "category 2: .*text 'name'"),
         ("annotations", [OBJECT, "x"], "annotation at position 2: .*found 'x'"),
         ("annotations", [OBJECT, {**OBJECT, "id": "two"}], "annotation two: .*integer 'id', found 'two'"),
     ],
 )
-def test_faulty_sections(write_coco: Write, section: str, entries: list[Any], says: str) -> None:
+def test_invalid_entries_are_reported(write_coco: Write, section: str, entries: list[Any], message: str) -> None:
     source = write_coco([OBJECT])
     source.write_text(json.dumps({**json.loads(source.read_text()), section: entries}))
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         data.load(source)
     assert data.load(source, skip_invalid=True).num_objects == 1
 
 
-def test_every_fault_is_listed_at_once(write_coco: Write) -> None:
+def test_all_faults_are_listed_at_once(write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 0, 0]}] * 250 + [{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     with pytest.raises(DataError) as caught:
         data.load(source)
@@ -125,33 +125,33 @@ def test_every_fault_is_listed_at_once(write_coco: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("{", "line 1, column 2: not JSON"),
         ("\n\n[1,", "line 3"),
         ("[]", "found a list"),
         ('[{"image_id": 1, "score": 0.5}]', "COCO results, not ground truth"),
         ('{"images": [], "annotations": []}', "found no 'categories'"),
-        ('{"images": {}, "annotations": [], "categories": []}', "found another 'images'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "found 'images' that is no list"),
         ("3", "found int"),
         ('{"images": [], "annotations": [], "categories": []}', "at least one image, found none"),
     ],
 )
-def test_files_that_are_no_ground_truth(tmp_path: Path, content: str, says: str) -> None:
+def test_files_other_than_ground_truth_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         data.load(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("folder", ["annotations", "annotations/images", "images", "train", "images/train", "."])
-def test_where_images_are_found(tmp_path: Path, write_coco: Write, write_image: Write, folder: str) -> None:
+def test_images_are_found_in_common_folders(tmp_path: Path, write_coco: Write, write_image: Write, folder: str) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     (tmp_path / "images" / "1.jpg").unlink()
     expected = write_image(tmp_path / folder / "1.jpg")
     assert data.load(source).records[0].path.samefile(expected)
 
 
-def test_images_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None:
+def test_images_in_another_folder_and_missing_images(tmp_path: Path, write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"expected 1 image files, found none.*1\.jpg.*--images"):
@@ -159,10 +159,10 @@ def test_images_elsewhere_and_nowhere(tmp_path: Path, write_coco: Write) -> None
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
     with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):
         data.load(source, images=tmp_path / "elswhere")
-    assert data.read(source).num_objects == 1  # to evaluate a results file no images are needed
+    assert data.read(source).num_objects == 1  # the evaluation of a results file needs no images
 
 
-def test_sizes_that_the_file_lacks_come_from_the_images(write_coco: Write) -> None:
+def test_missing_sizes_come_from_the_images(write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     content = json.loads(source.read_text())
     del content["images"][0]["width"]
@@ -170,13 +170,13 @@ def test_sizes_that_the_file_lacks_come_from_the_images(write_coco: Write) -> No
     assert (data.load(source).records[0].width, data.load(source).records[0].height) == (64, 48)
 
 
-def test_labels_follow_the_classes_asked_for(write_coco: Write) -> None:
+def test_labels_follow_the_given_class_list(write_coco: Write) -> None:
     source = write_coco(
         [{"image_id": 1, "category_id": i, "bbox": [0, 0, 9, 9]} for i in (5, 9)], categories={5: "cat", 9: "dog"}
     )
     found = data.load(source, classes=["dog", "bird", "cat"])
     assert found.records[0].labels_G.tolist() == [2, 0]
-    assert found.category_ids == (9, 10, 5)  # the file's own; bird, which it lacks, has a new one
+    assert found.category_ids == (9, 10, 5)  # ids of the file; bird, which the file lacks, gets a new id
     with pytest.raises(
         DataError, match=r"annotation 2: expected one of the classes cat, dogs; found 'dog'\. Did you mean 'dogs'"
     ):
@@ -184,7 +184,7 @@ def test_labels_follow_the_classes_asked_for(write_coco: Write) -> None:
 
 
 @pytest.mark.parametrize("ids", [(0, 1), (None, 2)])
-def test_annotation_ids_that_evaluators_cannot_take_are_numbered_anew(write_coco: Write, ids: tuple[Any, Any]) -> None:
+def test_invalid_annotation_ids_are_renumbered(write_coco: Write, ids: tuple[Any, Any]) -> None:
     source = write_coco([{"id": i, "image_id": 1, "bbox": [0, 0, 9, 9]} for i in ids])
     content = json.loads(source.read_text())
     content["annotations"] = [{k: v for k, v in a.items() if v is not None} for a in content["annotations"]]
@@ -201,7 +201,7 @@ def test_coco128(shared_data: Path) -> None:
     assert sum(len(r.boxes_G4) == 0 for r in found.records) == 2
 
 
-def test_the_reference_detections_keep_their_numbers(shared_data: Path) -> None:
+def test_reference_detections_have_the_expected_metrics(shared_data: Path) -> None:
     pycocotools = pytest.importorskip("pycocotools.cocoeval")
     from pycocotools.coco import COCO
 

@@ -1,4 +1,4 @@
-"""The CVAT reader."""
+"""Tests of the CVAT reader."""
 
 from __future__ import annotations
 

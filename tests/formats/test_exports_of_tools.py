@@ -1,4 +1,4 @@
-"""Datasets as labelling tools export them, read back box for box."""
+"""Tests that exports of labelling tools are read exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.formats.samples import EXPECTED, EXPORTS, Write, boxes, label_studio,
 
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda f: f.__name__)
-def test_every_export_is_read_box_for_box(export: Callable[..., Path], tmp_path: Path, write_image: Write) -> None:
+def test_every_export_is_read_exactly(export: Callable[..., Path], tmp_path: Path, write_image: Write) -> None:
     source = export(tmp_path / "set", write_image)
     found = data.load(source)
     expected: dict[str, Any] = dict(EXPECTED)

@@ -1,4 +1,4 @@
-"""Image files in folders, found by name."""
+"""Tests of the search for image files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_training_and_prediction_find_the_same_images(suffix: str, format: str, 
     assert expand_inputs([tmp_path]) == [path]
 
 
-def test_the_name_as_written_then_its_last_part_then_without_the_prefix_of_uploads(tmp_path: Path):
+def test_the_finder_tries_three_names_in_order(tmp_path: Path):
     for name in ("images/sub/a.png", "images/b.png", "c.png", "images/deep/er/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -30,12 +30,12 @@ def test_the_name_as_written_then_its_last_part_then_without_the_prefix_of_uploa
     assert finder.find("sub\\a.png") == tmp_path / "images/sub/a.png"
     assert finder.find("elsewhere/b.png") == tmp_path / "images/b.png"
     assert finder.find("0123abcd-c.png") == tmp_path / "c.png"
-    assert finder.find("d.png") == tmp_path / "images/deep/er/d.png"  # by a search below the folders
-    assert finder.find("absent.png") == tmp_path / "absent.png"  # the path that it should have
+    assert finder.find("d.png") == tmp_path / "images/deep/er/d.png"  # found by the recursive search
+    assert finder.find("absent.png") == tmp_path / "absent.png"  # the expected path
     assert finder.find(str(tmp_path / "images/b.png")) == tmp_path / "images/b.png"
 
 
-def test_only_the_given_folder_is_searched(tmp_path: Path):
+def test_a_given_image_folder_replaces_the_default_folders(tmp_path: Path):
     (tmp_path / "a.png").touch()
     (tmp_path / "other").mkdir()
     finder = ImageFinder.for_file(tmp_path / "labels.json", tmp_path / "other")
@@ -45,12 +45,12 @@ def test_only_the_given_folder_is_searched(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "is_list"), [("\n./images/a.JPG\n", True), ("images\\a.png", True), ("a.png", False), ("", False)]
 )
-def test_a_list_of_images(tmp_path: Path, text: str, is_list: bool):
+def test_a_list_of_images_is_recognised(tmp_path: Path, text: str, is_list: bool):
     (tmp_path / "train.txt").write_text(text)
     assert is_list_of_images(tmp_path / "train.txt") is is_list
 
 
-def test_the_annotated_size_is_used_unless_it_is_no_size(tmp_path: Path):
+def test_an_invalid_annotated_size_is_read_from_the_image(tmp_path: Path):
     path = tmp_path / "a.png"
     Image.new("RGB", (7, 5)).save(path)
     assert image_size(path, "64", 48.0) == (64, 48)
@@ -63,4 +63,4 @@ def test_an_image_outside_the_allowed_folders_is_a_fault(tmp_path: Path):
     labels.mkdir(parents=True)
     allowed = AllowedFolders.around(labels / "a.json")
     assert outside_fault(allowed, labels / "../images/a.png") is None
-    assert "climbs out of it" in str(outside_fault(allowed, labels / "../../secret/a.png"))
+    assert "is outside of it" in str(outside_fault(allowed, labels / "../../secret/a.png"))

@@ -1,4 +1,4 @@
-"""The Label Studio reader."""
+"""Tests of the Label Studio reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labelme reader."""
+"""Tests of the labelme reader."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from retinanet.data import DataError
 from tests.formats.samples import Write, boxes, labelme
 
 
-def test_shapes_that_are_no_boxes(tmp_path: Path, write_image: Write) -> None:
-    """A polygon is reduced to its box with a word; a point encloses nothing."""
+def test_shapes_other_than_rectangles(tmp_path: Path, write_image: Write) -> None:
+    """Polygons and circles are replaced by bounding boxes, with a note; a point is a fault."""
     root = labelme(tmp_path / "set", write_image)
     content = json.loads((root / "b.json").read_text())
     content["shapes"] = [

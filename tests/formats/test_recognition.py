@@ -1,4 +1,4 @@
-"""Which format a file or a folder has."""
+"""Tests of format recognition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.formats.conftest import Install
 from tests.formats.samples import EXPECTED, EXPORTS, Write, boxes, labelme
 
 
-def test_a_guess_is_stated_and_can_be_overridden(tmp_path: Path, write_image: Write) -> None:
+def test_a_guessed_format_is_noted_and_can_be_overridden(tmp_path: Path, write_image: Write) -> None:
     root = labelme(tmp_path / "set", write_image)
     (root / "boxes.csv").write_text("a.jpg,5,5,9,9,cow\n")
     guessed = data.read(root)
@@ -24,7 +24,7 @@ def test_a_guess_is_stated_and_can_be_overridden(tmp_path: Path, write_image: Wr
 
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda f: f.__name__)
-def test_a_format_that_is_named_is_the_one_that_is_recognised(
+def test_a_named_format_gives_the_recognised_source(
     export: Callable[..., Path], tmp_path: Path, write_image: Write
 ) -> None:
     path = export(tmp_path / "set", write_image)
@@ -33,7 +33,7 @@ def test_a_format_that_is_named_is_the_one_that_is_recognised(
     assert recognise(folder, found.format.name).source.path == found.source.path
 
 
-def test_a_format_that_fails_to_recognise_stops_no_other_format(
+def test_a_failing_format_does_not_stop_other_formats(
     install: Install, write_voc: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     install(failing="lines_plugin:FAILING")

@@ -1,4 +1,4 @@
-"""Records and errors of a dataset."""
+"""Tests of dataset records and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Write = Callable[..., Path]
 CAT = ("cat", (1, 2, 30, 40))
 
 
-def test_errors_and_data_travel_between_processes(write_voc: Write) -> None:
+def test_errors_and_data_can_be_pickled(write_voc: Write) -> None:
     found = data.load(write_voc({"a": [CAT]}))
     assert pickle.loads(pickle.dumps(found)).records[0].path == found.records[0].path  # noqa: S301
     fault = data.Fault(file=Path("x"), where="line 1", what="wrong", advice="Correct it")

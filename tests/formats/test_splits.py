@@ -1,4 +1,4 @@
-"""The splits of a dataset: in one file, or as folders."""
+"""Tests of dataset splits in one file or in folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retinanet.formats import splits_of
 from tests.formats.samples import DOG, H, W, Write, boxes, roboflow_coco, shares, write_yolo
 
 
-def test_the_splits(tmp_path: Path, write_image: Write) -> None:
+def test_splits_of_a_data_yaml(tmp_path: Path, write_image: Write) -> None:
     root = write_yolo(tmp_path, write_image)
     write_image(root / "images" / "val" / "c.jpg", W, H)
     (root / "labels" / "val").mkdir()
@@ -31,8 +31,8 @@ def test_the_splits(tmp_path: Path, write_image: Write) -> None:
         data.read(f"{file}#trian")
 
 
-def test_a_folder_of_splits_gives_the_one_that_is_asked_for(tmp_path: Path, write_image: Write) -> None:
+def test_a_folder_of_splits_gives_the_requested_split(tmp_path: Path, write_image: Write) -> None:
     root = roboflow_coco(tmp_path / "set", write_image)
     assert list(splits_of(root)) == ["train", "val"]
     assert data.read(root, split="val").records[0].path.parent.name == "valid"
-    assert "category 0, 'animals', is Roboflow's name for all" in " ".join(data.read(root).notes)
+    assert "category 0, 'animals', was left out" in " ".join(data.read(root).notes)

@@ -1,4 +1,4 @@
-"""Text, numbers and JSON of annotation files."""
+"""Tests of reading text, numbers and JSON."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ def test_finite_numbers(value: object, number: float | None):
     assert finite_number(value) == number
 
 
-def test_lines_with_their_numbers_without_the_empty_ones(tmp_path: Path):
+def test_read_lines_skips_empty_lines(tmp_path: Path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"\xef\xbb\xbffirst \r\n\r\n   \n second\n")  # with the mark that Windows editors put first
+    path.write_bytes(b"\xef\xbb\xbffirst \r\n\r\n   \n second\n")  # with a byte order mark, as Windows editors write
     assert list(read_lines(path)) == [(1, "first"), (4, "second")]
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="expected UTF-8 text"):
         list(read_lines(path))
 
 
-def test_json_that_is_none_is_named_with_its_place(tmp_path: Path):
+def test_invalid_json_is_reported_with_its_position(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text('{"images": []}')
     assert read_json(path) == {"images": []}

@@ -1,4 +1,4 @@
-"""The Pascal VOC reader: folders, splits, faults, and what `read` says of paths it does not know."""
+"""Tests of the Pascal VOC reader: folders, splits, faults, and errors for unrecognised paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 CAT = ("cat", (1, 2, 30, 40))
 
 
-def test_boxes_are_taken_as_they_stand_and_classes_sorted(write_voc: Write) -> None:
+def test_boxes_are_unchanged_and_classes_sorted(write_voc: Write) -> None:
     root = write_voc({"b": [("dog", (1, 1, 64, 48)), ("cat", ("10.5", 2, "20.25", 40))], "a": []})
     found = data.load(root)
     assert found.classes == ("cat", "dog")
@@ -31,7 +31,7 @@ def test_boxes_are_taken_as_they_stand_and_classes_sorted(write_voc: Write) -> N
     assert record.annotation_ids == (1, 2)
 
 
-def test_difficult_objects_are_neither_found_nor_punished(write_voc: Write) -> None:
+def test_difficult_objects_are_ignored(write_voc: Write) -> None:
     found = data.load(write_voc({"a": [CAT, ("cat", (5, 5, 9, 9), ), "<object><name>cat</name><difficult>1</difficult>"
         "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"]}))  # fmt: skip
     assert found.records[0].crowd_G.tolist() == [False, False, True]
@@ -39,7 +39,7 @@ def test_difficult_objects_are_neither_found_nor_punished(write_voc: Write) -> N
 
 
 @pytest.mark.parametrize(
-    ("bad", "says"),
+    ("invalid", "message"),
     [
         (("cat", (5, 5, 5, 9)), r"area above 0, found \(5, 5\) to \(5, 9\)"),
         (("cat", (9, 5, 5, 9)), "area above 0"),
@@ -52,9 +52,9 @@ def test_difficult_objects_are_neither_found_nor_punished(write_voc: Write) -> N
         ("<object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object>", "<ymin>, found none"),
     ],
 )
-def test_a_faulty_object_is_named_and_can_be_left_out(write_voc: Write, bad: object, says: str) -> None:
-    root = write_voc({"a": [CAT], "b": [CAT, bad, CAT]})
-    with pytest.raises(DataError, match=rf"1 fault\n.*b\.xml, object 2 of 3: .*{says}.*--skip-invalid"):
+def test_an_invalid_object_is_reported(write_voc: Write, invalid: object, message: str) -> None:
+    root = write_voc({"a": [CAT], "b": [CAT, invalid, CAT]})
+    with pytest.raises(DataError, match=rf"1 fault\n.*b\.xml, object 2 of 3: .*{message}.*--skip-invalid"):
         data.load(root)
     left = data.load(root, skip_invalid=True)
     assert (left.num_objects, len(left.faults)) == (3, 1)
@@ -62,7 +62,7 @@ def test_a_faulty_object_is_named_and_can_be_left_out(write_voc: Write, bad: obj
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("<annotation><object></annotation>", "b.xml, line 1, column 23: not XML"),
         ("", "b.xml, line 1, column 1: not XML"),
@@ -71,10 +71,10 @@ def test_a_faulty_object_is_named_and_can_be_left_out(write_voc: Write, bad: obj
         ('<?xml version="1.0" encoding="martian"?><annotation/>', "cannot be read|not XML"),
     ],
 )
-def test_files_that_are_no_annotation(write_voc: Write, text: str, says: str) -> None:
+def test_files_other_than_annotations_are_faults(write_voc: Write, text: str, message: str) -> None:
     root = write_voc({"a": [CAT], "b": [CAT]})
     (root / "Annotations" / "b.xml").write_text(text)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         data.load(root)
     assert len(data.load(root, skip_invalid=True).records) == 1
 
@@ -91,11 +91,11 @@ def test_a_missing_size_comes_from_the_image(write_voc: Write, size: str) -> Non
         data.load(root)
 
 
-def test_images_by_stem_then_by_the_name_inside(write_voc: Write, write_image: Write) -> None:
+def test_images_are_found_by_stem_then_by_written_name(write_voc: Write, write_image: Write) -> None:
     root = write_voc({"a": [CAT], "b": [CAT], "c": [CAT]})
     folder = root / "JPEGImages"
     (folder / "a.jpg").unlink()
-    write_image(folder / "a.PNG", format="PNG")  # another suffix than the file says
+    write_image(folder / "a.PNG", format="PNG")  # not the suffix written in the .xml
     for old, new in (("b", "a"), ("c", "renamed")):
         file = root / "Annotations" / f"{old}.xml"
         file.write_text(file.read_text().replace(f"{old}.jpg", f"{new}.jpg"))
@@ -103,7 +103,7 @@ def test_images_by_stem_then_by_the_name_inside(write_voc: Write, write_image: W
     assert [r.path.name for r in data.load(root).records] == ["a.PNG", "b.jpg", "renamed.jpg"]
 
 
-def test_a_missing_image_is_named(write_voc: Write, tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(write_voc: Write, tmp_path: Path) -> None:
     root = write_voc({"a": [CAT], "b": [CAT]})
     (tmp_path / "other").mkdir()
     shutil.move(root / "JPEGImages" / "b.jpg", tmp_path / "other")
@@ -126,7 +126,7 @@ def test_a_flat_folder(write_voc: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["b\na\n", "b  1\na -1\n", "\ufeffb\r\n\r\na  \r\n", "b.jpg\na.jpg", "b 0\na"])
-def test_splits_name_images_in_their_order(write_voc: Write, text: str) -> None:
+def test_splits_keep_the_order_of_their_lines(write_voc: Write, text: str) -> None:
     root = write_voc({"a": [CAT], "b": [], "c": [CAT]})
     split = root / "ImageSets" / "Main" / "x.txt"
     split.parent.mkdir(parents=True)
@@ -142,14 +142,14 @@ def test_faults_of_a_split(write_voc: Write, tmp_path: Path) -> None:
         data.load(split)
     assert [(f.where, f.file) for f in caught.value.faults] == [("line 2", split), ("line 4", split)]
     assert "no such file" in caught.value.faults[0].what
-    assert "line 1 already" in caught.value.faults[1].what
+    assert "also in line 1" in caught.value.faults[1].what
     assert len(data.load(split, skip_invalid=True).records) == 2
     (tmp_path / "requirements.txt").write_text("torch\n")
     with pytest.raises(DataError, match="found no Annotations/"):
         data.load(tmp_path / "requirements.txt")
 
 
-def test_labels_follow_the_classes_asked_for(write_voc: Write) -> None:
+def test_labels_follow_the_given_class_list(write_voc: Write) -> None:
     root = write_voc({"a": [CAT, ("dog", (1, 1, 5, 5))]})
     found = data.load(root, classes=("dog", "bird", "cat"))
     assert found.classes == ("dog", "bird", "cat")
@@ -159,16 +159,16 @@ def test_labels_follow_the_classes_asked_for(write_voc: Write) -> None:
         data.load(root, classes=["cat"])
 
 
-def test_paths_that_lead_nowhere(tmp_path: Path, write_voc: Write) -> None:
+def test_unrecognised_paths_are_explained(tmp_path: Path, write_voc: Write) -> None:
     root = write_voc({"a": [CAT]})
     with pytest.raises(DataError, match=r"no 'vocc' in .*Did you mean 'voc'"):
         data.read(tmp_path / "vocc")
     with pytest.raises(DataError, match=r"no 'trian' in"):
         data.read(tmp_path / "trian" / "deep" / "x.json")
-    with pytest.raises(DataError, match=r"Pascal VOC folder.*Give the folder it lies in"):
+    with pytest.raises(DataError, match=r"Pascal VOC folder.*Give its folder"):
         data.read(root / "Annotations" / "a.xml")
     (tmp_path / "roboflow").mkdir()
-    with pytest.raises(DataError, match=r"without any of them in it$"):
+    with pytest.raises(DataError, match=r"with none of these$"):
         data.read(tmp_path / "roboflow")
     (tmp_path / "roboflow" / "_annotations.coco.json").write_text("{}")
     with pytest.raises(DataError, match=r"_annotations\.coco\.json: expected a COCO ground truth"):

@@ -1,4 +1,4 @@
-"""Any dataset survives being written in a format and read back; what a format cannot hold is listed."""
+"""Tests that written datasets are read back unchanged, and that lost details are listed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = ("cat", "big dog", 'Ääkkönen, <&> "x"')
 
 
 def contents(found: DetectionData) -> list[tuple[str, list[tuple[str, bool]], Any]]:
-    """Images with their objects, whatever the numbers of images and classes are."""
+    """Return the name, the objects and the boxes of each image, independent of image ids and class ids."""
     return [
         (r.path.name, [(found.classes[k], bool(c)) for k, c in zip(r.labels_G, r.crowd_G, strict=True)], r.boxes_G4)
         for r in sorted(found.records, key=lambda r: r.path.name)
@@ -42,8 +42,8 @@ def assert_same(first: DetectionData, second: DetectionData) -> None:
         np.testing.assert_allclose(boxes, other_boxes, rtol=0, atol=1e-9)
 
 
-def made(folder: Path, objects: list[list[tuple[int, tuple[float, float, float, float]]]]) -> DetectionData:
-    """A dataset of images 64 x 48 with these objects; the last class has none."""
+def make_dataset(folder: Path, objects: list[list[tuple[int, tuple[float, float, float, float]]]]) -> DetectionData:
+    """Return a dataset of 64 x 48 images with these objects. The last class has no objects."""
     records = []
     for number, found in enumerate(objects, 1):
         path = folder / f"p{number}.png"
@@ -66,23 +66,23 @@ def made(folder: Path, objects: list[list[tuple[int, tuple[float, float, float, 
 
 
 @st.composite
-def one_box(draw: st.DrawFn) -> tuple[float, float, float, float]:
+def random_box(draw: st.DrawFn) -> tuple[float, float, float, float]:
     x1, y1 = draw(st.floats(0, 62)), draw(st.floats(0, 46))
     x2, y2 = draw(st.floats(x1 + 1, 64)), draw(st.floats(y1 + 1, 48))
     return x1, y1, x2, y2
 
 
-any_objects = st.lists(st.lists(st.tuples(st.integers(0, 1), one_box()), max_size=4), min_size=1, max_size=3)
+random_objects = st.lists(st.lists(st.tuples(st.integers(0, 1), random_box()), max_size=4), min_size=1, max_size=3)
 
 
 @settings(max_examples=examples(25), deadline=None)
-@given(objects=any_objects, first=st.sampled_from(FORMATS), second=st.sampled_from(FORMATS))
-def test_any_boxes_survive_two_formats_and_back(objects: Any, first: Any, second: Any) -> None:
+@given(objects=random_objects, first=st.sampled_from(FORMATS), second=st.sampled_from(FORMATS))
+def test_random_boxes_are_equal_after_conversion_to_two_formats(objects: Any, first: Any, second: Any) -> None:
     if not any(objects):
         objects = [*objects, [(0, (1.0, 2.0, 3.0, 4.0))]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original = made(folder, objects)
+        original = make_dataset(folder, objects)
         there = data.load(write({"": original}, folder / "one", first).files[""])
         back = data.load(write({"": there}, folder / "two", second).files[""])
         assert_same(original, there)
@@ -90,18 +90,18 @@ def test_any_boxes_survive_two_formats_and_back(objects: Any, first: Any, second
         assert_same(original, data.load(write({"": back}, folder / "three", first).files[""]))
 
 
-def real(shared_data: Path) -> DetectionData:
+def coco128_images(shared_data: Path) -> DetectionData:
     found = data.load(shared_data / "coco128" / "annotations" / "instances_train2017.json")
     return dataclasses.replace(found, records=found.records[:40])
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_real_images_survive(format: Any, shared_data: Path, tmp_path: Path) -> None:
-    original = real(shared_data)
-    written = write({"": original}, tmp_path / "out", format, images="link")
+def test_coco128_is_equal_after_writing_and_reading(format: Any, shared_data: Path, tmp_path: Path) -> None:
+    original = coco128_images(shared_data)
+    written = write({"": original}, tmp_path / "out", format, image_files="link")
     found = data.load(written.files[""])
     if format in {"yolo", "csv"}:
-        assert any("crowd" in said for said in written.lost)
+        assert any("crowd" in sentence for sentence in written.lost)
         kept = [
             dataclasses.replace(r, boxes_G4=r.boxes_G4[~r.crowd_G], labels_G=r.labels_G[~r.crowd_G],
                                 crowd_G=r.crowd_G[~r.crowd_G])
@@ -114,30 +114,30 @@ def test_real_images_survive(format: Any, shared_data: Path, tmp_path: Path) -> 
         assert found.to_coco()["annotations"] == original.to_coco()["annotations"]
 
 
-def test_what_is_lost_is_listed(tmp_path: Path) -> None:
-    original = made(tmp_path, [[(0, (1, 2, 3, 4))], [(1, (5, 5, 9, 9))]])
-    assert [said for f in FORMATS for said in lost(original, f)] == []
+def test_lost_details_are_listed(tmp_path: Path) -> None:
+    original = make_dataset(tmp_path, [[(0, (1, 2, 3, 4))], [(1, (5, 5, 9, 9))]])
+    assert [sentence for f in FORMATS for sentence in lost(original, f)] == []
     record = dataclasses.replace(original.records[0], crowd_G=np.array([True]), areas_G=np.array([1.5]), image_id=7)
     rich = dataclasses.replace(original, records=(record, original.records[1]), category_ids=(1, 5, 9))
     assert list(lost(rich, "coco")) == []
     for format, missing in (("voc", 3), ("yolo", 4), ("csv", 4)):
-        said = " ".join(lost(rich, format))
-        assert ("crowd or difficult objects: 1 of them" in said) == (format != "voc")
-        for words in ("no category ids", "no image ids", "no areas of objects: 1 areas"):
-            assert words in said
+        sentences = " ".join(lost(rich, format))
+        assert ("crowd or difficult objects: 1 were" in sentences) == (format != "voc")
+        for words in ("no category ids", "no image ids", "no areas of objects: 1 mask areas"):
+            assert words in sentences
         assert len(list(lost(rich, format))) == missing
 
 
-def test_nothing_is_overwritten(write_voc: Write, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(write_voc: Write, tmp_path: Path) -> None:
     found = data.load(write_voc({"a": [("dog", (1, 2, 30, 40))]}))
     (tmp_path / "x.json").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         write({"": found}, tmp_path / "x.json", "coco")
     assert (tmp_path / "x.json").read_text() == "mine"
-    with pytest.raises(UserError, match="give a folder"):
+    with pytest.raises(UserError, match="expected a folder"):
         write({"train": found, "val": found}, tmp_path / "y.json", "coco")
 
 
-def test_images_of_one_name_in_several_folders_stay_apart() -> None:
+def test_images_with_equal_names_get_unique_names() -> None:
     paths = [Path("a/1.jpg"), Path("b/1.jpg"), Path("b/2.jpg"), Path("c/b/1.png")]
     assert unique_names(paths) == ["a_1.jpg", "b_1.jpg", "2.jpg", "b_1-2.png"]

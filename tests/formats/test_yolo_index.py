@@ -1,4 +1,4 @@
-"""data.yaml: where the images and their labels are."""
+"""Tests of data.yaml: images, labels and class names."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def test_names_as_a_map_and_a_list_of_images(tmp_path: Path, write_image: Write)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("names: [a, a]\ntrain: images", "every class name once"),
         ("names: {x: a}\ntrain: images", "class ids from 0"),
-        ("names: [a]\nnc: 2\ntrain: images", "`nc` says 2"),
+        ("names: [a]\nnc: 2\ntrain: images", r"expected 2 names \(`nc`\)"),
         ("train: images", "`names`"),
         ("names: [a", "not YAML"),
         ("names: [a]\ntrain: imagse", "Did you mean 'images'"),
     ],
 )
-def test_a_faulty_data_yaml(tmp_path: Path, content: str, says: str) -> None:
+def test_an_invalid_data_yaml_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "data.yaml").write_text(content)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         data.read(tmp_path / "data.yaml")

@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of one target with atheris: `python tests/fuzz/run.py coco -max_total_time=60`.
+"""Fuzz one target with atheris, guided by coverage: `python tests/fuzz/run.py coco -max_total_time=60`.
 
-`make fuzz SECONDS=60` goes through all of them. An input that breaks a target is written to tests/fuzz/found/ and
-printed; put it (made small) into tests/fuzz/test_untrusted.py::BROKE_ONCE once it is mended.
+`make fuzz SECONDS=60` fuzzes all targets. An input that breaks a target is printed and written to tests/fuzz/found/.
+After the fix, add a reduced form of the input to REGRESSIONS in tests/fuzz/test_untrusted.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    """Fuzz the target that the command line names; libFuzzer takes the other arguments."""
+    """Fuzz the target that the command line names. Other arguments go to libFuzzer."""
     sys.path.insert(0, str(ROOT))
     sys.path.insert(1, str(ROOT / "src"))
     name = sys.argv[1]
@@ -29,13 +29,13 @@ def main() -> None:
         return
     import atheris
 
-    # What is imported under `instrument_imports` counts the branches that are taken; the large libraries do not.
+    # Branch coverage is measured for modules imported under `instrument_imports`, without the large libraries.
     include = ["retinanet", "yaml", "PIL", "json", "csv", "defusedxml"]
     with atheris.instrument_imports(include=include):
         for parser in ("yaml", "PIL.Image", "json", "csv", "defusedxml.ElementTree"):
             import_module(parser)
-    for heavy in ("torch", "torchvision", "timm", "hotcoco", "rasterio", "lightning", "supervision"):
-        import_module(heavy)
+    for library in ("torch", "torchvision", "timm", "hotcoco", "rasterio", "lightning", "supervision"):
+        import_module(library)
     with atheris.instrument_imports(include=include):
         from tests.fuzz.targets import BINARY, TARGETS, mutated, seeds
     warnings.simplefilter("ignore")
@@ -45,14 +45,14 @@ def main() -> None:
         random = Random(seed)
         return mutated(data, random)[:max_size] if random.random() < 0.5 else atheris.Mutate(data, max_size)
 
-    found = Path(__file__).parent / "found"
-    found.mkdir(exist_ok=True)
+    output = Path(__file__).parent / "found"
+    output.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(seeds(name)):
             (Path(corpus) / str(number)).write_bytes(seed)
         arguments = [
             sys.argv[0],
-            f"-artifact_prefix={found}/{name}-",
+            f"-artifact_prefix={output}/{name}-",
             "-rss_limit_mb=4096",
             "-timeout=20",
             "-max_len=20000",

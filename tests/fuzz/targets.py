@@ -1,6 +1,6 @@
-"""What is fuzzed: each target takes any bytes and must return, or raise an error that is meant for the user.
+"""Targets of fuzzing. A target takes any bytes; the only exception it may raise and catch is an error for the user.
 
-Used by the Hypothesis tests (test_untrusted.py), by atheris (run.py), and by the regression tests over what broke once.
+The Hypothesis and regression tests (test_untrusted.py) and atheris (run.py) use these targets.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from retinanet.errors import UserError
 
 CLASSES = ("cat", "dog")
 WHOLE_DISK = re.compile(rb"[:=]\s*[\"'\[]?\s*/[/.]*\W*?$", re.MULTILINE)
-"""`train: /`: absolute paths are taken as written, and to go through a whole disk takes its time."""
+"""Matches `train: /`. Absolute paths are allowed, but searching the whole disk takes too long."""
 _FOLDER: list[Path] = []
 
 
 def folder() -> Path:
-    """Return a folder with a few images, made once: memory is faster than the disk."""
+    """Return a folder with a few images, created once, in memory if possible."""
     if not _FOLDER:
         place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
         (place / "set" / "images").mkdir(parents=True)
@@ -43,7 +43,7 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def written(name: str, data: bytes) -> Iterator[Path]:
-    """Write a file for as long as it is needed."""
+    """Write a file, and remove it at the end of the `with` block."""
     path = folder() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -54,7 +54,7 @@ def written(name: str, data: bytes) -> Iterator[Path]:
 
 
 def _read(path: Path, **options: object) -> None:
-    """Read a dataset; every message must be printable and short, and no path may climb out."""
+    """Read a dataset, and check that its messages are printable and short and that no path leads outside."""
     try:
         data = read(path, **options)  # type: ignore[arg-type]
     except UserError as error:
@@ -67,7 +67,7 @@ def _read(path: Path, **options: object) -> None:
         assert len(str(fault)) < 20_000
     for record in data.records:
         record.boxes_G4.sum()
-        if ".." in record.path.parts and "\0" not in str(record.path):  # absolute paths are taken as they are
+        if ".." in record.path.parts and "\0" not in str(record.path):  # absolute paths are allowed
             assert os.path.realpath(record.path).startswith(str(folder().parent)), record.path
     for note in data.notes:
         note.encode()
@@ -146,7 +146,7 @@ def darknet(data: bytes) -> None:
 
 
 def config(data: bytes) -> None:
-    """The YAML of --config, and what it gives each command."""
+    """Read bytes as the YAML file of --config, and resolve the config of several commands."""
     from retinanet.commands.layers import read_yaml
 
     with written("config.yaml", data) as path:
@@ -168,20 +168,20 @@ def config(data: bytes) -> None:
 
 def image(data: bytes) -> None:
     with written("x.png", data) as path:
-        for look in (
+        for read_image in (
             lambda: images.read_size(path),
             lambda: images.verify(path),
             lambda: images.decode_for(path, image_size=8, max_size=16),
             lambda: images.decode(data),
         ):
             try:
-                look()
+                read_image()
             except images.ImageError as error:
                 str(error).encode()
 
 
-def _a_checkpoint() -> dict[str, bytes]:
-    """Return the parts of a small checkpoint's archive, made once."""
+def _small_checkpoint() -> dict[str, bytes]:
+    """Return the parts of the archive of a small checkpoint."""
     import torch
 
     from retinanet.checkpoint.loaded_model import KEY, describe_run
@@ -204,14 +204,14 @@ _PARTS: dict[str, bytes] = {}
 
 
 def checkpoint_parts() -> dict[str, bytes]:
-    """Return the parts of a checkpoint: its pickle under '.../data.pkl', the numbers under '.../data/N'."""
+    """Return the parts of a checkpoint, created once: its pickle '.../data.pkl' and its tensors '.../data/N'."""
     if not _PARTS:
-        _PARTS.update(_a_checkpoint())
+        _PARTS.update(_small_checkpoint())
     return _PARTS
 
 
-def archived(parts: dict[str, bytes]) -> bytes:
-    """Return the ZIP archive of parts, as torch.save makes it."""
+def zip_archive(parts: dict[str, bytes]) -> bytes:
+    """Return a ZIP archive of parts, as torch.save writes it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in parts.items():
@@ -220,12 +220,12 @@ def archived(parts: dict[str, bytes]) -> bytes:
 
 
 def checkpoint(data: bytes) -> None:
-    """Any bytes as a checkpoint, and as the pickle within one."""
+    """Load bytes as a checkpoint, and as the pickle inside a checkpoint."""
     from retinanet.train import load_checkpoint
 
     pickled = next(name for name in checkpoint_parts() if name.endswith("/data.pkl"))
-    within = archived({**checkpoint_parts(), pickled: data}) if data else b""
-    for name, content in (("x.ckpt", data), ("x.ckpt", within), ("x.pkl", data), ("x.safetensors", data)):
+    archive = zip_archive({**checkpoint_parts(), pickled: data}) if data else b""
+    for name, content in (("x.ckpt", data), ("x.ckpt", archive), ("x.pkl", data), ("x.safetensors", data)):
         with written(name, content) as path:
             try:
                 load_checkpoint(path)
@@ -234,7 +234,7 @@ def checkpoint(data: bytes) -> None:
 
 
 def backbone(data: bytes) -> None:
-    """Any bytes as weights of a backbone."""
+    """Load bytes as the weights of a backbone."""
     from retinanet.model import load_pretrained
     from retinanet.model.backbone import Backbone
 
@@ -252,7 +252,7 @@ _backbone = None
 
 
 def results(data: bytes) -> None:
-    """A file of COCO results."""
+    """Evaluate bytes as a file of COCO results."""
     from retinanet.evaluate import evaluate_results
 
     truth = {
@@ -271,7 +271,7 @@ def results(data: bytes) -> None:
 
 
 def description(data: bytes) -> None:
-    """What an exported file says of itself, in ONNX metadata."""
+    """Parse bytes as the description in the metadata of an exported model."""
     from retinanet.runtime.description import Description
 
     try:
@@ -284,7 +284,7 @@ _client: list[object] = []
 
 
 def http(data: bytes) -> None:
-    """The body of a request, raw and as a form: an answer or a refusal, never the server's own fault."""
+    """Send bytes as the body of a request. The server must respond with a status below 500."""
     from starlette.testclient import TestClient
 
     from retinanet.config import ServeConfig
@@ -294,13 +294,13 @@ def http(data: bytes) -> None:
     if not _client:
         limits = ServeConfig(max_queue=8, max_upload_mb=0.5, max_pixels=100_000)
         client = TestClient(create_app(Fake, limits, name="x"), raise_server_exceptions=True)
-        client.__enter__()  # for as long as the process lives
+        client.__enter__()  # kept open until the process ends
         _client.append(client)
     assert isinstance(_client[0], TestClient)
     for kind in ("application/octet-stream", f"multipart/form-data; boundary={BOUNDARY}", "application/json"):
-        answer = _client[0].post("/v1/detect", content=data, headers={"content-type": kind})
-        assert answer.status_code < 500, answer.text
-        answer.json()
+        response = _client[0].post("/v1/detect", content=data, headers={"content-type": kind})
+        assert response.status_code < 500, response.text
+        response.json()
 
 
 BOUNDARY = "b0undary"
@@ -327,9 +327,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 BINARY = ("image", "checkpoint", "backbone", "http")
-"""Targets whose input is no text."""
+"""Targets with binary input."""
 _TOKEN = re.compile(rb"[\w.+-]+|\s+|.", re.DOTALL)
-_ODD = [
+_UNUSUAL = [
     *(b"", b"0", b"1", b"-1", b"1e308", b"1e999", b"NaN", b"-Infinity", b"nan", b"inf", b"9" * 30, b"9" * 5000, b"0.5"),
     *(b"null", b"true", b"[]", b"{}", b'""', b'"x"', b"[" * 2000, b'{"a":' * 500, b"(", b"<", b"&a;", b"<<", b"*a"),
     *(b"&a ", b"../../secret.png", b"/etc/passwd", b"../" * 9 + b"dev/zero", b"a" * 5000, b"\\u0000", b"\\ud800"),
@@ -339,16 +339,16 @@ _ODD = [
 
 
 def mutated(data: bytes, random: Random) -> bytes:
-    """Return a text with a few of its words replaced by odd ones, taken out, doubled or moved."""
+    """Return a text with one to four of its words replaced by unusual values, removed, duplicated or swapped."""
     words = _TOKEN.findall(data) or [b""]
     for _ in range(random.randint(1, 4)):
         place = random.randrange(len(words))
-        how = random.randrange(5)
-        if how <= 1:
-            words[place] = random.choice(_ODD)
-        elif how == 2:
-            words.insert(place, random.choice([*_ODD, random.choice(words)]))
-        elif how == 3 and len(words) > 1:
+        change = random.randrange(5)
+        if change <= 1:
+            words[place] = random.choice(_UNUSUAL)
+        elif change == 2:
+            words.insert(place, random.choice([*_UNUSUAL, random.choice(words)]))
+        elif change == 3 and len(words) > 1:
             del words[place]
         else:
             other = random.randrange(len(words))
@@ -363,13 +363,13 @@ def _encoded(format: str, **save: object) -> bytes:
 
 
 def seeds(name: str) -> list[bytes]:
-    """Return inputs that are right, from which a fuzzer finds its way to those that are nearly right."""
+    """Return valid inputs of a target, from which a fuzzer derives nearly valid inputs."""
     coco_json = (
         b'{"images": [{"id": 1, "file_name": "images/a.png", "width": 8, "height": 6}], "categories": [{"id": 1, '
         b'"name": "cat", "supercategory": "none"}], "annotations": [{"id": 1, "image_id": 1, "category_id": 1, '
         b'"bbox": [1, 1, 3, 3], "area": 9, "iscrowd": 0}]}'
     )
-    found: dict[str, list[bytes]] = {
+    inputs: dict[str, list[bytes]] = {
         "coco": [coco_json, coco_json.replace(b"images/a.png", b"../../secret.png")],
         "results": [b'[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "score": 0.5}]'],
         "label_studio": [
@@ -433,7 +433,7 @@ def seeds(name: str) -> list[bytes]:
         from retinanet.config import ImageConfig, PostprocessConfig, TileConfig
         from retinanet.runtime.description import Description
 
-        told = Description(
+        about = Description(
             classes=CLASSES,
             category_ids=(1, 2),
             image_config=ImageConfig(),
@@ -448,7 +448,7 @@ def seeds(name: str) -> list[bytes]:
             version="1",
             train_config={},
         )
-        return [told.to_json().encode()]
+        return [about.to_json().encode()]
     if name == "http":
         form = "".join(
             f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"{more}\r\n\r\n'
@@ -460,4 +460,4 @@ def seeds(name: str) -> list[bytes]:
     if name == "checkpoint":
         parts = checkpoint_parts()
         return [next(data for part, data in parts.items() if part.endswith("/data.pkl"))]
-    return found[name]
+    return inputs[name]

@@ -30,5 +30,5 @@ class ConvertWeightsConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names in `classes`, each on its own."""
+        """Class names in `classes`, one each; double quotes protect a comma in a name."""
         return tuple(separate_names(self.classes))

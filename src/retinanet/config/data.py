@@ -1,5 +1,7 @@
 """How datasets are read."""
 
+import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,17 +34,15 @@ class ClassesConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        for pair in separate_names(self.rename):
-            if not all(pair.partition("=")):
-                raise ConfigError(f"rename must be old=new, found {pair!r}")
+        separate_pairs(self.rename)
 
     @property
     def reading(self) -> dict[str, Any]:
         """Arguments of `data.read`, without `images`, which may differ between training and validation data."""
         return {
-            "keep": separate_names(self.classes),
-            "ignore": separate_names(self.ignore_classes),
-            "rename": dict(pair.split("=", 1) for pair in separate_names(self.rename)),
+            "keep": self.classes,
+            "ignore": self.ignore_classes,
+            "rename": separate_pairs(self.rename),
             "allow_outside": self.allow_outside,
         }
 
@@ -67,6 +67,38 @@ class DataConfig:
         return {**self.selection.reading, "format": self.format}
 
 
-def separate_names(values: tuple[str, ...]) -> list[str]:
-    """Return the names in values such as 'a,b'."""
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+def separate_names(values: Iterable[str]) -> list[str]:
+    """Return the names in values such as 'a,b'. Double quotes protect a comma, as in CSV: '"a, with comma",b'.
+
+    Raises:
+        ConfigError: a value that Python's csv module cannot read.
+    """
+    names: list[str] = []
+    for value in values:
+        try:
+            rows = list(csv.reader(value.splitlines(), skipinitialspace=True))
+        except csv.Error as error:
+            raise ConfigError(f"expected names with commas between them ({error}), found {value[:100]!r}") from error
+        names += [name.strip() for row in rows for name in row if name.strip()]
+    return names
+
+
+def separate_pairs(values: Iterable[str]) -> dict[str, str]:
+    """Return the new name of each old name in values such as 'a=b,c=d'.
+
+    Quotes protect a comma: '"a, with comma"=b,"c=d, with comma"'. A value with a single = names one pair if the comma
+    is in its old name: 'a, with comma=b'.
+
+    Raises:
+        ConfigError: a value that is not old=new.
+    """
+    new_names = {}
+    for value in values:
+        is_one_pair = value.count("=") == 1 and "," in value.partition("=")[0] and '"' not in value
+        for pair in [value.strip()] if is_one_pair else separate_names((value,)):
+            old, _, new = (part.strip() for part in pair.partition("="))
+            if not (old and new):
+                hint = ". Put a pair whose names contain a comma in double quotes" if "," in value else ""
+                raise ConfigError(f"rename needs old=new, found {pair!r}{hint}")
+            new_names[old] = new
+    return new_names

@@ -1,6 +1,6 @@
-"""Annotation formats: one file per format, which recognises, reads and writes it, and a registry.
+"""Annotation formats: one file recognises, reads and writes each format; `registry` lists all formats.
 
-A package of your own adds a format by an `AnnotationFormat` and an entry point: see `registry`.
+Another package adds a format by an `AnnotationFormat` and an entry point: see `registry`.
 """
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter

@@ -1,7 +1,7 @@
-"""What the project needs to know of an annotation format: how to recognise, read and write it.
+"""Interface of an annotation format: how to recognise, read and write it.
 
-A format is one `AnnotationFormat` at the end of its own file, and one line in `registry.py`. A format of another
-package is the same kind of object, behind an entry point of the group `retinanet.formats`.
+A format is one `AnnotationFormat` at the end of its own file, listed in one line of `registry.py`. A format of another
+package is an `AnnotationFormat` behind an entry point of the group `retinanet.formats`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retinanet.formats.records import DetectionData
 
 SPLIT_NAMES: Final = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Every split, and the keys or folders that stand for it."""
+"""Each split, with its names as a key or as a folder."""
 
 
 class DataSource:
@@ -39,38 +39,38 @@ class DataSource:
 
     @cached_property
     def first_json(self) -> DataSource | None:
-        """The first .json file of a folder, if there is one."""
+        """First .json file of a folder, or None."""
         first = next(iter(sorted(self.path.glob("*.json"))), None)
         return None if first is None else DataSource(first)
 
 
 class Evidence(IntEnum):
-    """What a format is recognised by, the surest first. Between equal ones, the registry's order decides."""
+    """Evidence for a format, strongest first. If two formats have equal evidence, the first in the registry wins."""
 
     OWN_FILE = 1
-    """A file whose name or content belongs to this format: data.yaml, annotations.xml."""
+    """A file whose name or content is specific to the format: data.yaml, annotations.xml."""
     OWN_FOLDER = 2
-    """A folder whose name belongs to this format: Annotations."""
+    """A folder whose name is specific to the format: Annotations."""
     EXPORT = 3
-    """The name that a labelling tool gives to its export: result.json."""
+    """A file with the name of a labelling tool's export: result.json."""
     COMMON_NAME = 4
-    """A folder or a file with a usual name: labels, boxes.csv."""
+    """A folder or file with a common name: labels, boxes.csv."""
     FILES = 5
-    """The kind and the content of the files in a folder."""
+    """Suffix and content of the files in a folder."""
     TEXT_FILES = 6
-    """Text files beside a list of classes."""
+    """Text files beside a class list."""
     SUFFIX = 7
-    """The suffix of a file alone: counts only if no other format recognises the file."""
+    """Only the suffix of a file: used if no other format recognises the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a folder may be.
+    """A possible source of annotations in a folder.
 
     Args:
-        source: what to read: the folder, or a file in it.
-        evidence: what the format is recognised by.
-        why: the same in words, such as " by its data.yaml"; empty if the guess is certain and needs no note.
+        source: the folder, or a file in the folder, to read.
+        evidence: evidence for the format.
+        why: evidence in words, such as " by its data.yaml"; empty if the format is certain and needs no note.
     """
 
     source: DataSource
@@ -79,22 +79,22 @@ class Candidate:
 
 
 Detail = Literal["crowd", "category_ids", "image_ids", "areas", "annotation_ids"]
-"""What a format may be unable to store. `crowd`: crowd regions (COCO) and difficult objects (VOC)."""
+"""A detail that some formats cannot store. `crowd`: crowd regions (COCO) and difficult objects (VOC)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormatWriter:
-    """How datasets are written in a format.
+    """Writer of datasets in a format.
 
     Args:
-        write: writes all splits, and returns the path that `read` takes for each.
-        not_stored: what the format cannot store; the user is told what is lost.
-        image_folder: name of the folder for copies of the images, or links to them.
-        folder_per_split: whether the images of each split lie in a folder of their own below `image_folder`.
+        write: function that writes all splits and returns the path of each split for `read`.
+        not_stored: details that the format cannot store; a message lists them.
+        image_folder: name of the folder for copies of the images or links to the images.
+        folder_per_split: whether each split has a subfolder of `image_folder`.
         file_suffix: suffix of the annotation file, if a dataset of one split can be a single file.
-        images_found_by: what leads from the annotations to the images. `path`: the annotations hold the paths.
-            `name`: they hold the file names, so that images that stay where they are need `--images` to be found.
-            `place`: labels are found by the place of their image, so that images must be copied or linked.
+        images_found_by: how readers find the images. `path`: the annotations store paths. `name`: the annotations
+            store file names, so images that are not copied need `--images`. `place`: labels are found by the place of
+            their image, so images must be copied or linked.
     """
 
     write: Callable[[Mapping[str, DetectionData], WriteTarget], Mapping[str, Path]]
@@ -109,7 +109,7 @@ def _no_evidence(_: DataSource) -> None:
     return None
 
 
-def _nothing(_: Any) -> tuple[()]:
+def _no_items(_: Any) -> tuple[()]:
     return ()
 
 
@@ -122,25 +122,25 @@ class AnnotationFormat:
     """An annotation format.
 
     Args:
-        name: what `--format` takes.
-        title: the name in messages.
-        read: reads a source; invalid images and objects are left out and listed in `faults`.
-        recognise_file: returns the evidence that a file has this format, or None.
-        recognise_folder: yields what in a folder has this format, the surest first.
-        expects: what to give, for the message about a path that has no known format; empty to leave it out.
-        reads_folder: whether `read` takes a folder.
-        splits_in_file: returns which of train, val and test a file holds; `read` takes one of them in its options.
-        splits_in_folder: returns the path of each split of a folder that is read as a whole otherwise.
-        writer: how datasets are written, if they can be.
+        name: value of `--format`.
+        title: name in messages.
+        read: function that reads a source; invalid images and objects are left out and listed in `faults`.
+        recognise_file: function that returns the evidence that a file has this format, or None.
+        recognise_folder: function that yields the sources of this format in a folder, strongest evidence first.
+        expects: description of the input, for the message about an unrecognised path; empty to omit the format.
+        reads_folder: whether `read` accepts a folder.
+        splits_in_file: function that returns the splits (train, val, test) in a file; the options of `read` name one.
+        splits_in_folder: function that returns the path of each split in a folder that `read` also reads as a whole.
+        writer: writer of datasets; None if the format can only be read.
     """
 
     name: str
     title: str
     read: Callable[[DataSource, ReadOptions], DetectionData]
     recognise_file: Callable[[DataSource], Evidence | None] = _no_evidence
-    recognise_folder: Callable[[DataSource], Iterable[Candidate]] = _nothing
+    recognise_folder: Callable[[DataSource], Iterable[Candidate]] = _no_items
     expects: str = ""
     reads_folder: bool = False
-    splits_in_file: Callable[[Path], Sequence[str]] = _nothing
+    splits_in_file: Callable[[Path], Sequence[str]] = _no_items
     splits_in_folder: Callable[[Path], Mapping[str, Path]] = _no_paths
     writer: FormatWriter | None = None

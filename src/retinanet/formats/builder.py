@@ -1,4 +1,4 @@
-"""A dataset while it is read: images, objects, faults and notes."""
+"""Collect images, objects, faults and notes while a dataset is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from retinanet.files import AllowedFolders
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.image_files import ALLOW, outside_fault
+from retinanet.formats.image_files import OUTSIDE_ADVICE, outside_fault
 from retinanet.formats.records import SKIP_OBJECT, DetectionData, Fault, Record, unknown_class
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """How a dataset is read.
+    """Options of a format's reader.
 
     Args:
-        selection: which classes, and under which names.
-        images: folder of the images, if it was given.
-        split: train, val or test, for a file that holds several splits.
-        allow_outside: allow relative paths that climb (..) out of the annotations' folder.
+        selection: classes to read, and their new names.
+        images: folder of the images, if the user names one.
+        split: train, val or test, for a file with several splits.
+        allow_outside: whether relative paths may leave (..) the allowed folders of the annotations.
     """
 
     selection: ClassSelection = field(default_factory=ClassSelection)
@@ -36,14 +36,14 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class AnnotatedObject:
-    """An object as a file holds it.
+    """An object in an annotation file.
 
     Args:
-        number: the file's own id (COCO), or number of the object or of its line, from 1.
-        name: class, after renaming.
-        box: xyxy in original pixels, cut to the image (see `clip_box`).
-        crowd: ignored: counted neither as a target nor as a false positive.
-        area: original pixels; the box's area unless given.
+        number: annotation id (COCO), or number of the object or its line, from 1.
+        name: class name after renaming.
+        box: xyxy, original pixels, clipped to the image (see `clip_box`).
+        crowd: whether the object is ignored: counted neither as a target nor as a false positive.
+        area: area in square original pixels; None for the area of the box.
     """
 
     number: int
@@ -55,7 +55,7 @@ class AnnotatedObject:
 
 @dataclass(slots=True)
 class AnnotatedImage:
-    """An image as a file lists it, with its size in original pixels and the file's own id, if it has one."""
+    """An image in an annotation file, with its size in original pixels and its image id, if the format has ids."""
 
     path: Path
     width: int
@@ -65,17 +65,17 @@ class AnnotatedImage:
 
 
 class DatasetBuilder:
-    """A dataset while it is read.
+    """Collects images, objects, faults and notes, and builds a dataset from them.
 
     Args:
-        source: the file or folder.
-        options: how it is read.
+        source: annotation file or folder.
+        options: options of the reader.
 
     Attributes:
-        images: the images that can be used.
+        images: valid images.
         faults: invalid images and objects.
-        notes: what the user should know, a sentence each.
-        allowed: the folders that a relative path may lead to.
+        notes: sentences for the user about the reading.
+        allowed: folders that relative paths may reach.
     """
 
     def __init__(self, source: Path, options: ReadOptions) -> None:
@@ -88,38 +88,45 @@ class DatasetBuilder:
         self.allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
 
     def is_outside(self, path: Path, file: Path, where: str) -> bool:
-        """Return whether an image lies outside the allowed folders, and add a fault if it does."""
+        """Return whether an image lies outside the allowed folders. Add a fault if it does."""
         if (what := outside_fault(self.allowed, path)) is not None:
-            self.add_fault(file, where, what, ALLOW)
+            self.add_fault(file, where, what, OUTSIDE_ADVICE)
         return what is not None
 
     def add_fault(self, file: Path, where: str, what: str, advice: str) -> None:
-        """Add a fault."""
+        """Add a fault of an image or an annotation: see `Fault`."""
         self.faults.append(Fault(file=file, where=where, what=what, advice=advice))
 
-    def add_object(self, image: AnnotatedImage, found: AnnotatedObject | str | None, *, file: Path, where: str) -> bool:
-        """Add an object to its image, or a fault if `found` is what is wrong with the object; None: it is not wanted.
+    def add_object(
+        self, image: AnnotatedImage, result: AnnotatedObject | str | None, *, file: Path, where: str
+    ) -> bool:
+        """Add an object to its image, or its fault to the faults. Return whether an object was added.
 
-        Return whether an object was added.
+        Args:
+            image: image of the object.
+            result: the object; or a text that describes its fault; or None for an object that is left out.
+            file: annotation file, for the fault.
+            where: position in the file, for the fault.
         """
-        if isinstance(found, AnnotatedObject):
-            image.objects.append(found)
+        if isinstance(result, AnnotatedObject):
+            image.objects.append(result)
             return True
-        if found is not None:
-            self.add_fault(file, where, found, SKIP_OBJECT)
+        if result is not None:
+            self.add_fault(file, where, result, SKIP_OBJECT)
         return False
 
     def note_reduced(self, count: int) -> None:
-        """Note how many polygons and other shapes were replaced by the boxes around them, if any."""
+        """Add a note with the number of polygons and other shapes replaced by bounding boxes, if above 0."""
         if count:
-            self.notes.append(f"{count:,} polygons and other shapes were reduced to the boxes around them")
+            self.notes.append(f"{count:,} polygons and other shapes were replaced by their bounding boxes")
 
     def build(self, names: Sequence[str] | None = None, ids: Mapping[str, int] | None = None) -> DetectionData:
         """Return the dataset.
 
         Args:
-            names: the classes that the dataset lists; None if it lists none: the names found, sorted.
-            ids: category id of each class; 1, 2, ... unless given. A class without an id gets the next unused one.
+            names: classes that the dataset lists; None if the format has no class list: the names of the objects,
+                sorted.
+            ids: category id of each class; None for 1, 2, ... A class without an id gets the next unused id.
         """
         if names is None:
             classes = self.selection.class_names(())
@@ -129,29 +136,29 @@ class DatasetBuilder:
             classes = self.selection.class_names(names)
         label_of = {name: label for label, name in enumerate(classes)}
         for image in self.images:
-            for one in [o for o in image.objects if o.name not in label_of]:
-                image.objects.remove(one)
-                what = unknown_class(one.name, classes)
-                self.add_fault(self.source, f"object {one.number} of {image.path.name}", what, SKIP_OBJECT)
+            for unknown in [o for o in image.objects if o.name not in label_of]:
+                image.objects.remove(unknown)
+                what = unknown_class(unknown.name, classes)
+                self.add_fault(self.source, f"object {unknown.number} of {image.path.name}", what, SKIP_OBJECT)
         return DetectionData(
             records=tuple(_record(i, image, label_of) for i, image in enumerate(self.images, 1)),
             classes=classes,
             category_ids=category_ids(classes, ids) if ids is not None else tuple(range(1, len(classes) + 1)),
             source=self.source,
             faults=tuple(self.faults),
-            notes=(*self.notes, *self.selection.notes(self.source)),
+            notes=(*self.notes, *self.selection.notes()),
         )
 
 
 def category_ids(classes: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the category id of each class; a class without one gets an id that no class of the file has."""
-    unused = max(ids.values(), default=0)
-    found = []
+    """Return the category id of each class. A class without an id gets one that no class of the file has."""
+    last_id = max(ids.values(), default=0)
+    all_ids = []
     for name in classes:
         if name not in ids:
-            unused += 1
-        found.append(ids.get(name, unused))
-    return tuple(found)
+            last_id += 1
+        all_ids.append(ids.get(name, last_id))
+    return tuple(all_ids)
 
 
 def _record(number: int, image: AnnotatedImage, label_of: Mapping[str, int]) -> Record:

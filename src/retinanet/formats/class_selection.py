@@ -1,4 +1,4 @@
-"""Which classes of a dataset are read, and under which names."""
+"""Selects and renames the classes of a dataset while the dataset is read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from retinanet.config import separate_names
 from retinanet.errors import did_you_mean
 from retinanet.formats.records import DataError, unknown_class
 
@@ -16,72 +17,100 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ClassSelection:
-    """Which classes of a dataset are read, and under which names.
+    """Classes of a dataset to read, and their new names.
 
     Args:
-        class_list: the class list to use (a model's, the training data's): an object of another class is a fault.
+        class_list: class list of a model or of the training data; an object of another class is a fault. None: the
+            classes of the dataset.
         keep: new names of the classes to keep; objects of other classes are left out. Empty: all classes.
         ignore: new names of the classes whose objects are left out.
-        rename: new name of each renamed class. Two classes with one new name become one class.
+        rename: new name of each renamed class. Two classes with the same new name become one class.
     """
 
     class_list: tuple[str, ...] | None = None
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
-    _objects: Counter[str] = field(default_factory=Counter)
-    """Number of objects of each class of the file; 0 for a class that is listed only."""
+    _objects: Counter[str] = field(default_factory=Counter, init=False)
+    """Number of objects of each class in the file; 0 for a class that the file lists without objects."""
+    _is_complete: bool = field(default=False, init=False)
+    """Whether `_objects` holds all classes of the dataset."""
 
     def new_name(self, written: str) -> str | None:
-        """Return the new name of an object's class, or None if the object is left out; count the object."""
+        """Return the new class name of an object, or None if the object is left out. Call it once per object."""
         self._objects[written] += 1
         name = self.rename.get(written, written)
         return name if self._is_kept(name) else None
 
     def class_names(self, written: Iterable[str]) -> tuple[str, ...]:
-        """Return the class list for the classes that a file lists, each once and in order."""
+        """Return the class list of the dataset: the selected classes of `written`, each once and in order.
+
+        Call it after `new_name` was called for every object. All classes of the dataset are then known.
+
+        Args:
+            written: classes that the file lists, by their names in the file.
+        """
         listed = list(written)
         for name in listed:
             self._objects[name] += 0
+        self._is_complete = True
         if self.class_list is not None:
             return self.class_list
         renamed = [self.rename.get(name, name) for name in listed]
         return tuple(dict.fromkeys(name for name in renamed if self._is_kept(name)))
 
     def fault(self, name: str) -> str | None:
-        """Return what is wrong with a class, or None."""
+        """Return the fault of an object whose class is not in `class_list`, or None."""
         is_unknown = self.class_list is not None and name not in self.class_list
         return unknown_class(name, self.class_list or ()) if is_unknown else None
 
-    def notes(self, source: Path) -> list[str]:
-        """Return a sentence for each class that was left out or renamed.
-
-        Raises:
-            DataError: an option names a class that the data does not have.
-        """
-        self._check_names(source)
+    def notes(self) -> list[str]:
+        """Return a sentence for each class that was left out or renamed."""
         left_out = Counter[str]()
         for written, count in self._objects.items():
             name = self.rename.get(written, written)
             if count and not self._is_kept(name):
                 left_out[name] += count
-        sentences = [f"{count:,} objects of {name} were left out, as asked" for name, count in sorted(left_out.items())]
-        return sentences + [f"{old} was renamed {new}" for old, new in self.rename.items() if old in self._objects]
+        sentences = [
+            f"{count:,} objects of class {name} were left out by --classes or --ignore-classes"
+            for name, count in sorted(left_out.items())
+        ]
+        return sentences + [
+            f"class {old} was renamed {new}" for old, new in self.rename.items() if old in self._objects
+        ]
 
-    def _is_kept(self, name: str) -> bool:
-        return name not in self.ignore and (not self.keep or name in self.keep)
+    def names_in(self, values: Iterable[str]) -> tuple[str, ...]:
+        """Return the class names in the values of an option, once all classes of the dataset are known.
 
-    def _check_names(self, source: Path) -> None:
-        if self.class_list is not None:  # validation data need not have every class
+        A value that is the new name of a class names this class, also if the value contains commas. Any other value is
+        split at its commas.
+        """
+        known = {*self._renamed(), *(self.class_list or ())}
+        return tuple(name for value in values for name in ([value] if value in known else separate_names([value])))
+
+    def check_names(self, source: Path) -> None:
+        """Raise `DataError` if an option names a class that the dataset does not have.
+
+        With a `class_list` no name is checked: validation data need not have every class.
+        """
+        if self.class_list is not None or not self._is_complete:
             return
-        renamed = {self.rename.get(name, name) for name in self._objects}
-        for option, given, known in (
+        renamed = self._renamed()
+        for option, names, known in (
             ("rename", self.rename, set(self._objects)),
             ("classes", self.keep, renamed),
             ("ignore_classes", self.ignore, renamed),
         ):
-            for name in given:
+            for name in names:
                 if name not in known:
-                    have = ", ".join(sorted(known)[:20]) or "none"
+                    quoted = [f'"{other}"' if "," in other else other for other in sorted(known)[:20]]
                     near = did_you_mean(name, known)
-                    raise DataError(f"{source}: {option} names {name!r}, the classes are {have}{near}")
+                    raise DataError(
+                        f"{source}: {option} names {name!r}, the classes are {', '.join(quoted) or 'none'}{near}"
+                    )
+
+    def _is_kept(self, name: str) -> bool:
+        return name not in self.ignore and (not self.keep or name in self.keep)
+
+    def _renamed(self) -> set[str]:
+        return {self.rename.get(name, name) for name in self._objects}

@@ -1,4 +1,7 @@
-"""The COCO JSON format (cocodataset.org/#format-data): bbox is x, y, width, height in pixels, from 0, no "+1"."""
+"""The COCO JSON format (cocodataset.org/#format-data).
+
+A bbox is x, y, width, height in pixels from 0, without a "+1".
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,15 @@ from retinanet.formats.text import LARGEST_SIDE
 from retinanet.images import ImageError, read_size
 from retinanet.parse import shorten
 
-_LARGEST: Final = 1e12
-"""No coordinate is beyond it; comparing with it also refuses NaN, infinity and integers that no float holds."""
+_MAX_COORDINATE: Final = 1e12
+"""Maximum absolute coordinate. The comparison also refuses NaN, infinity and integers too large for a float."""
 _IDS_END: Final = 2**63
-"""No id is that large: evaluators hold them in 64 bits."""
+"""Limit of ids, which evaluators store in 64 bits."""
 _SECTIONS: Final = ("images", "annotations", "categories")
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
-    """Return evidence for every .json: the reader's error names what a file lacks that no other format recognises."""
+    """Return evidence for every .json file: if no other format recognises it, the reader reports what is missing."""
     if source.suffix != ".json":
         return None
     content = source.json
@@ -46,46 +49,45 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 
 
 def _exported_files(folder: Path) -> list[Path]:
-    """Return the COCO files of exports: Roboflow's, Label Studio's result.json, CVAT's annotations/instances_*.json."""
+    """Return the COCO files in exports of Roboflow, Label Studio (result.json) and CVAT (annotations/*.json)."""
     files = [folder / "_annotations.coco.json", folder / "result.json"]
     files += sorted((folder / "annotations").glob("*.json"))
     return [file for file in files if file.is_file()]
 
 
 def _splits_in_folder(folder: Path) -> dict[str, Path]:
-    """Return the file of each split of a folder with several: instances_Train.json, instances_val2017.json."""
+    """Return the file of each split in a folder with several files: instances_Train.json, instances_val2017.json."""
     files = _exported_files(folder)
-    found = {}
+    splits = {}
     for split, names in SPLIT_NAMES.items() if len(files) > 1 else ():
         matching = (f for f in files if any(f.stem.lower().split("_")[-1].startswith(name) for name in names))
         if (file := next(matching, None)) is not None:
-            found[split] = file
-    return found
+            splits[split] = file
+    return splits
 
 
 def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
-    """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept as they are.
+    """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept.
 
-    Images are looked for in `images`, or beside the file, in `images/`, in the folder above, and in a folder named
-    as the split: annotations/instances_val2017.json -> val2017/. Classes are in the order of their category ids.
-
+    Images are searched in `images`, or otherwise beside the file, in `images/`, in the folder above, and in a folder
+    with the name of the split: annotations/instances_val2017.json -> val2017/. Classes are sorted by category id.
     """
     builder = DatasetBuilder(source.path, options)
-    content = _sections(source.json, source.path)
-    names = _categories(content["categories"], builder)
+    content = _check_sections(source.json, source.path)
+    names = _read_categories(content["categories"], builder)
     builder.notes += _drop_parent(names, content)
-    found = _images(content["images"], builder)
-    builder.images = list(found.values())
-    # an object goes with its image: an image that is a fault already needs no further fault for each of its objects
+    images = _read_images(content["images"], builder)
+    builder.images = list(images.values())
+    # Objects of an invalid image are left out without a fault of their own: the image is a fault already.
     listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
     seen: dict[int, int] = {}
     for number, entry in enumerate(content["annotations"], 1):
         image_id = _int(entry.get("image_id")) if isinstance(entry, dict) else None
-        image = None if image_id is None else found.get(image_id)
+        image = None if image_id is None else images.get(image_id)
         if isinstance(entry, dict) and image_id in listed and image is None:
             continue
-        result = _annotation(entry, number, image, names, seen, builder.selection)
-        where = _where("annotation", entry, number) if isinstance(result, str) else ""
+        result = _read_annotation(entry, number, image, names, seen, builder.selection)
+        where = _position("annotation", entry, number) if isinstance(result, str) else ""
         if image is not None:
             builder.add_object(image, result, file=source.path, where=where)
         elif isinstance(result, str):
@@ -96,7 +98,7 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
     return builder.build([names[category_id] for category_id in sorted(names)], ids)
 
 
-def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
+def _check_sections(content: Any, source: Path) -> dict[str, list[Any]]:
     expected = f"{source}: expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
     if isinstance(content, list):
         scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
@@ -105,23 +107,24 @@ def _sections(content: Any, source: Path) -> dict[str, list[Any]]:
         raise DataError(f"{expected}; found {type(content).__name__}")
     for section in _SECTIONS:
         if not isinstance(content.get(section), list):
-            raise DataError(f"{expected}; found {'another' if section in content else 'no'} {section!r}")
+            problem = f"{section!r} that is no list" if section in content else f"no {section!r}"
+            raise DataError(f"{expected}; found {problem}")
     return content
 
 
 def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[str]:
-    """Leave out the class above the others that Roboflow writes as category 0 and gives to no object."""
-    # A list: they may be of any type, hashable or not.
+    """Leave out Roboflow's category 0, which is the parent of all classes and has no objects. Return the notes."""
+    # A list, because the values may be unhashable.
     parents = [e.get("supercategory") for e in content["categories"] if isinstance(e, dict)]
     first = next((e for e in content["categories"] if isinstance(e, dict) and e.get("id") == 0), None)
     if first is None or first.get("supercategory") != "none" or first.get("name") not in parents or len(names) < 2:
         return []
     if any(isinstance(e, dict) and e.get("category_id") == 0 for e in content["annotations"]):
         return []
-    return [f"category 0, {names.pop(0)!r}, is Roboflow's name for all of them and was left out"]
+    return [f"category 0, {names.pop(0)!r}, was left out: it is Roboflow's parent of all classes and has no objects"]
 
 
-def _categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, str]:
+def _read_categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, str]:
     """Return the name of each category id."""
     names: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
@@ -130,31 +133,31 @@ def _categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, str]:
         if category_id is None or not isinstance(name, str):
             what = f"expected an integer 'id' and a text 'name', found {shorten(entry)}"
         elif category_id in names:
-            what = f"the id is already that of {names[category_id]!r}, found it again for {name!r}"
+            what = f"expected a unique id, found the id of {names[category_id]!r} again for {name!r}"
         elif name in names.values():
-            what = f"the name {name!r} is that of another category already"
+            what = f"expected a unique name, found {name!r} in two categories"
         else:
             names[category_id] = name
             continue
-        advice = "Correct it, or give --skip-invalid to go on without this category and its objects"
-        builder.add_fault(builder.source, _where("category", entry, number), what, advice)
+        advice = "Correct it, or leave out the category and its objects with --skip-invalid"
+        builder.add_fault(builder.source, _position("category", entry, number), what, advice)
     return names
 
 
-def _images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedImage]:
-    """Return the usable images by id. `data.load` finds files that are missing or do not decode."""
+def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedImage]:
+    """Return the valid images by id. `data.load` finds missing files and images that do not decode."""
     source = builder.source
-    finder = _Finder(_folders(source, builder.options.images))
-    found: dict[int, AnnotatedImage] = {}
+    finder = _ImageFinder(_image_folders(source, builder.options.images))
+    images: dict[int, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
         image_id, name = _int(fields.get("id")), fields.get("file_name")
-        where = _where("image", entry, number)
+        where = _position("image", entry, number)
         if image_id is None or not isinstance(name, str) or not name:
-            found_id = shorten(fields.get("id"))
-            what = f"expected an integer 'id' and a text 'file_name', found id {found_id}, file_name {shorten(name)}"
-        elif image_id in found:
-            what = f"the id is already that of {found[image_id].path.name}, found it again for {shorten(name)}"
+            written_id = shorten(fields.get("id"))
+            what = f"expected an integer 'id' and a text 'file_name', found id {written_id}, file_name {shorten(name)}"
+        elif image_id in images:
+            what = f"expected a unique id, found the id of {images[image_id].path.name} again for {shorten(name)}"
         else:
             path = finder.find(name)
             if builder.is_outside(path, source, where):
@@ -163,30 +166,30 @@ def _images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedI
             try:
                 if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
                     width, height = read_size(path)
-                found[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
+                images[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
                 continue
             except ImageError as error:
-                what = f"expected width and height above 0, found neither here nor in the image ({error})"
+                what = f"expected width and height above 0, found them neither here nor in the image ({error})"
         builder.add_fault(source, where, what, SKIP_IMAGE)
-    return found
+    return images
 
 
-def _folders(source: Path, images: Path | None) -> list[Path]:
-    """Return the folders where the images of a COCO file may lie, the likeliest first."""
+def _image_folders(source: Path, images: Path | None) -> list[Path]:
+    """Return the folders that may hold the images of a COCO file, most likely first."""
     if images is not None:
         return [images]
     beside, above, split = source.parent, source.absolute().parent.parent, source.stem.split("_")[-1]
     return [beside, beside / "images", above / "images", above / split, above / "images" / split, beside / split, above]
 
 
-class _Finder:
-    """Finds images in several folders, first in the one that held the last: all of a set mostly lie together."""
+class _ImageFinder:
+    """Finds images in several folders, starting with the folder of the previous image to save searches."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = list(places)
 
     def find(self, name: str) -> Path:
-        """Return the path of an image; in the first folder where none holds it."""
+        """Return the path of an image. If no folder holds it, return its path in the first folder."""
         for path, place in self._candidates(name):
             if is_file(path):
                 self.places.remove(place)
@@ -200,7 +203,7 @@ class _Finder:
                 yield place / file_name, place
 
 
-def _annotation(
+def _read_annotation(
     entry: Any,
     number: int,
     image: AnnotatedImage | None,
@@ -208,7 +211,7 @@ def _annotation(
     seen: dict[int, int],
     selection: ClassSelection,
 ) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with it, or None if it is not wanted."""
+    """Return an object, a text that describes its fault, or None if its class is left out."""
     if not isinstance(entry, dict):
         return f"expected an object with image_id, category_id and bbox, found {shorten(entry)}"
     annotation_id = _int(entry.get("id", number))
@@ -216,7 +219,7 @@ def _annotation(
     if annotation_id is None:
         return f"expected an integer 'id', found {shorten(entry['id'])}"
     if "id" in entry and seen.setdefault(annotation_id, number) != number:
-        return f"the id is that of the annotation at position {seen[annotation_id]} too"
+        return f"expected a unique id, found the id of the annotation at position {seen[annotation_id]} again"
     if image is None:
         return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
     if category_id not in names or category_id is None:
@@ -244,8 +247,8 @@ def _annotation(
     )
 
 
-def _where(kind: str, entry: Any, number: int) -> str:
-    """Return 'annotation 1768', by its id, or by its position where it has none."""
+def _position(kind: str, entry: Any, number: int) -> str:
+    """Return the position of an entry for a fault: 'annotation 1768' by its id, or its position in the list."""
     entry_id = entry.get("id") if isinstance(entry, dict) else None
     if entry_id is None:
         return f"{kind} at position {number}"
@@ -253,21 +256,21 @@ def _where(kind: str, entry: Any, number: int) -> str:
 
 
 def _int(value: Any) -> int | None:
-    """Return an integer, also one written as 1.0 (pandas does), or None for anything else."""
+    """Return an integer, also if written as 1.0 (as pandas does), or None for any other value."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _IDS_END else None
 
 
 def _float(value: Any) -> float | None:
-    """Return a finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+    """Return a finite number, or None for any other value."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_COORDINATE:
         return None
     return float(value)
 
 
 def write_coco(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
-    """Write a COCO file for each split."""
+    """Write a COCO file for each split and return its path."""
     written = {}
     for name, data in splits.items():
         path = target.file or target.folder / f"{name or 'annotations'}.json"

@@ -1,9 +1,9 @@
-"""The CSV format of keras-retinanet: `path,x1,y1,x2,y2,class`, a line for each object, xyxy in pixels.
+"""The CSV format of keras-retinanet: one line `path,x1,y1,x2,y2,class` per object, xyxy in pixels.
 
-An image without objects has the line `path,,,,,`. A header line is recognised, and then the columns may come in any
-order (Roboflow's `filename,width,height,class,xmin,ymin,xmax,ymax`); quotes work as in any CSV. Paths are relative to
-the file's folder, or to `images`. The class list is that of a file `class,id` beside it (`<name>_classes.csv` or
-`classes.csv`), as keras-retinanet takes it, else the names found, sorted.
+An image without objects has the line `path,,,,,`. If the first line is a header, the columns may have any order
+(Roboflow: `filename,width,height,class,xmin,ymin,xmax,ymax`). Values may be quoted. Paths are relative to the folder of
+the file, or to `images`. The class list comes from `<name>_classes.csv` or `classes.csv` beside the file, with lines
+`class,id` as in keras-retinanet. Without such a file, it is the sorted class names of the objects.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a CSV file: see `formats.read`. Category ids are 1, 2, ... in the order of the classes."""
     builder = DatasetBuilder(source.path, options)
     finder = ImageFinder.for_file(source.path, options.images)
-    found: dict[str, AnnotatedImage | None] = {}
-    place: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
+    images: dict[str, AnnotatedImage | None] = {}
+    column_of: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
     line = 1
     try:
         with source.path.open(newline="", encoding="utf-8-sig") as file:
@@ -69,34 +69,32 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
                 if not any(cell.strip() for cell in row):
                     continue
                 if line == 1 and (header := _header(row)) is not None:
-                    place = header
+                    column_of = header
                     continue
-                _row(row, line, place, builder, finder, found)
+                _read_row(row, line, column_of, builder, finder, images)
     except UnicodeDecodeError as error:
         raise DataError(f"{source.path}: expected UTF-8 text ({error})") from error
     except csv.Error as error:
         raise DataError(f"{source.path}, line {line}: not CSV ({error})") from error
-    if place["path"] != 0 or place["class"] != len(COLUMNS) - 1:
-        columns = ", ".join(f"column {place[name] + 1} as {name}" for name in COLUMNS)
-        builder.notes.append(f"by its header line, {columns}")
-    builder.images = [image for image in found.values() if image is not None]
+    if column_of["path"] != 0 or column_of["class"] != len(COLUMNS) - 1:
+        columns = ", ".join(f"column {column_of[name] + 1} as {name}" for name in COLUMNS)
+        builder.notes.append(f"the header line of {source.path} was read as: {columns}")
+    builder.images = [image for image in images.values() if image is not None]
     return builder.build(_class_list(source.path))
 
 
 def _header(row: Sequence[str]) -> dict[str, int] | None:
-    """Return the place of each column if a first line names them, else None."""
+    """Return the index of each column if the first line is a header, or None."""
     cells = [cell.strip().lower() for cell in row]
-    found = {
+    columns = {
         name: next((cells.index(alias) for alias in aliases if alias in cells), -1)
         for name, aliases in _ALIASES.items()
     }
-    if min(found[name] for name in ("path", "x1", "y1", "x2", "y2")) < 0:
-        return None
-    return found if found["class"] >= 0 else None
+    return columns if min(columns.values()) >= 0 else None
 
 
 def _class_list(source: Path) -> list[str] | None:
-    """Return the class names of keras-retinanet's file `class,id` beside the annotations, by their ids."""
+    """Return the class names, sorted by id, of a file with lines `class,id` beside the annotations, or None."""
     for path in (source.with_name(f"{source.stem}_classes.csv"), source.with_name(CLASS_FILE)):
         if not path.is_file() or path == source:
             continue
@@ -112,54 +110,54 @@ def _class_list(source: Path) -> list[str] | None:
                     continue
                 raise DataError(f"{path}, line {line}: expected `class,id`, found {shorten(text)}")
             if int(label) in ids or row[0] in ids.values():
-                raise DataError(f"{path}, line {line}: the class or id {shorten(text)} is there already")
+                raise DataError(f"{path}, line {line}: expected every class and id once, found {shorten(text)} again")
             ids[int(label)] = row[0]
         return [ids[i] for i in sorted(ids)]
     return None
 
 
-def _row(
+def _read_row(
     row: Sequence[str],
     line: int,
-    place: Mapping[str, int],
+    column_of: Mapping[str, int],
     builder: DatasetBuilder,
     finder: ImageFinder,
-    found: dict[str, AnnotatedImage | None],
+    images: dict[str, AnnotatedImage | None],
 ) -> None:
-    """Take one line in, or note what is wrong with it."""
+    """Add the object of one line to the builder, or its fault."""
     where = f"line {line}"
-    if len(row) <= max(place.values()):
+    if len(row) <= max(column_of.values()):
         what = f"expected {','.join(COLUMNS)}, found {len(row)} columns: {','.join(row)!r}"
         builder.add_fault(builder.source, where, what, SKIP_OBJECT)
         return
-    name = row[place["path"]].strip()
+    name = row[column_of["path"]].strip()
     if not name:
         builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
         return
-    if name not in found:
+    if name not in images:
         path = finder.find(name)
         try:
             if builder.is_outside(path, builder.source, where):
-                found[name] = None
+                images[name] = None
                 return
-            found[name] = AnnotatedImage(path, *read_size(path))
+            images[name] = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
-            found[name] = None
+            images[name] = None
             what = f"image not found at {path}" if not is_file(path) else str(error)
             builder.add_fault(builder.source, where, what, SKIP_IMAGE)
-    image = found[name]
-    cells = [row[place[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
-    written = row[place["class"]].strip()
+    image = images[name]
+    cells = [row[column_of[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
+    written = row[column_of["class"]].strip()
     if image is None or not any((*cells, written)):
         return
-    result = _object(cells, written, image, builder.selection, line)
+    result = _parse_object(cells, written, image, builder.selection, line)
     builder.add_object(image, result, file=builder.source, where=where)
 
 
-def _object(
+def _parse_object(
     cells: Sequence[str], written: str, image: AnnotatedImage, selection: ClassSelection, line: int
 ) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with it, or None if it is not wanted."""
+    """Return an object, a text that describes its fault, or None if its class is left out."""
     if not written:
         return "expected a class, found none"
     if (name := selection.new_name(written)) is None:
@@ -174,7 +172,7 @@ def _object(
 
 
 def write_csv(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
-    """Write a CSV file for each split, and the class list."""
+    """Write a CSV file for each split, and the class list. Return the path of each split."""
     written = {}
     for name, data in splits.items():
         path = target.file or target.folder / f"{name or 'annotations'}.csv"

@@ -1,7 +1,8 @@
-"""CVAT's own format, "CVAT for images 1.1": one annotations.xml, with <box> and <polygon> in pixels.
+"""The format "CVAT for images 1.1": one annotations.xml, with <box> and <polygon> in pixels.
 
-Polygons, ellipses, masks and turned boxes are reduced to the boxes around them; points and lines enclose no area and
-are faults. Classes are the task's labels in their order. (CVAT's exports as COCO, VOC and YOLO are read as such.)
+Polygons, ellipses, masks and rotated boxes are replaced by their bounding boxes. Points and lines enclose no area and
+are faults. Classes are the labels of the task, in their order. CVAT's COCO, VOC and YOLO exports are read in their own
+formats.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET  # for the types: parsing is parse.py's
+from xml.etree import ElementTree as ET  # only for the types: parse.py parses
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
@@ -26,7 +27,7 @@ FILE_NAME: Final = "annotations.xml"
 
 
 def is_cvat(source: Path) -> bool:
-    """Return whether an .xml begins as CVAT's does."""
+    """Return whether an .xml file begins with CVAT's root element."""
     with source.open("rb") as file:
         head = file.read(2048)
     return b"<annotations" in head
@@ -43,7 +44,7 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 
 
 def read_cvat(source: DataSource, options: ReadOptions) -> DetectionData:
-    """Read an annotations.xml: see `formats.read`. With a split, only that subset of a project is read."""
+    """Read an annotations.xml: see `formats.read`. A split selects the project's subset of this name."""
     builder = DatasetBuilder(source.path, options)
     root = _parse(source.path)
     split = options.split
@@ -58,7 +59,7 @@ def read_cvat(source: DataSource, options: ReadOptions) -> DetectionData:
         subset = (node.get("subset") or "").lower()
         if split is not None and len(subsets) > 1 and not subset.startswith(split):
             continue
-        reduced += _image(node, builder, finder)
+        reduced += _read_image(node, builder, finder)
     builder.note_reduced(reduced)
     labels = [name for node in root.iterfind("meta//labels/label") if (name := (node.findtext("name") or "").strip())]
     return builder.build(list(dict.fromkeys(labels)) or None)
@@ -74,8 +75,8 @@ def _parse(source: Path) -> ET.Element:
     return root
 
 
-def _image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> int:
-    """Take one image in, and return how many of its shapes were more than a box."""
+def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> int:
+    """Add one image to the builder. Return the number of its shapes that were replaced by bounding boxes."""
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
     path = finder.find(name)
@@ -84,21 +85,22 @@ def _image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> in
     try:
         image = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
     except ImageError as error:
-        builder.add_fault(builder.source, where, f"expected its size, found it nowhere ({error})", SKIP_IMAGE)
+        what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
+        builder.add_fault(builder.source, where, what, SKIP_IMAGE)
         return 0
     builder.images.append(image)
     reduced = 0
-    for place, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
-        result = _object(shape, place, image, builder.selection)
-        if builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {place}"):
+    for number, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
+        result = _parse_object(shape, number, image, builder.selection)
+        if builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {number}"):
             reduced += shape.tag != "box" or bool(finite_number(shape.get("rotation")))
     return reduced
 
 
-def _object(
-    shape: ET.Element, place: int, image: AnnotatedImage, selection: ClassSelection
+def _parse_object(
+    shape: ET.Element, number: int, image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with it, or None if it is not wanted."""
+    """Return an object, a text that describes its fault, or None if its class is left out."""
     written = (shape.get("label") or "").strip()
     if not written:
         return "expected a label, found none"
@@ -110,18 +112,19 @@ def _object(
     if isinstance(corners, str):
         return corners
     box = clip_box(corners, image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(place, name, box)
+    return box if isinstance(box, str) else AnnotatedObject(number, name, box)
 
 
 def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
+    """Return the xyxy bounding box of a shape in pixels, or a text that describes its fault."""
     keys = {"box": ("xtl", "ytl", "xbr", "ybr"), "mask": ("left", "top", "width", "height")}
     keys["ellipse"] = ("cx", "cy", "rx", "ry")
     if shape.tag == "polygon":
         points = [tuple(finite_number(v) for v in point.split(",")) for point in (shape.get("points") or "").split(";")]
-        known = [(p[0], p[1]) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
-        if len(known) < len(points):
+        valid = [(p[0], p[1]) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
+        if len(valid) < len(points):
             return f"expected points x,y;x,y of finite numbers, found {shorten(shape.get('points'))}"
-        return box_around(known)
+        return box_around(valid)
     if shape.tag not in keys:
         return f"expected a box, a polygon, an ellipse or a mask, found {shape.tag}"
     a, b, c, d = (finite_number(shape.get(key)) for key in keys[shape.tag])
@@ -133,7 +136,7 @@ def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
     if shape.tag == "ellipse":
         return box_around_rotated(a - c, b - d, 2 * c, 2 * d, degrees, about=(a, b))
     if c <= a or d <= b:
-        return a, b, c, d  # `clip_box` says what is wrong
+        return a, b, c, d  # `clip_box` returns the fault
     return box_around_rotated(a, b, c - a, d - b, degrees, about=((a + c) / 2, (b + d) / 2))
 
 

@@ -1,4 +1,4 @@
-"""Boxes around other shapes, xyxy."""
+"""Bounding boxes of other shapes, xyxy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def box_around(points: Iterable[tuple[float, float]]) -> tuple[float, float, float, float]:
-    """Return the xyxy box around points."""
+    """Return the xyxy bounding box of points."""
     xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
@@ -18,7 +18,16 @@ def box_around(points: Iterable[tuple[float, float]]) -> tuple[float, float, flo
 def box_around_rotated(
     x: float, y: float, width: float, height: float, degrees: float, *, about: tuple[float, float]
 ) -> tuple[float, float, float, float]:
-    """Return the xyxy box around a rectangle that is rotated clockwise about a point."""
+    """Return the xyxy bounding box of a rectangle that is rotated clockwise about a point.
+
+    Args:
+        x: left edge before the rotation, pixels.
+        y: top edge before the rotation, pixels.
+        width: width before the rotation, pixels.
+        height: height before the rotation, pixels.
+        degrees: clockwise rotation.
+        about: centre of the rotation, pixels.
+    """
     if not degrees:
         return x, y, x + width, y + height
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))

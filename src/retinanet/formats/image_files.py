@@ -1,4 +1,4 @@
-"""Where the images of a dataset lie."""
+"""Find the images of a dataset."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from retinanet.parse import shorten
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ALLOW: Final = "Move it there, give its folder with --images, or give --allow-outside if you trust the file"
-"""How to go on with an image that lies outside."""
+OUTSIDE_ADVICE: Final = (
+    "Move the image there, give its folder with --images, or give --allow-outside if you trust the annotation file"
+)
+"""Advice for an image outside the allowed folders."""
 _HASH_PREFIX: Final = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded image."""
+"""Prefix that Label Studio adds to the name of an uploaded image."""
 
 
 class ImageFinder:
-    """Finds the image that a file names.
+    """Finds the image that an annotation file names.
 
-    Tried in this order, in each folder: the name as written (with / for \\), its last part, and its last part without
-    the eight letters that Label Studio puts before the names of uploads. Folders are searched recursively only when
-    none of these leads to a file.
+    In each folder, three names are tried in this order: the name as written (with / for \\), its last part, and its
+    last part without the prefix that Label Studio adds to uploads. If none of these files exists, the folders are
+    searched recursively.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -36,11 +38,11 @@ class ImageFinder:
 
     @classmethod
     def for_file(cls, file: Path, images: Path | None) -> ImageFinder:
-        """Return a finder for the images of an annotation file: in `images`, else beside the file and in images/."""
+        """Return a finder for the images of an annotation file: in `images`, or beside the file and in images/."""
         return cls([images] if images is not None else [file.parent, file.parent / "images"])
 
     def find(self, name: str) -> Path:
-        """Return the path of an image; where there is none, the one that it should have."""
+        """Return the path of an image. If it does not exist, return the path where it was expected."""
         written = Path(name.replace("\\", "/"))
         if written.is_absolute() and is_file(written):
             return written
@@ -52,30 +54,30 @@ class ImageFinder:
         return self.below().get(relative.name, self.folders[0] / relative)
 
     def below(self) -> dict[str, Path]:
-        """Return every image in and below the folders, by its name."""
+        """Return all images in the folders and their subfolders, by file name."""
         if self._below is None:
             self._below = {path.name: path for folder in reversed(self.folders) for path in images_below(folder)}
         return self._below
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the images in a folder and the folders in it, sorted."""
-    # Not rglob: it raises when a folder disappears during the search, as folders below "/" do.
+    """Return the images in a folder and its subfolders, sorted."""
+    # rglob would raise if a folder disappears during the search, as below "/".
     names = (Path(place, name) for place, _, files in os.walk(folder) for name in files)
     return sorted(path for path in names if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def is_list_of_images(path: Path) -> bool:
-    """Return whether the first line of a text file is the path of an image, with a folder."""
+    """Return whether the first line of a text file is the path of an image that includes a folder."""
     first = next((text for _, text in read_lines(path)), "")
     return Path(first).suffix.lower() in IMAGE_SUFFIXES and ("/" in first or "\\" in first)
 
 
 def image_size(path: Path, width: Any, height: Any) -> tuple[int, int]:
-    """Return the annotated width and height, or those of the image file if the annotated ones are not valid.
+    """Return the annotated width and height in pixels, or the size of the image file if they are invalid.
 
     Raises:
-        ImageError: the image file cannot be read either.
+        ImageError: the annotated size is invalid and the image file cannot be read.
     """
     w, h = finite_number(width), finite_number(height)
     if w is not None and h is not None and 1 <= w <= LARGEST_SIDE and 1 <= h <= LARGEST_SIDE:
@@ -84,7 +86,7 @@ def image_size(path: Path, width: Any, height: Any) -> tuple[int, int]:
 
 
 def outside_fault(allowed: AllowedFolders, path: Path) -> str | None:
-    """Return what is wrong with an image that lies outside the allowed folders, or None."""
+    """Return the fault of an image outside the allowed folders, or None if the image lies inside."""
     if allowed.contains(path):
         return None
-    return f"expected an image below {allowed.folders[0]}, found {shorten(str(path))[1:-1]}, which climbs out of it"
+    return f"expected an image below {allowed.folders[0]}, found {shorten(str(path))[1:-1]}, which is outside of it"

@@ -1,8 +1,8 @@
 """Label Studio's JSON and JSON-MIN exports: a list of tasks, with boxes in percent of the image.
 
-A rectangle has x, y, width, height and a rotation about its upper left corner. Polygons and ellipses are reduced to
-the boxes around them; brushes and key points are faults. (Label Studio's exports as COCO, VOC, YOLO and CSV of boxes
-are read as such.) Of several annotators of a task, the one marked as ground truth is taken, else the first.
+A rectangle has x, y, width, height and a rotation about its upper left corner. Polygons and ellipses are replaced by
+their bounding boxes. Brush strokes and key points are faults. If a task has several annotations, the one marked as
+ground truth is read, otherwise the first. Label Studio's COCO, VOC, YOLO and CSV exports are read in their own formats.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IMAGE_KEYS: Final = ("image", "img", "picture", "photo")
 
 
 def is_label_studio(content: Any) -> bool:
-    """Return whether a parsed JSON file is Label Studio's."""
+    """Return whether parsed JSON is a Label Studio export."""
     first = content[0] if isinstance(content, list) and content else None
     return (
         isinstance(first, dict)
@@ -47,42 +47,43 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 
 
 def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData:
-    """Read an export: see `formats.read`. Classes are the names found, sorted."""
+    """Read an export: see `formats.read`. Classes are the labels of the objects, sorted."""
     content: Any = source.json if source.suffix == ".json" else None
     if not is_label_studio(content):
         raise DataError(
-            f"{source.path}: expected a list of Label Studio's tasks with `data` and `annotations`, found another"
+            f"{source.path}: expected a list of Label Studio's tasks with `data` and `annotations`, found other content"
         )
     builder = DatasetBuilder(source.path, options)
     finder = ImageFinder.for_file(source.path, options.images)
     reduced = several = 0
-    for place, task in enumerate(content, 1):
-        where = f"task {task.get('id', place)}" if isinstance(task, dict) else f"task {place}"
+    for number, task in enumerate(content, 1):
+        where = f"task {task.get('id', number)}" if isinstance(task, dict) else f"task {number}"
         if not isinstance(task, dict) or (name := _image_name(task)) is None:
             builder.add_fault(source.path, where, "expected an image in `data`, found none", SKIP_IMAGE)
             continue
-        results, more = _results(task)
-        several += more
+        results, has_several = _results(task)
+        several += has_several
         path = finder.find(name)
         if builder.is_outside(path, source.path, where):
             continue
-        shown = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
+        sized = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
         try:
-            size = image_size(path, shown.get("original_width"), shown.get("original_height"))
+            size = image_size(path, sized.get("original_width"), sized.get("original_height"))
         except ImageError as error:
-            builder.add_fault(source.path, where, f"expected the image's size, found it nowhere ({error})", SKIP_IMAGE)
+            what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
+            builder.add_fault(source.path, where, what, SKIP_IMAGE)
             continue
         image = AnnotatedImage(path, *size)
         builder.images.append(image)
-        reduced += _objects(results, image, where, builder)
+        reduced += _add_objects(results, image, where, builder)
     if several:
-        builder.notes.append(f"{several:,} tasks have several annotations: the ground truth, else the first, was taken")
+        builder.notes.append(f"{several:,} tasks have several annotations: the ground truth or the first was read")
     builder.note_reduced(reduced)
     return builder.build()
 
 
 def _image_name(task: dict[str, Any]) -> str | None:
-    """Return the image of a task: /data/upload/1/0a1b2c3d-a.jpg, /data/local-files/?d=folder/a.jpg, s3://..."""
+    """Return the image path of a task, or None: /data/upload/1/0a1b2c3d-a.jpg, /data/local-files/?d=a.jpg, s3://..."""
     fields = task["data"] if isinstance(task.get("data"), dict) else task
     value = next((fields[key] for key in _IMAGE_KEYS if isinstance(fields.get(key), str)), None)
     if value is None:
@@ -91,81 +92,81 @@ def _image_name(task: dict[str, Any]) -> str | None:
         return None
     try:
         parts = urlsplit(value)
-    except ValueError:  # "//[a.png" looks like an address, and is none
+    except ValueError:  # an invalid address, such as "//[a.png"
         return None
     local = parse_qs(parts.query).get("d")
     return unquote(local[0] if local else parts.path).lstrip("/")
 
 
 def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:
-    """Return the results of one annotation of a task, and whether there are others."""
-    if not isinstance(task.get("annotations"), list):  # JSON-MIN: the results lie in the task, by their tag's name
-        found = [v for v in task.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-        return [result for results in found for result in results], False
-    kept = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
-    if not kept:
+    """Return the results of one annotation of a task, and whether the task has other annotations."""
+    if not isinstance(task.get("annotations"), list):  # JSON-MIN: a field of the task for each tag
+        fields = [v for v in task.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        return [result for results in fields for result in results], False
+    annotations = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
+    if not annotations:
         return [], False
-    chosen = next((a for a in kept if a.get("ground_truth")), kept[0])
+    chosen = next((a for a in annotations if a.get("ground_truth")), annotations[0])
     results = chosen.get("result")
-    return (results if isinstance(results, list) else []), len(kept) > 1
+    return (results if isinstance(results, list) else []), len(annotations) > 1
 
 
-def _objects(results: list[Any], image: AnnotatedImage, where: str, builder: DatasetBuilder) -> int:
-    """Take the results of a task in, and return how many of them were more than a box."""
+def _add_objects(results: list[Any], image: AnnotatedImage, where: str, builder: DatasetBuilder) -> int:
+    """Add the objects of a task to the builder. Return the number of shapes replaced by bounding boxes."""
     reduced = 0
-    for place, (value, labels) in enumerate(_values(results), 1):
-        result = _object(value, labels, place, image, builder.selection)
-        if builder.add_object(image, result, file=builder.source, where=f"{where}, region {place}"):
+    for number, (value, labels) in enumerate(_regions(results), 1):
+        result = _parse_object(value, labels, number, image, builder.selection)
+        if builder.add_object(image, result, file=builder.source, where=f"{where}, region {number}"):
             reduced += "points" in value or "radiusX" in value or bool(finite_number(value.get("rotation")))
     return reduced
 
 
-def _values(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Yield the shape and the labels of each region; the two are two results of one id where they are two tags."""
+def _regions(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield the shape and the labels of each region. Separate tags give two results with one id per region."""
     regions: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for place, result in enumerate(results):
+    for index, result in enumerate(results):
         if not isinstance(result, dict):
-            regions[f"?{place}"] = ({}, [])
+            regions[f"?{index}"] = ({}, [])
             continue
         value = result["value"] if isinstance(result.get("value"), dict) else result
         if not any(key.endswith("labels") or key in {"x", "points", "rle"} for key in value):
-            continue  # choices, texts: about the image, not a region of it
+            continue  # choices and texts belong to the whole image
         labels = [
-            str(v) for k, found in value.items() if k.endswith("labels") and isinstance(found, list) for v in found
+            str(v) for k, names in value.items() if k.endswith("labels") and isinstance(names, list) for v in names
         ]
-        key = str(result.get("id", f"?{place}"))
-        shape, known = regions.get(key, ({}, []))
-        regions[key] = (shape or value if "x" not in value else value, list(dict.fromkeys([*known, *labels])))
+        key = str(result.get("id", f"?{index}"))
+        shape, earlier = regions.get(key, ({}, []))
+        regions[key] = (shape or value if "x" not in value else value, list(dict.fromkeys([*earlier, *labels])))
     yield from regions.values()
 
 
-def _object(
-    value: dict[str, Any], labels: list[str], place: int, image: AnnotatedImage, selection: ClassSelection
+def _parse_object(
+    value: dict[str, Any], labels: list[str], number: int, image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with it, or None if it is not wanted."""
+    """Return an object, a text that describes its fault, or None if its class is left out."""
     if len(labels) != 1:
         return f"expected one label, found {', '.join(labels) or 'none'}"
     if (name := selection.new_name(labels[0])) is None:
         return None
     if fault := selection.fault(name):
         return fault
-    share = _shares(value, image)
-    if isinstance(share, str):
-        return share
-    box = clip_box(share, image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(place, name, box)
+    corners = _corners(value, image)
+    if isinstance(corners, str):
+        return corners
+    box = clip_box(corners, image.width, image.height)
+    return box if isinstance(box, str) else AnnotatedObject(number, name, box)
 
 
-def _shares(value: dict[str, Any], image: AnnotatedImage) -> tuple[float, float, float, float] | str:
-    """Return a shape's box in pixels, or what is wrong with it."""
+def _corners(value: dict[str, Any], image: AnnotatedImage) -> tuple[float, float, float, float] | str:
+    """Return the xyxy bounding box of a shape in pixels, or a text that describes its fault."""
     W, H = image.width / 100, image.height / 100
     degrees = finite_number(value.get("rotation")) or 0.0
     if isinstance(value.get("points"), list):
         points = [[finite_number(v) for v in point] if isinstance(point, list) else [] for point in value["points"]]
-        known = [(p[0] * W, p[1] * H) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
-        if len(known) < len(points) or not points:
+        valid = [(p[0] * W, p[1] * H) for p in points if len(p) == 2 and p[0] is not None and p[1] is not None]
+        if len(valid) < len(points) or not points:
             return f"expected points (x, y) in percent, found {shorten(value['points'])}"
-        return box_around(known)
+        return box_around(valid)
     if "radiusX" in value:
         x, y, rx, ry = (finite_number(value.get(key)) for key in ("x", "y", "radiusX", "radiusY"))
         if x is None or y is None or rx is None or ry is None:

@@ -1,7 +1,6 @@
-"""labelme's format: a .json beside each image, with `shapes` in pixels.
+"""The labelme format: one .json beside each image, with `shapes` in pixels.
 
-Rectangles are taken as they are; polygons, circles and masks are reduced to the boxes around them; points and lines
-enclose no area and are faults.
+Polygons, circles and masks are replaced by their bounding boxes. Points and lines enclose no area and are faults.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
 
 
 def is_labelme(content: Any) -> bool:
-    """Return whether a parsed JSON file is labelme's."""
+    """Return whether parsed JSON is a labelme file."""
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
@@ -39,7 +38,7 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 
 
 def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
-    """Read a folder of labelme's files, or one file: see `formats.read`. Classes are the names found, sorted."""
+    """Read a folder of labelme files, or one file: see `formats.read`. Classes are the sorted labels."""
     builder = DatasetBuilder(source.path, options)
     reduced = 0
     for file in sorted(source.path.rglob("*.json")) if source.path.is_dir() else [source.path]:
@@ -50,15 +49,15 @@ def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
             continue
         if not is_labelme(content):
             what = "expected labelme's `shapes` and `imagePath`, found neither"
-            builder.add_fault(file, "", what, "Move the file elsewhere, or give --skip-invalid to go on without it")
+            builder.add_fault(file, "", what, "Move the file elsewhere, or leave it out with --skip-invalid")
             continue
-        reduced += _image(file, content, builder)
+        reduced += _read_image(file, content, builder)
     builder.note_reduced(reduced)
     return builder.build()
 
 
-def _image(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
-    """Take one file in, and return how many of its shapes were more than a box."""
+def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
+    """Add the image of one file to the builder. Return the number of shapes replaced by bounding boxes."""
     finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images])
     path = finder.find(str(content.get("imagePath") or f"{file.stem}.jpg"))
     if builder.is_outside(path, file, ""):
@@ -66,19 +65,22 @@ def _image(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
     try:
         image = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
     except ImageError as error:
-        builder.add_fault(file, "", f"expected the image's size, found it nowhere ({error})", SKIP_IMAGE)
+        what = f"expected the image size, found it neither in the file nor in the image ({error})"
+        builder.add_fault(file, "", what, SKIP_IMAGE)
         return 0
     builder.images.append(image)
     reduced, shapes = 0, content["shapes"]
-    for place, shape in enumerate(shapes, 1):
-        result = _object(shape, place, image, builder.selection)
-        if builder.add_object(image, result, file=file, where=f"shape {place} of {len(shapes)}"):
+    for number, shape in enumerate(shapes, 1):
+        result = _parse_object(shape, number, image, builder.selection)
+        if builder.add_object(image, result, file=file, where=f"shape {number} of {len(shapes)}"):
             reduced += shape.get("shape_type") in _REDUCED
     return reduced
 
 
-def _object(shape: Any, place: int, image: AnnotatedImage, selection: ClassSelection) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with it, or None if it is not wanted."""
+def _parse_object(
+    shape: Any, number: int, image: AnnotatedImage, selection: ClassSelection
+) -> AnnotatedObject | str | None:
+    """Return an object, a text that describes its fault, or None if its class is left out."""
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
         return "expected a shape with a text `label`, found none"
     if (name := selection.new_name(shape["label"])) is None:
@@ -99,13 +101,13 @@ def _object(shape: Any, place: int, image: AnnotatedImage, selection: ClassSelec
     if needed is None:
         return f"expected a rectangle, a polygon or a circle, found {shorten(kind)}"
     if len(points) < needed:
-        return f"expected {needed} points or more of a {kind}, found {len(points)}"
+        return f"expected at least {needed} points for a {kind}, found {len(points)}"
     if kind == "circle":
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
         points = [(x - radius, y - radius), (x + radius, y + radius)]
     box = clip_box(box_around(points), image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(place, name, box)
+    return box if isinstance(box, str) else AnnotatedObject(number, name, box)
 
 
 LABELME: Final = AnnotationFormat(

@@ -1,4 +1,4 @@
-"""Reading a dataset of any format."""
+"""Read a dataset in any format."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retinanet.config import separate_names
 from retinanet.errors import did_you_mean
 from retinanet.formats.builder import ReadOptions
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.recognition import recognise
+from retinanet.formats.recognition import Recognised, recognise
 from retinanet.formats.records import DataError
 from retinanet.formats.registry import expected_inputs
 from retinanet.formats.splits import choose_folder, choose_split, separate_split, split_paths
@@ -34,56 +35,69 @@ def read(
 ) -> DetectionData:
     """Read a dataset's annotations. Invalid images and objects are left out and listed in `faults`.
 
-    The images are opened only to read a size that the annotations do not give; `data.load` decodes all of them.
+    An image is opened only if the annotations lack its size. `data.load` decodes all images.
 
     Args:
-        source: a file or folder of any format in the registry; `data.yaml#val` names one of several splits.
-        images: folder of the images, if they do not lie beside the annotations.
-        classes: the class list to use (the training data's, a model's); by default the data's own.
-        format: name of the format; recognised unless given.
-        split: train, val or test, for a file or folder that has several; otherwise without effect. If the dataset has
-            no val, test is read instead, and val or test instead of train.
-        keep: the classes to keep; the objects of other classes are left out. Empty: all classes.
-        ignore: the classes whose objects are left out.
-        rename: new names of classes; `keep`, `ignore` and `classes` hold the new names.
-        allow_outside: allow relative paths that climb (..) anywhere. Otherwise a path is a fault if it leads neither
-            below the annotations' folder, nor below the folder above it, nor below `images`.
+        source: file or folder in any format of the registry; `data.yaml#val` names one of several splits.
+        images: folder of the images, if they are not beside the annotations.
+        classes: class list of the training data or of a model; None for the classes of the dataset.
+        format: name of the format; None to recognise it.
+        split: train, val or test, for a source with several splits; ignored for other sources. A missing val is
+            replaced by test, a missing test by val, and a missing train by val or test.
+        keep: classes to keep; objects of other classes are left out. Empty: all classes. A value that is no class of
+            the dataset is split at its commas; double quotes protect a comma, as in CSV.
+        ignore: classes whose objects are left out. A value that is no class is split as in `keep`.
+        rename: new name of each renamed class; `keep`, `ignore` and `classes` hold the new names.
+        allow_outside: whether relative paths may lead anywhere. Otherwise a relative path with `..` is a fault unless
+            it leads into the annotations' folder, the folder above it, or `images`.
 
     Raises:
-        DataError: a path or a kind of file that cannot be read at all.
-        ConfigError: no format has the name `format`.
+        DataError: the path does not exist, or its content cannot be read in any format.
+        ConfigError: no format has the name `format`, or a value of `keep` or `ignore` cannot be split into names.
     """
     if images is not None and not Path(images).is_dir():
         raise DataError(f"images: expected a folder, found {_describe(Path(images))}")
     source, named = separate_split(Path(source))
     _check_exists(source)
-    asked = named or split
-    folder, notes = choose_folder(source, asked, strict=named is not None)
-    found = recognise(folder, format)
-    selection = ClassSelection(
-        class_list=None if classes is None else tuple(classes),
-        keep=tuple(keep),
-        ignore=tuple(ignore),
-        rename=rename or {},
-    )
-    chosen, split_notes = choose_split(found, asked, strict=named is not None)
+    requested = named or split
+    folder, notes = choose_folder(source, requested, strict=named is not None)
+    recognised = recognise(folder, format)
+    chosen, split_notes = choose_split(recognised, requested, strict=named is not None)
     options = ReadOptions(
-        selection=selection,
+        selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
         images=Path(images) if images is not None else None,
         split=chosen,
         allow_outside=allow_outside,
     )
-    data = found.format.read(found.source, options)
-    if format is None and (found.why or found.others):
-        maybe = f"; it could also be {' or '.join(found.others)}" if found.others else ""
-        notes.append(f"{folder} was read as {found.format.title}{found.why}{maybe} (--format overrides)")
+    data = _read_classes(recognised, options, keep, ignore)
+    if format is None and (recognised.why or recognised.others):
+        alternatives = f"; it could also be {' or '.join(recognised.others)}" if recognised.others else ""
+        title = recognised.format.title + recognised.why
+        notes.append(f"{folder} was read as {title}{alternatives} (--format overrides)")
     return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
 
 
-def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
-    """Return the splits of a dataset, each with the path that `read` takes for it.
+def _read_classes(
+    recognised: Recognised, options: ReadOptions, keep: Sequence[str], ignore: Sequence[str]
+) -> DetectionData:
+    """Read a dataset with the classes that `keep` and `ignore` name: see `read`."""
+    selection = dataclasses.replace(
+        options.selection, keep=tuple(separate_names(keep)), ignore=tuple(separate_names(ignore))
+    )
+    data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
+    # All classes are known only now. If the name of a class turns out to contain a comma, the data is read again.
+    exact = dataclasses.replace(selection, keep=selection.names_in(keep), ignore=selection.names_in(ignore))
+    if exact != dataclasses.replace(selection):
+        selection = exact
+        data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
+    selection.check_names(recognised.source.path)
+    return data
 
-    A dataset without splits, or whose only split is not named train, val or test, has the key "".
+
+def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
+    """Return the path of each split of a dataset, for `read`.
+
+    The key is "" for a dataset without splits, or whose only split is not named train, val or test.
 
     Raises:
         DataError: the path does not exist, or no format recognises it.
@@ -101,7 +115,7 @@ def _check_exists(source: Path) -> None:
 
 
 def _describe(path: Path) -> str:
-    """Return what a wrong path leads to, with the nearest name that exists."""
+    """Describe a wrong path for a message, with the nearest existing name."""
     if path.exists():
         return f"the file {path}"
     for folder in path.parents:

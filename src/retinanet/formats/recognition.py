@@ -1,4 +1,4 @@
-"""Which format a file or folder has."""
+"""Recognise the annotation format of a file or folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised:
-    """The format of a path.
+    """Recognised format of a path.
 
     Args:
-        format: the format.
-        source: what to read: the path itself, or a file in the folder.
-        why: what the format was recognised by, if that is a guess.
-        others: titles of the other formats that the path may have.
+        format: recognised format.
+        source: source to read: the path itself, or a file in the folder.
+        why: evidence in words, such as " by its data.yaml"; empty if the format is certain.
+        others: titles of other formats that also recognise the path.
     """
 
     format: AnnotationFormat
@@ -40,34 +40,34 @@ def recognise(path: Path, format_name: str | None = None) -> Recognised:
     """Return the format of a file or folder.
 
     Args:
-        path: the file or folder.
-        format_name: the format, if the user names one.
+        path: file or folder.
+        format_name: name of the format; None to recognise it.
 
     Raises:
-        DataError: no format recognises the path, or not the one that the user named.
-        ConfigError: the user named a format that does not exist.
+        DataError: no format recognises the path, or the named format finds no source in the folder.
+        ConfigError: no format has this name.
     """
     source = DataSource(path)
     if format_name is not None:
-        return _as_named(source, find_format(format_name))
-    found = _candidates(source)
-    if not found:
-        raise _unknown(path)
-    format, first = found[0]
-    others = dict.fromkeys(other.title for other, _ in found[1:] if other is not format)
+        return _recognise_as(source, find_format(format_name))
+    candidates = _candidates(source)
+    if not candidates:
+        raise _unrecognised(path)
+    format, first = candidates[0]
+    others = dict.fromkeys(other.title for other, _ in candidates[1:] if other is not format)
     return Recognised(format=format, source=first.source, why=first.why, others=tuple(others))
 
 
 def is_recognised(path: Path) -> bool:
-    """Return whether some format recognises a file or folder."""
+    """Return whether any format recognises a file or folder."""
     source = DataSource(path)
     try:
         return any(True for format in all_formats().values() for _ in _candidates_of(format, source))
-    except DataError:  # a file that looks like annotations and cannot be read: reading it gives the message
+    except DataError:  # an annotation file that cannot be parsed: `read` reports the reason
         return True
 
 
-def _as_named(source: DataSource, format: AnnotationFormat) -> Recognised:
+def _recognise_as(source: DataSource, format: AnnotationFormat) -> Recognised:
     first = min(_candidates_of(format, source), key=lambda candidate: candidate.evidence, default=None)
     if first is not None:
         return Recognised(format=format, source=first.source, why=first.why)
@@ -77,15 +77,15 @@ def _as_named(source: DataSource, format: AnnotationFormat) -> Recognised:
 
 
 def _candidates(source: DataSource) -> list[tuple[AnnotationFormat, Candidate]]:
-    """Return every format that the source may have, the surest first; those of other packages after ours."""
-    found = [(format, one) for format in all_formats().values() for one in _candidates_of(format, source)]
-    if any(one.evidence < Evidence.SUFFIX for _, one in found):
-        found = [(format, one) for format, one in found if one.evidence < Evidence.SUFFIX]
-    return sorted(found, key=lambda pair: (pair[0].name not in BUILT_IN, pair[1].evidence))
+    """Return all candidates, strongest evidence first, formats of other packages last."""
+    pairs = [(format, candidate) for format in all_formats().values() for candidate in _candidates_of(format, source)]
+    if any(candidate.evidence < Evidence.SUFFIX for _, candidate in pairs):
+        pairs = [(format, candidate) for format, candidate in pairs if candidate.evidence < Evidence.SUFFIX]
+    return sorted(pairs, key=lambda pair: (pair[0].name not in BUILT_IN, pair[1].evidence))
 
 
 def _candidates_of(format: AnnotationFormat, source: DataSource) -> Iterator[Candidate]:
-    """Yield what one format recognises."""
+    """Yield the sources that one format recognises."""
     try:
         if source.path.is_dir():
             yield from format.recognise_folder(source)
@@ -100,13 +100,13 @@ def _candidates_of(format: AnnotationFormat, source: DataSource) -> Iterator[Can
         )
 
 
-def _unknown(path: Path) -> DataError:
-    """Return the error for a path that no format recognises, with what to give instead."""
+def _unrecognised(path: Path) -> DataError:
+    """Return the error for a path that no format recognises, with advice."""
     files = sorted(path.glob("*.json")) if path.is_dir() else []
     hint = f". Give the file itself: {files[0]}" if files else ""
     if path.suffix.lower() == ".xml":
-        hint = f". Give the folder it lies in: {path.parent}"
+        hint = f". Give its folder: {path.parent}"
     if path.suffix.lower() in ARCHIVES:
-        hint = ". Unpack it first"
-    what = f"the folder {path} without any of them in it" if path.is_dir() else path
+        hint = ". Unpack the archive first"
+    what = f"the folder {path} with none of these" if path.is_dir() else path
     return DataError(f"expected {expected_inputs()}, found {what}{hint}")

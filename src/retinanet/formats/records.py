@@ -1,4 +1,4 @@
-"""What every reader returns: images with their boxes, and the faults that were found on the way.
+"""Datasets in memory: images with their boxes, and the faults of the annotations.
 
 Shape suffixes: G objects of an image. Every box is xyxy in original pixels (after EXIF rotation).
 """
@@ -16,32 +16,32 @@ import numpy as np
 import numpy.typing as npt
 
 from retinanet.errors import UserError, did_you_mean, list_names
-from retinanet.parse import plain
+from retinanet.parse import printable
 
-MOST_FAULTS_PRINTED: Final = 200
-SKIP_OBJECT: Final = "Correct it, or give --skip-invalid to go on without this object"
-SKIP_IMAGE: Final = "Correct it, or give --skip-invalid to go on without this image"
+MAX_PRINTED_FAULTS: Final = 200
+SKIP_OBJECT: Final = "Correct it, or leave the object out with --skip-invalid"
+SKIP_IMAGE: Final = "Correct it, or leave the image out with --skip-invalid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong with a dataset."""
+    """An invalid image or annotation of a dataset."""
 
     file: Path
-    """The annotation file or the image."""
+    """Annotation file or image file."""
     where: str
-    """What in it: 'object 13 of 21', 'annotation 1768', 'line 7'; empty for the whole file."""
+    """Position in the file: 'object 13 of 21', 'annotation 1768', 'line 7'; empty for the whole file."""
     what: str
-    """What was expected and what was found."""
+    """Expected and found content."""
     advice: str
-    """How to go on."""
+    """Advice on how to continue."""
 
     def __str__(self) -> str:
-        return plain(f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}.")
+        return printable(f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}.")
 
 
 class DataError(UserError):
-    """A dataset that cannot be used. The message holds the list of what is wrong with it."""
+    """A dataset that cannot be used. The message lists its faults."""
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message, tuple(faults))
@@ -49,28 +49,28 @@ class DataError(UserError):
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
-        lines = [plain(self.message), *(f"  {fault}" for fault in self.faults[:MOST_FAULTS_PRINTED])]
-        if len(self.faults) > MOST_FAULTS_PRINTED:
-            lines.append(f"  and {len(self.faults) - MOST_FAULTS_PRINTED} more")
+        lines = [printable(self.message), *(f"  {fault}" for fault in self.faults[:MAX_PRINTED_FAULTS])]
+        if len(self.faults) > MAX_PRINTED_FAULTS:
+            lines.append(f"  and {len(self.faults) - MAX_PRINTED_FAULTS} more")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
-    """One image and its objects.
+    """An image and its objects.
 
     Args:
-        path: the image.
-        width: original pixels.
-        height: original pixels.
-        boxes_G4: float64, xyxy, original pixels, within the image, no side 0.
+        path: image file.
+        width: width in original pixels.
+        height: height in original pixels.
+        boxes_G4: float64, xyxy, original pixels, inside the image, with sides above 0.
         labels_G: int64, 0-based class ids.
-        crowd_G: bool, neither to be found nor to be punished: COCO's crowd regions, VOC's difficult objects.
-        areas_G: float64, original pixels: the annotation's own area (COCO's is the mask's), else the box's.
-        annotation_ids: the file's own ids (COCO), or the number of each object in its file, from 1 (VOC).
-        image_id: the file's own id (COCO), or the number of the image, from 1.
-        window: the part of the image that this is, xyxy in its pixels, or None for all of it; width, height and boxes
-            are those of the part. See `tiling.cut`.
+        crowd_G: bool, ignored (neither a target nor a false positive): crowd regions (COCO), difficult objects (VOC).
+        areas_G: float64, square pixels: area of the annotation (of the mask in COCO) or, if missing, of the box.
+        annotation_ids: annotation ids of the file (COCO), or the number of each object in its file, from 1 (VOC).
+        image_id: image id of the file (COCO), or the number of the image, from 1.
+        window: xyxy part of the image, in image pixels, or None for the whole image. Width, height and boxes then
+            refer to this part. See `tiling.cut`.
     """
 
     path: Path
@@ -90,33 +90,33 @@ class DetectionData:
     """A dataset in memory, without the pixels."""
 
     records: tuple[Record, ...]
-    """The images, those without objects among them."""
+    """All images, including those without objects."""
     classes: tuple[str, ...]
-    """The name of each class id."""
+    """Name of each class id."""
     category_ids: tuple[int, ...]
-    """The id that each class has in the file (COCO's own, with gaps), or 1, 2, ... where the format has none."""
+    """Category id of each class in the file (COCO; ids may have gaps), or 1, 2, ... if the format has no ids."""
     source: Path
-    """Where it was read from."""
+    """File or folder of the annotations."""
     faults: tuple[Fault, ...] = ()
-    """What was left out, and why."""
+    """Invalid images and annotations, which are left out."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the reading, a sentence each: a format that was guessed, polygons made boxes."""
+    """Sentences for the user about the reading, such as a guessed format or polygons replaced by boxes."""
 
     @cached_property
     def num_objects(self) -> int:
-        """All boxes, crowd regions included."""
+        """Number of boxes, including crowd regions."""
         return sum(len(record.boxes_G4) for record in self.records)
 
     @cached_property
     def num_crowd(self) -> int:
-        """Those boxes that are neither to be found nor to be punished."""
+        """Number of ignored boxes: crowd regions and difficult objects."""
         return sum(int(record.crowd_G.sum()) for record in self.records)
 
     def to_coco(self) -> dict[str, Any]:
         """Return the data as a COCO ground-truth dictionary, for pycocotools, hotcoco or a file.
 
-        The file's own annotation ids are kept where all of them are unique and above 0. Otherwise they are numbered
-        from 1: an evaluator takes id 0 for "not matched" and a repeated id for the same object.
+        Annotation ids are kept if they are unique and above 0. Otherwise annotations are numbered from 1, because
+        evaluators use id 0 for "not matched" and treat annotations with one id as one object.
         """
         ids = [annotation_id for record in self.records for annotation_id in record.annotation_ids]
         if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
@@ -152,10 +152,15 @@ class DetectionData:
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | str:
-    """Return an xyxy box cut to its image, or what is wrong with it.
+    """Return an xyxy box clipped to its image, or a text that describes its fault.
 
-    A box that reaches over the edge is common (a hand slipped, an object continues) and is cut silently as long as a
-    pixel of it, or all of a smaller box, is left; one of zero or negative size, or outside, is a fault.
+    Boxes often extend over the edge of the image. Such a box is clipped without a fault if at least one pixel of each
+    side remains, or the whole side if it is shorter. A box without a positive area, or outside the image, is a fault.
+
+    Args:
+        box: x1, y1, x2, y2, image pixels.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
     """
     x1, y1, x2, y2 = box
     found = f"found ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})"
@@ -163,12 +168,13 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
         return f"expected four finite coordinates, {found}"
     if x2 <= x1 or y2 <= y1:
         return f"expected a box with an area above 0, {found}"
-    cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    if cut[2] - cut[0] < min(1.0, x2 - x1) - 1e-3 or cut[3] - cut[1] < min(1.0, y2 - y1) - 1e-3:
+    clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    if clipped[2] - clipped[0] < min(1.0, x2 - x1) - 1e-3 or clipped[3] - clipped[1] < min(1.0, y2 - y1) - 1e-3:
         return f"expected a box within the {width}x{height} image, {found}"
-    return cut if cut[0] < cut[2] and cut[1] < cut[3] else f"expected a box with an area above 0, {found}"
+    has_area = clipped[0] < clipped[2] and clipped[1] < clipped[3]
+    return clipped if has_area else f"expected a box with an area above 0, {found}"
 
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:
-    """Return what is wrong with an object of a class that is not among those asked for."""
+    """Return the fault of an object whose class is not in the class list."""
     return f"expected one of the classes {list_names(classes)}; found {name!r}{did_you_mean(name, classes)}"

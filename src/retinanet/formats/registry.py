@@ -1,6 +1,6 @@
-"""Every annotation format by its name: the project's own, and those of other packages.
+"""Registry of annotation formats: built-in formats and formats of other packages.
 
-Another package adds a format by an entry point of the group `retinanet.formats` that leads to an `AnnotationFormat`:
+Another package adds a format by an entry point of the group `retinanet.formats` whose value is an `AnnotationFormat`:
 
     [project.entry-points."retinanet.formats"]
     kitti = "my_package.kitti:KITTI"
@@ -42,16 +42,16 @@ _logger = logging.getLogger(__name__)
 
 
 def all_formats() -> dict[str, AnnotationFormat]:
-    """Return every format by its name: the project's own first, then those of other packages."""
-    return {**BUILT_IN, **_of_other_packages(tuple(sys.path))[0]}
+    """Return all formats by name: built-in formats first, then formats of other packages."""
+    return {**BUILT_IN, **_formats_of_other_packages(tuple(sys.path))[0]}
 
 
 def find_format(name: str, option: str = "format") -> AnnotationFormat:
     """Return a format by its name.
 
     Args:
-        name: the format's name.
-        option: what named the format, for the message.
+        name: name of the format.
+        option: option that names the format, for the message.
 
     Raises:
         ConfigError: no format has this name, or its package cannot be loaded.
@@ -60,7 +60,7 @@ def find_format(name: str, option: str = "format") -> AnnotationFormat:
 
 
 def find_writer(name: str, option: str = "format") -> tuple[AnnotationFormat, FormatWriter]:
-    """Return a format that can be written, and its writer. Raises `ConfigError` as `find_format`."""
+    """Return a format that can be written, and its writer. Raises `ConfigError`: see `find_format`."""
     format = _find(name, option, must_write=True)
     assert format.writer is not None  # noqa: S101 - for the type checker
     return format, format.writer
@@ -69,8 +69,8 @@ def find_writer(name: str, option: str = "format") -> tuple[AnnotationFormat, Fo
 def _find(name: str, option: str, *, must_write: bool) -> AnnotationFormat:
     known = BUILT_IN
     broken: dict[str, str] = {}
-    if name not in BUILT_IN:  # only now: the formats of other packages take time to load
-        others, broken = _of_other_packages(tuple(sys.path))
+    if name not in BUILT_IN:  # load formats of other packages only if needed: this takes time
+        others, broken = _formats_of_other_packages(tuple(sys.path))
         known = {**BUILT_IN, **others}
     if name in broken:
         raise ConfigError(f"{option}: {broken[name]}")
@@ -81,17 +81,17 @@ def _find(name: str, option: str, *, must_write: bool) -> AnnotationFormat:
 
 
 def expected_inputs() -> str:
-    """Return what a dataset may be, for messages."""
+    """Return a list of the accepted inputs, for messages."""
     own = ", ".join(format.expects for format in BUILT_IN.values() if format.expects)
     others = [format.expects for name, format in all_formats().items() if name not in BUILT_IN and format.expects]
-    return f"{', '.join([own, *others])}, or what Roboflow, Label Studio, CVAT or labelme export"
+    return f"{', '.join([own, *others])}, or an export of Roboflow, Label Studio, CVAT or labelme"
 
 
 @lru_cache(maxsize=1)
-def _of_other_packages(_: tuple[str, ...]) -> tuple[dict[str, AnnotationFormat], dict[str, str]]:
-    """Return the formats of other packages by name, and why each broken entry point cannot be used.
+def _formats_of_other_packages(_: tuple[str, ...]) -> tuple[dict[str, AnnotationFormat], dict[str, str]]:
+    """Return the formats of other packages by name, and a message for each broken entry point.
 
-    Reading the metadata of all installed packages takes about 50 ms: the result is kept while `sys.path` is the same.
+    Reading the metadata of all installed packages takes about 50 ms, so the result is cached for one `sys.path`.
     """
     formats: dict[str, AnnotationFormat] = {}
     broken: dict[str, str] = {}
@@ -100,8 +100,8 @@ def _of_other_packages(_: tuple[str, ...]) -> tuple[dict[str, AnnotationFormat],
         try:
             format = _load(entry_point)
             if format.name in BUILT_IN or format.name in formats:
-                raise ValueError(f"the name {format.name!r} is that of another format already")
-        except Exception as error:  # noqa: BLE001 - other people's code: whatever it raises must not stop our readers
+                raise ValueError(f"the name {format.name!r} already belongs to another format")
+        except Exception as error:  # noqa: BLE001 - an error in another package must not stop other formats
             broken[entry_point.name] = (
                 f"the annotation format {entry_point.name!r} of the package {package} cannot be used "
                 f"({type(error).__name__}: {error})"

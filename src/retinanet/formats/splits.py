@@ -1,4 +1,4 @@
-"""The splits of a dataset: in one file (data.yaml#val), as lists or files, or as folders."""
+"""Find the splits of a dataset: in one file (data.yaml#val), in several files or lists, or in folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS: Final = tuple(SPLIT_NAMES)
 
 
 def separate_split(path: Path) -> tuple[Path, str | None]:
-    """Return a path, and the split named after its #, as in data.yaml#val."""
+    """Return a path without its split, and the split: data.yaml#val gives data.yaml and val."""
     stem, sharp, split = path.name.rpartition("#")
     if not sharp or path.exists():
         return path, None
@@ -27,7 +27,7 @@ def separate_split(path: Path) -> tuple[Path, str | None]:
 
 
 def split_paths(path: Path, format_name: str | None) -> dict[str, Path]:
-    """Return the splits of an existing file or folder, each with the path that `read` takes for it."""
+    """Return the path of each split of an existing file or folder, for `read`."""
     if below := _folders_of_splits(path):
         return below
     found = recognise(path, format_name)
@@ -38,31 +38,32 @@ def split_paths(path: Path, format_name: str | None) -> dict[str, Path]:
     return dict(inside) or {"": path}
 
 
-def choose_folder(path: Path, asked: str | None, *, strict: bool) -> tuple[Path, list[str]]:
-    """Return the folder of the split that is asked for, if each split has a folder, with a note."""
+def choose_folder(path: Path, requested: str | None, *, strict: bool) -> tuple[Path, list[str]]:
+    """Return the folder of the requested split and a note, or `path` itself if its splits are not folders."""
     below = _folders_of_splits(path)
     if not below:
         return path, []
-    split = _nearest_split(asked or "train", list(below), path, strict=strict)
+    split = _nearest_split(requested or "train", list(below), path, strict=strict)
     others = ", ".join(name for name in below if name != split)
     return below[split], [f"of {path}, the split {split} was read" + (f" (there is also {others})" if others else "")]
 
 
-def choose_split(found: Recognised, asked: str | None, *, strict: bool) -> tuple[str | None, list[str]]:
-    """Return which split of a file to read, with a note if it is not the one that was asked for."""
+def choose_split(found: Recognised, requested: str | None, *, strict: bool) -> tuple[str | None, list[str]]:
+    """Return the split of a file to read, and a note if it is not the requested split."""
     file = found.source.path
     present = found.format.splits_in_file(file)
     if not present:
-        return asked, []
-    split = _nearest_split(asked or "train", present, file, strict=strict)
-    others = ", ".join(name for name in present if name != split)
-    if asked is None and others:
-        return split, [f"of {file}, the split {split} was read (there is also {others}; {file.name}#val)"]
-    return split, [] if split == (asked or split) else [f"{file} has no split {asked}: {split} was read"]
+        return requested, []
+    split = _nearest_split(requested or "train", present, file, strict=strict)
+    others = [name for name in present if name != split]
+    if requested is None and others:
+        note = f"of {file}, the split {split} was read (there is also {', '.join(others)}: {file.name}#{others[0]})"
+        return split, [note]
+    return split, [] if split == (requested or split) else [f"{file} has no split {requested}: {split} was read"]
 
 
 def _folders_of_splits(path: Path) -> dict[str, Path]:
-    """Return the folder of each split of a folder that holds nothing else, as Roboflow exports COCO, VOC and CSV."""
+    """Return the folder of each split, if a folder has no annotations of its own (Roboflow's COCO, VOC and CSV)."""
     if not path.is_dir() or is_recognised(path):
         return {}
     folders = [(split, path / name) for split, names in SPLIT_NAMES.items() for name in names]
@@ -70,11 +71,11 @@ def _folders_of_splits(path: Path) -> dict[str, Path]:
     return {split: folder for split, folder in below.items() if is_recognised(folder)}
 
 
-def _nearest_split(asked: str, present: Sequence[str], source: Path, *, strict: bool) -> str:
-    """Return the split that is asked for; unless `strict`, another one instead of a missing one."""
-    instead = {"val": ("test",), "test": ("val",)}.get(asked, ("val", "test"))
-    order: tuple[str, ...] = (asked,) if strict else (asked, *instead)
+def _nearest_split(requested: str, present: Sequence[str], source: Path, *, strict: bool) -> str:
+    """Return the requested split or, unless `strict`, its replacement if it is missing. Raises `DataError`."""
+    replacements = {"val": ("test",), "test": ("val",)}.get(requested, ("val", "test"))
+    order: tuple[str, ...] = (requested,) if strict else (requested, *replacements)
     for split in order:
         if split in present:
             return split
-    raise DataError(f"{source}: expected the split {asked!r}, found {', '.join(present)}")
+    raise DataError(f"{source}: expected the split {requested!r}, found {', '.join(present)}")

@@ -1,4 +1,4 @@
-"""Text, numbers and JSON of annotation files."""
+"""Read text, numbers and JSON from annotation files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_SIDE: Final = 2**31 - 1
-"""Largest width or height of an image, and largest class id, that a file may give."""
+"""Maximum width and height of an image, and maximum class id, in an annotation file."""
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises `DataError`, with the place in the file, if the file is not JSON."""
+    """Return the content of a JSON file. Raise `DataError` with the position if the file is not JSON."""
     try:
         return parse_json(path.read_bytes())
     except ParseError as error:
@@ -25,7 +25,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number, from 1, and the stripped text of each line that is not empty.
+    """Yield the number, from 1, and the stripped text of each non-empty line.
 
     Raises:
         DataError: the file is not UTF-8.
@@ -40,11 +40,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def finite_number(value: Any) -> float | None:
-    """Return a number or a text as a finite float, or None for anything else."""
+    """Return a number or a text as a finite float, or None for any other value."""
     if isinstance(value, bool) or value is None:
         return None
     try:
-        found = float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None

@@ -1,10 +1,9 @@
-"""The Pascal VOC format: one .xml for each image.
+"""The Pascal VOC format: one .xml file per image.
 
-Coordinates are taken as they stand, xmin, ymin, xmax, ymax as edges in pixels from 0. VOC's own images count pixels
-from 1 and include the last one, but the tools that write VOC today (labelImg, CVAT, Roboflow) write edges; this
-project has no "+1" anywhere, and to guess by file would shift some of them.
+xmin, ymin, xmax, ymax are read without change, as edges in pixels from 0. The original VOC datasets count pixels from 1
+and include the last pixel, but current tools (labelImg, CVAT, Roboflow) write edges. The two cannot be told apart.
 
-Objects marked `difficult` are neither to be found nor to be punished, as in VOC's own evaluation: crowd_G is true.
+Objects marked `difficult` are ignored (crowd_G is true), as in the VOC evaluation.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET  # to write, and for the types: parsing is parse.py's
+from xml.etree import ElementTree as ET  # to write, and for the types: parse.py parses
 
 from retinanet.files import AllowedFolders, is_file
 from retinanet.formats.annotation_format import (
@@ -34,14 +33,14 @@ from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
 CLASS_FILE: Final = "classes.txt"
-"""A class a line, beside Annotations/: VOC itself has no list of its classes. `retinanet convert` writes it."""
+"""Class list with one class per line, beside Annotations/. It extends VOC; `retinanet convert` writes it."""
 _SPLIT_LINE: Final = re.compile(r"^(?P<stem>.*?)(?:\s+(?:-1|0|1))?$")
-"""A line of a split: a stem, and in the class-specific files of VOC itself a further 1, 0 or -1."""
+"""Line of a split file: a file stem and, in the class-specific files of VOC, 1, 0 or -1."""
 _COORDINATES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
 def is_voc(folder: Path) -> bool:
-    """Return whether a folder looks like Pascal VOC: Annotations/, or .xml files in the folder itself."""
+    """Return whether a folder may be Pascal VOC: it holds Annotations/ or .xml files."""
     return (folder / "Annotations").is_dir() or next(folder.glob("*.xml"), None) is not None
 
 
@@ -52,13 +51,13 @@ def _recognise_file(source: DataSource) -> Evidence | None:
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
     if (folder.path / "Annotations").is_dir():
         yield Candidate(folder, Evidence.OWN_FOLDER)
-    # Beside an annotations.xml, which is CVAT's, other .xml files are no sign of VOC.
+    # A folder with an annotations.xml is CVAT's: its other .xml files are no evidence of VOC.
     if next(folder.path.glob("*.xml"), None) is not None and not (folder.path / "annotations.xml").is_file():
         yield Candidate(folder, Evidence.FILES, " by the .xml files in it")
 
 
 def _splits_in_folder(folder: Path) -> dict[str, Path]:
-    """Return the train, val and test lists of a folder, if together they name all of its images."""
+    """Return the train, val and test lists of a folder if they name all its images, otherwise nothing."""
     lists = {name: folder / "ImageSets" / "Main" / f"{name}.txt" for name in SPLIT_NAMES}
     present = {name: path for name, path in lists.items() if path.is_file()}
     listed = {Path(text.split()[0]).name for path in present.values() for _, text in read_lines(path)}
@@ -69,41 +68,43 @@ def _splits_in_folder(folder: Path) -> dict[str, Path]:
 def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a Pascal VOC folder or split: see `formats.read`. Category ids are 1, 2, ... in the order of the classes.
 
-    Classes are those of classes.txt where there is one, else the names found, sorted. `allow_outside` has no effect:
-    images are found by their file names alone.
+    Classes are the lines of classes.txt or, without this file, the sorted class names of the objects. `allow_outside`
+    has no effect, because images are found only by file name.
 
     Args:
-        source: a folder with Annotations/ and JPEGImages/, or with .xml files beside their images, for all that is
-            in it; a file such as ImageSets/Main/train.txt for the images that it names, one a line.
-        options: how it is read.
+        source: a folder with Annotations/ and JPEGImages/, or with .xml files beside their images; or a file such as
+            ImageSets/Main/train.txt that names one image per line.
+        options: options of the reader.
     """
     path, images = source.path, options.images
     builder = DatasetBuilder(path, options)
     root = path if path.is_dir() else root_of(path)
     annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
-    files = sorted(annotations.glob("*.xml")) if path.is_dir() else _split(builder, annotations)
-    finder = _Finder([images] if images is not None else [root / "JPEGImages", root / "images", annotations])
+    files = sorted(annotations.glob("*.xml")) if path.is_dir() else _listed_files(builder, annotations)
+    finder = _ImageFinder([images] if images is not None else [root / "JPEGImages", root / "images", annotations])
     for file in files:
         if (image := _read_file(file, finder, builder)) is not None:
             builder.images.append(image)
     if path.is_dir() and images is None and files:
-        _without_annotations(builder, finder, files, annotations)
-    listed = root / CLASS_FILE
-    return builder.build([name for _, name in read_lines(listed)] if listed.is_file() else None)
+        _add_images_without_annotations(builder, finder, files, annotations)
+    class_file = root / CLASS_FILE
+    return builder.build([name for _, name in read_lines(class_file)] if class_file.is_file() else None)
 
 
-def _without_annotations(builder: DatasetBuilder, finder: _Finder, files: Sequence[Path], annotations: Path) -> None:
-    """Note the images that have no .xml: in VOC an image without objects has one too."""
+def _add_images_without_annotations(
+    builder: DatasetBuilder, finder: _ImageFinder, files: Sequence[Path], annotations: Path
+) -> None:
+    """Add a fault for each image without an .xml file. In VOC, an image without objects also has an .xml file."""
     stems = {file.stem for file in files} | {image.path.stem for image in builder.images}
     for stem, paths in sorted(finder.by_stem.items()):
         if stem not in stems:
-            what = f"expected its annotations in {annotations / stem}.xml, found no such file"
-            advice = "Write an .xml without objects if it shows none, or leave it out with --skip-invalid"
+            what = f"expected annotations in {annotations / stem}.xml, found no such file"
+            advice = "If the image has no objects, write an .xml without objects; or leave it out with --skip-invalid"
             builder.add_fault(paths[0], "", what, advice)
 
 
 def root_of(split: Path) -> Path:
-    """Return the folder that holds Annotations/ above a split file; the file's own folder if that holds the .xml."""
+    """Return the folder above a split file that holds Annotations/, or the file's folder if it holds .xml files."""
     above = split.absolute().parents
     for folder in above[:3]:
         if (folder / "Annotations").is_dir():
@@ -115,11 +116,11 @@ def root_of(split: Path) -> Path:
     )
 
 
-def _split(builder: DatasetBuilder, annotations: Path) -> list[Path]:
-    """Return the .xml files that a split names, in its order."""
+def _listed_files(builder: DatasetBuilder, annotations: Path) -> list[Path]:
+    """Return the .xml files that a split file lists, in its order."""
     files: dict[Path, int] = {}
     allowed = AllowedFolders.around(annotations)
-    for number_of_line, line in read_lines(builder.source):
+    for line_number, line in read_lines(builder.source):
         match = _SPLIT_LINE.match(line)
         if match is None or not (stem := match["stem"]):
             continue
@@ -128,23 +129,23 @@ def _split(builder: DatasetBuilder, annotations: Path) -> list[Path]:
         file = annotations / f"{stem}.xml"
         advice = SKIP_IMAGE
         if not allowed.contains(file):
-            what = f"expected the name of an image, found {shorten(stem)}, which leads elsewhere"
+            what = f"expected the name of an image, found {shorten(stem)}, which is outside of {annotations}"
         elif file in files:
-            what = f"{stem!r} stands in line {files[file]} already"
+            what = f"expected every image once, found {stem!r} also in line {files[file]}"
             advice = "Remove one of the lines, or give --skip-invalid to use the image once"
         elif not is_file(file):
             what = f"expected the annotations of {stem!r} in {file}, found no such file"
         else:
-            files[file] = number_of_line
+            files[file] = line_number
             continue
-        builder.add_fault(builder.source, f"line {number_of_line}", what, advice)
+        builder.add_fault(builder.source, f"line {line_number}", what, advice)
     return list(files)
 
 
-class _Finder:
-    """Finds the image of an .xml: by the stem of the file, whatever the suffix, before the name written inside.
+class _ImageFinder:
+    """Finds the image of an .xml file: first by the stem of the .xml file, then by the file name written inside.
 
-    The name inside often goes stale when files are renamed, and may then lead to another existing image.
+    The written name is often outdated after files were renamed, and may then lead to another existing image.
     """
 
     def __init__(self, places: Sequence[Path]) -> None:
@@ -156,7 +157,7 @@ class _Finder:
                     self.by_stem.setdefault(path.stem, []).append(path)
 
     def find(self, file: Path, written: str) -> Path:
-        """Return the path of the image; where there is none, the one it should have."""
+        """Return the path of the image. If it does not exist, return the path where it was expected."""
         with_stem = self.by_stem.get(file.stem, [])
         suffix = Path(written).suffix.lower()
         same_suffix = [path for path in with_stem if path.suffix.lower() == suffix]
@@ -164,8 +165,8 @@ class _Finder:
         return [*same_suffix, *with_stem, *named, self.places[0] / (written or f"{file.stem}.jpg")][0]
 
 
-def _read_file(file: Path, finder: _Finder, builder: DatasetBuilder) -> AnnotatedImage | None:
-    """Read one .xml; None with a fault where nothing of it can be used."""
+def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> AnnotatedImage | None:
+    """Return the image of one .xml file with its objects. If it is invalid, add a fault and return None."""
     try:
         root = parse_xml(file)
     except ParseError as error:
@@ -180,21 +181,21 @@ def _read_file(file: Path, finder: _Finder, builder: DatasetBuilder) -> Annotate
     try:
         width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
     except ImageError as error:
-        what = f"expected the image's size, found it neither in <size> nor in the image ({error})"
+        what = f"expected the image size, found it neither in <size> nor in the image ({error})"
         builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
     image = AnnotatedImage(path, width, height)
     nodes = root.findall("object")
-    for number_of_object, node in enumerate(nodes, 1):
-        result = _object(node, number_of_object, image, builder.selection)
-        builder.add_object(image, result, file=file, where=f"object {number_of_object} of {len(nodes)}")
+    for number, node in enumerate(nodes, 1):
+        result = _parse_object(node, number, image, builder.selection)
+        builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
     return image
 
 
-def _object(
-    node: ET.Element, number_of_object: int, image: AnnotatedImage, selection: ClassSelection
+def _parse_object(
+    node: ET.Element, number: int, image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with it, or None if it is not wanted."""
+    """Return an object, a text that describes its fault, or None if its class is left out."""
     written = (node.findtext("name") or "").strip()
     if not written:
         return "expected a class in <name>, found none"
@@ -205,20 +206,20 @@ def _object(
     if node.find("bndbox") is None:
         return "expected a <bndbox>, found none"
     texts = [node.findtext(f"bndbox/{key}") for key in _COORDINATES]
-    numbers = [finite_number(text) for text in texts]
-    for key, text, value in zip(_COORDINATES, texts, numbers, strict=True):
+    coordinates = [finite_number(text) for text in texts]
+    for key, text, value in zip(_COORDINATES, texts, coordinates, strict=True):
         if value is None:
             return f"expected a number in <{key}>, found {'none' if text is None else shorten(text)}"
-    x1, y1, x2, y2 = (value for value in numbers if value is not None)
+    x1, y1, x2, y2 = (value for value in coordinates if value is not None)
     box = clip_box((x1, y1, x2, y2), image.width, image.height)
     if isinstance(box, str):
         return box
     difficult = (node.findtext("difficult") or "0").strip().lower() not in {"0", "false", ""}
-    return AnnotatedObject(number_of_object, name, box, difficult)
+    return AnnotatedObject(number, name, box, difficult)
 
 
 def write_voc(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
-    """Write an .xml for each image, a list of the images of each split, and the class list."""
+    """Write an .xml file for each image, an image list for each split, and the class list. Return each split's path."""
     written = {}
     for name, data in splits.items():
         for record, image_path in zip(data.records, target.images[name], strict=True):
@@ -233,6 +234,7 @@ def write_voc(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[
 
 
 def _xml(data: DetectionData, record: Record, image_path: Path) -> str:
+    """Return the text of the .xml file of one image."""
     root = ET.Element("annotation")
     for tag, value in (("folder", image_path.parent.name), ("filename", image_path.name)):
         ET.SubElement(root, tag).text = value

@@ -1,6 +1,6 @@
-"""Writing a dataset in another format, so that `formats.read` returns what was written.
+"""Write a dataset in another format, so that `formats.read` returns an equal dataset.
 
-What a format cannot store is listed. Every file is written under a temporary name and renamed.
+Details that the format cannot store are listed. Each file is written under a temporary name and renamed.
 Shape suffixes: G objects of an image. Boxes are xyxy in original pixels.
 """
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written.
+    """Result of `write`.
 
     Args:
-        files: the annotation file or folder of each split.
-        lost: what the format cannot store, a sentence each.
+        files: annotation file or folder of each split.
+        lost: a sentence for each detail that the format cannot store.
     """
 
     files: Mapping[str, Path]
@@ -50,23 +50,23 @@ def write(
     """Write the splits of a dataset into a folder.
 
     Args:
-        splits: by name, such as train and val; the name may be empty if there is only one.
-        target: a folder that is empty or does not exist. For a single split as COCO or CSV also the file itself.
+        splits: data of each split, by its name, such as train and val. The name of a single split may be empty.
+        target: folder that is empty or does not exist. A single split in COCO or CSV may also be written to a file.
         format: name of a format that can be written.
-        image_files: copy the images, link to them (symbolic links), or none: leave them where they are. YOLO and VOC
-            find images by their place, so that for these two `none` needs `--images` when the data is read.
+        image_files: `copy` the images, `link` to the images (symbolic links), or `none`: leave the images in place.
+            VOC stores only file names: with `none`, reading the dataset needs `--images`.
 
     Raises:
-        UserError: the target is in use.
+        UserError: the target exists, or several splits would go into one file.
         ConfigError: no format that can be written has this name.
     """
     _, writer = find_writer(format)
     is_single_file = target.suffix.lower() in _file_suffixes()
     if is_single_file and len(splits) > 1:
-        raise UserError(f"{target}: the data has the splits {', '.join(splits)}: give a folder")
+        raise UserError(f"{target}: expected a folder for the splits {', '.join(splits)}, found a file name")
     folder = target.parent if is_single_file else target
     if target.is_file() or (not is_single_file and target.is_dir() and any(target.iterdir())):
-        raise UserError(f"{target} is there already: give another, or remove it first")
+        raise UserError(f"{target} already exists: give another path, or remove it first")
     folder.mkdir(parents=True, exist_ok=True)
     images = {name: _place_images(data, folder, name, writer, image_files) for name, data in splits.items()}
     files = writer.write(splits, WriteTarget(folder=folder, images=images, file=target if is_single_file else None))
@@ -88,22 +88,22 @@ def lost(data: DetectionData, format: str) -> Iterator[str]:
 
 
 def _details(data: DetectionData) -> Iterator[tuple[Detail, str]]:
-    """Yield the details that a dataset has and a format may be unable to store, and what becomes of them."""
+    """Yield the details of a dataset that some formats cannot store, each with a sentence on its loss."""
     if data.num_crowd:
-        yield "crowd", f"has no crowd or difficult objects: {data.num_crowd:,} of them were left out"
+        yield "crowd", f"stores no crowd or difficult objects: {data.num_crowd:,} were left out"
     if data.category_ids != tuple(range(1, len(data.classes) + 1)):
-        yield "category_ids", f"has no category ids: they become 1 to {len(data.classes)} in the order of the classes"
+        yield "category_ids", f"stores no category ids: they become 1 to {len(data.classes)} in class order"
     if [record.image_id for record in data.records] != list(range(1, len(data.records) + 1)):
-        yield "image_ids", "has no image ids: images are numbered"
-    if own := sum(_count_own_areas(record) for record in data.records):
-        yield "areas", f"has no areas of objects: {own:,} areas of masks become those of the boxes"
+        yield "image_ids", "stores no image ids: images are numbered from 1"
+    if mask_areas := sum(_count_mask_areas(record) for record in data.records):
+        yield "areas", f"stores no areas of objects: {mask_areas:,} mask areas are replaced by box areas"
     ids = [i for record in data.records for i in record.annotation_ids]
     if len(set(ids)) == len(ids) and ids and len(data.records) > 1 and data.source.suffix.lower() == ".json":
-        yield "annotation_ids", "has no annotation ids: objects are numbered"
+        yield "annotation_ids", "stores no annotation ids: objects are numbered"
 
 
-def _count_own_areas(record: Record) -> int:
-    """Return how many objects have another area than their box."""
+def _count_mask_areas(record: Record) -> int:
+    """Return the number of objects whose area differs from the area of their box."""
     box_areas_G = (record.boxes_G4[:, 2:] - record.boxes_G4[:, :2]).prod(axis=1)
     return int((~np.isclose(record.areas_G, box_areas_G, rtol=1e-6, atol=1e-6)).sum())
 
@@ -111,7 +111,7 @@ def _count_own_areas(record: Record) -> int:
 def _place_images(
     data: DetectionData, folder: Path, split: str, writer: FormatWriter, image_files: ImageFiles
 ) -> list[Path]:
-    """Copy the images or link to them, and return the path of each afterwards."""
+    """Copy the images, or create links to the images, and return the new paths."""
     if image_files == "none":
         return [record.path.absolute() for record in data.records]
     root = folder / writer.image_folder / (split if writer.folder_per_split else "")
@@ -119,7 +119,7 @@ def _place_images(
     for record, place in zip(data.records, places, strict=True):
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
-            raise UserError(f"{place}: two splits hold images of this name: convert them one by one")
+            raise UserError(f"{place}: two splits have an image of this name: convert each split on its own")
         if image_files == "link":
             place.symlink_to(record.path.resolve())
         else:
@@ -129,7 +129,7 @@ def _place_images(
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Return a file name for each path: its own if its stem is unique, else with its folder before it."""
+    """Return a unique file name for each path: its own if its stem is unique, otherwise prefixed with its folder."""
     stems = Counter(path.stem.casefold() for path in paths)
     names, taken = [], set()
     for path in paths:

@@ -1,11 +1,11 @@
-"""The YOLO format: a data.yaml that names splits and classes, and a .txt of labels for each image.
+"""The YOLO format: a data.yaml that names splits and classes, and a .txt label file for each image.
 
-A label is a line `class x y width height`: the class id from 0, the centre and the sides as shares of the image's
-width and height. An image without a label file, or with an empty one, has no objects. Rows of polygons (segmentation)
-and of four corners (oriented boxes) are reduced to the box around them, and a note says how many.
+A label is a line `class x y width height`: the class id from 0, the centre and the sides, relative to the image's width
+and height. An image without a label file, or with an empty one, has no objects. Polygons (segmentation) and oriented
+boxes (four corners) are replaced by their bounding boxes, and a note gives their number.
 
-Also read: Darknet's obj.data with obj.names and lists of images (CVAT's "YOLO 1.1"), and a folder of classes.txt,
-images/ and labels/ (Label Studio's "YOLO").
+Two variants are read as well: Darknet's obj.data with obj.names and image lists (CVAT's "YOLO 1.1"), and a folder with
+classes.txt, images/ and labels/ (Label Studio's "YOLO").
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from retinanet.formats.yolo_index import DARKNET_SUFFIX, YAML_NAMES, YAML_SUFFIX
 from retinanet.images import ImageError, read_size
 
 _DIGITS: Final = 17
-"""Significant decimal digits that a float64 needs."""
+"""Number of significant decimal digits that represent a float64 exactly."""
 _COLUMNS_OF_A_BOX: Final = 5
 _NOT_LABELS: Final = frozenset(
     ("classes.txt", "readme.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt")
@@ -60,15 +60,16 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
 
     Args:
         source: data.yaml, obj.data, a list of images (.txt), or a folder with images/ and labels/.
-        options: how it is read. `images` replaces the folder that the file names; `split` is one of those in the file.
+        options: options of the reader. `images` replaces the folder that the file names; `split` names one of its
+            splits.
     """
     builder = DatasetBuilder(source.path, options)
     names, paths = names_and_images(builder)
-    labels: set[Path] = set()
-    reduced, without = 0, 0
+    label_files: set[Path] = set()
+    reduced = unlabelled = 0
     for path in paths:
         file = label_path(path)
-        labels.add(file)
+        label_files.add(file)
         try:
             image = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
@@ -76,20 +77,20 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
             continue
         builder.images.append(image)
         if is_file(file):
-            reduced += _labels(file, image, names, builder)
+            reduced += _read_labels(file, image, names, builder)
         else:
-            without += 1
-    if paths and without == len(paths):
+            unlabelled += 1
+    if paths and unlabelled == len(paths):
         raise DataError(
-            f"{source.path}: none of its {without} images has a label file; the first was expected at "
+            f"{source.path}: none of its {unlabelled} images has a label file; the first was expected at "
             f"{label_path(paths[0])}"
         )
-    if without:
-        builder.notes.append(f"{without:,} of {len(paths):,} images have no label file: no objects on them")
+    if unlabelled:
+        builder.notes.append(f"{unlabelled:,} of {len(paths):,} images have no label file, so no objects")
     if reduced:
-        builder.notes.append(f"{reduced:,} polygons or oriented boxes were reduced to the boxes around them")
+        builder.notes.append(f"{reduced:,} polygons or oriented boxes were replaced by their bounding boxes")
     if source.path.is_dir() or source.suffix in YAML_SUFFIXES:
-        _without_image(labels, builder)
+        _add_labels_without_image(label_files, builder)
     ids: dict[str, int] = {}
     for label, name in names.items():
         ids.setdefault(options.selection.rename.get(name, name), label + 1)
@@ -97,17 +98,17 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
 
 
 def label_path(image: Path) -> Path:
-    """Return where the labels of an image lie: the last folder `images` of its path becomes `labels`, else beside."""
+    """Return the label file of an image: its last folder `images` becomes `labels`; otherwise beside the image."""
     parts = list(image.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
             return Path(*parts).with_suffix(".txt")
     return image.with_suffix(".txt")
 
 
-def _labels(file: Path, image: AnnotatedImage, names: dict[int, str], builder: DatasetBuilder) -> int:
-    """Take the objects of a label file, and return how many of them were more than a box."""
+def _read_labels(file: Path, image: AnnotatedImage, names: dict[int, str], builder: DatasetBuilder) -> int:
+    """Add the objects of a label file to the builder. Return the number of shapes replaced by bounding boxes."""
     reduced = 0
     try:
         rows = list(read_lines(file))
@@ -116,16 +117,16 @@ def _labels(file: Path, image: AnnotatedImage, names: dict[int, str], builder: D
         builder.images.remove(image)
         return 0
     for line, text in rows:
-        found = _row(text.split(), line, names, image, builder.selection)
-        if builder.add_object(image, found, file=file, where=f"line {line}"):
+        result = _parse_object(text.split(), line, names, image, builder.selection)
+        if builder.add_object(image, result, file=file, where=f"line {line}"):
             reduced += len(text.split()) > _COLUMNS_OF_A_BOX
     return reduced
 
 
-def _row(
+def _parse_object(
     words: Sequence[str], line: int, names: dict[int, str], image: AnnotatedImage, selection: ClassSelection
 ) -> AnnotatedObject | str | None:
-    """Return an object, what is wrong with its line, or None if it is not wanted."""
+    """Return the object of a line, a text that describes its fault, or None if its class is left out."""
     try:
         label, *values = (float(word) for word in words)
     except ValueError:
@@ -135,36 +136,38 @@ def _row(
     if not all(map(math.isfinite, (label, *values))):
         return f"expected finite numbers, found {' '.join(words)!r}"
     if label != int(label) or int(label) not in names:
-        known = f"{min(names)} to {max(names)}" if names else "which is empty"
-        return f"expected a class id of the class list ({known}), found {words[0]!r}"
+        valid_ids = f"{min(names)} to {max(names)}" if names else "which is empty"
+        return f"expected a class id of the class list ({valid_ids}), found {words[0]!r}"
     if (name := selection.new_name(names[int(label)])) is None:
         return None
     if fault := selection.fault(name):
         return fault
     if max(abs(value) for value in values) > 2:
-        return f"expected shares of the image's sides, 0 to 1, found {' '.join(words[1:])}: are they pixels?"
+        return f"expected coordinates relative to the image size, 0 to 1, found {' '.join(words[1:])}, maybe pixels"
     if len(values) == _COLUMNS_OF_A_BOX - 1:
         x, y, w, h = values
-        shares = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
     else:
-        shares = box_around(zip(values[::2], values[1::2], strict=True))
+        corners = box_around(zip(values[::2], values[1::2], strict=True))
     W, H = image.width, image.height
-    box = clip_box((shares[0] * W, shares[1] * H, shares[2] * W, shares[3] * H), W, H)
+    box = clip_box((corners[0] * W, corners[1] * H, corners[2] * W, corners[3] * H), W, H)
     return box if isinstance(box, str) else AnnotatedObject(line, name, box)
 
 
-def _without_image(labels: set[Path], builder: DatasetBuilder) -> None:
-    """Note the label files, beside those that belong to images, that belong to none."""
-    known = {os.path.abspath(path) for path in labels}  # noqa: PTH100 - resolve() would follow links
-    for folder in sorted({path.parent for path in labels}):
+def _add_labels_without_image(label_files: set[Path], builder: DatasetBuilder) -> None:
+    """Add a fault for each label file without an image, in the folders of the images' label files."""
+    known = {os.path.abspath(path) for path in label_files}  # noqa: PTH100 - resolve() would follow links
+    for folder in sorted({path.parent for path in label_files}):
         for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
             if file.name.lower() not in _NOT_LABELS and os.path.abspath(file) not in known:  # noqa: PTH100
-                what = f"labels without an image: found no {file.stem} with the suffix of an image"
-                builder.add_fault(file, "", what, "Add the image or remove the file, or give --skip-invalid to go on")
+                what = f"labels without an image: expected an image named {file.stem}, found none"
+                builder.add_fault(
+                    file, "", what, "Add the image, remove the file, or leave the file out with --skip-invalid"
+                )
 
 
 def write_yolo(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:
-    """Write a data.yaml for all splits, and a .txt of labels for each image."""
+    """Write a data.yaml for all splits, and a .txt label file for each image. Return the path of each split."""
     content: dict[str, Any] = {}
     class_ids = common_class_ids(splits)
     for name, data in splits.items():
@@ -178,11 +181,12 @@ def write_yolo(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict
 
 
 def _label_lines(data: DetectionData, record: Record, class_ids: Mapping[str, int]) -> str:
+    """Return the text of the label file of one image, without crowd regions."""
     lines = []
     W, H = record.width, record.height
     for (x1, y1, x2, y2), name in objects_without_crowd(data, record):
-        shares = ((x1 + x2) / 2 / W, (y1 + y2) / 2 / H, (x2 - x1) / W, (y2 - y1) / H)
-        lines.append(f"{class_ids[name]} {' '.join(f'{share:.{_DIGITS}g}' for share in shares)}\n")
+        relative = ((x1 + x2) / 2 / W, (y1 + y2) / 2 / H, (x2 - x1) / W, (y2 - y1) / H)
+        lines.append(f"{class_ids[name]} {' '.join(f'{value:.{_DIGITS}g}' for value in relative)}\n")
     return "".join(lines)
 
 
