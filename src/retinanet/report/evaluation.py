@@ -134,7 +134,7 @@ def confusion_section(section: Section, matrix: ConfusionMatrix) -> None:
         if off[i, j]
     ]
     sentences = [_mistake(*mistake) for mistake in worst]
-    mistakes = f"Most frequent mistakes: {'; '.join(sentences)}." if sentences else "No object is confused or missed."
+    mistakes = f"Most frequent mistakes: {'; '.join(sentences)}." if sentences else "The matrix contains no mistakes."
     section.text(
         f"The matrix counts detections with a score of at least {matrix.score:.2f}. A detection belongs to an object "
         f"if their IoU is at least {matrix.iou:g}. {mistakes}"

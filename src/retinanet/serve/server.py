@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from retinanet.serve.service import Served
+    from retinanet.serve.service import ServedDetector
 
-Load = Callable[..., "Served"]
+Load = Callable[..., "ServedDetector"]
 
 DRAIN_SECONDS: Final = 120
 """Maximum seconds for finishing requests in progress after SIGTERM."""
@@ -89,7 +89,7 @@ def run_server(load: Load, model: Path, config: ServeConfig) -> None:
     progress_log.info("stopped")
 
 
-def _load(load: Load, model: Path, config: ServeConfig) -> Served:
+def _load(load: Load, model: Path, config: ServeConfig) -> ServedDetector:
     cores = os.cpu_count() or 1
     # 0: a single process leaves the number of threads to the runtime. Several processes share the cores.
     threads = 0 if config.workers == 1 else max(1, cores // config.workers)
