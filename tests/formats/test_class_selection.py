@@ -113,7 +113,7 @@ def test_a_new_name_with_a_comma_can_be_kept(comma_source: Path) -> None:
 
 @pytest.mark.parametrize("value", ["cat,dog", 'dog="dog, big"', "dog=wolf,cat", "cat, black=cat,dog=wolf"])
 def test_a_rename_without_an_old_or_a_new_name_is_refused(value: str) -> None:
-    with pytest.raises(ConfigError, match="rename needs old=new, found .*in double quotes"):
+    with pytest.raises(ConfigError, match="rename must be old=new, found .*in double quotes"):
         resolve(DataConfig, {"rename": [value]})
 
 

@@ -1,4 +1,4 @@
-"""The page of `check DATA`."""
+"""Test the report of `retinanet check DATA`."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from retinanet.cli import main
 from tests.report.test_html import assert_self_contained
 
 
-def test_the_page(squares, tmp_path):
-    """Through the command line, with a preset that sets options which `check` does not have."""
-    words = ["check", squares[0], "--val", squares[1], "--preset", "small", "--image-size", 64, "--max-size", 96]
-    words += ["--prior", 0.5, "--report", tmp_path / "check.html"]
+def test_report_of_check_data(squares, tmp_path):
+    """Run the command with a preset that sets options which `check` does not have."""
+    arguments = ["check", squares[0], "--val", squares[1], "--preset", "small", "--image-size", 64, "--max-size", 96]
+    arguments += ["--prior", 0.5, "--report", tmp_path / "check.html"]
     with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
+        main([str(argument) for argument in arguments])
     assert stop.value.code == 0
     page = (tmp_path / "check.html").read_text()
     assert_self_contained(page)
-    for words in ("no prior", "What the anchors reach", "12 images"):
-        assert words in page, words
+    for text in ("no prior", "Anchor coverage", "12 images"):
+        assert text in page, text

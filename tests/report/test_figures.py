@@ -1,4 +1,4 @@
-"""The drawings: nothing global, the right numbers, many or few of them."""
+"""Test the figures: values, axes, few and many lines or classes, no global state."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import pytest
 from retinanet.report import figures
 
 
-def test_running_mean_by_hand() -> None:
+def test_running_mean_of_hand_worked_values() -> None:
     values = np.array([0.0, 3.0, 6.0, 3.0])
     np.testing.assert_allclose(figures.running_mean(values, 3), [1.5, 3, 4, 4.5])
     np.testing.assert_allclose(figures.running_mean(np.array([2.0]), 5), [2.0])
 
 
-def test_long_lines_get_a_running_mean_and_short_ones_do_not() -> None:
+def test_only_long_lines_get_a_running_mean() -> None:
     long = list(range(100)), [float(i % 2) for i in range(100)]
     assert len(figures.line_chart({"a": long}, x="x", y="y").axes[0].lines) == 2
     assert len(figures.line_chart({"a": long}, x="x", y="y", smooth=False).axes[0].lines) == 1
     assert len(figures.line_chart({"a": ([1], [2.0])}, x="x", y="y").axes[0].lines) == 1
 
 
-def test_a_single_point_is_to_be_seen() -> None:
+def test_a_single_point_is_visible() -> None:
     axes = figures.loss_curves({"total": ([1], [2.0])}).axes[0]
     assert axes.lines[0].get_marker() == "o"
     assert axes.get_xlim() == (0, 2)
 
 
-def test_losses_of_a_wide_range_get_a_logarithmic_axis() -> None:
+def test_losses_with_a_wide_range_get_a_logarithmic_axis() -> None:
     assert figures.loss_curves({"total": ([1, 2], [100.0, 1.0])}).axes[0].get_yscale() == "log"
     assert figures.loss_curves({"total": ([1, 2], [2.0, 1.0])}).axes[0].get_yscale() == "linear"
     assert figures.loss_curves({"total": ([1, 2], [2.0, 0.0])}).axes[0].get_yscale() == "linear"
 
 
-def test_of_many_classes_the_weakest_are_drawn() -> None:
+def test_of_many_classes_those_with_the_lowest_ap_are_drawn() -> None:
     classes = {f"class {i}": (i / 100, i / 100) for i in range(80)}
     axes = figures.class_bars(classes).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -45,7 +45,7 @@ def test_of_many_classes_the_weakest_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 5, 6, 40])
-def test_precision_recall_of_few_and_many_classes(classes: int) -> None:
+def test_precision_recall_of_few_and_of_many_classes(classes: int) -> None:
     curve = ([0.0, 0.5, 1.0], [1.0, 0.8, 0.0])
     axes = figures.precision_recall({f"c{i}": curve for i in range(classes)}).axes[0]
     assert len(axes.lines) == (classes if classes <= 5 else classes + 1)
@@ -58,19 +58,19 @@ def test_precision_recall_of_few_and_many_classes(classes: int) -> None:
         np.testing.assert_allclose(np.interp([0.25, 0.75], recall, mean), [0.9, 0.4], atol=1e-9)
 
 
-def test_axes_are_named() -> None:
-    drawn = [
+def test_axes_have_labels() -> None:
+    all_figures = [
         figures.loss_curves({"total": ([1, 2], [2.0, 1.0])}),
         figures.ap_curves({"AP": ([1], [0.5])}),
         figures.learning_rate(([1, 2], [0.1, 0.0])),
         figures.precision_recall({"a": ([0, 1], [1, 0])}),
     ]
-    for figure in drawn:
+    for figure in all_figures:
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
 
 
-def test_no_window_and_no_global_state() -> None:
+def test_figures_do_not_use_pyplot() -> None:
     figures.ap_curves({"AP": ([1], [0.5])})
     source = sys.modules["retinanet.report.figures"].__dict__
     assert "plt" not in source

@@ -1,4 +1,4 @@
-"""The page: one file that needs no other, in which every word from outside is escaped and every image described."""
+"""Test the HTML of reports: self-contained, all outside text escaped, all images with a text alternative."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Collects elements and the text of a page, and notices tags that do not close."""
+    """Collect the elements and the text of a page, and fail on tags that are not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -49,6 +49,7 @@ class Page(HTMLParser):
 
 
 def assert_self_contained(text: str) -> Page:
+    """Parse a page, check that it loads nothing from outside and describes its images, and return it."""
     page = Page(text)
     assert not re.search(r"https?:|//\w|file:|@import", re.sub(r"base64,[\w+/=]+", "", text))
     for _, attributes in page.elements:
@@ -85,39 +86,39 @@ def full_report() -> Report:
     return report
 
 
-def test_the_page_is_whole_in_itself_and_escapes_what_comes_from_outside(tmp_path: Path) -> None:
+def test_a_report_is_self_contained_and_escapes_outside_text(tmp_path: Path) -> None:
     path = full_report().write(tmp_path / "new" / "report.html")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     text = path.read_text(encoding="utf-8")
     page = assert_self_contained(text)
     assert not page.all("b")
-    assert page.text.count(NASTY) == 13  # everywhere but in alt texts, whole, and as text
+    assert page.text.count(NASTY) == 13  # everywhere except in alt texts, unchanged and as text
     assert [a["aria-label"] for a in page.all("svg")] == [NASTY, "losses"]
     assert page.all("img")[0]["alt"] == NASTY
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
 
 
-def test_numbers_in_tables() -> None:
+def test_numbers_in_table_cells() -> None:
     page = Page(full_report().html())
-    for shown in ("1,234", "–", "0.123"):
-        assert shown in page.text
+    for cell in ("1,234", "–", "0.123"):
+        assert cell in page.text
     assert "-1.0" not in page.text
 
 
-def test_a_row_with_too_few_cells_is_refused() -> None:
-    with pytest.raises(ValueError, match="row 1 of the table needs 2 cells, found 1"):
+def test_a_table_row_with_too_few_cells_is_an_error() -> None:
+    with pytest.raises(ValueError, match="row 1 of the table: expected 2 cells, found 1"):
         Report(title="t").section("s").table(["a", "b"], [["x", 1], ["y"]])
 
 
-def test_images_are_made_smaller_and_keep_their_shape() -> None:
+def test_large_images_are_reduced_and_keep_their_aspect_ratio() -> None:
     image = Image.open(io.BytesIO(base64.b64decode(html.jpeg(Image.new("L", (2000, 1000), 200)))))
     assert (image.format, image.size) == ("JPEG", (640, 320))
     small = Image.open(io.BytesIO(base64.b64decode(html.jpeg(Image.new("RGBA", (20, 10))))))
     assert small.size == (20, 10)
 
 
-def test_the_file_stays_small_and_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_beyond_the_size_limit_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
     image = ReportImage(image=Image.fromarray(noise), alt="noise", caption="noise")
     monkeypatch.setattr(html, "MAX_BYTES", html.RESERVED + 2 * len(html.jpeg(image.image)) + 10)
@@ -128,21 +129,21 @@ def test_the_file_stays_small_and_says_what_it_leaves_out(monkeypatch: pytest.Mo
     assert "3 more images are left out" in page.text
 
 
-def test_drawings_take_their_colours_from_the_page_and_keep_apart() -> None:
+def test_figures_use_the_css_colours_of_the_page() -> None:
     text = full_report().html()
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert len(drawings) == 2
     for drawing in drawings:
         assert "var(--series-1)" in drawing
         assert "var(--ink)" in drawing
-        assert not re.findall(r"#(?!f\d)[0-9a-f]{6}", drawing)  # nothing is left that would vanish in the dark
+        assert not re.findall(r"#(?!f\d)[0-9a-f]{6}", drawing)  # a fixed colour could be invisible in dark mode
     for name, shades in figures.CSS_COLOURS.items():
         for shade in shades:
             assert f"--{name}: {shade};" in text
 
 
 @pytest.mark.parametrize(("shade", "page"), [(0, "#ffffff"), (1, "#1d2126")])
-def test_colours_stand_out_from_the_page(shade: int, page: str) -> None:
+def test_colours_have_enough_contrast_with_the_page(shade: int, page: str) -> None:
     def luminance(colour: str) -> float:  # WCAG 2.2, relative luminance
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]

@@ -1,4 +1,4 @@
-"""A server in this process whose detector is a stand-in."""
+"""Provide a client of the app, in this process, with a fake detector."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def fake() -> Fake:
 @pytest.fixture
 def client(fake: Fake) -> Iterator[TestClient]:
     config = ServeConfig(max_queue=8, max_upload_mb=0.5, max_pixels=100_000)
-    with TestClient(create_app(lambda: fake, config, name="fake.onnx"), raise_server_exceptions=False) as made:
-        yield made
+    with TestClient(create_app(lambda: fake, config, name="fake.onnx"), raise_server_exceptions=False) as client:
+        yield client

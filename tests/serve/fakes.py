@@ -1,4 +1,4 @@
-"""A detector without a network, whose answer is written in the image, and a server of it in a process of its own."""
+"""Provide a fake detector whose detections follow from the image's colour, and a server with it in a subprocess."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from retinanet.types import ArrayDetections
 ROOT = Path(__file__).parents[2]
 CLASSES = ("cell", "platelet", "white, cell")
 FAILS = 13
-"""Red of an image on which the detector fails."""
+"""Red value of images on which the fake detector raises an error."""
 LEVELS = (3, 4, 5, 6, 7)
 
 
@@ -41,7 +41,7 @@ def png(red: int, width: int = 64, height: int = 48, green: int = 0) -> bytes:
 
 
 def expected(red: int, width: int = 64, height: int = 48) -> list[dict[str, Any]]:
-    """What the detector says of `png(red, width, height)`: three boxes that only this image has."""
+    """Return the detections of the fake detector in `png(red, width, height)`, which depend on its arguments."""
     boxes = [(0, 0, red / 8, 10), (1, 1, width, height), (2, 2, 12, 12)]
     scores = (0.9, 0.6, 0.3)
     return [
@@ -51,7 +51,7 @@ def expected(red: int, width: int = 64, height: int = 48) -> list[dict[str, Any]
 
 
 class Fake(BaseDetector):
-    """Finds what `expected` says, `seconds` an image; notes the size of each batch."""
+    """Return the detections of `expected`, after `seconds` per image, and record the size of each batch."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(
@@ -79,14 +79,14 @@ class Fake(BaseDetector):
             red = round(float(image_3HW[0, 0, 0] * std + mean) * 255)
             self.seen.append(red)
             if red == FAILS:
-                raise RuntimeError("the network fell over: secret detail")
-            found = expected(red, frame.width, frame.height)
-            all_of = ArrayDetections(
-                boxes_D4=np.array([d["box"] for d in found], np.float32),
-                scores_D=np.array([d["score"] for d in found], np.float32),
-                labels_D=np.array([d["class_id"] for d in found], np.int64),
+                raise RuntimeError("the network failed: secret detail")
+            dicts = expected(red, frame.width, frame.height)
+            detections = ArrayDetections(
+                boxes_D4=np.array([d["box"] for d in dicts], np.float32),
+                scores_D=np.array([d["score"] for d in dicts], np.float32),
+                labels_D=np.array([d["class_id"] for d in dicts], np.int64),
             )
-            out.append(all_of[all_of.scores_D > config.score_threshold][: config.max_detections])
+            out.append(detections[detections.scores_D > config.score_threshold][: config.max_detections])
         return out
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
@@ -106,14 +106,20 @@ class Fake(BaseDetector):
 
 
 def load(path: Path, device: str, *, threads: int = 0) -> Fake:
-    """Stand for `retinanet.load`: the file's name says how many milliseconds an image takes."""
+    """Replace `retinanet.load`. The stem of the file name is the number of milliseconds that an image takes."""
     if path.stem == "broken":
         raise ConfigError("this model is broken")
     return Fake(seconds=int(path.stem) / 1000)
 
 
 class Server:
-    """`retinanet serve` of the fake, or of another loader, in a process; with its address and what it printed."""
+    """Run `retinanet serve` in a subprocess with the fake detector or another loader.
+
+    Attributes:
+        url: address of the server.
+        port: port of the server.
+        output: lines that the server printed after its address.
+    """
 
     def __init__(self, options: str = "", *, model: str = "0.onnx", loader: str = "tests.serve.fakes:load") -> None:
         module, name = loader.split(":")
@@ -136,13 +142,13 @@ class Server:
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         line = self.process.stdout.readline() if ready else ""
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        if not found:
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        if not address:
             if not ready:
                 self.process.kill()
-            raise AssertionError(f"no address: {line}{self.process.stdout.read()}")
-        self.port = int(found[1])
-        self.url = found[0]
+            raise AssertionError(f"the server printed no address: {line}{self.process.stdout.read()}")
+        self.port = int(address[1])
+        self.url = address[0]
         self._reader = threading.Thread(target=lambda: self.output.extend(self.process.stdout or ()), daemon=True)
         self._reader.start()
         return self
@@ -163,5 +169,5 @@ class Server:
 
 
 def detections(answer: Any, names: Sequence[str] = ("box", "score", "class_id", "class")) -> list[list[dict[str, Any]]]:
-    """What an answer says was found in each image."""
+    """Return the detections of each image of an answer, with the fields `names` only."""
     return [[{name: d[name] for name in names} for d in image["detections"]] for image in answer["images"]]

@@ -1,4 +1,4 @@
-"""The API: request bodies, explanations, the page, options."""
+"""Test the API: request bodies, explanations, the web page, options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from retinanet.config import ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.serve.app import PAGE
 from tests.serve.fakes import expected, png
-from tests.serve.made import rounded
+from tests.serve.rounding import rounded
 
 
-def test_raw_bytes_whatever_their_content_type(client: TestClient):
+def test_raw_bytes_with_any_content_type(client: TestClient):
     for kind in ("image/png", "application/octet-stream", "application/x-www-form-urlencoded"):
         answer = client.post("/v1/detect", content=png(40), headers={"content-type": kind})
         assert answer.status_code == 200
@@ -27,7 +27,7 @@ def test_raw_bytes_whatever_their_content_type(client: TestClient):
         assert set(image["milliseconds"]) == {"before", "network", "total"}
 
 
-def test_forms_that_are_none(client: TestClient):
+def test_invalid_forms(client: TestClient):
     boundary = {"content-type": "multipart/form-data; boundary=x"}
     assert client.post("/v1/detect", content=b"nonsense", headers=boundary).status_code == 400
     assert client.post("/v1/detect", content=b"", headers={"content-type": "multipart/form-data"}).status_code == 400
@@ -36,38 +36,38 @@ def test_forms_that_are_none(client: TestClient):
     )
     assert (only_text.status_code, only_text.json()["detail"]) == (
         422,
-        "the form has no file: send the image as a part with a filename",
+        "expected an image file in the form, found none: send it as a part with a filename",
     )
     many = client.post("/v1/detect", files=[("file", png(1))] * 9)
     assert many.status_code == 413
-    assert "limit is 8" in many.json()["detail"]
+    assert "expected at most 8 images" in many.json()["detail"]
 
 
-def test_one_bad_file_of_several_is_named(client: TestClient):
+def test_the_error_names_the_one_invalid_file_of_several(client: TestClient):
     answer = client.post("/v1/detect", files=[("file", ("a.png", png(1))), ("file", ("../../b.jpg", b"no"))])
     assert answer.status_code == 415
-    assert answer.json()["detail"].startswith("b.jpg: not an image that can be read")
+    assert answer.json()["detail"].startswith("b.jpg: not a readable image")
 
 
 def test_explain(client: TestClient):
     answer = client.post("/v1/explain?x=30&y=20&threshold=0.03", files={"file": png(9)})
     assert answer.status_code == 200
-    told = answer.json()
-    assert [one["level"] for one in told["levels"]] == ["P3", "P4", "P5", "P6", "P7"]
-    assert all(len(one["scores"]) == 3 for one in told["levels"])
-    assert (told["width"], told["height"], told["threshold"]) == (64, 48, 0.03)
+    explanation = answer.json()
+    assert [level["level"] for level in explanation["levels"]] == ["P3", "P4", "P5", "P6", "P7"]
+    assert all(len(level["scores"]) == 3 for level in explanation["levels"])
+    assert (explanation["width"], explanation["height"], explanation["threshold"]) == (64, 48, 0.03)
     assert client.post("/v1/explain", files={"file": png(9)}, data={"x": "30", "y": "20"}).status_code == 422
     assert client.post("/v1/explain?x=3&y=2", content=b"no").status_code == 415
     outside = client.post("/v1/explain?x=65&y=2", content=png(9))
     assert (outside.status_code, outside.json()["detail"]) == (
         422,
-        "x, y must lie in the image of 64 x 48 pixels, found 65, 2",
+        "x, y: expected a place in the image of 64 x 48 pixels, found 65, 2",
     )
     for wrong in ("x=inf&y=1", "y=1", "x=-1&y=1"):
         assert client.post(f"/v1/explain?{wrong}", content=png(9)).status_code == 422
 
 
-def test_the_page_names_no_address_outside_the_server():
+def test_the_page_loads_nothing_from_other_servers():
     for path in PAGE.iterdir():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", text), path.name
@@ -84,12 +84,12 @@ def test_serving_an_export_imports_no_torch():
         "from retinanet.checkpoint import ModelInfo\n"
         "print([m for m in ('torch', 'lightning', 'timm') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"port": 70000}, "port must be between 0 and 65535, found 70000"),
         ({"max_queue": 0}, "max_queue must be above 0"),
@@ -97,6 +97,6 @@ def test_serving_an_export_imports_no_torch():
         ({"max_wait_ms": -1.0}, "max_wait_ms"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], said: str):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_options(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
         ServeConfig(**options)

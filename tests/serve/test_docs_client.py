@@ -1,4 +1,4 @@
-"""The client and the curl lines of docs/how-to/serve.md against a real server."""
+"""Run the Python client and the curl lines of docs/how-to/serve.md against a real server."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def test_the_documented_clients_work(tmp_path: Path):
     (client,) = [block for block in BLOCKS if "import urllib.request" in block]
     (curls,) = [block for block in BLOCKS if block.startswith("curl")]
     with Server() as server:
-        here = client.replace("http://127.0.0.1:8000", server.url)
-        found = subprocess.run([sys.executable, "-c", here], cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert found.stdout.splitlines() == ["cell 0.9 [0.0, 0.0, 10.0, 10.0]", "platelet 0.6 [1.0, 1.0, 64.0, 48.0]"]
+        code = client.replace("http://127.0.0.1:8000", server.url)
+        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert result.stdout.splitlines() == ["cell 0.9 [0.0, 0.0, 10.0, 10.0]", "platelet 0.6 [1.0, 1.0, 64.0, 48.0]"]
         if not shutil.which("curl"):
-            pytest.skip("needs curl for the rest")
+            pytest.skip("the curl lines need curl, which is not installed")
         for line in curls.replace("http://127.0.0.1:8000", server.url).replace("RBC", "cell").splitlines():
             words = [*shlex.split(line), "-sS", "--fail-with-body"]
             answer = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)

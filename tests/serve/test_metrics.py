@@ -1,4 +1,4 @@
-"""The metrics that a server gives."""
+"""Test the metrics of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 from tests.serve.fakes import png
 
 
-def test_metrics(client: TestClient):
+def test_metrics_count_requests_detections_and_slots(client: TestClient):
     client.post("/v1/detect", files=[("file", png(1)), ("file", png(2))])
     client.post("/v1/detect", content=b"no")
     client.get("/no/such/page")

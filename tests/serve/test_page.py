@@ -1,4 +1,4 @@
-"""The page in real Chromium: what a user does with it, by mouse and keyboard, on wide and narrow screens."""
+"""Test the web page in Chromium: mouse, keyboard, downloads, wide and narrow screens."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from retinanet.serve.app import PAGE
 from tests.serve.fakes import Server, expected, png
+from tests.serve.rounding import rounded
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,12 +29,12 @@ ARGS = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("needs Chromium, which is not installed: apt-get install chromium")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not executable:
+        pytest.skip("this test needs Chromium, which is not installed: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGS))
+        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGS))
         yield browser
         browser.close()
 
@@ -45,17 +46,17 @@ def server() -> Iterator[Server]:
 
 
 class Visit:
-    """A page with what it asked for and complained about."""
+    """Open the page, and record the URLs that it requests and the errors that it logs."""
 
     def __init__(self, browser: Browser, server: Server, **options: Any) -> None:
         self.context = browser.new_context(viewport=options.pop("viewport", {"width": 1200, "height": 800}), **options)
         self.context.set_default_timeout(20_000)
         self.page: Page = self.context.new_page()
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         self.page.goto(server.url)
         self.page.locator("#classes li").first.wait_for()
 
@@ -71,7 +72,7 @@ class Visit:
         self.page.locator("#threshold").fill(str(to))
 
     def colors(self) -> set[tuple[int, int, int]]:
-        """Colours on the canvas, after it has been drawn."""
+        """Return the colours on the canvas after the next two frames."""
         pixels = self.page.evaluate(
             """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
                 const c = document.querySelector("#canvas");
@@ -87,23 +88,26 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Visit]:
-    made = Visit(browser, server)
-    yield made
-    assert not [said for said in made.said if "status of 4" not in said], made.said  # Chromium logs a 415 by itself
-    assert all(url.startswith((server.url, "blob:", "data:")) for url in made.asked)
-    made.context.close()
+    visit = Visit(browser, server)
+    yield visit
+    errors = [
+        error for error in visit.errors if "status of 4" not in error
+    ]  # Chromium logs each answer with status 415
+    assert not errors
+    assert all(url.startswith((server.url, "blob:", "data:")) for url in visit.requests)
+    visit.context.close()
 
 
 RED, GREEN = (0xE6, 0x19, 0x4B), (0x3C, 0xB4, 0x4B)
-"""Of the first and the second class."""
+"""Colours of the first and the second class."""
 
 
 @pytest.mark.slow
-def test_slider_and_classes_act_at_once_without_asking_again(visit: Visit):
+def test_slider_and_classes_filter_without_another_request(visit: Visit):
     visit.add(("a.png", png(200, 640, 480)))
-    assert visit.count() == "2 detections"  # scores 0.9, 0.6 and 0.3; the slider stands at 0.5
+    assert visit.count() == "2 detections"  # scores 0.9, 0.6 and 0.3; the slider is at 0.5
     assert {RED, GREEN, (200, 0, 0)} <= visit.colors()
-    asked = len([url for url in visit.asked if "/v1/" in url])
+    requests = len([url for url in visit.requests if "/v1/" in url])
     visit.slide(0.25)
     assert visit.count() == "3 detections"
     visit.slide(0.7)
@@ -121,27 +125,31 @@ def test_slider_and_classes_act_at_once_without_asking_again(visit: Visit):
     assert "640 × 480" in visit.page.locator("#timing").inner_text()
     label = visit.page.locator("#canvas").get_attribute("aria-label")
     assert label == "a.png: 3 detections: 1 cell, 1 platelet, 1 white, cell"
-    assert len([url for url in visit.asked if "/v1/" in url]) == asked
+    assert len([url for url in visit.requests if "/v1/" in url]) == requests
 
 
 @pytest.mark.slow
-def test_several_images_in_a_strip_and_a_message_for_the_one_that_is_none(visit: Visit):
+def test_several_images_and_an_error_for_an_invalid_file(visit: Visit):
     page = visit.page
     visit.add(("a.png", png(200)), ("b.png", png(100)), ("no.png", b"no image"))
     page.locator(".thumb.failed").wait_for()
     page.locator(".thumb.done").nth(1).wait_for()
     alert = page.get_by_role("alert")
-    assert "no.png: not an image that can be read" in alert.inner_text()
+    assert "no.png: not a readable image" in alert.inner_text()
     assert page.get_by_role("option").count() == 3
     page.get_by_role("option").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("option", selected=True).get_attribute("aria-label") == "b.png, 2 detections"
     page.keyboard.press("End")
-    assert page.get_by_role("option", selected=True).get_attribute("aria-label").startswith("no.png, no.png: not a pic")  # type: ignore[union-attr]
+    assert (
+        page.get_by_role("option", selected=True)
+        .get_attribute("aria-label")
+        .startswith("no.png, no.png: not a readable")
+    )  # type: ignore[union-attr]
     alert.get_by_text("dismiss").click()
     assert alert.inner_text() == ""
     page.set_input_files("#files", [{"name": "big.png", "mimeType": "image/png", "buffer": bytes(600_000)}])
-    page.get_by_text("big.png: the file has 0.6 MB, the server takes 0.5 MB").wait_for()
+    page.get_by_text("big.png: the file has 0.6 MB, the limit of the server is 0.5 MB").wait_for()
 
 
 @pytest.mark.slow
@@ -161,7 +169,7 @@ def test_paste_drop_and_camera(visit: Visit):
         )
         assert target
     page.locator(".thumb.done").nth(1).wait_for()
-    assert [a.split(",")[0] for a in labels(page)] == ["paste.png", "drop.png"]
+    assert [label.split(",")[0] for label in labels(page)] == ["paste.png", "drop.png"]
     page.click("#camera")
     page.locator("#camera-dialog").wait_for()
     page.click("#shoot")
@@ -171,11 +179,11 @@ def test_paste_drop_and_camera(visit: Visit):
 
 
 def labels(page: Page) -> list[str]:
-    return [one.get_attribute("aria-label") or "" for one in page.get_by_role("option").all()]
+    return [option.get_attribute("aria-label") or "" for option in page.get_by_role("option").all()]
 
 
 @pytest.mark.slow
-def test_downloads_are_what_is_shown(visit: Visit):
+def test_downloads_contain_the_shown_detections(visit: Visit):
     page = visit.page
     visit.add(("=a,1.png", png(200)), ("b.png", png(100)))
     page.locator(".thumb.done").nth(1).wait_for()
@@ -187,13 +195,22 @@ def test_downloads_are_what_is_shown(visit: Visit):
 
     content = json.loads(downloaded("#json"))
     assert content["threshold"] == 0.5
-    rounded = [{**d, "box": [round(v, 2) for v in d["box"]]} for d in expected(200)[:2]]
-    assert content["images"][0] == {"name": "=a,1.png", "width": 64, "height": 48, "detections": rounded}
+    detections = rounded(expected(200)[:2])
+    assert content["images"][0] == {"name": "=a,1.png", "width": 64, "height": 48, "detections": detections}
+    assert content["pictures"] == content["images"]  # old name of the field
     rows = list(csv.reader(io.StringIO(downloaded("#csv").decode())))
     assert rows[0] == ["path", "x1", "y1", "x2", "y2", "class", "score"]
-    assert rows[1] == ["'=a,1.png", "0", "0", "25", "10", "cell", "0.9"]  # no formula for a spreadsheet
+    assert rows[1] == [
+        "'=a,1.png",
+        "0",
+        "0",
+        "25",
+        "10",
+        "cell",
+        "0.9",
+    ]  # the apostrophe keeps a spreadsheet from reading a formula
     assert [row[0] for row in rows[1:]] == ["'=a,1.png"] * 2 + ["b.png"] * 2
-    image = Image.open(io.BytesIO(downloaded("#image")))
+    image = Image.open(io.BytesIO(downloaded("#save-image")))
     assert (image.format, image.size) == ("JPEG", (64, 48))
     visit.slide(0.95)
     assert list(csv.reader(io.StringIO(downloaded("#csv").decode())))[1:] == [
@@ -203,7 +220,7 @@ def test_downloads_are_what_is_shown(visit: Visit):
 
 
 @pytest.mark.slow
-def test_why_by_mouse_and_by_keyboard(visit: Visit):
+def test_explain_a_place_by_mouse_and_by_keyboard(visit: Visit):
     page = visit.page
     visit.add(("a.png", png(200, 640, 480)))
     page.get_by_role("button", name="Explain a place").click()
@@ -211,13 +228,13 @@ def test_why_by_mouse_and_by_keyboard(visit: Visit):
     page.locator("#canvas").click()
     page.locator("#why").wait_for()
     assert page.locator("#why-levels > li").count() == 5
-    assert [one.inner_text() for one in page.locator(".level").all()] == ["P3", "P4", "P5", "P6", "P7"]
-    assert re.match(r"Found here|Nothing found here", page.locator("#why-summary").inner_text())
+    assert [level.inner_text() for level in page.locator(".level").all()] == ["P3", "P4", "P5", "P6", "P7"]
+    assert re.match(r"Detected here|No detection here", page.locator("#why-summary").inner_text())
     assert page.locator(".proposal.on").count() == 1
     page.locator(".proposal").first.hover()
     assert "threshold 0.5" in page.locator(".proposal.on .why").inner_text()
-    (asked,) = [url for url in visit.asked if "explain" in url]
-    assert "x=320.00&y=240.00&threshold=0.5000" in asked
+    (url,) = [url for url in visit.requests if "explain" in url]
+    assert "x=320.00&y=240.00&threshold=0.5000" in url
     visit.slide(0.3)
     assert not page.locator("#why").is_visible()
     page.locator("#canvas").focus()
@@ -225,7 +242,7 @@ def test_why_by_mouse_and_by_keyboard(visit: Visit):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.locator("#why").wait_for()
-    last = [url for url in visit.asked if "explain" in url][-1]
+    last = [url for url in visit.requests if "explain" in url][-1]
     assert float(re.search(r"x=([\d.]+)", last)[1]) > 320  # type: ignore[index]
     assert "y=240.00&threshold=0.3000" in last
     page.keyboard.press("Escape")
@@ -271,22 +288,22 @@ def test_zoom_and_pan(visit: Visit):
 
 
 @pytest.mark.slow
-def test_a_format_that_the_browser_does_not_show(visit: Visit):
+def test_an_image_format_that_the_browser_cannot_decode(visit: Visit):
     out = io.BytesIO()
     Image.new("RGB", (640, 480), (100, 0, 0)).save(out, "TIFF")
     data = out.getvalue()
-    assert len(data) > 500_000  # would be refused
+    assert len(data) > 500_000  # over the limit of the server, so the image is sent compressed
     small = io.BytesIO()
     Image.new("RGB", (640, 480), (100, 0, 0)).save(small, "TIFF", compression="tiff_lzw")
     visit.add(("a.tif", small.getvalue()))
-    visit.page.locator("#image:not([disabled])").wait_for()
+    visit.page.locator("#save-image:not([disabled])").wait_for()
     assert any(abs(r - 100) < 6 and g < 6 and b < 6 for r, g, b in visit.colors())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 820, 2000])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_at_any_width(browser: Browser, server: Server, width: int, scheme: str):
+def test_nothing_is_cut_off_at_any_screen_width(browser: Browser, server: Server, width: int, scheme: str):
     visit = Visit(browser, server, viewport={"width": width, "height": 700}, color_scheme=scheme)
     page = visit.page
     visit.add(("an image with a rather long name that goes on and on.png", png(200, 640, 480)), ("b.png", b"no"))
@@ -307,12 +324,12 @@ def test_nothing_is_cut_off_at_any_width(browser: Browser, server: Server, width
     page.locator("article").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert "/v1/detect" in page.locator("main").inner_text()
-    assert visit.said == [] or all("415" in said for said in visit.said)
+    assert all("415" in error for error in visit.errors)
     visit.context.close()
 
 
 @pytest.mark.slow
-def test_a_key_is_asked_for_and_a_server_that_is_gone_is_said(browser: Browser, tmp_path: Path):
+def test_the_key_dialog_and_the_error_when_the_server_has_stopped(browser: Browser, tmp_path: Path):
     (tmp_path / "keys").write_text("open sesame\n")
     with Server(f"api_key_file=Path({str(tmp_path / 'keys')!r})") as server:
         context = browser.new_context()
@@ -321,15 +338,15 @@ def test_a_key_is_asked_for_and_a_server_that_is_gone_is_said(browser: Browser, 
         for key in ("wrong", "open sesame"):
             page.locator("#key-dialog[open]").wait_for()
             page.fill("#key", key)
-            page.get_by_text("Use it").click()
+            page.get_by_text("Use key").click()
         page.locator("#classes li").first.wait_for()
         server.stop()
         page.set_input_files("#files", [{"name": "a.png", "mimeType": "image/png", "buffer": png(1)}])
-        page.get_by_text("a.png: the server does not answer. Is it still running?").wait_for()
+        page.get_by_text("a.png: the server does not respond. Check that it is still running").wait_for()
         context.close()
 
 
-def test_colours_stand_out_in_light_and_dark():
+def test_colours_have_enough_contrast_in_light_and_dark():
     def luminance(colour: str) -> float:  # WCAG 2.2, relative luminance
         full = "".join(c * 2 for c in colour[1:]) if len(colour) == 4 else colour[1:]
         channels = [int(full[i : i + 2], 16) / 255 for i in (0, 2, 4)]
@@ -342,6 +359,6 @@ def test_colours_stand_out_in_light_and_dark():
         colour = dict(re.findall(r"--([\w-]+): (#\w+)", block))
         pairs = [("ink", "page"), ("ink", "card"), ("muted", "page"), ("muted", "card"), ("muted", "sunk")]
         pairs += [("on-accent", "accent"), ("bad", "bad-back"), ("accent", "card")]
-        for one, other in pairs:
-            low, high = sorted((luminance(colour[one]), luminance(colour[other])))
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (one, other)
+        for front, back in pairs:
+            low, high = sorted((luminance(colour[front]), luminance(colour[back])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (front, back)

@@ -1,4 +1,4 @@
-"""The server as a process, over real sockets: many clients at once, a full queue, clients that leave, SIGTERM."""
+"""Test the server in a subprocess over real sockets: many clients, a full server, disconnects, SIGTERM, memory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from retinanet.config import ServeConfig
 from retinanet.serve import uploads
 from retinanet.serve.app import create_app
 from tests.serve.fakes import Fake, Server, detections, expected, png
+from tests.serve.rounding import rounded
 
 
 def post(server: Server, data: bytes, path: str = "/v1/detect") -> tuple[int, Any, dict[str, str]]:
@@ -42,81 +43,81 @@ def wait_for(condition: Callable[[], bool]) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("it never came true")
+    raise AssertionError("the condition was still false after 10 seconds")
 
 
-def right(red: int, width: int, height: int) -> list[dict[str, Any]]:
-    return [{**d, "box": [round(v, 2) for v in d["box"]]} for d in expected(red, width, height)]
+def expected_answer(red: int, width: int = 64, height: int = 48) -> list[dict[str, Any]]:
+    return rounded(expected(red, width, height))
 
 
 @pytest.mark.slow
-def test_everybody_gets_the_answer_for_their_own_image():
-    asked = [(20 + i % 200, *((64, 48), (48, 64), (100, 50))[i % 3]) for i in range(300)]
+def test_each_of_many_clients_gets_the_answer_for_its_own_image():
+    images = [(20 + i % 200, *((64, 48), (48, 64), (100, 50))[i % 3]) for i in range(300)]
     with Server("max_queue=64", model="2.onnx") as server:
         with ThreadPoolExecutor(32) as pool:
-            answers = list(pool.map(lambda one: post(server, png(*one)), asked))
+            answers = list(pool.map(lambda image: post(server, png(*image)), images))
         numbers = metrics(server)
-    for one, (status, answer, _) in zip(asked, answers, strict=True):
+    for image, (status, answer, _) in zip(images, answers, strict=True):
         assert status == 200, answer
-        assert detections(answer) == [right(*one)]
+        assert detections(answer) == [expected_answer(*image)]
     assert numbers["retinanet_batch_size_sum"] == 300
-    assert numbers["retinanet_batch_size_count"] < 250  # some did go together
+    assert numbers["retinanet_batch_size_count"] < 250  # some images shared a batch
     assert numbers['retinanet_batch_size_bucket{le="8.0"}'] == numbers["retinanet_batch_size_count"]
     assert numbers["retinanet_places_taken"] == 0
 
 
 @pytest.mark.slow
-def test_a_full_queue_says_so_and_when_to_come_back():
+def test_a_full_server_answers_503_with_the_time_to_retry():
     with Server("max_queue=2, max_batch=1", model="300.onnx") as server:
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda i: (i, post(server, png(30 + i))), range(8)))
         after = post(server, png(99))
-    done = [i for i, (status, _, _) in answers if status == 200]
-    assert 2 <= len(done) < 8
+    accepted = [i for i, (status, _, _) in answers if status == 200]
+    assert 2 <= len(accepted) < 8
     for i, (status, answer, headers) in answers:
-        if i in done:
-            assert detections(answer) == [right(30 + i, 64, 48)]
+        if i in accepted:
+            assert detections(answer) == [expected_answer(30 + i)]
         else:
             assert status == 503
-            assert answer["detail"].startswith("all 2 places are taken: try again in ")
+            assert answer["detail"].startswith("all 2 slots (--max-queue) are in use: try again in ")
             assert int(headers["retry-after"]) >= 1
     assert after[0] == 200
 
 
 @pytest.mark.slow
-def test_a_client_that_goes_away_frees_its_place():
+def test_a_client_that_disconnects_frees_its_slot():
     with Server("max_queue=2, max_batch=1", model="1500.onnx") as server:
         body = png(50)
         head = f"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
-        for one in clients:
-            one.sendall(head + body)
+        for connection in clients:
+            connection.sendall(head + body)
         wait_for(lambda: metrics(server)["retinanet_places_taken"] == 2)
         assert post(server, png(1))[0] == 503
-        for one in clients:
-            one.close()
+        for connection in clients:
+            connection.close()
         wait_for(lambda: metrics(server)["retinanet_places_taken"] == 0)
-        # One was in the network when its client left, the other waited and is never looked at.
-        assert detections(post(server, png(60))[1]) == [right(60, 64, 48)]
+        # The network was running on one image when its client disconnected. The other image was waiting and is dropped.
+        assert detections(post(server, png(60))[1]) == [expected_answer(60)]
         numbers = metrics(server)
     assert numbers["retinanet_clients_gone_total"] == 2
     assert numbers["retinanet_batch_size_sum"] == 2
 
 
 @pytest.mark.slow
-def test_sigterm_finishes_what_was_accepted():
+def test_sigterm_finishes_requests_in_progress():
     with Server("max_batch=1", model="400.onnx") as server, ThreadPoolExecutor(5) as pool:
         waiting = [pool.submit(post, server, png(40 + i)) for i in range(5)]
         wait_for(lambda: metrics(server)["retinanet_places_taken"] == 5)
         assert server.stop() == 0
-        for i, one in enumerate(waiting):
-            status, answer, _ = one.result()
-            assert (status, detections(answer)) == (200, [right(40 + i, 64, 48)])
+        for i, request in enumerate(waiting):
+            status, answer, _ = request.result()
+            assert (status, detections(answer)) == (200, [expected_answer(40 + i)])
     assert server.output[-1] == "stopped\n"
 
 
 @pytest.mark.slow
-def test_too_large_a_body_gets_its_answer_although_it_is_still_being_sent():
+def test_a_client_still_sending_a_too_large_body_gets_the_answer():
     with Server("max_upload_mb=0.1") as server:
         for headers, body in (
             ({}, bytes(30_000_000)),
@@ -126,11 +127,11 @@ def test_too_large_a_body_gets_its_answer_although_it_is_still_being_sent():
             connection.request("POST", "/v1/detect", body, headers, encode_chunked=bool(headers))
             answer = connection.getresponse()
             assert answer.status == 413
-            assert json.load(answer) == {"detail": "the request is larger than 0.1 MB, which is the limit"}
+            assert json.load(answer) == {"detail": "the request is larger than the limit of 0.1 MB (--max-upload-mb)"}
             connection.close()
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(uploads, "READ_SECONDS", 0.1)
     app = create_app(Fake, ServeConfig())
     sent: list[Any] = []
@@ -150,18 +151,18 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Monke
         scope |= {"scheme": "http", "server": ("x", 80), "client": ("y", 1), "asgi": {"version": "3.0"}}
         async with app.router.lifespan_context(app):
             await app(scope, receive, send)
-            assert app.state.service.places.taken == 0
+            assert app.state.service.slots.used == 0
 
     asyncio.run(run())
     assert sent[1]["status"] == 408
 
 
 @pytest.mark.slow
-def test_workers_are_processes_that_share_the_port_and_the_numbers():
+def test_worker_processes_share_the_port_and_the_metrics():
     with Server("workers=2", model="30.onnx") as server:
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda i: post(server, png(20 + i)), range(60)))
-        assert [detections(answer) for _, answer, _ in answers] == [[right(20 + i, 64, 48)] for i in range(60)]
+        assert [detections(answer) for _, answer, _ in answers] == [[expected_answer(20 + i)] for i in range(60)]
         wait_for(lambda: metrics(server)['retinanet_requests_total{path="/v1/detect",status="200"}'] == 60)
         assert metrics(server)["retinanet_places"] == 128
         assert server.stop() == 0
@@ -178,11 +179,13 @@ def test_memory_does_not_grow():
     with Server() as server, ThreadPoolExecutor(8) as pool:
         images = [png(20 + i, 320, 240) for i in range(20)]
 
-        def some(count: int) -> None:
+        def send(count: int) -> None:
             for status, answer, _ in pool.map(lambda i: post(server, images[i % 20]), range(count)):
                 assert status == 200, answer
 
-        some(300)
+        send(300)
         before = resident(server)
-        some(1000)
-        assert resident(server) - before < 8_000_000  # 8 kB a request; benchmarks/serve_load.py sends 10,000
+        send(1000)
+        assert (
+            resident(server) - before < 8_000_000
+        )  # 8 kB per request; benchmarks/serve_load.py measures 10,000 requests

@@ -1,4 +1,4 @@
-"""A corpus of uploads that browsers, cameras and vandals send, made here; each has its one right answer."""
+"""Test a corpus of valid, broken and malicious uploads, generated here. Each has one expected answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def animated(kind: str) -> bytes:
 
 
 def huge_jpeg() -> bytes:
-    """A small JPEG whose header claims 65,000 x 65,000 pixels."""
+    """Return a small JPEG whose header states 65,000 x 65,000 pixels."""
     data = bytearray(jpeg())
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", 65000, 65000)
@@ -75,7 +76,7 @@ def huge_jpeg() -> bytes:
 
 
 def tiff_of_many_strips() -> bytes:
-    """A TIFF header whose tags point far beyond its end."""
+    """Return a TIFF header whose tags point beyond the end of the file."""
     tags = [(256, 3, 1, 64), (257, 3, 1, 48), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 4_000_000, 200), (277, 3, 1, 1)]
     tags += [(278, 3, 1, 1), (279, 4, 4_000_000, 300)]
     body = b"".join(struct.pack("<HHII", *tag) for tag in tags)
@@ -99,76 +100,84 @@ GOOD: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "bmp": (lambda: saved(made_image(64, 48), "BMP"), (64, 48)),
     "tiff": (lambda: saved(made_image(64, 48), "TIFF", compression="tiff_lzw"), (64, 48)),
     "one pixel": (lambda: png(9, 1, 1), (1, 1)),
-    "a line": (lambda: png(9, 1000, 1), (1000, 1)),
+    "one row": (lambda: png(9, 1000, 1), (1000, 1)),
     "at the limit of pixels": (lambda: png(9, 1000, 1000), (1000, 1000)),
     "a jpeg with bytes after its end": (lambda: jpeg() + bytes(1000), (64, 48)),
 }
 
 BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
-    "0 bytes": (lambda: b"", 415, "empty, expected the bytes of an image"),
-    "one byte": (lambda: b"\xff", 415, "not an image that can be read"),
-    "text": (lambda: b"GET / HTTP/1.1", 415, "not an image"),
-    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not an image"),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "not an image"),
-    "zip": (lambda: b"PK\x03\x04" + bytes(100), 415, "not an image"),
-    "pdf": (lambda: b"%PDF-1.7\n", 415, "not an image"),
-    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 415, "not an image"),
-    "a format of Pillow's that is not read": (lambda: saved(made_image(64, 48), "PCX"), 415, "not an image"),
+    "0 bytes": (lambda: b"", 415, "expected an image file, found 0 bytes"),
+    "one byte": (lambda: b"\xff", 415, "not a readable image"),
+    "text": (lambda: b"GET / HTTP/1.1", 415, "not a readable image"),
+    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not a readable image"),
+    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "not a readable image"),
+    "zip": (lambda: b"PK\x03\x04" + bytes(100), 415, "not a readable image"),
+    "pdf": (lambda: b"%PDF-1.7\n", 415, "not a readable image"),
+    "postscript": (
+        lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+        415,
+        "not a readable image",
+    ),
+    "a Pillow format that the server refuses": (lambda: saved(made_image(64, 48), "PCX"), 415, "not a readable image"),
     "truncated jpeg": (lambda: saved(made_image(640, 480), "JPEG")[:3000], 415, "cannot be decoded"),
     "truncated png": (lambda: saved(made_image(640, 480), "PNG")[:2000], 415, "cannot be decoded"),
-    "a jpeg's head alone": (lambda: jpeg()[:20], 415, "image"),
-    "a png whose pixels are noise": (lambda: png_of(64, 48, b"\0" * 50), 415, "cannot be decoded"),
+    "header of a jpeg only": (lambda: jpeg()[:20], 415, "image"),
+    "png with invalid pixel data": (lambda: png_of(64, 48, b"\0" * 50), 415, "cannot be decoded"),
     "32-bit grey": (lambda: saved(Image.new("F", (64, 48), 0.5), "TIFF"), 415, "expected 8 or 16 bits"),
     "tiff with tags beyond its end": (tiff_of_many_strips, 415, "image"),
-    "one pixel too many": (lambda: png(9, 1000, 1001), 413, "1000 x 1001 is 1,001,000 pixels, the limit is 1,000,000"),
+    "one pixel too many": (
+        lambda: png(9, 1000, 1001),
+        413,
+        "the image has 1000 x 1001 = 1,001,000 pixels, the limit is 1,000,000",
+    ),
     "huge jpeg": (huge_jpeg, 413, "1,000,000"),
     "huge png": (lambda: png_of(2**31 - 1, 2**31 - 1, b""), 413, "1,000,000"),
     "wide png": (lambda: png_of(2**31 - 1, 1, b""), 413, "1,000,000"),
     "decompression bomb": (lambda: png_of(18_000, 18_000, zeros(200 * 10**6)), 413, "1,000,000"),
-    "a bomb of text in a small png": (
+    "decompression bomb in the text of a small png": (
         lambda: png_of(64, 48, zeros(10**6), before=chunk(b"zTXt", b"a\0\0" + zeros(200 * 10**6))),
         415,
         "image",
     ),
-    "too many bytes": (lambda: jpeg() + bytes(BYTES), 413, "the request is larger than 0.4 MB, which is the limit"),
+    "too many bytes": (lambda: jpeg() + bytes(BYTES), 413, "the request is larger than the limit of 0.4 MB"),
 }
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     config = ServeConfig(max_upload_mb=BYTES / 1e6, max_pixels=PIXELS)
-    with TestClient(create_app(Fake, config)) as made:
-        yield made
+    with TestClient(create_app(Fake, config)) as client:
+        yield client
 
 
-def both_ways(client: TestClient, data: bytes) -> Iterator[object]:
+def post_raw_and_as_form(client: TestClient, data: bytes) -> Iterator[Any]:
     yield client.post("/v1/detect", content=data, headers={"content-type": "image/jpeg"})
     yield client.post("/v1/detect", files={"file": ("x.jpg", data)})
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_images_of_all_kinds_are_looked_at(client: TestClient, name: str):
+def test_images_of_all_formats_are_accepted(client: TestClient, name: str):
     make, size = GOOD[name]
-    for answer in both_ways(client, make()):
-        assert answer.status_code == 200, answer.text  # type: ignore[attr-defined]
-        (found,) = answer.json()["images"]  # type: ignore[attr-defined]
-        assert (found["width"], found["height"]) == size
+    for answer in post_raw_and_as_form(client, make()):
+        assert answer.status_code == 200, answer.text
+        (image,) = answer.json()["images"]
+        assert (image["width"], image["height"]) == size
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_refused_and_with_which_words(client: TestClient, name: str):
-    make, status, said = BAD[name]
+def test_refused_uploads_have_a_status_and_a_reason(client: TestClient, name: str):
+    make, status, message = BAD[name]
     data = make()
-    for answer in both_ways(client, data):
-        assert answer.status_code == status, answer.text  # type: ignore[attr-defined]
-        detail = answer.json()["detail"]  # type: ignore[attr-defined]
-        assert said in detail
+    for answer in post_raw_and_as_form(client, data):
+        assert answer.status_code == status, answer.text
+        detail = answer.json()["detail"]
+        assert message in detail
         assert "Traceback" not in detail
     for query in ("v1/detect?format=jpeg", "v1/explain?x=0&y=0"):
         assert client.post(query, content=data).status_code == status
 
 
-def test_a_bomb_is_refused_from_its_head_without_being_unpacked(client: TestClient):
+def test_a_decompression_bomb_is_refused_from_its_header(client: TestClient):
     bomb = BAD["decompression bomb"][0]()
     assert len(bomb) < BYTES
     tracemalloc.start()
@@ -179,7 +188,7 @@ def test_a_bomb_is_refused_from_its_head_without_being_unpacked(client: TestClie
         tracemalloc.stop()
 
 
-def test_a_body_that_does_not_say_its_length_is_cut_off_at_the_limit(client: TestClient):
+def test_a_body_of_unknown_length_is_refused_at_the_limit(client: TestClient):
     read = 0
 
     def endless() -> Iterator[bytes]:
@@ -192,7 +201,7 @@ def test_a_body_that_does_not_say_its_length_is_cut_off_at_the_limit(client: Tes
     assert answer.status_code == 413
 
 
-def test_a_name_is_shown_without_folders_and_control_characters(client: TestClient):
+def test_file_names_are_returned_without_folders_and_control_characters(client: TestClient):
     answer = client.post("/v1/detect", files={"file": ("..\\..\\C:\\a/b/evil\x01name.png", png(3))})
     assert "/" not in answer.json()["images"][0]["name"]
     assert "\\" not in answer.json()["images"][0]["name"]
@@ -200,16 +209,16 @@ def test_a_name_is_shown_without_folders_and_control_characters(client: TestClie
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "image/jpeg"])
-def test_nothing_is_awaited_of_a_body_that_has_been_read_whole(kind: str, at_once: bool):
-    """A refused form was answered two seconds late, its place taken: the client's end was waited for."""
+def test_a_refusal_reads_nothing_after_the_end_of_the_body(kind: str, at_once: bool):
+    """Regression: a refused form was answered after two seconds, because the server waited for the disconnect."""
     rest: list[Message] = [{"type": "http.request", "body": b"no form, much too long", "more_body": not at_once}]
     rest += [] if at_once else [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> Message:
-        assert rest, "read on after the end"
+        assert rest, "the server read after the end of the body"
         return rest.pop(0)
 
     request = Request({"type": "http", "headers": [(b"content-type", kind.encode())]}, receive)
     with pytest.raises(RefusedError):
-        asyncio.run(read_body(request, limit=10_000 if kind.startswith("multi") else 10, most_files=1))
+        asyncio.run(read_body(request, limit=10_000 if kind.startswith("multi") else 10, max_files=1))
     assert not rest

@@ -99,6 +99,6 @@ def separate_pairs(values: Iterable[str]) -> dict[str, str]:
             old, _, new = (part.strip() for part in pair.partition("="))
             if not (old and new):
                 hint = ". Put a pair whose names contain a comma in double quotes" if "," in value else ""
-                raise ConfigError(f"rename needs old=new, found {pair!r}{hint}")
+                raise ConfigError(f"rename must be old=new, found {pair!r}{hint}")
             new_names[old] = new
     return new_names

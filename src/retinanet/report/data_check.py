@@ -1,4 +1,4 @@
-"""The page of `retinanet check DATA --report`: what is in the data, what the anchors reach, and what to change."""
+"""Write the report of `retinanet check DATA --report`: findings, faults, classes, object sizes and anchor coverage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.analysis.data_check import data_sentences
 from retinanet.images import decode
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
-from retinanet.report.gallery import RIGHT, WRONG, count, draw_boxes
+from retinanet.report.gallery import CORRECT, WRONG, draw_boxes, pluralise
 from retinanet.report.html import MAX_SIDE, Report, ReportImage
 
 if TYPE_CHECKING:
@@ -24,72 +24,88 @@ if TYPE_CHECKING:
     from retinanet.config import CheckConfig
     from retinanet.report.html import Section
 
-MOST_BARS: Final = 30
+MAX_BARS: Final = 30
+"""Classes with the most objects that the figure and the table show."""
 IMAGES: Final = 6
+"""Images in the gallery."""
 
 
-def check_report(found: DataCheck, config: CheckConfig, path: Path) -> Path:
-    """Write the page. Return its path."""
-    source = str(found.data.source)
-    report = Report(title=f"Check of {found.data.source.name}", subtitle=f"{source}: what training on it would meet")
-    faults = [fault for data in (found.data, *found.others.values()) for fault in data.faults]
+def check_report(check: DataCheck, config: CheckConfig, path: Path) -> Path:
+    """Write the report of a data check. Return its path.
+
+    Args:
+        check: result of the data check.
+        config: configuration of the data check.
+        path: path of the HTML file.
+    """
+    report = Report(
+        title=f"Check of {check.data.source.name}", subtitle=f"Dataset {check.data.source}, checked before training"
+    )
+    faults = [fault for data in (check.data, *check.others.values()) for fault in data.faults]
     if faults:
-        said = f"{count(len(faults), 'fault')} in the data, listed below; all else is without them."
-        report.in_short.append(said)
-    report.in_short += data_sentences(found)
-    warnings = [finding.kind for finding in found.findings if finding.severity != "note"]
+        report.in_short.append(
+            f"The data has {pluralise(len(faults), 'fault')}, listed below. All numbers exclude the invalid images and "
+            "annotations."
+        )
+    report.in_short += data_sentences(check)
+    warnings = [finding.kind for finding in check.findings if finding.severity != "note"]
     if warnings:
-        report.in_short.append(f"{count(len(warnings), 'warning')}, explained below: {', '.join(warnings)}.")
+        report.in_short.append(f"The check gives {pluralise(len(warnings), 'warning')}: {', '.join(warnings)}.")
     section = report.section("Findings")
-    findings_section(section, found.findings)
-    if not found.findings:
-        section.text("Nothing to complain about.")
+    findings_section(section, check.findings)
+    if not check.findings:
+        section.text("The check found no problems.")
     if faults:
         section = report.section("Faults")
-        section.details(f"All {len(faults)}", "\n".join(str(fault) for fault in faults))
-    _objects(report.section("What is in the data"), found)
-    _anchors(report.section("What the anchors reach"), found, config)
+        section.details(f"All {len(faults)} faults", "\n".join(str(fault) for fault in faults))
+    _objects(report.section("Classes and object sizes"), check)
+    _anchors(report.section("Anchor coverage"), check, config)
     section = report.section("Images")
-    section.text("Orange with a ×: objects without a positive anchor. The images with most of these, and others.")
-    section.gallery(_images(found, config.random.seed))
+    section.text(
+        "Blue boxes: objects with a positive anchor. Orange boxes with a ×: objects without a positive anchor. The "
+        f"first images, at most {IMAGES // 2}, have the most objects without a positive anchor. The others are random."
+    )
+    section.gallery(_images(check, config.random.seed))
     return report.write(path)
 
 
-def _objects(section: Section, found: DataCheck) -> None:
-    counts, missed = found.statistics, {name: n for name, n, _ in found.coverage.per_class()}
-    order = np.argsort(-counts.objects_K, kind="stable")[:MOST_BARS]
+def _objects(section: Section, check: DataCheck) -> None:
+    counts, uncovered = check.statistics, {name: n for name, n, _ in check.coverage.per_class()}
+    order = np.argsort(-counts.objects_K, kind="stable")[:MAX_BARS]
     bars = {counts.classes[k]: float(counts.objects_K[k]) for k in order}
-    said = ", ".join(f"{name} {value:,.0f}" for name, value in list(bars.items())[:10])
+    numbers = ", ".join(f"{name} {value:,.0f}" for name, value in list(bars.items())[:10])
+    limited = len(counts.classes) > MAX_BARS
     section.figure(
         bar_chart(bars, x="objects"),
-        alt=f"Objects of each class: {said}.",
-        caption=f"Objects of each class{', the most frequent ones' if len(counts.classes) > MOST_BARS else ''}.",
+        alt=f"Bar chart of the number of objects per class: {numbers}.",
+        caption=f"Objects per class{f', for the {MAX_BARS} most frequent classes' if limited else ''}.",
     )
     if counts.objects:
         section.figure(
-            size_chart(found.coverage),
-            alt="Histogram of the objects' sides in the network's input, those without a positive anchor marked.",
-            caption="Sides of the objects (root of the area) as the network sees them, pixels. "
+            size_chart(check.coverage),
+            alt="Histogram of object sizes in the network's input: all objects, and objects without a positive anchor.",
+            caption="Object size (square root of the box area) in pixels of the network's input, after resizing. "
             "Dashed: objects without a positive anchor.",
         )
     table = [
-        (name, int(counts.objects_K[k]), int(counts.images_K[k]), int(missed.get(name, 0)))
+        (name, int(counts.objects_K[k]), int(counts.images_K[k]), int(uncovered.get(name, 0)))
         for k, name in enumerate(counts.classes)
     ]
     head = ["Class", "Objects", "Images", "No anchor"]
-    section.table(head, [table[k] for k in order], caption="No anchor: objects without a positive anchor.")
-    if len(table) > MOST_BARS:
+    caption = "Images: images with at least one object of the class. No anchor: objects without a positive anchor."
+    section.table(head, [table[k] for k in order], caption=caption)
+    if len(table) > MAX_BARS:
         text = "\n".join(" | ".join(map(str, row)) for row in [head, *table])
         section.details(f"All {len(table)} classes", text)
 
 
-def _anchors(section: Section, found: DataCheck, config: CheckConfig) -> None:
-    before, after = found.fitted.before, found.fitted.after
-    said = found.fitted.sentence()
-    section.text(f"{said[0].upper()}{said[1:]}.")
+def _anchors(section: Section, check: DataCheck, config: CheckConfig) -> None:
+    before, after = check.fitted.before, check.fitted.after
+    sentence = check.fitted.sentence()
+    section.text(f"{sentence[0].upper()}{sentence[1:]}.")
     if before.objects:
-        lines = {"anchors as they are": _cumulative(before.best_iou_O)}
-        if found.fitted.changed:
+        lines = {"configured anchors": _cumulative(before.best_iou_O)}
+        if check.fitted.changed:
             lines["fitted anchors"] = _cumulative(after.best_iou_O)
         figure = figures.line_chart(lines, x="best IoU with an anchor (0 to 1)", y="share of objects", smooth=False)
         figure.axes[0].set_xlim(0, 1)
@@ -98,10 +114,10 @@ def _anchors(section: Section, found: DataCheck, config: CheckConfig) -> None:
         figure.axes[0].axvline(config.matching.positive_iou, color=figures.MUTED, linewidth=1, linestyle=":")
         section.figure(
             figure,
-            alt=f"Share of objects whose best anchor has at most the IoU on the axis; {1 - before.share:.1%} stay "
-            f"below {config.matching.positive_iou:g}.",
-            caption="How many objects have no better anchor than the IoU on the axis. Those left of the dotted line, "
-            f"IoU {config.matching.positive_iou:g}, teach nothing.",
+            alt="Cumulative share of objects by the IoU with their best anchor. "
+            f"{1 - before.share:.1%} of the objects are below IoU {config.matching.positive_iou:g}.",
+            caption="Share of the objects whose best anchor has at most the IoU on the x axis. Dotted line: IoU "
+            f"{config.matching.positive_iou:g}, the minimum for a positive anchor.",
         )
         rows: list[tuple[object, ...]] = []
         for name, index in ((name, i) for i, name in enumerate(BANDS)):
@@ -111,9 +127,10 @@ def _anchors(section: Section, found: DataCheck, config: CheckConfig) -> None:
                 rows.append((name, int(chosen.sum()), *cells))
         rows.append(("all", before.objects, before.share, after.share))
         section.table(
-            ["Size", "Objects", "As given", "Fitted"],
+            ["Size", "Objects", "Configured", "Fitted"],
             rows,
-            caption="Share of the objects with a positive anchor, by COCO size.",
+            caption="Share of the objects that have a positive anchor, by COCO object size. Configured: with the "
+            "configured anchors. Fitted: with anchors fitted to the data.",
         )
     total = max(1, int(before.positives_L.sum()))
     section.table(
@@ -127,8 +144,8 @@ def _anchors(section: Section, found: DataCheck, config: CheckConfig) -> None:
             )
             for i, level in enumerate(before.levels)
         ],
-        caption="Load of the levels with the anchors as given: anchors of an image, how many of them are positive, "
-        "and which share of all positives that is.",
+        caption="Configured anchors by feature level. Anchors: anchors per image. Positive: positive anchors per "
+        "image. Share: share of all positive anchors.",
     )
 
 
@@ -138,7 +155,10 @@ def _cumulative(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> figures
 
 
 def bar_chart(bars: dict[str, float], *, x: str) -> Figure:
-    """Draw a horizontal bar for each name, the first on top; the axis is logarithmic where they span much."""
+    """Draw a horizontal bar for each name, the first name on top.
+
+    The axis is logarithmic if the largest value is more than 50 times the smallest value above 0.
+    """
     figure, axes = figures.new_axes(x=x, y="", height=max(1.6, 0.7 + 0.24 * len(bars)))
     names, values = list(bars)[::-1], list(bars.values())[::-1]
     axes.barh(range(len(names)), values, color=figures.SERIES[0], height=0.7)
@@ -151,15 +171,19 @@ def bar_chart(bars: dict[str, float], *, x: str) -> Figure:
     return figure
 
 
-def size_chart(found: Coverage) -> Figure:
-    """Draw the histogram of the objects' sides, and of those without a positive anchor."""
-    sides_O = np.sqrt(found.width_O * found.height_O)
+def size_chart(coverage: Coverage) -> Figure:
+    """Draw the histogram of object sizes, for all objects and for those without a positive anchor."""
+    sides_O = np.sqrt(coverage.width_O * coverage.height_O)
     edges = np.geomspace(max(1.0, sides_O.min() * 0.99), sides_O.max() * 1.01, 25)
-    figure, axes = figures.new_axes(x="side in the network's input, pixels", y="objects")
-    axes.stairs(np.histogram(sides_O, edges)[0], edges, color=figures.SERIES[0], fill=False, linewidth=1.7, label="all")
-    lost = np.histogram(sides_O[~found.reached_O], edges)[0]
-    if lost.any():
-        axes.stairs(lost, edges, color=figures.SERIES[1], linestyle="--", linewidth=1.7, label="no positive anchor")
+    figure, axes = figures.new_axes(x="object size in the network's input, pixels", y="objects")
+    axes.stairs(
+        np.histogram(sides_O, edges)[0], edges, color=figures.SERIES[0], fill=False, linewidth=1.7, label="all objects"
+    )
+    uncovered = np.histogram(sides_O[~coverage.reached_O], edges)[0]
+    if uncovered.any():
+        axes.stairs(
+            uncovered, edges, color=figures.SERIES[1], linestyle="--", linewidth=1.7, label="no positive anchor"
+        )
         axes.legend(frameon=False, labelcolor=figures.INK, fontsize=9)
     axes.set_xscale("log")
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if edges[0] <= t <= edges[-1]]
@@ -168,10 +192,10 @@ def size_chart(found: Coverage) -> Figure:
     return figure
 
 
-def _images(found: DataCheck, seed: int) -> list[ReportImage]:
-    coverage, records = found.coverage, found.data.records
-    lost = np.bincount(coverage.image_O[~coverage.reached_O], minlength=len(records))
-    worst = [int(i) for i in np.argsort(-lost, kind="stable") if lost[i]][: IMAGES // 2]
+def _images(check: DataCheck, seed: int) -> list[ReportImage]:
+    coverage, records = check.coverage, check.data.records
+    uncovered = np.bincount(coverage.image_O[~coverage.reached_O], minlength=len(records))
+    worst = [int(i) for i in np.argsort(-uncovered, kind="stable") if uncovered[i]][: IMAGES // 2]
     others = [i for i in np.random.default_rng(seed).permutation(len(records)).tolist() if i not in worst]
     drawn = []
     for index in [*worst, *others[: IMAGES - len(worst)]]:
@@ -184,11 +208,11 @@ def _images(found: DataCheck, seed: int) -> list[ReportImage]:
         for g, box in enumerate(record.boxes_G4):
             mark = "× " if g in without else ""
             crowd = " (crowd)" if record.crowd_G[g] else ""
-            name = f"{mark}{found.data.classes[record.labels_G[g]]}{crowd}"
-            boxes.append((box * scale, name, WRONG if mark else RIGHT))
+            name = f"{mark}{check.data.classes[record.labels_G[g]]}{crowd}"
+            boxes.append((box * scale, name, WRONG if mark else CORRECT))
         draw_boxes(image, boxes)
-        said = f"{count(len(record.boxes_G4), 'object')}, {len(without)} without a positive anchor"
+        summary = f"{pluralise(len(record.boxes_G4), 'object')}, {len(without)} without a positive anchor"
         drawn.append(
-            ReportImage(image=image, alt=f"{record.path.name}: {said}", caption=f"{record.path.name}: {said}.")
+            ReportImage(image=image, alt=f"{record.path.name}: {summary}", caption=f"{record.path.name}: {summary}.")
         )
     return drawn

@@ -1,4 +1,4 @@
-"""What an evaluation came to, as sections of a page and as a page: numbers, curves, confusion, images, diagnosis."""
+"""Write the report of an evaluated model, and its sections: metrics, curves, confusion matrix, images, diagnosis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from retinanet.evaluate import confusion_matrix, precision_recall
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
 from retinanet.report import figures, summary
-from retinanet.report.gallery import choose, draw_pair
+from retinanet.report.gallery import choose_images, draw_pair, pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
@@ -27,25 +27,30 @@ if TYPE_CHECKING:
     from retinanet.evaluate import ConfusionMatrix
     from retinanet.evaluate.curves import PrecisionRecall
 
-SIZES: Final = {
+METRICS: Final = {
     "AP": "AP, mean over IoU 0.50 to 0.95",
-    "AP50": "AP50, at IoU 0.50",
-    "AP75": "AP75, at IoU 0.75",
-    "APs": "APs, small objects (below 32² pixels)",
-    "APm": "APm, medium objects",
-    "APl": "APl, large objects (above 96² pixels)",
-    "AR1": "AR1, recall with 1 detection an image",
-    "AR10": "AR10, with 10 detections",
-    "AR100": "AR100, with 100 detections",
+    "AP50": "AP50, AP at IoU 0.50",
+    "AP75": "AP75, AP at IoU 0.75",
+    "APs": "APs, AP of small objects (below 32² pixels)",
+    "APm": "APm, AP of medium objects",
+    "APl": "APl, AP of large objects (above 96² pixels)",
+    "AR1": "AR1, recall with 1 detection per image",
+    "AR10": "AR10, recall with 10 detections per image",
+    "AR100": "AR100, recall with 100 detections per image",
     "ARs": "ARs, recall of small objects",
-    "ARm": "ARm, of medium ones",
-    "ARl": "ARl, of large ones",
+    "ARm": "ARm, recall of medium objects",
+    "ARl": "ARl, recall of large objects",
 }
-HEADINGS: Final = {"worst": "with the most mistakes", "best": "that went best", "random": "picked at random"}
-MOST_PLACES: Final = 200
-"""Files listed for a finding."""
-MOST_CLASSES: Final = 30
-"""A larger confusion matrix is shown for its most confused classes."""
+"""COCO metrics and their names in the report."""
+HEADINGS: Final = {
+    "worst": "Images with the lowest F1",
+    "best": "Images with the highest F1",
+    "random": "Random images",
+}
+MAX_LOCATIONS: Final = 200
+"""Maximum number of files, objects or classes listed for a finding."""
+MAX_CLASSES: Final = 30
+"""Maximum number of classes in the drawn confusion matrix. With more classes, the most confused ones are drawn."""
 
 
 def model_report(
@@ -61,27 +66,27 @@ def model_report(
     hard: HardExamples | None = None,
     confusion_threshold: float | None = None,
 ) -> Path:
-    """Write the page of a model (or of a file of results) on a dataset. Return its path.
+    """Write the report of a model, or of a file of COCO results, on a dataset. Return its path.
 
     Args:
-        path: of the page.
-        data: images and objects. Where images are missing, none are shown, and the page says so.
-        metrics: `Metrics.to_json()`.
-        results: COCO results, by the data's ids.
-        title: of the page.
-        notes: sentences for the top.
-        findings: what the diagnosis found.
-        imbalance: where the loss comes from.
-        hard: the hardest examples.
-        confusion_threshold: score from which a detection counts in the confusion matrix; by default the one with
-            the highest F1.
+        path: path of the HTML file.
+        data: images and ground truth. Missing image files are counted in the report and not shown.
+        metrics: COCO metrics, as returned by `Metrics.to_json()`.
+        results: detections as COCO results, with the image and category ids of `data`.
+        title: title of the report.
+        notes: additional sentences for the summary.
+        findings: findings of the diagnosis.
+        imbalance: measured class imbalance of the loss.
+        hard: hardest examples.
+        confusion_threshold: minimum score of a detection in the confusion matrix. Default: the threshold with the
+            highest F1.
     """
-    report = Report(title=title, subtitle=f"On {data.source}")
+    report = Report(title=title, subtitle=f"Dataset: {data.source}")
     items = items_from_results(data, results)
     threshold = best_threshold(items)
-    report.in_short += summary.overall(metrics, "images")
+    report.in_short += summary.overall_metrics(metrics, "images")
     report.in_short += summary.weaknesses(metrics)
-    report.in_short += summary.images(items, threshold)
+    report.in_short += summary.image_counts(items, threshold)
     report.in_short += [f"{finding.severity.capitalize()}: {finding.what}." for finding in findings]
     report.in_short += hard.sentences() if hard is not None else []
     report.in_short += notes
@@ -90,34 +95,35 @@ def model_report(
     evaluation_section(report.section("Evaluation"), metrics, curves)
     if rows:
         score = threshold if confusion_threshold is None else confusion_threshold
-        confusion_section(report.section("Which class is taken for which"), confusion_matrix(truth, rows, score=score))
+        confusion_section(report.section("Confusion matrix"), confusion_matrix(truth, rows, score=score))
     if findings:
         findings_section(report.section("Diagnosis"), findings)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:
         imbalance_section(report, imbalance)
-    there = [item for item, record in zip(items, data.records, strict=True) if record.path.is_file()]
-    if there:
-        gallery_section(report.section("Detections beside ground truth"), there, data.classes, threshold, 0)
-    if len(there) < len(items):
-        report.in_short.append(f"{len(items) - len(there)} images are not there, and so not shown.")
+    present = [item for item, record in zip(items, data.records, strict=True) if record.path.is_file()]
+    if present:
+        gallery_section(report.section("Detections and ground truth"), present, data.classes, threshold, 0)
+    if len(present) < len(items):
+        number = len(items) - len(present)
+        report.in_short.append(f"{pluralise(number, 'image file')} could not be found. The images are not shown.")
     return report.write(path)
 
 
 def findings_section(section: Section, findings: Sequence[Finding]) -> None:
-    """Add findings with cause and advice, and where they are."""
+    """Add each finding with its cause, its advice and its locations."""
     for finding in findings:
         head = f"{finding.severity.capitalize()}, {finding.kind}"
         section.text(f"{head}: {finding.what}. {finding.cause}. What to do: {finding.advice}.")
         if finding.where:
-            more = len(finding.where) - MOST_PLACES
-            text = "\n".join(finding.where[:MOST_PLACES]) + (f"\nand {more} more" if more > 0 else "")
-            section.details(f"{finding.kind}: where", text)
+            more = len(finding.where) - MAX_LOCATIONS
+            text = "\n".join(finding.where[:MAX_LOCATIONS]) + (f"\nand {more} more" if more > 0 else "")
+            section.details(f"{finding.kind}: locations", text)
 
 
 def confusion_section(section: Section, matrix: ConfusionMatrix) -> None:
-    """Add the confusion matrix, with a row and a column for the background."""
+    """Add the confusion matrix, with one row and one column for the background."""
     counts = np.asarray(matrix.counts)
     off = counts.copy()
     np.fill_diagonal(off, 0)
@@ -127,53 +133,54 @@ def confusion_section(section: Section, matrix: ConfusionMatrix) -> None:
         for i, j in zip(*np.unravel_index(np.argsort(-off, axis=None)[:5], off.shape), strict=True)
         if off[i, j]
     ]
-    said = [_mistake(*mistake) for mistake in worst]
+    sentences = [_mistake(*mistake) for mistake in worst]
+    mistakes = f"Most frequent mistakes: {'; '.join(sentences)}." if sentences else "The matrix contains no mistakes."
     section.text(
-        f"With detections of a score of {matrix.score:.2f} or more, at IoU {matrix.iou:g}. "
-        + (f"Most often: {'; '.join(said)}." if said else "Nothing is confused.")
+        f"The matrix counts detections with a score of at least {matrix.score:.2f}. A detection belongs to an object "
+        f"if their IoU is at least {matrix.iou:g}. {mistakes}"
     )
     chosen = list(range(len(matrix.classes)))
-    if len(chosen) > MOST_CLASSES:
+    if len(chosen) > MAX_CLASSES:
         errors = off.sum(axis=0) + off.sum(axis=1)
-        chosen = sorted(np.argsort(-errors[:-1], kind="stable")[:MOST_CLASSES].tolist())
-    places = [*chosen, len(matrix.classes)]
-    part = counts[np.ix_(places, places)]
+        chosen = sorted(np.argsort(-errors[:-1], kind="stable")[:MAX_CLASSES].tolist())
+    rows = [*chosen, len(matrix.classes)]
+    part = counts[np.ix_(rows, rows)]
     section.figure(
-        heat_map(part, [names[i] for i in places]),
-        alt="Confusion matrix, objects down, detections across. " + ("; ".join(said) or "Nothing is confused."),
-        caption="Rows: what is there; columns: what was found. Last column: missed objects. Last row: detections where "
-        "nothing is. The darker, the larger the share of the row."
-        + (f" The {MOST_CLASSES} most confused classes." if len(places) <= len(matrix.classes) else ""),
+        heat_map(part, [names[i] for i in rows]),
+        alt=f"Confusion matrix: ground-truth classes in rows, detected classes in columns. {mistakes}",
+        caption="Rows: ground-truth class. Columns: detected class. Last column: missed objects. Last row: detections "
+        "on background. A darker cell has a larger share of its row."
+        + (f" Only the {MAX_CLASSES} most confused classes are shown." if len(rows) <= len(matrix.classes) else ""),
     )
 
 
-def _mistake(there: str, found: str, count: int) -> str:
-    if found == "background":
-        return f"{count} {there} not found"
-    if there == "background":
-        return f"{count} times {found} found where nothing is"
-    return f"{count} {there} taken for {found}"
+def _mistake(true_class: str, detected_class: str, count: int) -> str:
+    if detected_class == "background":
+        return f"{count} of class {true_class} missed"
+    if true_class == "background":
+        return f"{count} detected as {detected_class} on background"
+    return f"{count} of class {true_class} detected as {detected_class}"
 
 
 def heat_map(counts_RR: np.ndarray[tuple[int, ...], np.dtype[np.int64]], names: Sequence[str]) -> Figure:
-    """Draw a square matrix of counts; each cell is shaded by its share of its row."""
+    """Draw a square matrix of counts. The shade of a cell is its share of the row."""
     R = len(names)
-    figure, axes = figures.new_axes(x="found", y="there", height=max(2.4, 0.9 + 0.32 * R))
+    figure, axes = figures.new_axes(x="detected class", y="ground-truth class", height=max(2.4, 0.9 + 0.32 * R))
     share_RR = counts_RR / np.maximum(counts_RR.sum(axis=1, keepdims=True), 1)
     for i in range(R):
         for j in range(R):
             if not counts_RR[i, j]:
                 continue
             colour = figures.SERIES[0] if i == j else figures.SERIES[1]
-            # A shade by opacity looks right on a light and on a dark page.
+            # Opacity, unlike a lighter colour, works on a light and on a dark page.
             axes.barh(i, 1, left=j - 0.5, height=1, color=colour, alpha=0.12 + 0.6 * float(share_RR[i, j]), linewidth=0)
             axes.text(
                 j, i, f"{counts_RR[i, j]:,}", ha="center", va="center", color=figures.INK, fontsize=8 if R <= 10 else 5
             )
-    shown = [figures.shorten(name, 14).replace("$", r"\$") for name in names]
+    labels = [figures.shorten(name, 14).replace("$", r"\$") for name in names]
     small = 9 if R <= 10 else 6
-    axes.set_xticks(range(R), [*shown[:-1], "missed"], rotation=90 if R > 5 else 0, fontsize=small)
-    axes.set_yticks(range(R), [*shown[:-1], "nothing"], fontsize=small)
+    axes.set_xticks(range(R), [*labels[:-1], "missed"], rotation=90 if R > 5 else 0, fontsize=small)
+    axes.set_yticks(range(R), [*labels[:-1], "background"], fontsize=small)
     axes.set_xlim(-0.5, R - 0.5)
     axes.set_ylim(R - 0.5, -0.5)
     axes.grid(visible=False)
@@ -181,7 +188,7 @@ def heat_map(counts_RR: np.ndarray[tuple[int, ...], np.dtype[np.int64]], names: 
 
 
 def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: PrecisionRecall | None) -> None:
-    """Add COCO's numbers, those of each class, and precision over recall."""
+    """Add the COCO metrics, the metrics of each class, and precision-recall curves."""
     per_class: Mapping[str, Mapping[str, Any]] = metrics.get("per_class") or {}
     bars = {
         name: (float(row["AP"]), max(0.0, float(row.get("AP50", 0))))
@@ -189,12 +196,16 @@ def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: Pre
         if row.get("AP") is not None and row["AP"] >= 0
     }
     if bars:
-        some = f" The {figures.MAX_BARS} weakest of {len(bars)} classes." if len(bars) > figures.MAX_BARS else ""
+        limited = (
+            f" Only the {figures.MAX_BARS} classes with the lowest AP of {len(bars)} are shown."
+            if len(bars) > figures.MAX_BARS
+            else ""
+        )
         low, high = min(bars, key=lambda name: bars[name][0]), max(bars, key=lambda name: bars[name][0])
         section.figure(
             figures.class_bars(bars),
-            alt=f"Bar chart by class: AP from {bars[low][0]:.3f} ({low}) to {bars[high][0]:.3f} ({high}), and AP50.",
-            caption=f"Average precision of each class, the best on top.{some}",
+            alt=f"Bar chart of AP and AP50 by class. AP: {bars[low][0]:.3f} ({low}) to {bars[high][0]:.3f} ({high}).",
+            caption=f"Average precision (AP) of each class, highest on top.{limited}",
         )
     if curves is not None:
         lines = {
@@ -205,34 +216,37 @@ def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: Pre
         if lines:
             section.figure(
                 figures.precision_recall(lines),
-                alt=f"Precision over recall at IoU {curves.iou:.2f} of {len(lines)} classes.",
-                caption=f"Of the detections, how many are right (precision), against how much of what is there they "
-                f"find (recall), as the score threshold goes down. IoU {curves.iou:.2f}.",
+                alt=f"Precision-recall curves at IoU {curves.iou:.2f} for {pluralise(len(lines), 'class')}.",
+                caption="Precision: share of the detections that are correct. Recall: share of the objects that are "
+                f"detected. Each point of a curve is one score threshold. IoU {curves.iou:.2f}.",
             )
-    numbers = [(label, float(metrics[name])) for name, label in SIZES.items() if name in metrics]
-    section.table(["Measure", "Value"], numbers, caption="COCO's numbers, 0 to 1; – where there are no such objects.")
+    numbers = [(label, float(metrics[name])) for name, label in METRICS.items() if name in metrics]
+    section.table(["Metric", "Value"], numbers, caption="COCO metrics, from 0 to 1. –: no objects of this kind.")
     if per_class:
         section.table(
             ["Class", "Objects", "AP", "AP50"],
             [(name, row.get("objects"), row.get("AP"), row.get("AP50")) for name, row in per_class.items()],
-            caption="Each class.",
+            caption="Metrics of each class.",
         )
 
 
 def gallery_section(
     section: Section, items: Sequence[ImageResults], classes: Sequence[str], threshold: float, seed: int
 ) -> None:
-    """Add the worst, the best and other images, ground truth beside detections from a score of `threshold` on."""
+    """Add images with low F1, with high F1 and at random, with ground truth beside detections.
+
+    Detections with a score below `threshold` are not drawn.
+    """
     best = threshold == best_threshold(items)
-    why = ", the score that best balances missed and wrong ones on these images (highest F1)" if best else ""
+    reason = " This threshold has the highest F1 on these images." if best else ""
     section.text(
-        f"Drawn are detections with a score of {threshold:.2f} or more{why}. Blue: object and detection agree "
-        f"(same class, IoU of at least {MATCH_IOU:g}). "
-        "Orange with a ×: an object that was missed, or a detection that is wrong."
+        f"The images show detections with a score of at least {threshold:.2f}.{reason} Blue: an object and a "
+        f"detection that match (same class, IoU of at least {MATCH_IOU:g}). Orange with a ×: a missed object or a "
+        "wrong detection."
     )
-    chosen = choose(items, threshold=threshold, seed=seed)
+    chosen = choose_images(items, threshold=threshold, seed=seed)
     for group, heading in HEADINGS.items():
         images = [draw_pair(item, classes, threshold=threshold) for item in chosen if item.group == group]
         if images:
-            section.text(f"Images {heading}:")
+            section.text(f"{heading}:")
             section.gallery(images)

@@ -1,7 +1,7 @@
-"""Line charts and bars in colours that colour-blind eyes tell apart, by day and by night.
+"""Draw line charts and bar charts in colours that colour-blind readers can distinguish, on light and dark pages.
 
-Figures are drawn with matplotlib's object interface: no window, no global state. Colours are those of `CSS_COLOURS`;
-`html.svg` turns them into variables of the page.
+Figures use matplotlib's object interface, without windows or global state. All colours come from `CSS_COLOURS`;
+`html.svg` replaces these colours by CSS variables of the page.
 """
 
 from __future__ import annotations
@@ -26,20 +26,25 @@ CSS_COLOURS: Final[dict[str, tuple[str, str]]] = {
     "series-4": ("#a8487f", "#e29cc4"),
     "series-5": ("#6b5b00", "#d9c938"),
 }
-"""Each colour's name, its value on a light page and on a dark one. After Okabe and Ito; 3:1 or more to the page."""
+"""Name of a colour -> its value on a light page and on a dark page.
+
+The colours follow the palette of Okabe and Ito. Their contrast with the page is at least 3:1.
+"""
 
 INK, MUTED, LINE = (CSS_COLOURS[name][0] for name in ("ink", "muted", "line"))
 SERIES: Final = tuple(shades[0] for name, shades in CSS_COLOURS.items() if name.startswith("series"))
 DASHES: Final = ("-", "--", "-.", ":")
 MAX_BARS: Final = 30
+"""Maximum number of classes in a bar chart."""
 SMOOTH_FROM: Final = 60
+"""A line with at least this many points is drawn with its running mean."""
 
 Points = tuple[Sequence[float], Sequence[float]]
-"""x and y."""
+"""x values and y values of a line."""
 
 
 def new_axes(*, x: str, y: str, height: float = 3.1) -> tuple[Figure, Any]:
-    """Return an empty figure in the report's style, and its axes; `x` and `y` name them."""
+    """Return an empty figure in the style of the report, and its axes with the labels `x` and `y`."""
     figure = Figure(figsize=(4.9, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x, color=INK)
@@ -58,31 +63,36 @@ def _legend(axes: Any, **where: Any) -> None:
 
 
 def line_chart(lines: Mapping[str, Points], *, x: str, y: str, markers: bool = False, smooth: bool = True) -> Figure:
-    """Draw a line for each name. `x` and `y` say what the axes show, and its unit.
+    """Draw a line for each name.
 
-    Lines of many points are drawn faint, with their running mean on top, unless `smooth` is False.
+    Args:
+        lines: points of each line, by name.
+        x: label of the x axis, with its unit.
+        y: label of the y axis, with its unit.
+        markers: whether to mark each point.
+        smooth: whether a line of at least `SMOOTH_FROM` points is drawn faint with its running mean on top.
     """
     figure, axes = new_axes(x=x, y=y)
     for number, (name, (xs, raw)) in enumerate(lines.items()):
         ys = np.asarray(raw, dtype=np.float64)
         style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
-        if markers or len(xs) == 1:  # a line of one point is not to be seen
+        if markers or len(xs) == 1:  # a line with a single point is invisible without a marker
             style |= {"marker": "os^Dv"[number % 5], "markersize": 4}
         if smooth and len(xs) >= SMOOTH_FROM:
             axes.plot(xs, ys, color=style["color"], alpha=0.25, linewidth=0.8)
             ys = running_mean(ys, max(5, len(ys) // 25))
         axes.plot(xs, ys, label=name, linewidth=1.7, **style)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-    places = {place for xs, _ in lines.values() for place in xs}
-    if len(places) == 1:
-        axes.set_xlim(min(places) - 1, min(places) + 1)
+    x_values = {value for xs, _ in lines.values() for value in xs}
+    if len(x_values) == 1:
+        axes.set_xlim(min(x_values) - 1, min(x_values) + 1)
     if len(lines) > 1:
         _legend(axes)
     return figure
 
 
 def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
-    """Return the mean of the `window` values around each, of fewer at the ends."""
+    """Return, for each value, the mean of the `window` values around it. At the ends, the mean covers fewer values."""
     kernel = np.ones(min(window, len(values)))
     result: npt.NDArray[np.float64] = np.convolve(values, kernel, "same") / np.convolve(
         np.ones(len(values)), kernel, "same"
@@ -91,7 +101,7 @@ def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np
 
 
 def loss_curves(losses: Mapping[str, Points]) -> Figure:
-    """Draw losses over optimiser steps; the axis is logarithmic where they span more than a factor of 30."""
+    """Draw losses over optimiser steps. The y axis is logarithmic if the losses span more than a factor of 30."""
     values = [y for _, ys in losses.values() for y in ys if np.isfinite(y)]
     log = bool(values) and min(values) > 0 and max(values) / min(values) > 30
     figure = line_chart(losses, x="optimiser step", y="loss per positive anchor")
@@ -101,7 +111,7 @@ def loss_curves(losses: Mapping[str, Points]) -> Figure:
 
 
 def ap_curves(scores: Mapping[str, Points]) -> Figure:
-    """Draw AP, AP50 and so on over epochs."""
+    """Draw AP, AP50 and AP75 over epochs."""
     figure = line_chart(scores, x="epoch", y="average precision (0 to 1)", markers=True, smooth=False)
     figure.axes[0].set_ylim(0, 1.02)
     return figure
@@ -117,10 +127,10 @@ def learning_rate(points: Points) -> Figure:
 
 
 def class_bars(classes: Mapping[str, tuple[float, float]]) -> Figure:
-    """Draw AP and AP50 of each class, the best on top; of more than `MAX_BARS` classes the weakest.
+    """Draw AP and AP50 of each class, highest AP on top. At most `MAX_BARS` classes, with the lowest AP, are drawn.
 
     Args:
-        classes: (AP, AP50) by name, both from 0 to 1.
+        classes: (AP, AP50) by class name, both from 0 to 1.
     """
     chosen = sorted(classes.items(), key=lambda item: item[1][0])[:MAX_BARS]
     figure, axes = new_axes(x="average precision (0 to 1)", y="", height=max(1.6, 0.7 + 0.28 * len(chosen)))
@@ -128,7 +138,7 @@ def class_bars(classes: Mapping[str, tuple[float, float]]) -> Figure:
     for number, (label, offset) in enumerate((("AP50", 0.2), ("AP", -0.2))):
         values = [scores[1 - number] for _, scores in chosen]
         axes.barh(rows + offset, values, height=0.36, color=SERIES[1 - number], label=label)
-    # A "$" in a name is a "$", not mathematics.
+    # matplotlib would set text between two "$" as a formula.
     axes.set_yticks(rows, [shorten(name).replace("$", r"\$") for name, _ in chosen])
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.6, len(chosen) - 0.4)
@@ -138,10 +148,10 @@ def class_bars(classes: Mapping[str, tuple[float, float]]) -> Figure:
 
 
 def precision_recall(curves: Mapping[str, Points]) -> Figure:
-    """Draw precision over recall: of one to five classes each by name, of more all in grey and their mean.
+    """Draw precision over recall. Up to five classes are named; more classes are drawn in grey, with their mean.
 
     Args:
-        curves: (recall, precision) by class, all from 0 to 1.
+        curves: (recall, precision) by class name, all from 0 to 1.
     """
     figure, axes = new_axes(x="recall (0 to 1)", y="precision (0 to 1)")
     few = len(curves) <= len(SERIES)
@@ -164,5 +174,5 @@ def precision_recall(curves: Mapping[str, Points]) -> Figure:
 
 
 def shorten(name: str, length: int = 22) -> str:
-    """Return the name, cut where it is too long for an axis."""
+    """Return the name, cut to `length` characters with an ellipsis if it is longer."""
     return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Ground truth beside detections: which images to show, and how they are drawn.
+"""Choose images for a report, and draw their ground truth beside their detections.
 
 Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
 """
@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.floating]
     Ints = npt.NDArray[np.integer]
 
-RIGHT: Final = (0, 114, 177)
+CORRECT: Final = (0, 114, 177)
+"""Colour of an object or detection that has a match, RGB."""
 WRONG: Final = (194, 60, 0)
+"""Colour of a missed object or a wrong detection, RGB."""
 
 
-def choose(items: Sequence[ImageResults], *, threshold: float, each: int = 4, seed: int = 0) -> list[ImageResults]:
-    """Return up to `each` of the worst images, then of the best with objects, then of the others at random.
+def choose_images(
+    items: Sequence[ImageResults], *, threshold: float, each: int = 4, seed: int = 0
+) -> list[ImageResults]:
+    """Return up to `each` images of each group: worst, best and random.
 
-    "Worst" has the lowest F1 (`Verdict.f1`) and among equals the most errors; an image without any error is never
-    shown as one of the worst, nor one without any hit as one of the best.
+    The worst images have the lowest F1 (`Verdict.f1`) and, for equal F1, the most errors; images without an error are
+    excluded. The best images have the highest F1; images without objects or without a correct detection are excluded.
+    The random images are drawn from all other images with `seed`.
     """
     verdicts = [judge(item, threshold) for item in items]
     left = list(range(len(items)))
@@ -49,11 +54,14 @@ def choose(items: Sequence[ImageResults], *, threshold: float, each: int = 4, se
 
 
 def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -> ReportImage:
-    """Draw ground truth at the left and detections at the right; what is missed or wrong is orange and marked x."""
+    """Draw ground truth and detections side by side. Missed objects and wrong detections are orange, marked with ×.
+
+    Detections with a score below `threshold` are left out. A wide image has the ground truth above the detections.
+    """
     verdict = judge(item, threshold)
     image = decode(item.image)
     scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
-    # Halves narrower than this cannot be read on a phone either: rather one above the other.
+    # Side by side, the halves of a wide image would be too small to read on a phone.
     stacked = image.width > 1.2 * image.height
     if stacked:
         scale = min(1.0, MAX_SIDE / image.width, (MAX_SIDE - 8) / 2 / image.height)
@@ -62,26 +70,26 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
     for g in range(len(item.boxes_G4)):
         mark = "" if verdict.found_G[g] else "× "
         name = f"{mark}{_name(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
-        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, RIGHT if verdict.found_G[g] else WRONG)
+        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.found_G[g] else WRONG)
     for d in np.flatnonzero(verdict.shown_D)[::-1]:
         mark = "" if verdict.right_D[d] else "× "
         name = f"{mark}{_name(classes, item.found_labels_D[d])} {item.scores_D[d]:.2f}"
-        _draw_box(right, np.asarray(item.found_D4[d]) * scale, name, RIGHT if verdict.right_D[d] else WRONG)
+        _draw_box(right, np.asarray(item.found_D4[d]) * scale, name, CORRECT if verdict.right_D[d] else WRONG)
     w, h = size
     both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
     both.paste(left, (0, 0))
     both.paste(right, (0, h + 8) if stacked else (w + 8, 0))
     where = ("above", "below") if stacked else ("left", "right")
-    said = f"{count(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} wrong"
+    counts = f"{pluralise(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} wrong"
     return ReportImage(
         image=both,
-        alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {said}",
-        caption=f"{item.name}: {said}. Ground truth {where[0]}, detections {where[1]}.",
+        alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {counts}",
+        caption=f"{item.name}: {counts}. Ground truth {where[0]}, detections {where[1]}.",
     )
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]) -> None:
-    """Draw (xyxy in the image's pixels, name, colour) boxes onto an image."""
+    """Draw boxes onto an image, each given as (xyxy in pixels of the image, text, RGB colour)."""
     for box, text, colour in boxes:
         _draw_box(image, np.asarray(box), text, colour)
 
@@ -92,7 +100,7 @@ def _name(classes: Sequence[str], label: int) -> str:
 
 @cache
 def _font() -> ImageFont.FreeTypeFont:
-    """Return the font that matplotlib brings: it has the letters of most alphabets, Pillow's own only a few."""
+    """Return the font of matplotlib. It covers most alphabets; Pillow's own font covers few."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size=12)
 
 
@@ -100,7 +108,7 @@ def _draw_box(image: Image.Image, box: Floats, text: str, colour: tuple[int, int
     draw = ImageDraw.Draw(image)
     x1, y1, x2, y2 = (float(value) for value in box)
     x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
-    # White below the colour keeps the outline visible on any ground.
+    # A white outline below the colour keeps the box visible on any background.
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(255, 255, 255), width=4)
     draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
     font = _font()
@@ -111,7 +119,7 @@ def _draw_box(image: Image.Image, box: Floats, text: str, colour: tuple[int, int
     draw.text((x + 3, y + 1), text, fill=(255, 255, 255), font=font)
 
 
-def count(number: int, thing: str) -> str:
+def pluralise(number: int, noun: str) -> str:
     """Return "no objects", "1 object", "12 objects"."""
-    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
-    return f"1 {thing}" if number == 1 else f"{number or 'no'} {plural}"
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"1 {noun}" if number == 1 else f"{number or 'no'} {plural}"

@@ -1,4 +1,4 @@
-"""The gallery of hard examples: where a model disagrees most with the labels."""
+"""Draw hard examples: the places where a model disagrees most with the annotations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from retinanet.images import decode
-from retinanet.report.gallery import RIGHT, WRONG, draw_boxes
+from retinanet.report.gallery import CORRECT, WRONG, draw_boxes, pluralise
 from retinanet.report.html import ReportImage
 
 if TYPE_CHECKING:
@@ -20,46 +20,48 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-SHOWN: Final = 24
-"""Of each kind on the page; the CSV has all."""
+MAX_EXAMPLES: Final = 24
+"""Maximum number of examples of each kind in the report. The CSV file contains all examples."""
 SIDE: Final = 320
-"""Of a cut-out, pixels."""
-LABELLED: Final = (70, 90, 105)
+"""Longest side of a drawn crop, pixels."""
+OTHER_OBJECT: Final = (70, 90, 105)
+"""Colour of objects near an example, RGB."""
 
 
-def hard_sections(report: Report, found: HardExamples) -> None:
-    """Add the hardest background, the hardest objects, and a count of those without an anchor."""
+def hard_sections(report: Report, hard: HardExamples) -> None:
+    """Add the hardest background boxes, the hardest objects, and the objects without a positive anchor."""
     for title, text, examples in (
         (
             "Background with the highest loss",
-            "What the model takes for an object where nothing of that class is labelled (orange). Grey: labelled "
-            "objects. If you see an object, it was forgotten: label it.",
-            found.background,
+            "Orange: a box that the model predicts where the annotations have no object of that class. Grey: annotated "
+            "objects. If the orange box contains an object, its annotation is missing: add it.",
+            hard.background,
         ),
         (
             "Objects with the highest loss",
-            "Labelled objects (blue) that the model does not see as what they are labelled. If the label or the box is "
-            "wrong, correct it; if it is right, the model needs more of such examples.",
-            found.objects,
+            "Blue: an annotated object with a low score for its class. If its class or box is wrong, correct the "
+            "annotation. If the annotation is correct, add more training images with similar objects.",
+            hard.objects,
         ),
     ):
         section = report.section(title)
         section.text(text if examples else "None.")
         section.gallery(
-            [example_image(found, example, rank) for rank, example in enumerate(examples[:SHOWN], start=1)], small=True
+            [example_image(hard, example, rank) for rank, example in enumerate(examples[:MAX_EXAMPLES], start=1)],
+            small=True,
         )
-    if found.unreached:
+    if hard.unreached:
         section = report.section("Objects without a positive anchor")
-        rows = [row for row in found.rows() if row["kind"] == "no anchor"]
+        rows = [row for row in hard.rows() if row["kind"] == "no anchor"]
         text = "\n".join(
             f"{r['file']}: {r['annotation_id']} {r['class']} {r['x1']} {r['y1']} {r['x2']} {r['y2']}" for r in rows
         )
-        section.details(f"{len(rows)} objects (file: annotation, class, x1 y1 x2 y2)", text)
+        section.details(f"{pluralise(len(rows), 'object')} (file: annotation id, class, x1 y1 x2 y2)", text)
 
 
-def example_image(found: HardExamples, example: HardExample, rank: int) -> ReportImage:
-    """Return the surroundings of an example with its box, enlarged or made smaller to `SIDE`."""
-    record, classes = found.data.records[example.image], found.data.classes
+def example_image(hard: HardExamples, example: HardExample, rank: int) -> ReportImage:
+    """Return a crop around an example with its box drawn, resized to `SIDE`. `rank` is its number in the caption."""
+    record, classes = hard.data.records[example.image], hard.data.classes
     image = decode(record.path)
     x1, y1, x2, y2 = example.box
     half = max(1.5 * max(x2 - x1, y2 - y1), 48) / 2 * 1.6
@@ -68,26 +70,23 @@ def example_image(found: HardExamples, example: HardExample, rank: int) -> Repor
     right, bottom = min(image.width, int(cx + half) + 1), min(image.height, int(cy + half) + 1)
     scale = SIDE / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    cut = image.crop((left, top, right, bottom)).resize(size)
+    crop = image.crop((left, top, right, bottom)).resize(size)
     is_object = example.annotation_id is not None
     boxes: list[tuple[Floats, str, tuple[int, int, int]]] = []
     for g, box in enumerate(record.boxes_G4):
-        mine = is_object and record.annotation_ids[g] == example.annotation_id
+        is_example = is_object and record.annotation_ids[g] == example.annotation_id
         inside = box[0] < right and box[2] > left and box[1] < bottom and box[3] > top
-        if inside and not mine:
-            boxes.append((_moved(box, left, top, scale), classes[record.labels_G[g]], LABELLED))
+        if inside and not is_example:
+            boxes.append((_to_crop(box, left, top, scale), classes[record.labels_G[g]], OTHER_OBJECT))
     name = classes[example.label] + ("" if is_object else f" {example.score:.2f}?")
-    boxes.append((_moved(np.array(example.box), left, top, scale), name, RIGHT if is_object else WRONG))
-    draw_boxes(cut, boxes)
-    said = (
-        f"{rank}. {record.path.name}: {found.suggestion(example)} (loss {example.loss:.2f}, score {example.score:.2f})"
-    )
-    if is_object:
-        said = f"{rank}. {record.path.name}, object {example.annotation_id}: {found.suggestion(example)} (loss "
-        said += f"{example.loss:.2f}, score {example.score:.2f})"
-    return ReportImage(image=cut, alt=said, caption=f"{said}.")
+    boxes.append((_to_crop(np.array(example.box), left, top, scale), name, CORRECT if is_object else WRONG))
+    draw_boxes(crop, boxes)
+    annotation = f", object {example.annotation_id}" if is_object else ""
+    text = f"{rank}. {record.path.name}{annotation}: {hard.suggestion(example)}"
+    text += f" (loss {example.loss:.2f}, score {example.score:.2f})"
+    return ReportImage(image=crop, alt=text, caption=f"{text}.")
 
 
-def _moved(box: Sequence[float] | Floats, left: int, top: int, scale: float) -> Floats:
-    moved: Floats = (np.asarray(box, dtype=np.float64) - np.array([left, top, left, top])) * scale
-    return moved
+def _to_crop(box: Sequence[float] | Floats, left: int, top: int, scale: float) -> Floats:
+    in_crop: Floats = (np.asarray(box, dtype=np.float64) - np.array([left, top, left, top])) * scale
+    return in_crop

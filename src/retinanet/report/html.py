@@ -1,7 +1,7 @@
-"""One self-contained HTML file: text, tables, figures as SVG and images as JPEG, all inside it.
+"""Build a report: one self-contained HTML file with text, tables, figures (SVG) and images (JPEG).
 
-It needs no network, no script and no other file, reads well on a phone and in the dark, and every word that comes
-from outside (class names, file names, options) is escaped.
+A report needs no network, no script and no other file, and supports small screens and dark mode. All text from outside
+(class names, file names, options) is escaped.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_BYTES: Final = 10_000_000
-"""A report stays below this, so that it can be sent by mail; images that do not fit are left out and counted."""
+"""Maximum size of a report in bytes, small enough for e-mail. Images beyond the limit are left out and counted."""
 MAX_SIDE: Final = 640
 """Longest side of an image in the report, pixels."""
 RESERVED: Final = 1_500_000
-"""Bytes of `MAX_BYTES` kept for what is not images."""
+"""Bytes of `MAX_BYTES` reserved for everything other than images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportImage:
-    """An image of a gallery: `alt` says what is on it to who cannot see it, `caption` stands below it."""
+    """An image of a gallery, with its text alternative `alt` for screen readers and its caption."""
 
     image: Image.Image
     alt: str
@@ -56,7 +56,7 @@ class _Block:
 
 @dataclass
 class Section:
-    """A heading and what stands below it, in the order in which it was added."""
+    """A section of a report: a heading, and blocks in the order in which they were added."""
 
     title: str
     report: Report
@@ -67,56 +67,60 @@ class Section:
         self.blocks.append(_Block("text", text=text))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "") -> None:
-        """Add a table. The first column holds names, the others numbers.
+        """Add a table. The first column holds names, the other columns hold numbers.
 
         Raises:
-            ValueError: a row with another number of cells than `head`.
+            ValueError: a row and `head` have different numbers of cells.
         """
         for number, row in enumerate(rows):
             if len(row) != len(head):
-                raise ValueError(f"row {number} of the table needs {len(head)} cells, found {len(row)}")
+                raise ValueError(f"row {number} of the table: expected {len(head)} cells, found {len(row)}")
         self.blocks.append(
             _Block("table", text=caption, head=head, rows=[[_cell(value) for value in row] for row in rows])
         )
 
     def figure(self, figure: Figure, *, alt: str, caption: str = "") -> None:
-        """Add a drawing as SVG that takes its colours from the page, light or dark."""
+        """Add a figure as SVG. Its colours follow the light or dark mode of the page."""
         self.report.figures += 1
         self.blocks.append(
             _Block("figure", text=caption, markup=svg(figure, alt=alt, prefix=f"f{self.report.figures}"))
         )
 
     def gallery(self, images: Sequence[ReportImage], *, small: bool = False) -> None:
-        """Add images, made smaller where they need to be, as many as the size of the report allows.
+        """Add images, reduced to `MAX_SIDE`. Images beyond the size limit of the report are left out and counted.
 
         Args:
-            images: to show.
-            small: cut-outs, to stand three or four in a row.
+            images: images with their captions.
+            small: whether to show the images small, three or four in a row.
         """
-        kept: list[tuple[Markup, str, str]] = []
+        embedded: list[tuple[Markup, str, str]] = []
         for image in images:
             data = jpeg(image.image)
             if self.report.image_bytes + len(data) > MAX_BYTES - RESERVED:
                 break
             self.report.image_bytes += len(data)
-            kept.append((Markup("data:image/jpeg;base64,") + Markup(data), image.alt, image.caption))  # noqa: S704
-        self.blocks.append(_Block("gallery", images=kept, small=small))
-        if len(kept) < len(images):
-            self.text(f"{len(images) - len(kept)} more images are left out to keep this file small.")
+            embedded.append((Markup("data:image/jpeg;base64,") + Markup(data), image.alt, image.caption))  # noqa: S704
+        self.blocks.append(_Block("gallery", images=embedded, small=small))
+        if len(embedded) < len(images):
+            number = len(images) - len(embedded)
+            self.text(f"{number} more images are left out, because the file would exceed {MAX_BYTES / 1e6:g} MB.")
 
     def details(self, summary: str, text: str) -> None:
-        """Add text as it stands (a command, a file), folded away below `summary`."""
+        """Add preformatted text, such as a command or a file, that is hidden until the user opens `summary`."""
         self.blocks.append(_Block("details", head=[summary], text=text))
 
 
 @dataclass
 class Report:
-    """A report in the making: a title, a few plain sentences first, then sections.
+    """A report: a title, a summary in a few sentences, then sections.
 
     Args:
-        title: heading of the page.
-        subtitle: one line below it.
-        in_short: the sentences that a reader who stops there should take along.
+        title: title of the page.
+        subtitle: line below the title.
+        in_short: sentences of the summary "In short".
+        sections: sections of the report; `section` adds one.
+        figures: number of figures so far; numbers the ids of figures.
+        image_bytes: bytes of embedded images so far.
     """
 
     title: str
@@ -127,13 +131,13 @@ class Report:
     image_bytes: int = 0
 
     def section(self, title: str) -> Section:
-        """Begin a section."""
+        """Add a section and return it."""
         section = Section(title, self)
         self.sections.append(section)
         return section
 
     def html(self) -> str:
-        """Return the whole page."""
+        """Return the report as HTML."""
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("retinanet", "report"),
             autoescape=True,
@@ -141,21 +145,21 @@ class Report:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        made = f"Made by retinanet {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M}."
+        footer = f"Made by retinanet {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M}."
         sections = [section for section in self.sections if section.blocks]
         light, dark = (_css_variables(shade) for shade in (0, 1))
         return environment.get_template("template.html").render(
-            report=self, sections=sections, made=made, light=light, dark=dark
+            report=self, sections=sections, footer=footer, light=light, dark=dark
         )
 
     def write(self, path: Path) -> Path:
-        """Write the page beside `path` and rename it, so that it is whole or not there. Return `path`."""
+        """Write the report to `path` atomically, so that `path` never holds a partial file. Return `path`."""
         write_atomically(path, self.html())
         return path
 
 
 def jpeg(image: Image.Image) -> str:
-    """Return the image as JPEG in base64, its longest side at most `MAX_SIDE` pixels."""
+    """Return the image as JPEG in base64, reduced to at most `MAX_SIDE` pixels on its longest side."""
     small = image.convert("RGB")
     small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     data = io.BytesIO()
@@ -164,17 +168,17 @@ def jpeg(image: Image.Image) -> str:
 
 
 def svg(figure: Figure, *, alt: str, prefix: str) -> Markup:
-    """Return a drawing as an <svg> element to stand within a page.
+    """Return a figure as an <svg> element for an HTML page.
 
     Args:
-        figure: drawn with the colours of `figures.CSS_COLOURS`, which become CSS variables.
-        alt: what it shows, in words.
-        prefix: put before every id, so that drawings of one page do not get at each other's clip paths.
+        figure: figure in the colours of `figures.CSS_COLOURS`, which are replaced by CSS variables.
+        alt: description of the figure for screen readers.
+        prefix: prefix of all ids in the SVG, so that ids are unique in the page.
     """
     import matplotlib as mpl
 
     data = io.StringIO()
-    # Text as text takes the reader's font and is a tenth of the size of text as outlines.
+    # fonttype none: text stays text, in the font of the page. Outlines would be ten times as large.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = data.getvalue()
@@ -190,10 +194,10 @@ def svg(figure: Figure, *, alt: str, prefix: str) -> Markup:
         text = re.sub(re.escape(shades[0]), f"var(--{name})", text, flags=re.IGNORECASE)
     view_box = re.search(r'viewBox="[^"]*"', text)
     if view_box is None:
-        raise ValueError("matplotlib wrote an SVG without a viewBox")
+        raise ValueError("expected a viewBox in the SVG that matplotlib wrote, found none")
     body = text[text.index(">") + 1 :]
     head = f'<svg role="img" aria-label="{escape(alt)}" {view_box.group()}>'
-    return Markup(head + body.strip())  # noqa: S704 (matplotlib escapes what it is given)
+    return Markup(head + body.strip())  # noqa: S704 (matplotlib escapes text)
 
 
 def _css_variables(shade: int) -> str:
@@ -201,7 +205,10 @@ def _css_variables(shade: int) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return a number as text: three decimals, thousands apart; a dash where there is none (None, or COCO's -1)."""
+    """Return a cell as text: floats with three decimals, integers with thousands separators.
+
+    A dash stands for a missing value: None, NaN, or -1, COCO's value for metrics without objects.
+    """
     if value is None or (isinstance(value, float) and (value != value or value == -1)):  # noqa: PLR0124
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The class imbalance on a page: shares of the loss, the paper's figure 4, and how the shares went while training."""
+"""Report the class imbalance: shares of the loss, figure 4 of the paper, and the shares during training."""
 
 from __future__ import annotations
 
@@ -23,87 +23,89 @@ KINDS: Final = {
     "easy_negative": "easy background",
 }
 POINTS: Final = 400
-"""Of a drawn curve: more cannot be seen."""
+"""Points of a drawn curve. More points make no visible difference."""
 
 
-def imbalance_section(report: Report, found: Imbalance) -> None:
-    """Add what `analysis.imbalance` measured on a trained network, with figure 4."""
+def imbalance_section(report: Report, imbalance: Imbalance) -> None:
+    """Add the class imbalance of a trained model: sentences, tables, and figure 4 of the paper."""
     section = report.section("Class imbalance: where the loss comes from")
-    for sentence in found.sentences():
+    for sentence in imbalance.sentences():
         section.text(sentence)
-    shares_SE, gradients_SE = found.loss_shares_SE, found.gradient_shares_SE
+    shares_SE, gradients_SE = imbalance.loss_shares_SE, imbalance.gradient_shares_SE
     kinds = [("objects", 0), ("background", 1)]
     section.table(
         ["Examples", "Number", "Loss", "Gradient"],
         [
-            (f"{ease} {name}", int(found.examples_SE[s, e]), float(shares_SE[s, e]), float(gradients_SE[s, e]))
+            (f"{ease} {name}", int(imbalance.examples_SE[s, e]), float(shares_SE[s, e]), float(gradients_SE[s, e]))
             for name, s in kinds
             for ease, e in (("easy", 0), ("hard", 1))
         ],
-        caption="Shares of loss and gradient. An example is one class at one anchor. It is easy where its own answer "
-        f"has a probability of {found.easy_from:g} or more.",
+        caption="Shares of the classification loss and of its gradient. An example is one (anchor, class) pair. An "
+        f"example is easy if the predicted probability of its true label is at least {imbalance.easy_from:g}.",
     )
-    figure_four(section, found)
-    total = max(float(found.loss_SE.sum()), 1e-30)
+    figure_four(section, imbalance)
+    total = max(float(imbalance.loss_SE.sum()), 1e-30)
     section.table(
         ["Class", "Positives", "Objects", "Background"],
         [
-            (name, int(found.class_positives_K[k]), *(float(v) / total for v in found.class_loss_KS[k]))
-            for k, name in enumerate(found.classes)
+            (name, int(imbalance.class_positives_K[k]), *(float(v) / total for v in imbalance.class_loss_KS[k]))
+            for k, name in enumerate(imbalance.classes)
         ],
-        caption="By class: positive anchors, and what share of the whole loss its objects and its background make.",
+        caption="By class: number of positive anchors, and shares of the total loss from objects and from background.",
     )
     section.table(
         ["Level", "Positives", "Objects", "Background"],
         [
             (
                 f"P{level}",
-                int(found.level_positives_L[i]),
-                *(float(v) / total for v in found.level_loss_LS[i]),
+                int(imbalance.level_positives_L[i]),
+                *(float(v) / total for v in imbalance.level_loss_LS[i]),
             )
-            for i, level in enumerate(found.levels)
+            for i, level in enumerate(imbalance.levels)
         ],
-        caption="The same by level of the pyramid.",
+        caption="By feature level: number of positive anchors, and shares of the total loss from objects and from "
+        "background.",
     )
-    if found.size_positives.sum():
+    if imbalance.size_positives.sum():
         section.table(
             ["Size", "Positives", "Share", "Loss"],
             [
                 (
                     name,
-                    int(found.size_positives[i]),
-                    float(found.size_positives[i] / found.size_positives.sum()),
-                    float(found.size_loss[i] / max(found.size_loss.sum(), 1e-30)),
+                    int(imbalance.size_positives[i]),
+                    float(imbalance.size_positives[i] / imbalance.size_positives.sum()),
+                    float(imbalance.size_loss[i] / max(imbalance.size_loss.sum(), 1e-30)),
                 )
                 for i, name in enumerate(SIZES)
             ],
-            caption="Objects by COCO's sizes (small below 32², large from 96² square pixels): which share of the "
-            "positive anchors they have, and which share of the loss.",
+            caption="By COCO object size (small: below 32² pixels, large: from 96² pixels). Share: share of the "
+            "positive anchors. Loss: share of the loss of objects.",
         )
 
 
-def figure_four(section: Section, found: Imbalance) -> None:
-    """Add the cumulative loss over objects and over background for several gammas (the paper's figure 4)."""
+def figure_four(section: Section, imbalance: Imbalance) -> None:
+    """Add the cumulative loss of objects and of background for several values of gamma (figure 4 of the paper)."""
     for positive, name in ((True, "objects"), (False, "background")):
         hardest = ", ".join(
-            f"{found.hardest_share(gamma, 0.05, positive=positive):.0%} at gamma {gamma:g}" for gamma in GAMMAS
+            f"{imbalance.hardest_share(gamma, 0.05, positive=positive):.0%} at gamma {gamma:g}" for gamma in GAMMAS
         )
         section.figure(
-            cumulative_chart(found, positive=positive),
-            alt=f"Share of the loss of the {name} over the share of examples, easiest first. "
-            f"The hardest twentieth makes up {hardest}.",
-            caption=f"Figure 4 of the paper, on this model and data: the {name}, sorted from the easiest to the "
-            "hardest example, and the share of the focal loss that they add up to. A curve along the diagonal: all "
-            f"weigh alike. A curve in the lower right corner: few hard ones decide. The hardest 5 % make up {hardest}.",
+            cumulative_chart(imbalance, positive=positive),
+            alt=f"Cumulative share of the focal loss of the {name} over the share of examples, easiest first. "
+            f"The hardest 5 % of the examples have these shares of the loss: {hardest}.",
+            caption=f"Figure 4 of the paper, for the {name} of this model and dataset: cumulative share of the focal "
+            "loss, with examples sorted from easiest to hardest. A curve along the diagonal means that all examples "
+            "have equal losses. A curve in the lower right corner means that few hard examples dominate the loss. "
+            f"The hardest 5 % of the examples have these shares of the loss: {hardest}.",
         )
 
 
-def cumulative_chart(found: Imbalance, *, positive: bool) -> Figure:
-    """Draw one half of figure 4."""
+def cumulative_chart(imbalance: Imbalance, *, positive: bool) -> Figure:
+    """Draw figure 4 of the paper for objects (`positive`) or for background."""
     lines = {}
     for gamma in GAMMAS:
-        share, loss = found.cumulative_loss(gamma, positive=positive)
-        # The steep end is where the curves differ, so points are chosen along both axes.
+        share, loss = imbalance.cumulative_loss(gamma, positive=positive)
+        # The curves differ at their steep end, so the points are spaced evenly along both axes.
         levels = np.unique(
             np.concatenate([np.linspace(0, 1, POINTS), np.interp(np.linspace(0, 1, POINTS), loss, share)])
         )
@@ -118,37 +120,37 @@ def cumulative_chart(found: Imbalance, *, positive: bool) -> Figure:
 
 
 def shares_over_time(section: Section, rows: Sequence[summary.Row]) -> None:
-    """Add how the shares of the loss and of the gradient went while training, from the rows of imbalance.csv."""
+    """Add charts of the shares of the loss and of the gradient during training, from the rows of imbalance.csv."""
     for what in ("loss", "gradient"):
         lines = {name: summary.points(rows, "step", f"{kind}_{what}") for kind, name in KINDS.items()}
         lines = {name: line for name, line in lines.items() if line[0]}
         if not lines:
             continue
-        said = "; ".join(f"{name} from {ys[0]:.0%} to {ys[-1]:.0%}" for name, (_, ys) in lines.items())
+        changes = "; ".join(f"{name} from {ys[0]:.0%} to {ys[-1]:.0%}" for name, (_, ys) in lines.items())
         figure = figures.line_chart(lines, x="optimiser step", y=f"share of the {what} (0 to 1)")
         figure.axes[0].set_ylim(0, 1.02)
         section.figure(
             figure,
-            alt=f"Line chart of the shares of the classification {what} over time: {said}.",
-            caption=f"Which examples the classification {what} came from. Easy: their own answer had a probability of "
-            "0.5 or more.",
+            alt=f"Line chart of the shares of the classification {what} during training: {changes}.",
+            caption=f"Share of each kind of example in the classification {what}. An example is easy if the predicted "
+            "probability of its true label is at least 0.5.",
         )
 
 
 def shares_sentence(rows: Sequence[Mapping[str, float | None]]) -> list[str]:
-    """Return where the loss came from at the start and at the end of a training, in words."""
-    kept = [row for row in rows if row.get("hard_negative_loss") is not None]
-    if not kept:
+    """Return a sentence on the background's share of loss and gradient in the first and the last tenth of training."""
+    complete = [row for row in rows if row.get("hard_negative_loss") is not None]
+    if not complete:
         return []
 
     def background(part: Sequence[Mapping[str, float | None]], what: str) -> float:
         values = [(row[f"easy_negative_{what}"] or 0.0) + (row[f"hard_negative_{what}"] or 0.0) for row in part]
         return sum(values) / len(values)
 
-    tenth = max(1, len(kept) // 10)
-    first, last = kept[:tenth], kept[-tenth:]
+    tenth = max(1, len(complete) // 10)
+    first, last = complete[:tenth], complete[-tenth:]
     return [
-        f"The background made {background(first, 'loss'):.0%} of the classification loss at the start and "
-        f"{background(last, 'loss'):.0%} at the end; of the gradient {background(first, 'gradient'):.0%} and "
-        f"{background(last, 'gradient'):.0%}."
+        f"Background examples caused {background(first, 'loss'):.0%} of the classification loss at the start of "
+        f"training and {background(last, 'loss'):.0%} at the end. The background's share of the gradient was "
+        f"{background(first, 'gradient'):.0%} at the start and {background(last, 'gradient'):.0%} at the end."
     ]

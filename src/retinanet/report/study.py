@@ -1,4 +1,4 @@
-"""The page of a loss study: what it supports in words, the table, and how the losses went."""
+"""Write the report of a loss study: conclusions, comparison, training curves, and the results of the paper."""
 
 from __future__ import annotations
 
@@ -29,62 +29,67 @@ if TYPE_CHECKING:
 
 
 def study_report(study: Study, path: Path) -> Path:
-    """Write the page of a finished study. Return its path.
+    """Write the report of a finished study. Return its path.
 
     Args:
-        study: what was found.
-        path: of the page.
+        study: results of the study.
+        path: path of the HTML file.
     """
     report = Report(
-        title="Which loss suits this data",
-        subtitle=f"Trained on {study.train}; measured on {study.val}; {study.config.schedule.epochs} epochs a run",
+        title="Comparison of losses on this dataset",
+        subtitle=f"Trained on {study.train}; evaluated on {study.val}; {study.config.schedule.epochs} epochs per "
+        "training run",
     )
     report.in_short += study.sentences()
-    section = report.section("The comparison")
+    section = report.section("Comparison")
     section.figure(
         interval_chart(study),
-        alt="AP of each set-up with its 95 % interval: "
+        alt="Chart of AP with its 95 % confidence interval: "
         + "; ".join(f"{o.variant.label} {o.mean():.3f} ({_bounds(o)})" for o in study.outcomes),
-        caption="Mean AP over the seeds, with its 95 % interval (Student's t) and each run as a dot. Where intervals "
-        "overlap, the data supports no difference.",
+        caption="Mean AP over the seeds, with its 95 % confidence interval (Student's t). Each small dot is one "
+        "training run. If two intervals overlap, the data does not support a difference between the losses.",
     )
-    section.table(HEAD, study.rows(), caption="AP after the last step, equal budgets, no best epoch chosen.")
+    section.table(
+        HEAD,
+        study.rows(),
+        caption="AP after the last training step, not of the best epoch. All training runs have the same length.",
+    )
     if aps := study.class_aps():
         names = sorted(aps)
         rows = [
-            [outcome.variant.label, *(f"{np.mean(v):.3f}" if (v := aps[name][place]) else "–" for name in names)]
-            for place, outcome in enumerate(study.outcomes)
+            [outcome.variant.label, *(f"{np.mean(v):.3f}" if (v := aps[name][i]) else "–" for name in names)]
+            for i, outcome in enumerate(study.outcomes)
         ]
-        section.table(["Loss", *names], rows, caption="AP of each class, mean over the seeds.")
-    _curves(report.section("While training"), study)
+        section.table(["Loss", *names], rows, caption="AP of each class: mean over the seeds.")
+    _curves(report.section("Training curves"), study)
     _precision(report.section("Precision and recall"), study, study.val_data)
     first = study.outcomes[0].runs[0]
     if (first.folder / "best.ckpt").exists() and not first.diverged:
         trained = load_for_analysis(first.folder / "best.ckpt", device=study.config.hardware.device)
         imbalance_section(report, measure(trained, study.val_data))
-    report.section("The paper's numbers").table(
+    report.section("Results of the paper").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],
         [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER],
-        caption="arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Another dataset and another network: what can "
-        "be compared is the order, not the values.",
+        caption="Source: arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Dataset and network differ from this "
+        "study, so compare the order of the losses, not the values of AP.",
     )
-    repeat = report.section("How to repeat it")
+    repeat = report.section("How to reproduce this study")
     options = {name: value for name, value in study.to_json()["options"].items() if value is not None}
     repeat.details("All options", json.dumps(options, indent=2))
     return report.write(path)
 
 
 def interval_chart(study: Study) -> Figure:
-    """Draw AP with its interval, a row for each set-up."""
+    """Draw mean AP, its confidence interval and the AP of each training run, one row per variant."""
     rows = len(study.outcomes)
     figure, axes = figures.new_axes(x="AP (0 to 1)", y="", height=max(1.6, 0.8 + 0.32 * rows))
-    for place, outcome in enumerate(reversed(study.outcomes)):
+    for row, outcome in enumerate(reversed(study.outcomes)):
         values = [run.ap for run in outcome.runs]
         low, high = outcome.interval()
         if math.isfinite(low):
-            axes.plot([max(0.0, low), min(1.0, high)], [place, place], color=figures.SERIES[0], linewidth=1.7)
-        axes.plot(values, [place] * len(values), ".", color=figures.MUTED, markersize=5)
-        axes.plot([outcome.mean()], [place], "o", color=figures.SERIES[0], markersize=6)
+            axes.plot([max(0.0, low), min(1.0, high)], [row, row], color=figures.SERIES[0], linewidth=1.7)
+        axes.plot(values, [row] * len(values), ".", color=figures.MUTED, markersize=5)
+        axes.plot([outcome.mean()], [row], "o", color=figures.SERIES[0], markersize=6)
     axes.set_yticks(range(rows), [figures.shorten(o.variant.label, 34) for o in reversed(study.outcomes)])
     axes.set_ylim(-0.6, rows - 0.4)
     axes.grid(visible=False, axis="y")
@@ -93,12 +98,17 @@ def interval_chart(study: Study) -> Figure:
 
 def _curves(section: Section, study: Study) -> None:
     for column, file, name, text in (
-        ("loss", "metrics.csv", "training loss", "Each loss is measured in its own unit: compare shapes, not heights."),
+        (
+            "loss",
+            "metrics.csv",
+            "training loss",
+            "Training loss. Losses have different scales, so compare the shapes of the curves, not their heights.",
+        ),
         (
             None,
             "imbalance.csv",
             "share of the background",
-            "What share of the classification loss the background made.",
+            "Share of the background in the classification loss.",
         ),
     ):
         lines = {}
@@ -110,17 +120,19 @@ def _curves(section: Section, study: Study) -> None:
         if not lines:
             continue
         for part in _parts(lines):
-            said = "; ".join(f"{label} from {ys[0]:.3g} to {ys[-1]:.3g}" for label, (_, ys) in part.items())
+            changes = "; ".join(f"{label} from {ys[0]:.3g} to {ys[-1]:.3g}" for label, (_, ys) in part.items())
             figure = figures.line_chart(part, x="optimiser step", y=f"{name}")
             if column:
                 figure.axes[0].set_yscale("log")
             else:
                 figure.axes[0].set_ylim(0, 1.02)
-            section.figure(figure, alt=f"Line chart of the {name}: {said}.", caption=f"{text} First seed of each.")
+            section.figure(
+                figure, alt=f"Line chart of the {name}: {changes}.", caption=f"{text} Only the first seed is shown."
+            )
 
 
 def _parts(lines: Mapping[str, figures.Points]) -> list[dict[str, figures.Points]]:
-    """Split into figures of at most as many lines as there are colours; the first line is in each, to compare with."""
+    """Split lines into groups for figures with at most one line per colour. Each group contains the first line."""
     (first, *others), most = list(lines), len(figures.SERIES) - 1
     groups = [others[i : i + most] for i in range(0, len(others), most)] or [[]]
     return [{name: lines[name] for name in (first, *group)} for group in groups]
@@ -145,7 +157,7 @@ def _precision(section: Section, study: Study, val_data: DetectionData) -> None:
             mean_R = np.nanmean(curves.precision_RK, axis=1)
             lines[figures.shorten(outcome.variant.label, 34)] = (curves.recall_R.tolist(), mean_R.tolist())
     if not lines:
-        section.text("No run made a detection.")
+        section.text("No training run produced a detection.")
         return
     for part in _parts(lines):
         figure = figures.line_chart(part, x="recall (0 to 1)", y="precision (0 to 1)", smooth=False)
@@ -154,8 +166,8 @@ def _precision(section: Section, study: Study, val_data: DetectionData) -> None:
         figure.axes[0].set_ylim(0, 1.02)
         section.figure(
             figure,
-            alt=f"Precision over recall at IoU 0.50, mean over the classes, of {', '.join(part)}.",
-            caption="Precision over recall at IoU 0.50, mean over the classes; first seed of each.",
+            alt=f"Precision-recall curves at IoU 0.50, mean over the classes, for {', '.join(part)}.",
+            caption="Precision over recall at IoU 0.50, mean over the classes. Only the first seed is shown.",
         )
 
 

@@ -1,6 +1,6 @@
-"""Sentences from numbers: what a run came to, whether more would help, and where it is weak.
+"""Turn metrics into sentences: the course of AP during training, weak classes and sizes, counts of missed objects.
 
-Each sentence is computed from what it speaks of, and left out where that is not there.
+A sentence is left out if the numbers that it needs are missing.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from retinanet.evaluate.per_image import ImageResults, judge
-from retinanet.report.gallery import count
+from retinanet.report.gallery import pluralise
 
 RISE: Final = 0.01
-"""An AP that grows by less than this has stopped growing."""
-FEW: Final = 20
-"""The AP of a class with fewer objects than this is largely chance."""
+"""AP counts as still rising if the last evaluations improve it by more than this value."""
+FEW_OBJECTS: Final = 20
+"""The AP of a class with fewer objects than this is not reliable."""
 
 Row = Mapping[str, float | None]
 
 
 def points(rows: Sequence[Row], x: str, y: str) -> tuple[list[float], list[float]]:
-    """Return x and y of the rows that have both, finite. Epochs, counted from 0 in the file, are counted from 1."""
-    found: dict[float, float] = {}
+    """Return the values of columns `x` and `y` from rows with finite values in both.
+
+    Epochs start at 0 in the file and at 1 in the result.
+    """
+    values: dict[float, float] = {}
     for row in rows:
         a, b = row.get(x), row.get(y)
         if a is not None and b is not None and math.isfinite(b):
-            found[a + 1 if x == "epoch" else a] = b
-    return list(found), list(found.values())
+            values[a + 1 if x == "epoch" else a] = b
+    return list(values), list(values.values())
 
 
-def course(rows: Sequence[Row]) -> list[str]:
-    """Return what the evaluations during training say: the best AP and when, and whether it was still rising."""
+def training_progress(rows: Sequence[Row]) -> list[str]:
+    """Return sentences on the evaluations during training: the best AP, its epoch, and whether AP was still rising."""
     epochs, aps = points(rows, "epoch", "AP")
     evaluated = [(int(e), ap) for e, ap in zip(epochs, aps, strict=True) if ap >= 0]
     if not evaluated:
@@ -45,24 +48,24 @@ def course(rows: Sequence[Row]) -> list[str]:
         f"The best AP on the validation images was {best:.3f}{with_ap50}, after epoch {best_epoch} of {trained}."
     ]
     if best == 0:
-        return ["No object of the validation images was found in any evaluation (AP 0)."]
+        return ["AP was 0 in every evaluation: the model detected no object of the validation images."]
     recent = max(2, len(evaluated) // 4)
     if len(evaluated) <= recent:
         return sentences
     before = max(ap for _, ap in evaluated[:-recent])
     gain = max(ap for _, ap in evaluated[-recent:]) - before
     if best - last > 2 * RISE:
-        sentence = f"AP fell to {last:.3f} by the last evaluation; best.ckpt holds the weights of epoch {best_epoch}"
+        sentence = f"AP fell to {last:.3f} in the last evaluation. best.ckpt holds the weights of epoch {best_epoch}"
         losses = _epoch_losses(rows)
         if losses.get(last_epoch, math.inf) < losses.get(best_epoch, -math.inf):
-            sentence += ", and the training loss went on falling: the network has begun to learn the images by heart"
+            sentence += ". The training loss kept falling, which is a sign of overfitting"
         sentences.append(sentence + ".")
     elif gain > RISE:
         sentences.append(
-            f"AP was still rising: by {gain:.3f} in the last {recent} evaluations. More epochs may well help."
+            f"AP was still rising, by {gain:.3f} in the last {recent} evaluations. More epochs may improve AP."
         )
     else:
-        sentences.append(f"AP has levelled off: the last {recent} evaluations added {max(0.0, gain):.3f}.")
+        sentences.append(f"AP has stopped rising: the last {recent} evaluations improved it by {max(0.0, gain):.3f}.")
     return sentences
 
 
@@ -76,71 +79,83 @@ def _epoch_losses(rows: Sequence[Row]) -> dict[int, float]:
     return {epoch: sum(losses) / len(losses) for epoch, losses in of_epoch.items()}
 
 
-def overall(metrics: Mapping[str, Any], images: str) -> list[str]:
-    """Return AP and AP50 of `Metrics.to_json()` as a sentence."""
+def overall_metrics(metrics: Mapping[str, Any], images: str) -> list[str]:
+    """Return a sentence with AP and AP50.
+
+    Args:
+        metrics: COCO metrics, as returned by `Metrics.to_json()`.
+        images: name of the evaluated images, such as "validation images".
+    """
     ap, ap50 = (_number(metrics, name) for name in ("AP", "AP50"))
     more = f", AP50 {ap50:.3f}" if ap50 is not None else ""
     return [f"On the {images}: AP {ap:.3f}{more}."] if ap is not None else []
 
 
 def weaknesses(metrics: Mapping[str, Any]) -> list[str]:
-    """Return what else `Metrics.to_json()` says: the weakest class, and where the gaps are."""
+    """Return sentences on weak points in `Metrics.to_json()`: class with the lowest AP, loose boxes, object sizes."""
     ap50, ap75 = (_number(metrics, name) for name in ("AP50", "AP75"))
     sentences = []
     classes: Mapping[str, Mapping[str, Any]] = metrics.get("per_class") or {}
     scores = {name: _number(row, "AP") for name, row in classes.items()}
-    known = {name: score for name, score in scores.items() if score is not None}
-    if len(known) > 1:
-        weakest, score = min(known.items(), key=lambda item: item[1])
+    measured = {name: score for name, score in scores.items() if score is not None}
+    if len(measured) > 1:
+        weakest, score = min(measured.items(), key=lambda item: item[1])
         objects = classes[weakest].get("objects")
-        has = f" ({count(int(objects), 'object')})" if objects is not None else ""
-        few = objects is not None and objects < FEW
-        note = ": so few that the number is largely chance" if few else ""
-        sentences.append(f"The weakest class is {weakest} with AP {score:.3f}{has}{note}.")
+        of_objects = f" ({pluralise(int(objects), 'object')})" if objects is not None else ""
+        few = objects is not None and objects < FEW_OBJECTS
+        note = ". This AP is unreliable, because the class has too few objects" if few else ""
+        sentences.append(f"The class with the lowest AP is {weakest}: AP {score:.3f}{of_objects}{note}.")
     if absent := [name for name, row in classes.items() if row.get("objects") == 0]:
-        shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        sentences.append(f"No objects to measure by: {shown}.")
+        names = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        sentences.append(f"These classes have no objects, so they have no AP: {names}.")
     if ap50 is not None and ap75 is not None and ap50 - ap75 > 0.25:
-        sentences.append(
-            f"Objects are found better than they are outlined: AP is {ap50:.3f} at IoU 0.50 and {ap75:.3f} at IoU 0.75."
-        )
-    names = {"APs": "small (below 32² pixels)", "APm": "medium", "APl": "large (above 96² pixels)"}
-    sizes = {name: value for name in names if (value := _number(metrics, name)) is not None}
+        sentences.append(f"Many boxes are inaccurate: AP is {ap50:.3f} at IoU 0.50 and {ap75:.3f} at IoU 0.75.")
+    size_names = {
+        "APs": "small objects (below 32² pixels)",
+        "APm": "medium objects",
+        "APl": "large objects (above 96² pixels)",
+    }
+    sizes = {name: value for name in size_names if (value := _number(metrics, name)) is not None}
     if len(sizes) > 1:
         low, high = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
         if sizes[high] - sizes[low] > 0.15:
             sentences.append(
-                f"By size, {names[low]} objects are weakest: AP {sizes[low]:.3f}, "
-                f"against {sizes[high]:.3f} of {names[high]} ones."
+                f"By object size, AP is lowest for {size_names[low]}: {sizes[low]:.3f}. AP is highest for "
+                f"{size_names[high]}: {sizes[high]:.3f}."
             )
     return sentences
 
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:
-    """Return a number, or None where it is missing, not finite or COCO's -1 for "no such objects"."""
+    """Return a metric, or None if it is missing, not finite, or -1 (COCO's value for metrics without objects)."""
     value = values.get(name)
     return float(value) if value is not None and math.isfinite(value) and value >= 0 else None
 
 
-def images(items: Sequence[ImageResults], threshold: float) -> list[str]:
-    """Return how many of ALL the images (not of a choice of them) are right, and how many are silent or noisy."""
+def image_counts(items: Sequence[ImageResults], threshold: float) -> list[str]:
+    """Return sentences with counts over all images: images without errors, missed objects, wrong detections."""
     if not items:
         return []
     verdicts = [judge(item, threshold) for item in items]
     perfect = sum(not v.missed and not v.false for v in verdicts)
-    silent = sum(v.objects > 0 and not v.shown_D.any() for v in verdicts)
+    undetected = sum(v.objects > 0 and not v.shown_D.any() for v in verdicts)
     empty = sum(v.objects == 0 for v in verdicts)
     noisy = sum(v.objects == 0 and v.false > 0 for v in verdicts)
+    wrong = sum(v.false for v in verdicts)
     sentences = [
-        f"With detections of a score of {threshold:.2f} or more, {perfect} of {count(len(items), 'image')} "
-        f"{'has' if perfect == 1 else 'have'} every object found and nothing wrong; in all, "
-        f"{sum(v.missed for v in verdicts)} of {count(sum(v.objects for v in verdicts), 'object')} are missed "
-        f"and {count(sum(v.false for v in verdicts), 'detection')} wrong."
+        f"At score threshold {threshold:.2f}, {perfect} of {pluralise(len(items), 'image')} "
+        f"{'has' if perfect == 1 else 'have'} no missed object and no wrong detection. In total, "
+        f"{sum(v.missed for v in verdicts)} of {pluralise(sum(v.objects for v in verdicts), 'object')} "
+        f"{'is' if sum(v.missed for v in verdicts) == 1 else 'are'} missed and {pluralise(wrong, 'detection')} "
+        f"{'is' if wrong == 1 else 'are'} wrong."
     ]
-    if silent:
-        sentences.append(f"On {count(silent, 'image')} with objects nothing was found.")
+    if undetected:
+        sentences.append(
+            f"{pluralise(undetected, 'image')} with objects {'has' if undetected == 1 else 'have'} no detection."
+        )
     if empty:
-        sentences.append(f"Of {count(empty, 'image')} without objects {noisy or 'none'} got a detection all the same.")
+        verb = "has" if noisy == 1 else "have"
+        sentences.append(f"{noisy} of {pluralise(empty, 'image')} without objects {verb} a wrong detection.")
     return sentences
 
 

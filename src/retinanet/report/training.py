@@ -1,4 +1,4 @@
-"""RUN/report.html: what a training run came to, from the files it wrote."""
+"""Write RUN/report.html, the report of a training run, from the files of the run folder."""
 
 from __future__ import annotations
 
@@ -37,22 +37,25 @@ def training_report(
     threshold: float | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write RUN/report.html from metrics.csv and config.yaml in RUN, as far as they are there. Return its path.
+    """Write RUN/report.html from metrics.csv, config.yaml and other files in RUN. Missing files are skipped.
 
     Args:
-        run: the run's folder.
-        gallery: ALL evaluated images; the report counts them, and shows some of the best, the worst and others.
+        run: run folder.
+        gallery: all evaluated images with their detections. The report counts errors in all of them and shows some.
         classes: names by class id, for the gallery.
-        metrics: `Metrics.to_json()` of the best weights; by default RUN/evaluation.json.
-        curves: precision over recall.
-        confusion: which class is taken for which.
-        images: what `metrics` and `gallery` were measured on, in words.
-        seconds: how long the training took; by default what metrics.csv says.
-        command: what was typed.
-        title: of the page.
-        notes: further sentences for the top.
-        threshold: score from which a detection counts in the gallery; by default the one with the highest F1.
-        seed: for the random images.
+        metrics: COCO metrics of the best weights, as returned by `Metrics.to_json()`. Default: RUN/evaluation.json.
+        curves: precision-recall curves.
+        confusion: confusion matrix.
+        images: name of the evaluated images, such as "validation images".
+        seconds: duration of the training, seconds. Default: the value in metrics.csv.
+        command: command that reproduces the training run.
+        title: title of the report.
+        notes: additional sentences for the summary.
+        threshold: minimum score of a detection in the gallery. Default: the threshold with the highest F1.
+        seed: seed of the choice of random images.
+
+    Returns:
+        path of the report.
     """
     rows = read_metrics(run / "metrics.csv")
     given = metrics is not None or not rows
@@ -60,64 +63,64 @@ def training_report(
         metrics = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     if seconds is None:
         seconds = max((value for row in rows if (value := row.get("seconds")) is not None), default=None)
-    report = Report(title=title or f"Training run {run.resolve().name}", subtitle="RetinaNet: how the training went")
-    report.in_short += summary.course(rows)
+    report = Report(title=title or f"Training run {run.resolve().name}", subtitle="Report of a RetinaNet training run")
+    report.in_short += summary.training_progress(rows)
     if metrics:
-        # The evaluation that training itself wrote is the one that `course` has named.
-        report.in_short += summary.overall(metrics, images) if given else []
+        # `training_progress` already names the AP of an evaluation during training.
+        report.in_short += summary.overall_metrics(metrics, images) if given else []
         report.in_short += summary.weaknesses(metrics)
     threshold = best_threshold(gallery) if threshold is None else threshold
-    report.in_short += summary.images(gallery, threshold)
+    report.in_short += summary.image_counts(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
     report.in_short += notes
     shares = read_metrics(run / "imbalance.csv")
     report.in_short += shares_sentence(shares)
     start = run / "start.json"
     if start.exists():
-        report.in_short.append(f"Start: {json.loads(start.read_text(encoding='utf-8'))['said']}")
-    _course(report.section("Training"), rows)
+        report.in_short.append(f"Start of training: {json.loads(start.read_text(encoding='utf-8'))['said']}")
+    _training_curves(report.section("Training"), rows)
     if shares:
-        shares_over_time(report.section("Where the loss came from"), shares)
+        shares_over_time(report.section("Shares of the classification loss"), shares)
     if metrics:
         evaluation_section(report.section(f"Evaluation on the {images}"), metrics, curves)
     if confusion is not None:
-        confusion_section(report.section("Which class is taken for which"), confusion)
+        confusion_section(report.section("Confusion matrix"), confusion)
     if gallery:
-        gallery_section(report.section("Detections beside ground truth"), gallery, classes, threshold, seed)
-    repeat = report.section("How to repeat it")
+        gallery_section(report.section("Detections and ground truth"), gallery, classes, threshold, seed)
+    reproduce = report.section("How to reproduce this training run")
     if command:
-        repeat.details("Command", command)
+        reproduce.details("Command", command)
     if (run / "config.yaml").exists():
-        repeat.details("All options (config.yaml)", (run / "config.yaml").read_text(encoding="utf-8"))
+        reproduce.details("All options (config.yaml)", (run / "config.yaml").read_text(encoding="utf-8"))
     return report.write(run / "report.html")
 
 
-def _course(section: Section, rows: Sequence[summary.Row]) -> None:
+def _training_curves(section: Section, rows: Sequence[summary.Row]) -> None:
     losses = {label: summary.points(rows, "step", name) for name, label in LOSSES.items()}
     losses = {label: line for label, line in losses.items() if line[0]}
     if losses:
-        said = "; ".join(f"{label} from {ys[0]:.3f} to {ys[-1]:.3f}" for label, (_, ys) in losses.items())
+        changes = "; ".join(f"{label} from {ys[0]:.3f} to {ys[-1]:.3f}" for label, (_, ys) in losses.items())
         section.figure(
             figures.loss_curves(losses),
-            alt=f"Line chart of the losses over {losses[next(iter(losses))][0][-1]:.0f} optimiser steps: {said}.",
-            caption="Loss of the training batches. The pale lines are single values, the others their running mean."
+            alt=f"Line chart of the losses over {losses[next(iter(losses))][0][-1]:.0f} optimiser steps: {changes}.",
+            caption="Loss of the training batches. Pale lines: single values. Strong lines: running mean."
             if max(len(xs) for xs, _ in losses.values()) >= figures.SMOOTH_FROM
             else "Loss of the training batches.",
         )
     scores = {name: summary.points(rows, "epoch", name) for name in ("AP", "AP50", "AP75")}
     scores = {name: line for name, line in scores.items() if line[0] and max(line[1]) >= 0}
     if scores:
-        said = "; ".join(f"{name} from {ys[0]:.3f} to {ys[-1]:.3f}" for name, (_, ys) in scores.items())
+        changes = "; ".join(f"{name} from {ys[0]:.3f} to {ys[-1]:.3f}" for name, (_, ys) in scores.items())
         section.figure(
             figures.ap_curves(scores),
-            alt=f"Line chart of average precision over epochs: {said}.",
+            alt=f"Line chart of average precision over epochs: {changes}.",
             caption="Average precision on the validation images after each evaluated epoch.",
         )
     rate = summary.points(rows, "step", "lr")
     if rate[0]:
         section.figure(
             figures.learning_rate(rate),
-            alt=f"Line chart of the learning rate, at most {max(rate[1]):.2g} and {rate[1][-1]:.2g} at the end.",
+            alt=f"Line chart of the learning rate: maximum {max(rate[1]):.2g}, last value {rate[1][-1]:.2g}.",
             caption="Learning rate.",
         )
     positives = summary.points(rows, "step", "positives_per_image")
@@ -125,8 +128,8 @@ def _course(section: Section, rows: Sequence[summary.Row]) -> None:
         mean = sum(positives[1]) / len(positives[1])
         section.figure(
             figures.line_chart({"positive anchors": positives}, x="optimiser step", y="positive anchors per image"),
-            alt=f"Line chart of the positive anchors in a training image, {mean:.1f} on average.",
-            caption="Positive anchors in a training image: those that answer for an object.",
+            alt=f"Line chart of the positive anchors per training image: mean {mean:.1f}.",
+            caption="Positive anchors per training image: the anchors that are matched to an object.",
         )
     if not section.blocks:
-        section.text("The run has left no numbers of its training (metrics.csv is missing or empty).")
+        section.text("No metrics of the training were found: metrics.csv is missing or empty.")

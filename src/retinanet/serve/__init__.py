@@ -1,4 +1,4 @@
-"""A trained network behind HTTP: an API, a page for people, and what operating it needs. Never imports torch itself."""
+"""Serve a trained model over HTTP: an API, a web page, health checks and metrics. It never imports torch."""
 
 from retinanet.serve.app import create_app
 from retinanet.serve.server import run_server

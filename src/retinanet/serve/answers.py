@@ -1,4 +1,4 @@
-"""What the app does for each request: read it, ask the service, and put the answer together."""
+"""Answer each request of the API: read its body, run the detector, and build the response."""
 
 from __future__ import annotations
 
@@ -16,67 +16,76 @@ from retinanet.config import ServeConfig
 from retinanet.errors import did_you_mean
 from retinanet.predict.draw import draw
 from retinanet.serve.explain import explain
-from retinanet.serve.front import sentence
-from retinanet.serve.schemas import MOST_DETECTIONS, DetectOptions, ExplainOptions, ModelResponse
-from retinanet.serve.service import Answer, Asked, Served, Service
-from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, until_gone
+from retinanet.serve.front import validation_message
+from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse
+from retinanet.serve.service import DetectSettings, ImageDetections, ServedDetector, Service
+from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, wait_for_disconnect
 from retinanet.version import __version__
 
 R = TypeVar("R")
 M = TypeVar("M", bound=BaseModel)
 
 
-async def _or_gone(request: Request, work: Awaitable[R]) -> R:
-    """Return the result. Raises `ClientDisconnect`, and stops the work, when the client has gone before it is there."""
+async def _unless_disconnected(request: Request, work: Awaitable[R]) -> R:
+    """Return the result of `work`. If the client disconnects first, cancel `work` and raise `ClientDisconnect`."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(until_gone(request))
+    disconnect = asyncio.ensure_future(wait_for_disconnect(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        task.cancel()
+        disconnect.cancel()
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
 async def answer_detect(request: Request, options: DetectOptions) -> Response:
-    """Return the detections of the images of a request, as JSON or drawn. Raises `RefusedError`."""
+    """Return the detections in the images of a request, as JSON or as a drawn image.
+
+    Raises:
+        RefusedError: the request is invalid or too large.
+        QueueFullError: all slots are in use.
+    """
     service, config = _service(request), request.app.state.config
-    with service.places.take() as held:
-        body = await read_body(request, limit=config.upload_bytes, most_files=config.max_queue)
+    with service.slots.hold() as held:
+        body = await read_body(request, limit=config.upload_bytes, max_files=config.max_queue)
         options = _with_fields(options, body.fields)
-        asked = _asked(service.detector, options)
-        kind = options.format or _accepted(request.headers.get("accept", ""))
-        if kind != "json" and len(body.uploads) > 1:
-            raise RefusedError(422, f"format {kind} draws one image, found {len(body.uploads)}: send one at a time")
+        settings = _detect_settings(service.detector, options)
+        answer_format = options.format or _accepted_format(request.headers.get("accept", ""))
+        if answer_format != "json" and len(body.uploads) > 1:
+            raise RefusedError(
+                422,
+                f"format {answer_format}: expected one image per request, found {len(body.uploads)}. "
+                "Send each image in a request of its own, or use format json",
+            )
         held.add(len(body.uploads) - 1)
-        return await _or_gone(request, _answer(service, body.uploads, asked, kind))
+        return await _unless_disconnected(request, _detect(service, body.uploads, settings, answer_format))
 
 
-async def _answer(service: Service, uploads: list[Upload], asked: Asked, kind: str) -> Response:
+async def _detect(service: Service, uploads: list[Upload], settings: DetectSettings, answer_format: str) -> Response:
     if len(uploads) == 1:
-        answers = [await service.detect(uploads[0], asked)]
+        results = [await service.detect(uploads[0], settings)]
     else:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(service.detect(upload, asked)) for upload in uploads]
-        answers = [task.result() for task in tasks]
-    classes = service.detector.classes
-    if kind == "json":
-        content = {"images": [_image(answer, classes) for answer in answers]}
-        return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
+            tasks = [group.create_task(service.detect(upload, settings)) for upload in uploads]
+        results = [task.result() for task in tasks]
+    if answer_format == "json":
+        images = json.dumps([_to_json(result, service.detector.classes) for result in results], ensure_ascii=False)
+        # The deprecated field "pictures" repeats the text of "images", which is encoded only once.
+        return Response(f'{{"images": {images}, "pictures": {images}}}', media_type="application/json")
     loop = asyncio.get_running_loop()
-    drawn = await loop.run_in_executor(service.pool, _draw, service, uploads[0], answers[0], kind)
-    return Response(drawn, media_type=f"image/{kind}")
+    drawn = await loop.run_in_executor(service.pool, _draw, service, uploads[0], results[0], answer_format)
+    return Response(drawn, media_type=f"image/{answer_format}")
 
 
-def _image(answer: Answer, classes: tuple[str, ...]) -> dict[str, Any]:
-    found = answer.detections
+def _to_json(result: ImageDetections, classes: tuple[str, ...]) -> dict[str, Any]:
+    detections = result.detections
     return {
-        "name": answer.name,
-        "width": answer.width,
-        "height": answer.height,
+        "name": result.name,
+        "width": result.width,
+        "height": result.height,
         "detections": [
             {
                 "box": [round(value, 2) for value in box],
@@ -85,39 +94,45 @@ def _image(answer: Answer, classes: tuple[str, ...]) -> dict[str, Any]:
                 "class": classes[label],
             }
             for box, score, label in zip(
-                found.boxes_D4.tolist(), found.scores_D.tolist(), found.labels_D.tolist(), strict=True
+                detections.boxes_D4.tolist(), detections.scores_D.tolist(), detections.labels_D.tolist(), strict=True
             )
         ],
-        "milliseconds": answer.milliseconds,
+        "milliseconds": result.milliseconds,
     }
 
 
-def _draw(service: Service, upload: Upload, answer: Answer, kind: str) -> bytes:
+def _draw(service: Service, upload: Upload, result: ImageDetections, image_format: str) -> bytes:
     image = to_image(upload, max_pixels=service.config.max_pixels)
     out = io.BytesIO()
-    drawn = draw(image, service.detector.named(answer.detections))
-    drawn.save(out, format=kind.upper(), **({"quality": 92} if kind == "jpeg" else {"compress_level": 1}))
+    drawn = draw(image, service.detector.named(result.detections))
+    options = {"quality": 92} if image_format == "jpeg" else {"compress_level": 1}
+    drawn.save(out, format=image_format.upper(), **options)
     return out.getvalue()
 
 
 async def answer_explain(request: Request, options: ExplainOptions) -> Response:
-    """Return what every level scored at a place of the image of a request. Raises `RefusedError`."""
+    """Return the scores and boxes of every feature level at a place of the request's image.
+
+    Raises:
+        RefusedError: the request is invalid or too large.
+        QueueFullError: all slots are in use.
+    """
     service, config = _service(request), request.app.state.config
-    with service.places.take():
-        body = await read_body(request, limit=config.upload_bytes, most_files=1)
+    with service.slots.hold():
+        body = await read_body(request, limit=config.upload_bytes, max_files=1)
         options = _with_fields(options, body.fields)
-        return await _or_gone(request, _explained(service, body.uploads[0], options))
+        return await _unless_disconnected(request, _explain(service, body.uploads[0], options))
 
 
-async def _explained(service: Service, upload: Upload, options: ExplainOptions) -> Response:
+async def _explain(service: Service, upload: Upload, options: ExplainOptions) -> Response:
     detector = service.detector
     dense, width, height, _ = await service.dense(upload)
     if options.x > width or options.y > height:
         raise RefusedError(
-            422, f"x, y must lie in the image of {width} x {height} pixels, found {options.x:g}, {options.y:g}"
+            422, f"x, y: expected a place in the image of {width} x {height} pixels, found {options.x:g}, {options.y:g}"
         )
 
-    def told() -> bytes:
+    def explanation() -> bytes:
         threshold = detector.postprocess_config.score_threshold if options.threshold is None else options.threshold
         content = explain(
             dense,
@@ -131,15 +146,15 @@ async def _explained(service: Service, upload: Upload, options: ExplainOptions) 
         )
         return json.dumps(content, ensure_ascii=False).encode()
 
-    content = await asyncio.get_running_loop().run_in_executor(service.pool, told)
+    content = await asyncio.get_running_loop().run_in_executor(service.pool, explanation)
     return Response(content, media_type="application/json")
 
 
 def answer_model(app: FastAPI) -> ModelResponse:
-    """Return the model that is served, and the limits."""
+    """Return the properties of the served model, and the limits of the server."""
     detector: Any = app.state.service.detector
     config: ServeConfig = app.state.config
-    description = getattr(detector, "description", None)  # an exported model has one
+    description = getattr(detector, "description", None)  # None for a checkpoint
     return ModelResponse(
         name=app.state.name,
         classes=list(detector.classes),
@@ -152,53 +167,61 @@ def answer_model(app: FastAPI) -> ModelResponse:
         precision=getattr(description, "precision", None),
         trained_with=getattr(description, "version", None),
         version=__version__,
-        limits={  # type: ignore[arg-type]
-            "upload_bytes": config.upload_bytes,
-            "pixels": config.max_pixels,
-            "images": config.max_queue,
-            "max_detections": MOST_DETECTIONS,
-        },
+        limits=Limits(
+            upload_bytes=config.upload_bytes,
+            pixels=config.max_pixels,
+            images=config.max_queue,
+            max_detections=MAX_DETECTIONS,
+            pictures=config.max_queue,
+        ),
     )
 
 
 def _service(request: Request) -> Service:
     service: Service | None = request.app.state.service
     if service is None:
-        raise RefusedError(503, "not ready", headers={"retry-after": "1"})
+        raise RefusedError(503, "the server is not ready: try again in 1 s", headers={"retry-after": "1"})
     return service
 
 
 def _with_fields(options: M, fields: dict[str, list[str]]) -> M:
-    """Return the options of the address with those of the form's text fields, which are checked alike."""
+    """Return the options of the query, overridden and extended by the form's text fields.
+
+    Raises:
+        RefusedError: 422, a field is unknown or has an invalid value.
+    """
     if not fields:
         return options
-    values: dict[str, Any] = {key: found if key == "classes" else found[-1] for key, found in fields.items()}
+    values: dict[str, Any] = {name: texts if name == "classes" else texts[-1] for name, texts in fields.items()}
     try:
         return type(options).model_validate({**options.model_dump(exclude_unset=True), **values})
     except ValidationError as error:
-        raise RefusedError(422, sentence(error.errors())) from error
+        raise RefusedError(422, validation_message(error.errors())) from error
 
 
-def _asked(detector: Served, options: DetectOptions) -> Asked:
-    own = detector.postprocess_config
-    names = [part for given in options.classes for part in ([given] if given in detector.classes else given.split(","))]
+def _detect_settings(detector: ServedDetector, options: DetectOptions) -> DetectSettings:
+    defaults = detector.postprocess_config
+    # A value with commas is a list of names, unless a class has exactly that name.
+    names = [name for value in options.classes for name in ([value] if value in detector.classes else value.split(","))]
     labels = []
     for name in (name.strip() for name in names):
         if name not in detector.classes:
             known = ", ".join(detector.classes[:20])
             raise RefusedError(
-                422, f"classes: the model has no {name[:100]!r}, it has {known}{did_you_mean(name, detector.classes)}"
+                422,
+                f"classes: expected classes of the model ({known}), found {name[:100]!r}"
+                f"{did_you_mean(name, detector.classes)}",
             )
         labels.append(detector.classes.index(name))
-    return Asked(
-        threshold=own.score_threshold if options.threshold is None else options.threshold,
-        max_detections=options.max_detections or own.max_detections,
+    return DetectSettings(
+        threshold=defaults.score_threshold if options.threshold is None else options.threshold,
+        max_detections=options.max_detections or defaults.max_detections,
         labels=tuple(labels) or None,
     )
 
 
-def _accepted(header: str) -> str:
-    """Return the first kind of answer in an Accept header that there is, else json."""
-    kinds = {"application/json": "json", "*/*": "json", "image/jpeg": "jpeg", "image/*": "jpeg", "image/png": "png"}
-    named = (part.partition(";")[0].strip().lower() for part in header.split(","))
-    return next((kinds[name] for name in named if name in kinds), "json")
+def _accepted_format(header: str) -> str:
+    """Return the answer format for the first supported media type of an Accept header, or json if none is supported."""
+    formats = {"application/json": "json", "*/*": "json", "image/jpeg": "jpeg", "image/*": "jpeg", "image/png": "png"}
+    media_types = (part.partition(";")[0].strip().lower() for part in header.split(","))
+    return next((formats[name] for name in media_types if name in formats), "json")

@@ -1,6 +1,7 @@
-"""The HTTP API and the page, as an ASGI app.
+"""Build the ASGI app: the HTTP API and the web page.
 
-Nothing that a request says is taken for a path or an address. Errors are one sentence as JSON `{"detail": ...}`.
+No text of a request is used as a file path or a network address. An error answer is the JSON object
+`{"detail": "one sentence"}`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pydantic import BaseModel
 from retinanet.config import ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.serve.answers import answer_detect, answer_explain, answer_model
-from retinanet.serve.front import Front, handle_errors
+from retinanet.serve.front import FrontMiddleware, handle_errors
 from retinanet.serve.metrics import CONTENT_TYPE, Metrics
 from retinanet.serve.schemas import (
     DetectOptions,
@@ -33,19 +34,19 @@ from retinanet.serve.schemas import (
     Status,
     errors,
 )
-from retinanet.serve.service import Served, Service
+from retinanet.serve.service import ServedDetector, Service
 from retinanet.serve.uploads import RefusedError, discard
 from retinanet.version import __version__
 
 PAGE: Final = Path(__file__).parent / "page"
 
-_DRAWN: Final = {"schema": {"type": "string", "format": "binary"}}
+_IMAGE_CONTENT: Final = {"schema": {"type": "string", "format": "binary"}}
 
-_BEARER: Final = HTTPBearer(auto_error=False, description="A key of the server's --api-key-file.")
+_BEARER: Final = HTTPBearer(auto_error=False, description="A key of the file given as --api-key-file.")
 
 
 def _body(options: type[BaseModel]) -> dict[str, Any]:
-    """Return the bodies that are taken, for OpenAPI: raw bytes, or a form, whose text fields are the options again."""
+    """Return the OpenAPI description of a request body: raw bytes, or a form with files and the options as fields."""
     image = {"type": "string", "format": "binary"}
     fields = options.model_json_schema()["properties"]
     form = {
@@ -63,10 +64,13 @@ def _body(options: type[BaseModel]) -> dict[str, Any]:
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:
-    """Return the SHA-256 of each key of a file: one a line, empty lines and those that begin with # apart.
+    """Return the SHA-256 digest of each key in a key file.
+
+    Args:
+        path: text file with one key per line. Empty lines and lines that begin with # are ignored.
 
     Raises:
-        ConfigError: the file cannot be read, or has no key.
+        ConfigError: the file cannot be read, or contains no key.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -74,20 +78,22 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
         raise ConfigError(f"api_key_file {path} cannot be read: {error}") from error
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise ConfigError(f"api_key_file {path} has no key: write one a line")
+        raise ConfigError(f"api_key_file {path} contains no key: write one key per line")
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
-def create_app(load: Callable[[], Served], config: ServeConfig | None = None, *, name: str = "model") -> FastAPI:
-    """Return the app: `POST /v1/detect`, `POST /v1/explain`, `GET /v1/model`, health, metrics, and the page.
+def create_app(
+    load: Callable[[], ServedDetector], config: ServeConfig | None = None, *, name: str = "model"
+) -> FastAPI:
+    """Return the app: `POST /v1/detect`, `POST /v1/explain`, `GET /v1/model`, health checks, metrics and web page.
 
     Args:
-        load: returns the detector; called when the app starts.
-        config: limits.
-        name: of the model, for people to read.
+        load: function that returns the detector. The app calls `load` when it starts.
+        config: limits and key file of the server.
+        name: name of the model, shown to users.
 
     Raises:
-        ConfigError: a key file without a key.
+        ConfigError: the key file cannot be read, or contains no key.
     """
     config = config or ServeConfig()
     keys = read_keys(config.api_key_file) if config.api_key_file else ()
@@ -105,33 +111,33 @@ def create_app(load: Callable[[], Served], config: ServeConfig | None = None, *,
     app = FastAPI(
         title="retinanet",
         version=__version__,
-        summary="Finds objects in images.",
+        summary="Detect objects in images.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.config, app.state.name, app.state.metrics, app.state.service = config, name, metrics, None
 
-    async def with_key(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+    async def require_key(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
     ) -> None:
-        # All keys are compared, each in constant time: the time taken tells nothing about any of them.
-        digest = hashlib.sha256((given.credentials if given else "").encode()).digest()
+        # All keys are compared, each in constant time, so that the response time reveals nothing about the keys.
+        digest = hashlib.sha256((credentials.credentials if credentials else "").encode()).digest()
         if not sum(hmac.compare_digest(digest, key) for key in keys):
             await discard(request)
             raise RefusedError(
                 401,
-                "a key is needed: send the header Authorization: Bearer KEY",
+                "expected a valid API key: send the header Authorization: Bearer KEY",
                 headers={"www-authenticate": "Bearer"},
             )
 
-    secured = [Depends(with_key)] if keys else []
+    secured = [Depends(require_key)] if keys else []
     app.include_router(_api(), dependencies=secured, responses=errors(401) if keys else None)
     app.include_router(_health())
     app.add_api_route("/docs", lambda: RedirectResponse("docs.html"), include_in_schema=False)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     handle_errors(app)
-    app.add_middleware(Front, metrics=metrics)
+    app.add_middleware(FrontMiddleware, metrics=metrics)
     return app
 
 
@@ -141,35 +147,38 @@ def _api() -> APIRouter:
 
     @api.post(
         "/v1/detect",
-        summary="Find objects in one image or several",
+        summary="Detect objects in one or several images",
         response_model=DetectResponse,
-        responses={200: {"content": {"image/jpeg": _DRAWN, "image/png": _DRAWN}}, **common},
+        responses={200: {"content": {"image/jpeg": _IMAGE_CONTENT, "image/png": _IMAGE_CONTENT}}, **common},
         openapi_extra=_body(DetectOptions),
     )
     async def detect(request: Request, options: Annotated[DetectOptions, Query()]) -> Response:
-        """Send the bytes of an image as the body, or one or several files as a form.
+        """Send the bytes of one image as the request body, or one or several image files as a form.
 
-        Several images are answered together or, if one of them is refused, not at all. Boxes are in pixels of the
-        original images, after EXIF rotation.
+        The answer covers all images of the request. If one image is refused, the whole request is refused. Boxes are
+        in pixels of the original image after EXIF rotation.
         """
         return await answer_detect(request, options)
 
     @api.post(
         "/v1/explain",
-        summary="Why something is found at a place, or is not",
+        summary="Explain why there is a detection at a place, or why not",
         response_model=ExplainResponse,
         responses=common,
         openapi_extra=_body(ExplainOptions),
     )
     async def explain_place(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
-        """Send an image and a place in it: what every level scored there, and which boxes it proposed."""
+        """Send one image and a place in it.
+
+        The answer contains the scores of every feature level at the place, its boxes, and what happened to each box.
+        """
         return await answer_explain(request, options)
 
-    @api.get("/v1/model", summary="The model that is served, and the limits")
+    @api.get("/v1/model", summary="Return the properties of the model and the limits of the server")
     async def model(request: Request) -> ModelResponse:
         return answer_model(request.app)
 
-    @api.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
+    @api.get("/metrics", summary="Return metrics in Prometheus' text format", response_class=Response)
     async def metrics(request: Request) -> Response:
         return Response(request.app.state.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
@@ -179,15 +188,17 @@ def _api() -> APIRouter:
 def _health() -> APIRouter:
     health = APIRouter()
 
-    @health.get("/healthz", summary="The process lives")
+    @health.get("/healthz", summary="Return 200 while the process runs")
     async def healthz() -> Status:
         return Status(status="ok")
 
-    @health.get("/readyz", summary="The model is loaded and images are taken", responses=errors(503))
+    @health.get(
+        "/readyz", summary="Return 200 while the model is loaded and the server accepts images", responses=errors(503)
+    )
     async def readyz(request: Request) -> Status:
         service = request.app.state.service
         if service is None or not service.running:
-            raise RefusedError(503, "not ready")
+            raise RefusedError(503, "the server is not ready: it is starting or stopping")
         return Status(status="ready")
 
     return health

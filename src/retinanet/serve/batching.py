@@ -1,7 +1,7 @@
-"""Images of many requests through one network: a bounded number of places, and batches of what has the same shape.
+"""Run the images of many requests through one model: a limited number of slots, and batches of equal input shape.
 
-Only images whose padded input has the same shape share a batch. Each is then padded exactly as it would be alone, so
-an answer never depends on what others sent in the same moment.
+Only images whose padded input has the same shape share a batch. The padding of an image, and so its detections, do not
+depend on the other images of the batch.
 """
 
 from __future__ import annotations
@@ -19,69 +19,71 @@ from typing import Final, Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
-I = TypeVar("I")  # noqa: E741 - what goes into the network
-O = TypeVar("O")  # noqa: E741 - what comes out
+I = TypeVar("I")  # noqa: E741 - an input of `Batcher.work`
+O = TypeVar("O")  # noqa: E741 - an output of `Batcher.work`
 
-MOST_SECONDS: Final = 60
-"""The longest that a client is told to wait."""
+MAX_RETRY_SECONDS: Final = 60
+"""Largest value of the header Retry-After, seconds."""
 SMOOTHING: Final = 0.1
-"""How much the latest batch counts in the running mean of the time an image takes."""
+"""Weight of the latest batch in the running mean of the processing time per image."""
 
 
-class FullError(Exception):
-    """No place is free. `retry_after` says in how many seconds to try again."""
+class QueueFullError(Exception):
+    """All slots are in use. `retry_after` is the number of seconds after which to try again."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"no free place, try again in {retry_after} s")
+        super().__init__(f"all slots are in use, try again in {retry_after} s")
         self.retry_after = retry_after
 
 
-class Places:
-    """How many images may be in the server at once, from the first byte to the answer. For one event loop's thread.
+class Slots:
+    """Limit the number of images in the server, each counted from the first byte of its request to the answer.
+
+    Use it from the thread of one event loop only.
 
     Args:
-        limit: places.
-        told: is told how many are taken, whenever that changes.
+        limit: number of slots.
+        on_change: called with the number of slots in use whenever that number changes.
     """
 
-    def __init__(self, limit: int, told: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, limit: int, on_change: Callable[[int], None] = lambda _: None) -> None:
         self.limit = limit
-        self._told = told
-        self.taken = 0
+        self._on_change = on_change
+        self.used = 0
         self.seconds = 0.1
-        """Running mean of the time that the network takes for an image."""
+        """Running mean of the seconds that the model needs per image."""
 
     @contextmanager
-    def take(self) -> Iterator[_Held]:
-        """Hold one place, and as many more as are added, for the length of the block. Raises `FullError`."""
-        held = _Held(self)
+    def hold(self) -> Iterator[_HeldSlots]:
+        """Hold one slot during the block. Yield an object that can add slots. Raises `QueueFullError`."""
+        held = _HeldSlots(self)
         held.add(1)
         try:
             yield held
         finally:
-            self.taken -= held.count
-            self._told(self.taken)
+            self.used -= held.count
+            self._on_change(self.used)
 
-    def worked(self, seconds: float, images: int) -> None:
-        """Note how long the network took."""
+    def record_batch(self, seconds: float, images: int) -> None:
+        """Update the running mean with the seconds that a batch of `images` images took."""
         self.seconds += SMOOTHING * (seconds / images - self.seconds)
 
     @property
     def retry_after(self) -> int:
-        """Seconds until what is in the server now is done."""
-        return min(MOST_SECONDS, max(1, math.ceil(self.taken * self.seconds)))
+        """Expected seconds until all images now in the server are answered, from 1 to `MAX_RETRY_SECONDS`."""
+        return min(MAX_RETRY_SECONDS, max(1, math.ceil(self.used * self.seconds)))
 
 
-class _Held:
-    def __init__(self, places: Places) -> None:
-        self._places = places
+class _HeldSlots:
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
         self.count = 0
 
     def add(self, count: int) -> None:
-        if self._places.taken + count > self._places.limit:
-            raise FullError(self._places.retry_after)
-        self._places.taken += count
-        self._places._told(self._places.taken)
+        if self._slots.used + count > self._slots.limit:
+            raise QueueFullError(self._slots.retry_after)
+        self._slots.used += count
+        self._slots._on_change(self._slots.used)
         self.count += count
 
 
@@ -94,28 +96,30 @@ class _Job(Generic[I, O]):
     arrived: float = field(default_factory=time.monotonic)
 
     def finish(self, outcome: O | BaseException) -> None:
-        def tell() -> None:
-            if self.future.done():  # its client has gone
+        def set_outcome() -> None:
+            if self.future.done():  # cancelled, because the client disconnected
                 return
             if isinstance(outcome, BaseException):
                 self.future.set_exception(outcome)
             else:
                 self.future.set_result(outcome)
 
-        self.loop.call_soon_threadsafe(tell)
+        self.loop.call_soon_threadsafe(set_outcome)
 
 
 class Batcher(Generic[I, O]):
-    """Runs `work` on batches in a thread of its own; `submit` is awaited in the event loop.
+    """Run `work` on batches of items in a separate thread. `submit` is awaited in the event loop.
 
     Args:
-        work: items of one key -> their results, in order. If it raises for several items it is called for each alone,
-            so that the one at fault fails alone.
-        key: what must be equal for two items to share a batch.
-        max_batch: items at once at the most.
-        max_wait: seconds for which the first item of a batch waits for others, as long as some are `coming`.
-        coming: how many more items are on their way: none, and nothing is waited for.
-        done: told of the size of each batch and the seconds it took.
+        work: function from the items of a batch, which share one key, to the results in the same order. If `work`
+            raises for a batch of several items, it is called again for each item alone, so that only the faulty item
+            fails.
+        key: function from an item to its key. Items share a batch only if their keys are equal.
+        max_batch: maximum number of items of a batch.
+        max_wait: maximum seconds that the first item of a batch waits for others while `coming()` is above 0.
+        coming: function that returns the number of items still to be submitted by requests in progress. If it returns
+            0, a batch starts at once.
+        on_batch: called after each batch with its number of items and the seconds that it took.
     """
 
     def __init__(
@@ -126,14 +130,14 @@ class Batcher(Generic[I, O]):
         max_batch: int,
         max_wait: float,
         coming: Callable[[], int],
-        done: Callable[[int, float], None],
+        on_batch: Callable[[int, float], None],
     ) -> None:
         self._work = work
         self._key = key
         self._max_batch = max_batch
         self._max_wait = max_wait
         self._coming = coming
-        self._done = done
+        self._on_batch = on_batch
         self._jobs: deque[_Job[I, O]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -144,7 +148,7 @@ class Batcher(Generic[I, O]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what was submitted, then end the thread."""
+        """Finish all submitted items, then end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -153,16 +157,16 @@ class Batcher(Generic[I, O]):
 
     @property
     def running(self) -> bool:
-        """Whether items are taken."""
+        """Whether `submit` accepts items."""
         return self._thread.is_alive() and not self._stopping
 
     async def submit(self, item: I) -> O:
-        """Return the item's result. If this is cancelled before the item is looked at, it never is."""
+        """Return the result of an item. An item whose `submit` is cancelled before its batch starts is dropped."""
         loop = asyncio.get_running_loop()
         job: _Job[I, O] = _Job(item=item, key=self._key(item), loop=loop, future=loop.create_future())
         with self._changed:
             if self._stopping:
-                raise RuntimeError("the batcher has stopped")
+                raise RuntimeError("the batcher has stopped and accepts no more items")
             self._jobs.append(job)
             self._changed.notify()
         try:
@@ -177,10 +181,10 @@ class Batcher(Generic[I, O]):
         while (batch := self._next()) is not None:
             start = time.perf_counter()
             self._finish(batch)
-            self._done(len(batch), time.perf_counter() - start)
+            self._on_batch(len(batch), time.perf_counter() - start)
 
     def _next(self) -> list[_Job[I, O]] | None:
-        """Return the next batch, None at the end."""
+        """Return the jobs of the next batch, or None when the batcher has stopped and no job is left."""
         with self._changed:
             while True:
                 if not self._jobs:
@@ -189,24 +193,24 @@ class Batcher(Generic[I, O]):
                     self._changed.wait()
                     continue
                 first = self._jobs[0]
-                alike = [job for job in self._jobs if job.key == first.key][: self._max_batch]
+                batch = [job for job in self._jobs if job.key == first.key][: self._max_batch]
                 left = first.arrived + self._max_wait - time.monotonic()
-                # Others that wait already, but have another shape, are no reason to wait either.
-                full = len(alike) == self._max_batch or len(alike) < len(self._jobs)
+                # Jobs of another shape are waiting if the batch does not hold all jobs. Waiting would delay those.
+                full = len(batch) == self._max_batch or len(batch) < len(self._jobs)
                 if full or left <= 0 or self._stopping or self._coming() <= 0:
-                    for job in alike:
+                    for job in batch:
                         self._jobs.remove(job)
-                    return alike
+                    return batch
                 self._changed.wait(left)
 
     def _finish(self, batch: list[_Job[I, O]]) -> None:
         try:
             results = self._work([job.item for job in batch])
-        except Exception as error:  # noqa: BLE001 - no Triton, no compiler, no driver, an old card: each raises its own
+        except Exception as error:  # noqa: BLE001 - each runtime and driver raises its own exception types
             if len(batch) == 1:
                 batch[0].finish(error)
                 return
-            log.warning("a batch of %d failed (%s); its images are looked at one by one", len(batch), error)
+            log.warning("a batch of %d images failed (%s); each image is now processed alone", len(batch), error)
             for job in batch:
                 self._finish([job])
             return

@@ -1,7 +1,7 @@
-"""Why something was found at a place, or was not: what every level scored there, and what became of its boxes.
+"""Explain why there is a detection at a place of an image, or why not: scores and boxes of every feature level.
 
-Boxes are xyxy in original pixels. Shape suffixes: A anchors (all levels, finest first), K classes, C candidates, or the
-anchors of a position; D detections; H, W positions.
+Boxes are xyxy in original pixels. Shape suffixes: A anchors (all levels, finest first), K classes, C candidates or the
+anchors of one position, D detections, H and W positions.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-COVERING: Final = 3
-"""How many of the best boxes that cover the place are told of for each level."""
-LOOKED_AT: Final = 300
-"""Among how many of the best they are looked for."""
-SAME: Final = 0.7
-"""IoU from which two of them would show the same."""
+MAX_COVERING: Final = 3
+"""Maximum number of boxes that cover the place, returned for each level."""
+COVERING_CANDIDATES: Final = 300
+"""Number of covering boxes with the highest scores among which `MAX_COVERING` are chosen."""
+SAME_BOX_IOU: Final = 0.7
+"""Two covering boxes with a higher IoU are near-duplicates; only the one with the higher score is returned."""
 
 Fate = Literal["detected", "below_threshold", "not_a_candidate", "suppressed", "beyond_max_detections"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Flat:
-    """The dense predictions of all levels in one row, and where each level starts."""
+class _FlatOutputs:
+    """Dense outputs of all levels, concatenated. `starts` holds the first anchor of each level and the total count."""
 
     scores_AK: Floats
     boxes_A4: Floats
@@ -44,7 +44,7 @@ class _Flat:
     starts: tuple[int, ...]
 
     @classmethod
-    def of(cls, dense: DenseOutputs) -> _Flat:
+    def of(cls, dense: DenseOutputs) -> _FlatOutputs:
         K = dense.levels[0].scores_HWCK.shape[-1]
         scores = [level.scores_HWCK.reshape(-1, K) for level in dense.levels]
         return cls(
@@ -56,8 +56,8 @@ class _Flat:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What NMS keeps, best first, before `max_detections` cuts it off: anchor and class of each."""
+class _NmsResult:
+    """Anchor and class id of each box that NMS keeps, highest score first, before `max_detections` applies."""
 
     anchor_D: npt.NDArray[np.int64]
     label_D: npt.NDArray[np.int64]
@@ -74,22 +74,22 @@ def explain(
     threshold: float,
     config: PostprocessConfig,
 ) -> dict[str, Any]:
-    """Return, for every level, what it scored at (x, y) and which boxes it proposed there, each with its fate.
+    """Return the scores and boxes of every feature level at (x, y), and what happened to each box.
 
     Args:
-        dense: of the image.
+        dense: scores and boxes of the image at every position, before thresholds and NMS.
         x: pixels from the left of the original image.
-        y: pixels from the top.
-        width: of the original image.
-        height: of the original image.
+        y: pixels from the top of the original image.
+        width: width of the original image, pixels.
+        height: height of the original image, pixels.
         classes: name of each class id.
-        threshold: least score of a detection.
-        config: of the model; its own `score_threshold` plays no part.
+        threshold: score threshold; a detection has a higher score.
+        config: post-processing of the model. `threshold` replaces its `score_threshold`.
 
     Returns:
-        plain values, fit for JSON: see `ExplainResponse` in `schemas.py`.
+        values that JSON can hold, as described by `ExplainResponse` in `schemas.py`.
     """
-    flat = _Flat.of(dense)
+    flat = _FlatOutputs.of(dense)
     candidate_AK = _candidates(flat, threshold, config.candidates_per_level)
     kept = _nms(flat, candidate_AK, config.nms_threshold)
 
@@ -114,7 +114,7 @@ def explain(
             {
                 "level": f"P{level.level}",
                 "stride": level.stride,
-                "position": _middle(level.anchors_HWC4[row, column, 0]),
+                "position": _center(level.anchors_HWC4[row, column, 0]),
                 "scores": [_score(score) for score in at_CK.max(axis=0)],
                 "best": proposal(first + int(anchor), int(label)),
                 "covering": [proposal(a, k) for a, k in _covering(flat, start + np.flatnonzero(covers_A[start:end]))],
@@ -141,10 +141,10 @@ def explain(
     }
 
 
-def _candidates(flat: _Flat, threshold: float, per_level: int) -> npt.NDArray[np.bool_]:
-    """Return which anchors and classes are decoded, (A, K).
+def _candidates(flat: _FlatOutputs, threshold: float, per_level: int) -> npt.NDArray[np.bool_]:
+    """Return which (anchor, class) pairs are candidates for NMS, (A, K).
 
-    The same rule as `ops.candidates`, in numpy: the server never imports torch.
+    This follows the rule of `ops.candidates`, in numpy, because the server never imports torch.
     """
     candidate_AK = flat.scores_AK > threshold
     for start, end in pairwise(flat.starts):
@@ -157,60 +157,68 @@ def _candidates(flat: _Flat, threshold: float, per_level: int) -> npt.NDArray[np
     return candidate_AK
 
 
-def _nms(flat: _Flat, candidate_AK: npt.NDArray[np.bool_], iou_threshold: float) -> _Kept:
+def _nms(flat: _FlatOutputs, candidate_AK: npt.NDArray[np.bool_], iou_threshold: float) -> _NmsResult:
     anchor_C, label_C = np.nonzero(candidate_AK)
     keep_D = nms(flat.boxes_A4[anchor_C], flat.scores_AK[anchor_C, label_C], label_C, iou_threshold)
-    return _Kept(anchor_D=anchor_C[keep_D], label_D=label_C[keep_D])
+    return _NmsResult(anchor_D=anchor_C[keep_D], label_D=label_C[keep_D])
 
 
 def _fate(
-    flat: _Flat,
+    flat: _FlatOutputs,
     anchor: int,
     label: int,
     *,
     threshold: float,
     config: PostprocessConfig,
     candidate_AK: npt.NDArray[np.bool_],
-    kept: _Kept,
+    kept: _NmsResult,
 ) -> dict[str, Any]:
-    """Return what became of an anchor's box, why in words, and which detection it is or gave way to, with the IoU."""
+    """Return what happened to the box of an anchor: its fate, the reason in words, and the detection involved.
 
-    def told(fate: Fate, why: str, detection: int | None = None, overlap: float | None = None) -> dict[str, Any]:
+    The field `detection` is the index of the detection that the box became or that suppressed the box. The field `iou`
+    is set for a suppressed box only.
+    """
+
+    def result(fate: Fate, why: str, detection: int | None = None, overlap: float | None = None) -> dict[str, Any]:
         return {"fate": fate, "why": why, "detection": detection, "iou": overlap}
 
     score = float(flat.scores_AK[anchor, label])
     if not score > threshold:
-        return told("below_threshold", f"score {score:.3f} is not above the threshold {threshold:g}")
+        return result("below_threshold", f"score {score:.3f} is not above the threshold {threshold:g}")
     if not candidate_AK[anchor, label]:
-        most = config.candidates_per_level
-        return told("not_a_candidate", f"{most} others of this level score more, and no more are looked at")
+        limit = config.candidates_per_level
+        return result("not_a_candidate", f"{limit} boxes of this level have higher scores, the limit of candidates")
     same = np.flatnonzero((kept.anchor_D == anchor) & (kept.label_D == label))
     if len(same):
         number = int(same[0])
         if number < config.max_detections:
-            return told("detected", f"this is detection {number + 1}", number)
-        return told("beyond_max_detections", f"{config.max_detections} detections score more, which is the limit")
-    # Of the better ones that overlap too much, the best is the one that removed it.
+            return result("detected", f"this box is detection {number + 1}", number)
+        return result(
+            "beyond_max_detections", f"{config.max_detections} detections have higher scores, the limit per image"
+        )
+    # Several kept boxes can overlap this one too much. NMS removed it because of the one with the highest score.
     overlap_D = _iou(flat.boxes_A4[anchor], flat.boxes_A4[kept.anchor_D])
     better_D = (kept.label_D == label) & (flat.scores_AK[kept.anchor_D, kept.label_D] >= score)
     number = int(np.flatnonzero(better_D & (overlap_D > config.nms_threshold))[0])
     overlap = round(float(overlap_D[number]), 4)
-    shown = number if number < config.max_detections else None
-    what = f"detection {number + 1}" if shown is not None else "a box beyond the limit of detections"
-    return told(
-        "suppressed", f"suppressed by {what}, which scores more and overlaps it: IoU {overlap:.2f}", shown, overlap
-    )
+    detection = number if number < config.max_detections else None
+    other = f"detection {number + 1}" if detection is not None else "a box beyond the limit of detections"
+    why = f"suppressed by {other}, which overlaps this box (IoU {overlap:.2f}) and has a higher score"
+    return result("suppressed", why, detection, overlap)
 
 
-def _covering(flat: _Flat, covering: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the best few that are not almost the same box: neighbours propose one object many times over."""
+def _covering(flat: _FlatOutputs, covering: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return (anchor, class id) of up to `MAX_COVERING` boxes with the highest scores, without near-duplicates.
+
+    Neighbouring positions predict nearly the same box for one object.
+    """
     label = flat.scores_AK[covering].argmax(axis=1)
     order = (-flat.scores_AK[covering, label]).argsort(kind="stable")
     chosen: list[int] = []
-    for i in order[:LOOKED_AT].tolist():
-        if not (_iou(flat.boxes_A4[covering[i]], flat.boxes_A4[covering[chosen]]) > SAME).any():
+    for i in order[:COVERING_CANDIDATES].tolist():
+        if not (_iou(flat.boxes_A4[covering[i]], flat.boxes_A4[covering[chosen]]) > SAME_BOX_IOU).any():
             chosen.append(i)
-        if len(chosen) == COVERING:
+        if len(chosen) == MAX_COVERING:
             break
     return [(int(covering[i]), int(label[i])) for i in chosen]
 
@@ -223,34 +231,34 @@ def _inside(boxes_A4: Floats, x: float, y: float) -> npt.NDArray[np.bool_]:
 
 
 def _iou(box_4: Floats, boxes_A4: Floats) -> Floats:
-    """Return the IoU of a box with each of others, (A,)."""
+    """Return the IoU of one box with each box of `boxes_A4`, (A,)."""
     iou_A: Floats = sv.box_iou_batch(box_4[None], boxes_A4)[0]
     return iou_A
 
 
 def _summary(levels: list[dict[str, Any]], detections: list[dict[str, Any]], x: float, y: float) -> str:
-    """Say in a sentence why there is a detection at the place, or why there is none."""
-    over = [
+    """Return one or two sentences: why there is a detection at (x, y), or why there is none."""
+    covering = [
         (number, d)
         for number, d in enumerate(detections, 1)
         if d["box"][0] <= x <= d["box"][2] and d["box"][1] <= y <= d["box"][3]
     ]
-    if over:
-        number, best = over[0]
-        more = f", and {len(over) - 1} more" if len(over) > 1 else ""
-        return f"Found here: detection {number}, {best['class']} at {best['score']:.2f}{more}."
+    if covering:
+        number, best = covering[0]
+        more = f", and {len(covering) - 1} more" if len(covering) > 1 else ""
+        return f"Detected here: detection {number}, {best['class']}, score {best['score']:.2f}{more}."
     level, best = max(
         ((level["level"], p) for level in levels for p in (level["best"], *level["covering"])),
         key=lambda pair: pair[1]["score"],
     )
-    return f"Nothing found here. The best box is of {level}: {best['class']}, {best['why']}."
+    return f"No detection here. The box with the highest score is from {level}: {best['class']}, {best['why']}."
 
 
 def _score(value: np.floating[Any]) -> float:
     return round(float(value), 6)
 
 
-def _middle(box_4: Floats) -> list[float]:
+def _center(box_4: Floats) -> list[float]:
     return [round(float(value), 2) for value in (box_4[:2] + box_4[2:]) / 2]
 
 

@@ -1,4 +1,4 @@
-"""Around every request: security headers, metrics, and errors as one sentence of JSON."""
+"""Wrap every request: add security headers, record metrics, and turn exceptions into JSON error answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from retinanet.config import ServeConfig
-from retinanet.serve.batching import FullError
+from retinanet.serve.batching import QueueFullError
 from retinanet.serve.metrics import Metrics
 from retinanet.serve.schemas import ErrorResponse
 from retinanet.serve.uploads import RefusedError, discard
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLIENT_GONE: Final = 499
-"""Status in the metrics of a request whose client went away; nobody gets to see it."""
+"""Status, in the metrics only, of a request whose client disconnected before the answer was ready."""
 
 HEADERS: Final = {
     "content-security-policy": (
@@ -36,7 +36,7 @@ HEADERS: Final = {
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Let the app answer every error with its status and one sentence."""
+    """Register the exception handlers of the app. Each answers with an HTTP status and one sentence as JSON."""
 
     def answer(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
         return JSONResponse(ErrorResponse(detail=message).model_dump(), status_code=status, headers=headers)
@@ -45,58 +45,61 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RefusedError)  # noqa: S101
         return answer(error.status, error.message, error.headers)
 
-    async def full(request: Request, error: Exception) -> Response:
-        assert isinstance(error, FullError)  # noqa: S101
+    async def queue_full(request: Request, error: Exception) -> Response:
+        assert isinstance(error, QueueFullError)  # noqa: S101
         config: ServeConfig = request.app.state.config
         await discard(request)
-        message = f"all {config.max_queue} places are taken: try again in {error.retry_after} s"
+        message = f"all {config.max_queue} slots (--max-queue) are in use: try again in {error.retry_after} s"
         return answer(503, message, {"retry-after": str(error.retry_after)})
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
         await discard(request)
-        return answer(422, sentence(error.errors()))
+        return answer(422, validation_message(error.errors()))
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
         return answer(error.status_code, str(error.detail), dict(error.headers or {}))
 
-    async def gone(request: Request, _: Exception) -> Response:
-        request.app.state.metrics.gone.inc()
+    async def disconnected(request: Request, _: Exception) -> Response:
+        request.app.state.metrics.disconnects.inc()
         return Response(status_code=CLIENT_GONE)
 
-    async def group(request: Request, error: Exception) -> Response:
-        """Several images of one request: what was wrong with the first."""
+    async def first_of_group(request: Request, error: Exception) -> Response:
+        """Answer with the error of the first image that failed in a request of several images."""
         assert isinstance(error, BaseExceptionGroup)  # noqa: S101
         first = error.exceptions[0]
         if isinstance(first, RefusedError):
             return await refused(request, first)
         raise error
 
-    async def broken(_: Request, error: Exception) -> Response:
-        return answer(500, "an error in the server; its log says more")  # which uvicorn writes
+    async def internal_error(_: Request, error: Exception) -> Response:
+        # uvicorn writes the traceback to the log.
+        return answer(500, "internal server error: see the log of the server for its cause")
 
     app.add_exception_handler(RefusedError, refused)
-    app.add_exception_handler(FullError, full)
+    app.add_exception_handler(QueueFullError, queue_full)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(ExceptionGroup, group)
-    app.add_exception_handler(Exception, broken)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(ClientDisconnect, disconnected)
+    app.add_exception_handler(ExceptionGroup, first_of_group)
+    app.add_exception_handler(Exception, internal_error)
 
 
-def sentence(faults: Any) -> str:
-    """Return what pydantic found as one sentence."""
-    said = []
-    for fault in faults:
-        where = ".".join(str(part) for part in fault["loc"] if part not in {"query", "body"})
-        found = f", found {str(fault['input'])[:100]!r}" if fault["type"] != "missing" and "input" in fault else ""
-        said.append(f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}{found}")
-    return "; ".join(said)
+def validation_message(errors: Any) -> str:
+    """Return the errors that pydantic found as one line: for each, the field, what was expected and what was found."""
+    parts = []
+    for error in errors:
+        name = ".".join(str(part) for part in error["loc"] if part not in {"query", "body"})
+        found = f", found {str(error['input'])[:100]!r}" if error["type"] != "missing" and "input" in error else ""
+        unknown = error["type"] == "extra_forbidden"
+        message = "unknown parameter" if unknown else f"{error['msg'][0].lower()}{error['msg'][1:]}"
+        parts.append(f"{name}: {message}{found}")
+    return "; ".join(parts)
 
 
-class Front:
-    """Around everything: headers that every answer has, and the count of answers."""
+class FrontMiddleware:
+    """ASGI middleware that adds the security headers to every answer and records its status and duration."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -104,28 +107,28 @@ class Front:
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request of the ASGI server."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*self._headers]
+                headers = [*self._headers]
                 if scope["path"].startswith("/v1/"):
-                    own.append((b"cache-control", b"no-store"))
+                    headers.append((b"cache-control", b"no-store"))
                 elif not scope["path"].startswith("/metrics"):
-                    own.append((b"cache-control", b"no-cache"))
-                message = {**message, "headers": [*message.get("headers", ()), *own]}
+                    headers.append((b"cache-control", b"no-cache"))
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            known = {"/v1/detect", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json"}
-            path = scope["path"] if scope["path"] in known else "page"
+            paths = {"/v1/detect", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+            path = scope["path"] if scope["path"] in paths else "page"
             self._metrics.requests.labels(path, status).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - start)

@@ -1,4 +1,7 @@
-"""What the server counts, for Prometheus; of all worker processes if `PROMETHEUS_MULTIPROC_DIR` is set."""
+"""Count requests, times, batches and detections for Prometheus.
+
+If `PROMETHEUS_MULTIPROC_DIR` is set, the metrics of all worker processes are added up.
+"""
 
 from __future__ import annotations
 
@@ -24,38 +27,53 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counters of one app. Every app has its own registry, so that several may live in a process."""
+    """Metrics of one app. Each app has its own registry, so that a process can hold several apps."""
 
     def __init__(self) -> None:
-        self._several = MULTIPROCESS in os.environ
+        self._multiprocess = MULTIPROCESS in os.environ
         self.registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter("retinanet_requests", "Requests answered.", ["path", "status"], **own)
+        self.requests = Counter("retinanet_requests", "Answered requests.", ["path", "status"], **own)
         self.seconds = Histogram(
-            "retinanet_request_seconds", "From the request's head to its answer.", ["path"], buckets=SECONDS, **own
+            "retinanet_request_seconds",
+            "Seconds from the first byte of a request to its answer.",
+            ["path"],
+            buckets=SECONDS,
+            **own,
         )
         self.stages = Histogram(
             "retinanet_stage_seconds",
-            "Of an image: decode, wait (for the network), network (of its whole batch).",
+            "Seconds per image by stage. decode: decoding. wait: decoding and waiting for the network. "
+            "network: the network, for the whole batch of the image.",
             ["stage"],
             buckets=SECONDS,
             **own,
         )
-        self.batches = Histogram("retinanet_batch_size", "Images that went through at once.", buckets=SIZES, **own)
+        self.batches = Histogram("retinanet_batch_size", "Images per batch.", buckets=SIZES, **own)
         self.detections = Counter("retinanet_detections", "Detections in answers.", ["class_name"], **own)
-        self.gone = Counter("retinanet_clients_gone", "Clients that went away before their answer.", **own)
-        self.places_taken = Gauge(
-            "retinanet_places_taken", "Images in the server now.", multiprocess_mode="livesum", **own
+        self.disconnects = Counter(
+            "retinanet_clients_gone", "Requests whose client disconnected before the answer was ready.", **own
         )
-        self.places = Gauge("retinanet_places", "Images that it takes at once.", multiprocess_mode="livesum", **own)
-        if not self._several:
+        self.slots_used = Gauge(
+            "retinanet_places_taken",
+            "Slots in use: images in the server, from the first byte of the request to the answer.",
+            multiprocess_mode="livesum",
+            **own,
+        )
+        self.slots = Gauge(
+            "retinanet_places",
+            "Slots: limit of images in the server (--max-queue).",
+            multiprocess_mode="livesum",
+            **own,
+        )
+        if not self._multiprocess:
             for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
                 self.registry.register(collector)
 
     def text(self) -> bytes:
-        """Return all numbers in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         registry = self.registry
-        if self._several:
+        if self._multiprocess:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

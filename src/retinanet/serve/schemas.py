@@ -1,4 +1,7 @@
-"""What requests ask and answers hold, for checking the one and describing both."""
+"""Define the fields of requests and answers of the API. FastAPI validates with them and derives the OpenAPI schema.
+
+A renamed field of an answer is also sent under its old name, which the OpenAPI schema marks as deprecated.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Box = Annotated[
-    list[float], Field(min_length=4, max_length=4, description="x1, y1, x2, y2; original pixels from the top left.")
+    list[float],
+    Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the original image, from its top left."),
 ]
-MOST_DETECTIONS = 1000
+MAX_DETECTIONS = 1000
 
 
 class _Options(BaseModel):
@@ -17,28 +21,41 @@ class _Options(BaseModel):
 
 
 class DetectOptions(_Options):
-    """What `POST /v1/detect` can be told, in the address or as fields of the form."""
+    """Options of `POST /v1/detect`, in the query or as form fields."""
 
-    threshold: float | None = Field(None, ge=0, le=1, description="Least score; the model's own unless given.")
-    classes: list[str] = Field([], description="Names of classes that are wanted; all unless given.")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Score threshold: only detections with a higher score are returned. Default: the model's.",
+    )
+    classes: list[str] = Field([], description="Names of the classes to return. Default: all classes.")
     max_detections: int | None = Field(
-        None, ge=1, le=MOST_DETECTIONS, description="Detections of an image; the model's own limit unless given."
+        None, ge=1, le=MAX_DETECTIONS, description="Maximum number of detections per image. Default: the model's."
     )
     format: Literal["json", "jpeg", "png"] | None = Field(
-        None, description="json, or the drawn image. Unless given, the header Accept decides."
+        None,
+        description="Format of the answer: JSON, or the image with drawn boxes as JPEG or PNG. "
+        "Default: the header Accept decides.",
     )
 
 
 class ExplainOptions(_Options):
-    """What `POST /v1/explain` can be told, in the address or as fields of the form."""
+    """Options of `POST /v1/explain`, in the query or as form fields."""
 
-    x: float = Field(ge=0, description="Original pixels from the left.", allow_inf_nan=False)
-    y: float = Field(ge=0, description="Original pixels from the top.", allow_inf_nan=False)
-    threshold: float | None = Field(None, ge=0, le=1, description="Least score; the model's own unless given.")
+    x: float = Field(
+        ge=0, description="Place in the image: pixels from the left of the original image.", allow_inf_nan=False
+    )
+    y: float = Field(
+        ge=0, description="Place in the image: pixels from the top of the original image.", allow_inf_nan=False
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Score threshold of detections. Default: the model's."
+    )
 
 
 class Detection(BaseModel):
-    """One object."""
+    """A detected object."""
 
     box: Box
     score: float
@@ -47,46 +64,57 @@ class Detection(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """What is in one image; its size is that after EXIF rotation."""
+    """Detections of one image. Width and height are pixels of the original image after EXIF rotation."""
 
     name: str
     width: int
     height: int
     detections: list[Detection]
     milliseconds: dict[str, float] = Field(
-        description="before: reading the image and waiting; network: of the whole batch; total."
+        description="before: decoding the image and waiting for the network. network: the network, for the whole batch "
+        "of the image. total: all of the processing."
     )
 
 
 class DetectResponse(BaseModel):
-    """The images in the order in which they were sent."""
+    """Results of all images of a request, in the order in which the images were sent."""
 
     images: list[ImageResult]
+    pictures: list[ImageResult] = Field(
+        description="Deprecated: former name of `images`, with the same content. Use `images`.",
+        json_schema_extra={"deprecated": True},
+    )
 
 
 class Proposal(Detection):
-    """The box of an anchor, and what became of it."""
+    """Box predicted from an anchor, and why it became a detection or not."""
 
     anchor: Box
     fate: Literal["detected", "below_threshold", "not_a_candidate", "suppressed", "beyond_max_detections"]
     why: str
-    detection: int | None = Field(description="Number, from 0, of the detection that it is or that suppressed it.")
-    iou: float | None = Field(description="With the detection that suppressed it.")
+    detection: int | None = Field(
+        description="Index, from 0, in `detections`: the detection that this box became or that suppressed it."
+    )
+    iou: float | None = Field(description="IoU with the detection that suppressed this box.")
 
 
 class Level(BaseModel):
-    """What a level of the pyramid says of a place."""
+    """Scores and boxes of one feature level at a place."""
 
     level: str
     stride: int
-    position: list[float] = Field(description="x, y of its position nearest to the place, original pixels.")
-    scores: list[float] = Field(description="Best score of each class there.")
-    best: Proposal
-    covering: list[Proposal] = Field(description="The level's best boxes that cover the place, from any position.")
+    position: list[float] = Field(
+        description="x, y of the level's position nearest to the place, in pixels of the original image."
+    )
+    scores: list[float] = Field(description="Highest score of each class at the nearest position.")
+    best: Proposal = Field(description="Box with the highest score at the nearest position.")
+    covering: list[Proposal] = Field(
+        description="Boxes of the level, from any position, that cover the place and have the highest scores."
+    )
 
 
 class ExplainResponse(BaseModel):
-    """What every level scored at a place, and which boxes it proposed."""
+    """Scores and boxes of every feature level at a place of an image."""
 
     x: float
     y: float
@@ -99,16 +127,20 @@ class ExplainResponse(BaseModel):
 
 
 class Limits(BaseModel):
-    """Of the server."""
+    """Limits of the server for one request."""
 
-    upload_bytes: int
-    pixels: int
-    images: int
-    max_detections: int
+    upload_bytes: int = Field(description="Maximum size of a request, bytes.")
+    pixels: int = Field(description="Maximum number of pixels of an image.")
+    images: int = Field(description="Maximum number of images in a request.")
+    max_detections: int = Field(description="Maximum value of the option `max_detections`.")
+    pictures: int = Field(
+        description="Deprecated: former name of `images`, with the same value. Use `images`.",
+        json_schema_extra={"deprecated": True},
+    )
 
 
 class ModelResponse(BaseModel):
-    """The model that is served."""
+    """The served model and the limits of the server."""
 
     name: str
     classes: list[str]
@@ -119,32 +151,32 @@ class ModelResponse(BaseModel):
     nms_threshold: float
     max_detections: int
     precision: str | None
-    trained_with: str | None = Field(description="Version of retinanet that wrote the file.")
-    version: str = Field(description="Version of retinanet that serves it.")
+    trained_with: str | None = Field(description="Version of retinanet that wrote the model file.")
+    version: str = Field(description="Version of retinanet that runs the server.")
     limits: Limits
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """State of the server: `ok` or `ready`."""
 
     status: str
 
 
 class ErrorResponse(BaseModel):
-    """What was wrong, in words."""
+    """An error in words."""
 
     detail: str
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of these statuses for OpenAPI."""
-    said = {
-        400: "The form cannot be read",
-        401: "No key, or a wrong one",
-        408: "The image did not arrive in time",
-        413: "More bytes, pixels or images than the limit, which the message says",
-        415: "Not an image that can be read",
-        422: "A wrong parameter",
-        503: "All places are taken: try again after the seconds in Retry-After",
+    """Return the error answers with these statuses, as FastAPI's `responses` expects."""
+    descriptions = {
+        400: "The form cannot be read.",
+        401: "The API key is missing or wrong.",
+        408: "The request did not arrive in time.",
+        413: "The request exceeds the limit of bytes, pixels or images. The message states the limit.",
+        415: "The file is not an image that the server can read.",
+        422: "A parameter is invalid.",
+        503: "The server is full or not ready. Try again after the seconds in the header Retry-After.",
     }
-    return {status: {"model": ErrorResponse, "description": said[status]} for status in statuses}
+    return {status: {"model": ErrorResponse, "description": descriptions[status]} for status in statuses}

@@ -1,4 +1,4 @@
-"""Run the app: one process or several, until it is told to stop; what was accepted is finished."""
+"""Run the app in one or several processes until SIGTERM or Ctrl+C. Requests in progress are finished first."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from retinanet.serve.service import Served
+    from retinanet.serve.service import ServedDetector
 
-Load = Callable[..., "Served"]
+Load = Callable[..., "ServedDetector"]
 
 DRAIN_SECONDS: Final = 120
-"""How long what was accepted may take to finish after SIGTERM."""
+"""Maximum seconds for finishing requests in progress after SIGTERM."""
 HEALTH_SECONDS: Final = 60
-"""How long a worker process may be silent, loading the model for example, before it is replaced."""
+"""Maximum seconds that a worker process may fail to respond before it is replaced. Loading a model takes long."""
 
 
 def run_server(load: Load, model: Path, config: ServeConfig) -> None:
-    """Serve a model until SIGTERM or Ctrl+C; then finish what was accepted, and return.
+    """Serve a model until SIGTERM or Ctrl+C, then finish the requests in progress and return.
 
     Args:
-        load: `retinanet.load`: (path, device, threads=...) -> detector. Given, as this layer never imports torch.
-        model: .onnx, .xml or a checkpoint.
-        config: all options.
+        load: `retinanet.load`, a function (path, device, threads=...) -> detector. It is an argument because this
+            layer never imports torch.
+        model: path of an .onnx or .xml file or of a checkpoint.
+        config: options of the server.
 
     Raises:
-        UserError: a model that cannot be served, a key file that cannot be read, an address that is not free.
+        UserError: the model cannot be served, the key file cannot be read, or the address is in use.
     """
     if config.api_key_file:
         read_keys(config.api_key_file)
-    loading = functools.partial(_load, load, model, config)
-    first = loading()  # what is wrong with the model is said here, in one line
+    load_detector = functools.partial(_load, load, model, config)
+    detector = load_detector()  # also with several workers: an invalid model is reported once, before any worker starts
     if config.workers == 1:
-        factory: Callable[[], FastAPI] = functools.partial(create_app, lambda: first, config, name=model.name)
+        factory: Callable[[], FastAPI] = functools.partial(create_app, lambda: detector, config, name=model.name)
     else:
-        del first
-        factory = functools.partial(create_app, loading, config, name=model.name)
+        del detector
+        factory = functools.partial(create_app, load_detector, config, name=model.name)
     settings = uvicorn.Config(
         factory,
         factory=True,
@@ -73,30 +74,36 @@ def run_server(load: Load, model: Path, config: ServeConfig) -> None:
     )
     try:
         socket = settings.bind_socket()
-    except SystemExit as error:  # uvicorn's way to say it, after a line in the log
-        raise UserError(f"cannot listen on {config.host}, port {config.port}") from error
-    socket.listen(settings.backlog)  # whoever reads the next line may connect, and waits until the app has started
-    address = f"http://{_shown(config.host)}:{socket.getsockname()[1]}"
-    progress_log.info("%s at %s (Ctrl+C stops)", model.name, address)
+    except SystemExit as error:  # uvicorn exits after it has logged the reason
+        raise UserError(
+            f"cannot listen on {config.host}, port {config.port}: the log line above states the reason. "
+            "Choose another --port or --host"
+        ) from error
+    socket.listen(settings.backlog)  # clients can connect from now on; they are answered when the app has started
+    address = f"http://{_url_host(config.host)}:{socket.getsockname()[1]}"
+    progress_log.info("serving %s at %s (press Ctrl+C to stop)", model.name, address)
     if not _is_loopback(config.host) and not config.api_key_file:
-        progress_log.warning("everybody who reaches this address may use it: give --api-key-file")
+        progress_log.warning("everyone who can reach this address can use the server: set --api-key-file")
     with suppress(KeyboardInterrupt):
         (_serve_one if config.workers == 1 else _serve_several)(settings, socket)
     progress_log.info("stopped")
 
 
-def _load(load: Load, model: Path, config: ServeConfig) -> Served:
+def _load(load: Load, model: Path, config: ServeConfig) -> ServedDetector:
     cores = os.cpu_count() or 1
-    # One process has all cores, which the runtimes do best by themselves; several share them.
+    # 0: a single process leaves the number of threads to the runtime. Several processes share the cores.
     threads = 0 if config.workers == 1 else max(1, cores // config.workers)
     detector = load(model, config.hardware.device, threads=threads)
     if getattr(getattr(detector, "description", None), "raw", False):
-        raise UserError(f"{model} was exported with --raw: it gives logits and offsets, not detections")
+        raise UserError(
+            f"{model}: expected a model that returns detections, found one exported with --raw, which returns logits "
+            "and offsets. Export the model again without --raw"
+        )
     return detector
 
 
 def _serve_one(settings: uvicorn.Config, socket: Socket) -> None:
-    # uvicorn raises the signal again when all is done, which would end the process as if it had failed.
+    # uvicorn raises the signal again after a clean stop, which would end the process with an error status.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         uvicorn.Server(settings).run(sockets=[socket])
@@ -113,7 +120,7 @@ def _serve_several(settings: uvicorn.Config, socket: Socket) -> None:
         finally:
             del os.environ[MULTIPROCESS]
     if any(process.exitcode == STARTUP_FAILURE for process in processes.processes):
-        raise UserError("a worker could not start: the lines above say why")
+        raise UserError("a worker process could not start: the log lines above state the reason")
 
 
 def _is_loopback(host: str) -> bool:
@@ -123,5 +130,5 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _shown(host: str) -> str:
+def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host

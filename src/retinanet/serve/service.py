@@ -1,4 +1,4 @@
-"""One detector for many requests: decode in threads, batch, look, and say how long each step took.
+"""Run one detector for many requests: decode images in threads, batch them, detect, and measure each stage.
 
 Shape suffix: D detections of an image.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from retinanet.images import Scaled, resized_size
-from retinanet.serve.batching import Batcher, Places
+from retinanet.serve.batching import Batcher, Slots
 from retinanet.serve.uploads import to_input
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from retinanet.serve.uploads import Upload
     from retinanet.types import ArrayDetections
 
-DECODED_AHEAD = 2
-"""Decoded images that wait for the network at the most, in batches: the others wait as they were sent, compressed."""
-FILTERED_FROM = 1000
-"""Detections that are asked of the network where a filter by class follows, so that it leaves enough."""
+DECODED_BATCHES = 2
+"""Maximum number of batches of decoded images waiting for the network. Other images wait compressed, to save memory."""
+DETECTIONS_BEFORE_FILTER = 1000
+"""Minimum number of detections requested from the network if a filter by class follows, so that enough are left."""
 
 
-class Served(Protocol):
-    """What is served: `retinanet.load` returns one."""
+class ServedDetector(Protocol):
+    """The parts of a detector that the server uses. `retinanet.load` returns such a detector."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,42 +45,42 @@ class Served(Protocol):
 
     @property
     def image_config(self) -> ImageConfig:
-        """How images become input."""
+        """Resizing and padding of images."""
 
     @property
     def postprocess_config(self) -> PostprocessConfig:
-        """How outputs become detections."""
+        """Thresholds and limits of detections."""
 
     @property
     def tiling(self) -> TileConfig:
-        """How images are cut into tiles."""
+        """Size and overlap of tiles; tile 0 means no tiles."""
 
     def detect(self, images: Sequence[Scaled], *, config: PostprocessConfig | None = None) -> list[ArrayDetections]:
-        """Return the detections of decoded images that go through the network as one batch."""
+        """Return the detections of each decoded image. All images form one batch."""
 
     def dense(self, source: Scaled) -> DenseOutputs:
-        """Return what every level says at every position."""
+        """Return scores and boxes at every position of every feature level."""
 
     def stream(self, batches: Any, *, workers: int, threshold: float | None = None) -> Any:
-        """Yield what becomes of each image, cut into tiles where the model wants that."""
+        """Yield a result for each image of the batches, cut into tiles if `tiling` is set."""
 
     def named(self, detections: ArrayDetections) -> sv.Detections:
-        """Return the detections for supervision."""
+        """Return the detections as supervision's type, with class names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """What is to be found in an image."""
+class DetectSettings:
+    """Threshold, limit and class filter of a detection request."""
 
     threshold: float
     max_detections: int
     labels: tuple[int, ...] | None = None
-    """Class ids that are wanted; None: all."""
+    """Class ids to return. None: all classes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What was found in an image, and how long it took, milliseconds."""
+class ImageDetections:
+    """Detections of an image, with its size in original pixels and the duration of each stage."""
 
     name: str
     width: int
@@ -91,91 +91,98 @@ class Answer:
 
 @dataclass(slots=True)
 class _Item:
-    """What goes to the network's thread; it notes there when it began and ended."""
+    """An image for the batcher. The network thread sets `began` and `ended`, seconds of `time.perf_counter`."""
 
     scaled: Scaled
-    asked: Asked | None
-    """None: the dense outputs are wanted."""
+    settings: DetectSettings | None
+    """None: dense outputs are requested instead of detections."""
     data: bytes | None = None
-    """The image as it was sent, where it is to be cut into tiles."""
+    """The encoded image, if it is to be cut into tiles."""
     began: float = 0.0
     ended: float = 0.0
 
 
 class Service:
-    """A detector with its threads, in one event loop.
+    """A detector with its decoding threads and its network thread, for one event loop.
 
     Args:
-        detector: what looks at images.
-        config: limits.
-        metrics: what is counted.
+        detector: the loaded model.
+        config: limits of the server.
+        metrics: counters to update.
     """
 
-    def __init__(self, detector: Served, config: ServeConfig, metrics: Metrics) -> None:
+    def __init__(self, detector: ServedDetector, config: ServeConfig, metrics: Metrics) -> None:
         self.detector = detector
         self.config = config
         self.metrics = metrics
-        self.places = Places(config.max_queue, metrics.places_taken.set)
-        metrics.places.set(config.max_queue)
+        self.slots = Slots(config.max_queue, metrics.slots_used.set)
+        metrics.slots.set(config.max_queue)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.pool = ThreadPoolExecutor(max(1, cores // config.workers), thread_name_prefix="retinanet-decode")
-        self._ahead = asyncio.Semaphore(DECODED_AHEAD * config.max_batch)
+        self._decoded_limit = asyncio.Semaphore(DECODED_BATCHES * config.max_batch)
         self._batcher: Batcher[_Item, Any] = Batcher(
             self._work,
             key=self._key,
             max_batch=config.max_batch,
             max_wait=config.max_wait_ms / 1000,
             coming=lambda: self._decoding,
-            done=self._done,
+            on_batch=self._record_batch,
         )
         self._decoding = 0
 
     def start(self) -> None:
-        """Start, with a first look at an empty image: what is set up on first use is not left to the first client."""
+        """Start the network thread.
+
+        Before that, run the detector on a black image: its one-time setup must not delay the first request.
+        """
         size = self.detector.image_config.image_size
         self.detector.detect([Scaled(Image.new("RGB", (size, size)), size, size)])
         self._batcher.start()
 
     def stop(self) -> None:
-        """Finish what was accepted."""
+        """Finish the images in progress, then end all threads."""
         self._batcher.stop()
         self.pool.shutdown(cancel_futures=True)
 
     @property
     def running(self) -> bool:
-        """Whether images are looked at."""
+        """Whether the service accepts images."""
         return self._batcher.running
 
-    async def detect(self, upload: Upload, asked: Asked) -> Answer:
-        """Return what is in an image. Raises `RefusedError`."""
+    async def detect(self, upload: Upload, settings: DetectSettings) -> ImageDetections:
+        """Return the detections in an image. Raises `RefusedError` if the image is too large or cannot be decoded."""
         start = time.perf_counter()
         data = upload.data if self.detector.tiling.tile else None
-        item, found = await self._look(upload, asked, data)
-        found = _select(found, asked)
-        for name, count in zip(*np.unique(found.labels_D, return_counts=True), strict=True):
-            self.metrics.detections.labels(self.detector.classes[name]).inc(int(count))
-        return Answer(
+        item, detections = await self._process(upload, settings, data)
+        detections = _select(detections, settings)
+        for label, count in zip(*np.unique(detections.labels_D, return_counts=True), strict=True):
+            self.metrics.detections.labels(self.detector.classes[label]).inc(int(count))
+        return ImageDetections(
             name=upload.name,
             width=item.scaled.width,
             height=item.scaled.height,
-            detections=found,
+            detections=detections,
             milliseconds=self._times(start, item),
         )
 
     async def dense(self, upload: Upload) -> tuple[DenseOutputs, int, int, dict[str, float]]:
-        """Return what every level says of an image, its width and height, and the times. Raises `RefusedError`."""
+        """Return the dense outputs of an image, its width and height in original pixels, and the times per stage, ms.
+
+        Raises:
+            RefusedError: the image is too large or cannot be decoded.
+        """
         start = time.perf_counter()
-        item, dense = await self._look(upload, None, None)
+        item, dense = await self._process(upload, None, None)
         return dense, item.scaled.width, item.scaled.height, self._times(start, item)
 
-    async def _look(self, upload: Upload, asked: Asked | None, data: bytes | None) -> tuple[_Item, Any]:
+    async def _process(self, upload: Upload, settings: DetectSettings | None, data: bytes | None) -> tuple[_Item, Any]:
         loop = asyncio.get_running_loop()
         self._decoding += 1
         decoded = False
         try:
-            async with self._ahead:
+            async with self._decoded_limit:
                 begin = time.perf_counter()
-                item = _Item(await loop.run_in_executor(self.pool, self._decode, upload), asked, data)
+                item = _Item(await loop.run_in_executor(self.pool, self._decode, upload), settings, data)
                 self.metrics.stages.labels("decode").observe(time.perf_counter() - begin)
                 self._decoding -= 1
                 decoded = True
@@ -198,8 +205,8 @@ class Service:
         return {name: round(1000 * span, 2) for name, span in spans.items()}
 
     def _key(self, item: _Item) -> object:
-        """Return the size of the padded input, which those that share a batch have in common."""
-        if item.asked is None or item.data is not None:
+        """Return the key of an item: the size of the padded input, or the item itself if it cannot share a batch."""
+        if item.settings is None or item.data is not None:
             return item
         config = self.detector.image_config
         size = resized_size(
@@ -215,31 +222,33 @@ class Service:
         return results
 
     def _results(self, items: Sequence[_Item]) -> list[Any]:
-        if items[0].asked is None:
+        if items[0].settings is None:
             return [self.detector.dense(item.scaled) for item in items]
-        # One batch at the lowest threshold: what overlaps is dropped from the best on, so that the detections above a
-        # higher threshold are the same as if it had been looked at with that one, and the first n are the best n.
-        asked = [item.asked for item in items if item.asked is not None]
-        threshold = min(one.threshold for one in asked)
+        # The batch runs at the lowest threshold of its requests. NMS keeps boxes from the highest score down, so a box
+        # below a request's own threshold never changes which boxes above that threshold are kept. For the same reason
+        # the first n detections are the best n.
+        settings = [item.settings for item in items if item.settings is not None]
+        threshold = min(one.threshold for one in settings)
         if items[0].data is not None:
-            (found,) = self.detector.stream([[items[0].data]], workers=0, threshold=threshold)
-            return [found.result()]
+            (result,) = self.detector.stream([[items[0].data]], workers=0, threshold=threshold)
+            return [result.result()]
         config = dataclasses.replace(
             self.detector.postprocess_config,
             score_threshold=threshold,
             max_detections=max(
-                one.max_detections if one.labels is None else max(FILTERED_FROM, one.max_detections) for one in asked
+                one.max_detections if one.labels is None else max(DETECTIONS_BEFORE_FILTER, one.max_detections)
+                for one in settings
             ),
         )
         return list(self.detector.detect([item.scaled for item in items], config=config))
 
-    def _done(self, images: int, seconds: float) -> None:
+    def _record_batch(self, images: int, seconds: float) -> None:
         self.metrics.batches.observe(images)
-        self.places.worked(seconds, images)
+        self.slots.record_batch(seconds, images)
 
 
-def _select(found: ArrayDetections, asked: Asked) -> ArrayDetections:
-    keep_D = found.scores_D > asked.threshold
-    if asked.labels is not None:
-        keep_D &= np.isin(found.labels_D, asked.labels)
-    return found[keep_D][: asked.max_detections]
+def _select(detections: ArrayDetections, settings: DetectSettings) -> ArrayDetections:
+    keep_D = detections.scores_D > settings.threshold
+    if settings.labels is not None:
+        keep_D &= np.isin(detections.labels_D, settings.labels)
+    return detections[keep_D][: settings.max_detections]

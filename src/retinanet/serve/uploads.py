@@ -1,4 +1,4 @@
-"""From a request to images: bodies are read up to a limit, and headers are looked at before anything is decoded."""
+"""Read request bodies up to a limit, and decode images after their headers have been checked."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from starlette.requests import ClientDisconnect, Request
 
 from retinanet.images import ImageError, Scaled, decode, decode_for
 
-Image.init()  # registers the formats, of which some builds of Pillow lack one or another
+Image.init()  # fills Image.OPEN; some builds of Pillow lack some formats
 FORMATS: Final = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM") if name in Image.OPEN
 )
-"""What is read, Pillow's names. Not all that Pillow knows: EPS would start Ghostscript, others are hardly tested."""
+"""Accepted image formats, by Pillow's names. Others are refused: EPS starts Ghostscript, many are hardly tested."""
 READ_SECONDS: Final = 30.0
-"""How long a body may take to arrive: a client that stalls does not keep its place."""
+"""Maximum seconds until a request body has arrived, so that a stalled client does not hold its slot."""
 LINGER_SECONDS: Final = 2.0
-"""How long what is too much is still read and thrown away, so that the client gets to read the answer."""
-MOST_FIELDS: Final = 100
-"""Text fields of a form."""
+"""Maximum seconds for which the rest of a refused body is read and discarded, so that the client reads the answer."""
+MAX_FIELDS: Final = 100
+"""Maximum number of text fields of a form."""
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error: its HTTP status and what to say."""
+    """A request is refused with an HTTP status, a message and optional headers."""
 
     def __init__(self, status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The bytes of one file as they were sent, and its name, for messages only: no file of that name is opened."""
+    """The bytes of one file of a request, and its name. The name is used in messages and answers, never as a path."""
 
     name: str
     data: bytes
@@ -51,47 +51,49 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request brought: files, and the text fields of a form."""
+    """Files and text fields of a request body."""
 
     uploads: list[Upload]
     fields: dict[str, list[str]]
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = 2**40  # the body's limit is what bounds it; nothing goes to the disk
+    spool_max_size = 2**40  # never write to disk: `_limited` bounds the size of the body
 
 
-async def read_body(request: Request, *, limit: int, most_files: int) -> Body:
-    """Return the files of a multipart form, or the raw body as the one file.
+async def read_body(request: Request, *, limit: int, max_files: int) -> Body:
+    """Return the files and fields of a multipart form, or the raw body as a single file.
 
     Args:
-        request: not read yet.
-        limit: bytes of the whole body.
-        most_files: files of a form.
+        request: request whose body has not been read yet.
+        limit: maximum size of the body, bytes.
+        max_files: maximum number of files in a form.
 
     Raises:
-        RefusedError: 400 no form, 408 too slow, 413 too large, 422 nothing in it.
+        RefusedError: 400 invalid form, 408 body too slow, 413 body too large or too many files, 422 form without file.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         async with asyncio.timeout(READ_SECONDS):
-            if kind == "multipart/form-data":
-                return await _read_form(request, limit, most_files)
+            if content_type == "multipart/form-data":
+                return await _read_form(request, limit, max_files)
             chunks = [chunk async for chunk in _limited(request, limit)]
     except TimeoutError as error:
-        raise RefusedError(408, f"the image did not arrive within {READ_SECONDS:g} seconds") from error
+        raise RefusedError(408, f"the request body did not arrive within {READ_SECONDS:g} seconds") from error
     return Body(uploads=[Upload("image", b"".join(chunks))], fields={})
 
 
-async def _read_form(request: Request, limit: int, most_files: int) -> Body:
+async def _read_form(request: Request, limit: int, max_files: int) -> Body:
     stream = _limited(request, limit)
-    parser = _InMemory(request.headers, stream, max_files=most_files, max_fields=MOST_FIELDS)
+    parser = _InMemory(request.headers, stream, max_files=max_files, max_fields=MAX_FIELDS)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         await discard(request)
         if error.message.startswith("Too many files"):
-            raise RefusedError(413, f"too many images in a request: the limit is {most_files}") from error
+            raise RefusedError(
+                413, f"expected at most {max_files} images in a request, found more: send several requests"
+            ) from error
         raise RefusedError(400, f"the form cannot be read: {error.message}") from error
     except (FormParserError, UnicodeDecodeError) as error:
         await discard(request)
@@ -107,13 +109,13 @@ async def _read_form(request: Request, limit: int, most_files: int) -> Body:
     finally:
         await form.close()
     if not uploads:
-        raise RefusedError(422, "the form has no file: send the image as a part with a filename")
+        raise RefusedError(422, "expected an image file in the form, found none: send it as a part with a filename")
     return Body(uploads=uploads, fields=fields)
 
 
 async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
-    """Yield the body's chunks. Raises `RefusedError` 413 as soon as it is known to be larger than `limit` bytes."""
-    too_large = RefusedError(413, f"the request is larger than {limit / 1e6:g} MB, which is the limit")
+    """Yield the chunks of the body. Raises `RefusedError` 413 as soon as the body exceeds `limit` bytes."""
+    too_large = RefusedError(413, f"the request is larger than the limit of {limit / 1e6:g} MB (--max-upload-mb)")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         await discard(request)
@@ -133,14 +135,17 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
 
 
 def _ended(request: Request) -> bool:
-    """Whether the whole body has been read: there is nothing to wait for after it but that the client goes."""
+    """Return whether the whole body has been read. The next message would then be the client's disconnect."""
     return bool(getattr(request.state, "body_ended", False))
 
 
 async def discard(request: Request) -> None:
-    """Read on for a moment and keep nothing: a client that still sends would see a broken pipe, not the answer."""
+    """Read and drop the rest of the body for up to `LINGER_SECONDS`.
+
+    A client that is still sending would otherwise see a closed connection instead of the error answer.
+    """
     if _ended(request) or request.headers.get("expect", "").lower() == "100-continue":
-        return  # all is here, or it asks before it sends
+        return  # nothing is left to read, or the client waits for permission to send
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             more = True
@@ -152,59 +157,59 @@ async def discard(request: Request) -> None:
 
 
 def _printable(name: str | None) -> str:
-    """Return a file's name fit for a message: one short line, without folders."""
+    """Return a file name for messages: without folders and control characters, at most 100 characters."""
     return re.sub(r"[\x00-\x1f\x7f]", "", (name or "").replace("\\", "/").rpartition("/")[2])[:100]
 
 
 def size_of(upload: Upload, *, max_pixels: int) -> tuple[int, int]:
-    """Return (width, height) as stored, from the header alone.
+    """Return (width, height) in stored pixels, before EXIF rotation. Only the header is read.
 
     Raises:
-        RefusedError: 415 empty or no image, 413 more than `max_pixels`.
+        RefusedError: 415 the file is empty or not an image, 413 the image has more than `max_pixels` pixels.
     """
     if not upload.data:
-        raise RefusedError(415, f"{upload.name}: empty, expected the bytes of an image")
+        raise RefusedError(415, f"{upload.name}: expected an image file, found 0 bytes")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `max_pixels` is checked below
             with Image.open(io.BytesIO(upload.data), formats=FORMATS) as image:
                 width, height = image.size
     except Image.DecompressionBombError as error:
-        raise RefusedError(413, f"{upload.name}: more than {max_pixels:,} pixels, which is the limit") from error
+        raise RefusedError(413, f"{upload.name}: the image exceeds the limit of {max_pixels:,} pixels") from error
     except Exception as error:
-        known = ", ".join(FORMATS)
-        raise RefusedError(415, f"{upload.name}: not an image that can be read (read are {known})") from error
+        raise RefusedError(415, f"{upload.name}: not a readable image. Send one of {', '.join(FORMATS)}") from error
     if width * height > max_pixels:
         raise RefusedError(
-            413, f"{upload.name}: {width} x {height} is {width * height:,} pixels, the limit is {max_pixels:,}"
+            413,
+            f"{upload.name}: the image has {width} x {height} = {width * height:,} pixels, the limit is {max_pixels:,}",
         )
     return width, height
 
 
 def to_input(upload: Upload, *, image_size: int, max_size: int, max_pixels: int) -> Scaled:
-    """Decode and resize, after a look at the header. Raises `RefusedError`: 413 or 415."""
+    """Return the decoded image, resized for the network. Raises `RefusedError` 413 or 415, see `size_of`."""
     size_of(upload, max_pixels=max_pixels)
     try:
         return decode_for(upload.data, image_size=image_size, max_size=max_size)
     except ImageError as error:
-        raise _broken(upload, error) from error
+        raise _undecodable(upload, error) from error
 
 
 def to_image(upload: Upload, *, max_pixels: int) -> Image.Image:
-    """Decode in full, upright RGB, after a look at the header. Raises `RefusedError`: 413 or 415."""
+    """Return the image in full size: RGB, after EXIF rotation. Raises `RefusedError` 413 or 415, see `size_of`."""
     size_of(upload, max_pixels=max_pixels)
     try:
         return decode(upload.data)
     except ImageError as error:
-        raise _broken(upload, error) from error
+        raise _undecodable(upload, error) from error
 
 
-def _broken(upload: Upload, error: ImageError) -> RefusedError:
-    said = str(error).removeprefix(f"{len(upload.data)} bytes: ")
-    return RefusedError(415, f"{upload.name}: {said}")
+def _undecodable(upload: Upload, error: ImageError) -> RefusedError:
+    message = str(error).removeprefix(f"{len(upload.data)} bytes: ")
+    return RefusedError(415, f"{upload.name}: {message}")
 
 
-async def until_gone(request: Request) -> None:
-    """Return when the client has gone. Its body must have been read."""
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client disconnects. The body of the request must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

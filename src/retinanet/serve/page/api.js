@@ -1,10 +1,10 @@
-// Talks to the server. Everything that goes wrong becomes an Error with a sentence for people.
+// Sends requests to the server. Every failure becomes an Error whose message is shown to the user.
 
-export const LEAST = 0.02; // Detections are fetched from this score on; the slider filters them here.
-const MOST_TRIES = 4;
+export const MIN_SCORE = 0.02; // Detections are requested with this threshold. The slider filters them in the page.
+const MAX_ATTEMPTS = 4;
 let key = "";
 
-export class NeedsKey extends Error {}
+export class KeyRequired extends Error {}
 
 export function useKey(value) {
   key = value;
@@ -12,19 +12,19 @@ export function useKey(value) {
 
 export const model = async () => (await send("v1/model")).json();
 
-export async function detect(blob, name, waiting) {
-  const { limits } = await knownModel();
+export async function detect(blob, name, onRetry) {
+  const { limits } = await cachedModel();
   refuseLarge(blob, limits);
   const form = new FormData();
   form.append("file", blob, name);
-  const query = new URLSearchParams({ threshold: LEAST, max_detections: limits.max_detections });
+  const query = new URLSearchParams({ threshold: MIN_SCORE, max_detections: limits.max_detections });
   const start = performance.now();
-  const answer = await (await send(`v1/detect?${query}`, { method: "POST", body: form }, waiting)).json();
+  const answer = await (await send(`v1/detect?${query}`, { method: "POST", body: form }, onRetry)).json();
   return { ...answer.images[0], roundTrip: performance.now() - start };
 }
 
-// The image as JPEG, for formats that the server reads and this browser does not.
-export async function plainImage(blob, name) {
+// Return the image as JPEG without boxes, for image formats that the server can read and this browser cannot.
+export async function jpegOf(blob, name) {
   const form = new FormData();
   form.append("file", blob, name);
   return (await send("v1/detect?format=jpeg&threshold=1", { method: "POST", body: form })).blob();
@@ -37,34 +37,34 @@ export async function explain(blob, name, x, y, threshold) {
   return (await send(`v1/explain?${query}`, { method: "POST", body: form })).json();
 }
 
-let known;
-function knownModel() {
-  known ??= model().catch((error) => {
-    known = undefined;
+let cached;
+function cachedModel() {
+  cached ??= model().catch((error) => {
+    cached = undefined;
     throw error;
   });
-  return known;
+  return cached;
 }
 
 function refuseLarge(blob, limits) {
   if (blob.size > limits.upload_bytes) {
     const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
-    throw new Error(`the file has ${megabytes(blob.size)} MB, the server takes ${megabytes(limits.upload_bytes)} MB`);
+    throw new Error(`the file has ${megabytes(blob.size)} MB, the limit of the server is ${megabytes(limits.upload_bytes)} MB`);
   }
 }
 
-async function send(path, options = {}, waiting = () => {}) {
+async function send(path, options = {}, onRetry = () => {}) {
   for (let attempt = 1; ; attempt++) {
     let response;
     try {
       response = await fetch(path, { ...options, headers: key ? { Authorization: `Bearer ${key}` } : {} });
     } catch {
-      throw new Error("the server does not answer. Is it still running?");
+      throw new Error("the server does not respond. Check that it is still running");
     }
     if (response.ok) return response;
-    if (response.status === 503 && attempt < MOST_TRIES) {
+    if (response.status === 503 && attempt < MAX_ATTEMPTS) {
       const seconds = Math.min(10, Number(response.headers.get("Retry-After")) || 1);
-      waiting(`The server is busy; trying again in ${seconds} s`);
+      onRetry(`The server is busy. Trying again in ${seconds} s.`);
       await new Promise((done) => setTimeout(done, 1000 * seconds));
       continue;
     }
@@ -74,6 +74,6 @@ async function send(path, options = {}, waiting = () => {}) {
     } catch {
       detail = `the server answered ${response.status}`;
     }
-    throw response.status === 401 ? new NeedsKey(detail) : new Error(detail);
+    throw response.status === 401 ? new KeyRequired(detail) : new Error(detail);
   }
 }

@@ -1,4 +1,5 @@
-// The page: images in, boxes over them; the slider and the classes act on what was fetched once.
+// The web page: sends images to the server and shows the detections. The slider and the classes filter the detections
+// in the page, without another request.
 
 import * as api from "./api.js";
 import { takeImage } from "./camera.js";
@@ -6,8 +7,8 @@ import { colorOf } from "./colors.js";
 import { asCsv, asJson, asImage, download } from "./files.js";
 import { Viewer } from "./viewer.js";
 
-const AT_ONCE = 2; // requests
-const MOST_ROWS = 200;
+const MAX_REQUESTS = 2; // at a time
+const MAX_ROWS = 200;
 const $ = (id) => document.getElementById(id);
 
 const state = {
@@ -16,33 +17,33 @@ const state = {
   current: null,
   threshold: 0.5,
   hidden: new Set(), // class ids
-  image: null,
-  explained: null,
-  asked: 0,
+  image: null, // ImageBitmap of the current upload
+  explanation: null, // answer of /v1/explain that is shown
+  explainCount: 0, // increases with each explanation that is requested or closed; only the answer to the latest is shown
 };
 
-const viewer = new Viewer($("canvas"), { onPick: picked, onHover: mark });
+const viewer = new Viewer($("canvas"), { onPick: pick, onHover: mark });
 
 // ---- small helpers
 
 function element(tag, { children = [], ...properties } = {}) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name === "class") made.className = value;
-    else if (name.startsWith("aria-") || name === "role") made.setAttribute(name, value);
-    else made[name] = value;
+    if (name === "class") node.className = value;
+    else if (name.startsWith("aria-") || name === "role") node.setAttribute(name, value);
+    else node[name] = value;
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
 
 function swatch(classId) {
-  const made = element("span", { class: "swatch", "aria-hidden": "true" });
-  made.style.background = colorOf(classId);
-  return made;
+  const node = element("span", { class: "swatch", "aria-hidden": "true" });
+  node.style.background = colorOf(classId);
+  return node;
 }
 
-function problem(text) {
+function showError(text) {
   const line = element("p", { children: [element("span", { textContent: text })] });
   const close = element("button", { class: "link", type: "button", textContent: "dismiss" });
   close.onclick = () => line.remove();
@@ -52,12 +53,12 @@ function problem(text) {
   lines.append(line);
 }
 
-function busy(text) {
+function showBusy(text) {
   $("busy").hidden = !text;
   $("busy").textContent = text;
 }
 
-const shown = (upload) =>
+const shownDetections = (upload) =>
   (upload?.result?.detections ?? []).filter((d) => d.score > state.threshold && !state.hidden.has(d.class_id));
 
 // ---- images
@@ -72,81 +73,81 @@ async function add(files) {
   state.uploads.push(...added);
   showStrip();
   if (!state.current || state.current.status === "failed") select(added[0]);
-  await work();
+  sendWaiting();
 }
 
-let working = 0;
-async function work() {
-  while (working < AT_ONCE) {
-    const upload = state.uploads.find((one) => one.status === "waiting");
+let running = 0;
+function sendWaiting() {
+  while (running < MAX_REQUESTS) {
+    const upload = state.uploads.find(({ status }) => status === "waiting");
     if (!upload) return;
     upload.status = "sent";
-    working++;
-    look(upload).finally(() => {
-      working--;
-      work();
+    running++;
+    detect(upload).finally(() => {
+      running--;
+      sendWaiting();
     });
   }
 }
 
-async function look(upload) {
+async function detect(upload) {
   try {
-    upload.result = await withKey(() => api.detect(upload.blob, upload.name, (text) => upload === state.current && busy(text)));
+    upload.result = await withKey(() => api.detect(upload.blob, upload.name, (text) => upload === state.current && showBusy(text)));
     upload.status = "done";
     upload.error = null;
   } catch (error) {
     upload.status = "failed";
     upload.error = error.message;
-    // The server's sentence begins with the file's name where it is about the file.
-    problem(error.message.startsWith(upload.name) ? error.message : `${upload.name}: ${error.message}`);
+    // If the server's message is about the file, it already begins with the file name.
+    showError(error.message.startsWith(upload.name) ? error.message : `${upload.name}: ${error.message}`);
   }
   await thumbnail(upload);
   showStrip();
   if (upload === state.current) await select(upload);
 }
 
-async function withKey(ask) {
+async function withKey(request) {
   for (;;) {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
-      if (!(error instanceof api.NeedsKey)) throw error;
+      if (!(error instanceof api.KeyRequired)) throw error;
       await askForKey();
     }
   }
 }
 
-let asking;
+let keyRequest;
 function askForKey() {
-  asking ??= new Promise((done, failed) => {
+  keyRequest ??= new Promise((done, failed) => {
     const dialog = $("key-dialog");
     $("key").value = "";
     dialog.returnValue = "";
     dialog.onclose = () => {
-      asking = undefined;
-      if (dialog.returnValue !== "ok") return failed(new Error("a key is needed"));
+      keyRequest = undefined;
+      if (dialog.returnValue !== "ok") return failed(new Error("this server requires an API key"));
       api.useKey($("key").value);
       done();
       if (!state.model) start();
     };
     dialog.showModal();
   });
-  return asking;
+  return keyRequest;
 }
 
-async function decoded(upload) {
+async function decode(upload) {
   try {
     return await createImageBitmap(upload.blob, { imageOrientation: "from-image" });
   } catch {
     if (upload.status !== "done") return null;
-    return createImageBitmap(await api.plainImage(upload.blob, upload.name));
+    return createImageBitmap(await api.jpegOf(upload.blob, upload.name));
   }
 }
 
 async function thumbnail(upload) {
   if (upload.thumb) return;
   const canvas = element("canvas", { width: 184, height: 140, "aria-hidden": "true" });
-  const image = await decoded(upload).catch(() => null);
+  const image = await decode(upload).catch(() => null);
   if (image) {
     const scale = Math.max(184 / image.width, 140 / image.height);
     const [w, h] = [image.width * scale, image.height * scale];
@@ -162,17 +163,17 @@ async function select(upload) {
   $("empty").hidden = true;
   $("canvas").hidden = false;
   document.querySelector(".tools").hidden = false;
-  busy(upload.status === "waiting" || upload.status === "sent" ? "Looking…" : "");
+  showBusy(upload.status === "waiting" || upload.status === "sent" ? "Detecting…" : "");
   for (const thumb of $("strip").children) thumb.setAttribute("aria-selected", String(thumb.upload === upload));
   if (!again) {
     state.image?.close();
     state.image = null;
     viewer.image = null;
     closeWhy();
-    const image = await decoded(upload).catch(() => null);
+    const image = await decode(upload).catch(() => null);
     if (upload !== state.current) return image?.close();
     state.image = image;
-    // The server's size is what boxes are in; before it answers, the browser's is the same.
+    // Boxes are in pixels of the size that the server returns. Before the answer arrives, the browser's size is used.
     if (image) viewer.show(image, upload.result?.width ?? image.width, upload.result?.height ?? image.height);
   }
   refresh();
@@ -203,18 +204,18 @@ function showStrip() {
 function countStrip() {
   for (const thumb of $("strip").children) {
     const { upload } = thumb;
-    const count = shown(upload).length;
+    const count = shownDetections(upload).length;
     thumb.lastChild.textContent = { done: count, failed: "!" }[upload.status] ?? "…";
-    const said = { done: `${count} detections`, failed: upload.error }[upload.status] ?? "waiting";
-    thumb.setAttribute("aria-label", `${upload.name}, ${said}`);
+    const status = { done: count === 1 ? "1 detection" : `${count} detections`, failed: upload.error }[upload.status] ?? "waiting";
+    thumb.setAttribute("aria-label", `${upload.name}, ${status}`);
   }
 }
 
-// ---- what is shown
+// ---- results
 
 function refresh() {
   const upload = state.current;
-  const boxes = shown(upload);
+  const boxes = shownDetections(upload);
   const done = upload?.status === "done";
   viewer.boxes = boxes;
   viewer.marked = null;
@@ -260,50 +261,52 @@ function showClasses() {
 }
 
 function showFound(boxes) {
-  const rows = boxes.slice(0, MOST_ROWS).map((one, i) => {
-    const [x1, y1, x2, y2] = one.box;
+  const rows = boxes.slice(0, MAX_ROWS).map((detection, i) => {
+    const [x1, y1, x2, y2] = detection.box;
     const button = element("button", {
       type: "button",
       title: `${(x2 - x1).toFixed(0)} × ${(y2 - y1).toFixed(0)} pixels at ${x1.toFixed(0)}, ${y1.toFixed(0)}`,
       children: [
         element("span", { class: "number muted", textContent: i + 1 }),
-        swatch(one.class_id),
-        element("span", { class: "name", textContent: one.class }),
-        element("span", { class: "number", textContent: one.score.toFixed(2) }),
+        swatch(detection.class_id),
+        element("span", { class: "name", textContent: detection.class }),
+        element("span", { class: "number", textContent: detection.score.toFixed(2) }),
       ],
     });
-    button.one = one;
-    button.onmouseenter = button.onfocus = () => mark(one);
+    button.detection = detection;
+    button.onmouseenter = button.onfocus = () => mark(detection);
     button.onmouseleave = button.onblur = () => mark(null);
-    button.onclick = () => viewer.explaining && picked((x1 + x2) / 2, (y1 + y2) / 2);
+    button.onclick = () => viewer.explaining && pick((x1 + x2) / 2, (y1 + y2) / 2);
     return element("li", { children: [button] });
   });
   $("found").replaceChildren(...rows);
-  $("found-more").textContent = boxes.length > MOST_ROWS ? `and ${boxes.length - MOST_ROWS} more` : "";
+  $("found-more").textContent = boxes.length > MAX_ROWS ? `and ${boxes.length - MAX_ROWS} more` : "";
 }
 
-function mark(one) {
-  if (viewer.marked === one) return;
-  viewer.marked = one;
+function mark(detection) {
+  if (viewer.marked === detection) return;
+  viewer.marked = detection;
   viewer.draw();
-  for (const line of $("found").children) line.firstChild.classList.toggle("on", line.firstChild.one === one && one !== null);
+  for (const { firstChild: button } of $("found").children) {
+    button.classList.toggle("on", button.detection === detection && detection !== null);
+  }
 }
 
 function showTiming({ milliseconds, roundTrip, width, height }) {
   const rows = [
-    ["Reading and waiting", `${milliseconds.before.toFixed(0)} ms`],
-    ["Network", `${milliseconds.network.toFixed(0)} ms`],
-    ["With the way there and back", `${roundTrip.toFixed(0)} ms`],
-    ["Image", `${width} × ${height}`],
+    ["Decoding and waiting", `${milliseconds.before.toFixed(0)} ms`],
+    ["Neural network", `${milliseconds.network.toFixed(0)} ms`],
+    ["Total with transfer", `${roundTrip.toFixed(0)} ms`],
+    ["Image size", `${width} × ${height}`],
   ];
   $("timing").replaceChildren(
     ...rows.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]),
   );
 }
 
-// ---- why
+// ---- explain a place
 
-async function picked(x, y, box) {
+async function pick(x, y, box) {
   if (!viewer.explaining) {
     if (box) mark(box);
     return;
@@ -313,41 +316,41 @@ async function picked(x, y, box) {
   viewer.place = [x, y];
   viewer.proposal = null;
   viewer.draw();
-  const asked = ++state.asked;
-  busy("Asking every level…");
+  const count = ++state.explainCount;
+  showBusy("Explaining…");
   try {
-    const told = await withKey(() => api.explain(upload.blob, upload.name, x, y, state.threshold));
-    if (asked === state.asked && upload === state.current) showWhy(told);
+    const explanation = await withKey(() => api.explain(upload.blob, upload.name, x, y, state.threshold));
+    if (count === state.explainCount && upload === state.current) showWhy(explanation);
   } catch (error) {
-    problem(error.message);
+    showError(error.message);
   } finally {
-    if (asked === state.asked) busy("");
+    if (count === state.explainCount) showBusy("");
   }
 }
 
-const same = (one, other) => String([one.box, one.anchor]) === String([other.box, other.anchor]);
+const isSameBox = (a, b) => String([a.box, a.anchor]) === String([b.box, b.anchor]);
 
-function showWhy(told) {
-  state.explained = told;
+function showWhy(explanation) {
+  state.explanation = explanation;
   $("why").hidden = false;
-  $("why-summary").textContent = told.summary;
+  $("why-summary").textContent = explanation.summary;
   $("why-levels").replaceChildren(
-    ...told.levels.map((level) => {
-      const best = proposalButton(level.best, told.threshold, level);
-      const covering = level.covering.filter((one) => !same(one, level.best));
-      const rows = covering.map((one) => element("li", { children: [proposalButton(one, told.threshold)] }));
+    ...explanation.levels.map((level) => {
+      const best = proposalButton(level.best, explanation.threshold, level);
+      const covering = level.covering.filter((proposal) => !isSameBox(proposal, level.best));
+      const rows = covering.map((proposal) => element("li", { children: [proposalButton(proposal, explanation.threshold)] }));
       return element("li", { children: [best, element("ul", { class: "covering", children: rows })] });
     }),
   );
-  const best = told.levels.flatMap((level) => [level.best, ...level.covering]).reduce((a, b) => (b.score > a.score ? b : a));
-  propose(best);
+  const best = explanation.levels.flatMap((level) => [level.best, ...level.covering]).reduce((a, b) => (b.score > a.score ? b : a));
+  showProposal(best);
   if (innerWidth <= 820) $("why").scrollIntoView({ block: "start" });
 }
 
-function proposalButton(one, threshold, level = null) {
+function proposalButton(proposal, threshold, level = null) {
   const meter = element("span", { class: "meter", "aria-hidden": "true", children: [element("i"), element("b")] });
-  meter.children[0].style.width = `${100 * one.score}%`;
-  meter.children[0].style.background = colorOf(one.class_id);
+  meter.children[0].style.width = `${100 * proposal.score}%`;
+  meter.children[0].style.background = colorOf(proposal.class_id);
   meter.children[1].style.left = `${100 * threshold}%`;
   const button = element("button", {
     class: "proposal",
@@ -358,42 +361,42 @@ function proposalButton(one, threshold, level = null) {
       : "Show this box",
     children: [
       ...(level ? [element("span", { class: "level", textContent: level.level })] : []),
-      swatch(one.class_id),
-      element("span", { class: "name", textContent: one.class }),
+      swatch(proposal.class_id),
+      element("span", { class: "name", textContent: proposal.class }),
       meter,
-      element("span", { class: "number", textContent: one.score.toFixed(3) }),
-      element("span", { class: `fate ${one.fate}`, textContent: fateInShort(one) }),
-      element("span", { class: "why", textContent: one.why }),
+      element("span", { class: "number", textContent: proposal.score.toFixed(3) }),
+      element("span", { class: `fate ${proposal.fate}`, textContent: fateLabel(proposal) }),
+      element("span", { class: "why", textContent: proposal.why }),
     ],
   });
-  button.one = one;
-  button.onmouseenter = button.onfocus = button.onclick = () => propose(one);
+  button.proposal = proposal;
+  button.onmouseenter = button.onfocus = button.onclick = () => showProposal(proposal);
   return button;
 }
 
-function fateInShort({ fate, detection }) {
-  const said = {
+function fateLabel({ fate, detection }) {
+  const labels = {
     detected: `detection ${detection + 1}`,
     below_threshold: "below threshold",
-    not_a_candidate: "too many better",
-    suppressed: detection === null ? "beaten" : `beaten by ${detection + 1}`,
-    beyond_max_detections: "beyond the limit",
+    not_a_candidate: "not a candidate",
+    suppressed: detection === null ? "suppressed" : `suppressed by ${detection + 1}`,
+    beyond_max_detections: "over the limit",
   };
-  return said[fate];
+  return labels[fate];
 }
 
-function propose(one) {
-  viewer.proposal = one;
+function showProposal(proposal) {
+  viewer.proposal = proposal;
   viewer.draw();
   for (const button of document.querySelectorAll(".proposal")) {
-    button.classList.toggle("on", button.one === one);
-    button.setAttribute("aria-pressed", String(button.one === one));
+    button.classList.toggle("on", button.proposal === proposal);
+    button.setAttribute("aria-pressed", String(button.proposal === proposal));
   }
 }
 
 function closeWhy() {
-  state.asked++;
-  state.explained = null;
+  state.explainCount++;
+  state.explanation = null;
   $("why").hidden = true;
   Object.assign(viewer, { place: null, proposal: null });
   viewer.draw();
@@ -403,11 +406,11 @@ function toggleExplaining() {
   viewer.explaining = !viewer.explaining;
   $("explain").setAttribute("aria-pressed", String(viewer.explaining));
   document.body.classList.toggle("explaining", viewer.explaining);
-  $("hint").textContent = viewer.explaining ? "Click a place in the image; or move with the arrow keys and press Enter" : "";
+  $("hint").textContent = viewer.explaining ? "Click a place in the image, or move with the arrow keys and press Enter" : "";
   if (!viewer.explaining) closeWhy();
 }
 
-// ---- wiring
+// ---- events
 
 $("choose").onclick = $("choose-too").onclick = () => $("files").click();
 $("files").onchange = () => {
@@ -419,7 +422,7 @@ $("camera").onclick = async () => {
     const file = await takeImage($("camera-dialog"));
     if (file) add([file]);
   } catch (error) {
-    problem(`Camera: ${error.message}`);
+    showError(`Camera: ${error.message}`);
   }
 };
 addEventListener("paste", (event) => {
@@ -439,7 +442,7 @@ addEventListener("drop", (event) => {
 $("threshold").oninput = () => {
   state.threshold = Number($("threshold").value);
   $("threshold-value").textContent = state.threshold.toFixed(2);
-  if (state.explained) closeWhy(); // it was told for another threshold
+  if (state.explanation) closeWhy(); // the explanation holds for the previous threshold only
   refresh();
 };
 $("labels").onchange = () => {
@@ -461,16 +464,19 @@ $("fit").onclick = () => viewer.fit();
 $("canvas").onfocus = $("canvas").onblur = () => viewer.draw();
 $("canvas").onmouseleave = () => mark(null);
 
-const finished = () => state.uploads.filter((p) => p.status === "done").map((p) => ({ ...p.result, detections: shown(p) }));
-$("json").onclick = () => download(asJson(finished(), state.threshold), "detections.json");
-$("csv").onclick = () => download(asCsv(finished()), "detections.csv");
+const results = () =>
+  state.uploads
+    .filter(({ status }) => status === "done")
+    .map((upload) => ({ ...upload.result, detections: shownDetections(upload) }));
+$("json").onclick = () => download(asJson(results(), state.threshold), "detections.json");
+$("csv").onclick = () => download(asCsv(results()), "detections.csv");
 $("save-image").onclick = async () => {
   const { name, result } = state.current;
   try {
-    const blob = await asImage(state.image, result.width, result.height, shown(state.current), $("labels").checked);
+    const blob = await asImage(state.image, result.width, result.height, shownDetections(state.current), $("labels").checked);
     download(blob, `${name.replace(/\.[^.]+$/, "")} detections.jpg`);
   } catch (error) {
-    problem(`${name}: ${error.message}`);
+    showError(`${name}: ${error.message}`);
   }
 };
 
@@ -487,14 +493,14 @@ $("strip").onkeydown = (event) => {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.key.toLowerCase() === "e" && !$("explain").disabled && state.current) toggleExplaining();
-  if (event.key === "Escape" && viewer.explaining) (state.explained ? closeWhy : toggleExplaining)();
+  if (event.key === "Escape" && viewer.explaining) (state.explanation ? closeWhy : toggleExplaining)();
 });
 
 async function start() {
   try {
     state.model = await withKey(api.model);
   } catch (error) {
-    problem(error.message);
+    showError(error.message);
     return;
   }
   const { name, classes, precision } = state.model;

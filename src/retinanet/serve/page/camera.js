@@ -1,20 +1,20 @@
-// An image from the camera.
+// Takes an image with the camera.
 
 export async function takeImage(dialog) {
   if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Error("the browser gives no camera to this page: it needs https, or an address on this machine");
+    throw new Error("the browser blocks the camera on this page. Open the page over https, or from an address on this machine");
   }
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
   } catch (error) {
-    const said = { NotAllowedError: "its use was not allowed", NotFoundError: "there is none" };
-    throw new Error(said[error.name] ?? error.message);
+    const messages = { NotAllowedError: "the browser denied access to the camera", NotFoundError: "no camera was found" };
+    throw new Error(messages[error.name] ?? error.message);
   }
   const video = dialog.querySelector("video");
   video.srcObject = stream;
   const shoot = dialog.querySelector("#shoot");
-  shoot.disabled = true; // until there is an image to take: a click before that would be lost
+  shoot.disabled = true; // until the video plays; before that there is no frame to take
   try {
     const taken = await new Promise((done, failed) => {
       shoot.onclick = () => done(true);

@@ -1,4 +1,4 @@
-// The colours of classes: those that `retinanet predict` draws with.
+// Colours of the classes, the same as in images drawn by `retinanet predict`.
 
 const COLORS = [
   "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe",

@@ -1,4 +1,4 @@
-// What is shown, as files.
+// Saves the detections that are shown as JSON, CSV or JPEG.
 
 import { drawBoxes } from "./viewer.js";
 
@@ -11,16 +11,14 @@ export function download(blob, name) {
 }
 
 export function asJson(images, threshold) {
-  const content = {
-    threshold,
-    images: images.map(({ name, width, height, detections }) => ({ name, width, height, detections })),
-  };
+  const results = images.map(({ name, width, height, detections }) => ({ name, width, height, detections }));
+  const content = { threshold, images: results, pictures: results }; // "pictures" is the old name of "images"
   return new Blob([JSON.stringify(content, null, 1)], { type: "application/json" });
 }
 
-// The columns of `retinanet predict --format csv`; an image without detections is a line with its name alone.
+// Columns as in `retinanet predict --format csv`. An image without detections is a line with only its name.
 export function asCsv(images) {
-  // A quote doubled; and what a spreadsheet would take for a formula is kept text.
+  // Quotes are doubled. A leading apostrophe keeps a spreadsheet from evaluating a name as a formula.
   const quoted = (text) => {
     const plain = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
     return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
@@ -28,7 +26,7 @@ export function asCsv(images) {
   const lines = ["path,x1,y1,x2,y2,class,score"];
   for (const { name, detections } of images) {
     if (!detections.length) lines.push(`${quoted(name)},,,,,,`);
-    for (const { box, class: kind, score } of detections) lines.push([quoted(name), ...box, quoted(kind), score].join(","));
+    for (const { box, class: className, score } of detections) lines.push([quoted(name), ...box, quoted(className), score].join(","));
   }
   return new Blob([lines.join("\n") + "\n"], { type: "text/csv" });
 }

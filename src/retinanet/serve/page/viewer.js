@@ -1,23 +1,23 @@
-// The image with its boxes on a canvas: zoom, pan, pick a box or a place; by mouse, touch and keyboard.
+// Shows an image and its boxes on a canvas. Mouse, touch and keyboard zoom, pan, and pick a box or a place.
 
 import { colorOf, inkOn } from "./colors.js";
 
-const MOST_LABELS = 150;
-const CLICK_PIXELS = 5; // a pointer that moved less than this has clicked
-const MOST_ZOOM = 24; // screen pixels of an image's pixel
+const MAX_LABELS = 150;
+const CLICK_PIXELS = 5; // a press that moves at most this far is a click
+const MAX_ZOOM = 24; // screen pixels per image pixel
 
 export class Viewer {
   constructor(canvas, { onPick, onHover }) {
     Object.assign(this, { canvas, onPick, onHover });
     this.context = canvas.getContext("2d");
-    this.image = null; // anything that drawImage takes
+    this.image = null; // an image source for drawImage
     this.boxes = []; // {box, class_id, class, score}
     this.proposal = null; // {box, anchor, class_id}
-    this.place = null; // [x, y], image's pixels
+    this.place = null; // [x, y], image pixels
     this.marked = null; // one of the boxes
     this.labels = true;
     this.explaining = false;
-    this.cursor = null; // the place that the arrow keys move while explaining
+    this.cursor = null; // place that the arrow keys move while "Explain a place" is on
     this.pointers = new Map();
     new ResizeObserver(() => this.#resized()).observe(canvas);
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
@@ -46,7 +46,7 @@ export class Viewer {
   zoom(factor, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {
     if (!this.image) return;
     const least = 0.5 * Math.min(this.canvas.clientWidth / this.width, this.canvas.clientHeight / this.height);
-    const scale = Math.min(Math.max(this.scale * factor, least), MOST_ZOOM);
+    const scale = Math.min(Math.max(this.scale * factor, least), MAX_ZOOM);
     this.left = x - ((x - this.left) * scale) / this.scale;
     this.top = y - ((y - this.top) * scale) / this.scale;
     this.scale = scale;
@@ -200,42 +200,42 @@ export class Viewer {
     return [(x - this.left) / this.scale, (y - this.top) / this.scale];
   }
 
-  // The smallest box over a place: a large one would hide all within it.
+  // Return the smallest box that contains the place, so that boxes inside a large box can be picked.
   #boxAt(x, y) {
     const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
-    const over = this.boxes.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
-    return over.sort((a, b) => area(a) - area(b))[0] ?? null;
+    const containing = this.boxes.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
+    return containing.sort((a, b) => area(a) - area(b))[0] ?? null;
   }
 }
 
 export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alpha = 1, unit = 1 }) {
   const order = [...boxes].sort((a, b) => (a === marked) - (b === marked) || a.score - b.score);
   context.globalAlpha = alpha;
-  for (const one of order) {
-    const [x1, y1] = toScreen(one.box[0], one.box[1]);
-    const [x2, y2] = toScreen(one.box[2], one.box[3]);
+  for (const detection of order) {
+    const [x1, y1] = toScreen(detection.box[0], detection.box[1]);
+    const [x2, y2] = toScreen(detection.box[2], detection.box[3]);
     const thin = Math.max(1, Math.min(2, Math.min(x2 - x1, y2 - y1) / 12)) * unit;
-    context.lineWidth = one === marked ? 2 * thin + 1 : thin;
-    if (one === marked) {
-      context.fillStyle = colorOf(one.class_id) + "33";
+    context.lineWidth = detection === marked ? 2 * thin + 1 : thin;
+    if (detection === marked) {
+      context.fillStyle = colorOf(detection.class_id) + "33";
       context.fillRect(x1, y1, x2 - x1, y2 - y1);
     }
-    context.strokeStyle = colorOf(one.class_id);
+    context.strokeStyle = colorOf(detection.class_id);
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
   }
   if (labels || marked) {
     const size = 12 * unit;
     context.font = `${size}px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
     context.textBaseline = "middle";
-    for (const one of labels && order.length <= MOST_LABELS ? order : order.filter((box) => box === marked)) {
-      const [x, y] = toScreen(one.box[0], one.box[1]);
-      const text = `${one.class} ${one.score.toFixed(2)}`;
+    for (const detection of labels && order.length <= MAX_LABELS ? order : order.filter((box) => box === marked)) {
+      const [x, y] = toScreen(detection.box[0], detection.box[1]);
+      const text = `${detection.class} ${detection.score.toFixed(2)}`;
       const width = context.measureText(text).width + 8 * unit;
       const height = 17 * unit;
       const top = y - height < 0 ? y : y - height;
-      context.fillStyle = colorOf(one.class_id);
+      context.fillStyle = colorOf(detection.class_id);
       context.fillRect(x - context.lineWidth / 2, top, width, height);
-      context.fillStyle = inkOn(colorOf(one.class_id));
+      context.fillStyle = inkOn(colorOf(detection.class_id));
       context.fillText(text, x + 4 * unit - context.lineWidth / 2, top + height / 2 + unit / 2);
     }
   }

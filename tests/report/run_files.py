@@ -1,4 +1,4 @@
-"""A run's files, made by hand, for the report of a training."""
+"""Write metrics.csv of a run folder, for tests of the training report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ COLUMNS = (
 )
 
 
-def rows_of(aps: list[float], losses: list[float] | None = None) -> list[dict[str, Any]]:
+def metrics_rows(aps: list[float], losses: list[float] | None = None) -> list[dict[str, Any]]:
+    """Return two rows per epoch: one with the losses, one with the APs. The default losses are 1, 1/2, 1/3, ..."""
     rows: list[dict[str, Any]] = []
     for epoch, ap in enumerate(aps):
         loss = losses[epoch] if losses else 1 / (epoch + 1)
@@ -24,7 +25,8 @@ def rows_of(aps: list[float], losses: list[float] | None = None) -> list[dict[st
     return rows
 
 
-def write(run: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> Path:
+def write_metrics(run: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> Path:
+    """Write the rows to metrics.csv in the folder `run`. Return the folder."""
     run.mkdir(exist_ok=True)
     with (run / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -33,7 +35,8 @@ def write(run: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLU
     return run
 
 
-def metrics(**changes: Any) -> dict[str, Any]:
+def coco_metrics(**changes: Any) -> dict[str, Any]:
+    """Return COCO metrics of two classes as in `Metrics.to_json()`, all 0.5 overall, with `changes`."""
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
     per_class = {"<b>cat</b>": {"AP": 0.4, "AP50": 0.6, "objects": 50}, "dog": {"AP": 0.6, "AP50": 0.8, "objects": 70}}
     return {**dict.fromkeys(names, 0.5), "per_class": per_class, **changes}
