@@ -16,7 +16,7 @@ from retinanet.model import RetinaNet
 from retinanet.plugins import refuse_foreign_parts
 from retinanet.train.initial_model import freeze_parts
 from retinanet.train.nonfinite import describe_cause, find_cause
-from retinanet.train.run_folder import RECORD
+from retinanet.train.run_folder import FLIGHT_RECORD_FILE
 from retinanet.types import Target
 
 FORMAT: Final = 1
@@ -35,15 +35,15 @@ def read_record(path: Path) -> dict[str, Any]:
             values.
     """
     if not path.is_file():
-        raise RecordError(f"no flight record {path}: expected the file {RECORD} of a run folder")
+        raise RecordError(f"no flight record {path}: expected the file {FLIGHT_RECORD_FILE} of a run folder")
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         raise RecordError(f"{path} cannot be read as a flight record: {error}") from error
     if not isinstance(record, dict) or KEY not in record:
         raise RecordError(
-            f"{path} is no flight record: `retinanet train` writes {RECORD} into the run folder when a loss, gradient "
-            "or output is NaN or infinite"
+            f"{path} is no flight record: `retinanet train` writes {FLIGHT_RECORD_FILE} into the run folder when a "
+            "loss, gradient or output is NaN or infinite"
         )
     if not isinstance(record[KEY], int) or record[KEY] > FORMAT:
         raise RecordError(

@@ -16,7 +16,7 @@ from retinanet.train.flight_record import FORMAT, KEY
 from retinanet.train.nonfinite import describe_cause, find_cause
 from retinanet.train.output_files import report_progress, translate_os_errors
 from retinanet.train.random_state import get_random_state
-from retinanet.train.run_folder import RECORD
+from retinanet.train.run_folder import FLIGHT_RECORD_FILE
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FlightRecorder(Callback):
     def __init__(self, *, config: TrainConfig, classes: Sequence[str]) -> None:
         self.config = config
         self.classes = tuple(classes)
-        self.path = config.folder.output / RECORD
+        self.path = config.folder.output / FLIGHT_RECORD_FILE
         self.skipped = 0
         self.consecutive_skips = 0
         self._batches: list[tuple[Batch, dict[str, Any]]] = []

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from retinanet.config import TrainConfig
 
-RECORD: Final = "nonfinite.pt"
+FLIGHT_RECORD_FILE: Final = "nonfinite.pt"
 """Name of the flight record."""
 OUR_FILES: Final = (
-    *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", RECORD),
+    *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", FLIGHT_RECORD_FILE),
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
 )
 """Names of all files that belong to a training run."""
