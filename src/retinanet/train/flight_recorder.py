@@ -117,7 +117,7 @@ class FlightRecorder(Callback):
         batch, random_state = self._batches[len(self._batches) - 1 if bad is None else bad]
         step, epoch = trainer.global_step, trainer.current_epoch
         record: dict[str, Any] = {}
-        sentence = "Only the first skipped step is recorded."
+        sentence = "The record holds the first such step only."
         if not self.skipped or not skipping:
             sentence = "The cause is on another rank."
             if skipping:
