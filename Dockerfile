@@ -1,9 +1,10 @@
-# A server of exported models on the CPU, without torch.
+# Image of the server (`retinanet serve`) for exported models on the CPU. The image does not contain torch.
 #
 #   docker build -t retinanet .
 #   docker run --rm -p 8000:8000 --read-only --tmpfs /tmp -v "$PWD/model.onnx:/model/model.onnx:ro" retinanet
 #
-# Options follow the image's name, and replace these: docker run ... retinanet /model/model.onnx --host 0.0.0.0 --workers 2
+# Arguments after the image name replace the default arguments, so they must include the model and the host:
+#   docker run ... retinanet /model/model.onnx --host 0.0.0.0 --workers 2
 
 FROM python:3.12-slim AS build
 WORKDIR /src

@@ -1,7 +1,8 @@
-"""Builds the C kernels; everything else stands in pyproject.toml.
+"""Build of the C kernels. pyproject.toml holds all other settings of the package.
 
-The extension is optional: without a C compiler the package installs all the same and runs its torch code. It is no
-Python module: `retinanet.ops.native_library` loads it with ctypes, so it needs no Python headers either.
+The extension is optional: without a C compiler, the package is installed without the extension and uses its torch code.
+The extension is a plain library, which `retinanet.ops.native_library` loads with ctypes, so the build needs no Python
+headers.
 """
 
 import sys
@@ -11,8 +12,8 @@ from setuptools import Extension, setup
 
 SOURCES = Path("src/retinanet/ops/native")
 
-# No -march: the sources choose the instruction set at run time. No -ffast-math: NaN and infinity must survive. Traps
-# and errno of floating-point operations are nobody's concern here, and would keep the compiler from vectorising.
+# -march is not set, because the sources choose the instruction set at run time. -ffast-math is not set, because it
+# breaks NaN and infinity. No code reads errno or floating-point traps, and both would prevent vectorisation.
 FLAGS = [
     "-std=c11",
     "-O3",

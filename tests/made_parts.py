@@ -1,4 +1,7 @@
-"""Network outputs and targets of one image with one positive anchor."""
+"""Network outputs and targets of one image with one positive anchor.
+
+Shape suffixes: N batch, A anchors, K classes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ from retinanet.types import AnchorTargets, HeadOutputs
 
 
 def one_positive(logits: list[list[float]], deltas: list[float]) -> tuple[HeadOutputs, AnchorTargets]:
-    """One image, anchor 0 positive for class 0, the others negative."""
+    """Return the outputs and targets of one image: anchor 0 is positive for class 0, all other anchors are negative.
+
+    Args:
+        logits: class logits of each anchor, (A, K).
+        deltas: box offsets of every anchor, (4,).
+    """
     A = len(logits)
     anchors_A4 = torch.tensor([[0.0, 0.0, 10.0, 10.0]] * A)
     outputs = HeadOutputs(

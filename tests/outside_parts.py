@@ -1,4 +1,7 @@
-"""A user's own parts, named by `tests.outside_parts:Name`, and things that are none."""
+"""A user's own losses, assigners and backbones, named by `tests.outside_parts:Name`, and invalid ones.
+
+Shape suffixes: N batch, A anchors, P positive anchors, G ground-truth boxes.
+"""
 
 from collections.abc import Sequence
 
@@ -11,7 +14,7 @@ from retinanet.types import AnchorTargets, Target
 
 
 class LinearLoss(ClassificationLoss):
-    """alpha |t - p|: takes `alpha` from the options and keeps its own `factor`."""
+    """Return factor * alpha * |t - p|. The option `alpha` sets `alpha`; `factor` is not an option."""
 
     label = "linear"
 
@@ -23,21 +26,21 @@ class LinearLoss(ClassificationLoss):
 
 
 class DoubledFocal(FocalLoss):
-    """Twice the focal loss: the fused kernels must not compute the single one."""
+    """Return twice the focal loss. The fused kernels, which compute the plain focal loss, must not replace it."""
 
     def __call__(self, logits: Tensor, targets: Tensor, classes: Tensor | None = None) -> Tensor:
         return 2 * super().__call__(logits, targets, classes)
 
 
 class DeltaNorm(BoxLoss):
-    """Sum of the absolute offsets, whatever the box."""
+    """Return the sum of the absolute offsets, for any box."""
 
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
         return deltas_P4.float().abs().sum(-1)
 
 
 class CentreAssigner(Assigner):
-    """An anchor is positive for the first object that contains its centre; on the `skipped` finest levels, ignored."""
+    """Assign each anchor to the first object that contains its centre. Ignore the `skipped` finest levels."""
 
     def __init__(self, skipped: int = 0) -> None:
         self.skipped = skipped
@@ -69,7 +72,7 @@ class CentreAssigner(Assigner):
 
 
 class Strided(nn.Module):
-    """One convolution for each feature map."""
+    """Backbone with one strided convolution per feature map."""
 
     mean, std = (0.1, 0.2, 0.3), (1.0, 1.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""Costly things that many tests only read. Each is made once in a session, whatever the number of xdist workers."""
+"""Expensive fixtures that tests only read. Each is created once per test session, with any number of xdist workers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return a function that makes a folder once in a session: made_once("name", make), where make(folder) fills it.
+    """Return a function that creates a folder once per session: made_once("name", make), where make(folder) fills it.
 
-    The first process that needs the folder fills it; the others wait at its lock. A folder that `make` could not
-    finish is made again by the next test that needs it. Tests must not change what is in the folder.
+    The first process that requests the folder fills it, while other processes wait for its lock. If `make` fails, the
+    next test that requests the folder creates it again. Tests must not change the content of the folder.
     """
     base = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
-        base = base.parent  # the folders of the xdist workers lie side by side in it
+        base = base.parent  # the common parent of the folders of all xdist workers
 
     def made_once(name: str, make: Callable[[Path], object]) -> Path:
-        folder, done = base / "shared" / name, base / "shared" / f"{name}.done"
+        folder, marker = base / "shared" / name, base / "shared" / f"{name}.done"
         folder.parent.mkdir(exist_ok=True)
         with FileLock(base / "shared" / f"{name}.lock"):
-            if not done.exists():
+            if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 make(folder)
-                done.touch()
+                marker.touch()
         return folder
 
     return made_once
@@ -41,11 +41,11 @@ def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def trained_run(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
-    """Return the folder of a run of two epochs on `squares`. Tests must not change it: `run_folder` gives a copy."""
+    """Return the run folder of 2 epochs on `squares`. Tests must not change it; `run_folder` provides a copy."""
 
     def make(folder: Path) -> None:
         from retinanet.train import fit
-        from tests.squares import tiny_options  # which takes MadeOnce from here
+        from tests.squares import tiny_options  # tests.squares imports this module
 
         fit(**tiny_options(squares, folder / "run"), **TRAINED)
 
@@ -53,15 +53,15 @@ def trained_run(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
 
 
 TRAINED: dict[str, Any] = {"epochs": 2, "score_threshold": 0.001}
-"""What `trained_run` is trained with, beside the options of `tiny`."""
+"""Options of `trained_run` in addition to the options of `tiny`."""
 
 
 @pytest.fixture
 def run_folder(trained_run: Path, tiny: dict[str, Any]) -> Path:
-    """Return a copy of `trained_run` that the test may change, in the place that `tiny` trains into."""
+    """Return a copy of `trained_run` that the test may change. The copy is the output folder of `tiny`."""
     return Path(shutil.copytree(trained_run, tiny["output"]))
 
 
 def examples(count: int) -> int:
-    """Return how many examples Hypothesis tries: `count`, or a fifth of it in the fast run."""
+    """Return the number of examples that Hypothesis tries: `count`, or a fifth of `count` in the fast test run."""
     return max(5, count // 5) if os.environ.get("HYPOTHESIS_PROFILE") == "fast" else count

@@ -1,4 +1,4 @@
-"""A dataset that trains in seconds: bright squares and dark bars on noise, as COCO JSON."""
+"""Small COCO dataset for tests: bright squares and dark bars on noise. Training takes a few seconds."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,16 @@ from tests.shared import MadeOnce
 
 
 def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = (3, 17)) -> Path:
-    """Write `count` images of 96 x 64 with up to three objects each (every fourth has none) and their JSON."""
+    """Write a COCO dataset of `count` images of 96 x 64 pixels, and return the path of its JSON file.
+
+    Each fourth image has no objects; the other images have 1 to 3 objects.
+
+    Args:
+        folder: folder for the images and annotations.json.
+        count: number of images.
+        seed: seed of the scenes.
+        ids: category ids of square and bar.
+    """
     generator = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
@@ -43,7 +52,7 @@ def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = 
 
 @pytest.fixture(scope="session")
 def squares(made_once: MadeOnce) -> tuple[Path, Path]:
-    """Return the paths of a training and a validation JSON. Tests must not change them."""
+    """Return the training JSON (12 images) and the validation JSON (6 images), which tests must not change."""
 
     def make(folder: Path) -> None:
         make_squares(folder / "train", count=12, seed=1)
@@ -54,7 +63,7 @@ def squares(made_once: MadeOnce) -> tuple[Path, Path]:
 
 
 def tiny_options(squares: tuple[Path, Path], output: Path) -> dict[str, Any]:
-    """Return options of a run that takes a few seconds."""
+    """Return the options of a training run that takes a few seconds."""
     return {
         "train": squares[0],
         "val": squares[1],
@@ -76,5 +85,5 @@ def tiny_options(squares: tuple[Path, Path], output: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def tiny(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, Any]:
-    """Return options of a run that takes a few seconds, into a folder of this test's own."""
+    """Return the options of a training run that takes a few seconds, with an output folder for this test only."""
     return tiny_options(squares, tmp_path / "run")

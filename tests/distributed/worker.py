@@ -1,7 +1,8 @@
-"""One rank of a run under torchrun: `torchrun --nproc-per-node 2 worker.py options.json out` (or alone, as reference).
+"""One rank of a training run under torchrun: `torchrun --nproc-per-node 2 worker.py options.json out`.
 
-It trains through `fit`, in float64 unless told otherwise, and writes what every rank saw: losses, gradients before
-clipping, final weights, running average, random state, images. Alone, it takes the batches of two ranks together.
+The worker trains with `fit`, by default in float64, and writes the losses, the gradients before clipping, the final
+weights and the evaluated images of its rank. Without torchrun, the worker is the reference: a single process whose
+batches join the batches of both ranks.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import torch
 import torch.distributed as dist
 
 from retinanet.data import TrainBatchSampler
-from retinanet.train import data_module, fit
-from retinanet.train import trainer as run
+from retinanet.train import data_module, fit, trainer
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 
 
 class TwoRanksTogether(TrainBatchSampler):
-    """The batches of both ranks as one: what a single process must take to do the same."""
+    """Sampler for one process. Each batch joins the batches of both ranks."""
 
     def __init__(self, *, batch_size: int, **options: Any) -> None:
         super().__init__(**{**options, "batch_size": batch_size // 2, "world_size": 2})
@@ -35,84 +35,85 @@ class TwoRanksTogether(TrainBatchSampler):
         self.other.set_epoch(epoch, skip=skip)
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        for mine, others in zip(super().__iter__(), iter(self.other), strict=True):
-            yield mine + others
+        for first_rank, second_rank in zip(super().__iter__(), iter(self.other), strict=True):
+            yield first_rank + second_rank
 
 
 def main() -> None:
-    given = json.loads(Path(sys.argv[1]).read_text())
-    options, extra = given["options"], given["extra"]
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    options, extra = settings["options"], settings["extra"]
     out = Path(sys.argv[2])
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(1)
     if world == 1 and not extra.get("alone"):
         data_module.TrainBatchSampler = TwoRanksTogether
         options["batch_size"] *= 2
-    build = run.build
+    build_model = trainer.build_model
 
-    def built(*arguments):  # type: ignore[no-untyped-def]
-        model, config = build(*arguments)
-        # BatchNorm's statistics are those of a rank's own batch: frozen where two must equal one.
+    def build_double_model(*arguments):  # type: ignore[no-untyped-def]
+        model, config = build_model(*arguments)
+        # Each rank has the BatchNorm statistics of its own batch, so they are frozen where two ranks must equal one.
         if extra.get("freeze_batchnorm", True):
             model.backbone.freeze_batchnorm()
         return (model.double() if extra.get("double", True) else model), config
 
-    run.build = built
+    trainer.build_model = build_double_model
     if extra.get("double", True):
-        move = DetectionDataModule.transfer_batch_to_device
+        transfer = DetectionDataModule.transfer_batch_to_device
 
-        def moved(self, batch, device, index):  # type: ignore[no-untyped-def]
-            batch = move(self, batch, device, index)
+        def transfer_double(self, batch, device, index):  # type: ignore[no-untyped-def]
+            batch = transfer(self, batch, device, index)
             object.__setattr__(batch, "images_N3HW", batch.images_N3HW.double())
             return batch
 
-        DetectionDataModule.transfer_batch_to_device = moved
-    seen: dict[str, Any] = {"loss": [], "gradients": [], "positives": [], "sizes": [], "evaluated": [], "log": []}
+        DetectionDataModule.transfer_batch_to_device = transfer_double
+    results: dict[str, Any] = {"loss": [], "gradients": [], "positives": [], "sizes": [], "evaluated": [], "log": []}
     step, end = DetectionModule.training_step, DetectionModule.on_validation_epoch_end
 
     def training_step(self, batch, batch_idx):  # type: ignore[no-untyped-def]
-        at = extra.get("kill", {})
-        if rank == at.get("rank") and self.trainer.global_step == at["step"]:
+        kill = extra.get("kill", {})
+        if rank == kill.get("rank") and self.trainer.global_step == kill["step"]:
             marker = out / "killed"
             if not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         loss = step(self, batch, batch_idx)
-        seen["sizes"].append(len(batch))
-        seen["positives"].append(int(sum(len(t.boxes_G4) for t in batch.targets)))
+        results["sizes"].append(len(batch))
+        results["positives"].append(int(sum(len(t.boxes_G4) for t in batch.targets)))
         total = loss.detach().clone()
         if world > 1:
             dist.all_reduce(total)
-        seen["loss"].append(float(total) / world)
-        seen["log"].append(float(self.trainer.callback_metrics["loss"]))
+        results["loss"].append(float(total) / world)
+        results["log"].append(float(self.trainer.callback_metrics["loss"]))
         return loss
 
     def before_step(self, optimizer):  # type: ignore[no-untyped-def]
         grads = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
-        seen["gradients"].append(grads)
+        results["gradients"].append(grads)
 
     def validation_end(self):  # type: ignore[no-untyped-def]
-        mine = [index for index, _ in self.found]
+        own_images = [index for index, _ in self.detections]
         end(self)
-        seen["evaluated"].append((mine, [row["image_id"] for row in self.results], self.metrics.to_json()["AP"]))
-        seen["epochs"] = self.current_epoch + 1
+        image_ids = [row["image_id"] for row in self.results]
+        results["evaluated"].append((own_images, image_ids, self.metrics.to_json()["AP"]))
+        results["epochs"] = self.current_epoch + 1
 
-    module: list[DetectionModule] = []
+    modules: list[DetectionModule] = []
     init = DetectionModule.__init__
 
-    def remember(self, **arguments):  # type: ignore[no-untyped-def]
+    def init_and_store(self, **arguments):  # type: ignore[no-untyped-def]
         init(self, **arguments)
-        module.append(self)
+        modules.append(self)
 
-    DetectionModule.__init__ = remember
+    DetectionModule.__init__ = init_and_store
     DetectionModule.training_step = training_step
     DetectionModule.on_before_optimizer_step = before_step
     DetectionModule.on_validation_epoch_end = validation_end
     result = fit(**options)
-    seen["weights"] = module[0].model.state_dict()
-    seen["best_ap"] = result.ap
+    results["weights"] = modules[0].model.state_dict()
+    results["best_ap"] = result.ap
     out.mkdir(parents=True, exist_ok=True)
-    torch.save(seen, out / f"rank{rank}-of-{world}.pt")
+    torch.save(results, out / f"rank{rank}-of-{world}.pt")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A user's package, installed into a folder of its own, and the tests that train with all of it."""
+"""A user's package that extends retinanet, and the tests that install the package and train with it."""

@@ -1,4 +1,4 @@
-"""The proof that a user's package extends ours without an edit: installed, trained with, exported, predicted with."""
+"""A user's package extends retinanet without a change of its code: the package is installed and used in training."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Install the package into a folder of its own, offline, and return the environment to run with."""
+    """Install the package offline into a temporary folder, and return the environment variables to use it."""
     folder = tmp_path_factory.mktemp("installed")
     shutil.copytree(PACKAGE, folder / "source", ignore=shutil.ignore_patterns("__pycache__", "test_*"))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -56,13 +56,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     subprocess.run(command, check=True)
     paths = os.pathsep.join([str(folder / "site"), str(SOURCES)])
     hidden = {"MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"}
-    kept = {name: value for name, value in os.environ.items() if name not in hidden}
-    return {**kept, "PYTHONPATH": paths, "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1"}
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
+    return {**variables, "PYTHONPATH": paths, "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """Return a folder with a dataset as COCO JSON and in the package's own format."""
+    """Return a folder with a dataset as COCO JSON and in the annotation format of the package."""
     for name, seed in (("train", 1), ("val", 2)):
         path = make_squares(tmp_path / name, count=6, seed=seed)
         content = json.loads(path.read_text())
@@ -77,11 +77,11 @@ def work(tmp_path: Path) -> Path:
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: Path) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def flags(options: dict[str, Any]) -> list[str]:
@@ -100,15 +100,15 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def check_run(folder: Path, name: str) -> None:
-    assert len((folder / name / "losses.txt").read_text().splitlines()) == 1, "the callback"
+def check_callback_and_logger(folder: Path, name: str) -> None:
+    assert len((folder / name / "losses.txt").read_text().splitlines()) == 1, "the callback did not run"
     run_id = json.loads((folder / name / "logger.json").read_text())["mlflow"]
     [metrics] = (folder / "mlruns").glob(f"*/{run_id}/metrics")
-    assert (metrics / "AP").exists(), "the logger"
+    assert (metrics / "AP").exists(), "the logger did not run"
 
 
 def train_in_three_ways(options: dict[str, Any], environment: dict[str, str], folder: Path) -> None:
-    """Train from the command line, from YAML and in Python; the three must give the same weights."""
+    """Train from the command line, from YAML and in Python, and check that the weights are the same."""
     run(["-m", "retinanet", "train", "-o", "flags", *flags(options)], environment, folder)
     (folder / "options.yaml").write_text(yaml.safe_dump({**options, "output": "yaml"}))
     script = f"""
@@ -119,42 +119,42 @@ from retinanet_extras.callbacks import LossLog
 from retinanet_extras.transforms import weather
 try:
     main(["train", "--config", "options.yaml"])
-except SystemExit as done:
-    assert not done.code, done.code
+except SystemExit as exit_status:
+    assert not exit_status.code, exit_status.code
 fit(**{ {**options, "output": "python"}!r} | {{"transform": weather(), "callbacks": [LossLog()]}})
 """
     run(["-c", script], environment, folder)
     first = weights(folder / "flags" / "last.ckpt")
     for name in ("flags", "yaml", "python"):
-        check_run(folder, name)
+        check_callback_and_logger(folder, name)
         other = weights(folder / name / "last.ckpt")
         assert all(torch.equal(first[key], other[key]) for key in first), name
 
 
 @needs
 @pytest.mark.slow
-def test_transform_callback_and_logger(environment: dict[str, str], work: Path) -> None:
+def test_training_uses_transform_callback_and_logger(environment: dict[str, str], work: Path) -> None:
     data = {"train": "train/annotations.json", "val": "val/annotations.json", "preset": "small"}
     train_in_three_ways({**data, **QUICK, **TRAINING}, environment, work)
 
 
 @needs
 @pytest.mark.slow
-def test_all_extensions_at_once(environment: dict[str, str], work: Path) -> None:
-    """Backbone, loss, assigner, transform, format, callback and logger; then the export, and detections from it."""
+def test_a_model_with_all_extensions_is_trained_exported_and_used(environment: dict[str, str], work: Path) -> None:
+    """The extensions are backbone, loss, assigner, transform, annotation format, callback and logger."""
     data = {"train": "train/images/all.boxes", "val": "val/images/all.boxes"}
     train_in_three_ways({**data, **QUICK, **TRAINING, **PARTS}, environment, work)
     run(["-m", "retinanet", "export", "flags/best.ckpt", "-o", "model.onnx"], environment, work)
-    run(["-m", "retinanet", "predict", "model.onnx", "val/images/0.png", "-o", "found"], environment, work)
-    assert (work / "found").is_dir()
+    run(["-m", "retinanet", "predict", "model.onnx", "val/images/0.png", "-o", "detections"], environment, work)
+    assert (work / "detections").is_dir()
     environment = {**environment, "PYTHONPATH": str(SOURCES)}
-    done = subprocess.run(
-        [sys.executable, "-m", "retinanet", "predict", "flags/best.ckpt", "val/images/0.png", "-o", "again"],
+    process = subprocess.run(
+        [sys.executable, "-m", "retinanet", "predict", "flags/best.ckpt", "val/images/0.png", "-o", "refused"],
         cwd=work,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert "retinanet_extras.backbone" in done.stderr, "a checkpoint does not import code that is not allowed"
+    assert process.returncode == 1
+    assert "retinanet_extras.backbone" in process.stderr, "a checkpoint must not import a module that is not allowed"

@@ -1,13 +1,14 @@
 """Compute the recorded numbers of tests/golden, and write them with `python -m tests.golden.record`.
 
 `NUMBERS` maps the name of each JSON file to the function that computes its content. `tests/test_golden.py` compares the
-files with what the code computes today. A recorded number changes only where a change of results is intended: then run
-`python -m tests.golden.record NAME...` and state the reason in the commit. Without a name, all files are written.
+files with the numbers that the current code computes. Record a file again only if a change of its numbers is intended:
+run `python -m tests.golden.record NAME...` and state the reason in the commit. Without a name, all files are written.
 
-`python -m tests.golden.record old_run` trains and writes the old run anew. Do not do that to make a test pass: the old
-run stands for the checkpoints of users. Afterwards, record `old_detections`, `fine_tuned` and `resumed` too.
+`python -m tests.golden.record old_run` trains the old run again and replaces its files. Do not replace the old run to
+make a test pass: it represents the checkpoints of users. After a replacement, record `old_detections`, `fine_tuned` and
+`resumed` again.
 
-Only public names are imported, so that the files outlast a move of the code.
+This module imports only public names, so that it still works when code moves between modules.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ from tests.squares import make_squares
 
 FOLDER: Final = Path(__file__).parent
 OLD_RUN: Final = FOLDER / "old_run"
-"""A training run as an earlier version wrote it, last.ckpt compressed. Its tensors are rounded: see `rounded`."""
+"""Run folder written by an earlier version. last.ckpt is compressed, and its tensors are rounded by `rounded`."""
 REFERENCE: Final = FOLDER.parents[2] / "shared" / "data" / "coco_reference"
 
 NETWORK: Final[dict[str, Any]] = {"backbone": "test_efficientnet", "fpn_width": 8, "head_width": 8, "head_depth": 1}
-"""The smallest network that timm's backbones allow: about 95,000 weights."""
+"""Options of the smallest network with a backbone of timm: about 95,000 weights."""
 RUN: Final[dict[str, Any]] = {
     **NETWORK,
     "preset": "small",
@@ -74,15 +75,15 @@ BOX_LOSSES: Final = ("smooth_l1", "l1", "giou")
 PRESETS: Final = ("default", "paper", "small")
 OLD_EPOCHS: Final = 60
 LAST_BIAS: Final = -3.0
-"""Mean of the biases of the last classification layer in `untrained`: about 1 score in 100 is above 0.5."""
+"""Mean bias of the last classification layer in `untrained`. With it, about 1 of 100 scores is above 0.5."""
 
 
 def anchors() -> dict[str, Any]:
-    """Return number, sum and some rows of the anchors, by anchor options and input size.
+    """Return the number, the sum and some rows of the anchors for several anchor options and input sizes.
 
-    The backbone is a small one: anchors depend on the pyramid levels and the anchor options alone.
+    The backbone is small, because anchors depend only on the pyramid levels and the anchor options.
     """
-    found = {}
+    numbers = {}
     styles: dict[str, dict[str, Any]] = {
         "default": {},
         "torchvision": {"anchor_style": "torchvision"},
@@ -95,26 +96,26 @@ def anchors() -> dict[str, Any]:
             with torch.inference_mode():
                 outputs = model(torch.zeros(1, 3, height, width))
             rows_A4 = outputs.anchors_A4.double()
-            found[f"{name}, {height} x {width}"] = {
+            numbers[f"{name}, {height} x {width}"] = {
                 "per_level": list(outputs.anchors_per_level),
                 "sum": rows_A4.sum().item(),
                 "sum_of_squares": (rows_A4**2).sum().item(),
                 "first": rows_A4[:10].tolist(),
                 "last": rows_A4[-2:].tolist(),
             }
-    return found
+    return numbers
 
 
 def weights() -> dict[str, Any]:
-    """Return the number of weights of some networks, and a checksum of the names and shapes of their tensors."""
-    found = {}
+    """Return the number of weights of several networks, and a checksum of the names and shapes of their tensors."""
+    numbers = {}
     small = {"backbone": "tf_efficientnet_lite0", "fpn_width": 128, "head_width": 128, "head_depth": 2}
     networks: dict[str, dict[str, Any]] = {"default": {}, "small": {**small, "head_norm": "group"}, "tiny": NETWORK}
     for name, options in networks.items():
-        with torch.device("meta"):  # shapes without values: takes no time
+        with torch.device("meta"):  # tensors with shapes, but without values, are created quickly
             model = retinanet.RetinaNet(num_classes=3, **options)
         shapes = sorted(f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items())
-        found[name] = {
+        numbers[name] = {
             "weights": sum(value.numel() for value in model.parameters()),
             "tensors": len(shapes),
             "names_and_shapes": hashlib.sha256("\n".join(shapes).encode()).hexdigest(),
@@ -125,16 +126,16 @@ def weights() -> dict[str, Any]:
         last_biases[f"prior {prior}"] = [
             value.double().unique().tolist() for key, value in state.items() if key.endswith("output.bias")
         ]
-    return {**found, "last_biases": last_biases}
+    return {**numbers, "last_biases": last_biases}
 
 
 def matching() -> dict[str, Any]:
-    """Return counts and checksums of the anchors that random boxes match."""
+    """Return counts and checksums of the anchors that match random ground-truth boxes."""
     model = retinanet.RetinaNet(num_classes=1, **NETWORK).eval()
     with torch.inference_mode():
         anchors_A4 = model(torch.zeros(1, 3, 256, 320)).anchors_A4.clone()
     targets = _targets()
-    found = {}
+    numbers = {}
     for name, options in {
         "default": {},
         "low_quality_matches": {"low_quality_matches": True},
@@ -142,7 +143,7 @@ def matching() -> dict[str, Any]:
     }.items():
         result = match(anchors_A4, targets, MatchConfig(**options))
         index_A = torch.arange(len(anchors_A4))
-        found[name] = [
+        numbers[name] = [
             {
                 "positive": int(positive_A.sum()),
                 "ignored": int(ignored_A.sum()),
@@ -161,11 +162,11 @@ def matching() -> dict[str, Any]:
                 strict=True,
             )
         ]
-    return found
+    return numbers
 
 
 def _targets() -> list[Target]:
-    """Return the targets of three images: 12 objects of which 2 are crowd regions, 1 object, and none."""
+    """Return the targets of three images, with 12 objects including 2 crowd regions, with 1 object, and with none."""
     generator = np.random.default_rng(13)
     targets = []
     for count in (12, 1, 0):
@@ -182,7 +183,7 @@ def _targets() -> list[Target]:
 
 
 def losses() -> dict[str, Any]:
-    """Return the losses of a fixed batch and the norms of their gradients, by options and number format."""
+    """Return the losses of a fixed batch and the norms of their gradients for several options and number formats."""
     cases: dict[str, dict[str, Any]] = {}
     for normaliser in ("batch", "image"):
         for loss in LOSSES:
@@ -210,21 +211,21 @@ def losses() -> dict[str, Any]:
 
 def _losses(config: LossConfig, dtype: torch.dtype) -> dict[str, float]:
     outputs, targets = _batch(dtype)
-    found = DetectionLoss(config=config)(outputs, targets)
-    logits, deltas = torch.autograd.grad(found.total, (outputs.logits_NAK, outputs.deltas_NA4))
+    losses = DetectionLoss(config=config)(outputs, targets)
+    logits, deltas = torch.autograd.grad(losses.total, (outputs.logits_NAK, outputs.deltas_NA4))
     numbers = {
-        "total": found.total,
-        "classification": found.classification,
-        "box": found.box,
+        "total": losses.total,
+        "classification": losses.classification,
+        "box": losses.box,
         "logits_gradient": logits.double().norm(),
         "deltas_gradient": deltas.double().norm(),
     }
     rounded_numbers = {name: float(f"{value.item():.8g}") for name, value in numbers.items()}
-    return {**rounded_numbers, "positives": int(found.num_positives)}
+    return {**rounded_numbers, "positives": int(losses.num_positives)}
 
 
 def _batch(dtype: torch.dtype) -> tuple[HeadOutputs, AnchorTargets]:
-    """Return outputs and anchor targets of two images with 5 and 2 positives among 200 anchors, 3 classes."""
+    """Return outputs and anchor targets of two images with 200 anchors, 3 classes, and 5 and 2 positives."""
     generator = np.random.default_rng(7)
     N, A, K = 2, 200, 3
     corner_A2 = generator.uniform(0, 100, (A, 2))
@@ -260,19 +261,19 @@ def focal() -> dict[str, Any]:
     logits = torch.from_numpy(np.concatenate([generator.normal(0, 4, 500), [-1e4, 1e4, -100, 100, 0]]))
     hard = torch.from_numpy((generator.uniform(size=505) < 0.3).astype(float))
     soft = torch.from_numpy(generator.uniform(size=505))
-    found = {"default": sigmoid_focal_loss(logits, hard)[:5].tolist()}
+    numbers = {"default": sigmoid_focal_loss(logits, hard)[:5].tolist()}
     for alpha, gamma in itertools.product((-1, 0.25, 0.75), (0.0, 0.5, 2.0, 5.0)):
         for name, targets in {"hard": hard, "soft": soft}.items():
             inputs = logits.clone().requires_grad_()
             loss = sigmoid_focal_loss(inputs, targets, alpha=alpha, gamma=gamma, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, inputs)
             mean = sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="mean")
-            found[f"alpha {alpha}, gamma {gamma:g}, {name}"] = [loss.item(), mean.item(), gradient.norm().item()]
-    return found
+            numbers[f"alpha {alpha}, gamma {gamma:g}, {name}"] = [loss.item(), mean.item(), gradient.norm().item()]
+    return numbers
 
 
 class _Frame(NamedTuple):
-    """Original and resized size of an image, pixels: what `postprocess` reads of a frame."""
+    """The fields of a frame that `postprocess` reads: original and resized size of an image, pixels."""
 
     width: int
     height: int
@@ -281,11 +282,11 @@ class _Frame(NamedTuple):
 
 
 def untrained() -> dict[str, Any]:
-    """Return the detections of a network whose weights are a function of their names, by post-processing options."""
+    """Return the detections of a network with the weights of `_fixed_weight` for several post-processing options."""
     model = retinanet.RetinaNet(num_classes=3, **NETWORK).eval()
     with torch.no_grad():
         for name, value in model.state_dict().items():
-            value.copy_(_fixed(name, value))
+            value.copy_(_fixed_weight(name, value))
     images_N3HW = torch.from_numpy(np.random.default_rng(5).normal(size=(2, 3, 64, 96))).float()
     frames = [
         _Frame(width=192, height=128, resized_width=96, resized_height=64),
@@ -293,7 +294,7 @@ def untrained() -> dict[str, Any]:
     ]
     with torch.inference_mode():
         outputs = model(images_N3HW)
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         "logits": [outputs.logits_NAK.double().mean().item(), outputs.logits_NAK.double().std().item()],
         "deltas": [outputs.deltas_NA4.double().mean().item(), outputs.deltas_NA4.double().std().item()],
     }
@@ -303,12 +304,12 @@ def untrained() -> dict[str, Any]:
         "clip after NMS": {"score_threshold": 0.6, "clip_before_nms": False, "max_detections": 20},
     }.items():
         results = postprocess(outputs, frames=frames, config=PostprocessConfig(**options))
-        found[name] = [_detections(r.boxes_D4, r.scores_D, r.labels_D) for r in results]
-    return found
+        numbers[name] = [_detections(r.boxes_D4, r.scores_D, r.labels_D) for r in results]
+    return numbers
 
 
-def _fixed(name: str, like: Tensor) -> Tensor:
-    """Return a weight that depends on its name and shape alone, so that no change of the initialisation changes it."""
+def _fixed_weight(name: str, like: Tensor) -> Tensor:
+    """Return a weight that depends only on its name and shape, and not on the initialisation of the network."""
     if not like.is_floating_point():
         return torch.zeros_like(like)
     values = np.random.default_rng(zlib.crc32(name.encode())).normal(size=tuple(like.shape))
@@ -330,9 +331,9 @@ def _detections(boxes: Any, scores: Any, labels: Any) -> list[list[float]]:
 
 
 def configs() -> dict[str, Any]:
-    """Return the resolved `TrainConfig` of every preset, and name and default of each option of the other configs."""
+    """Return the resolved `TrainConfig` of each preset, and the default of each option of the other configs."""
     data = {"train": "train.json", "val": "val.json", "output": "run"}
-    found: dict[str, Any] = {
+    options: dict[str, Any] = {
         f"TrainConfig, {preset}": _flat(to_dict(resolve(TrainConfig, {**data, "preset": preset}))) for preset in PRESETS
     }
     names = (
@@ -340,29 +341,29 @@ def configs() -> dict[str, Any]:
         *("DataConfig", "TileConfig", "ServeConfig", "CheckConfig", "ExportConfig", "ConvertConfig", "SplitConfig"),
         *("ConvertWeightsConfig", "PredictConfig", "StudyConfig", "EvaluateConfig"),
     )
-    needed: dict[str, dict[str, Any]] = {
+    required: dict[str, dict[str, Any]] = {
         "ConvertConfig": {"format": "coco"},
         "EvaluateConfig": {"data": "val.json"},
         **{name: {"output": "out"} for name in ("ConvertWeightsConfig", "SplitConfig", "PredictConfig", "StudyConfig")},
     }
     for name in names:
-        found[name] = _flat(to_dict(resolve(getattr(retinanet.config, name), needed.get(name, {}))))
-    return found
+        options[name] = _flat(to_dict(resolve(getattr(retinanet.config, name), required.get(name, {}))))
+    return options
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of all sections side by side, as config.yaml has them."""
-    found = {}
+    """Return the options of all sections in one dictionary, as in config.yaml."""
+    options = {}
     for name, value in values.items():
-        found.update(_flat(value) if isinstance(value, dict) else {name: value})
-    return found
+        options.update(_flat(value) if isinstance(value, dict) else {name: value})
+    return options
 
 
 def flags() -> dict[str, Any]:
-    """Return every flag of every command with its default; "required" where there is none."""
+    """Return each flag of each command with its default, or "required" for a flag without a default."""
     return {
         command: {
-            name: _plain(argument.field_info.default)
+            name: _to_json(argument.field_info.default)
             for argument in app[command].assemble_argument_collection()
             for name in argument.names
             if name.startswith("-")
@@ -372,8 +373,8 @@ def flags() -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, type):  # inspect's mark of a parameter without a default
+def _to_json(value: Any) -> Any:
+    if isinstance(value, type):  # `inspect` marks a parameter without a default by a class
         return "required"
     if isinstance(value, tuple):
         return list(value)
@@ -381,7 +382,7 @@ def _plain(value: Any) -> Any:
 
 
 def coco() -> dict[str, float]:
-    """Return the 12 COCO numbers of the reference results, by the command line."""
+    """Return the 12 COCO numbers of the reference results, computed by `retinanet evaluate`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "numbers.json"
         run("evaluate", REFERENCE / "detections.json", "--data", REFERENCE / "ground_truth.json", "--json", file)
@@ -390,34 +391,34 @@ def coco() -> dict[str, float]:
 
 
 def written() -> dict[str, Any]:
-    """Return the files that `retinanet convert` writes of a small data set, by format: text, or None for an image."""
+    """Return the files that `retinanet convert` writes for a small dataset: format -> path -> text, None for images."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = _small_data(folder / "source")
-        found = {}
+        files = {}
         for format in ("coco", "voc", "yolo", "csv"):
             target = folder / format
             run("convert", source, target, "--format", format)
-            found[format] = {
+            files[format] = {
                 path.relative_to(target).as_posix(): None
                 if path.suffix == ".png"
                 else path.read_bytes().decode().replace(str(folder), "")
                 for path in sorted(target.rglob("*"))
                 if path.is_file()
             }
-        # From one of the formats back to another, with its splits.
+        # A dataset with splits is converted from one of the written formats.
         split = folder / "split"
-        run("split", source, "-o", split, "--val", "0.5", "--to", "yolo", "--pictures", "copy")
+        run("split", source, "-o", split, "--val", "0.5", "--to", "yolo", "--image-files", "copy")
         run("convert", split / "data.yaml", folder / "again", "--format", "csv")
-        found["split"] = {
+        files["split"] = {
             path.relative_to(folder).as_posix(): path.read_bytes().decode()
             for path in sorted([*split.rglob("*.yaml"), *split.rglob("*.txt"), *(folder / "again").rglob("*.csv")])
         }
-    return found
+    return files
 
 
 def _small_data(folder: Path) -> Path:
-    """Write COCO JSON with 4 images: fractions, a crowd region, gaps between the ids, and an image without objects."""
+    """Write COCO JSON with 4 images: fractional boxes, a crowd region, gaps in the ids, an image without objects."""
     (folder / "images").mkdir(parents=True)
     images, generator = [], np.random.default_rng(1)
     for number, (width, height) in enumerate([(64, 48), (40, 40), (33, 57), (64, 48)]):
@@ -442,9 +443,9 @@ def _small_data(folder: Path) -> Path:
 
 
 def trained() -> dict[str, Any]:
-    """Return the losses of a short run from random weights, and what its detector finds.
+    """Return the losses and detections of a short training run from random weights.
 
-    These numbers depend on the order in which the network's weights are drawn; those of `fine_tuned` do not.
+    The numbers depend on the order in which the random weights are drawn, unlike the numbers of `fine_tuned`.
     """
     with _squares() as folder:
         options = {"train": folder / "train.json", "val": folder / "val.json", "output": folder / "run", "seed": 3}
@@ -458,7 +459,7 @@ def trained() -> dict[str, Any]:
 
 
 def fine_tuned() -> dict[str, Any]:
-    """Return the losses of a short run that starts from the old run's weights, and what its detector finds."""
+    """Return the losses and detections of a short training run that starts from the weights of the old run."""
     with _squares() as folder:
         old = unpack(folder / "old")
         options = {"train": folder / "train.json", "val": folder / "val.json", "output": folder / "run", "seed": 3}
@@ -473,7 +474,7 @@ def fine_tuned() -> dict[str, Any]:
 
 
 def old_detections() -> dict[str, Any]:
-    """Return what the detector of the old checkpoint finds in two images."""
+    """Return the detections of the old checkpoint in two images."""
     with _squares() as folder:
         detector = retinanet.load(unpack(folder / "old") / "best.ckpt")
         images = folder / "val" / "images"
@@ -481,11 +482,11 @@ def old_detections() -> dict[str, Any]:
 
 
 def resumed() -> dict[str, Any]:
-    """Return the losses of the old run's next epoch, by `retinanet train --resume` with the old config.yaml."""
+    """Return the losses of the next epoch of the old run, from `retinanet train --resume` with the old config.yaml."""
     with _squares() as folder:
         old = unpack(folder / "old")
         data = ("--train", folder / "train.json", "--val", folder / "val.json")
-        # The high threshold lowers the AP of the new epoch: the old epoch must stay the best.
+        # The high threshold lowers the AP of the new epoch, so that the old epoch remains the best.
         run("train", "--resume", "-o", old, *data, "--epochs", OLD_EPOCHS + 1, "--score-threshold", 0.6)
         best = json.loads((old / "evaluation.json").read_text())
         return {
@@ -496,15 +497,15 @@ def resumed() -> dict[str, Any]:
 
 
 def _metrics(folder: Path) -> list[dict[str, float]]:
-    """Return the numbers of each row of metrics.csv, but for the seconds."""
+    """Return the numbers of each row of metrics.csv without the seconds."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{name: float(value) for name, value in row.items() if value and name != "seconds"} for row in rows]
 
 
 def _predict(detector: Any, image: Path, *, threshold: float) -> list[list[float]]:
-    found = detector.predict(image, threshold=threshold)
-    return _detections(found.xyxy, found.confidence, found.class_id)
+    detections = detector.predict(image, threshold=threshold)
+    return _detections(detections.xyxy, detections.confidence, detections.class_id)
 
 
 @contextmanager
@@ -522,7 +523,7 @@ def _squares() -> Iterator[Path]:
 
 
 def unpack(folder: Path) -> Path:
-    """Copy the old run into a new folder, with its checkpoints unpacked, and return the folder."""
+    """Copy the old run into a new folder, decompress its checkpoints, and return the folder."""
     shutil.copytree(OLD_RUN, folder)
     checkpoint = lzma.decompress((OLD_RUN / "last.ckpt.xz").read_bytes())
     (folder / "last.ckpt.xz").unlink()
@@ -532,14 +533,17 @@ def unpack(folder: Path) -> Path:
 
 
 def run(*words: object) -> None:
-    """Run a command, and raise unless it ends with status 0."""
-    said = io.StringIO()
+    """Run a command of `retinanet`. Raise `RuntimeError` if its exit status is not 0."""
+    output = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             main([str(word) for word in words])
-    except SystemExit as stop:
-        if stop.code:
-            raise RuntimeError(f"{words} ended with status {stop.code}: {said.getvalue()}") from stop
+    except SystemExit as error:
+        if error.code:
+            command = " ".join(map(str, words))
+            raise RuntimeError(
+                f"retinanet {command}: expected exit status 0, found {error.code}: {output.getvalue()}"
+            ) from error
 
 
 @contextmanager
@@ -550,17 +554,17 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread, as the recorded numbers were made, and restore the number of threads afterwards."""
-    before = torch.get_num_threads()
+    """Limit torch to one thread, as when the numbers were recorded, and restore the number of threads on exit."""
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(num_threads)
 
 
 def record_old_run() -> None:
-    """Train the old run and write its folder. Only for a new one: the file that is there stands for old versions."""
+    """Train the old run and write its folder. This replaces the checkpoint of an earlier version."""
     with _squares() as folder:
         os.chdir(folder)  # so that the checkpoint holds relative paths
         options = {"train": Path("train.json"), "val": Path("val.json"), "output": Path("run"), "freeze": "backbone"}
@@ -577,7 +581,7 @@ def record_old_run() -> None:
 
 
 def rounded(value: Any) -> Any:
-    """Return a checkpoint whose large float tensors keep 8 bits of precision only, so that its file compresses."""
+    """Round the float32 tensors of a checkpoint to the 8 bits of bfloat16, so that its file compresses; return it."""
     if isinstance(value, dict):
         for key, item in value.items():
             value[key] = rounded(item)
@@ -598,15 +602,15 @@ NUMBERS: Final[dict[str, Callable[[], Any]]] = {
 
 
 def read(name: str) -> Any:
-    """Return the recorded numbers of a name in `NUMBERS`."""
+    """Return the recorded numbers of the file `name`, a key of `NUMBERS`."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def record(name: str) -> None:
-    """Compute and write the numbers of a name in `NUMBERS`."""
+    """Compute and write the numbers of the file `name`, a key of `NUMBERS`."""
     with one_thread():
         numbers = NUMBERS[name]()
-    # One line for each entry of the first two levels: a changed number is one changed line.
+    # Each entry of the first two levels is one line, so that a changed number changes one line.
     lines = []
     for key, value in numbers.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Options of a short run, and runs that nothing disturbs."""
+"""Options of a short training run, and uninterrupted training runs for comparison."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +15,15 @@ def options(tiny: Options) -> Options:
 
 
 @pytest.fixture
-def undisturbed(squares: tuple[Path, Path], options: Options, made_once: MadeOnce) -> Callable[..., Path]:
-    """Train with `options`, changed as given, and return the run's folder; runs with the same changes are one."""
+def uninterrupted(squares: tuple[Path, Path], options: Options, made_once: MadeOnce) -> Callable[..., Path]:
+    """Return a function that trains with changed `options`, once per set of changes, and returns the run folder."""
 
-    def undisturbed(**changes: object) -> Path:
+    def uninterrupted(**changes: object) -> Path:
         def make(folder: Path) -> None:
-            whole = {**options, **changes, "train": squares[0], "val": squares[1], "output": folder / "run"}
-            assert run(whole, folder / "log") == 0, (folder / "log").read_text()
+            all_options = {**options, **changes, "train": squares[0], "val": squares[1], "output": folder / "run"}
+            assert run(all_options, folder / "log") == 0, (folder / "log").read_text()
 
-        name = "-".join(["undisturbed", *(f"{name}={value}" for name, value in sorted(changes.items()))])
+        name = "-".join(["uninterrupted", *(f"{name}={value}" for name, value in sorted(changes.items()))])
         return made_once(name, make) / "run"
 
-    return undisturbed
+    return uninterrupted

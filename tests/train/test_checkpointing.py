@@ -1,4 +1,4 @@
-"""A run's checkpoints."""
+"""Checkpoints of a training run."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 from retinanet.errors import ConfigError
 from retinanet.train import fit
 from retinanet.train.detection_module import DetectionModule
-from tests.train.made_trainer import assert_same_weights, rows
+from tests.train.run_files import assert_same_weights, metrics_rows
 
 
 @pytest.mark.slow
-def test_resumed_equals_undisturbed(tiny, tmp_path):
-    """Three epochs at once, and one stopped after the first epoch and resumed: the same weights and the same rows.
+def test_a_resumed_run_equals_an_uninterrupted_run(tiny, tmp_path):
+    """Three epochs give the same weights and rows, also when training is killed after epoch 1 and resumed.
 
-    Momentum, schedule, running average, sampler, augmentation and evaluation all have to be right for that.
+    The test covers momentum, schedule, running average, sampler, augmentation and evaluation.
     """
     options = {
         **tiny,
@@ -25,18 +25,18 @@ def test_resumed_equals_undisturbed(tiny, tmp_path):
     }
     fit(**options)
     other = {**options, "output": tmp_path / "other"}
-    stop_after(1, other)
-    assert len([row for row in rows(tmp_path / "other") if row["AP"]]) == 1
+    train_and_die_after(1, other)
+    assert len([row for row in metrics_rows(tmp_path / "other") if row["AP"]]) == 1
     fit(**other, resume=True)
     assert_same_weights(options["output"] / "last.ckpt", tmp_path / "other" / "last.ckpt")
-    assert rows(options["output"]) == rows(tmp_path / "other")
-    whole, resumed = (torch.load(o["output"] / "last.ckpt", weights_only=True) for o in (options, other))
-    for name, value in whole["current_model_state"].items():
+    assert metrics_rows(options["output"]) == metrics_rows(tmp_path / "other")
+    uninterrupted, resumed = (torch.load(o["output"] / "last.ckpt", weights_only=True) for o in (options, other))
+    for name, value in uninterrupted["current_model_state"].items():
         assert torch.equal(value, resumed["current_model_state"][name]), name
 
 
-def stop_after(epochs: int, options: dict[str, object]) -> None:
-    """Run as many epochs of a longer run, and die as with Ctrl-C within the next one."""
+def train_and_die_after(epochs: int, options: dict[str, object]) -> None:
+    """Train `epochs` epochs of a longer training run, and raise an error within the next epoch."""
     original = DetectionModule.training_step
 
     def dying(self, batch, batch_idx):
@@ -55,12 +55,12 @@ class _KilledError(Exception):
 
 
 @pytest.mark.slow
-def test_max_steps_within_an_epoch_still_gives_a_best_checkpoint(tiny):
+def test_max_steps_within_an_epoch_gives_a_best_checkpoint(tiny):
     result = fit(**tiny, max_steps=2)
     assert result.best.exists()
     assert result.ap >= 0
 
 
-def test_nothing_to_resume_is_said(tiny):
+def test_resume_without_a_run_is_an_error(tiny):
     with pytest.raises(ConfigError, match="nothing to resume"):
         fit(**tiny, resume=True)

@@ -1,4 +1,4 @@
-"""Callbacks and transforms of the user's own in a run."""
+"""The user's own callbacks and transforms in a training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = "tests.train.test_extensions"
 
 
 class Counter(Callback):
-    """Counts epochs, and keeps the count in the checkpoint."""
+    """Count epochs, and store the count in the checkpoint."""
 
     def __init__(self) -> None:
         self.epochs = 0
@@ -35,7 +35,7 @@ class Counter(Callback):
 
 
 class Stop(Callback):
-    """Ends the run after its first epoch."""
+    """Stop training after the first epoch."""
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         trainer.should_stop = True
@@ -50,22 +50,22 @@ def not_a_callback() -> int:
 
 
 @pytest.mark.slow
-def test_resumed_with_callback_and_transform_equals_undisturbed(tiny: Options, tmp_path: Path) -> None:
-    """The callback's state of an epoch is in the checkpoint of that epoch; the transform's noise is by sample."""
+def test_a_resumed_run_with_callback_and_transform_equals_an_uninterrupted_run(tiny: Options, tmp_path: Path) -> None:
+    """A checkpoint stores the state of the callback after its epoch. The noise depends on the sample key only."""
     options = {**tiny, "ema": 0.9, "transform": f"{HERE}:noise_factory", "callbacks": [f"{HERE}:Counter"]}
-    whole = fit(**{**options, "output": tmp_path / "whole", "epochs": 3})
+    uninterrupted = fit(**{**options, "output": tmp_path / "uninterrupted", "epochs": 3})
     halves = {**options, "output": tmp_path / "halves", "epochs": 3}
     fit(**{**halves, "callbacks": [f"{HERE}:Counter", Stop()]})
     saved = torch.load(tmp_path / "halves" / "last.ckpt", weights_only=True)["callbacks"]
     assert saved["Counter"] == {"epochs": 1}
-    # A run that a callback has stopped is over: a resumed one stops again. Here the stop is taken back.
+    # A resumed run stops at once if a callback had stopped it, so the stored stop is removed.
     checkpoint = torch.load(tmp_path / "halves" / "last.ckpt", weights_only=True)
     checkpoint["callbacks"]["Checkpoints"]["stopped"] = False
     torch.save(checkpoint, tmp_path / "halves" / "last.ckpt")
     counter = Counter()
     fit(**{**halves, "callbacks": [counter], "resume": True})
     assert counter.epochs == 3
-    assert_same_weights(whole.last, tmp_path / "halves" / "last.ckpt")
+    assert_same_weights(uninterrupted.last, tmp_path / "halves" / "last.ckpt")
 
 
 def assert_same_weights(first: Path, second: Path) -> None:
@@ -73,7 +73,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_objects_are_described_in_config_yaml_and_asked_for_on_resume(tiny: Options) -> None:
+def test_config_yaml_describes_objects_and_a_resume_requires_them(tiny: Options) -> None:
     fit(**tiny, epochs=1, transform=noise, callbacks=[Counter()], logger=False)
     folder = tiny["output"]
     assert isinstance(folder, Path)
@@ -89,7 +89,7 @@ def test_objects_are_described_in_config_yaml_and_asked_for_on_resume(tiny: Opti
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"logger": "mlfow"}, "Did you mean 'mlflow'"),
         ({"logger": f"{HERE}:not_a_callback"}, "expected a Lightning logger"),
@@ -99,6 +99,6 @@ def test_objects_are_described_in_config_yaml_and_asked_for_on_resume(tiny: Opti
         ({"transform": f"{HERE}:nothing"}, "has no 'nothing'"),
     ],
 )
-def test_what_is_refused_before_any_data_is_read(tiny: Options, options: Options, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_wrong_objects_are_refused_before_the_data_is_read(tiny: Options, options: Options, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         fit(**{**tiny, "train": "no such file", **options})

@@ -1,4 +1,4 @@
-"""The file of a step that was not finite."""
+"""Files that are no flight record."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from retinanet.errors import UserError
 from retinanet.train import RecordError, replay
 
 
-def test_files_that_are_no_records(tmp_path: Path):
+def test_files_that_are_no_flight_record_are_refused(tmp_path: Path):
     class Evil:
         def __reduce__(self):
             return (print, ("run",))

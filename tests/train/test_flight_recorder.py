@@ -1,4 +1,4 @@
-"""The flight recorder, with faults planted where they can happen: an image, a weight, an output, a gradient."""
+"""Flight recorder: NaN and infinite values planted in an image, a weight, an output and a gradient."""
 
 import re
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.flight_record import read_record
 from retinanet.train.flight_recorder import FlightRecorder
-from tests.train.runs import Options, table
+from tests.train.runs import Options, read_rows
 
 
 @pytest.fixture
 def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Change the batch, or the network, before a training step: at_step(2, change)."""
+    """Return a function that changes the batch or the network before a training step: at_step(2, change)."""
     original = DetectionDataModule.transfer_batch_to_device
 
     def plant(step: int, change: Callable[[RetinaNet, Batch], Batch | None], *, every: bool = False) -> None:
@@ -37,13 +37,13 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return plant
 
 
-def spoil_image(_: RetinaNet, batch: Batch) -> Batch:
+def set_pixel_to_nan(_: RetinaNet, batch: Batch) -> Batch:
     pixels = batch.images_N3HW.clone()
     pixels[1, 0, 3, 5] = torch.nan
     return replace(batch, images_N3HW=pixels)
 
 
-FAR_TOO_FAST = {"lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}
+TOO_HIGH_LEARNING_RATE = {"lr": 1e30, "clip_gradients": 0, "warmup_steps": 0, "optimizer": "sgd"}
 
 
 @pytest.fixture
@@ -51,58 +51,59 @@ def plain(tiny: Options) -> Options:
     return {**tiny, "epochs": 3, "ema": 0}
 
 
-def stopped(options: Options, message: str) -> Path:
+def train_until_stopped(options: Options, message: str) -> Path:
+    """Train, check the error message, and return the path of the flight record."""
     with pytest.raises(NonFiniteError, match=message):
         fit(**options)
     return options["output"] / "nonfinite.pt"
 
 
 @pytest.mark.slow
-def test_a_weight_that_a_step_destroyed(plain: Options):
-    """The usual case: a learning rate far too high. Nothing is planted."""
-    path = stopped({**plain, **FAR_TOO_FAST}, r"in all 4 images")
+def test_a_weight_destroyed_by_a_high_learning_rate_is_found(plain: Options):
+    """The most common cause of NaN: nothing is planted, the learning rate is far too high."""
+    path = train_until_stopped({**plain, **TOO_HIGH_LEARNING_RATE}, r"in all 4 images")
     record = read_record(path)
     assert record["step"] >= 1
-    said, same = replay(path)
-    assert same
-    assert said == record["said"]
+    sentence, is_same = replay(path)
+    assert is_same
+    assert sentence == record["said"]
 
 
 @pytest.mark.parametrize("precision", ["32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_an_output_is_named_with_its_module_and_replayed(plain: Options, at_step, capsys, precision: str):
-    def spoil(model: RetinaNet, _: Batch) -> None:
+def test_an_infinite_output_is_reported_with_its_module_and_replayed(plain: Options, at_step, capsys, precision: str):
+    def set_weights(model: RetinaNet, _: Batch) -> None:
         with torch.no_grad():
             model.fpn.lateral[1].weight.fill_(3e38)
 
-    at_step(2, spoil)
-    path = stopped(
+    at_step(2, set_weights)
+    path = train_until_stopped(
         {**plain, "precision": precision}, r"the output of fpn\.lateral\.1 \([\d,]+ of [\d,]+ values\), in all 4"
     )
     content = torch.load(path, weights_only=True)
     assert len(content["files"]) == len(content["boxes"]) == len(content["images_N3HW"]) == 4
     assert content["config"]["fpn_width"] == 16
     assert not list(path.parent.glob("*.partial"))
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as exit_status:
         main(["replay", str(path)])
-    assert stop.value.code == 0
+    assert exit_status.value.code == 0
     recorded, replayed = re.findall(r"^(?:recorded|replayed): (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert recorded == replayed
     assert "fpn.lateral.1" in replayed
 
 
-def test_the_image_is_named(plain: Options, at_step):
-    at_step(1, spoil_image)
-    path = stopped({**plain, "batch_size": 3}, r"the input: pixels, in .*\.png\.")
+def test_an_image_with_a_nan_pixel_is_named(plain: Options, at_step):
+    at_step(1, set_pixel_to_nan)
+    path = train_until_stopped({**plain, "batch_size": 3}, r"the input pixels, in .*\.png\.")
     record = read_record(path)
     assert record["files"][1] in record["said"]
     assert record["files"][0] not in record["said"]
     assert replay(path) == (record["said"], True)
 
 
-def test_a_gradient_alone(plain: Options, at_step):
-    """Outputs and loss are finite; the way back is not: an enormous weight behind a tiny one."""
+def test_an_infinite_gradient_with_finite_outputs_and_loss_is_found(plain: Options, at_step):
+    """A huge weight after a layer with tiny outputs: the loss is finite, but the gradient overflows."""
 
-    def spoil(model: RetinaNet, _: Batch) -> None:
+    def set_weights(model: RetinaNet, _: Batch) -> None:
         with torch.no_grad():
             output = model.box_head.output
             output.weight.fill_(0)
@@ -110,8 +111,8 @@ def test_a_gradient_alone(plain: Options, at_step):
             model.box_head.hidden[0].weight.fill_(0)
             model.box_head.hidden[1].bias.fill_(1e-39)
 
-    at_step(1, spoil)
-    path = stopped({**plain, "box_loss_weight": 1e6}, r"the gradient")
+    at_step(1, set_weights)
+    path = train_until_stopped({**plain, "box_loss_weight": 1e6}, r"the gradient")
     record = read_record(path)
     assert record["kind"] == "gradient"
     assert record["module"].startswith("box_head")
@@ -119,38 +120,38 @@ def test_a_gradient_alone(plain: Options, at_step):
 
 
 @pytest.mark.slow
-def test_skip_leaves_the_step_out(plain: Options, at_step, monkeypatch, capsys):
-    """The weights after a skipped step are those before it, and the run ends finite."""
-    seen = {}
+def test_a_skipped_step_does_not_change_the_weights(plain: Options, at_step, monkeypatch, capsys):
+    """The weights before and after a skipped step are equal, and all weights remain finite."""
+    weights = {}
     original = FlightRecorder.on_train_batch_end
 
-    def look(self, trainer, pl_module, outputs, batch, batch_idx):
+    def store_weights(self, trainer, pl_module, outputs, batch, batch_idx):
         original(self, trainer, pl_module, outputs, batch, batch_idx)
-        seen[trainer.global_step] = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
+        weights[trainer.global_step] = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
 
-    monkeypatch.setattr(FlightRecorder, "on_train_batch_end", look)
-    at_step(1, spoil_image)
+    monkeypatch.setattr(FlightRecorder, "on_train_batch_end", store_weights)
+    at_step(1, set_pixel_to_nan)
     fit(**{**plain, "epochs": 1, "on_nonfinite": "skip", "freeze_batchnorm": False})
-    for name, value in seen[1].items():
-        assert name.endswith("num_batches_tracked") or torch.equal(value, seen[2][name]), name
-    assert any(not torch.equal(value, seen[3][name]) for name, value in seen[2].items())
-    assert all(torch.isfinite(value).all() for value in seen[3].values())
+    for name, value in weights[1].items():
+        assert name.endswith("num_batches_tracked") or torch.equal(value, weights[2][name]), name
+    assert any(not torch.equal(value, weights[3][name]) for name, value in weights[2].items())
+    assert all(torch.isfinite(value).all() for value in weights[3].values())
     assert "skipped step 1 of epoch 0" in capsys.readouterr().out
-    assert [row["step"] for row in table(plain["output"] / "metrics.csv") if row["loss"]] == ["1", "2", "3"]
+    assert [row["step"] for row in read_rows(plain["output"] / "metrics.csv") if row["loss"]] == ["1", "2", "3"]
     assert read_record(plain["output"] / "nonfinite.pt")["step"] == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("limits", "steps"), [({"max_skipped_steps": 2}, 3), ({"max_skipped_steps": 0}, 1)])
-def test_skip_has_a_bound(plain: Options, at_step, capsys, limits: Options, steps: int):
-    at_step(1, spoil_image, every=True)
-    stopped({**plain, "on_nonfinite": "skip", **limits}, rf"{steps} steps in a row and {steps} in all")
+def test_too_many_skipped_steps_stop_the_run(plain: Options, at_step, capsys, limits: Options, steps: int):
+    at_step(1, set_pixel_to_nan, every=True)
+    train_until_stopped({**plain, "on_nonfinite": "skip", **limits}, rf"^{steps} consecutive steps .*, {steps} in all")
     assert capsys.readouterr().out.count("skipped step") == steps - 1
 
 
 @pytest.mark.slow
-def test_a_sum_that_overflows_is_no_fault(plain: Options, monkeypatch):
-    """The check adds up outputs and squares; that these sums overflow says nothing of the run."""
+def test_overflow_in_the_sums_of_the_check_is_no_error(plain: Options, monkeypatch):
+    """The check sums outputs and squared gradients. The sums may overflow while every value is finite."""
     original = DetectionModule.training_step
 
     def step(self, batch, batch_idx):
@@ -161,7 +162,6 @@ def test_a_sum_that_overflows_is_no_fault(plain: Options, monkeypatch):
     fit(**{**plain, "epochs": 1, "clip_gradients": 0, "optimizer": "adamw"})
 
 
-def test_the_network_is_the_one_that_trained(plain: Options):
-    """What is frozen stays frozen in the replay: gradients of it do not exist."""
-    path = stopped({**plain, **FAR_TOO_FAST, "freeze": "backbone"}, "not finite at")
+def test_a_replay_freezes_the_same_parts(plain: Options):
+    path = train_until_stopped({**plain, **TOO_HIGH_LEARNING_RATE, "freeze": "backbone"}, "is NaN or infinite at step")
     assert replay(path)[1]

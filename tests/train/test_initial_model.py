@@ -1,4 +1,4 @@
-"""A run that starts from another's model: which weights are kept, which are fresh, which are frozen."""
+"""Training that starts from a trained model: kept, new and frozen weights."""
 
 import json
 
@@ -9,7 +9,7 @@ from retinanet.cli import main
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
 from retinanet.train import CheckpointError, fit, load_checkpoint
-from retinanet.train.initial_model import carry_over
+from retinanet.train.initial_model import transfer_class_rows
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def first(trained_run):
 
 @pytest.fixture
 def other_classes(squares, tmp_path):
-    """The same images, their square now called block; bar stays; a class more. In another order."""
+    """Return the data of `squares` with other classes: square is renamed to block, bar remains, ring is added."""
     paths = []
     for source in squares:
         content = json.loads(source.read_text())
@@ -31,23 +31,23 @@ def other_classes(squares, tmp_path):
             "val_images": squares[1].parent / "images"}  # fmt: skip
 
 
-def test_rows_of_the_classes_that_stay_are_carried_over():
-    """Two anchors; old classes a, b; new ones b, c: b's rows move to the front, c's are fresh."""
+def test_rows_of_kept_classes_are_transferred():
+    """2 anchors, old classes a and b, new classes b and c: b keeps its rows at the first position, c has new rows."""
     old = torch.tensor([10.0, 11.0, 20.0, 21.0])
     fresh = torch.tensor([-1.0, -2.0, -3.0, -4.0])
-    assert carry_over(old, fresh, ["a", "b"], ["b", "c"]).tolist() == [11.0, -2.0, 21.0, -4.0]
+    assert transfer_class_rows(old, fresh, ["a", "b"], ["b", "c"]).tolist() == [11.0, -2.0, 21.0, -4.0]
     weight = torch.arange(4 * 3.0).view(4, 3)
-    out = carry_over(weight, torch.zeros(2, 3), ["a", "b"], ["b"])
-    assert torch.equal(out, weight[[1, 3]])
+    result = transfer_class_rows(weight, torch.zeros(2, 3), ["a", "b"], ["b"])
+    assert torch.equal(result, weight[[1, 3]])
 
 
-def test_scores_of_a_kept_class_are_the_very_same():
+def test_the_scores_of_a_kept_class_do_not_change():
     torch.manual_seed(0)
     options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 16, "head_width": 16, "head_depth": 1}
     old, new = RetinaNet(num_classes=2, **options).eval(), RetinaNet(num_classes=3, **options).eval()
     state = old.state_dict()
     for name in ("class_head.output.weight", "class_head.output.bias"):
-        state[name] = carry_over(state[name], new.state_dict()[name], ["a", "b"], ["x", "b", "y"])
+        state[name] = transfer_class_rows(state[name], new.state_dict()[name], ["a", "b"], ["x", "b", "y"])
     new.load_state_dict(state)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -58,12 +58,15 @@ def test_scores_of_a_kept_class_are_the_very_same():
 
 
 @pytest.mark.slow
-def test_a_run_from_a_model_has_its_network_and_says_what_stays(first, tiny, other_classes, tmp_path, capsys):
+def test_training_from_a_model_uses_its_network_and_reports_the_kept_classes(
+    first, tiny, other_classes, tmp_path, capsys
+):
     options = {"output": tmp_path / "second", "device": "cpu", "batch_size": 4, "workers": 0, "log_every": 1}
     result = fit(**other_classes, **options, start_from=first, epochs=1, max_steps=1, lr=1e-9)
-    said = capsys.readouterr().out
-    assert "1 classes kept (bar); 2 new (ring, block), which start from the prior; 1 dropped (square)" in said
-    assert "it was trained with --preset small; the optimiser's options here are those of default" in said
+    output = capsys.readouterr().out
+    assert "classes kept: 1 (bar); new: 2 (ring, block), initialised with the prior; dropped: 1 (square)" in output
+    assert "the model was trained with --preset small" in output
+    assert "uses the optimiser options of --preset default" in output
     before, after = load_checkpoint(first), load_checkpoint(result.last)
     assert after.classes == ("ring", "block", "bar")
     assert after.train_config["anchor_sizes"] == before.train_config["anchor_sizes"]
@@ -75,7 +78,7 @@ def test_a_run_from_a_model_has_its_network_and_says_what_stays(first, tiny, oth
 
 
 @pytest.mark.slow
-def test_the_command_and_frozen_parts(first, other_classes, tmp_path):
+def test_the_command_freezes_parts_of_the_model(first, other_classes, tmp_path):
     output = tmp_path / "frozen"
     words = [
         "train",
@@ -93,22 +96,22 @@ def test_the_command_and_frozen_parts(first, other_classes, tmp_path):
     words += ["--lr", "0.1", "--max-steps", "2", "--device", "cpu"]
     for name, value in other_classes.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_status:
         main(words)
-    assert ended.value.code == 0
+    assert exit_status.value.code == 0
     before, after = load_checkpoint(first).model, load_checkpoint(output / "last.ckpt").model
     for name in ("backbone", "fpn"):
         for (key, old), new in zip(before.get_submodule(name).state_dict().items(),
                                    after.get_submodule(name).state_dict().values(), strict=True):  # fmt: skip
-            assert torch.equal(old, new), f"{name}.{key} moved"
+            assert torch.equal(old, new), f"{name}.{key} has changed"
     assert not torch.equal(before.box_head.output.weight, after.box_head.output.weight)
 
 
-def test_what_contradicts_the_model_is_refused(first, tiny, tmp_path):
+def test_options_that_contradict_the_model_are_refused(first, tiny, tmp_path):
     options = {"train": tiny["train"], "val": tiny["val"], "output": tmp_path / "x", "start_from": first}
-    with pytest.raises(ConfigError, match=r"head_width is given as 32, but the model in .* has 16"):
+    with pytest.raises(ConfigError, match=r"head_width is 32, but the model in .* has 16"):
         fit(**options, head_width=32)
-    with pytest.raises(ConfigError, match="anchors auto would change the network"):
+    with pytest.raises(ConfigError, match="anchors auto cannot be combined with --from"):
         fit(**options, anchors="auto")
     with pytest.raises(ConfigError, match="freeze must be one of none, backbone"):
         fit(**options, freeze="fpn")

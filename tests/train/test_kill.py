@@ -1,5 +1,8 @@
-"""`kill -9` at 20 random moments, ten of them within the writing of checkpoints or within evaluations: `--resume` ends
-with what an undisturbed run ends with. Run with RETINANET_KILL_SEED=n for other moments."""
+"""Training that is killed at 20 random moments and resumed equals an uninterrupted training run.
+
+Ten of the moments are within the writing of a checkpoint or within an evaluation. RETINANET_KILL_SEED=n chooses other
+moments.
+"""
 
 import json
 import os
@@ -19,27 +22,28 @@ SEED = int(os.environ.get("RETINANET_KILL_SEED", "0"))
 
 @pytest.fixture
 def options(tiny: Options) -> Options:
-    """Everything that has a state: momentum, schedule, average, augmentation, several sizes, early stopping."""
+    """Return options that use every part with a state: schedule, average, augmentation, sizes, early stopping."""
     changes = {"color_jitter": 0.3, "crop": 0.5, "scale_jitter": (0.8, 1.2), "multi_scale": (64, 80)}
     return {**tiny, **changes, "epochs": 3, "patience": 3, "score_threshold": 0.001}
 
 
 @pytest.fixture
-def undisturbed(options: Options, made_once: MadeOnce) -> Path:
-    """Return a folder with an undisturbed run in run/, and what is known of it in about.json.
+def uninterrupted(options: Options, made_once: MadeOnce) -> Path:
+    """Return a folder with an uninterrupted run in run/, and its measurements in about.json.
 
-    That is: its seconds, and the number of calls within the writing of its checkpoints and within its evaluations.
+    The measurements are the seconds of the run, and the number of function calls within the writing of its checkpoints
+    and within its evaluations.
     """
 
     def make(folder: Path) -> None:
-        whole = {**options, "output": folder / "run"}
+        all_options = {**options, "output": folder / "run"}
         warm_up()
-        began = time.monotonic()
-        assert run(whole, folder / "log") == 0, (folder / "log").read_text()
-        about = {"seconds": time.monotonic() - began}
+        start_time = time.monotonic()
+        assert run(all_options, folder / "log") == 0, (folder / "log").read_text()
+        about = {"seconds": time.monotonic() - start_time}
         for part in ("checkpoint", "evaluation"):
-            counting = Killer(part, counts=folder / "counts.json")
-            assert run({**whole, "output": folder / part}, folder / "log", counting) == 0
+            count_calls = Killer(part, counts=folder / "counts.json")
+            assert run({**all_options, "output": folder / part}, folder / "log", count_calls) == 0
             assert_same_run(folder / "run", folder / part)
             about[part] = json.loads((folder / "counts.json").read_text())
             assert about[part] > 1000
@@ -51,9 +55,11 @@ def undisturbed(options: Options, made_once: MadeOnce) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", range(20))
-def test_killed_at_20_random_moments(options: Options, undisturbed: Path, tmp_path: Path, number: int):
+def test_a_run_killed_at_20_random_moments_can_be_resumed(
+    options: Options, uninterrupted: Path, tmp_path: Path, number: int
+):
     generator = random.Random(20 * SEED + number)
-    about = json.loads((undisturbed / "about.json").read_text())
+    about = json.loads((uninterrupted / "about.json").read_text())
     output, log = tmp_path / "killed", tmp_path / "log"
     killed = {**options, "output": output, "workers": 2 if number % 5 == 4 else 0}
     if number < 10:
@@ -69,20 +75,20 @@ def test_killed_at_20_random_moments(options: Options, undisturbed: Path, tmp_pa
         time.sleep(wait)
         process.kill()
         process.join()
-    print(f"{number}: killed at {moment}; there: {sorted(p.name for p in output.glob('*'))}")
-    there = output.exists() and any(output.iterdir())
-    assert run({**killed, "resume": there}, log) == 0, f"{moment}\n{log.read_text()}"
-    assert_same_run(undisturbed / "run", output)
+    print(f"{number}: killed at {moment}; files: {sorted(p.name for p in output.glob('*'))}")
+    has_files = output.exists() and any(output.iterdir())
+    assert run({**killed, "resume": has_files}, log) == 0, f"{moment}\n{log.read_text()}"
+    assert_same_run(uninterrupted / "run", output)
 
 
 @pytest.mark.slow
-def test_a_run_that_died_before_its_first_checkpoint_begins_anew(
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
     tiny: Options, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     for name in ("last.ckpt", "best.ckpt"):
         (tiny["output"] / name).unlink()
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match="already holds a training run"):
         fit(**tiny, max_steps=1)
     fit(**tiny, max_steps=1, resume=True)
-    assert "it begins anew" in capsys.readouterr().out
+    assert "training starts from the beginning" in capsys.readouterr().out
     assert (tiny["output"] / "best.ckpt").exists()

@@ -1,4 +1,4 @@
-"""Loggers: TensorBoard, CSV, MLflow, and one of the user."""
+"""Loggers: CSV, MLflow, and a logger of the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Options = dict[str, Any]
 
 
 @pytest.mark.slow
-def test_csv_logger_by_name_and_a_logger_of_ones_own(tiny: Options, tmp_path: Path) -> None:
+def test_the_csv_logger_by_name_and_a_logger_object(tiny: Options, tmp_path: Path) -> None:
     fit(**tiny, epochs=1, logger="csv")
     folder = tiny["output"]
     assert isinstance(folder, Path)
@@ -25,7 +25,7 @@ def test_csv_logger_by_name_and_a_logger_of_ones_own(tiny: Options, tmp_path: Pa
         assert {"loss", "AP"} <= set(next(csv.reader(file)))
     first = (folder / "csv" / "metrics.csv").read_bytes()
     fit(**tiny, epochs=2, logger="csv", resume=True)
-    assert (folder / "csv" / "metrics.csv").read_bytes() == first, "kept by the resumed run"
+    assert (folder / "csv" / "metrics.csv").read_bytes() == first, "the resumed run does not change the file"
     assert (folder / "csv-2" / "metrics.csv").exists()
     fit(**{**tiny, "output": tmp_path / "own"}, epochs=1, logger=CSVLogger(tmp_path / "logs", name="", version="a"))
     assert (tmp_path / "logs" / "a" / "metrics.csv").exists()
@@ -33,8 +33,10 @@ def test_csv_logger_by_name_and_a_logger_of_ones_own(tiny: Options, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_mlflow_keeps_one_run_when_resumed(tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's local file store, by Lightning's own logger."""
+def test_a_resumed_run_continues_the_same_mlflow_run(
+    tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's own logger writes into MLflow's local file store."""
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -50,7 +52,7 @@ def test_mlflow_keeps_one_run_when_resumed(tiny: Options, tmp_path: Path, monkey
     assert (run.parents[1] / "params" / "fpn_width").read_text() == "16"
 
 
-def test_a_missing_package_says_what_to_install(tiny: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_package_names_the_package(tiny: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="logger wandb needs a package that is not installed: pip install wandb"):
         fit(**tiny, logger="wandb")

@@ -1,4 +1,4 @@
-"""The optimiser and the learning-rate schedules."""
+"""Optimiser and learning-rate schedules."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_learning_rate_schedules():
     assert cosine(100) == pytest.approx(0)
 
 
-def test_decay_spares_norms_and_biases_and_lr_follows_the_batch():
+def test_norms_and_biases_have_no_weight_decay_and_lr_scales_with_the_batch():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.GroupNorm(2, 4))
     config = resolve(TrainConfig, {"train": "a", "val": "b", "output": "c", "lr": 0.01, "lr_batch_size": 16})
     groups = make_optimizer(model, config, images_per_step=32).param_groups

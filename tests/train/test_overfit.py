@@ -1,4 +1,4 @@
-"""Real images, 80 classes with gaps in their ids: `small` learns a few of them by heart, and COCO's ids come back."""
+"""Overfitting: preset `small` memorises a few COCO images, whose 80 category ids have gaps."""
 
 import json
 
@@ -8,7 +8,7 @@ from retinanet.train import fit
 
 
 @pytest.mark.slow
-def test_twelve_images_of_coco_are_learnt_by_heart(shared_data, tmp_path):
+def test_training_overfits_twelve_coco_images(shared_data, tmp_path):
     source = shared_data / "coco128" / "annotations" / "instances_train2017.json"
     content = json.loads(source.read_text())
     large = [a for a in content["annotations"] if not a["iscrowd"] and a["area"] > 96**2]
@@ -38,6 +38,6 @@ def test_twelve_images_of_coco_are_learnt_by_heart(shared_data, tmp_path):
     assert result.ap >= 0.5
     detections = json.loads((tmp_path / "run" / "detections.json").read_text())
     labelled = {a["category_id"] for a in content["annotations"]}
-    sure = {row["category_id"] for row in detections if row["score"] > 0.5}
-    assert sure <= labelled
-    assert max(sure) > 80 or len(sure) >= 5, "ids as COCO has them, with gaps, not 0 to 79"
+    detected = {row["category_id"] for row in detections if row["score"] > 0.5}
+    assert detected <= labelled
+    assert max(detected) > 80 or len(detected) >= 5, "category ids of COCO, with gaps, not 0 to 79"

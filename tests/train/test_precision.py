@@ -1,4 +1,4 @@
-"""The number formats of training."""
+"""Number formats of training."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from retinanet.train.precision import PRECISIONS, autocast
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
-def test_the_products_of_a_step_have_the_type_of_its_precision(precision: str, dtype: torch.dtype):
+def test_products_have_the_dtype_of_the_precision(precision: str, dtype: torch.dtype):
     with autocast(precision, "cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_lightnings_names():
+def test_precisions_have_lightnings_names():
     assert PRECISIONS == {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

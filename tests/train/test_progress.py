@@ -1,4 +1,4 @@
-"""The progress bar of a run."""
+"""Progress bar of a training run."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from retinanet.train import fit
 Options = dict[str, Any]
 
 
-def test_a_progress_bar_of_ones_own(tiny: Options) -> None:
+def test_the_users_own_progress_bar_is_accepted(tiny: Options) -> None:
     fit(**tiny, epochs=1, max_steps=1, callbacks=[TQDMProgressBar(refresh_rate=0)])

@@ -1,4 +1,4 @@
-"""A run's folder: an old run that is there already."""
+"""Run folder: checks before training, and the replacement of an older run."""
 
 import os
 import signal
@@ -11,24 +11,23 @@ from retinanet.data import DataError
 from retinanet.errors import ConfigError
 from retinanet.train import OutputError, fit
 from retinanet.train.detection_module import DetectionModule
-from retinanet.train.run_folder import ASIDE
-from tests.train.made_faults import SignalAt
-from tests.train.made_trainer import rows
-from tests.train.runs import Options, run, table
+from retinanet.train.run_folder import BACKUP_FOLDER
+from tests.train.run_files import metrics_rows
+from tests.train.runs import Options, read_rows, run
+from tests.train.signals import SignalAt
 
 
 @pytest.mark.slow
 def test_an_existing_run_is_not_overwritten(tiny, run_folder):
     before = (tiny["output"] / "last.ckpt").read_bytes()
-    with pytest.raises(ConfigError, match=r"already holds a run .*--resume.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"already holds a training run .*--resume.*--overwrite"):
         fit(**tiny, max_steps=1)
     assert (tiny["output"] / "last.ckpt").read_bytes() == before
     fit(**tiny, max_steps=2, overwrite=True)
-    assert rows(tiny["output"])[-1]["step"] == "2"
+    assert metrics_rows(tiny["output"])[-1]["step"] == "2"
 
 
-def test_a_folder_that_cannot_be_written_is_refused_first(options: Options, tmp_path: Path):
-    """Before any data is read: the data does not exist."""
+def test_a_folder_that_cannot_be_written_is_refused_before_the_data_is_read(options: Options, tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     missing = {**options, "train": tmp_path / "no.json"}
@@ -39,7 +38,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(options: Options, tmp_
     if subprocess.run(["chattr", "+i", str(locked)], check=False, capture_output=True).returncode:
         locked.chmod(0o555)
         if os.access(locked, os.W_OK):
-            pytest.skip("needs chattr, or not to be root")
+            pytest.skip("needs chattr, or a user other than root")
     try:
         with pytest.raises(ConfigError, match=f"{locked} is read-only"):
             fit(**{**missing, "output": locked / "run"})
@@ -49,7 +48,9 @@ def test_a_folder_that_cannot_be_written_is_refused_first(options: Options, tmp_
 
 
 @pytest.mark.slow
-def test_overwrite_keeps_the_old_run_until_the_new_one_has_begun(options: Options, run_folder: Path, monkeypatch):
+def test_overwrite_keeps_the_old_run_until_the_first_step_of_the_new_run(
+    options: Options, run_folder: Path, monkeypatch
+):
     old = run_folder
     before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}
     with pytest.raises(DataError):
@@ -64,21 +65,22 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_has_begun(options: Option
         with pytest.raises(OutputError):
             fit(**{**options, "epochs": 1, "overwrite": True})
     assert {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()} == before
-    assert not (old / ASIDE).exists()
+    assert not (old / BACKUP_FOLDER).exists()
     fit(**{**options, "epochs": 1, "max_steps": 2, "overwrite": True})
-    assert not (old / ASIDE).exists()
-    assert [row["step"] for row in table(old / "metrics.csv") if row["loss"]] == ["1", "2"]
+    assert not (old / BACKUP_FOLDER).exists()
+    assert [row["step"] for row in read_rows(old / "metrics.csv") if row["loss"]] == ["1", "2"]
 
 
 @pytest.mark.slow
-def test_an_overwriting_run_that_was_killed_gives_the_old_one_back(options: Options, run_folder: Path, tmp_path: Path):
-    """Killed in its first step: the next command finds the old run."""
+def test_the_old_run_is_restored_if_an_overwriting_run_is_killed_in_its_first_step(
+    options: Options, run_folder: Path, tmp_path: Path
+):
     old = run_folder
     before = {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()}
     log = tmp_path / "log"
     killed = run({**options, "epochs": 2, "overwrite": True}, log, SignalAt(signal.SIGKILL, "training_step", 1))
     assert killed == -9
-    assert (old / ASIDE / "last.ckpt").exists()
-    with pytest.raises(ConfigError, match="already holds a run"):
+    assert (old / BACKUP_FOLDER / "last.ckpt").exists()
+    with pytest.raises(ConfigError, match="already holds a training run"):
         fit(**options)
     assert {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()} == before

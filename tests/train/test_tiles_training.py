@@ -1,4 +1,4 @@
-"""A run on tiles: what it measures while training is what `evaluate` measures with the model that it saved."""
+"""Training on tiles: the evaluation during training equals `evaluate` with the saved model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from retinanet.train import fit
 
 @pytest.fixture
 def wide(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, Path]:
-    """The images of `squares`, two by two beside each other."""
-    made = {}
+    """Return the data of `squares` with pairs of images joined side by side."""
+    paths = {}
     for name, source in zip(("train", "val"), squares, strict=True):
         content = json.loads(source.read_text())
         folder = tmp_path / name
@@ -35,28 +35,31 @@ def wide(squares: tuple[Path, Path], tmp_path: Path) -> dict[str, Path]:
             annotation["image_id"], shift = place[annotation["image_id"]]
             annotation["bbox"][0] += shift
         content["images"] = images[::2]
-        made[name] = folder / "annotations.json"
-        made[name].write_text(json.dumps(content))
-    return made
+        paths[name] = folder / "annotations.json"
+        paths[name].write_text(json.dumps(content))
+    return paths
 
 
 @pytest.mark.slow
-def test_training_on_tiles(tiny: dict[str, object], wide: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_tiles_evaluates_as_the_saved_model(
+    tiny: dict[str, object], wide: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {**tiny, **wide, "image_size": 64, "max_size": 64, "batch_size": 1}
     result = fit(**options, epochs=1, score_threshold=0.005, tile=64, overlap=0.4)
-    assert "36 tiles and whole images" in capsys.readouterr().out, "6 images of 192 x 64: 5 tiles and the whole"
+    assert "36 tiles and whole images" in capsys.readouterr().out, "6 images of 192 x 64 with 5 tiles each"
     saved = json.loads((result.best.parent / "detections.json").read_text())
-    again = evaluate(result.best, data=wide["val"], batch_size=1).results  # takes the model's tiles by itself
+    # `evaluate` uses the tile options stored in the model.
+    evaluated = evaluate(result.best, data=wide["val"], batch_size=1).results
     assert len(saved) > 20
-    assert sorted(row["image_id"] for row in saved) == sorted(row["image_id"] for row in again)
-    by_score = [sorted(rows, key=lambda row: (row["image_id"], -row["score"])) for rows in (saved, again)]
+    assert sorted(row["image_id"] for row in saved) == sorted(row["image_id"] for row in evaluated)
+    by_score = [sorted(rows, key=lambda row: (row["image_id"], -row["score"])) for rows in (saved, evaluated)]
     for row, other in zip(*by_score, strict=True):
         assert row["score"] == pytest.approx(other["score"], abs=1e-4)
     image = wide["val"].parent / "0.png"
     detector = retinanet.load(result.best)
     assert detector.tiling.tile == 64
-    plain, given = detector.predict(image), detector.predict(image, tile=64, overlap=0.4)
-    assert np.array_equal(plain.xyxy, given.xyxy)
-    assert not np.array_equal(plain.xyxy, detector.predict(image, tile=0).xyxy)
+    by_default, with_options = detector.predict(image), detector.predict(image, tile=64, overlap=0.4)
+    assert np.array_equal(by_default.xyxy, with_options.xyxy)
+    assert not np.array_equal(by_default.xyxy, detector.predict(image, tile=0).xyxy)
     with pytest.raises(UserError, match="trained on tiles of 64 pixels"):
         load_for_analysis(result.best)

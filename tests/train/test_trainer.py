@@ -1,4 +1,4 @@
-"""Runs of a few steps: what they write, that they repeat, and ways to train."""
+"""Short training runs: their files, their reproducibility, and their options."""
 
 import json
 
@@ -11,18 +11,18 @@ from retinanet.config import TrainConfig, resolve
 from retinanet.data import load
 from retinanet.train import fit, load_checkpoint
 from tests.shared import TRAINED
-from tests.train.made_trainer import assert_same_weights, rows, weights
+from tests.train.run_files import assert_same_weights, metrics_rows, read_weights
 
 
-def test_a_run_writes_all_it_promises(trained_run):
+def test_a_run_writes_its_files(trained_run):
     run = trained_run
     for name in ("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", "evaluation.json"):
         assert (run / name).stat().st_size > 0, name
     assert list((run / "tensorboard").glob("events*"))
     assert not list(run.glob("*.partial"))
-    table = rows(run)
+    table = metrics_rows(run)
     losses = [float(row["loss"]) for row in table if row["loss"]]
-    assert len(losses) == 2 * 3, "a row for each step, log_every 1"
+    assert len(losses) == 2 * 3, "one row per step with log_every=1"
     assert all(float(row["box_loss"]) > 0 for row in table if row["loss"])
     assert [row["epoch"] for row in table if row["AP"]] == ["0", "1"]
     saved = load_checkpoint(run / "best.ckpt")
@@ -39,12 +39,11 @@ def test_config_yaml_repeats_the_run(trained_run, tmp_path):
     values = yaml.safe_load((trained_run / "config.yaml").read_text())
     fit(**{**values, "output": tmp_path / "again"})
     assert_same_weights(trained_run / "last.ckpt", tmp_path / "again" / "last.ckpt")
-    assert rows(trained_run) == rows(tmp_path / "again")
+    assert metrics_rows(trained_run) == metrics_rows(tmp_path / "again")
 
 
 @pytest.mark.slow
-def test_workers_and_evaluations_change_nothing(tiny, tmp_path):
-    """Two workers instead of none, and no evaluation between the epochs: the same weights."""
+def test_weights_do_not_depend_on_workers_and_evaluations(tiny, tmp_path):
     options = {**tiny, "color_jitter": 0.3, "scale_jitter": (0.8, 1.2), "epochs": 2}
     fit(**options)
     other = {**options, "output": tmp_path / "other", "workers": 2, "evaluate_every": 2}
@@ -53,9 +52,9 @@ def test_workers_and_evaluations_change_nothing(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_seed_is_another_run(tiny, trained_run):
+def test_another_seed_gives_other_weights(tiny, trained_run):
     fit(**tiny, **TRAINED, seed=1)
-    a, b = weights(trained_run / "last.ckpt"), weights(tiny["output"] / "last.ckpt")
+    a, b = read_weights(trained_run / "last.ckpt"), read_weights(tiny["output"] / "last.ckpt")
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
@@ -67,24 +66,24 @@ def test_another_seed_is_another_run(tiny, trained_run):
         {"optimizer": "sgd", "schedule": "step", "ema": 0},
     ],
 )
-def test_other_ways_to_train(tiny, options):
+def test_weights_are_finite_with_other_options(tiny, options):
     fit(**{**tiny, **options}, epochs=1)
-    assert all(torch.isfinite(value).all() for value in weights(tiny["output"] / "last.ckpt").values())
+    assert all(torch.isfinite(value).all() for value in read_weights(tiny["output"] / "last.ckpt").values())
 
 
 @pytest.mark.slow
-def test_early_stopping(tiny):
+def test_training_stops_early_with_patience(tiny):
     fit(**{**tiny, "lr": 1e-12}, epochs=6, patience=1)
-    assert max(int(row["epoch"]) for row in rows(tiny["output"])) < 5
+    assert max(int(row["epoch"]) for row in metrics_rows(tiny["output"])) < 5
 
 
-def test_unreached_objects_are_counted(squares):
-    """Squares of 24 and bars of 40 x 20 pixels: anchors from 32 reach some, anchors from 256 none."""
+def test_objects_without_a_positive_anchor_are_counted(squares):
+    """Squares are 24 x 24 pixels, bars 40 x 20. Anchors from 16 pixels match all objects, anchors from 256 none."""
     data = load(squares[0])
     options = {"train": "a", "val": "b", "output": "c", "preset": "small", "image_size": 64, "max_size": 96}
     small = {"anchor_sizes": (16.0, 32.0, 64.0, 128.0, 256.0)}
     assert reach(data, resolve(TrainConfig, {**options, **small})).unreached == 0
-    found = reach(data, resolve(TrainConfig, {**options, "anchor_sizes": (256.0, 256.0, 256.0, 512.0, 512.0)}))
-    assert found.objects == data.num_objects == found.unreached
-    assert "no positive anchor" in found.sentence()
-    assert "square" in found.sentence()
+    large = reach(data, resolve(TrainConfig, {**options, "anchor_sizes": (256.0, 256.0, 256.0, 512.0, 512.0)}))
+    assert large.objects == data.num_objects == large.unreached
+    assert "no positive anchor" in large.sentence()
+    assert "square" in large.sentence()

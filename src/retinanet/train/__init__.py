@@ -1,4 +1,7 @@
-"""Training: `fit` runs it, the rest are its parts. Names are imported on use: this package imports nothing heavy."""
+"""Training. `fit` trains a model; the other modules are its parts.
+
+Public names are imported on first use, so that importing this package imports neither torch nor Lightning.
+"""
 
 from __future__ import annotations
 

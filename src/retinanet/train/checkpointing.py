@@ -1,4 +1,4 @@
-"""The callback that writes last.ckpt and best.ckpt."""
+"""Callback that writes last.ckpt and best.ckpt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.files import atomic_path, partial_path
-from retinanet.train.output_files import write_output, writing
+from retinanet.train.output_files import translate_os_errors, write_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class Checkpoints(Callback):
-    """last.ckpt after every epoch; best.ckpt, evaluation.json and detections.json after every one with a higher AP.
+    """Write last.ckpt after each epoch, and best.ckpt, evaluation.json and detections.json after each higher AP.
 
-    All are whole at any moment: they are written beside their target and renamed. The files of the best epoch come
-    before last.ckpt: a run that dies between the two repeats the epoch, and with it these files.
+    Each file is complete at any moment, because it is written under a temporary name and then renamed. The files of
+    the best epoch are written before last.ckpt: a training run that is killed in between repeats the epoch when it is
+    resumed, and writes the files of the best epoch again.
+
+    Args:
+        folder: run folder.
     """
 
     def __init__(self, *, folder: Path) -> None:
@@ -36,7 +40,7 @@ class Checkpoints(Callback):
         self._evaluating = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know."""
+        """Return the best AP, its epoch, and the flags that a resumed training run needs."""
         return {
             "best_ap": self.best_ap,
             "best_epoch": self.best_epoch,
@@ -45,29 +49,29 @@ class Checkpoints(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore the state that `state_dict` returned."""
         self.best_ap, self.best_epoch = state_dict["best_ap"], state_dict["best_epoch"]
         self.unevaluated, self._stopped = state_dict["unevaluated"], state_dict["stopped"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Do not go on with a run that ended early (`patience`, `max_steps`) and died while it wrote its report."""
+        """Stop at once if the resumed training run had already ended early (`patience`, `max_steps`)."""
         if self._stopped:
             trainer.should_stop = True
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """From here on the running average takes the place of the weights."""
+        """Record that the running average has replaced the weights."""
         self._evaluating = trainer.state.fn == "fit"
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The weights are back: their average has been told of the end before this."""
+        """Record that the weights are back: `RunningAverage`, an earlier callback, has restored them."""
         self._evaluating = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember that this epoch has an AP."""
+        """Record that this epoch was evaluated."""
         self._evaluated = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
-        """Save. Training and its evaluation are over at this point, so a resumed run starts with the next epoch."""
+        """Write the checkpoints. The epoch and its evaluation are over, so a resumed run starts with the next epoch."""
         best = self._evaluated and self._improves(trainer)
         self.unevaluated = not self._evaluated
         self._evaluated = False
@@ -75,29 +79,30 @@ class Checkpoints(Callback):
         self.save(trainer, best_of=pl_module if best else None)
 
     def save(self, trainer: L.Trainer, *, best_of: DetectionModule | None = None) -> None:
-        """Write last.ckpt, on all ranks at once; between two steps or while evaluating.
+        """Write last.ckpt. All ranks must call this together, between two steps or within an evaluation.
 
         Args:
-            trainer: the run's.
-            best_of: the module, where its last evaluation was the best.
+            trainer: Lightning's trainer.
+            best_of: module whose last evaluation has the highest AP so far, to write best.ckpt too; None otherwise.
 
         Raises:
-            OutputError: the disk is full or read-only; the last.ckpt that was there is as it was.
+            OutputError: the disk is full or read-only. The previous last.ckpt is unchanged.
         """
         last = self.folder / "last.ckpt"
-        with writing(last):
+        with translate_os_errors(last):
             if not trainer.is_global_zero:
                 trainer.save_checkpoint(partial_path(last))  # a collective call: rank 0 writes the file
                 return
             with atomic_path(last) as partial:
                 trainer.save_checkpoint(partial)
                 if best_of is not None:
-                    self._keep_best(best_of, partial)
+                    self._write_best(best_of, partial)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """While evaluating, put down that the evaluation is still to come, and undo the change of weights for it.
+        """Within an evaluation, store that the evaluation has not started, and swap the weights and their average back.
 
-        Lightning's state within an evaluation would skip the images that are done, and their detections are lost.
+        Resumed from Lightning's own state, the evaluation would skip the images already processed, whose detections
+        are not saved.
         """
         if not self._evaluating:
             return
@@ -111,27 +116,27 @@ class Checkpoints(Callback):
             names = ("current_model_state", "state_dict")
             checkpoint.update(zip(names, [checkpoint[name] for name in reversed(names)], strict=True))
 
-    def settle(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:
-        """After an evaluation of the last weights outside the training loop (`evaluate_every`): are they best?"""
+    def save_if_best(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:
+        """Make last.ckpt the best checkpoint if its AP, measured after training (`evaluate_every`), is the highest."""
         if self._improves(trainer) and trainer.is_global_zero:
-            self._keep_best(pl_module, self.folder / "last.ckpt")
+            self._write_best(pl_module, self.folder / "last.ckpt")
 
     def _improves(self, trainer: L.Trainer) -> bool:
-        """Return whether the last evaluation beats all before, and remember it if so."""
+        """Return whether the last evaluation has the highest AP so far, and store a new highest AP."""
         ap = float(trainer.callback_metrics["AP"])
         if ap <= self.best_ap:
             return False
         self.best_ap, self.best_epoch = ap, trainer.current_epoch
         return True
 
-    def _keep_best(self, pl_module: DetectionModule, checkpoint: Path) -> None:
-        """Give a checkpoint a second name by a hard link, or copy it where the disk has no links."""
+    def _write_best(self, pl_module: DetectionModule, checkpoint: Path) -> None:
+        """Write the files of the best epoch. best.ckpt is a hard link to the checkpoint, or a copy if links fail."""
         numbers = pl_module.metrics.to_json() if pl_module.metrics else {}
         report = {"epoch": self.best_epoch, **numbers}
         write_output(self.folder / "detections.json", json.dumps(pl_module.results).encode())
         write_output(self.folder / "evaluation.json", json.dumps(report, indent=2).encode())
         best = self.folder / "best.ckpt"
-        with writing(best), atomic_path(best) as partial:
+        with translate_os_errors(best), atomic_path(best) as partial:
             partial.unlink(missing_ok=True)
             try:
                 os.link(checkpoint, partial)

@@ -1,4 +1,4 @@
-"""The loaders of a run. Nothing here draws from the global random state: an image's key carries its own seed."""
+"""Data loaders of a training run. They never use the global random state: each sample key carries its own seed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from retinanet.data.user_transform import Transform
 
 
-def _end_with(trainer: int, _: int) -> None:
-    """Let a worker end when the process that trains is gone: killed, it cannot say so itself.
+def _exit_with_trainer(trainer_pid: int, _worker_id: int) -> None:
+    """Start a thread in a loader worker that ends the worker when the training process no longer exists.
 
-    torch's workers watch their parent, which is not the trainer where processes start from a fork server (Python 3.14).
+    PyTorch's workers only watch their parent process. With a fork server, the default of Python 3.14, the parent is
+    the fork server and not the training process.
     """
 
     def watch() -> None:
         while True:
             time.sleep(5)
             try:
-                os.kill(trainer, 0)
+                os.kill(trainer_pid, 0)
             except OSError:
                 os._exit(1)
 
@@ -41,24 +42,31 @@ def _end_with(trainer: int, _: int) -> None:
 
 
 class LazyLoader(DataLoader[Any]):
-    """Reads nothing before the first batch is asked for.
+    """Read nothing before the first batch is requested.
 
-    Lightning asks for an iterator while it sets up, before it has restored the epoch of a resumed run, and with workers
-    a `DataLoader` would begin to read batches of the first epoch there.
+    Lightning creates an iterator during setup, before it restores the epoch of a resumed run. With workers, a plain
+    `DataLoader` would then start to read batches of the first epoch.
     """
 
     def __iter__(self) -> Any:
-        """Return the batches of the epoch that the sampler is set to when the first is asked for."""
-        begin = super().__iter__
+        """Return an iterator over the epoch to which the sampler is set when the first batch is requested."""
+        start = super().__iter__
 
         def batches() -> Iterator[Any]:
-            yield from begin()
+            yield from start()
 
         return batches()
 
 
 class DetectionDataModule(L.LightningDataModule):
-    """Training and validation loaders, for the rank and the epoch at which Lightning asks for them."""
+    """Build the training and validation loaders for the trainer's rank and epoch.
+
+    Args:
+        config: options of the training run.
+        train_data: training images and annotations, already cut into tiles if `config` requires tiles.
+        val_data: validation images and annotations, already cut into tiles if `config` requires tiles.
+        transform: the user's transform of each training image.
+    """
 
     def __init__(
         self,
@@ -76,7 +84,7 @@ class DetectionDataModule(L.LightningDataModule):
         self.sampler: TrainBatchSampler | None = None
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training loader, set to the trainer's epoch: after a resume it is not the first."""
+        """Return the training loader, set to the trainer's epoch, which is not the first after a resume."""
         trainer = self._attached()
         image_config = self.config.image
         dataset = DetectionDataset(
@@ -99,25 +107,24 @@ class DetectionDataModule(L.LightningDataModule):
         return self._loader(dataset, self.sampler, image_config)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the validation loader: every image once, on one rank."""
+        """Return the validation loader. Each image is read by one rank, once."""
         trainer = self._attached()
         image_config = self.config.image
         dataset = DetectionDataset(data=self.val_data, image_config=image_config, augment=None)
         world = trainer.world_size
         size = min(self.config.batch.batch_size, -(-len(dataset) // world))
         batches = eval_batches(self.val_data, size, rank=trainer.global_rank, world_size=world)
-        batches = batches or [
-            [0]
-        ]  # Lightning skips the evaluation of a rank without batches, and the others would wait
+        # Lightning skips the evaluation on a rank without batches, and the other ranks would wait for it forever.
+        batches = batches or [[0]]
         return self._loader(dataset, batches, image_config)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch as the type itself says."""
+        """Return the batch on a device."""
         return batch.to(device)
 
     def _attached(self) -> L.Trainer:
         if self.trainer is None:
-            raise RuntimeError("the loaders need a trainer: it knows rank and epoch")
+            raise RuntimeError("the data module has no trainer, which provides rank and epoch: pass it to Trainer.fit")
         return self.trainer
 
     def _loader(self, dataset: DetectionDataset, batches: Any, image_config: ImageConfig) -> DataLoader[Any]:
@@ -128,8 +135,8 @@ class DetectionDataModule(L.LightningDataModule):
             collate_fn=partial(collate, image_config=image_config),
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=partial(_end_with, os.getpid()),
+            worker_init_fn=partial(_exit_with_trainer, os.getpid()),
             pin_memory=torch.cuda.is_available(),
-            # Its own generator: the loader's seed for its workers must not move the training's random state.
+            # Without its own generator, the loader draws the seed of its workers from the global random state.
             generator=torch.Generator().manual_seed(self.config.random.seed),
         )

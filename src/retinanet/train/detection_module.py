@@ -1,4 +1,8 @@
-"""One training step and one validation step, for Lightning. Network, loss and decoding stay three objects."""
+"""Lightning module: one training step and one validation step.
+
+The network, the loss and the decoding of boxes remain three separate objects. Shape suffixes: N batch, A anchors,
+K classes, D detections, H, W.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
 from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
-from retinanet.train.nonfinite import health
+from retinanet.train.nonfinite import finite_check
 from retinanet.train.optimisation import lr_factor, make_optimizer
-from retinanet.train.random_state import restore_randomness, state_of_randomness
+from retinanet.train.random_state import get_random_state, set_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,18 +31,18 @@ if TYPE_CHECKING:
     from retinanet.model import RetinaNet
     from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
 
-    Watch = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
+    StepObserver = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
 
 
 class DetectionModule(L.LightningModule):
-    """Ties the network to its loss, its data's classes and its optimiser.
+    """Connect the network to the loss, the optimiser and the evaluation.
 
     Args:
-        model: the network.
-        config: the run's.
-        train_data: for class names and file names in messages.
-        val_data: for the ground truth of the evaluation.
-        val_tiles: what the validation loader goes through: `val_data`, cut as `config` says.
+        model: network to train.
+        config: options of the training run.
+        train_data: training data, the source of class names and of file names in messages.
+        val_data: validation data, the ground truth of the evaluation.
+        val_tiles: images of the validation loader: `val_data`, cut into tiles if `config` requires tiles.
     """
 
     def __init__(
@@ -56,38 +60,38 @@ class DetectionModule(L.LightningModule):
         self.assign = make_assigner(config.matching)
         self.loss = DetectionLoss(config=config.loss)
         self.postprocess_config = config.postprocess
-        # In a plain holder: Lightning's weight averaging copies every attribute, and the data need not be copied.
+        # Lightning's weight averaging copies every attribute of the module. The holder prevents copies of the data.
         self.data = _DataHolder(train_data, val_data, val_tiles)
-        self.watch: Watch | None = None
-        self.health: torch.Tensor | None = None
+        self.step_observer: StepObserver | None = None
+        self.finite_check: torch.Tensor | None = None
         self.metrics: Metrics | None = None
-        self.found: list[tuple[int, ArrayDetections]] = []
+        self.detections: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
 
     def on_train_start(self) -> None:
-        """Within an epoch that a resumed run goes on with, skip the batches that were done."""
+        """Skip the batches already used if the training run is resumed in the middle of an epoch."""
         loop = self.trainer.fit_loop
-        progress: Any = loop.epoch_loop.batch_progress.current  # the fields of its kind are not declared
-        done = progress.processed if loop.restarting else 0
+        progress: Any = loop.epoch_loop.batch_progress.current  # Lightning declares a type without these fields
+        batches_done = progress.processed if loop.restarting else 0
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
-        loader.batch_sampler.set_epoch(self.current_epoch, skip=done)
+        loader.batch_sampler.set_epoch(self.current_epoch, skip=batches_done)
 
     def on_train_epoch_start(self) -> None:
-        """Tell the sampler its epoch: Lightning does so for samplers, but not for batch samplers."""
+        """Set the epoch of the batch sampler: Lightning sets the epoch of samplers, but not of batch samplers."""
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
         loader.batch_sampler.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Return the loss of a batch; log it, its parts and the positives per image."""
+        """Return the loss of a batch, and log the loss, its two parts and the number of positives per image."""
         images_N3HW = batch.images_N3HW.to(memory_format=torch.channels_last)
         outputs = self.model(images_N3HW)
         targets = self.assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
         losses = self.loss(outputs, targets)
-        self.health = health(losses, outputs)
-        if self.watch is not None:
-            self.watch(self, batch_idx, batch, outputs, targets, losses)
+        self.finite_check = finite_check(losses, outputs)
+        if self.step_observer is not None:
+            self.step_observer(self, batch_idx, batch, outputs, targets, losses)
         images = len(batch.images_N3HW)
         values = {
             "loss": losses.total.detach(),
@@ -95,67 +99,68 @@ class DetectionModule(L.LightningModule):
             "box_loss": losses.box.detach(),
             "positives_per_image": losses.num_positives / images,
         }
-        for name, value in _over_ranks(values).items():
+        for name, value in _mean_over_ranks(values).items():
             self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=images)
         return losses.total
 
     def on_after_backward(self) -> None:
-        """Give all ranks the BatchNorm statistics of the first, where they are trained and not shared already.
+        """Copy the BatchNorm statistics of rank 0 to all ranks, for layers that are trained and not synchronised.
 
-        DDP would do so in every forward pass, those of an evaluation too, of which ranks may have different numbers.
+        DDP could copy the statistics itself, but in every forward pass. Ranks may have different numbers of forward
+        passes in an evaluation, and would then wait for each other forever.
         """
         if not (dist.is_available() and dist.is_initialized()):
             return
         layers = [m for m in self.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-        learning = [m for m in layers if m.training and not isinstance(m, torch.nn.SyncBatchNorm)]
-        buffers = [b for m in learning for b in m.buffers() if b.is_floating_point()]
+        trained = [m for m in layers if m.training and not isinstance(m, torch.nn.SyncBatchNorm)]
+        buffers = [b for m in trained for b in m.buffers() if b.is_floating_point()]
         if buffers:
-            together = torch.cat([b.flatten() for b in buffers])
-            dist.broadcast(together, 0)
-            for buffer, values in zip(buffers, torch.split(together, [b.numel() for b in buffers]), strict=True):
+            all_values = torch.cat([b.flatten() for b in buffers])
+            dist.broadcast(all_values, 0)
+            for buffer, values in zip(buffers, torch.split(all_values, [b.numel() for b in buffers]), strict=True):
                 buffer.copy_(values.view_as(buffer))
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the detections of the last evaluation."""
-        self.found, self.results = [], []
+        """Delete the detections of the previous evaluation."""
+        self.detections, self.results = [], []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Detect, and keep the detections for the end of the epoch."""
+        """Detect objects, and store the detections for the evaluation at the end of the epoch."""
         outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
-        detections = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
-        self.found += zip(batch.indices, (found.numpy() for found in detections), strict=True)
+        per_image = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
+        self.detections += zip(batch.indices, (detections.numpy() for detections in per_image), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
         if dist.is_available() and dist.is_initialized():
             gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, self.found)
-            # A rank for which there was no image looked at one of another's: each counts once.
-            self.found = list({index: found for rank in gathered for index, found in rank}.items())
+            dist.all_gather_object(gathered, self.detections)
+            # A rank without images of its own evaluates image 0, too. The dictionary counts each image once.
+            self.detections = list({index: detections for rank in gathered for index, detections in rank}.items())
         val = self.data.val
-        found = [(val.records[number].image_id, detections) for number, detections in self._images()]
-        for image_id, detections in found:
+        by_image = [(val.records[number].image_id, detections) for number, detections in self._merged_detections()]
+        for image_id, detections in by_image:
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
-        self.found = []
-        array_D7 = detections_to_array(found, category_ids=val.category_ids)
+        self.detections = []
+        array_D7 = detections_to_array(by_image, category_ids=val.category_ids)
         self.metrics = evaluate_results(val.to_coco(), array_D7)
         numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
-    def _images(self) -> Iterator[tuple[int, ArrayDetections]]:
-        """Yield the number and the detections of every validation image, those of its tiles merged."""
+    def _merged_detections(self) -> Iterator[tuple[int, ArrayDetections]]:
+        """Yield the index of each validation image and its detections, with the detections of its tiles merged."""
         tiled, tiling = self.data.val_tiles, self.run_config.tiling
         by_image: dict[int, list[tuple[int, ArrayDetections]]] = {}
-        for index, found in self.found:
-            by_image.setdefault(tiled.parents[index], []).append((index, found))
+        for index, detections in self.detections:
+            by_image.setdefault(tiled.parents[index], []).append((index, detections))
         for number, parts in by_image.items():
-            *cut, (_, whole) = sorted(parts, key=lambda part: part[0])
-            if cut:
+            *tiles, (_, whole) = sorted(parts, key=lambda part: part[0])
+            if tiles:
                 record = self.data.val.records[number]
                 whole = merge_tiles(
                     whole,
-                    [found for _, found in cut],
-                    [w for w in (tiled.data.records[index].window for index, _ in cut) if w is not None],
+                    [detections for _, detections in tiles],
+                    [w for w in (tiled.data.records[index].window for index, _ in tiles) if w is not None],
                     width=record.width,
                     height=record.height,
                     whole_from=tiling.whole_from,
@@ -164,7 +169,7 @@ class DetectionModule(L.LightningModule):
             yield number, whole
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule, stepped with every optimiser step."""
+        """Return the optimiser and the learning-rate schedule, which advances with each optimiser step."""
         config = self.run_config
         images = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, images_per_step=images)
@@ -175,28 +180,33 @@ class DetectionModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights need to be used: classes, config, preprocessing; and the random states."""
+        """Add classes, options and preprocessing, which users of the weights need, and the random states."""
         checkpoint[KEY] = describe_run(self.run_config, self.data.train.classes, self.data.train.category_ids)
-        checkpoint["randomness"] = state_of_randomness()
+        checkpoint["randomness"] = get_random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the random states back; refuse a checkpoint of other classes."""
-        found = tuple(checkpoint[KEY]["classes"])
-        if found != self.data.train.classes:
-            raise ValueError(f"the run to resume has classes {found}, the training data has {self.data.train.classes}")
-        restore_randomness(checkpoint["randomness"])
+        """Restore the random states. Raises `ValueError` if the checkpoint has other classes than the data."""
+        saved_classes = tuple(checkpoint[KEY]["classes"])
+        if saved_classes != self.data.train.classes:
+            raise ValueError(
+                f"the training run to resume has the classes {saved_classes}, but the training data has "
+                f"{self.data.train.classes}: train with the same data, or start a new run with --from"
+            )
+        set_random_state(checkpoint["randomness"])
 
 
-def _over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the mean of each over the ranks, in one exchange: of the losses it is that of the whole batch."""
+def _mean_over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the mean of each value over the ranks, with one exchange. Mean losses are losses of the whole batch."""
     if not (dist.is_available() and dist.is_initialized()):
         return values
-    together = torch.stack([value.float() for value in values.values()])
-    dist.all_reduce(together)
-    return dict(zip(values, together / dist.get_world_size(), strict=True))
+    stacked = torch.stack([value.float() for value in values.values()])
+    dist.all_reduce(stacked)
+    return dict(zip(values, stacked / dist.get_world_size(), strict=True))
 
 
 class _DataHolder:
+    """Hold the data of a training run. A deep copy returns the same object."""
+
     def __init__(self, train: DetectionData, val: DetectionData, val_tiles: TiledData) -> None:
         self.train = train
         self.val = val

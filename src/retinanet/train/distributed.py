@@ -1,4 +1,4 @@
-"""How the processes of a run find each other."""
+"""Connection of the processes of a distributed training run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.distributed.rendezvous import rendezvous
 
 
 class RestartableDDP(DDPStrategy):
-    """DDP whose processes, started anew by torchrun, do not take the addresses of those that died for their own.
+    """DDP that torchrun can restart after a process was killed.
 
-    torchrun keeps one store for all attempts, and torch reads and writes it under the same names in each: a rank that
-    asks first is told where a dead one listened, and fails with "Connection refused". Each attempt has its own names
-    here.
+    torchrun keeps one key-value store for all attempts, and torch uses the same keys in each attempt. A restarted rank
+    can therefore read the address of a dead process, and then fails with "Connection refused". Here the keys of each
+    attempt have their own prefix.
     """
 
     def setup_distributed(self) -> None:
-        """Connect, under torchrun as said above, else as Lightning does."""
+        """Connect the processes: with keys of this attempt under torchrun, with Lightning's own setup elsewhere."""
         if TorchElasticEnvironment.detect() and not dist.is_initialized():
             self.set_world_ranks()
             rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -35,6 +35,6 @@ class RestartableDDP(DDPStrategy):
                 timeout=self._timeout,
                 device_id=self.root_device if self.root_device.type != "cpu" else None,
             )
-            if self.root_device.type != "cpu":  # NCCL complains where nobody does
+            if self.root_device.type != "cpu":  # NCCL warns at exit unless the group is destroyed
                 atexit.register(dist.destroy_process_group)
         super().setup_distributed()

@@ -1,4 +1,4 @@
-"""The user's own objects in a run: a transform, callbacks and loggers, given in Python or by name."""
+"""The user's own transform, callbacks and loggers in a training run, passed as Python objects or by name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extensions:
-    """The user's own objects in a run.
+    """The user's own objects in a training run.
 
     Args:
-        transform: changes each training image.
-        callbacks: of Lightning, in the user's order.
-        loggers: of Lightning; empty: `config.logger` names the logger.
+        transform: function that changes each training image; None for none.
+        callbacks: Lightning callbacks, in the user's order.
+        loggers: Lightning loggers. If empty, `config.extensions.logger` names the logger.
     """
 
     transform: Transform | None
@@ -35,14 +35,14 @@ class Extensions:
     loggers: list[Logger]
 
 
-def object_names(**given: Any) -> dict[str, Any]:
-    """Return the options of a config for arguments of `fit`, without those that were not given.
+def object_names(**arguments: Any) -> dict[str, Any]:
+    """Return options of the config for the objects passed to `fit`; arguments left at None or () are omitted.
 
-    A string stays as it is. An object becomes its description, which config.yaml can hold.
+    A string remains unchanged. An object is replaced by its description, which config.yaml can hold.
     """
     return {
         option: tuple(_name(item) for item in value) if option == "callbacks" else _name(value)
-        for option, value in given.items()
+        for option, value in arguments.items()
         if value is not None and not (option == "callbacks" and len(value) == 0)
     }
 
@@ -62,24 +62,24 @@ def load_extensions(
     callbacks: Sequence[str | Callback],
     logger: str | Logger | Sequence[Logger] | Literal[False] | None,
 ) -> Extensions:
-    """Return the objects given to `fit`, and those that `config` names.
+    """Return the objects passed to `fit`, completed with the objects that `config` names.
 
     Raises:
-        ConfigError: a name that cannot be loaded, or an object of the wrong type.
+        ConfigError: a name cannot be loaded, or an object has the wrong type.
     """
-    given = None if isinstance(transform, str) else transform
-    if given is None and config.augmentation.transform is not None:
+    function = None if isinstance(transform, str) else transform
+    if function is None and config.augmentation.transform is not None:
         _refuse_object_name("transform", config.augmentation.transform)
-        given = load_transform(config.augmentation.transform)
-    made = [_callback(item) for item in (callbacks or config.extensions.callbacks)]
-    return Extensions(transform=given, callbacks=made, loggers=_loggers(config, logger))
+        function = load_transform(config.augmentation.transform)
+    loaded_callbacks = [_callback(item) for item in (callbacks or config.extensions.callbacks)]
+    return Extensions(transform=function, callbacks=loaded_callbacks, loggers=_loggers(config, logger))
 
 
-def _loggers(config: TrainConfig, given: Any) -> list[Logger]:
-    if given is None or isinstance(given, str):
+def _loggers(config: TrainConfig, logger: Any) -> list[Logger]:
+    if logger is None or isinstance(logger, str):
         _refuse_object_name("logger", config.extensions.logger)
-        given = load_logger(config.extensions.logger)
-    loggers = [given] if isinstance(given, Logger) else list(given or ())
+        logger = load_logger(config.extensions.logger)
+    loggers = [logger] if isinstance(logger, Logger) else list(logger or ())
     for item in loggers:
         if not isinstance(item, Logger):
             raise ConfigError(f"logger: expected a Lightning logger, found {item!r}")
@@ -87,21 +87,24 @@ def _loggers(config: TrainConfig, given: Any) -> list[Logger]:
 
 
 def _callback(item: str | Callback) -> Callback:
-    made = item
+    callback = item
     if isinstance(item, str):
         _refuse_object_name("callbacks", item)
-        made = load_object(item, option="callbacks")()
-    if not isinstance(made, Callback):
-        raise ConfigError(f"callbacks {item}: expected a lightning.pytorch.callbacks.Callback, found {made!r}")
-    if isinstance(made, ModelCheckpoint):
-        raise ConfigError("callbacks: ModelCheckpoint is not supported: a run always writes best.ckpt and last.ckpt")
-    return made
+        callback = load_object(item, option="callbacks")()
+    if not isinstance(callback, Callback):
+        raise ConfigError(f"callbacks {item}: expected a lightning.pytorch.callbacks.Callback, found {callback!r}")
+    if isinstance(callback, ModelCheckpoint):
+        raise ConfigError(
+            "callbacks: ModelCheckpoint is not supported, because training always writes best.ckpt and last.ckpt: "
+            "remove it"
+        )
+    return callback
 
 
 def _refuse_object_name(option: str, value: str) -> None:
-    """Raise `ConfigError` where config.yaml holds the description of an object that was passed in Python."""
+    """Raise `ConfigError` if config.yaml holds only the description of an object that was passed in Python."""
     if is_object_name(value):
         raise ConfigError(
-            f"{option}: the run was started in Python with {value}, which config.yaml cannot hold. Resume it in Python "
-            f"with fit(..., resume=True, {option}=...), or give {option} as package.module:factory"
+            f"{option}: the training run was started in Python with {value}, which config.yaml cannot store. "
+            f"Resume in Python with fit(..., resume=True, {option}=...), or set {option} to package.module:factory"
         )

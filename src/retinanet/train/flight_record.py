@@ -1,4 +1,4 @@
-"""Reads a flight record and runs its step again on the CPU."""
+"""Reading of a flight record, and replay of its training step on the CPU."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from retinanet.images import Frame
 from retinanet.model import RetinaNet
 from retinanet.plugins import refuse_foreign_parts
 from retinanet.train.initial_model import freeze_parts
-from retinanet.train.nonfinite import find_cause, sentence_of
-from retinanet.train.run_folder import RECORD
+from retinanet.train.nonfinite import describe_cause, find_cause
+from retinanet.train.run_folder import FLIGHT_RECORD_FILE
 from retinanet.types import Target
 
 FORMAT: Final = 1
@@ -24,36 +24,43 @@ KEY: Final = "retinanet flight record"
 
 
 class RecordError(UserError):
-    """A file that is no flight record, is damaged, or was written by a later version."""
+    """A file is missing, damaged, not a flight record, or was written by a later version."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return a flight record's content.
+    """Return the content of a flight record.
 
     Raises:
-        RecordError: missing, damaged, not ours, or holding anything but tensors and plain values.
+        RecordError: the file is missing, damaged, no flight record, or contains objects other than tensors and plain
+            values.
     """
     if not path.is_file():
-        raise RecordError(f"no flight record {path}")
+        raise RecordError(f"no flight record {path}: expected the file {FLIGHT_RECORD_FILE} of a run folder")
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         raise RecordError(f"{path} cannot be read as a flight record: {error}") from error
     if not isinstance(record, dict) or KEY not in record:
-        raise RecordError(f"{path} is no flight record: `train` writes one, {RECORD}, when a step is not finite")
+        raise RecordError(
+            f"{path} is no flight record: `retinanet train` writes {FLIGHT_RECORD_FILE} into the run folder when a "
+            "loss, gradient or output is NaN or infinite"
+        )
     if not isinstance(record[KEY], int) or record[KEY] > FORMAT:
-        raise RecordError(f"{path} has format {record[KEY]}, this version reads up to {FORMAT}: update retinanet")
+        raise RecordError(
+            f"{path} has flight record format {record[KEY]}, but this version reads formats up to {FORMAT}: "
+            "update retinanet"
+        )
     return record
 
 
 def replay(path: Path | str) -> tuple[str, bool]:
-    """Run a recorded step again on the CPU: `replay("runs/first/nonfinite.pt")`.
+    """Run a recorded training step again on the CPU: `replay("runs/first/nonfinite.pt")`.
 
     Returns:
-        What was found, a sentence, and whether it is the module and the kind that the record names.
+        The cause in a sentence, and whether its module and kind are those in the record.
 
     Raises:
-        RecordError: no such file, or no flight record.
+        RecordError: the file is missing, damaged or no flight record.
     """
     record = read_record(Path(path))
     config = record["config"]
@@ -70,5 +77,5 @@ def replay(path: Path | str) -> tuple[str, bool]:
         indices=tuple(record["indices"]),
     )
     cause = find_cause(model, batch, record, device="cpu")
-    found = (cause.module, cause.kind) if cause else ("", "")
-    return sentence_of(cause, record), found == (record["module"], record["kind"])
+    module_and_kind = (cause.module, cause.kind) if cause else ("", "")
+    return describe_cause(cause, record), module_and_kind == (record["module"], record["kind"])

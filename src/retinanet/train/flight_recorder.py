@@ -1,4 +1,4 @@
-"""The flight recorder: one file with all that led to the first loss, gradient or output that is NaN or infinite."""
+"""Flight recorder: it stores the first training step with a NaN or infinite loss, gradient or output in one file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from retinanet.data import Batch
 from retinanet.errors import UserError, list_names
 from retinanet.files import atomic_path
 from retinanet.train.flight_record import FORMAT, KEY
-from retinanet.train.nonfinite import find_cause, sentence_of
-from retinanet.train.output_files import report_progress, writing
-from retinanet.train.random_state import state_of_randomness
-from retinanet.train.run_folder import RECORD
+from retinanet.train.nonfinite import describe_cause, find_cause
+from retinanet.train.output_files import report_progress, translate_os_errors
+from retinanet.train.random_state import get_random_state
+from retinanet.train.run_folder import FLIGHT_RECORD_FILE
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -29,130 +29,137 @@ if TYPE_CHECKING:
 
 
 ADVICE: Final = (
-    "A lower --lr, a longer --warmup-steps or --clip-gradients 1 usually help; --prior 0.01 must not be 0.5."
+    "Lower --lr, raise --warmup-steps or set --clip-gradients 1. Keep --prior at 0.01: with a prior of 0.5, training "
+    "may diverge."
 )
 
 
 class NonFiniteError(UserError):
-    """A loss, a gradient or an output became NaN or infinite; training on would only destroy the weights."""
+    """A loss, gradient or output became NaN or infinite. The next optimiser step would destroy the weights."""
 
 
 class FlightRecorder(Callback):
-    """Checks every step before the optimiser takes it, and stops the run or skips the step.
+    """Check each step before the optimiser changes the weights; stop or skip the step at a NaN or infinite value.
 
     Args:
-        config: the run's.
-        classes: of the training data.
+        config: options of the training run.
+        classes: class names of the training data.
     """
 
     def __init__(self, *, config: TrainConfig, classes: Sequence[str]) -> None:
         self.config = config
         self.classes = tuple(classes)
-        self.path = config.folder.output / RECORD
+        self.path = config.folder.output / FLIGHT_RECORD_FILE
         self.skipped = 0
-        self.in_a_row = 0
+        self.consecutive_skips = 0
         self._batches: list[tuple[Batch, dict[str, Any]]] = []
-        self._healths: list[Tensor] = []
+        self._finite_checks: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the steps skipped."""
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+        """Return the number of skipped steps, in all and consecutive."""
+        return {"skipped": self.skipped, "in_a_row": self.consecutive_skips}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
-        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+        """Restore the state that `state_dict` returned."""
+        self.skipped, self.consecutive_skips = state_dict["skipped"], state_dict["in_a_row"]
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: DetectionModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep what the step starts from: the batch and the random states, and for `skip` what it will change."""
+        """Store the batch and the random states of the step, and the buffers if `on_nonfinite` is "skip"."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._batches, self._healths = [], []
+            self._batches, self._finite_checks = [], []
             if self.config.nonfinite.on_nonfinite == "skip":
-                # BatchNorm that learns takes its statistics from every batch, a bad one too.
+                # A trained BatchNorm updates its statistics in the forward pass, also with a batch that is skipped.
                 self._buffers = {name: buffer.clone() for name, buffer in pl_module.model.named_buffers()}
-        self._batches.append((batch, state_of_randomness()))
+        self._batches.append((batch, get_random_state()))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
-        """Note this batch's health, on its device."""
-        assert pl_module.health is not None  # noqa: S101
-        self._healths.append(pl_module.health)
+        """Store the finite check of this batch, without a transfer from the device."""
+        assert pl_module.finite_check is not None  # noqa: S101
+        self._finite_checks.append(pl_module.finite_check)
 
     def on_before_optimizer_step(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the health of the step's batches and at its gradient: one number, read once."""
-        signs = torch.stack(self._healths).sum()
+        """Check losses, outputs and gradients of the step. They are summed first: one value is read from the device."""
+        total = torch.stack(self._finite_checks).sum()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        if scaler is None and gradients:  # float16 overflows now and then; its scaler skips the step and scales less
-            signs = signs + torch.nn.utils.get_total_norm(gradients)
+        # With float16, an overflow of the gradients is normal: the scaler skips the step and lowers the scale.
+        if scaler is None and gradients:
+            total = total + torch.nn.utils.get_total_norm(gradients)
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(signs)  # all ranks stop, or skip, together
-        if torch.isfinite(signs) or self._only_overflowed(pl_module, gradients, has_scaler=scaler is not None):
-            self.in_a_row = 0
+            dist.all_reduce(total)  # all ranks stop, or skip, together
+        if torch.isfinite(total) or self._only_sums_overflowed(pl_module, gradients, has_scaler=scaler is not None):
+            self.consecutive_skips = 0
             return
         self._handle(trainer, pl_module, optimizer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let go of the step's batches: the next one needs the memory."""
+        """Release the batches of the step, because the next step needs the memory."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._batches = []
 
-    def _only_overflowed(self, pl_module: DetectionModule, gradients: list[Tensor], *, has_scaler: bool) -> bool:
-        """Return whether only the sums that were to find it are too large for float32: nothing is wrong then."""
+    def _only_sums_overflowed(self, pl_module: DetectionModule, gradients: list[Tensor], *, has_scaler: bool) -> bool:
+        """Return whether only the sums of the check overflow, and all losses, outputs and gradients are finite."""
         if has_scaler or (dist.is_available() and dist.is_initialized()):
             return False
-        whole = all(bool(torch.isfinite(h)) for h in self._healths)
-        return whole and all(bool(torch.isfinite(g).all()) for g in gradients)
+        outputs_finite = all(bool(torch.isfinite(check)) for check in self._finite_checks)
+        return outputs_finite and all(bool(torch.isfinite(g).all()) for g in gradients)
 
     def _handle(self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer) -> None:
         skipping = self.config.nonfinite.on_nonfinite == "skip"
-        bad = next((i for i, h in enumerate(self._healths) if not torch.isfinite(h)), None)
-        batch, randomness = self._batches[len(self._batches) - 1 if bad is None else bad]
+        bad = next((i for i, check in enumerate(self._finite_checks) if not torch.isfinite(check)), None)
+        batch, random_state = self._batches[len(self._batches) - 1 if bad is None else bad]
         step, epoch = trainer.global_step, trainer.current_epoch
         record: dict[str, Any] = {}
-        sentence = "another process has the cause"
+        sentence = "The record holds the first such step only."
         if not self.skipped or not skipping:
+            sentence = "The cause is on another rank."
             if skipping:
-                self._restore(pl_module)
-            record = self._record(pl_module, batch, randomness, step=step, epoch=epoch)
+                self._restore_buffers(pl_module)
+            record = self._record(pl_module, batch, random_state, step=step, epoch=epoch)
             cause = find_cause(pl_module.model, batch, record, device=batch.images_N3HW.device)
             if cause is not None or trainer.world_size == 1:
-                sentence = sentence_of(cause, record)
+                sentence = describe_cause(cause, record)
                 record["said"] = sentence
                 record["module"], record["kind"] = (cause.module, cause.kind) if cause else ("", "")
         optimizer.zero_grad()
-        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        self.skipped, self.consecutive_skips = self.skipped + 1, self.consecutive_skips + 1
         limits = self.config.nonfinite
-        too_many = self.in_a_row > limits.max_skipped_steps
+        too_many = self.consecutive_skips > limits.max_skipped_steps
         where = f"step {step} of epoch {epoch}"
         files = ", ".join(str(pl_module.data.train.records[i].path) for i in batch.indices)
         written = self._write(trainer, record) if "said" in record else ""
         if skipping and not too_many:
-            self._restore(pl_module)
+            self._restore_buffers(pl_module)
             names = list_names(files.split(", "))
-            report_progress(f"skipped {where}: not finite, on {names} {sentence}{written}")
+            report_progress(
+                f"skipped {where}: a loss, gradient or output is NaN or infinite. Batch: {names}. {sentence}{written}"
+            )
             return
         if skipping:
             raise NonFiniteError(
-                f"{self.in_a_row} consecutive steps were not finite, expected at most --max-skipped-steps "
-                f"{limits.max_skipped_steps} ({self.skipped} steps were skipped in all); the record of the first is "
-                f"{self.path}. {ADVICE}"
+                f"{self.consecutive_skips} consecutive steps had a NaN or infinite loss, gradient or output, "
+                f"{self.skipped} in all; expected at most {limits.max_skipped_steps} consecutive steps "
+                f"(--max-skipped-steps). Record of the first step: {self.path}. {ADVICE}"
             )
-        raise NonFiniteError(f"not finite at {where}, on {files}: {sentence}{written}\n{ADVICE}")
+        raise NonFiniteError(
+            f"a loss, gradient or output is NaN or infinite at {where}. Batch: {files}. {sentence}{written}\n{ADVICE}"
+        )
 
-    def _restore(self, pl_module: DetectionModule) -> None:
+    def _restore_buffers(self, pl_module: DetectionModule) -> None:
         for name, buffer in pl_module.model.named_buffers():
             buffer.copy_(self._buffers[name])
 
     def _record(
-        self, pl_module: DetectionModule, batch: Batch, randomness: dict[str, Any], *, step: int, epoch: int
+        self, pl_module: DetectionModule, batch: Batch, random_state: dict[str, Any], *, step: int, epoch: int
     ) -> dict[str, Any]:
-        """Return what the file holds: tensors and plain values."""
+        """Return the content of the flight record: tensors and plain values."""
         records = pl_module.data.train.records
         return {
             KEY: FORMAT,
@@ -170,12 +177,12 @@ class FlightRecorder(Callback):
             "frames": [list(frame) for frame in batch.frames],
             "indices": list(batch.indices),
             "weights": {name: value.detach().cpu() for name, value in pl_module.model.state_dict().items()},
-            "randomness": randomness,
+            "randomness": random_state,
         }
 
     def _write(self, trainer: L.Trainer, record: dict[str, Any]) -> str:
-        """Write the file, and return a clause that says so."""
+        """Write the flight record, and return a line for the message that names the file."""
         path = self.path if trainer.is_global_zero else self.path.with_stem(f"nonfinite-rank{trainer.global_rank}")
-        with writing(path), atomic_path(path) as partial:
+        with translate_os_errors(path), atomic_path(path) as partial:
             torch.save(record, partial)
-        return f"\nrecorded: {path}; `retinanet replay {path}` runs this step again, on the CPU"
+        return f"\nThe step is recorded in {path}. Run it again on the CPU with: retinanet replay {path}"

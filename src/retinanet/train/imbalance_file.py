@@ -1,4 +1,4 @@
-"""Measures while training: where the loss comes from, a few times an epoch, and whether it starts where it should."""
+"""Callback that measures the imbalance during training, and checks the loss of the first step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retinanet.analysis.expected_loss import expected_loss, explain
 from retinanet.analysis.imbalance import Imbalance
 from retinanet.analysis.imbalance_meter import ImbalanceMeter
 from retinanet.losses import make_classification_loss
-from retinanet.train.output_files import Table, rank_zero, report_progress, write_output
+from retinanet.train.output_files import CsvTable, rank_zero, report_progress, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,47 +33,48 @@ COLUMNS: Final = (
     *(f"{kind}_gradient" for kind in KINDS),
     *("effective_negatives", "hardest_hundredth"),
 )
-"""Of imbalance.csv. Anchors are per image, `_loss` and `_gradient` shares of the whole, `effective_negatives` per
-image, `hardest_hundredth` the share of the background's loss that its hardest 1 % of examples makes up."""
+"""Columns of imbalance.csv. Anchors and `effective_negatives` are counted per image. `_loss` and `_gradient` are shares
+of the total. `hardest_hundredth` is the share of the background loss in the hardest 1 % of background examples."""
 
 
 class ImbalanceFile(Callback):
-    """RUN/imbalance.csv: a row `per_epoch` times an epoch, of the batch that training has just computed.
+    """Write RUN/imbalance.csv: `measure_imbalance` rows per epoch, each measured on the batch of one training step.
 
-    Nothing goes through the network twice: the outputs are those of the training step. A resumed run cuts off what it
-    repeats. In the first step of a run it also compares the loss with the expected one, and writes start.json.
+    The measurement reuses the outputs of the training step and needs no forward pass of its own. A resumed training run
+    drops the rows of the steps that it repeats. In the first step of a run, the callback also compares the loss with
+    the expected loss, and writes RUN/start.json.
 
     Args:
-        folder: the run's.
-        config: the run's.
-        classes: of the training data.
+        folder: run folder.
+        config: options of the training run.
+        classes: class names of the training data.
     """
 
     def __init__(self, *, folder: Path, config: TrainConfig, classes: Sequence[str]) -> None:
-        self.table = Table(folder / "imbalance.csv", COLUMNS)
-        self.start = folder / "start.json"
+        self.table = CsvTable(folder / "imbalance.csv", COLUMNS)
+        self.start_file = folder / "start.json"
         self.config = config
         self.loss_config = config.loss
         self.classes = tuple(classes)
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the file is written."""
+        """Return the size of imbalance.csv, bytes."""
         return {"size": self.table.size()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Cut off the rows after that."""
+        """Drop the rows that were written after the checkpoint."""
         self._resumed = True
         if rank_zero() and self.config.run.measure_imbalance:
-            self.table.cut(state_dict["size"])
+            self.table.truncate(state_dict["size"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
-        """Begin to watch; write the header of a new run's file."""
-        pl_module.watch = self.watch
+        """Register as observer of the training steps, and write the header in a new training run."""
+        pl_module.step_observer = self.measure
         if trainer.is_global_zero and self.config.run.measure_imbalance and not self._resumed:
-            self.table.begin()
+            self.table.write_header()
 
-    def watch(
+    def measure(
         self,
         pl_module: DetectionModule,
         batch_idx: int,
@@ -82,7 +83,7 @@ class ImbalanceFile(Callback):
         targets: AnchorTargets,
         losses: DetectionLosses,
     ) -> None:
-        """Look at what a training step has computed."""
+        """Measure the imbalance of a training step, if a row is due, and write the row."""
         trainer = pl_module.trainer
         if not trainer.is_global_zero:
             return
@@ -91,7 +92,7 @@ class ImbalanceFile(Callback):
         if not self.config.run.measure_imbalance:
             return
         every = max(1, -(-int(trainer.num_training_batches) // self.config.run.measure_imbalance))
-        if batch_idx % every or not torch.isfinite(losses.total):  # the flight recorder is about to say why
+        if batch_idx % every or not torch.isfinite(losses.total):  # the flight recorder reports a loss that is NaN
             return
         meter = ImbalanceMeter(
             classes=self.classes,
@@ -101,7 +102,7 @@ class ImbalanceFile(Callback):
         )
         meter.add(outputs, targets, batch.targets, batch.frames)
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **row_of(meter.result())}
-        self.table.add(row)
+        self.table.append(row)
 
     def _check_start(self, targets: AnchorTargets, losses: DetectionLosses) -> None:
         positives = int(targets.positive_NA.sum())
@@ -115,25 +116,25 @@ class ImbalanceFile(Callback):
         )
         if expected is None:
             return
-        found = float(losses.classification.detach())
-        said = explain(expected, found)
-        report_progress(f"start: {said}")
-        numbers = {"positives": positives, "negatives": negatives, "expected": expected.total, "found": found}
-        write_output(self.start, json.dumps({**numbers, "said": said}, indent=2).encode())
+        measured = float(losses.classification.detach())
+        sentence = explain(expected, measured)
+        report_progress(f"start: {sentence}")
+        numbers = {"positives": positives, "negatives": negatives, "expected": expected.total, "found": measured}
+        write_output(self.start_file, json.dumps({**numbers, "said": sentence}, indent=2).encode())
 
 
-def row_of(found: Imbalance) -> dict[str, Any]:
-    """Return the columns of imbalance.csv but epoch and step."""
-    images = max(1, found.images)
-    loss, gradient = found.loss_shares_SE.flatten(), found.gradient_shares_SE.flatten()
-    gamma = make_classification_loss(found.loss_config).focusing
+def row_of(imbalance: Imbalance) -> dict[str, Any]:
+    """Return a row of imbalance.csv without the columns epoch and step."""
+    images = max(1, imbalance.images)
+    loss, gradient = imbalance.loss_shares_SE.flatten(), imbalance.gradient_shares_SE.flatten()
+    gamma = make_classification_loss(imbalance.loss_config).focusing
     values = {
-        "positive_anchors": found.positive_anchors / images,
-        "ignored_anchors": found.ignored_anchors / images,
-        "negative_anchors": found.negative_anchors / images,
+        "positive_anchors": imbalance.positive_anchors / images,
+        "ignored_anchors": imbalance.ignored_anchors / images,
+        "negative_anchors": imbalance.negative_anchors / images,
         **{f"{kind}_loss": float(share) for kind, share in zip(KINDS, loss, strict=True)},
         **{f"{kind}_gradient": float(share) for kind, share in zip(KINDS, gradient, strict=True)},
-        "effective_negatives": found.effective_negatives,
-        "hardest_hundredth": found.hardest_share(gamma, 0.01, positive=False),
+        "effective_negatives": imbalance.effective_negatives,
+        "hardest_hundredth": imbalance.hardest_share(gamma, 0.01, positive=False),
     }
     return {name: f"{value:.6g}" for name, value in values.items()}

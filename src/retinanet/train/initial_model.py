@@ -1,4 +1,4 @@
-"""What a run starts from: ImageNet weights, or another run's model with a head for the classes of this one."""
+"""Initial network of a training run: ImageNet weights, or a trained model with a head for the new classes."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 FROZEN_PARTS: Final = {"none": (), "backbone": ("backbone",), "backbone+fpn": ("backbone", "fpn")}
 
 
-def build(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet, TrainConfig]:
-    """Return the network to train, and the config with what its weights demand.
+def build_model(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet, TrainConfig]:
+    """Return the network to train, and the config with the pixel normalisation that its weights require.
 
     Args:
-        config: the run's.
-        classes: of the training data.
+        config: options of the training run.
+        classes: class names of the training data.
 
     Raises:
-        CheckpointError, BackboneError: weights that are not there or do not fit.
+        CheckpointError, BackboneError: the weights are missing or do not fit the network.
     """
     if config.start.start_from is not None:
-        model = _from_model(config, classes)
+        model = _load_start_model(config, classes)
     else:
         model = RetinaNet(num_classes=len(classes), config=config.model)
         if config.start.pretrained:
@@ -57,15 +57,14 @@ def build(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet, Train
             report_progress(f"backbone: {config.model.backbone}, random weights")
     parts = freeze_parts(model, config)
     if parts:
-        left = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        report_progress(
-            f"frozen: {' and '.join(parts)}; {left:,} of {sum(p.numel() for p in model.parameters()):,} weights learn"
-        )
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        report_progress(f"frozen: {' and '.join(parts)}; {trainable:,} of {total:,} weights are trained")
     return model.to(memory_format=torch.channels_last), config
 
 
 def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
-    """Keep what the config says as it is, and return the names of whole parts of that."""
+    """Freeze the parts and the BatchNorm layers that the config names. Return the names of the frozen parts."""
     parts = FROZEN_PARTS[config.start.freeze]
     for part in parts:
         model.get_submodule(part).requires_grad_(False)
@@ -74,83 +73,89 @@ def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
     return parts
 
 
-def with_network_of(config: TrainConfig) -> TrainConfig:
-    """Return the config with the network and the normalisation of the model that the run starts from, if any.
+def with_start_model_options(config: TrainConfig) -> TrainConfig:
+    """Return the config with the network and normalisation options of the model of `start_from`, if there is one.
 
-    The image size, the matching and the losses are the model's too, unless they were given; but not the weights that
-    it gave to its classes.
+    Options of the image size, the matching and the losses also come from the model, unless the user has set them.
+    `class_alpha` never comes from the model, because the classes may differ.
 
     Raises:
-        ConfigError: an option of the network that contradicts the model.
-        CheckpointError: no such model.
+        ConfigError: an option of the network contradicts the model.
+        CheckpointError: the model is missing or cannot be read.
     """
     if config.start.start_from is None:
         return config
     if config.fitted.anchors == "auto":
-        raise ConfigError("anchors auto would change the network of the model to start from: give one of them")
+        raise ConfigError(
+            "--anchors auto cannot be combined with --from, because it would change the network of the model: "
+            "remove one of the two options"
+        )
     saved = load_checkpoint(config.start.start_from, allow=named_modules(flatten(config), PART_OPTIONS))
     network = section_from_dict(ModelConfig, saved.train_config)
-    taken = {f.name: getattr(network, f.name) for f in dataclasses.fields(ModelConfig) if f.name != "prior"}
-    given = flatten(config)
-    for name, value in taken.items():
-        if _was_given(config, name) and given[name] != value:
+    model_options = {f.name: getattr(network, f.name) for f in dataclasses.fields(ModelConfig) if f.name != "prior"}
+    options = flatten(config)
+    for name, value in model_options.items():
+        if _is_set(config, name) and options[name] != value:
             raise ConfigError(
-                f"{name} is given as {given[name]}, but the model in {config.start.start_from} has {value}, and a "
-                "run that starts from it has its network"
+                f"{name} is {options[name]}, but the model in {config.start.start_from} has {value}: training from a "
+                f"model (--from) uses the model's network. Remove {name}, or train without --from"
             )
-    names = [name for name in PART_OPTIONS if not _was_given(config, name)]
+    names = [name for name in PART_OPTIONS if not _is_set(config, name)]
     refuse_foreign_parts(saved.train_config, names, named_modules(flatten(config), PART_OPTIONS))
     for cls in (ImageConfig, MatchConfig, LossConfig):
-        its: object = section_from_dict(cls, saved.train_config)
+        section: object = section_from_dict(cls, saved.train_config)
         for field in dataclasses.fields(cls):
-            if field.name != "class_alpha" and not _was_given(config, field.name):
-                taken[field.name] = getattr(its, field.name)
-    return with_options(config, **taken)
+            if field.name != "class_alpha" and not _is_set(config, field.name):
+                model_options[field.name] = getattr(section, field.name)
+    return with_options(config, **model_options)
 
 
-def _from_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
-    """Return the model of a checkpoint with a head for these classes."""
+def _load_start_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
+    """Return the model of `start_from` with a classification head for `classes`, and report what it keeps."""
     assert config.start.start_from is not None  # noqa: S101
     saved = load_checkpoint(config.start.start_from, allow=named_modules(flatten(config), PART_OPTIONS))
     model = RetinaNet(num_classes=len(classes), config=config.model)
     state = saved.model.state_dict()
     fresh = model.state_dict()
     for name in ("class_head.output.weight", "class_head.output.bias"):
-        state[name] = carry_over(state[name], fresh[name], saved.classes, classes)
+        state[name] = transfer_class_rows(state[name], fresh[name], saved.classes, classes)
     model.load_state_dict(state)
     kept = [name for name in classes if name in saved.classes]
     new = [name for name in classes if name not in saved.classes]
-    gone = [name for name in saved.classes if name not in classes]
-    said = [f"{len(kept)} classes kept ({list_names(kept)})" if kept else "no class kept"]
-    said += [f"{len(new)} new ({list_names(new)}), which start from the prior"] if new else []
-    said += [f"{len(gone)} dropped ({list_names(gone)})"] if gone else []
+    dropped = [name for name in saved.classes if name not in classes]
+    changes = [f"classes kept: {len(kept)} ({list_names(kept)})" if kept else "classes kept: none"]
+    changes += [f"new: {len(new)} ({list_names(new)}), initialised with the prior"] if new else []
+    changes += [f"dropped: {len(dropped)} ({list_names(dropped)})"] if dropped else []
     report_progress(
-        f"from {config.start.start_from}: {config.model.backbone}, images of {config.image.image_size}; "
-        f"{'; '.join(said)}"
+        f"start from {config.start.start_from}: backbone {config.model.backbone}, image size "
+        f"{config.image.image_size}; {'; '.join(changes)}"
     )
-    alpha = "an alpha for each class" if config.loss.class_alpha else f"alpha {config.loss.alpha:g}"
+    alpha = "one alpha per class" if config.loss.class_alpha else f"alpha {config.loss.alpha:g}"
     low = "on" if config.matching.low_quality_matches else "off"
     report_progress(
-        f"as given or as it was trained: {config.loss.loss}, {alpha}, {config.loss.box_loss}, low-quality matches {low}"
+        f"loss options, set by the user or else taken from the model: {config.loss.loss}, {alpha}, "
+        f"{config.loss.box_loss}, low-quality matches {low}"
     )
-    if (trained_with := saved.train_config.get("preset")) != config.base.preset:
+    if (model_preset := saved.train_config.get("preset")) != config.base.preset:
         report_progress(
-            f"it was trained with --preset {trained_with}; "
-            f"the optimiser's options here are those of {config.base.preset}"
+            f"the model was trained with --preset {model_preset}; this training run uses the optimiser options of "
+            f"--preset {config.base.preset}"
         )
     return model
 
 
-def carry_over(
+def transfer_class_rows(
     old: torch.Tensor, fresh: torch.Tensor, old_classes: Sequence[str], classes: Sequence[str]
 ) -> torch.Tensor:
-    """Return the last classification layer's weight or bias for `classes`: rows of the classes that stay, else fresh.
+    """Return the weight or bias of the last classification layer for `classes`.
+
+    A class that is also in `old_classes` keeps its rows of `old`. Every other class has its rows of `fresh`.
 
     Args:
-        old: (A * len(old_classes), ...), rows in the order anchor, class.
-        fresh: (A * len(classes), ...), as initialised.
-        old_classes: names of the old rows.
-        classes: names of the new ones.
+        old: weight or bias of the trained model, (A * len(old_classes), ...), rows ordered by anchor, then class.
+        fresh: newly initialised weight or bias, (A * len(classes), ...), rows ordered by anchor, then class.
+        old_classes: class names of the trained model.
+        classes: class names of the new model.
     """
     anchors = len(old) // len(old_classes)
     old_AK = old.view(anchors, len(old_classes), *old.shape[1:])
@@ -161,7 +166,7 @@ def carry_over(
     return out_AK.reshape(fresh.shape)
 
 
-def _was_given(config: TrainConfig, name: str) -> bool:
-    """Return whether an option differs from what its preset would set."""
+def _is_set(config: TrainConfig, name: str) -> bool:
+    """Return whether an option differs from the value of the preset or, without one, from its default."""
     default = options_of(TrainConfig)[name].default
     return bool(flatten(config)[name] != PRESETS[config.base.preset].get(name, default))

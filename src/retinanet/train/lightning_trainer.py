@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run: its callbacks in their order, its devices and processes."""
+"""Lightning trainer of a training run: its callbacks in order, its devices and its processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCallbacks:
-    """The callbacks of a run, those that the run itself needs by name."""
+    """Callbacks of a training run. `in_order` holds all callbacks; the other fields give access to single ones."""
 
     checkpoints: Checkpoints
     metrics_file: MetricsFile
@@ -46,32 +46,32 @@ class RunCallbacks:
 
 
 def make_callbacks(config: TrainConfig, classes: Sequence[str], extensions: Extensions) -> RunCallbacks:
-    """Return the callbacks of a run. Lightning calls them in this order, and checkpoints last of all ours but one."""
+    """Return the callbacks of a training run. Lightning calls them in the order of `in_order`."""
     folder = config.folder.output
     checkpoints = Checkpoints(folder=folder)
     metrics_file = MetricsFile(path=folder / "metrics.csv", log_every=config.run.log_every)
     stop = GracefulStop(checkpoints=checkpoints, folder=folder)
-    # The running average swaps its weights in before the evaluation and out after it, so it comes first.
-    found: list[Callback] = [RunningAverage(decay=config.optimiser.ema)] if config.optimiser.ema > 0 else []
-    found += [FlightRecorder(config=config, classes=classes), metrics_file]
-    found.append(ImbalanceFile(folder=folder, config=config, classes=classes))
+    # The running average replaces the weights during an evaluation. It comes first, so all others see the average.
+    callbacks: list[Callback] = [RunningAverage(decay=config.optimiser.ema)] if config.optimiser.ema > 0 else []
+    callbacks += [FlightRecorder(config=config, classes=classes), metrics_file]
+    callbacks.append(ImbalanceFile(folder=folder, config=config, classes=classes))
     if patience := config.schedule.patience:
-        found.append(EarlyStopping("AP", mode="max", patience=patience, check_on_train_epoch_end=False))
+        callbacks.append(EarlyStopping("AP", mode="max", patience=patience, check_on_train_epoch_end=False))
     if config.schedule.max_steps > 0:
-        found.append(StepLimit(config.schedule.max_steps))
-    # Here the user's callbacks see the averaged weights in an evaluation, and their state of an epoch is saved with it.
-    found += [*extensions.callbacks, ReplaceRun(folder), EpochLine(), checkpoints, stop]
-    if sys.stdout.isatty() and not any(isinstance(callback, ProgressBar) for callback in found):
-        found.append(RichProgressBar(leave=False))
-    return RunCallbacks(checkpoints=checkpoints, metrics_file=metrics_file, stop=stop, in_order=tuple(found))
+        callbacks.append(StepLimit(config.schedule.max_steps))
+    # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
+    callbacks += [*extensions.callbacks, ReplaceRun(folder), EpochLine(), checkpoints, stop]
+    if sys.stdout.isatty() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(RichProgressBar(leave=False))
+    return RunCallbacks(checkpoints=checkpoints, metrics_file=metrics_file, stop=stop, in_order=tuple(callbacks))
 
 
 def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any) -> L.Trainer:
-    """Return Lightning's trainer with the options of a run."""
-    _quieten()
+    """Return Lightning's trainer with the options of a training run."""
+    _silence_lightning()
     return L.Trainer(
         accelerator=config.hardware.device,
-        **_processes(config),
+        **_device_options(config),
         precision=PRECISIONS[config.compute.precision],  # type: ignore[arg-type]
         max_epochs=config.schedule.epochs,
         accumulate_grad_batches=config.optimiser.accumulate,
@@ -90,29 +90,37 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
 
 
 def share_batchnorm(model: RetinaNet, config: TrainConfig, trainer: L.Trainer) -> RetinaNet:
-    """Return the network with BatchNorm over the batch of all ranks, if the run asks for it. Raises `ConfigError`."""
+    """Return the network with BatchNorm synchronised over the ranks if `sync_batchnorm` is set.
+
+    Raises:
+        ConfigError: the devices are CPUs.
+    """
     if not config.compute.sync_batchnorm or trainer.world_size == 1:
         return model
     if trainer.strategy.root_device.type == "cpu":
-        raise ConfigError("sync_batchnorm needs GPUs: PyTorch has no synchronised BatchNorm for the CPU")
-    return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]  # timm's own: torch's drops the activations of its layers
+        raise ConfigError(
+            "sync_batchnorm needs GPUs, because PyTorch has no synchronised BatchNorm for the CPU; found device cpu: "
+            "remove --sync-batchnorm"
+        )
+    # timm's function, because torch's drops the activations inside timm's BatchNorm layers
+    return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _processes(config: TrainConfig) -> dict[str, Any]:
-    """Return the trainer's devices, machines and how they work together: under torchrun, what it has started."""
+def _device_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the trainer's options for devices, nodes and strategy. Under torchrun, its environment sets the counts."""
     devices, nodes = config.compute.devices or max(1, torch.cuda.device_count()), config.compute.nodes
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     if devices == 1 and nodes == 1:
         return {"devices": 1}
-    # `DetectionModule` shares BatchNorm's statistics itself.
+    # `DetectionModule` copies the BatchNorm statistics of rank 0 itself, so DDP need not broadcast buffers.
     return {"devices": devices, "num_nodes": nodes, "strategy": RestartableDDP(broadcast_buffers=False)}
 
 
-def _quieten() -> None:
-    """Silence Lightning where it only advertises or repeats what we say in our own words."""
+def _silence_lightning() -> None:
+    """Suppress Lightning's messages that advertise, or that repeat messages of this package."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for words in ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"):
-        warnings.filterwarnings("ignore", f".*{words}.*", module="lightning")
+    for pattern in ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"):
+        warnings.filterwarnings("ignore", f".*{pattern}.*", module="lightning")

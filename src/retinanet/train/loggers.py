@@ -1,4 +1,4 @@
-"""Lightning's loggers by name, set up for a run's folder."""
+"""Lightning's loggers by name, set up for a run folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROJECT: Final = "retinanet"
 """Name of the experiment (MLflow) or project (Weights & Biases, Comet)."""
 ID_FILE: Final = "logger.json"
-"""File in the run's folder with the id that a logging service gave the run, so that a resumed run goes on there."""
+"""File in the run folder with the id that a logging service assigned. A resumed training run logs under the same id."""
 
 
 def _tensorboard(config: TrainConfig, run_id: str | None) -> Logger:
@@ -30,9 +30,9 @@ def _tensorboard(config: TrainConfig, run_id: str | None) -> Logger:
 
 
 def _csv(config: TrainConfig, run_id: str | None) -> Logger:
-    # Lightning deletes a metrics.csv that exists, so a resumed run has a folder of its own.
-    written = len([path for pattern in ("csv", "csv-*") for path in config.folder.output.glob(pattern)])
-    return CSVLogger(save_dir=config.folder.output, name="", version=f"csv-{written + 1}" if written else "csv")
+    # Lightning deletes an existing metrics.csv, so a resumed training run writes into a new folder.
+    existing = len([path for pattern in ("csv", "csv-*") for path in config.folder.output.glob(pattern)])
+    return CSVLogger(save_dir=config.folder.output, name="", version=f"csv-{existing + 1}" if existing else "csv")
 
 
 def _mlflow(config: TrainConfig, run_id: str | None) -> Logger:
@@ -66,39 +66,39 @@ _PACKAGES: Final = {
     "wandb": ("wandb", "wandb"),
     "comet": ("comet_ml", "comet-ml"),
 }
-"""Module that a logger needs, and what `pip install` takes for it."""
+"""Module that a logger needs, and the package that `pip install` installs for the module."""
 
 
 def load_logger(name: str) -> Logger | None:
-    """Return what the factory `package.module:factory` returns, or None for the name of one of Lightning's loggers.
+    """Return the logger made by the factory `package.module:factory`, or None if `name` is one of Lightning's loggers.
 
     Raises:
-        ConfigError: the logger's package is not installed, or the factory returns no logger.
+        ConfigError: the package of the logger is not installed, or the factory returns no logger.
     """
     if ":" not in name:
         module, package = _PACKAGES.get(name, ("lightning", ""))
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"logger {name} needs a package that is not installed: pip install {package}")
         return None
-    made = load_object(name, option="logger")()
-    if not isinstance(made, Logger):
-        raise ConfigError(f"logger {name}: expected a Lightning logger, its factory returned {made!r}")
-    return made
+    logger = load_object(name, option="logger")()
+    if not isinstance(logger, Logger):
+        raise ConfigError(f"logger {name}: expected a Lightning logger, its factory returned {logger!r}")
+    return logger
 
 
 def make_logger(config: TrainConfig, *, resume: bool) -> Logger | bool:
-    """Return the logger of Lightning that `config.logger` names; False for none."""
+    """Return the Lightning logger that `config.extensions.logger` names; False for "none"."""
     if config.extensions.logger == "none":
         return False
     path = config.folder.output / ID_FILE
-    known = json.loads(path.read_text()) if resume and path.exists() else {}
-    return _MAKERS[config.extensions.logger](config, known.get(config.extensions.logger))
+    ids = json.loads(path.read_text()) if resume and path.exists() else {}
+    return _MAKERS[config.extensions.logger](config, ids.get(config.extensions.logger))
 
 
 def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: bool) -> None:
-    """Log the options of a new run, and store the id that a logging service gave it.
+    """Log the options of a new training run, and store the id that a logging service assigned.
 
-    TensorBoard is left out: its folder holds curves only, and config.yaml has the options.
+    TensorBoard gets no options: its folder holds curves only, and config.yaml holds the options.
     """
     if not rank_zero() or resume:
         return

@@ -1,6 +1,6 @@
-"""The memory that a training step takes for an image, measured; the batch that fits; what to lower where it does not.
+"""Memory of a training step: measurement, choice of the batch size, and advice when memory runs out.
 
-Shape suffixes: N batch, G objects of an image, H, W.
+Shape suffixes: G ground-truth boxes, H, W.
 """
 
 from __future__ import annotations
@@ -40,30 +40,31 @@ if TYPE_CHECKING:
 
 MIB: Final = 2**20
 SHARE: Final = 0.8
-"""Of the device's memory, at the most: the system, the workers and the evaluation want some too."""
+"""Maximum share of the device's memory for training. The system, loader workers and evaluation need the rest."""
 MARGIN: Final = 1.3
-"""On what is counted on a CPU: scratch space within operators, and what the allocator holds back."""
+"""Factor on the memory measured on a CPU, for scratch space within operators and memory that the allocator retains."""
 LARGEST: Final = 64
-"""Images of a batch that `auto` chooses: more hardly trains faster and needs a longer warm-up."""
-STEPS_AN_EPOCH: Final = 16
-"""`auto` leaves at least so many: a small dataset would else be a few steps of huge batches."""
+"""Largest batch size that `auto` chooses. Larger batches hardly train faster and need a longer warm-up."""
+STEPS_PER_EPOCH: Final = 16
+"""Minimum number of steps per epoch that `auto` leaves, so that a small dataset is not a few steps of huge batches."""
 CROWDED: Final = 1000
+"""An image with more ground-truth boxes than this number is named in the advice when memory runs out."""
 
 
 class OutOfMemoryError(UserError):
-    """A step does not fit into the memory of the device."""
+    """A training step needs more memory than the device has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Needs:
-    """What a training step needs, bytes.
+class StepMemory:
+    """Memory of a training step, bytes.
 
     Args:
-        per_image: more for each image of the batch, at its largest size.
-        fixed: gradients, optimiser and running average, whatever the batch.
-        budget: what the device has for both.
+        per_image: memory for each image of the batch, at the largest image size.
+        fixed: memory that does not depend on the batch: gradients, optimiser and running average.
+        budget: memory that the device can provide for a step.
         shape: (H, W) of the largest batch, pixels.
-        most_objects: objects of the most crowded image, and its file.
+        most_objects: largest number of objects in an image, and the file of that image.
     """
 
     per_image: int
@@ -73,26 +74,27 @@ class Needs:
     most_objects: tuple[int, Path]
 
     @property
-    def fits(self) -> int:
-        """Images of a batch that fit; 0 where not one does."""
+    def largest_batch(self) -> int:
+        """Largest batch size that fits into memory; 0 if a single image does not fit."""
         return max(0, (self.budget - self.fixed) // max(1, self.per_image))
 
     def sentence(self) -> str:
-        """Return the numbers in words."""
+        """Return the memory per image, the fixed memory and the budget in words."""
         return (
-            f"an image of {self.shape[1]}x{self.shape[0]} pixels takes {self.per_image / MIB:,.0f} MiB of a step, "
-            f"all else {self.fixed / MIB:,.0f} MiB, and {self.budget / MIB:,.0f} MiB are there"
+            f"a training step needs {self.per_image / MIB:,.0f} MiB per image of {self.shape[1]}x{self.shape[0]} "
+            f"pixels, and {self.fixed / MIB:,.0f} MiB for any batch; {self.budget / MIB:,.0f} MiB are available"
         )
 
 
-def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device) -> Needs:
-    """Measure a step with one image and with two, at the largest size that the run can meet.
+def measure_step_memory(model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device) -> StepMemory:
+    """Measure a training step with one image and with two images, at the largest size of the training run.
 
-    On CUDA the allocator counts. On a CPU every tensor that an operator returns is counted while it lives, which gives
-    the same number every time, where a process's size does not. Neither the model nor any random state changes.
+    On CUDA, the memory is read from PyTorch's allocator. On a CPU, the size of every tensor that an operator returns is
+    counted until the tensor is freed; unlike the size of the process, this count is reproducible. The model and the
+    random states do not change.
 
     Raises:
-        RuntimeError: not even two images fit: the device's own error.
+        RuntimeError: two images do not fit into memory. This is the device's own error.
     """
     shape = largest_shape(config, data)
     crowded = max(data.records, key=lambda record: len(record.boxes_G4))
@@ -103,7 +105,7 @@ def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
     try:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            one, two = (_peak(probe, config, shape, len(crowded.boxes_G4), n, device) for n in (1, 2))
+            one, two = (_peak_memory(probe, config, shape, len(crowded.boxes_G4), n, device) for n in (1, 2))
     finally:
         del probe
         gc.collect()
@@ -112,17 +114,17 @@ def measure(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
     margin = 1.0 if device.type == "cuda" else MARGIN
     states = trained * (2 if config.optimiser.optimizer == "adamw" else 1) + (everything if config.optimiser.ema else 0)
     on_device = everything if device.type == "cuda" else 0
-    return Needs(
+    return StepMemory(
         per_image=int(margin * (two - one)),
         fixed=int(margin * max(trained, 2 * one - two)) + states + on_device,
-        budget=budget(device),
+        budget=memory_budget(device),
         shape=shape,
         most_objects=(len(crowded.boxes_G4), crowded.path),
     )
 
 
 def largest_shape(config: TrainConfig, data: DetectionData) -> tuple[int, int]:
-    """Return (H, W) of the largest padded batch: of the widest and the tallest image, which may come together."""
+    """Return (H, W) of the largest padded batch, pixels. A batch may hold both the widest and the tallest image."""
     steps = config.augmentation
     jitter = steps.scale_jitter[1] if steps.augment else 1.0
     sizes = steps.multi_scale if steps.augment and steps.multi_scale else (config.image.image_size,)
@@ -135,22 +137,27 @@ def largest_shape(config: TrainConfig, data: DetectionData) -> tuple[int, int]:
     return -(-tallest // divisor) * divisor, -(-widest // divisor) * divisor
 
 
-def budget(device: torch.device) -> int:
-    """Return the bytes that training may take: a share of what the device has, or what is free where that is less."""
+def memory_budget(device: torch.device) -> int:
+    """Return the memory for training, bytes: the free memory, but at most the share `SHARE` of the total memory.
+
+    Raises:
+        ConfigError: the system does not report its free memory.
+    """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(min(SHARE * total, free))
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         raise ConfigError(
-            "batch_size auto needs to know the free memory, which this system does not tell: give a number"
+            "--batch-size auto needs the amount of free memory, which this system does not report: set --batch-size to "
+            "a number"
         )
-    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines()}
-    total, free = found["MemTotal"], found["MemAvailable"]
-    for limit, used in _CGROUPS:
-        if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-            most = int(limit.read_text())
-            total, free = min(total, most), min(free, max(0, most - int(used.read_text())))
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines()}
+    total, free = values["MemTotal"], values["MemAvailable"]
+    for limit_file, used_file in _CGROUPS:
+        if limit_file.exists() and used_file.exists() and limit_file.read_text().strip().isdigit():
+            limit = int(limit_file.read_text())
+            total, free = min(total, limit), min(free, max(0, limit - int(used_file.read_text())))
     return int(min(SHARE * total, free))
 
 
@@ -161,42 +168,50 @@ _CGROUPS: Final = tuple(
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     )
 )
+"""Files with the memory limit and the memory in use of the container (cgroup v2 and v1)."""
 
 
 def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) -> TrainConfig:
-    """Return the config with a number for `batch_size` auto: the largest power of two that fits.
+    """Return the config with a number in place of `batch_size` auto: the largest power of two that fits into memory.
 
-    A power of two, so that what else runs on the machine hardly ever changes it.
+    Powers of two are far apart, so other programs on the machine rarely change the number.
 
     Raises:
-        ConfigError: several processes.
-        OutOfMemoryError: not even one image fits.
+        ConfigError: training uses several processes.
+        OutOfMemoryError: a single image does not fit into memory.
     """
     if config.batch.batch_size:
         return config
     if config.compute.devices != 1 or config.compute.nodes != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("batch_size auto is for one process, and several must agree: give a number")
+        raise ConfigError(
+            "--batch-size auto works with one training process, but this training run has several, which need the same "
+            "batch size: set --batch-size to a number"
+        )
     device = device_of(config)
     try:
-        needs = measure(model, config, data, device)
+        step_memory = measure_step_memory(model, config, data, device)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"a step with two images does not fit into the memory of {device}; {_lower()}"
+            f"a training step with two images does not fit into the memory of {device}: {LOWER}"
         ) from error
-    if not needs.fits:
-        raise OutOfMemoryError(f"not even one image fits: {needs.sentence()}; {_lower()}")
-    enough = max(1, len(data.records) // STEPS_AN_EPOCH)
-    size = 2 ** (min(needs.fits, LARGEST, enough).bit_length() - 1)
-    why = {needs.fits: "memory", LARGEST: "the most that auto takes", enough: f"{STEPS_AN_EPOCH} steps an epoch"}
-    limit = why[min(needs.fits, LARGEST, enough)]
-    report_progress(f"batch size {size} (bounded by {limit}): {needs.sentence()}")
+    if not step_memory.largest_batch:
+        raise OutOfMemoryError(f"a single image does not fit into memory: {step_memory.sentence()}. To train: {LOWER}")
+    by_data = max(1, len(data.records) // STEPS_PER_EPOCH)
+    limits = {
+        step_memory.largest_batch: "memory",
+        LARGEST: "the largest batch size of auto",
+        by_data: f"{STEPS_PER_EPOCH} steps per epoch",
+    }
+    limit = min(limits)
+    size = 2 ** (limit.bit_length() - 1)
+    report_progress(f"batch size {size} (limited by {limits[limit]}): {step_memory.sentence()}")
     return with_options(config, batch_size=size)
 
 
 def device_of(config: TrainConfig) -> torch.device:
-    """Return the device that Lightning takes for the config's word."""
+    """Return the device that Lightning chooses for `config.hardware.device`."""
     if config.hardware.device != "auto":
         return torch.device("cuda" if config.hardware.device == "gpu" else config.hardware.device)
     if torch.cuda.is_available():
@@ -205,21 +220,27 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 @contextmanager
-def explained(model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device) -> Iterator[None]:
-    """Put running out of memory into words: what an image takes, what there is, and which option to lower."""
+def explain_out_of_memory(
+    model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device
+) -> Iterator[None]:
+    """Replace an out-of-memory error by one that states the memory per image, the budget and the options to lower.
+
+    Raises:
+        OutOfMemoryError: the code within the context ran out of memory.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step
+        traceback.clear_frames(error.__traceback__)  # the frames hold the tensors of the step
         raise OutOfMemoryError(_advice(model, config, data, device, str(error))) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is used up: CUDA's own, torch's for the CPU, or Python's."""
-    words = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
+    """Return whether an error reports that memory ran out: an error of CUDA, of PyTorch on the CPU, or of Python."""
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(phrase in str(error) for phrase in phrases)
 
 
 def _advice(model: RetinaNet, config: TrainConfig, data: DetectionData, device: torch.device, error: str) -> str:
@@ -228,37 +249,52 @@ def _advice(model: RetinaNet, config: TrainConfig, data: DetectionData, device: 
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    said = f"out of memory on {device}, with batches of {config.batch.batch_size}"
+    message = f"out of memory on {device} with --batch-size {config.batch.batch_size}"
     try:
-        needs = measure(model, config, data, device)
+        step_memory = measure_step_memory(model, config, data, device)
     except (RuntimeError, MemoryError, ConfigError):
-        return f"{said}; not even two images fit: {_lower()} ({error.splitlines()[0]})"
-    said += f": {needs.sentence()}."
-    if 0 < needs.fits < config.batch.batch_size:
-        said += f" --batch-size {needs.fits} fits"
-        if config.batch.batch_size % needs.fits == 0:
-            accumulate = config.optimiser.accumulate * config.batch.batch_size // needs.fits
-            said += f", and --accumulate {accumulate} keeps the images of a step"
-        said += f"; or {_lower()}."
-    elif not needs.fits:
-        said += f" Not even one image fits: {_lower()}."
+        return f"{message}. Two images do not fit into memory ({error.splitlines()[0]}). To train: {LOWER}"
+    message += f": {step_memory.sentence()}."
+    fits = step_memory.largest_batch
+    if 0 < fits < config.batch.batch_size:
+        message += f" --batch-size {fits} fits"
+        if config.batch.batch_size % fits == 0:
+            accumulate = config.optimiser.accumulate * config.batch.batch_size // fits
+            message += f"; --accumulate {accumulate} keeps the number of images per optimiser step"
+        message += f". Or {LOWER}."
+    elif not fits:
+        message += f" A single image does not fit into memory. To train: {LOWER}."
     else:
         smaller = f" to {config.batch.batch_size // 2}" if config.batch.batch_size > 1 else ""
-        said += f" By that a batch fits, so something else takes memory too: end that, or lower --batch-size{smaller}."
-    count, path = needs.most_objects
+        message += (
+            " A batch should therefore fit, so another program probably uses memory: stop that program, or lower "
+            f"--batch-size{smaller}."
+        )
+    count, path = step_memory.most_objects
     if count > CROWDED:
-        said += f" {path} has {count:,} objects: --tile cuts such images into parts."
-    return said
+        message += f" {path} has {count:,} objects: cut such images into tiles with --tile."
+    return message
 
 
-def _lower() -> str:
-    return "lower --image-size with --max-size, take a smaller --backbone or --head-width, or --precision bf16 on a GPU"
+LOWER: Final = (
+    "lower --image-size and --max-size, choose a smaller --backbone or --head-width, or use --precision bf16 on a GPU"
+)
+"""Advice that reduces the memory per image."""
 
 
-def _peak(
+def _peak_memory(
     model: nn.Module, config: TrainConfig, shape: tuple[int, int], objects: int, images: int, device: torch.device
 ) -> int:
-    """Return the most bytes that lived at once in a step, without the weights."""
+    """Return the peak memory of one training step without the weights, bytes.
+
+    Args:
+        model: network in training mode; its gradients are deleted.
+        config: options of the training run.
+        shape: (H, W) of the images, pixels.
+        objects: number of random ground-truth boxes in each image.
+        images: batch size.
+        device: device of the network.
+    """
     H, W = shape
     generator = torch.Generator().manual_seed(0)
     corners_G4 = torch.rand((objects, 4), generator=generator) * torch.tensor([W / 2, H / 2, W / 2, H / 2])
@@ -286,17 +322,17 @@ def _peak(
         return int(torch.cuda.max_memory_allocated(device)) - before
     with _LiveBytes() as live:
         step()
-    return int(live.most + images_N3HW.nbytes)
+    return int(live.peak + images_N3HW.nbytes)
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storages of all tensors that operators return, while they live."""
+    """Sum the sizes of all tensors that operators return and that still exist: `now` and its maximum `peak`, bytes."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
-        self.most = 0
-        self._known: set[int] = set()
+        self.peak = 0
+        self._counted: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
@@ -308,14 +344,14 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, tensor: Tensor, inputs: set[int]) -> None:
         storage = tensor.untyped_storage()
-        if id(storage) in self._known or id(storage) in inputs:
+        if id(storage) in self._counted or id(storage) in inputs:
             return
         size = storage.nbytes()
-        self._known.add(id(storage))
+        self._counted.add(id(storage))
         self.now += size
-        self.most = max(self.most, self.now)
+        self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._remove, id(storage), size)
 
     def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
+        self._counted.discard(key)
         self.now -= size

@@ -1,4 +1,4 @@
-"""The callback that writes metrics.csv."""
+"""Callback that writes metrics.csv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from retinanet.train.output_files import Table, rank_zero
+from retinanet.train.output_files import CsvTable, rank_zero
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +18,19 @@ COLUMNS: Final = (
     *("epoch", "step", "lr", "loss", "classification_loss", "box_loss", "positives_per_image"),
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
 )
-"""Of metrics.csv. Rows of training steps leave the AP columns empty, rows of evaluations the losses."""
+"""Columns of metrics.csv. Rows of training steps have empty AP columns. Rows of evaluations have empty loss columns."""
 TRAIN_COLUMNS: Final = ("loss", "classification_loss", "box_loss", "positives_per_image")
 AP_COLUMNS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class MetricsFile(Callback):
-    """RUN/metrics.csv: a row every `log_every` steps and one per evaluation. A resumed run cuts off what it repeats."""
+    """Write RUN/metrics.csv: a row for step 1, a row every `log_every` steps, and a row for each evaluation.
+
+    A resumed training run drops the rows of the steps that it repeats.
+    """
 
     def __init__(self, *, path: Path, log_every: int) -> None:
-        self.table = Table(path, COLUMNS)
+        self.table = CsvTable(path, COLUMNS)
         self.log_every = log_every
         self._seconds_before = 0.0
         self._start = time.monotonic()
@@ -35,19 +38,19 @@ class MetricsFile(Callback):
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the time spent, and how far the file is written."""
+        """Return the training time, seconds, and the size of metrics.csv, bytes."""
         return {"seconds": self.seconds(), "size": self.table.size()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back, and cut off the rows after it."""
+        """Restore the training time, and drop the rows that were written after the checkpoint."""
         self._seconds_before, self._resumed = state_dict["seconds"], True
         if rank_zero():
-            self.table.cut(state_dict["size"])
+            self.table.truncate(state_dict["size"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the header of a new run's file."""
+        """Write the header in a new training run."""
         if trainer.is_global_zero and not self._resumed:
-            self.table.begin()
+            self.table.write_header()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -57,14 +60,14 @@ class MetricsFile(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a row of losses, after the optimiser's step."""
+        """Write a row of losses after an optimiser step, if a row is due."""
         step = trainer.global_step
         if step != self._last_step and (step % self.log_every == 0 or step == 1):
             self._write(trainer, TRAIN_COLUMNS)
         self._last_step = step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write a row of APs."""
+        """Write a row of AP values."""
         self._write(trainer, AP_COLUMNS)
 
     def _write(self, trainer: L.Trainer, names: tuple[str, ...]) -> None:
@@ -74,8 +77,8 @@ class MetricsFile(Callback):
         row: dict[str, Any] = {name: f"{float(values[name]):.6g}" for name in names if name in values}
         row |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
         row["lr"] = f"{trainer.optimizers[0].param_groups[-1]['lr']:.6g}"
-        self.table.add(row)
+        self.table.append(row)
 
     def seconds(self) -> float:
-        """Return the time spent on training, over all resumed parts."""
+        """Return the training time over all resumed parts, seconds."""
         return self._seconds_before + time.monotonic() - self._start

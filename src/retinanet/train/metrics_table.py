@@ -1,4 +1,4 @@
-"""metrics.csv and imbalance.csv of a run, read back as numbers."""
+"""Reading of metrics.csv and imbalance.csv."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Read metrics.csv: a number, or None where a cell is empty, for every column there is; [] without the file.
+    """Return the rows of metrics.csv or imbalance.csv: column name -> number, or None for an empty cell.
+
+    A missing file has no rows.
 
     Raises:
-        ValueError: a cell that is no number, with its line and column.
+        ValueError: a cell is no number, or a row has more cells than the header. The message names line and column.
     """
     if not path.exists():
         return []
@@ -23,7 +25,7 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
             row: dict[str, float | None] = {}
             for name, cell in cells.items():
                 if name is None:
-                    raise ValueError(f"{path}, line {line}: more cells than the header has columns")
+                    raise ValueError(f"{path}, line {line}: more cells than the header has columns; correct the line")
                 try:
                     row[name] = float(cell) if cell else None
                 except ValueError as error:

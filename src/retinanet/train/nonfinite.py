@@ -1,6 +1,6 @@
-"""Where a training step first becomes NaN or infinite.
+"""Search for the first NaN or infinite value of a training step.
 
-Shape suffixes: N batch, A anchors, K classes, G objects."""
+Shape suffixes: N batch, A anchors, K classes, H, W."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retinanet.losses import DetectionLoss
 from retinanet.matching import Assigner, make_assigner
 from retinanet.model import RetinaNet
 from retinanet.train.precision import autocast
-from retinanet.train.random_state import restore_randomness, state_of_randomness
+from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.types import HeadOutputs
 
 if TYPE_CHECKING:
@@ -27,72 +27,79 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """Where a step first went wrong.
+    """First NaN or infinite values of a training step.
 
     Args:
         kind: input, weight, output, loss or gradient.
-        module: the first module, in the order of the computation, or "loss".
-        said: what is not finite there, a clause.
-        images: places in the batch of the images at fault; empty where no image alone is.
+        module: name of the first module with such a value, in the order of the computation; "input" or "loss" if the
+            value is not in a module.
+        description: noun phrase that names the tensor with such a value.
+        images: batch indices of the images with such a value; empty if the value belongs to no single image.
     """
 
     kind: str
     module: str
-    said: str
+    description: str
     images: tuple[int, ...]
 
 
-def health(losses: DetectionLosses, outputs: HeadOutputs) -> Tensor:
-    """Return a number that is finite if the loss and all outputs are: one pass over the outputs, no waiting."""
+def finite_check(losses: DetectionLosses, outputs: HeadOutputs) -> Tensor:
+    """Return the sum of the loss and all outputs, a scalar on their device, which is finite only if they all are."""
     with torch.no_grad():
         return losses.total + outputs.logits_NAK.sum(dtype=torch.float32) + outputs.deltas_NA4.sum(dtype=torch.float32)
 
 
-def sentence_of(cause: Cause | None, record: dict[str, Any]) -> str:
-    """Return the cause as a sentence with module and image."""
+def describe_cause(cause: Cause | None, record: dict[str, Any]) -> str:
+    """Return a sentence that names the first NaN or infinite values and their image files."""
     files = record["files"]
     if cause is None:
-        return "run again, the same step is finite."
+        return "All values are finite when the step is run again."
     if not cause.images:
-        where = "in no image alone"
+        where = "not in a single image"
     elif len(cause.images) == len(files) and len(files) > 1:
         where = f"in all {len(files)} images, first in {files[cause.images[0]]}"
     else:
         where = "in " + list_names([files[n] for n in cause.images])
-    return f"the first that is not finite is {cause.said}, {where}."
+    return f"First NaN or infinite values: {cause.description}, {where}."
 
 
 def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device: torch.device | str) -> Cause | None:
-    """Run a step again and return where it first is not finite; None where all is.
+    """Run a training step again and return its first NaN or infinite values; None if all values are finite.
 
-    Forward first: each module's output in the order of the computation. Then the loss of each image. Then the
-    gradients, from the loss backwards. Gradients of the weights are left as they were, random states too.
+    The search goes through the input pixels and the weights, then the outputs of the modules in the order of the
+    computation, then the loss of each image, then the gradients from the loss backwards. The gradients of the weights
+    and the random states are restored afterwards.
+
+    Args:
+        model: network in training mode.
+        batch: batch of the step, on the device of the network.
+        record: flight record, or its part with "config", "files" and "randomness".
+        device: device of the network.
     """
-    config = record["config"]
-    found = _bad_tensors(model, batch)
-    if found is not None:
-        return found
-    was, before = state_of_randomness(), [p.grad for p in model.parameters()]
+    cause = _check_input_and_weights(model, batch)
+    if cause is not None:
+        return cause
+    random_state, gradients = get_random_state(), [p.grad for p in model.parameters()]
     try:
-        restore_randomness(record["randomness"])
-        return _forward_backward(model, batch, config, str(torch.device(device).type))
+        set_random_state(record["randomness"])
+        return _forward_backward(model, batch, record["config"], str(torch.device(device).type))
     finally:
-        restore_randomness(was)
-        for parameter, gradient in zip(model.parameters(), before, strict=True):
+        set_random_state(random_state)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
             parameter.grad = gradient
 
 
-def _bad_tensors(model: nn.Module, batch: Batch) -> Cause | None:
-    """Return what is wrong before the first computation: pixels or weights. A bad box matches no anchor."""
-    images = _bad_rows(batch.images_N3HW)
+def _check_input_and_weights(model: nn.Module, batch: Batch) -> Cause | None:
+    """Return NaN or infinite pixels or weights. A NaN or infinite box needs no check, because it matches no anchor."""
+    images = _bad_images(batch.images_N3HW)
     if images:
-        return Cause(kind="input", module="input", said="the input: pixels", images=images)
+        return Cause(kind="input", module="input", description="the input pixels", images=images)
     for name, value in model.named_parameters():
         if not torch.isfinite(value).all():
             count = int((~torch.isfinite(value)).sum())
-            said = f"the weight {name} ({count:,} of {value.numel():,} values): an earlier step made it so"
-            everyone = tuple(range(len(batch)))
-            return Cause(kind="weight", module=name.rpartition(".")[0], said=said, images=everyone)
+            description = f"the weight {name} ({count:,} of {value.numel():,} values) after an earlier step"
+            all_images = tuple(range(len(batch)))
+            return Cause(kind="weight", module=name.rpartition(".")[0], description=description, images=all_images)
     return None
 
 
@@ -101,96 +108,101 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
     assign = make_assigner(section_from_dict(MatchConfig, config))
     for parameter in model.parameters():
         parameter.grad = None
-    with _Watch(model, len(batch)) as watch:
+    with _NonFiniteHooks(model, len(batch)) as hooks:
         with autocast(config["precision"], device):
             outputs = model(batch.images_N3HW.to(memory_format=torch.channels_last))
-        if watch.found is not None:
-            return watch.found
+        if hooks.cause is not None:
+            return hooks.cause
         targets = assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
         losses = loss(outputs, targets)
         if not torch.isfinite(losses.total):
-            return _bad_loss(loss, outputs, batch, assign, losses)
-        outputs.logits_NAK.register_hook(watch.gradient("loss", "the gradient of the loss at the class scores"))
-        outputs.deltas_NA4.register_hook(watch.gradient("loss", "the gradient of the loss at the box offsets"))
+            return _describe_loss(loss, outputs, batch, assign, losses)
+        outputs.logits_NAK.register_hook(hooks.gradient_hook("loss", "the gradient of the loss with respect to logits"))
+        outputs.deltas_NA4.register_hook(
+            hooks.gradient_hook("loss", "the gradient of the loss with respect to box offsets")
+        )
         torch.autograd.backward(losses.total)
-        return watch.found
+        return hooks.cause
 
 
-def _bad_loss(
+def _describe_loss(
     loss: DetectionLoss, outputs: HeadOutputs, batch: Batch, assign: Assigner, losses: DetectionLosses
 ) -> Cause:
-    """Return which of the two losses it is, and the images whose own loss is not finite."""
+    """Return which of the two losses is NaN or infinite, and the images whose own loss is NaN or infinite."""
     images = []
     for n, target in enumerate(batch.targets):
-        one = HeadOutputs(
+        image_outputs = HeadOutputs(
             logits_NAK=outputs.logits_NAK[n : n + 1],
             deltas_NA4=outputs.deltas_NA4[n : n + 1],
             anchors_A4=outputs.anchors_A4,
             anchors_per_level=outputs.anchors_per_level,
         )
-        targets = assign(one.anchors_A4, [target], anchors_per_level=one.anchors_per_level)
-        if not torch.isfinite(loss(one, targets).total):
+        targets = assign(image_outputs.anchors_A4, [target], anchors_per_level=image_outputs.anchors_per_level)
+        if not torch.isfinite(loss(image_outputs, targets).total):
             images.append(n)
     names = {"classification": losses.classification, "box": losses.box}
     bad = [name for name, value in names.items() if not torch.isfinite(value)] or ["summed"]
     values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in names.items())
-    return Cause(kind="loss", module="loss", said=f"the {' and the '.join(bad)} loss ({values})", images=tuple(images))
+    description = f"the {' and the '.join(bad)} loss ({values})"
+    return Cause(kind="loss", module="loss", description=description, images=tuple(images))
 
 
-class _Watch:
-    """Hooks on every module: the first output that is not finite, then the first gradient, is `found`."""
+class _NonFiniteHooks:
+    """Hooks on every module that store the first NaN or infinite output, or else gradient, as `cause`."""
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         self.model = model
         self.batch_size = batch_size
-        self.found: Cause | None = None
+        self.cause: Cause | None = None
         self._handles: list[Any] = []
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _NonFiniteHooks:
         for name, module in self.model.named_modules():
             if not any(True for _ in module.children()):
-                self._handles.append(module.register_forward_hook(self._output(name)))
+                self._handles.append(module.register_forward_hook(self._output_hook(name)))
                 for part, parameter in module.named_parameters(recurse=False):
                     if parameter.requires_grad:
-                        said = f"the gradient of {name}'s {part}"
-                        self._handles.append(parameter.register_post_accumulate_grad_hook(self._weight(name, said)))
+                        hook = self._weight_hook(name, f"the gradient of {name}.{part}")
+                        self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _output(self, name: str) -> Any:
-        def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if self.found is not None or not isinstance(output, torch.Tensor):
+    def _output_hook(self, name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if self.cause is not None or not isinstance(output, torch.Tensor):
                 return
             if not torch.isfinite(output).all():
-                said = f"the output of {name} ({int((~torch.isfinite(output)).sum()):,} of {output.numel():,} values)"
-                images = _bad_rows(output) if len(output) == self.batch_size else ()
-                self.found = Cause(kind="output", module=name, said=said, images=images)
+                count = int((~torch.isfinite(output)).sum())
+                description = f"the output of {name} ({count:,} of {output.numel():,} values)"
+                images = _bad_images(output) if len(output) == self.batch_size else ()
+                self.cause = Cause(kind="output", module=name, description=description, images=images)
             elif output.requires_grad:
-                hook = self.gradient(name, f"the gradient at the output of {name}")
-                output.register_hook(hook)  # type: ignore[no-untyped-call]
+                gradient_hook = self.gradient_hook(name, f"the gradient with respect to the output of {name}")
+                output.register_hook(gradient_hook)  # type: ignore[no-untyped-call]
 
-        return look
+        return hook
 
-    def gradient(self, name: str, said: str) -> Any:
-        """Return a hook that looks at a gradient of a tensor whose first dimension is the images."""
+    def gradient_hook(self, name: str, description: str) -> Any:
+        """Return a hook that checks the gradient of a tensor whose first dimension is the batch."""
 
-        def look(gradient: Tensor) -> None:
-            if self.found is None and not torch.isfinite(gradient).all():
-                images = _bad_rows(gradient) if len(gradient) == self.batch_size else ()
-                self.found = Cause(kind="gradient", module=name, said=said, images=images)
+        def hook(gradient: Tensor) -> None:
+            if self.cause is None and not torch.isfinite(gradient).all():
+                images = _bad_images(gradient) if len(gradient) == self.batch_size else ()
+                self.cause = Cause(kind="gradient", module=name, description=description, images=images)
 
-        return look
+        return hook
 
-    def _weight(self, name: str, said: str) -> Any:
-        def look(parameter: Tensor) -> None:
-            if self.found is None and parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                self.found = Cause(kind="gradient", module=name, said=said, images=())
+    def _weight_hook(self, name: str, description: str) -> Any:
+        def hook(parameter: Tensor) -> None:
+            if self.cause is None and parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                self.cause = Cause(kind="gradient", module=name, description=description, images=())
 
-        return look
+        return hook
 
 
-def _bad_rows(values: Tensor) -> tuple[int, ...]:
+def _bad_images(values: Tensor) -> tuple[int, ...]:
+    """Return the batch indices of the images with NaN or infinite values; the first dimension is the batch."""
     return tuple(torch.nonzero(~torch.isfinite(values).flatten(1).all(dim=1)).flatten().tolist())

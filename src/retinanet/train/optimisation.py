@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: int) -> Optimizer:
-    """Return SGD or AdamW over the trainable parameters; biases and norm layers without weight decay.
+    """Return SGD or AdamW for the trainable parameters. Biases and normalisation layers have no weight decay.
 
     Args:
-        model: with a `backbone` of its own learning-rate factor.
-        config: the run's.
-        images_per_step: over all devices and accumulated batches; the learning rate is scaled to it.
+        model: network whose `backbone` has its own factor on the learning rate.
+        config: options of the training run.
+        images_per_step: number of images in an optimiser step, over all devices and accumulated batches. The learning
+            rate is proportional to this number.
     """
     lr = config.optimiser.lr * images_per_step / config.optimiser.lr_batch_size
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -29,7 +30,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: in
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 in_backbone = f"{module_name}.".startswith("backbone.")
-                # Norm layers and biases are the ones of one dimension or less.
+                # Only biases and parameters of normalisation layers have one dimension or none.
                 decays = parameter.ndim > 1 and name != "bias"
                 groups.setdefault((in_backbone, decays), []).append(parameter)
     settings = [
@@ -46,7 +47,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: in
 
 
 def lr_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
-    """Return step -> factor on the learning rate: linear warm-up, then steps or half a cosine."""
+    """Return a function from the step to the factor on the learning rate.
+
+    The factor rises linearly during the warm-up, which takes at most a tenth of `total_steps`. Then it follows half a
+    cosine (schedule "cosine"), or drops to 0.1 at 2/3 and to 0.01 at 8/9 of the remaining steps (schedule "step").
+    """
     warmup = min(config.schedule.warmup_steps, total_steps // 10)
 
     def factor(step: int) -> float:

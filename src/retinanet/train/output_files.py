@@ -1,4 +1,4 @@
-"""Files that a run writes while it trains, and the error where its folder cannot be written."""
+"""Files that grow during training, and the error for a run folder that cannot be written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class OutputError(UserError):
-    """The run's folder cannot be written: a full disk, a quota, a folder made read-only under way."""
+    """The run folder cannot be written: the disk is full, a quota is reached, or the folder has become read-only."""
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say what could not be written and how to go on, where the system only says why."""
+def translate_os_errors(path: Path) -> Iterator[None]:
+    """Raise `OutputError` for an `OSError`: it adds the file, the last complete checkpoint and the next command."""
     try:
         yield
     except OSError as error:
@@ -30,66 +30,69 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
-    """Return the error in words, and what is safe."""
+    """Return the error for a file or folder that cannot be written."""
     folder = path if path.is_dir() else path.parent
-    saved = folder / "last.ckpt"
-    safe = f"{saved} is whole" if saved.exists() else "nothing was saved yet"
-    how = f"when it can be written again, `retinanet train --resume -o {folder}` goes on"
-    return OutputError(f"{path} cannot be written: {error.strerror or error}. {safe}; {how}")
+    checkpoint = folder / "last.ckpt"
+    state = f"{checkpoint} is complete." if checkpoint.exists() else "No checkpoint was saved yet."
+    advice = f"Free disk space or allow writing, then resume with: retinanet train --resume -o {folder}"
+    return OutputError(f"{path} cannot be written: {error.strerror or error}. {state} {advice}")
 
 
 def write_output(path: Path, content: bytes | str) -> None:
-    """Write a whole file of the run. Raises `OutputError`; what was there before stays as it was."""
-    with writing(path):
+    """Write a file of the run folder. Raises `OutputError`; an existing file then keeps its content."""
+    with translate_os_errors(path):
         write_atomically(path, content)
 
 
-class Table:
-    """A CSV file of a run that grows row by row; a checkpoint remembers how far it was written.
+class CsvTable:
+    """A CSV file that grows row by row during training. Checkpoints store its size, so that a resume can truncate it.
 
     Args:
-        path: of the file.
-        columns: of it.
+        path: path of the file.
+        columns: column names.
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
         self.columns = columns
 
-    def begin(self) -> None:
-        """Write the header, over whatever is there."""
+    def write_header(self) -> None:
+        """Write a file with the header only. An existing file is replaced."""
         write_output(self.path, ",".join(self.columns) + "\r\n")
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Write a row."""
-        with writing(self.path), self.path.open("a", newline="") as file:
+    def append(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        with translate_os_errors(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
     def size(self) -> int:
-        """Return the bytes written so far, which are on the disk then."""
+        """Return the size of the file, bytes, after a flush to the disk; 0 for a missing file."""
         if not self.path.exists():
             return 0
-        with writing(self.path), self.path.open("rb+") as file:
+        with translate_os_errors(self.path), self.path.open("rb+") as file:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
 
-    def cut(self, size: int) -> None:
-        """Drop what was written after a checkpoint: a run that goes on from it writes these rows anew."""
+    def truncate(self, size: int) -> None:
+        """Drop the rows after the first `size` bytes, which a resumed training run writes again.
+
+        A file that is missing or too short is replaced by a new file with the header only.
+        """
         if not self.path.exists() or self.path.stat().st_size < size or not size:
-            self.begin()  # the user removed it; the rows from here on are better than none
+            self.write_header()
             return
-        with writing(self.path):
+        with translate_os_errors(self.path):
             os.truncate(self.path, size)
 
 
 def report_progress(line: str) -> None:
-    """Log a line for the user, on the first rank only."""
+    """Log a line for the user, on rank 0 only."""
     if rank_zero():
         progress_log.info(line)
 
 
 def rank_zero() -> bool:
-    """Return whether this is the process that writes the run's files."""
+    """Return whether this process has rank 0, the rank that writes the files of the run folder."""
     from lightning.pytorch.utilities import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0

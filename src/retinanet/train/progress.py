@@ -1,4 +1,4 @@
-"""Callbacks that report each epoch and end the run after `max_steps`."""
+"""Callbacks that report each epoch and stop training after `max_steps`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from retinanet.train.output_files import report_progress
 
 
 class StepLimit(Callback):
-    """End the run after `max_steps` optimiser steps.
+    """Stop training after `max_steps` optimiser steps.
 
-    Lightning's own `max_steps` makes it resume by steps instead of epochs, and then an epoch that is over counts twice.
+    Lightning's own `max_steps` is not used: with it, a resumed run counts a completed epoch twice.
     """
 
     def __init__(self, max_steps: int) -> None:
@@ -23,13 +23,13 @@ class StepLimit(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count."""
+        """Request the stop after the last step."""
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
 
 
 class EpochLine(Callback):
-    """One line per epoch, so that a log file tells what happened too; says what is left."""
+    """Report one line per epoch with the loss, the AP, the elapsed time and the remaining time."""
 
     def __init__(self) -> None:
         self._start = 0.0
@@ -38,7 +38,7 @@ class EpochLine(Callback):
         self._losses: list[float] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember that this epoch has an AP of its own."""
+        """Record that this epoch was evaluated."""
         self._evaluated = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -49,28 +49,28 @@ class EpochLine(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the loss, on its device: reading it here would make the device wait."""
+        """Store the loss on its device: a transfer to the CPU would make the device wait."""
         self._losses.append(trainer.callback_metrics["loss"])  # type: ignore[arg-type]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the line."""
+        """Report the line."""
         losses, self._losses = [float(loss) for loss in self._losses], []
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
         epochs = trainer.max_epochs or 0
-        done = trainer.current_epoch + 1
-        seconds = time.monotonic() - self._start
-        left = seconds / (done - self._first_epoch) * (epochs - done)
-        line = f"epoch {done}/{epochs}  loss {sum(losses) / max(1, len(losses)):.4f}"
+        epoch = trainer.current_epoch + 1
+        elapsed = time.monotonic() - self._start
+        remaining = elapsed / (epoch - self._first_epoch) * (epochs - epoch)
+        line = f"epoch {epoch}/{epochs}  loss {sum(losses) / max(1, len(losses)):.4f}"
         if self._evaluated:
             line += f"  AP {float(values['AP']):.3f}  AP50 {float(values['AP50']):.3f}"
         self._evaluated = False
-        report_progress(f"{line}  {clock(seconds)} gone, {clock(left)} left")
+        report_progress(f"{line}  elapsed {format_duration(elapsed)}, remaining {format_duration(remaining)}")
 
 
-def clock(seconds: float) -> str:
-    """Return 1:02:03 or 2:03."""
+def format_duration(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds (1:02:03), or as minutes and seconds (2:03)."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""The random states of Python, numpy and torch, saved and restored."""
+"""Random states of Python, NumPy and PyTorch: reading and setting."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 
-def state_of_randomness() -> dict[str, Any]:
-    """Return the random states that a resumed run must find again: tensors and plain values."""
+def get_random_state() -> dict[str, Any]:
+    """Return the random states of Python, NumPy and PyTorch as tensors and plain values."""
     version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002  # whoever draws from it
+    # NumPy's global generator is not used here, but a user's transform or callback may use it.
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     state: dict[str, Any] = {
         "cpu": torch.get_rng_state(),
         "python": [version, list(words), gauss],
@@ -23,8 +24,11 @@ def state_of_randomness() -> dict[str, Any]:
     return state
 
 
-def restore_randomness(state: dict[str, Any]) -> None:
-    """Put back what `state_of_randomness` returned; a different number of CUDA devices keeps their own states."""
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the random states that `get_random_state` returned.
+
+    The states of the CUDA devices are only set if their number is the same as when the states were read.
+    """
     torch.set_rng_state(state["cpu"].cpu())
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))

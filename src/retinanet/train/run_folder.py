@@ -1,4 +1,4 @@
-"""A run's folder: which files are the run's, and how one run takes the place of another without losing it."""
+"""Run folder: its files, its checks before training, and the safe replacement of an older run (`--overwrite`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.errors import ConfigError
-from retinanet.train.output_files import rank_zero, writing
+from retinanet.train.output_files import rank_zero, translate_os_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,78 +18,86 @@ if TYPE_CHECKING:
 
     from retinanet.config import TrainConfig
 
-RECORD: Final = "nonfinite.pt"
+FLIGHT_RECORD_FILE: Final = "nonfinite.pt"
+"""Name of the flight record."""
 OUR_FILES: Final = (
-    *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", RECORD),
+    *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", FLIGHT_RECORD_FILE),
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
 )
-ASIDE: Final = "overwritten-run"
-"""Folder within the run's: where the files of a run wait that is to be overwritten, until the new one has done a step.
-Where it is still there when a command starts, that new run came to nothing, and the old one is put back."""
-GONE: Final = "overwritten-run.partial"
+"""Names of all files that belong to a training run."""
+BACKUP_FOLDER: Final = "overwritten-run"
+"""Folder in the run folder with the files of an older run, until the new run with `--overwrite` has completed a step.
+If the folder still exists when a command starts, the new run failed before that step, and the older run is restored."""
+DELETED_FOLDER: Final = "overwritten-run.partial"
+"""Name of the backup folder while it is being deleted."""
 
 
 def check_output(config: TrainConfig) -> bool:
-    """Return whether there is a run to go on with; refuse a folder that is in use or that cannot be written.
+    """Return whether the run folder has a checkpoint to resume from. Check that the folder can be used.
 
     Raises:
-        ConfigError: a file, a read-only folder, a run that is already there, or none to resume.
+        ConfigError: the output path is a file or cannot be written, it holds a training run but neither `resume` nor
+            `overwrite` is set, or `resume` is set and the folder holds no training run.
     """
     folder = config.folder.output
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output {folder} is a file; it must be a folder")
-    there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"output {folder} cannot be written: {there} is read-only or not a folder")
+        raise ConfigError(f"output {folder} is a file, but must be a folder: choose another --output")
+    existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"output {folder} cannot be written, because {existing} is read-only or not a folder: choose another "
+            "--output"
+        )
     if rank_zero():
-        put_back(folder)
+        restore_backup(folder)
     present = [name for name in OUR_FILES if (folder / name).exists()]
     if config.run.resume:
         if not present:
-            raise ConfigError(f"nothing to resume: no {folder / 'last.ckpt'}")
+            raise ConfigError(f"nothing to resume: {folder / 'last.ckpt'} does not exist; train without --resume")
         return (folder / "last.ckpt").exists()
     if present and not config.existing.overwrite and rank_zero():
         raise ConfigError(
-            f"{folder} already holds a run ({', '.join(present)}): give --resume to go on with it, "
-            "--overwrite to replace it, or another folder"
+            f"{folder} already holds a training run ({', '.join(present)}): use --resume to continue it, "
+            "--overwrite to replace it, or choose another --output"
         )
     return False
 
 
-def put_aside(folder: Path) -> None:
-    """Move the files of the run that is there out of the way."""
-    names = [*(name for name in OUR_FILES if (folder / name).exists()), *_folders(folder)]
+def back_up_run(folder: Path) -> None:
+    """Move the files and logger folders of an existing training run into the backup folder."""
+    names = [*(name for name in OUR_FILES if (folder / name).exists()), *_logger_folders(folder)]
     if not names:
         return
-    with writing(folder):
-        (folder / ASIDE).mkdir(exist_ok=True)
+    with translate_os_errors(folder):
+        (folder / BACKUP_FOLDER).mkdir(exist_ok=True)
         for name in names:
-            (folder / name).rename(folder / ASIDE / name)
+            (folder / name).rename(folder / BACKUP_FOLDER / name)
 
 
-def put_back(folder: Path) -> None:
-    """Undo `put_aside` where the run that was to follow never began; else do nothing."""
-    aside = folder / ASIDE
-    if (folder / GONE).is_dir():
-        shutil.rmtree(folder / GONE, ignore_errors=True)
-    if not aside.is_dir():
+def restore_backup(folder: Path) -> None:
+    """Move the files of the backup folder back, if it exists. They replace files of the run that failed."""
+    backup = folder / BACKUP_FOLDER
+    if (folder / DELETED_FOLDER).is_dir():
+        shutil.rmtree(folder / DELETED_FOLDER, ignore_errors=True)
+    if not backup.is_dir():
         return
-    with writing(folder):
-        for path in sorted(aside.iterdir()):
+    with translate_os_errors(folder):
+        for path in sorted(backup.iterdir()):
             target = folder / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             path.replace(target)
-        aside.rmdir()
+        backup.rmdir()
 
 
-def _folders(folder: Path) -> list[str]:
-    patterns = ("tensorboard", "csv", "csv-*")  # where Lightning's loggers write
+def _logger_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in which Lightning's loggers write."""
+    patterns = ("tensorboard", "csv", "csv-*")
     return [path.name for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
 
 
 class ReplaceRun(Callback):
-    """Drop the run that was overwritten once the new one has done its first step."""
+    """Delete the backup of an overwritten run after the first step of the new run, or restore it after a failure."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,13 +105,13 @@ class ReplaceRun(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Drop it in one rename: from then on it does not come back."""
-        if trainer.is_global_zero and trainer.global_step == 1 and (self.folder / ASIDE).is_dir():
-            with writing(self.folder):
-                (self.folder / ASIDE).rename(self.folder / GONE)
-            shutil.rmtree(self.folder / GONE, ignore_errors=True)
+        """Delete the backup after step 1. The rename comes first, so that a half-deleted backup is never restored."""
+        if trainer.is_global_zero and trainer.global_step == 1 and (self.folder / BACKUP_FOLDER).is_dir():
+            with translate_os_errors(self.folder):
+                (self.folder / BACKUP_FOLDER).rename(self.folder / DELETED_FOLDER)
+            shutil.rmtree(self.folder / DELETED_FOLDER, ignore_errors=True)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put the old run back where the new one did not get that far."""
+        """Restore the overwritten run if the new run failed before its first step."""
         if trainer.is_global_zero:
-            put_back(self.folder)
+            restore_backup(self.folder)

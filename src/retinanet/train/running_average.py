@@ -1,4 +1,4 @@
-"""The running average of the weights (EMA)."""
+"""Running average of the weights (exponential moving average, EMA)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 class RunningAverage(WeightAveraging):
-    """Exponential moving average of the weights, with a decay that grows from 0.1 as the average fills.
+    """Average the weights exponentially, with a decay that grows from 0.1 to `decay`.
 
-    decay_n = min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not held back by its first weights.
-    Buffers (BatchNorm's statistics) are copied, not averaged: they are averages already.
+    After n updates, decay_n = min(decay, (1 + n) / (10 + n)). The small first decays reduce the influence of the
+    initial weights in a short training run. Buffers such as BatchNorm statistics are copied, because they already are
+    averages.
+
+    Args:
+        decay: largest decay, in (0, 1).
     """
 
     def __init__(self, *, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""A training run from options to best.ckpt, last.ckpt, metrics.csv, config.yaml and report.html."""
+"""Training from options to the files of the run folder: best.ckpt, last.ckpt, metrics.csv, config.yaml."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from retinanet.matching import make_assigner
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.extensions import Extensions, load_extensions, object_names
-from retinanet.train.graceful_stop import restarted, resume_command
-from retinanet.train.initial_model import build, with_network_of
+from retinanet.train.graceful_stop import is_restart, resume_command
+from retinanet.train.initial_model import build_model, with_start_model_options
 from retinanet.train.lightning_trainer import make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loggers import make_logger, start_logging
-from retinanet.train.memory import explained, with_batch_size
-from retinanet.train.output_files import output_error, rank_zero, report_progress, write_output, writing
-from retinanet.train.progress import clock
-from retinanet.train.run_folder import OUR_FILES, check_output, put_aside
+from retinanet.train.memory import explain_out_of_memory, with_batch_size
+from retinanet.train.output_files import output_error, rank_zero, report_progress, translate_os_errors, write_output
+from retinanet.train.progress import format_duration
+from retinanet.train.run_folder import OUR_FILES, back_up_run, check_output
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """What a run ended with.
+    """Result of a training run.
 
     Args:
-        best: checkpoint with the highest AP.
-        last: checkpoint of the last epoch.
-        ap: the highest AP on the validation data.
-        seconds: of training, over all resumed parts.
-        config: the options of the run, with the values that were computed from the data.
-        val_data: the validation data.
+        best: path of the checkpoint with the highest AP.
+        last: path of the checkpoint of the last epoch.
+        ap: highest AP on the validation data.
+        seconds: training time over all resumed parts, seconds.
+        config: options of the training run, including the values that were computed from the data.
+        val_data: validation data.
     """
 
     best: Path
@@ -76,65 +76,70 @@ def fit(
 ) -> TrainResult:
     """Train a detector: `fit(train=..., val=..., output=..., preset="small", epochs=20)`.
 
-    Progress goes to the logger `retinanet.progress`; `logging.basicConfig(level=logging.INFO)` shows it.
+    The logger `retinanet.progress` receives the progress; `logging.basicConfig(level=logging.INFO)` shows it.
     The command `retinanet train` also writes report.html.
 
     Args:
-        config: all options at once,
-        transform: changes each training image, see `retinanet.data.TrainingSample`; or `package.module:factory`.
+        config: all options in one object. Without `config`, `options` sets the options by name.
+        transform: function that changes each training image (see `retinanet.data.TrainingSample`), or
+            `package.module:factory`.
         callbacks: Lightning callbacks, or `package.module:factory` for each.
-        logger: Lightning logger or loggers, or a name as for `--logger`; False for none; TensorBoard unless given.
-        options: or by name, as the flags of `retinanet train`; `preset` fills in the others.
+        logger: Lightning logger or loggers, or a name accepted by `--logger`, or False for none. Default: TensorBoard.
+        options: options by name, as in the flags of `retinanet train`. `preset` sets the options that are not passed.
 
     Raises:
-        ConfigError: an option that does not exist, a bad value, or a run folder that is in use.
-        DataError: faults in the data, all of them, before any training.
-        BackboneError: no weights for the backbone.
-        NonFiniteError: a loss, a gradient or an output of the network became NaN or infinite.
-        OutputError: the run's folder cannot be written any more.
-        StopRequest: SIGTERM or Ctrl-C, after saving.
+        ConfigError: an option does not exist or has an invalid value, or the run folder is in use.
+        DataError: the data has faults. The message lists all faults, before training starts.
+        BackboneError: the weights of the backbone are missing or do not fit.
+        NonFiniteError: a loss, gradient or output of the network became NaN or infinite.
+        OutputError: the run folder cannot be written.
+        OutOfMemoryError: a training step does not fit into memory.
+        StopRequest: SIGTERM or Ctrl-C stopped training, after a checkpoint was saved.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
     config = with_options(config, **named) if config else resolve(TrainConfig, {**options, **named})
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
-    config = with_network_of(config)
-    DetectionLoss(config=config.loss)  # a loss or an assigner that cannot be made is refused before the data is read
+    config = with_start_model_options(config)
+    # An invalid loss or assigner raises its error here, before the data is read.
+    DetectionLoss(config=config.loss)
     make_assigner(config.matching)
-    if restarted() and not config.run.resume:
-        config = _resumed_after_restart(config)
+    if is_restart() and not config.run.resume:
+        config = _resume_after_restart(config)
     has_checkpoint = check_output(config)
     if config.run.resume and not has_checkpoint:
-        report_progress(f"{config.folder.output} holds a run that ended before its first checkpoint: it begins anew")
+        report_progress(
+            f"{config.folder.output} holds a training run without a checkpoint: training starts from the beginning"
+        )
     L.seed_everything(config.random.seed, workers=False, verbose=False)
     train_data, val_data = load_both(config)
     for name, data in (("train", train_data), ("val", val_data)):
         for note in data.notes:
             report_progress(f"{name}: {note}")
-        left_out = f", {len(data.faults)} left out for a fault (--skip-invalid)" if data.faults else ""
+        left_out = f", {len(data.faults)} faults left out (--skip-invalid)" if data.faults else ""
         report_progress(
             f"{name}: {len(data.records)} images, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
         )
     tiling = config.tiling
     if tiling.tile:
         train_data = cut(train_data, tiling).data
-        report_progress(f"train: {len(train_data.records)} tiles and whole images, of tiles of {tiling.tile} pixels")
-    config = _fitted_to(train_data, config)
+        report_progress(f"train: {len(train_data.records)} tiles and whole images; tile size {tiling.tile} pixels")
+    config = _with_fitted_options(train_data, config)
     report_progress(f"anchors: {reach(train_data, config).sentence()}")
-    model, config = build(config, train_data.classes)
+    model, config = build_model(config, train_data.classes)
     config = with_batch_size(model, _with_resumed_batch_size(config), train_data)
     if rank_zero():
-        with writing(config.folder.output):
+        with translate_os_errors(config.folder.output):
             config.folder.output.mkdir(parents=True, exist_ok=True)
         if config.existing.overwrite:
-            put_aside(config.folder.output)
+            back_up_run(config.folder.output)
         write_config(config, config.folder.output / "config.yaml")
     return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
 
 
-def _fitted_to(data: DetectionData, config: TrainConfig) -> TrainConfig:
-    """Return the config with what was to be computed from the data: anchors, and an alpha for each class.
+def _with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfig:
+    """Return the config with the options that depend on the data: anchors (`anchors`), alphas (`balance_classes`).
 
-    The result holds numbers only: `config.yaml` repeats the run without computing them again.
+    The options then hold the computed numbers, so that config.yaml repeats the training run with the same numbers.
     """
     if config.fitted.anchors == "auto":
         fitted = fit_anchors(
@@ -150,36 +155,38 @@ def _fitted_to(data: DetectionData, config: TrainConfig) -> TrainConfig:
         labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()
         alphas = class_alphas(counts, alpha=config.loss.alpha)
-        said = ", ".join(f"{name} {alpha:.2f}" for name, alpha in zip(data.classes, alphas, strict=True))
-        report_progress(f"alpha by class: {said}")
+        by_class = ", ".join(f"{name} {alpha:.2f}" for name, alpha in zip(data.classes, alphas, strict=True))
+        report_progress(f"alpha by class: {by_class}")
         config = with_options(config, class_alpha=alphas, balance_classes=False)
     if config.loss.class_alpha and len(config.loss.class_alpha) != len(data.classes):
         raise ConfigError(
-            f"class_alpha needs a value for each of the {len(data.classes)} classes, found {config.loss.class_alpha}"
+            f"class_alpha needs one value for each of the {len(data.classes)} classes, found "
+            f"{len(config.loss.class_alpha)}: {config.loss.class_alpha}. Set one value per class, in the order of the "
+            "class ids"
         )
     return config
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
-    """Write every option as YAML: `retinanet train --config FILE -o NEW` repeats the run."""
+    """Write every option as YAML. `retinanet train --config FILE -o NEW` repeats the training run."""
     values = to_dict(with_options(config, resume=False, overwrite=False))
     for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
-    head = f"# retinanet {__version__}; `retinanet train --config THIS -o NEW_FOLDER` repeats the run\n"
-    write_output(path, (head + yaml.safe_dump(values, sort_keys=False)).encode())
+    header = f"# retinanet {__version__}; `retinanet train --config THIS_FILE -o NEW_FOLDER` repeats the training run\n"
+    write_output(path, (header + yaml.safe_dump(values, sort_keys=False)).encode())
 
 
-def _resumed_after_restart(config: TrainConfig) -> TrainConfig:
-    """Return the config to go on with what this very command began, where SLURM or torchrun runs it once more."""
+def _resume_after_restart(config: TrainConfig) -> TrainConfig:
+    """Return the config with `resume` set, if an earlier start of this command has written into the run folder."""
     if not any((config.folder.output / name).exists() for name in OUR_FILES):
         return config
-    report_progress(f"run again by SLURM or torchrun: going on with {config.folder.output}")
+    report_progress(f"restarted by SLURM or torchrun: resuming {config.folder.output}")
     return with_options(config, resume=True, overwrite=False)
 
 
 def _with_resumed_batch_size(config: TrainConfig) -> TrainConfig:
-    """Return the config with the number that `batch_size` auto became when the run began, where it is resumed."""
+    """Return the config with the number that the first start chose for `batch_size` auto, if the run is resumed."""
     path = config.folder.output / "config.yaml"
     if config.batch.batch_size or not config.run.resume or not path.exists():
         return config
@@ -205,16 +212,20 @@ def _train(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
     if resume:
-        read_checkpoint(last)  # says what is wrong with it, before Lightning fails over it
+        read_checkpoint(last)  # raises a clearer error for a damaged file than Lightning does
     start_logging(trainer.loggers, config, resume=resume)
     start = time.monotonic()
     device = trainer.strategy.root_device
-    with callbacks.stop.listening(), _plain_errors(folder), explained(model, config, train_data, device):
+    with (
+        callbacks.stop.restored_handlers(),
+        _user_errors(folder),
+        explain_out_of_memory(model, config, train_data, device),
+    ):
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if callbacks.checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
-        callbacks.checkpoints.settle(trainer, module)
-    report_progress(f"trained for {clock(time.monotonic() - start)}")
+        callbacks.checkpoints.save_if_best(trainer, module)
+    report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
         best=folder / "best.ckpt",
         last=last,
@@ -226,13 +237,18 @@ def _train(
 
 
 @contextmanager
-def _plain_errors(folder: Path) -> Iterator[None]:
-    """Take the traceback out of a message that a worker process sent, and put a full disk into words."""
+def _user_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of a loader worker, and an `OSError` such as a full disk, into a short error with the next command.
+
+    Raises:
+        DataError: an image cannot be read. The traceback that a worker adds to its message is removed.
+        OutputError: the run folder cannot be written.
+    """
     try:
         yield
     except DataError as error:
-        said = str(error).strip().rpartition("DataError: ")[2]
-        raise DataError(f"{said}\nmend it, then go on with: {resume_command(folder)}") from error
+        message = str(error).strip().rpartition("DataError: ")[2]
+        raise DataError(f"{message}\nCorrect the data, then resume with: {resume_command(folder)}") from error
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}:
             raise

@@ -1,6 +1,6 @@
-"""An annotation format: text files `NAME.boxes` with a line `image x1 y1 x2 y2 class` for each object, xyxy pixels.
+"""Annotation format: text files `NAME.boxes` with a line `image x1 y1 x2 y2 class` for each object.
 
-An image without objects has a line with its path only.
+Boxes are xyxy in image pixels. An image without objects has a line that holds only its path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _recognise_file(source: DataSource) -> Evidence | None:
 
 
 def read_boxes(source: DataSource, options: ReadOptions) -> DetectionData:
-    """Read a file. Lines that break the format are listed as faults."""
+    """Return the dataset of a `.boxes` file. Invalid lines are left out and listed as faults."""
     builder = DatasetBuilder(source.path, options)
     folder = options.images or source.path.parent
     images: dict[str, AnnotatedImage] = {}
@@ -40,8 +40,9 @@ def read_boxes(source: DataSource, options: ReadOptions) -> DetectionData:
         image = images[words[0]]
         if len(words) == 6 and (name := builder.selection.new_name(words[5])) is not None:
             box = clip_box([float(word) for word in words[1:5]], image.width, image.height)
-            found = box if isinstance(box, str) else AnnotatedObject(number, name, box)
-            builder.add_object(image, found, file=source.path, where=f"line {number}")
+            # `clip_box` returns an error message for an invalid box.
+            item = box if isinstance(box, str) else AnnotatedObject(number, name, box)
+            builder.add_object(image, item, file=source.path, where=f"line {number}")
     builder.images = list(images.values())
     return builder.build()
 

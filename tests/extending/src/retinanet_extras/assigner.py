@@ -1,4 +1,7 @@
-"""An assigner: `--assigner retinanet_extras.assigner:TopKAssigner`."""
+"""Assigner: `--assigner retinanet_extras.assigner:TopKAssigner`.
+
+Shape suffixes: N batch, A anchors, G ground-truth boxes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from retinanet.types import AnchorTargets, Target
 
 
 class TopKAssigner(Assigner):
-    """The `k` anchors with the highest IoU with an object are positive, all others are negative."""
+    """Assign each object to the `k` anchors with the highest IoU. All other anchors are negative."""
 
     def __init__(self, k: int = 9) -> None:
         self.k = k

@@ -1,4 +1,4 @@
-"""A backbone: `--backbone retinanet_extras.backbone:SmallBackbone`."""
+"""Backbone: `--backbone retinanet_extras.backbone:SmallBackbone`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _halve(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class SmallBackbone(nn.Module):
-    """A stage of one convolution for every halving. images_N3HW -> one map for each stride, finest first."""
+    """Halve the resolution with one convolution per stage. images_N3HW -> one feature map per stride, finest first."""
 
     def __init__(self, strides: Sequence[int]) -> None:
         super().__init__()

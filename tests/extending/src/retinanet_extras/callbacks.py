@@ -1,4 +1,4 @@
-"""A callback: `--callback retinanet_extras.callbacks:LossLog`."""
+"""Callback: `--callbacks retinanet_extras.callbacks:LossLog`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class LossLog(Callback):
-    """Writes the loss of each epoch to losses.txt in the run's folder. A resumed run goes on with its count."""
+    """Write the loss of each epoch to losses.txt in the run folder. A resumed training run continues the count."""
 
     def __init__(self) -> None:
         self.epochs = 0

@@ -1,4 +1,4 @@
-"""A classification loss: `--loss retinanet_extras.losses:DistanceFocalLoss`."""
+"""Classification loss: `--loss retinanet_extras.losses:DistanceFocalLoss`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from retinanet.losses import ClassificationLoss
 
 
 class DistanceFocalLoss(ClassificationLoss):
-    """Cross-entropy times |target - p|^gamma, without alpha. `gamma` is the option of that name."""
+    """Multiply cross-entropy by |target - p|^gamma, without alpha. The option `gamma` sets the argument `gamma`."""
 
     def __init__(self, gamma: float = 2.0) -> None:
         self.gamma = gamma

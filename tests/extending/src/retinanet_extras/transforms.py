@@ -1,4 +1,4 @@
-"""An Albumentations pipeline as a transform: `--transform retinanet_extras.transforms:weather`."""
+"""Transform from an Albumentations pipeline: `--transform retinanet_extras.transforms:weather`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from retinanet.data import AlbumentationsTransform
 
 
 def weather() -> AlbumentationsTransform:
-    """Return a transform that flips, blurs and changes the brightness, each at random."""
+    """Return a transform that randomly flips, blurs and changes the brightness."""
     steps = [A.HorizontalFlip(p=0.5), A.GaussianBlur(blur_limit=(3, 3), p=0.3), A.RandomBrightnessContrast(p=0.5)]
     return AlbumentationsTransform(
         A.Compose(steps, bbox_params=A.BboxParams(format="pascal_voc", label_fields=["labels"]))

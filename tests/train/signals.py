@@ -1,4 +1,4 @@
-"""A signal at a step of a run."""
+"""A signal at a chosen step of a training run."""
 
 import os
 
@@ -6,7 +6,7 @@ from retinanet.train.detection_module import DetectionModule
 
 
 class SignalAt:
-    """Send this process a signal within a training step or an evaluation step."""
+    """Send this process a signal in the `count`-th call of a step method: `training_step` or `validation_step`."""
 
     def __init__(self, signum: int, method: str, count: int) -> None:
         self.signum = signum
