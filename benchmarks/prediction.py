@@ -15,7 +15,7 @@ from harness import Section, interleave, write
 from PIL import Image
 from r50_peer import detector, image, like, peer, raise_bias
 
-from retinanet.postprocess import least_logit
+from retinanet.postprocess import score_threshold_logit
 from retinanet.predict.torch_detector import Detector
 
 
@@ -75,7 +75,9 @@ def _positions_above_threshold(exact: Detector, paths: list[Path]) -> str:
     outputs = exact._network(torch.from_numpy(exact._load(paths).images_N3HW))
     highest_NA = outputs.logits_NAK.amax(dim=2)
     per_position = exact.model.config.anchors_per_position  # type: ignore[union-attr, operator]
-    positions = highest_NA.view(len(paths), -1, per_position).amax(dim=2) > least_logit(exact.postprocess_config)
+    positions = highest_NA.view(len(paths), -1, per_position).amax(dim=2) > score_threshold_logit(
+        exact.postprocess_config
+    )
     return f"{int(positions.sum()):,} of {positions.numel():,}"
 
 

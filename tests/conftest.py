@@ -17,10 +17,10 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from tests.shared import made_once, run_folder, trained_run
+from tests.shared import create_once, run_folder, trained_run
 from tests.squares import squares, tiny
 
-__all__ = ["made_once", "run_folder", "squares", "tiny", "trained_run"]
+__all__ = ["create_once", "run_folder", "squares", "tiny", "trained_run"]
 
 # `make test` sets HYPOTHESIS_PROFILE=fast, which runs a fifth of the examples (see `examples` in tests/shared.py).
 # No profile has a deadline, because several processes share the cores.

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+CreateOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return a function that creates a folder once per session: made_once("name", make), where make(folder) fills it.
+def create_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CreateOnce:
+    """Return a function that creates a folder once per session: create_once("name", make), where make(folder) fills it.
 
     The first process that requests the folder fills it, while other processes wait for its lock. If `make` fails, the
     next test that requests the folder creates it again. Tests must not change the content of the folder.
@@ -25,7 +25,7 @@ def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if hasattr(request.config, "workerinput"):
         base = base.parent  # the common parent of the folders of all xdist workers
 
-    def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    def create_once(name: str, make: Callable[[Path], object]) -> Path:
         folder, marker = base / "shared" / name, base / "shared" / f"{name}.done"
         folder.parent.mkdir(exist_ok=True)
         with FileLock(base / "shared" / f"{name}.lock"):
@@ -36,11 +36,11 @@ def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
                 marker.touch()
         return folder
 
-    return made_once
+    return create_once
 
 
 @pytest.fixture(scope="session")
-def trained_run(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
+def trained_run(squares: tuple[Path, Path], create_once: CreateOnce) -> Path:
     """Return the run folder of 2 epochs on `squares`. Tests must not change it; `run_folder` provides a copy."""
 
     def make(folder: Path) -> None:
@@ -49,7 +49,7 @@ def trained_run(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
 
         fit(**tiny_options(squares, folder / "run"), **TRAINED)
 
-    return made_once("trained", make) / "run"
+    return create_once("trained", make) / "run"
 
 
 TRAINED: dict[str, Any] = {"epochs": 2, "score_threshold": 0.001}
@@ -62,6 +62,6 @@ def run_folder(trained_run: Path, tiny: dict[str, Any]) -> Path:
     return Path(shutil.copytree(trained_run, tiny["output"]))
 
 
-def examples(count: int) -> int:
+def num_examples(count: int) -> int:
     """Return the number of examples that Hypothesis tries: `count`, or a fifth of `count` in the fast test run."""
     return max(5, count // 5) if os.environ.get("HYPOTHESIS_PROFILE") == "fast" else count

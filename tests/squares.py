@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.shared import MadeOnce
+from tests.shared import CreateOnce
 
 
 def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = (3, 17)) -> Path:
@@ -51,14 +51,14 @@ def make_squares(folder: Path, *, count: int, seed: int, ids: tuple[int, int] = 
 
 
 @pytest.fixture(scope="session")
-def squares(made_once: MadeOnce) -> tuple[Path, Path]:
+def squares(create_once: CreateOnce) -> tuple[Path, Path]:
     """Return the training JSON (12 images) and the validation JSON (6 images), which tests must not change."""
 
     def make(folder: Path) -> None:
         make_squares(folder / "train", count=12, seed=1)
         make_squares(folder / "val", count=6, seed=2)
 
-    folder = made_once("squares", make)
+    folder = create_once("squares", make)
     return folder / "train" / "annotations.json", folder / "val" / "annotations.json"
 
 

@@ -24,7 +24,7 @@ from retinanet.model import RetinaNet, load_pretrained
 from retinanet.types import Target
 from tests import outside_parts
 from tests.golden.record import run
-from tests.made_parts import one_positive
+from tests.loss_inputs import one_positive
 
 OUTSIDE = "tests.outside_parts"
 SMALL = {"fpn_width": 8, "head_width": 8, "head_depth": 1}
@@ -148,11 +148,11 @@ def test_parts_of_another_package_are_trained_saved_and_loaded(
 
 def test_a_file_may_name_only_allowed_modules(monkeypatch: pytest.MonkeyPatch):
     """Allowing the package `mine` allows `mine.parts`, but not `mine_too`."""
-    assert plugins.allowed("mine.parts:Loss", ["mine"])
-    assert not plugins.allowed("mine_too.parts:Loss", ["mine"])
-    assert not plugins.allowed("os:system")
-    assert not plugins.allowed("tests.outside_parts:strided")
+    assert plugins.is_allowed("mine.parts:Loss", ["mine"])
+    assert not plugins.is_allowed("mine_too.parts:Loss", ["mine"])
+    assert not plugins.is_allowed("os:system")
+    assert not plugins.is_allowed("tests.outside_parts:strided")
     entry = importlib.metadata.EntryPoint("any", "mine.parts", plugins.ENTRY_POINTS)
     monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == plugins.ENTRY_POINTS else [])
-    assert plugins.allowed("mine.parts:Loss")
-    assert not plugins.allowed("mine.other:Loss")
+    assert plugins.is_allowed("mine.parts:Loss")
+    assert not plugins.is_allowed("mine.other:Loss")

@@ -7,7 +7,7 @@ import torch
 
 from retinanet.config import PostprocessConfig
 from retinanet.images import Frame
-from retinanet.postprocess import least_logit, postprocess
+from retinanet.postprocess import postprocess, score_threshold_logit
 from retinanet.types import HeadOutputs
 
 LOW = -20.0
@@ -63,4 +63,4 @@ def test_boxes_are_clipped_to_the_image():
 
 @pytest.mark.parametrize(("threshold", "logit"), [(0.0, -math.inf), (0.5, 0.0), (0.75, math.log(3)), (1.0, math.inf)])
 def test_least_logit_is_the_logit_of_the_score_threshold(threshold: float, logit: float):
-    assert least_logit(PostprocessConfig(score_threshold=threshold)) == pytest.approx(logit)
+    assert score_threshold_logit(PostprocessConfig(score_threshold=threshold)) == pytest.approx(logit)

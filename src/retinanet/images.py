@@ -41,10 +41,10 @@ _DECODER_ERRORS: Final = (
 )
 """Exceptions that Pillow's decoders raise for broken files; a row that is too long raises MemoryError."""
 
-LARGE: Final = 64_000_000
+MAX_PIXELS_AT_ONCE: Final = 64_000_000
 """Largest number of pixels that is decoded at once (200 MB). rasterio reads a larger image window by window."""
 _STRIP_PIXELS: Final = 16_000_000
-"""Number of pixels in one strip when an image of more than `LARGE` pixels is reduced."""
+"""Number of pixels in one strip when an image of more than `MAX_PIXELS_AT_ONCE` pixels is reduced."""
 _GDAL_OPTIONS: Final = {
     "GDAL_CACHEMAX": 256_000_000,  # bytes of decoded blocks in memory
     # Ignore files beside the image (.aux.xml, .ovr, .msk, .tfw), which could name other files.
@@ -162,7 +162,7 @@ def decode_for(source: Source, *, image_size: int, max_size: int) -> Scaled:
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is at least the size of the result. This takes half the
     time and changes pixels by less than one of 255 levels on average (51 dB or more on COCO images). An image of more
-    than `LARGE` pixels is read by windows.
+    than `MAX_PIXELS_AT_ONCE` pixels is read by windows.
 
     Raises:
         ImageError: see `decode`.
@@ -199,7 +199,7 @@ def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: i
 
 
 def open_windows(source: Source) -> Windows:
-    """Open an image to crop parts of it, in a `with` block. An image of more than `LARGE` pixels stays on the disk.
+    """Open an image to crop parts of it, in a `with` block. An image above `MAX_PIXELS_AT_ONCE` stays on the disk.
 
     Raises:
         ImageError: see `decode`.
@@ -284,7 +284,7 @@ class _FileWindows(Windows):
 
 
 def _open_large(source: str | Path | bytes) -> _FileWindows | None:
-    """Return an image of more than `LARGE` pixels for reading by windows; None for any other source.
+    """Return an image of more than `MAX_PIXELS_AT_ONCE` pixels for reading by windows; None for any other source.
 
     Raises:
         ImageError: rasterio cannot read the file.
@@ -293,10 +293,10 @@ def _open_large(source: str | Path | bytes) -> _FileWindows | None:
         with _open(source) as image:
             pixels, orientation = image.width * image.height, _orientation(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        pixels, orientation = LARGE + 1, 1
+        pixels, orientation = MAX_PIXELS_AT_ONCE + 1, 1
     except _DECODER_ERRORS:
         return None  # decode() raises the error
-    if pixels <= LARGE or isinstance(source, bytes):
+    if pixels <= MAX_PIXELS_AT_ONCE or isinstance(source, bytes):
         return None
     try:
         import rasterio

@@ -137,7 +137,7 @@ def make_part(option: str, part: Any, config: object, **arguments: Any) -> Any:
     return part(**values)
 
 
-def allowed(dotted: str, allow: Iterable[str] = ()) -> bool:
+def is_allowed(dotted: str, allow: Iterable[str] = ()) -> bool:
     """Return whether a dotted name in a file may be imported.
 
     A name is allowed if its module, or a package that contains the module, is in `allow`, in the environment variable
@@ -149,7 +149,7 @@ def allowed(dotted: str, allow: Iterable[str] = ()) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in trusted)
 
 
-def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allow: Iterable[str] = ()) -> None:
+def check_allowed_parts(values: Mapping[str, Any], options: Iterable[str], allow: Iterable[str] = ()) -> None:
     """Raise `ConfigError` if a file's options name a part whose module the user has not allowed.
 
     Args:
@@ -159,7 +159,7 @@ def refuse_foreign_parts(values: Mapping[str, Any], options: Iterable[str], allo
     """
     for option in options:
         value = values.get(option)
-        if isinstance(value, str) and is_dotted(value) and not allowed(value, allow):
+        if isinstance(value, str) and is_dotted(value) and not is_allowed(value, allow):
             module = value.partition(":")[0]
             raise ConfigError(
                 f"its {option} is {value}, which is code of another package and is not imported without permission. "

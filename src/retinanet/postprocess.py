@@ -47,7 +47,7 @@ def _one_image(
     anchor_C, label_C, logit_C = candidates(
         logits_AK,
         outputs.anchors_per_level,
-        threshold=least_logit(config),
+        threshold=score_threshold_logit(config),
         most=config.candidates_per_level,
     )
     score_C = logit_C.sigmoid()
@@ -64,7 +64,7 @@ def _one_image(
     return ImageDetections(boxes_D4=boxes_D4, scores_D=score_C[keep_D], labels_D=label_C[keep_D])
 
 
-def least_logit(config: PostprocessConfig) -> float:
+def score_threshold_logit(config: PostprocessConfig) -> float:
     """Return the logit of `score_threshold`. Only higher logits can become detections."""
     probability = config.score_threshold
     if probability <= 0:

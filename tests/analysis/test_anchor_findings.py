@@ -7,7 +7,7 @@ from retinanet.analysis.coverage import coverage
 from retinanet.analysis.expected_loss import expected_loss
 from retinanet.config import ImageConfig, LossConfig, MatchConfig, ModelConfig
 from tests.analysis.datasets import dataset_from_boxes, random_dataset
-from tests.analysis.made_findings import finding_kinds, finding_of_kind
+from tests.analysis.findings import finding_kinds, finding_of_kind
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.data import load
 from retinanet.train import fit as train
 from tests.analysis.datasets import random_dataset
-from tests.shared import examples
+from tests.shared import num_examples
 
 IMAGE = ImageConfig(image_size=384, max_size=512)
 
@@ -24,7 +24,7 @@ def fit(data, **model):
 
 
 @given(st.integers(0, 1000), st.floats(0.2, 0.9))
-@settings(max_examples=examples(10), deadline=None)
+@settings(num_examples(10), deadline=None)
 def test_the_iou_of_the_search_equals_that_of_the_real_anchors(seed, ratio):
     data = random_dataset(40, seed=seed, sides=(6, 300), ratio=(0.2, 5.0), images=2)
     config = ModelConfig(anchor_sizes=(20.0, 50.0, 90.0, 200.0, 400.0), anchor_ratios=(ratio, 1.0, 2.5))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from retinanet.analysis.data_check import check_data
-from tests.analysis.made_findings import settings
+from tests.analysis.findings import settings
 
 
 def test_the_check_uses_the_settings_of_the_preset(squares):

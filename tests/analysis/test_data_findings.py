@@ -10,7 +10,7 @@ from retinanet.analysis.data_findings import data_findings, duplicate_findings, 
 from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.data import load
 from tests.analysis.datasets import dataset_from_boxes, random_dataset
-from tests.analysis.made_findings import finding_kinds, finding_of_kind
+from tests.analysis.findings import finding_kinds, finding_of_kind
 
 
 def test_valid_data_has_no_findings():

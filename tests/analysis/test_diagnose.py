@@ -7,7 +7,7 @@ import pytest
 
 from retinanet.analysis.diagnose import diagnose
 from tests.analysis.datasets import dataset_from_boxes, random_dataset
-from tests.analysis.made_findings import finding_kinds
+from tests.analysis.findings import finding_kinds
 
 
 def detections_of(data, *, score=0.9, noise=0.02, seed=0):

@@ -36,7 +36,7 @@ def valid_set(shared_data: Path, tmp_path: Path) -> Path:
 def check_findings(root: Path, **options: Any) -> tuple[list[tuple[str, str, str]], dict[str, tuple[str, ...]]]:
     """Return the faults (file, line or annotation, text), and the places of each finding above a note by kind."""
     result = check_data(root, resolve(CheckConfig, {**OPTIONS, **options}))
-    sets = [result.data, *result.others.values()]
+    sets = [result.data, *result.other_splits.values()]
     faults = [(f.file.name, f.where, f.what) for split in sets for f in split.faults]
     return faults, {finding.kind: finding.where for finding in result.findings if finding.severity != "note"}
 

@@ -19,7 +19,7 @@ from retinanet.matching import match
 from retinanet.postprocess import postprocess
 from retinanet.train import CheckpointError, load_checkpoint
 from retinanet.types import Target
-from tests.checkpoint.made import forward_torchvision
+from tests.checkpoint.helpers import forward_torchvision
 from tests.peers import coco128, randomise_weights, torchvision_v1, torchvision_v2
 
 MAKERS = {"v1": torchvision_v1, "v2": torchvision_v2}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinanet.train import CheckpointError, fit, load_checkpoint
-from tests.checkpoint.made import forward_torchvision, small_file
+from tests.checkpoint.helpers import forward_torchvision, small_file
 from tests.shared import TRAINED
 
 

@@ -14,5 +14,5 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Return the configs that `train` was called with, instead of training."""
     configs: list[TrainConfig] = []
     monkeypatch.setattr(retinanet.train, "fit", configs.append)
-    monkeypatch.setattr("retinanet.train.output_files.rank_zero", lambda: False)  # nothing is printed or reported
+    monkeypatch.setattr("retinanet.train.output_files.is_rank_zero", lambda: False)  # nothing is printed or reported
     return configs

@@ -4,7 +4,7 @@ import json
 import shutil
 
 from retinanet.commands.check import check
-from tests.analysis.made_findings import settings
+from tests.analysis.findings import settings
 
 
 def test_the_command_lists_every_fault_and_goes_on(squares, tmp_path, capsys):

@@ -11,7 +11,7 @@ from retinanet.cli import main
 from retinanet.config import ConvertWeightsConfig
 from retinanet.errors import UserError
 from retinanet.train import load_checkpoint
-from tests.checkpoint.made import small_file
+from tests.checkpoint.helpers import small_file
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from retinanet.commands.evaluate import metrics_table
 from retinanet.config import EvaluateConfig, resolve
 from retinanet.data import read
 from retinanet.evaluate import evaluate_model, evaluate_results
-from tests.evaluate.fakes import block_detector
-from tests.evaluate.made_coco import ground_truth, result
-from tests.evaluate.made_scenes import SCENES, write_scenes
+from tests.evaluate.block_detector_fake import block_detector
+from tests.evaluate.block_scenes import SCENES, write_scenes
+from tests.evaluate.coco_documents import ground_truth, result
 
 
 def test_table_shows_a_dash_where_there_is_nothing() -> None:

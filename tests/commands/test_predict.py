@@ -8,7 +8,7 @@ import pytest
 
 from retinanet.commands.predict import predict
 from retinanet.config import PredictConfig, resolve
-from tests.evaluate.fakes import block_detector, made_image
+from tests.evaluate.block_detector_fake import block_detector, made_image
 from tests.predict.made_video import write_video
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})

@@ -9,7 +9,7 @@ import pytest
 from retinanet import data
 from retinanet.cli import main
 from retinanet.data import DetectionData
-from tests.data.made import names
+from tests.data.helpers import names
 
 
 def test_the_command(many: DetectionData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinanet import data
 from retinanet.data import DetectionData
-from retinanet.data.duplicates import fingerprint, fingerprints, group_numbers, nearly_same, same
+from retinanet.data.duplicates import fingerprint, fingerprints, group_numbers, identical_images, near_duplicates
 
 
 @pytest.mark.slow
@@ -18,11 +18,12 @@ def test_bccd_has_one_pair_of_near_duplicates(shared_data: Path) -> None:
     """BloodImage_00037 (val) and BloodImage_00038 (train) show the same cells in another focus."""
     bccd = data.read(shared_data / "bccd")
     prints = fingerprints(bccd.records)
-    assert same(prints) == []
-    pairs = [(bccd.records[i].path.stem, bccd.records[j].path.stem) for i, j, _ in nearly_same(prints)]
+    assert identical_images(prints) == []
+    pairs = [(bccd.records[i].path.stem, bccd.records[j].path.stem) for i, j, _ in near_duplicates(prints)]
     assert pairs == [("BloodImage_00037", "BloodImage_00038")]
     assert (
-        nearly_same(fingerprints(data.read(shared_data / "coco128/annotations/instances_train2017.json").records)) == []
+        near_duplicates(fingerprints(data.read(shared_data / "coco128/annotations/instances_train2017.json").records))
+        == []
     )
 
 
@@ -31,9 +32,9 @@ def test_hashing_finds_the_pairs_of_an_exhaustive_search(monkeypatch: pytest.Mon
     """Above 20,000 images, only pairs with a common hash part are compared. The limit is lowered to 10 here."""
     bccd = data.read(shared_data / "bccd")
     prints = fingerprints(bccd.records[:80])
-    exhaustive = nearly_same(prints)
+    exhaustive = near_duplicates(prints)
     monkeypatch.setattr("retinanet.data.duplicates._EXHAUSTIVE", 10)
-    assert nearly_same(prints) == exhaustive
+    assert near_duplicates(prints) == exhaustive
     assert len(exhaustive) == 1
 
 
@@ -42,7 +43,7 @@ def test_uniform_images_are_not_near_duplicates(tmp_path: Path, many: DetectionD
     for path, value in zip(paths, (10, 200), strict=True):
         Image.new("L", (64, 48), value).save(path)
     prints = [fingerprint(dataclasses.replace(many.records[0], path=path)) for path in paths]
-    assert nearly_same(prints) == []
+    assert near_duplicates(prints) == []
 
 
 def test_linked_items_and_items_with_equal_keys_share_a_group() -> None:

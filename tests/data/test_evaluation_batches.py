@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinanet.data import DetectionData, Record, eval_batches
-from tests.shared import examples
+from tests.shared import num_examples
 
 sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, max_size=60)
 
@@ -25,7 +25,7 @@ def make_data(sides: list[tuple[int, int]]) -> DetectionData:
 
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5))
-@settings(max_examples=examples(60), deadline=None)
+@settings(num_examples(60), deadline=None)
 def test_every_image_is_evaluated_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
     data = make_data(sides)
     ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]

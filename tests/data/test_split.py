@@ -15,7 +15,7 @@ from retinanet import data
 from retinanet.data import DetectionData
 from retinanet.data.split import assign_parts, divide, group_keys
 from retinanet.errors import ConfigError
-from tests.data.made import names
+from tests.data.helpers import names
 
 Write = Callable[..., Path]
 SHARES = {"train": 0.8, "val": 0.2}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from retinanet.config import ImageConfig, TileConfig
 from retinanet.data import DetectionData, DetectionDataset, Record, cut
-from tests.shared import examples
+from tests.shared import num_examples
 
 
 def data_of(path: Path, width: int, height: int, boxes: list[list[float]]) -> DetectionData:
@@ -61,7 +61,7 @@ def test_a_tile_has_only_objects_inside_it_and_small_images_are_not_cut() -> Non
 
 
 @given(st.integers(40, 200), st.integers(40, 200), st.integers(32, 90), st.floats(0, 0.6), st.integers(0, 2**32))
-@settings(max_examples=examples(40), deadline=None)
+@settings(num_examples(40), deadline=None)
 def test_boxes_of_tiles_lie_on_their_objects(width: int, height: int, tile: int, overlap: float, seed: int) -> None:
     """Each of three rectangles, red, green and blue, fills its box in every tile, to the pixel."""
     rng = np.random.default_rng(seed)

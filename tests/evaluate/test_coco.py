@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.evaluate.coco import SUMMARY
-from tests.evaluate.made_coco import BOX, ground_truth, result
-from tests.shared import examples
+from tests.evaluate.coco_documents import BOX, ground_truth, result
+from tests.shared import num_examples
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "coco_reference"
 
@@ -73,7 +73,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 @given(case=cases())
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(num_examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_equals_pycocotools(case: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")

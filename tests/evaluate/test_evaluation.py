@@ -10,8 +10,8 @@ import pytest
 
 from retinanet.data import read
 from retinanet.evaluate import EvaluationError, evaluate, evaluate_model, match_classes
-from tests.evaluate.fakes import block_detector, made_image
-from tests.evaluate.made_scenes import write_scenes
+from tests.evaluate.block_detector_fake import block_detector, made_image
+from tests.evaluate.block_scenes import write_scenes
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

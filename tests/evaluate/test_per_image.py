@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.evaluate.per_image import ImageResults, best_threshold, items_from_results, judge, overlaps
-from tests.evaluate.made_items import make
+from retinanet.evaluate.per_image import ImageResults, best_threshold, items_from_results, match_detections, overlaps
+from tests.evaluate.image_results import make
 
 A, B = (10, 10, 30, 30), (50, 10, 70, 30)
 
@@ -32,7 +32,7 @@ A, B = (10, 10, 30, 30), (50, 10, 70, 30)
     ],
 )
 def test_matches_of_an_image(truth: list[Any], detections: list[Any], expected: tuple[int, int, int]) -> None:
-    verdict = judge(make(truth, detections), 0.3)
+    verdict = match_detections(make(truth, detections), 0.3)
     assert (verdict.objects, verdict.missed, verdict.false) == expected
     hits = expected[0] - expected[1]
     total = 2 * hits + expected[1] + expected[2]
@@ -41,7 +41,7 @@ def test_matches_of_an_image(truth: list[Any], detections: list[Any], expected: 
 
 def test_crowd_regions_and_detections_in_crowd_regions_are_ignored() -> None:
     region = (0, 0, 60, 60, 0)
-    verdict = judge(make([region], [(*A, 0, 0.9), (5, 5, 25, 25, 0, 0.8), (*A, 1, 0.9)], crowd=[True]), 0.3)
+    verdict = match_detections(make([region], [(*A, 0, 0.9), (5, 5, 25, 25, 0, 0.8), (*A, 1, 0.9)], crowd=[True]), 0.3)
     assert (verdict.objects, verdict.missed, verdict.false) == (0, 0, 1)
 
 
@@ -50,7 +50,7 @@ def test_the_best_threshold_by_hand() -> None:
     # score 0.6, higher thresholds hide the right one with score 0.7.
     items = [make([(*A, 0)], [(*A, 0, 0.7), (*B, 0, 0.6)]), make([(*B, 1)], [(*B, 1, 0.9), (*A, 1, 0.1)])]
     assert best_threshold(items) == 0.65
-    assert [judge(item, 0.65).f1 for item in items] == [1, 1]
+    assert [match_detections(item, 0.65).f1 for item in items] == [1, 1]
     assert best_threshold([]) == 0.5
     assert best_threshold([make([(*A, 0)], [(*B, 0, 0.9)])]) == 0.5
     # Detections in a crowd region do not change the threshold.
@@ -60,8 +60,8 @@ def test_the_best_threshold_by_hand() -> None:
 
 def test_a_threshold_does_not_change_the_other_pairs() -> None:
     item = make([(*A, 0), (12, 10, 32, 30, 0)], [(*A, 0, 0.9), (12, 10, 32, 30, 0, 0.4)])
-    assert judge(item, 0.3).found_G.tolist() == [True, True]
-    assert judge(item, 0.5).found_G.tolist() == [True, False]
+    assert match_detections(item, 0.3).matched_G.tolist() == [True, True]
+    assert match_detections(item, 0.5).matched_G.tolist() == [True, False]
 
 
 def test_shapes_are_checked() -> None:
@@ -71,8 +71,8 @@ def test_shapes_are_checked() -> None:
             image=Path("x.jpg"),
             boxes_G4=np.zeros((0, 4)),
             labels_G=np.zeros(0, dtype=int),
-            found_D4=np.zeros((1, 4)),
-            found_labels_D=np.zeros(1, dtype=int),
+            detected_D4=np.zeros((1, 4)),
+            detected_labels_D=np.zeros(1, dtype=int),
             scores_D=np.zeros(2),
         )
 
@@ -88,10 +88,10 @@ def test_items_from_coco_results() -> None:
     data: Any = SimpleNamespace(records=(record,), category_ids=(3, 9), source=Path("a.json"))
     (item,) = items_from_results(data, [{"image_id": 5, "category_id": 9, "bbox": [1, 2, 10, 20], "score": 0.5}])
     assert item.name == "p.jpg"
-    assert item.found_D4.tolist() == [[1, 2, 11, 22]]
-    assert item.found_labels_D.tolist() == [1]
+    assert item.detected_D4.tolist() == [[1, 2, 11, 22]]
+    assert item.detected_labels_D.tolist() == [1]
     (empty,) = items_from_results(data, [])
-    assert empty.found_D4.shape == (0, 4)
+    assert empty.detected_D4.shape == (0, 4)
     with pytest.raises(ValueError, match=r"of a\.json, found the result"):
         items_from_results(data, [{"image_id": 6, "category_id": 9, "bbox": [1, 2, 10, 20], "score": 0.5}])
 
@@ -107,11 +107,11 @@ def test_overlaps_by_hand():
 def test_an_image_without_objects_or_detections():
     """F1 is 1 without objects and detections, and 0 with one false positive."""
     no_objects = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, int)}
-    no_detections = {"found_D4": np.zeros((0, 4)), "found_labels_D": np.zeros(0, int), "scores_D": np.zeros(0)}
+    no_detections = {"detected_D4": np.zeros((0, 4)), "detected_labels_D": np.zeros(0, int), "scores_D": np.zeros(0)}
     image = Image.new("RGB", (8, 8))
-    verdict = judge(ImageResults(name="a", image=image, **no_objects, **no_detections), 0.5)
+    verdict = match_detections(ImageResults(name="a", image=image, **no_objects, **no_detections), 0.5)
     assert (verdict.objects, verdict.missed, verdict.false, verdict.f1) == (0, 0, 0, 1.0)
-    one_detection = {"found_D4": np.ones((1, 4)), "found_labels_D": np.zeros(1, int), "scores_D": np.array([0.9])}
-    verdict = judge(ImageResults(name="a", image=image, **no_objects, **one_detection), 0.5)
+    one_detection = {"detected_D4": np.ones((1, 4)), "detected_labels_D": np.zeros(1, int), "scores_D": np.array([0.9])}
+    verdict = match_detections(ImageResults(name="a", image=image, **no_objects, **one_detection), 0.5)
     assert (verdict.false, verdict.f1) == (1, 0.0)
     assert best_threshold([]) == 0.5

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.shared import MadeOnce
+from tests.shared import CreateOnce
 
 if TYPE_CHECKING:
     import onnx
 
 
 @pytest.fixture(scope="session")
-def exports(made_once: MadeOnce) -> Path:
+def exports(create_once: CreateOnce) -> Path:
     """Folder with model.ckpt, its exports m.onnx (float) and u.onnx (uint8), and images/.
 
     dense.onnx is the network as torch exports it. The export is slow, so the fixture `reuse_network` reads this file.
@@ -44,7 +44,7 @@ def exports(made_once: MadeOnce) -> Path:
                 sizes = {(d.image_size, d.batch_size) for d in summary.differences}
                 assert sizes == {(128, 1), (128, 3), (96, 1), (96, 3)}
 
-    return made_once("export", make)
+    return create_once("export", make)
 
 
 @pytest.fixture

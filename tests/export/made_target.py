@@ -21,4 +21,8 @@ class TextTarget(ExportTarget):
         path.write_text(about.to_json())
 
     def compare(self, loaded: Any, about: Any, path: Path, images: Sequence[Path]) -> list[Difference]:
-        return [Difference(image_size=64, batch_size=1, images=len(images), compared=5, boxes=self.off, scores=0.0)]
+        return [
+            Difference(
+                image_size=64, batch_size=1, images=len(images), compared=5, boxes=self.box_difference, scores=0.0
+            )
+        ]

@@ -85,7 +85,7 @@ def test_the_graph_equals_postprocess(K: int, H: int, W: int, config: Postproces
     for n in range(N):
         difference = compare_detections(expected[n].numpy(), detections(results, n), config)
         assert difference.agrees, difference
-        assert difference.compared + difference.doubtful == len(expected[n].scores_D)
+        assert difference.compared + difference.at_threshold == len(expected[n].scores_D)
         assert (np.diff(results[1][n]) <= 0).all(), "best first"
 
 

@@ -47,15 +47,15 @@ def test_a_missing_detection_disagrees_unless_it_lies_at_a_threshold() -> None:
     assert compare_detections(detections(FIRST, SECOND), detections(FIRST), CONFIG).missing == 1
     assert compare_detections(detections(FIRST), detections(FIRST, SECOND), CONFIG).missing == 1
     at_score = (100, 100, 150, 160, 0.05005, 1)
-    assert compare_detections(detections(FIRST, at_score), detections(FIRST), CONFIG).doubtful == 1
+    assert compare_detections(detections(FIRST, at_score), detections(FIRST), CONFIG).at_threshold == 1
     # A 40 x 40 box and its copy shifted by 13.333 pixels have an IoU of 0.5, except for rounding.
     at_iou = (10 + 40 / 3, 10, 50 + 40 / 3, 50, 0.7, 0)
-    assert compare_detections(detections(FIRST, at_iou), detections(FIRST), CONFIG).doubtful == 1
+    assert compare_detections(detections(FIRST, at_iou), detections(FIRST), CONFIG).at_threshold == 1
     inside = (10 + 6, 10, 50 + 6, 50, 0.7, 0)
     assert compare_detections(detections(FIRST, inside), detections(FIRST), CONFIG).missing == 1
     full = [(i * 100, 0, i * 100 + 50, 50, 0.5, 0) for i in range(4)]
     other = (900, 0, 950, 50, 0.5, 0)
-    assert compare_detections(detections(*full), detections(*full[:3], other), CONFIG).doubtful == 2, (
+    assert compare_detections(detections(*full), detections(*full[:3], other), CONFIG).at_threshold == 2, (
         "equal scores compete for the fourth place"
     )
 

@@ -11,16 +11,16 @@ import retinanet
 from retinanet.export import exporter
 from retinanet.export.exporter import export
 from retinanet.runtime.description import ExportError
-from tests.shared import MadeOnce
+from tests.shared import CreateOnce
 from tests.squares import tiny_options
 
 
 @pytest.fixture
-def few_epochs(squares: tuple[Path, Path], made_once: MadeOnce) -> Path:
+def few_epochs(squares: tuple[Path, Path], create_once: CreateOnce) -> Path:
     """best.ckpt of a network that was trained for a few seconds."""
     options = {"epochs": 4, "backbone": "resnet18", "fpn_width": 32, "head_width": 32, "lr": 2e-3}
     return (
-        made_once("few_epochs", lambda root: retinanet.fit(**{**tiny_options(squares, root / "run"), **options}))
+        create_once("few_epochs", lambda root: retinanet.fit(**{**tiny_options(squares, root / "run"), **options}))
         / "run"
         / "best.ckpt"
     )

@@ -18,7 +18,7 @@ from retinanet import data
 from retinanet.data import DetectionData, Record
 from retinanet.errors import UserError
 from retinanet.formats.writing import lost, unique_names, write
-from tests.shared import examples
+from tests.shared import num_examples
 
 Write = Callable[..., Path]
 FORMATS = ("coco", "voc", "yolo", "csv")
@@ -75,7 +75,7 @@ def random_box(draw: st.DrawFn) -> tuple[float, float, float, float]:
 random_objects = st.lists(st.lists(st.tuples(st.integers(0, 1), random_box()), max_size=4), min_size=1, max_size=3)
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(num_examples(25), deadline=None)
 @given(objects=random_objects, first=st.sampled_from(FORMATS), second=st.sampled_from(FORMATS))
 def test_random_boxes_are_equal_after_conversion_to_two_formats(objects: Any, first: Any, second: Any) -> None:
     if not any(objects):

@@ -36,10 +36,10 @@ from retinanet.model.backbone import Backbone
 from retinanet.parse import ParseError, parse_json, parse_yaml
 from retinanet.train import CheckpointError, fit, load_checkpoint
 from tests.fuzz.targets import BINARY, TARGETS, checkpoint_parts, mutated, seeds, zip_archive
-from tests.shared import examples
+from tests.shared import num_examples
 
 Write = Callable[..., Path]
-FEW = settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(num_examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 
 DESCRIBED = {"format": 1, "classes": ["a"], "category_ids": [1]}
 
@@ -115,7 +115,7 @@ def test_nearly_valid_texts(name: str, random: Random, place: int) -> None:
 
 
 @pytest.mark.parametrize("name", BINARY)
-@settings(FEW, max_examples=examples(15))
+@settings(FEW, num_examples(15))
 @given(data=st.data())
 def test_nearly_valid_bytes(name: str, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(seeds(name))))

@@ -11,7 +11,7 @@ from retinanet.config import BOX_LOSSES, LossConfig
 from retinanet.errors import ConfigError
 from retinanet.losses import BoxLoss, ClassificationLoss, DetectionLoss, FocalLoss
 from retinanet.losses.base import loss_class, make_box_loss, make_classification_loss
-from tests.made_parts import one_positive
+from tests.loss_inputs import one_positive
 
 OUTSIDE = "tests.outside_parts"
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from retinanet.losses import hard_negative_mining, ohem
-from tests.shared import examples
+from tests.shared import num_examples
 
 
 def rows(*rows: list) -> torch.Tensor:
@@ -80,7 +80,7 @@ def ohem_over_all_anchors(loss, positive, boxes, examples, threshold, ratio):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([0.3, 0.5, 0.7]), st.sampled_from([None, 1.0, 3.0]))
-@settings(max_examples=examples(60), deadline=None)
+@settings(num_examples(60), deadline=None)
 def test_ohem_equals_suppression_over_all_anchors(seed, examples, threshold, ratio):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(200, 2, generator=generator) * 60

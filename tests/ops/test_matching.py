@@ -12,7 +12,7 @@ from retinanet.model.anchors import AnchorGenerator
 from retinanet.ops.matching import match_native, match_torch, supports_match_native
 from retinanet.types import Target
 from tests.ops import reference
-from tests.shared import examples
+from tests.shared import num_examples
 
 FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")
 
@@ -76,7 +76,7 @@ def test_results_equal_the_reference(form, kind, low_quality):
     """The numbers of anchors are around the sizes of lanes, tiles and blocks. Some images have no boxes."""
     rng = torch.Generator().manual_seed(len(kind))
     positives = low_quality_positives = 0
-    cases = examples(260)  # enough for every number of anchors, in the fast run, too
+    cases = num_examples(260)  # enough for every number of anchors, in the fast run, too
     for case in range(cases):
         anchors = random_boxes(rng, (1, 2, 15, 16, 17, 63, 64, 65, 300, 1023, 1024, 1025, 2500)[case % 13], kind)
         counts = [(0, 1, 3, 20)[int(torch.randint(4, (), generator=rng))] for _ in range(1 + case % 2)]

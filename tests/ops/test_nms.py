@@ -9,7 +9,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from retinanet.ops.nms import _shifted_by_class, nms, nms_torch
 from tests.ops import reference
-from tests.shared import examples
+from tests.shared import num_examples
 
 
 @pytest.fixture(params=["c", "torch"])
@@ -34,7 +34,7 @@ def test_results_equal_the_reference(form, grid):
     """Boxes on a grid have many equal scores and IoUs exactly at the threshold."""
     rng = torch.Generator().manual_seed(10)
     dropped = 0
-    cases = examples(240)  # enough for all combinations below, in the fast run, too
+    cases = num_examples(240)  # enough for all combinations below, in the fast run, too
     for case in range(cases):
         boxes, scores, labels = random_boxes(
             rng, (0, 1, 2, 15, 16, 17, 33, 80)[case % 8], (-1, 1, 4)[case % 3], grid=grid

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.evaluate.fakes import made_image
+from tests.evaluate.block_detector_fake import made_image
 
 FRAMES = 12
 

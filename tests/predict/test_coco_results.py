@@ -9,7 +9,7 @@ import torch
 from retinanet.evaluate import EvaluationError, evaluate_results
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.types import ImageDetections
-from tests.evaluate.fakes import CATEGORY_IDS, block_detector, made_image
+from tests.evaluate.block_detector_fake import CATEGORY_IDS, block_detector, made_image
 
 
 def test_arrays_and_dictionaries_give_equal_metrics() -> None:

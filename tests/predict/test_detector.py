@@ -12,7 +12,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.images import ImageError
-from tests.evaluate.fakes import CLASSES, block_detector, made_image
+from tests.evaluate.block_detector_fake import CLASSES, block_detector, made_image
 
 WIDE = ((400, 100), {2: (200, 20, 360, 80)})
 

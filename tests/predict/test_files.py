@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
-from tests.evaluate.fakes import block_detector, made_image
+from tests.evaluate.block_detector_fake import block_detector, made_image
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
 

@@ -8,7 +8,7 @@ import pytest
 
 from retinanet.errors import UserError
 from retinanet.predict.inputs import expand_inputs
-from tests.evaluate.fakes import made_image
+from tests.evaluate.block_detector_fake import made_image
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
 

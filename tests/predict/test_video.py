@@ -13,7 +13,7 @@ from PIL import Image
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
 from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile
-from tests.evaluate.fakes import block_detector, made_image
+from tests.evaluate.block_detector_fake import block_detector, made_image
 from tests.predict.made_video import FRAMES, make_frame, write_video
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from retinanet.evaluate.per_image import judge
+from retinanet.evaluate.per_image import match_detections
 from retinanet.report import choose_images, draw_pair
 from retinanet.report.gallery import CORRECT, WRONG
-from tests.evaluate.made_items import make
+from tests.evaluate.image_results import make
 
 A, B = (10, 10, 30, 30), (50, 10, 70, 30)
 
@@ -17,8 +17,8 @@ def test_the_worst_images_come_first_and_have_errors() -> None:
     items = [make([(*A, 0)], detections) for detections in (correct, half_correct, wrong, correct, correct)]
     chosen = choose_images(items, threshold=0.3, each=1)
     assert [item.group for item in chosen] == ["worst", "best", "random"]
-    assert judge(chosen[0], 0.3).f1 == 0
-    assert judge(chosen[1], 0.3).f1 == 1
+    assert match_detections(chosen[0], 0.3).f1 == 0
+    assert match_detections(chosen[1], 0.3).f1 == 1
     assert "worst" not in {item.group for item in choose_images([make([(*A, 0)], correct)] * 3, threshold=0.3)}
     assert [item.group for item in choose_images([make([], [])], threshold=0.3)] == ["random"]
     assert choose_images([], threshold=0.3) == []

@@ -22,8 +22,8 @@ def image_results(name: str = "a.jpg", *, truth: int = 1, found: int = 1) -> Ima
         image=Image.new("RGB", (100, 60)),
         boxes_G4=np.repeat(box, truth, axis=0) + 50 * np.arange(truth)[:, None],
         labels_G=np.zeros(truth, dtype=np.int64),
-        found_D4=np.repeat(box, found, axis=0) + 50 * np.arange(found)[:, None],
-        found_labels_D=np.zeros(found, dtype=np.int64),
+        detected_D4=np.repeat(box, found, axis=0) + 50 * np.arange(found)[:, None],
+        detected_labels_D=np.zeros(found, dtype=np.int64),
         scores_D=np.full(found, 0.9),
     )
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from retinanet.config import ServeConfig
 from retinanet.serve.app import create_app
 from tests.serve.fakes import Fake, png
-from tests.shared import examples
+from tests.shared import num_examples
 
 schemathesis = pytest.importorskip("schemathesis")
 pytest.importorskip("schemathesis.specs.openapi.checks")
@@ -35,7 +35,7 @@ def send_all(client: TestClient, strategy: Any) -> set[int]:
     """Send the requests of the strategy, validate each answer, and return the statuses."""
     statuses: set[int] = set()
 
-    @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(num_examples(40), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(case=strategy)
     def send(case: Any) -> None:
         response = case.call(session=client)

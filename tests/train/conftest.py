@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shared import MadeOnce
+from tests.shared import CreateOnce
 from tests.train.runs import Options, run
 
 
@@ -15,7 +15,7 @@ def options(tiny: Options) -> Options:
 
 
 @pytest.fixture
-def uninterrupted(squares: tuple[Path, Path], options: Options, made_once: MadeOnce) -> Callable[..., Path]:
+def uninterrupted(squares: tuple[Path, Path], options: Options, create_once: CreateOnce) -> Callable[..., Path]:
     """Return a function that trains with changed `options`, once per set of changes, and returns the run folder."""
 
     def uninterrupted(**changes: object) -> Path:
@@ -24,6 +24,6 @@ def uninterrupted(squares: tuple[Path, Path], options: Options, made_once: MadeO
             assert run(all_options, folder / "log") == 0, (folder / "log").read_text()
 
         name = "-".join(["uninterrupted", *(f"{name}={value}" for name, value in sorted(changes.items()))])
-        return made_once(name, make) / "run"
+        return create_once(name, make) / "run"
 
     return uninterrupted

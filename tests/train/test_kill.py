@@ -14,7 +14,7 @@ import pytest
 
 from retinanet.errors import ConfigError
 from retinanet.train import fit
-from tests.shared import MadeOnce
+from tests.shared import CreateOnce
 from tests.train.runs import Killer, Options, assert_same_run, run, start, warm_up
 
 SEED = int(os.environ.get("RETINANET_KILL_SEED", "0"))
@@ -28,7 +28,7 @@ def options(tiny: Options) -> Options:
 
 
 @pytest.fixture
-def uninterrupted(options: Options, made_once: MadeOnce) -> Path:
+def uninterrupted(options: Options, create_once: CreateOnce) -> Path:
     """Return a folder with an uninterrupted run in run/, and its measurements in about.json.
 
     The measurements are the seconds of the run, and the number of function calls within the writing of its checkpoints
@@ -49,7 +49,7 @@ def uninterrupted(options: Options, made_once: MadeOnce) -> Path:
             assert about[part] > 1000
         (folder / "about.json").write_text(json.dumps(about))
 
-    return made_once("killed", make)
+    return create_once("killed", make)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from retinanet.analysis.coverage import reach
+from retinanet.analysis.coverage import training_coverage
 from retinanet.config import TrainConfig, resolve
 from retinanet.data import load
 from retinanet.train import fit, load_checkpoint
@@ -82,8 +82,10 @@ def test_objects_without_a_positive_anchor_are_counted(squares):
     data = load(squares[0])
     options = {"train": "a", "val": "b", "output": "c", "preset": "small", "image_size": 64, "max_size": 96}
     small = {"anchor_sizes": (16.0, 32.0, 64.0, 128.0, 256.0)}
-    assert reach(data, resolve(TrainConfig, {**options, **small})).unreached == 0
-    large = reach(data, resolve(TrainConfig, {**options, "anchor_sizes": (256.0, 256.0, 256.0, 512.0, 512.0)}))
+    assert training_coverage(data, resolve(TrainConfig, {**options, **small})).unreached == 0
+    large = training_coverage(
+        data, resolve(TrainConfig, {**options, "anchor_sizes": (256.0, 256.0, 256.0, 512.0, 512.0)})
+    )
     assert large.objects == data.num_objects == large.unreached
     assert "no positive anchor" in large.sentence()
     assert "square" in large.sentence()

@@ -172,7 +172,7 @@ def coverage(
     )
 
 
-def reach(data: DetectionData, config: TrainConfig) -> Coverage:
+def training_coverage(data: DetectionData, config: TrainConfig) -> Coverage:
     """Return the coverage by the anchors of a training run, measured on an even sample of the data."""
     return coverage(
         data,

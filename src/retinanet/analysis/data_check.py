@@ -29,7 +29,7 @@ class DataCheck:
 
     Args:
         data: the valid part of the training data; `data.faults` lists the faults.
-        others: the valid part of the validation and test data, by split.
+        other_splits: the valid part of the validation and test data, by split.
         statistics: counts of the training data.
         fitted: anchors before and after fitting.
         expected: expected loss of the first step, None if it cannot be computed.
@@ -37,7 +37,7 @@ class DataCheck:
     """
 
     data: DetectionData
-    others: Mapping[str, DetectionData]
+    other_splits: Mapping[str, DetectionData]
     statistics: DataStatistics
     fitted: FittedAnchors
     expected: ExpectedLoss | None
@@ -45,7 +45,7 @@ class DataCheck:
 
     def to_json(self) -> dict[str, Any]:
         """Return faults, findings and statistics as plain values for JSON."""
-        sets = {"train": self.data, **self.others}
+        sets = {"train": self.data, **self.other_splits}
         return {
             "sets": {
                 name: with_former_fields({"images": len(d.records), "objects": d.num_objects})
@@ -108,7 +108,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
     order = ("error", "warning", "note")
     return DataCheck(
         data=data,
-        others={name: split for name, split in sets.items() if name != "train"},
+        other_splits={name: split for name, split in sets.items() if name != "train"},
         statistics=statistics(data),
         fitted=fitted,
         expected=expected,

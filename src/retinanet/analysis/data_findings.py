@@ -12,7 +12,7 @@ import numpy as np
 
 from retinanet.analysis.finding import Finding
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.data.duplicates import fingerprints, nearly_same, same
+from retinanet.data.duplicates import fingerprints, identical_images, near_duplicates
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData, Record
@@ -215,8 +215,8 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
     names = [f"{name}/{record.path.name}" for name, record in places]
     findings = []
     for kind, groups in (
-        ("identical pixels", same(prints)),
-        ("nearly identical pixels", [[i, j] for i, j, _ in nearly_same(prints)]),
+        ("identical pixels", identical_images(prints)),
+        ("nearly identical pixels", [[i, j] for i, j, _ in near_duplicates(prints)]),
     ):
         across = [group for group in groups if len({places[i][0] for i in group}) > 1]
         within = [group for group in groups if len({places[i][0] for i in group}) == 1]

@@ -45,8 +45,8 @@ class _Image:
     name: str
     boxes_G4: Floats
     labels_G: npt.NDArray[np.int64]
-    found_D4: Floats
-    found_labels_D: npt.NDArray[np.int64]
+    detected_D4: Floats
+    detected_labels_D: npt.NDArray[np.int64]
     scores_D: Floats
     crowd_G: npt.NDArray[np.bool_]
 
@@ -98,8 +98,8 @@ def _images(data: DetectionData, results: Sequence[Mapping[str, Any]]) -> list[_
             name=item.name,
             boxes_G4=np.asarray(item.boxes_G4, dtype=np.float64),
             labels_G=np.asarray(item.labels_G, dtype=np.int64),
-            found_D4=np.asarray(item.found_D4, dtype=np.float64),
-            found_labels_D=np.asarray(item.found_labels_D, dtype=np.int64),
+            detected_D4=np.asarray(item.detected_D4, dtype=np.float64),
+            detected_labels_D=np.asarray(item.detected_labels_D, dtype=np.int64),
             scores_D=np.asarray(item.scores_D, dtype=np.float64),
             crowd_G=np.zeros(len(item.labels_G), bool) if item.crowd_G is None else np.asarray(item.crowd_G),
         )
@@ -117,7 +117,7 @@ def _pairs(image: _Image, sure: float, least: float) -> Iterable[tuple[int, int]
     """
     order = np.argsort(-image.scores_D, kind="stable")
     order = order[image.scores_D[order] >= sure]
-    overlap_DG = overlaps(image.found_D4[order], image.boxes_G4)[0]
+    overlap_DG = overlaps(image.detected_D4[order], image.boxes_G4)[0]
     overlap_DG[:, image.crowd_G] = 0
     for place, d in enumerate(order):
         if not overlap_DG.shape[1]:
@@ -147,7 +147,7 @@ def _frames(images: Sequence[_Image], sure: float) -> Iterable[Finding]:
         total = 0
         for p in images:
             is_object = ~p.crowd_G
-            overlap = overlaps(p.found_D4[p.scores_D >= sure], change(p.boxes_G4[is_object]))[0]
+            overlap = overlaps(p.detected_D4[p.scores_D >= sure], change(p.boxes_G4[is_object]))[0]
             total += int((overlap >= 0.5).any(axis=0).sum()) if overlap.size else 0
         return total
 
@@ -187,7 +187,7 @@ def _offsets(images: Sequence[_Image], sure: float) -> Iterable[Finding]:
     rows = []
     for p in images:
         for d, g in _pairs(p, sure, 0.2):
-            label, box = p.boxes_G4[g], p.found_D4[d]
+            label, box = p.boxes_G4[g], p.detected_D4[d]
             sides = label[2:] - label[:2]
             shift = (box[:2] + box[2:] - label[:2] - label[2:]) / 2 / sides
             rows.append([*shift, *np.log((box[2:] - box[:2]) / sides)])
@@ -223,7 +223,7 @@ def _classes(images: Sequence[_Image], classes: Sequence[str], sure: float) -> I
     for p in images:
         objects_K += np.bincount(p.labels_G[~p.crowd_G], minlength=K)
         for d, g in _pairs(p, sure, 0.5):
-            found_KK[p.labels_G[g], p.found_labels_D[d]] += 1
+            found_KK[p.labels_G[g], p.detected_labels_D[d]] += 1
     seen_K = found_KK.sum(axis=1)
     confused = {}
     for k in np.flatnonzero(seen_K >= ENOUGH):
@@ -281,9 +281,9 @@ def _unlabelled(images: Sequence[_Image], classes: Sequence[str], sure: float) -
     for p in images:
         labelled.update(p.labels_G[~p.crowd_G].tolist())
         certain = p.scores_D >= max(sure, 0.6)
-        overlap = overlaps(p.found_D4[certain], p.boxes_G4)[0]
+        overlap = overlaps(p.detected_D4[certain], p.boxes_G4)[0]
         alone = overlap.max(axis=1) < 0.3 if overlap.shape[1] else np.ones(len(overlap), bool)
-        for label in p.found_labels_D[certain][alone].tolist():
+        for label in p.detected_labels_D[certain][alone].tolist():
             extra[label] += 1
             where.setdefault(label, Counter())[p.name] += 1
     for label, count in extra.most_common():

@@ -16,7 +16,7 @@ from retinanet.config import PART_OPTIONS
 from retinanet.data import Batch, DetectionDataset, collate, eval_batches
 from retinanet.errors import UserError
 from retinanet.matching import make_assigner
-from retinanet.plugins import refuse_foreign_parts
+from retinanet.plugins import check_allowed_parts
 from retinanet.predict.torch_detector import pick_device
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -36,7 +36,7 @@ def load_for_analysis(path: Path, *, device: str = "auto") -> LoadedModel:
         UserError: the model was trained on tiles; this analysis evaluates whole images.
     """
     loaded = load_checkpoint(path)
-    refuse_foreign_parts(loaded.train_config, PART_OPTIONS)
+    check_allowed_parts(loaded.train_config, PART_OPTIONS)
     if loaded.tiling.tile:
         raise UserError(
             f"{path} was trained on tiles of {loaded.tiling.tile} pixels, but this analysis evaluates whole images: "

@@ -19,7 +19,7 @@ from retinanet.config import (
 from retinanet.errors import ConfigError
 from retinanet.model import BackboneError, RetinaNet
 from retinanet.parse import shorten
-from retinanet.plugins import is_dotted, refuse_foreign_parts
+from retinanet.plugins import check_allowed_parts, is_dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,7 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
 
     Args:
         path: path of the file.
-        allow: modules or packages from which the file may name a backbone, besides those of `plugins.allowed`.
+        allow: modules or packages from which the file may name a backbone, besides those of `plugins.is_allowed`.
 
     Raises:
         CheckpointError, WeightsError: a file of another kind, a damaged file, or a file that names a custom backbone
@@ -46,7 +46,7 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
     checkpoint = validate_checkpoint(content, path)
     classes, category_ids, config = _description(checkpoint[KEY], path)
     try:
-        refuse_foreign_parts(config, ("backbone",), allow)
+        check_allowed_parts(config, ("backbone",), allow)
         model_config = section_from_dict(ModelConfig, config)
         image_config = section_from_dict(ImageConfig, config)
         postprocess_config = section_from_dict(PostprocessConfig, config)

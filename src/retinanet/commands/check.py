@@ -44,7 +44,7 @@ def _check_data(data: Path, config: CheckConfig) -> int:
     from retinanet.analysis.data_check import check_data
 
     result = check_data(data, config)
-    datasets = [result.data, *result.others.values()]
+    datasets = [result.data, *result.other_splits.values()]
     faults = sum(len(dataset.faults) for dataset in datasets)
     console = result_console(config.files.json)
     write_json(result.to_json(), config.files.json)

@@ -66,11 +66,11 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
     from retinanet.config import TrainConfig, resolve
     from retinanet.data.demo_scenes import MANIFEST, DemoError, make_scenes
     from retinanet.train import fit
-    from retinanet.train.run_folder import OUR_FILES
+    from retinanet.train.run_folder import RUN_FILES
 
     config = config or resolve(DemoConfig, options)
     output, seed = config.folder.output, config.random.seed
-    runs = [name for name in OUR_FILES if (output / name).exists()]
+    runs = [name for name in RUN_FILES if (output / name).exists()]
     if runs and not (output / "scenes" / MANIFEST).exists():
         raise DemoError(
             f"{output} holds a training run of another command ({', '.join(runs)}): choose another folder with -o"

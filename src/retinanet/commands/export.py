@@ -67,5 +67,5 @@ def parity_table(differences: Sequence[Difference], what: str) -> Table:
         out.add_column(name, justify="right")
     for d in differences:
         numbers = [d.image_size, d.batch_size, d.images, d.compared]
-        out.add_row(*map(str, numbers), f"{d.boxes:.1e}", f"{d.scores:.1e}", str(d.missing), str(d.doubtful))
+        out.add_row(*map(str, numbers), f"{d.boxes:.1e}", f"{d.scores:.1e}", str(d.missing), str(d.at_threshold))
     return out

@@ -42,12 +42,14 @@ def study_table(found: Study) -> Table:
     """Return the comparison of the losses as a table for the terminal."""
     from rich.table import Table
 
-    from retinanet.study.results import HEAD
+    from retinanet.study.results import COLUMN_TITLES
 
     table = Table(title="Loss study (all columns: study.md)", title_justify="left")
-    shown = [place for place, name in enumerate(HEAD) if name in ON_TERMINAL]
+    shown = [place for place, name in enumerate(COLUMN_TITLES) if name in ON_TERMINAL]
     for place in shown:
-        table.add_column(HEAD[place], justify="left" if place == 0 else "right", min_width=len(HEAD[place]))
+        table.add_column(
+            COLUMN_TITLES[place], justify="left" if place == 0 else "right", min_width=len(COLUMN_TITLES[place])
+        )
     for row in found.rows():
         table.add_row(*(row[place] for place in shown))
     return table

@@ -19,10 +19,10 @@ def train(*, options: Flags[TrainConfig]) -> None:
     `retinanet train --train data/train.json --val data/val.json -o runs/first --preset small`
     """
     from retinanet.train import fit
-    from retinanet.train.output_files import rank_zero
+    from retinanet.train.output_files import is_rank_zero
 
     result = fit(options)
-    if rank_zero():
+    if is_rank_zero():
         print(f"best AP {result.ap:.3f}: {result.best}\nreport: {write_report(result)}", flush=True)
 
 

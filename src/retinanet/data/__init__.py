@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retinanet.data.evaluation_batches import eval_batches
-from retinanet.data.loading import load, load_both, load_train, verify_images
-from retinanet.data.tiling import TiledData, cut
+from retinanet.data.loading import load, load_train, load_train_and_val, verify_images
+from retinanet.data.tiling import TiledData, cut_into_tiles
 from retinanet.formats import read
 from retinanet.formats.records import DataError, DetectionData, Fault, Record
 from retinanet.lazy_names import lazy_names
@@ -36,11 +36,11 @@ __all__ = [
     "TrainBatchSampler",
     "TrainingSample",
     "collate",
-    "cut",
+    "cut_into_tiles",
     "eval_batches",
     "load",
-    "load_both",
     "load_train",
+    "load_train_and_val",
     "read",
     "verify_images",
 ]

@@ -71,7 +71,7 @@ def fingerprints(records: Sequence[Record], *, workers: int = 2) -> list[Fingerp
         return list(pool.map(fingerprint, records))
 
 
-def same(prints: Sequence[Fingerprint | None]) -> list[list[int]]:
+def identical_images(prints: Sequence[Fingerprint | None]) -> list[list[int]]:
     """Return groups of two or more images with identical pixels, as lists of indices into `prints`."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, image_print in enumerate(prints):
@@ -80,7 +80,7 @@ def same(prints: Sequence[Fingerprint | None]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def nearly_same(prints: Sequence[Fingerprint | None]) -> list[tuple[int, int, float]]:
+def near_duplicates(prints: Sequence[Fingerprint | None]) -> list[tuple[int, int, float]]:
     """Return all pairs of near-duplicates as (index, index, correlation). Pairs with identical pixels are left out."""
     zero_F = np.zeros(SIDE * SIDE, np.float32)
     small_PF = (

@@ -66,7 +66,7 @@ def load(
     return data
 
 
-def load_both(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
+def load_train_and_val(config: TrainConfig) -> tuple[DetectionData, DetectionData]:
     """Return the training and the validation data of a training run, both with the class list of the training data.
 
     Raises:

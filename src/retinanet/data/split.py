@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.data.duplicates import fingerprints, group_numbers, nearly_same, same
+from retinanet.data import duplicates
+from retinanet.data.duplicates import fingerprints, group_numbers
 from retinanet.errors import ConfigError
 from retinanet.formats import find_writer
 
@@ -89,7 +90,7 @@ def divide(
     links: list[Sequence[int]] = []
     if near_duplicates:
         prints = fingerprints(data.records, workers=workers)
-        links = [*same(prints), *((i, j) for i, j, _ in nearly_same(prints))]
+        links = [*duplicates.identical_images(prints), *((i, j) for i, j, _ in duplicates.near_duplicates(prints))]
     groups = np.array(group_numbers(len(data.records), links, keys))
     part_P = assign_parts(_class_presence(data), groups, list(shares.values()), seed=seed)
     parts = {}

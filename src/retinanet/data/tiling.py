@@ -33,7 +33,7 @@ class TiledData:
     parents: tuple[int, ...]
 
 
-def cut(data: DetectionData, tiling: TileConfig) -> TiledData:
+def cut_into_tiles(data: DetectionData, tiling: TileConfig) -> TiledData:
     """Return a dataset of the tiles of every image. An image that is not larger than a tile is not cut.
 
     Some objects are marked as crowd, so that the loss ignores them:

@@ -36,8 +36,8 @@ class ImageResults:
         image: the image, or its path.
         boxes_G4: ground-truth boxes.
         labels_G: class ids of the ground-truth boxes.
-        found_D4: boxes of the detections.
-        found_labels_D: class ids of the detections.
+        detected_D4: boxes of the detections.
+        detected_labels_D: class ids of the detections.
         scores_D: scores of the detections.
         crowd_G: True for crowd regions; None if the image has none.
         group: reason for showing the image in a report.
@@ -50,15 +50,21 @@ class ImageResults:
     image: Image.Image | Path
     boxes_G4: Floats
     labels_G: Ints
-    found_D4: Floats
-    found_labels_D: Ints
+    detected_D4: Floats
+    detected_labels_D: Ints
     scores_D: Floats
     crowd_G: npt.NDArray[np.bool_] | None = None
     group: Group | None = None
 
     def __post_init__(self) -> None:
-        G, D = len(self.boxes_G4), len(self.found_D4)
-        shapes = {"boxes_G4": (G, 4), "labels_G": (G,), "found_D4": (D, 4), "found_labels_D": (D,), "scores_D": (D,)}
+        G, D = len(self.boxes_G4), len(self.detected_D4)
+        shapes = {
+            "boxes_G4": (G, 4),
+            "labels_G": (G,),
+            "detected_D4": (D, 4),
+            "detected_labels_D": (D,),
+            "scores_D": (D,),
+        }
         for name, shape in shapes.items() if self.crowd_G is None else [*shapes.items(), ("crowd_G", (G,))]:
             actual = np.shape(getattr(self, name))
             if actual != shape:
@@ -85,8 +91,8 @@ def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]
             boxes_G4=record.boxes_G4,
             labels_G=record.labels_G,
             crowd_G=record.crowd_G,
-            found_D4=np.array([box for box, _, _ in rows], dtype=np.float64).reshape(-1, 4),
-            found_labels_D=np.array([label for _, label, _ in rows], dtype=np.int64),
+            detected_D4=np.array([box for box, _, _ in rows], dtype=np.float64).reshape(-1, 4),
+            detected_labels_D=np.array([label for _, label, _ in rows], dtype=np.int64),
             scores_D=np.array([score for _, _, score in rows], dtype=np.float64),
         )
         for record in data.records
@@ -95,18 +101,18 @@ def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ImageMatch:
     """Matches of the detections and objects of an image at a score threshold.
 
     Args:
-        found_G: True for each object with a matching detection, and for crowd regions, which are ignored.
-        right_D: True for each detection with a matching object, and for detections in crowd regions, which are ignored.
+        matched_G: True for each object with a matching detection, and for crowd regions, which are ignored.
+        correct_D: True for each detection with a matching object, and for ignored detections in crowd regions.
         shown_D: True for each detection with a score of at least the threshold.
         crowd_G: True for crowd regions.
     """
 
-    found_G: npt.NDArray[np.bool_] = field(repr=False)
-    right_D: npt.NDArray[np.bool_] = field(repr=False)
+    matched_G: npt.NDArray[np.bool_] = field(repr=False)
+    correct_D: npt.NDArray[np.bool_] = field(repr=False)
     shown_D: npt.NDArray[np.bool_] = field(repr=False)
     crowd_G: npt.NDArray[np.bool_] = field(repr=False)
 
@@ -118,12 +124,12 @@ class Verdict:
     @property
     def missed(self) -> int:
         """Number of objects without a matching detection."""
-        return int((~self.found_G).sum())
+        return int((~self.matched_G).sum())
 
     @property
     def false(self) -> int:
         """Number of false positives: shown detections without a matching object."""
-        return int((self.shown_D & ~self.right_D).sum())
+        return int((self.shown_D & ~self.correct_D).sum())
 
     @property
     def f1(self) -> float:
@@ -133,14 +139,14 @@ class Verdict:
         return 2 * hits / total if total else 1.0
 
 
-def judge(item: ImageResults, threshold: float) -> Verdict:
+def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     """Match the detections with a score of at least `threshold` with the objects of an image."""
     partner_D, in_crowd_D = _pair(item)
     shown_D = np.asarray(item.scores_D) >= threshold
     crowd_G = _crowd(item)
-    found_G = crowd_G.copy()
-    found_G[partner_D[shown_D & (partner_D >= 0)]] = True
-    return Verdict(found_G=found_G, right_D=(partner_D >= 0) | in_crowd_D, shown_D=shown_D, crowd_G=crowd_G)
+    matched_G = crowd_G.copy()
+    matched_G[partner_D[shown_D & (partner_D >= 0)]] = True
+    return ImageMatch(matched_G=matched_G, correct_D=(partner_D >= 0) | in_crowd_D, shown_D=shown_D, crowd_G=crowd_G)
 
 
 def best_threshold(items: Sequence[ImageResults]) -> float:
@@ -180,9 +186,9 @@ def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """
     crowd_G = _crowd(item)
     taken_G = crowd_G.copy()
-    partner_D, in_crowd_D = np.full(len(item.found_D4), -1), np.zeros(len(item.found_D4), dtype=bool)
-    overlap_DG, inside_DG = overlaps(item.found_D4, item.boxes_G4)
-    same_DG = np.asarray(item.found_labels_D)[:, None] == np.asarray(item.labels_G)[None]
+    partner_D, in_crowd_D = np.full(len(item.detected_D4), -1), np.zeros(len(item.detected_D4), dtype=bool)
+    overlap_DG, inside_DG = overlaps(item.detected_D4, item.boxes_G4)
+    same_DG = np.asarray(item.detected_labels_D)[:, None] == np.asarray(item.labels_G)[None]
     for d in np.argsort(-np.asarray(item.scores_D), kind="stable"):
         free_G = np.flatnonzero(same_DG[d] & ~taken_G & (overlap_DG[d] >= MATCH_IOU))
         if len(free_G):

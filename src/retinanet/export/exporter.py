@@ -258,12 +258,12 @@ def _compare(
     comparison = Comparison(title=target.title, differences=differences)
     wrong = [d for d in differences if not d.agrees]
     if wrong:
-        d = max(wrong, key=lambda d: (d.missing + d.doubtful, d.scores, d.boxes))
+        d = max(wrong, key=lambda d: (d.missing + d.at_threshold, d.scores, d.boxes))
         raise ExportMismatchError(
             f"{target.title} disagrees with the checkpoint, nothing is written: boxes differ by up to {d.boxes:.3g} px "
             f"(allowed: {parity.BOX_TOLERANCE:g}), scores by up to {d.scores:.3g} (allowed: "
-            f"{parity.SCORE_TOLERANCE:g}), and {d.missing + d.doubtful} of "
-            f"{d.compared + d.missing + d.doubtful} detections exist in only one of the two models",
+            f"{parity.SCORE_TOLERANCE:g}), and {d.missing + d.at_threshold} of "
+            f"{d.compared + d.missing + d.at_threshold} detections exist in only one of the two models",
             comparison,
         )
     return comparison

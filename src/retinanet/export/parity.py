@@ -57,8 +57,8 @@ class Difference:
         compared: number of compared detections, or of compared anchors.
         boxes: largest difference of a box corner, pixels.
         scores: largest difference of a score.
-        missing: number of detections that only one model has, without those counted in `doubtful`.
-        doubtful: number of detections that only one model has because their score or IoU lies at a threshold.
+        missing: number of detections that only one model has, without those counted in `at_threshold`.
+        at_threshold: number of detections that only one model has because their score or IoU lies at a threshold.
     """
 
     image_size: int
@@ -68,12 +68,12 @@ class Difference:
     boxes: float
     scores: float
     missing: int = 0
-    doubtful: int = 0
+    at_threshold: int = 0
 
     @property
     def agrees(self) -> bool:
         """Whether all differences are within the tolerances."""
-        few = self.doubtful <= max(1.0, MAX_DOUBTFUL * self.compared)
+        few = self.at_threshold <= max(1.0, MAX_DOUBTFUL * self.compared)
         return self.missing == 0 and few and self.boxes <= BOX_TOLERANCE and self.scores <= SCORE_TOLERANCE
 
 
@@ -109,7 +109,7 @@ def compare(
                 boxes=max(row.boxes for row in rows),
                 scores=max(row.scores for row in rows),
                 missing=sum(row.missing for row in rows),
-                doubtful=sum(row.doubtful for row in rows),
+                at_threshold=sum(row.at_threshold for row in rows),
             )
         )
     return out
@@ -151,11 +151,11 @@ def compare_detections(first: ArrayDetections, second: ArrayDetections, config: 
         for detections, other, matched in ((first, second, rows), (second, first, columns))
     ]
     unmatched_boxes = [(detections.boxes_D4[i], detections.labels_D[i]) for detections, _, i in unmatched]
-    doubtful = missing = 0
+    at_threshold = missing = 0
     for detections, other, indices in unmatched:
         for i in indices:
             at_threshold = _is_at_threshold(detections, int(i), other, config, unmatched_boxes)
-            doubtful, missing = doubtful + at_threshold, missing + (not at_threshold)
+            at_threshold, missing = at_threshold + at_threshold, missing + (not at_threshold)
     return Difference(
         image_size=0,
         batch_size=0,
@@ -164,7 +164,7 @@ def compare_detections(first: ArrayDetections, second: ArrayDetections, config: 
         boxes=float(boxes),
         scores=float(scores),
         missing=missing,
-        doubtful=doubtful,
+        at_threshold=at_threshold,
     )
 
 

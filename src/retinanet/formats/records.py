@@ -70,7 +70,7 @@ class Record:
         annotation_ids: annotation ids of the file (COCO), or the number of each object in its file, from 1 (VOC).
         image_id: image id of the file (COCO), or the number of the image, from 1.
         window: xyxy part of the image, in image pixels, or None for the whole image. Width, height and boxes then
-            refer to this part. See `tiling.cut`.
+            refer to this part. See `tiling.cut_into_tiles`.
     """
 
     path: Path

@@ -11,7 +11,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.files import atomic_path
-from retinanet.images import LARGE, open_windows, resized_size
+from retinanet.images import MAX_PIXELS_AT_ONCE, open_windows, resized_size
 from retinanet.predict.coco_results import class_ids, class_names, scores
 
 JPEG_QUALITY: Final = 92
@@ -20,10 +20,10 @@ MAX_SIDE: Final = 4096
 
 
 def draw_file(path: Path, detections: sv.Detections, *, threshold: float) -> Image.Image:
-    """Return the image of a file with its detections drawn. Images of more than `LARGE` pixels are reduced."""
+    """Return the image of a file with its detections drawn. Images above `MAX_PIXELS_AT_ONCE` are reduced."""
     with open_windows(path) as windows:
         width, height = windows.size
-        if width * height <= LARGE:
+        if width * height <= MAX_PIXELS_AT_ONCE:
             return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold)
         size = resized_size(width, height, image_size=MAX_SIDE, max_size=MAX_SIDE)
         image = windows.reduced(size)

@@ -37,7 +37,7 @@ def load(
         device: device that runs the model, see `Detector` and `RuntimeDetector.from_file`.
         precision: 32 or bf16. bf16 halves the time on a processor with bfloat16 arithmetic, and needs less memory.
             Among exported models, only OpenVINO's support bf16.
-        allow: modules that a checkpoint's backbone may be imported from, see `plugins.allowed`.
+        allow: modules that a checkpoint's backbone may be imported from, see `plugins.is_allowed`.
         threads: number of threads of an exported model; 0: all cores.
 
     Raises:

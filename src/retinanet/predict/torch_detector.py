@@ -103,7 +103,7 @@ class Detector(BaseDetector):
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         import torch
 
-        from retinanet.postprocess import least_logit, postprocess
+        from retinanet.postprocess import postprocess, score_threshold_logit
         from retinanet.predict.fast_network import FastNetwork
 
         if batch.images_N3HW is None:
@@ -111,7 +111,7 @@ class Detector(BaseDetector):
         with torch.inference_mode():
             images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
             # Post-processing never uses the offsets of anchors with lower scores.
-            options = {"above": least_logit(config)} if isinstance(self._network, FastNetwork) else {}
+            options = {"above": score_threshold_logit(config)} if isinstance(self._network, FastNetwork) else {}
             outputs: HeadOutputs = self._network(images_N3HW, **options)
             return [detections.numpy() for detections in postprocess(outputs, frames=batch.frames, config=config)]
 

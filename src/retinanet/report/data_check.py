@@ -41,7 +41,7 @@ def check_report(check: DataCheck, config: CheckConfig, path: Path) -> Path:
     report = Report(
         title=f"Check of {check.data.source.name}", subtitle=f"Dataset {check.data.source}, checked before training"
     )
-    faults = [fault for data in (check.data, *check.others.values()) for fault in data.faults]
+    faults = [fault for data in (check.data, *check.other_splits.values()) for fault in data.faults]
     if faults:
         report.in_short.append(
             f"The data has {pluralise(len(faults), 'fault')}, listed below. All numbers exclude the invalid images and "

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from retinanet.evaluate.per_image import Group, ImageResults, judge
+from retinanet.evaluate.per_image import Group, ImageResults, match_detections
 from retinanet.images import decode
 from retinanet.report.html import MAX_SIDE, ReportImage
 
@@ -36,11 +36,11 @@ def choose_images(
 ) -> list[ImageResults]:
     """Return up to `each` images of each group: worst, best and random.
 
-    The worst images have the lowest F1 (`Verdict.f1`) and, for equal F1, the most errors; images without an error are
+    The worst images have the lowest F1 (`ImageMatch.f1`) and, for equal F1, the most errors; images without error are
     excluded. The best images have the highest F1; images without objects or without a correct detection are excluded.
     The random images are drawn from all other images with `seed`.
     """
-    verdicts = [judge(item, threshold) for item in items]
+    verdicts = [match_detections(item, threshold) for item in items]
     left = list(range(len(items)))
     flawed = [i for i in left if verdicts[i].f1 < 1]
     flawed.sort(key=lambda i: (verdicts[i].f1, -verdicts[i].missed - verdicts[i].false))
@@ -58,7 +58,7 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
 
     Detections with a score below `threshold` are left out. A wide image has the ground truth above the detections.
     """
-    verdict = judge(item, threshold)
+    verdict = match_detections(item, threshold)
     image = decode(item.image)
     scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
     # Side by side, the halves of a wide image would be too small to read on a phone.
@@ -68,13 +68,13 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     left, right = image.resize(size, Image.Resampling.LANCZOS), image.resize(size, Image.Resampling.LANCZOS)
     for g in range(len(item.boxes_G4)):
-        mark = "" if verdict.found_G[g] else "× "
+        mark = "" if verdict.matched_G[g] else "× "
         name = f"{mark}{_name(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
-        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.found_G[g] else WRONG)
+        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.matched_G[g] else WRONG)
     for d in np.flatnonzero(verdict.shown_D)[::-1]:
-        mark = "" if verdict.right_D[d] else "× "
-        name = f"{mark}{_name(classes, item.found_labels_D[d])} {item.scores_D[d]:.2f}"
-        _draw_box(right, np.asarray(item.found_D4[d]) * scale, name, CORRECT if verdict.right_D[d] else WRONG)
+        mark = "" if verdict.correct_D[d] else "× "
+        name = f"{mark}{_name(classes, item.detected_labels_D[d])} {item.scores_D[d]:.2f}"
+        _draw_box(right, np.asarray(item.detected_D4[d]) * scale, name, CORRECT if verdict.correct_D[d] else WRONG)
     w, h = size
     both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
     both.paste(left, (0, 0))

@@ -15,7 +15,7 @@ from retinanet.evaluate import precision_recall
 from retinanet.report import figures, summary
 from retinanet.report.html import Report
 from retinanet.report.imbalance import imbalance_section
-from retinanet.study.results import HEAD, PAPER
+from retinanet.study.results import COLUMN_TITLES, PAPER_RESULTS
 from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def study_report(study: Study, path: Path) -> Path:
         "training run. If two intervals overlap, the data does not support a difference between the losses.",
     )
     section.table(
-        HEAD,
+        COLUMN_TITLES,
         study.rows(),
         caption="AP after the last training step, not of the best epoch. All training runs have the same length.",
     )
@@ -69,7 +69,7 @@ def study_report(study: Study, path: Path) -> Path:
         imbalance_section(report, measure(trained, study.val_data))
     report.section("Results of the paper").table(
         ["Loss (Lin et al., COCO)", "Network", "AP, %"],
-        [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER],
+        [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER_RESULTS],
         caption="Source: arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Dataset and network differ from this "
         "study, so compare the order of the losses, not the values of AP.",
     )

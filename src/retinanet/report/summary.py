@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from retinanet.evaluate.per_image import ImageResults, judge
+from retinanet.evaluate.per_image import ImageResults, match_detections
 from retinanet.report.gallery import pluralise
 
 RISE: Final = 0.01
@@ -136,7 +136,7 @@ def image_counts(items: Sequence[ImageResults], threshold: float) -> list[str]:
     """Return sentences with counts over all images: images without errors, missed objects, wrong detections."""
     if not items:
         return []
-    verdicts = [judge(item, threshold) for item in items]
+    verdicts = [match_detections(item, threshold) for item in items]
     perfect = sum(not v.missed and not v.false for v in verdicts)
     undetected = sum(v.objects > 0 and not v.shown_D.any() for v in verdicts)
     empty = sum(v.objects == 0 for v in verdicts)

@@ -18,7 +18,7 @@ from retinanet.study.statistics import confidence_interval
 
 EARLY_STEP: Final = 100
 """Number of steps after which the training loss shows whether the start was stable."""
-PAPER: Final = (
+PAPER_RESULTS: Final = (
     ("cross-entropy, prior 0.01", "ResNet-50, 600 px", 30.2),
     ("cross-entropy, no prior", "ResNet-50, 600 px", None),
     ("alpha-balanced cross-entropy, alpha 0.75", "ResNet-50, 600 px", 31.1),
@@ -191,7 +191,7 @@ class Study:
         )
 
     def rows(self) -> list[list[str]]:
-        """Return the table as text, one row for each set-up; `HEAD` has the column titles."""
+        """Return the table as text, one row for each set-up; `COLUMN_TITLES` has the column titles."""
         reference = self.outcomes[0]
         return [
             [
@@ -240,11 +240,11 @@ class Study:
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
+        lines = ["| " + " | ".join(COLUMN_TITLES) + " |", "|---" * len(COLUMN_TITLES) + "|"]
         return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self.rows())]) + "\n"
 
 
-HEAD: Final = (
+COLUMN_TITLES: Final = (
     *("Loss", "AP", "95 % interval", "AP50", "AP75", "Difference to first", "Supported", "Diverged"),
     *(f"Loss at step {EARLY_STEP}", "Minutes per run"),
 )

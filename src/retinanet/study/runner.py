@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict, with_options
-from retinanet.data import DetectionData, load_both, load_train
+from retinanet.data import DetectionData, load_train, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.former_names import current_options
 from retinanet.study.results import EARLY_STEP, Outcome, Run, Study, Variant
@@ -103,7 +103,7 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
     Without `val`, a random share `VAL_SHARE` of the images, which depends on the seed, becomes the validation data.
     """
     if config.validation.val is not None:
-        train, val = load_both(section_from_dict(TrainConfig, to_dict(config)))
+        train, val = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
         return config.train, config.validation.val, train, val
     data = load_train(config)
     order = np.random.default_rng(config.random.seed).permutation(len(data.records))

@@ -13,7 +13,7 @@ from retinanet.data import Batch
 from retinanet.errors import UserError
 from retinanet.images import Frame
 from retinanet.model import RetinaNet
-from retinanet.plugins import refuse_foreign_parts
+from retinanet.plugins import check_allowed_parts
 from retinanet.train.initial_model import freeze_parts
 from retinanet.train.nonfinite import describe_cause, find_cause
 from retinanet.train.run_folder import FLIGHT_RECORD_FILE
@@ -64,7 +64,7 @@ def replay(path: Path | str) -> tuple[str, bool]:
     """
     record = read_record(Path(path))
     config = record["config"]
-    refuse_foreign_parts(config, PART_OPTIONS)
+    check_allowed_parts(config, PART_OPTIONS)
     model = RetinaNet(num_classes=len(record["classes"]), config=section_from_dict(ModelConfig, config))
     model.load_state_dict(record["weights"])
     freeze_parts(model, section_from_dict(TrainConfig, config))

@@ -12,7 +12,7 @@ from retinanet.analysis.expected_loss import expected_loss, explain
 from retinanet.analysis.imbalance import Imbalance
 from retinanet.analysis.imbalance_meter import ImbalanceMeter
 from retinanet.losses import make_classification_loss
-from retinanet.train.output_files import CsvTable, rank_zero, report_progress, write_output
+from retinanet.train.output_files import CsvTable, is_rank_zero, report_progress, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ class ImbalanceFile(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Drop the rows that were written after the checkpoint."""
         self._resumed = True
-        if rank_zero() and self.config.run.measure_imbalance:
+        if is_rank_zero() and self.config.run.measure_imbalance:
             self.table.truncate(state_dict["size"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]

@@ -25,7 +25,7 @@ from retinanet.config import (
 )
 from retinanet.errors import ConfigError, list_names
 from retinanet.model import RetinaNet, load_pretrained
-from retinanet.plugins import named_modules, refuse_foreign_parts
+from retinanet.plugins import check_allowed_parts, named_modules
 from retinanet.train.output_files import report_progress
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def with_start_model_options(config: TrainConfig) -> TrainConfig:
                 f"model (--from) uses the model's network. Remove {name}, or train without --from"
             )
     names = [name for name in PART_OPTIONS if not _is_set(config, name)]
-    refuse_foreign_parts(saved.train_config, names, named_modules(flatten(config), PART_OPTIONS))
+    check_allowed_parts(saved.train_config, names, named_modules(flatten(config), PART_OPTIONS))
     for cls in (ImageConfig, MatchConfig, LossConfig):
         section: object = section_from_dict(cls, saved.train_config)
         for field in dataclasses.fields(cls):

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogg
 from retinanet.config import to_dict
 from retinanet.errors import ConfigError
 from retinanet.plugins import load_object
-from retinanet.train.output_files import rank_zero, write_output
+from retinanet.train.output_files import is_rank_zero, write_output
 
 if TYPE_CHECKING:
     from retinanet.config import TrainConfig
@@ -100,7 +100,7 @@ def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: boo
 
     TensorBoard gets no options: its folder holds curves only, and config.yaml holds the options.
     """
-    if not rank_zero() or resume:
+    if not is_rank_zero() or resume:
         return
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):

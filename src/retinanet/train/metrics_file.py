@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from retinanet.train.output_files import CsvTable, rank_zero
+from retinanet.train.output_files import CsvTable, is_rank_zero
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ class MetricsFile(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the training time, and drop the rows that were written after the checkpoint."""
         self._seconds_before, self._resumed = state_dict["seconds"], True
-        if rank_zero():
+        if is_rank_zero():
             self.table.truncate(state_dict["size"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

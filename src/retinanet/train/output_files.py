@@ -87,11 +87,11 @@ class CsvTable:
 
 def report_progress(line: str) -> None:
     """Log a line for the user, on rank 0 only."""
-    if rank_zero():
+    if is_rank_zero():
         progress_log.info(line)
 
 
-def rank_zero() -> bool:
+def is_rank_zero() -> bool:
     """Return whether this process has rank 0, the rank that writes the files of the run folder."""
     from lightning.pytorch.utilities import rank_zero_only
 

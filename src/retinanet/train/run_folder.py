@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.errors import ConfigError
-from retinanet.train.output_files import rank_zero, translate_os_errors
+from retinanet.train.output_files import is_rank_zero, translate_os_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FLIGHT_RECORD_FILE: Final = "nonfinite.pt"
 """Name of the flight record."""
-OUR_FILES: Final = (
+RUN_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", FLIGHT_RECORD_FILE),
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
 )
@@ -48,14 +48,14 @@ def check_output(config: TrainConfig) -> bool:
             f"output {folder} cannot be written, because {existing} is read-only or not a folder: choose another "
             "--output"
         )
-    if rank_zero():
+    if is_rank_zero():
         restore_backup(folder)
-    present = [name for name in OUR_FILES if (folder / name).exists()]
+    present = [name for name in RUN_FILES if (folder / name).exists()]
     if config.run.resume:
         if not present:
             raise ConfigError(f"nothing to resume: {folder / 'last.ckpt'} does not exist; train without --resume")
         return (folder / "last.ckpt").exists()
-    if present and not config.existing.overwrite and rank_zero():
+    if present and not config.existing.overwrite and is_rank_zero():
         raise ConfigError(
             f"{folder} already holds a training run ({', '.join(present)}): use --resume to continue it, "
             "--overwrite to replace it, or choose another --output"
@@ -65,7 +65,7 @@ def check_output(config: TrainConfig) -> bool:
 
 def back_up_run(folder: Path) -> None:
     """Move the files and logger folders of an existing training run into the backup folder."""
-    names = [*(name for name in OUR_FILES if (folder / name).exists()), *_logger_folders(folder)]
+    names = [*(name for name in RUN_FILES if (folder / name).exists()), *_logger_folders(folder)]
     if not names:
         return
     with translate_os_errors(folder):

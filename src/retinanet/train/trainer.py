@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import Callback
 
 from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.analysis.coverage import reach
+from retinanet.analysis.coverage import training_coverage
 from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import TrainConfig, resolve, to_dict, with_options
-from retinanet.data import DataError, DetectionData, cut, load_both
+from retinanet.data import DataError, DetectionData, cut, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
@@ -31,9 +31,9 @@ from retinanet.train.initial_model import build_model, with_start_model_options
 from retinanet.train.lightning_trainer import make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import explain_out_of_memory, with_batch_size
-from retinanet.train.output_files import output_error, rank_zero, report_progress, translate_os_errors, write_output
+from retinanet.train.output_files import is_rank_zero, output_error, report_progress, translate_os_errors, write_output
 from retinanet.train.progress import format_duration
-from retinanet.train.run_folder import OUR_FILES, back_up_run, check_output
+from retinanet.train.run_folder import RUN_FILES, back_up_run, check_output
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def fit(
             f"{config.folder.output} holds a training run without a checkpoint: training starts from the beginning"
         )
     L.seed_everything(config.random.seed, workers=False, verbose=False)
-    train_data, val_data = load_both(config)
+    train_data, val_data = load_train_and_val(config)
     for name, data in (("train", train_data), ("val", val_data)):
         for note in data.notes:
             report_progress(f"{name}: {note}")
@@ -124,10 +124,10 @@ def fit(
         train_data = cut(train_data, tiling).data
         report_progress(f"train: {len(train_data.records)} tiles and whole images; tile size {tiling.tile} pixels")
     config = _with_fitted_options(train_data, config)
-    report_progress(f"anchors: {reach(train_data, config).sentence()}")
+    report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
     model, config = build_model(config, train_data.classes)
     config = with_batch_size(model, _with_resumed_batch_size(config), train_data)
-    if rank_zero():
+    if is_rank_zero():
         with translate_os_errors(config.folder.output):
             config.folder.output.mkdir(parents=True, exist_ok=True)
         if config.existing.overwrite:
@@ -179,7 +179,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
 
 def _resume_after_restart(config: TrainConfig) -> TrainConfig:
     """Return the config with `resume` set, if an earlier start of this command has written into the run folder."""
-    if not any((config.folder.output / name).exists() for name in OUR_FILES):
+    if not any((config.folder.output / name).exists() for name in RUN_FILES):
         return config
     report_progress(f"restarted by SLURM or torchrun: resuming {config.folder.output}")
     return with_options(config, resume=True, overwrite=False)

@@ -20,8 +20,8 @@ def make(
         image=Image.new("RGB", size, (90, 90, 90)),
         boxes_G4=t[:, :4],
         labels_G=t[:, 4].astype(int),
-        found_D4=f[:, :4],
-        found_labels_D=f[:, 4].astype(int),
+        detected_D4=f[:, :4],
+        detected_labels_D=f[:, 4].astype(int),
         scores_D=f[:, 5],
         crowd_G=None if crowd is None else np.array(crowd),
     )

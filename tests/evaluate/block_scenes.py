@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.evaluate.fakes import CLASSES, made_image
+from tests.evaluate.block_detector_fake import CLASSES, made_image
 
 SCENES: dict[str, tuple[tuple[int, int], dict[int, tuple[int, int, int, int]]]] = {
     "a.png": ((200, 100), {0: (20, 40, 60, 80), 2: (100, 20, 180, 60)}),
