@@ -77,6 +77,7 @@ def test_a_saved_config_is_read_without_a_warning() -> None:
         (["train", "--max-skipped-in-a-row", "2"], ["train", "--max-skipped-steps", "2"]),
         (["train", "--lr", "1"], ["train", "--lr", "1"]),
         (["--help"], ["--help"]),
+        (["check", "a", "--json", "-"], ["check", "a", "--json=-"]),
     ],
 )
 def test_former_flags(former: list[str], now: list[str]) -> None:

@@ -212,7 +212,7 @@ def test_missing_files_folders_and_huge_images_are_refused(tmp_path: Path, monke
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
-@settings(num_examples(150), deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 def test_random_bytes_decode_or_raise_image_error(noise: bytes, where: int) -> None:
     for data in (_SMALL_PNG, _SMALL_JPEG, _SMALL_GIF):
         try:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from retinanet import images
 from retinanet.config import ImageConfig, TileConfig
-from retinanet.data import DetectionDataset, cut
+from retinanet.data import DetectionDataset, cut_into_tiles
 from retinanet.images import ImageError, decode, decode_for, open_windows, read_size, resize, resized_size, verify
 from retinanet.predict.files import predict_files
 from tests.conftest import made_image
@@ -119,7 +119,7 @@ def test_a_truncated_file_is_refused_by_windows(tmp_path: Path) -> None:
 def test_training_samples_by_windows_agree_with_a_full_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rasterio")
     path = save(tmp_path / "rgb.png", "RGB", {})
-    data = cut(data_of(path, 301, 203, [[10, 20, 60, 70], [150, 90, 280, 200]]), TileConfig(tile=128)).data
+    data = cut_into_tiles(data_of(path, 301, 203, [[10, 20, 60, 70], [150, 90, 280, 200]]), TileConfig(tile=128)).data
     dataset = DetectionDataset(data=data, image_config=ImageConfig(image_size=96, max_size=200))
     full = [dataset[i] for i in range(len(dataset))]
     monkeypatch.setattr(images, "MAX_PIXELS_AT_ONCE", 10_000)

@@ -24,7 +24,7 @@ def fit(data, **model):
 
 
 @given(st.integers(0, 1000), st.floats(0.2, 0.9))
-@settings(num_examples(10), deadline=None)
+@settings(max_examples=num_examples(10), deadline=None)
 def test_the_iou_of_the_search_equals_that_of_the_real_anchors(seed, ratio):
     data = random_dataset(40, seed=seed, sides=(6, 300), ratio=(0.2, 5.0), images=2)
     config = ModelConfig(anchor_sizes=(20.0, 50.0, 90.0, 200.0, 400.0), anchor_ratios=(ratio, 1.0, 2.5))

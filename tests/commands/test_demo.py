@@ -19,6 +19,6 @@ def test_the_demo_refuses_bad_options_and_a_folder_with_another_run(tmp_path: Pa
     with pytest.raises(ConfigError, match="epochs must be above 0, found 0"):
         DemoConfig(epochs=0)
     (tmp_path / "config.yaml").write_text("train: mine\n")
-    with pytest.raises(DemoError, match="not the demo's"):
+    with pytest.raises(DemoError, match="holds a training run of another command"):
         run_demo(output=tmp_path)
     assert contents(tmp_path) == {"config.yaml": b"train: mine\n"}

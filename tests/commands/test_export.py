@@ -34,7 +34,7 @@ def test_the_command_prints_the_comparison(
     assert stop.value.code == 0
     assert "text reader against the checkpoint" in found
     assert f"written: {folder / 'm.txt'}" in found.replace("\n", "")
-    monkeypatch.setattr(TextTarget, "off", 0.5)
+    monkeypatch.setattr(TextTarget, "box_difference", 0.5)
     with pytest.raises(SystemExit) as stop:
         main([*words, "--overwrite"])
     found = capsys.readouterr()

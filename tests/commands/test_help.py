@@ -15,7 +15,7 @@ from retinanet.config import TrainConfig, options_of
 
 NAMES = [command.replace("_", "-") for command in COMMANDS]
 OPENINGS = re.compile(r"(Or|And|But|There|Then|Them|Those|It|They|How many|What|Which|Where)\b")
-NEIGHBOURS = re.compile(r"\b(like[w]ise|them|there|the same (with|for|of|in))\b")
+NEIGHBOURS = re.compile(r"\b(like[w]ise|them|the same (with|for|of|in))\b")
 
 
 def shown(command: str) -> list[Any]:

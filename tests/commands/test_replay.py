@@ -21,4 +21,4 @@ def test_the_recorded_and_the_replayed_sentence(monkeypatch, capsys, device, is_
     said = capsys.readouterr().out
     assert f"step 7 of epoch 2, on {device}, retinanet 1.0\n" in said
     assert "recorded: the loss is nan\nreplayed: the loss is inf\n" in said
-    assert ("note: it was recorded on" in said) is note
+    assert ("note: the step was recorded on" in said) is note

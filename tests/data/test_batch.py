@@ -26,7 +26,7 @@ sizes = st.lists(st.sampled_from([(64, 48), (48, 64), (50, 50)]), min_size=1, ma
 
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5), st.integers(-3, 2**64), st.integers(0, 50))
-@settings(num_examples(150), deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 def test_every_rank_has_equally_many_batches_and_no_image_is_lost(
     sides: list[tuple[int, int]], batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:

@@ -25,7 +25,7 @@ def make_data(sides: list[tuple[int, int]]) -> DetectionData:
 
 
 @given(sizes, st.integers(1, 9), st.integers(1, 5))
-@settings(num_examples(60), deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 def test_every_image_is_evaluated_once(sides: list[tuple[int, int]], batch_size: int, world_size: int) -> None:
     data = make_data(sides)
     ranks = [eval_batches(data, batch_size, rank=r, world_size=world_size) for r in range(world_size)]

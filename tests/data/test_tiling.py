@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.config import ImageConfig, TileConfig
-from retinanet.data import DetectionData, DetectionDataset, Record, cut
+from retinanet.data import DetectionData, DetectionDataset, Record, cut_into_tiles
 from tests.shared import num_examples
 
 
@@ -40,7 +40,7 @@ def test_boxes_and_crowd_flags_of_hand_worked_tiles() -> None:
     A tile ignores objects of which less than 0.6 is visible. The complete image ignores objects up to 50 pixels long.
     """
     boxes = [[85, 10, 95, 20], [70, 40, 110, 50], [60, 60, 130, 90], [95, 0, 105, 10]]
-    tiled = cut(data_of(Path("p.png"), 180, 100, boxes), TileConfig(tile=100, overlap=0.2))
+    tiled = cut_into_tiles(data_of(Path("p.png"), 180, 100, boxes), TileConfig(tile=100, overlap=0.2))
     first, second, whole = tiled.data.records
     assert tiled.parents == (0, 0, 0)
     assert (first.window, second.window, whole.window) == ((0, 0, 100, 100), (80, 0, 180, 100), None)
@@ -55,13 +55,13 @@ def test_boxes_and_crowd_flags_of_hand_worked_tiles() -> None:
 
 def test_a_tile_has_only_objects_inside_it_and_small_images_are_not_cut() -> None:
     data = data_of(Path("p.png"), 180, 100, [[0, 0, 10, 10], [80, 0, 90, 10]])
-    assert cut(data, TileConfig(tile=100)).data.records[1].boxes_G4.tolist() == [[0, 0, 10, 10]]
+    assert cut_into_tiles(data, TileConfig(tile=100)).data.records[1].boxes_G4.tolist() == [[0, 0, 10, 10]]
     for tiling in (TileConfig(tile=180), TileConfig(tile=0), TileConfig()):
-        assert cut(data, tiling).data.records == data.records
+        assert cut_into_tiles(data, tiling).data.records == data.records
 
 
 @given(st.integers(40, 200), st.integers(40, 200), st.integers(32, 90), st.floats(0, 0.6), st.integers(0, 2**32))
-@settings(num_examples(40), deadline=None)
+@settings(max_examples=num_examples(40), deadline=None)
 def test_boxes_of_tiles_lie_on_their_objects(width: int, height: int, tile: int, overlap: float, seed: int) -> None:
     """Each of three rectangles, red, green and blue, fills its box in every tile, to the pixel."""
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def test_boxes_of_tiles_lie_on_their_objects(width: int, height: int, tile: int,
         pixels[boxes[-1][1] : boxes[-1][3], boxes[-1][0] : boxes[-1][2], label] = 255
     path = Path(tempfile.mkdtemp()) / "image.png"
     Image.fromarray(pixels).save(path)
-    tiled = cut(data_of(path, width, height, boxes), TileConfig(tile=tile, overlap=overlap))
+    tiled = cut_into_tiles(data_of(path, width, height, boxes), TileConfig(tile=tile, overlap=overlap))
     config = ImageConfig(image_size=tile, max_size=4 * tile)
     dataset = DetectionDataset(data=tiled.data, image_config=config)
     complete_labels = set()

@@ -77,7 +77,7 @@ def assert_valid(scene: Scene) -> None:
 
 
 @given(scenes(), st.integers(0, 2**63 - 1), st.floats(0.1, 1), st.booleans(), st.booleans())
-@settings(num_examples(150), deadline=None)
+@settings(max_examples=num_examples(150), deadline=None)
 def test_crops_and_flips_are_exact(scene: Scene, seed: int, min_crop: float, flip: bool, vertical: bool) -> None:
     config = replace(NO_AUGMENTATION, flip=float(flip), vertical_flip=float(vertical), crop=1.0, min_crop=min_crop)
     out = transforms.augment(scene, config, generator(seed))
@@ -91,7 +91,7 @@ def test_crops_and_flips_are_exact(scene: Scene, seed: int, min_crop: float, fli
 
 
 @given(scenes(), st.integers(0, 2**63 - 1), st.integers(8, 300))
-@settings(num_examples(100), deadline=None)
+@settings(max_examples=num_examples(100), deadline=None)
 def test_augmented_and_resized_boxes_stay_on_their_objects(scene: Scene, seed: int, image_size: int) -> None:
     config = AugmentConfig(flip=0.5, vertical_flip=0.5, crop=0.5, scale_jitter=(0.5, 2.0))
     numbers = generator(seed)
@@ -106,7 +106,7 @@ def test_augmented_and_resized_boxes_stay_on_their_objects(scene: Scene, seed: i
 
 
 @given(scenes(), st.integers(0, 1000))
-@settings(num_examples(20), deadline=None)
+@settings(max_examples=num_examples(20), deadline=None)
 def test_augmentation_can_be_switched_off(scene: Scene, seed: int) -> None:
     numbers = generator(seed)
     assert transforms.jittered_size(300, NO_AUGMENTATION, numbers) == 300

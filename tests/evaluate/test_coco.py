@@ -73,7 +73,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 @given(case=cases())
-@settings(num_examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=num_examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_equals_pycocotools(case: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")

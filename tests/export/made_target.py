@@ -15,7 +15,7 @@ class TextTarget(ExportTarget):
 
     suffix = ".txt"
     title = "text reader"
-    off = 0.0
+    box_difference = 0.0
 
     def write(self, source: Any, about: Any, path: Path) -> None:
         path.write_text(about.to_json())

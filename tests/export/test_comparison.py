@@ -24,7 +24,7 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_mismatch_error_contains_the_differences(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TextTarget, "off", 0.5)
+    monkeypatch.setattr(TextTarget, "box_difference", 0.5)
     with pytest.raises(ExportMismatchError) as refused:
         export(exports / "model.ckpt", output=exports / "m.txt", compare_images=(str(exports / "images"),))
     assert isinstance(refused.value.comparison, Comparison)

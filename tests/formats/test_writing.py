@@ -75,7 +75,7 @@ def random_box(draw: st.DrawFn) -> tuple[float, float, float, float]:
 random_objects = st.lists(st.lists(st.tuples(st.integers(0, 1), random_box()), max_size=4), min_size=1, max_size=3)
 
 
-@settings(num_examples(25), deadline=None)
+@settings(max_examples=num_examples(25), deadline=None)
 @given(objects=random_objects, first=st.sampled_from(FORMATS), second=st.sampled_from(FORMATS))
 def test_random_boxes_are_equal_after_conversion_to_two_formats(objects: Any, first: Any, second: Any) -> None:
     if not any(objects):

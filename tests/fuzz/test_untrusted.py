@@ -39,7 +39,7 @@ from tests.fuzz.targets import BINARY, TARGETS, checkpoint_parts, mutated, seeds
 from tests.shared import num_examples
 
 Write = Callable[..., Path]
-FEW = settings(num_examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=num_examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 
 DESCRIBED = {"format": 1, "classes": ["a"], "category_ids": [1]}
 
@@ -115,7 +115,7 @@ def test_nearly_valid_texts(name: str, random: Random, place: int) -> None:
 
 
 @pytest.mark.parametrize("name", BINARY)
-@settings(FEW, num_examples(15))
+@settings(FEW, max_examples=num_examples(15))
 @given(data=st.data())
 def test_nearly_valid_bytes(name: str, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(seeds(name))))

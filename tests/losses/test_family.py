@@ -53,7 +53,7 @@ def test_varifocal_loss_gives_hand_worked_values():
 
 
 @given(st.floats(-40, 40), st.floats(0, 1), st.floats(0.5, 4))
-@settings(num_examples(200))
+@settings(max_examples=num_examples(200))
 def test_quality_losses_in_float32_agree_with_the_formula_in_float64(x, q, gamma):
     q32 = torch.tensor(q)
     t, x64 = q32.double(), torch.tensor(x).double()

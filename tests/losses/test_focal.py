@@ -113,7 +113,7 @@ def test_value_and_gradient_equal_torchvisions(reduction, alpha, gamma, soft):
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-@settings(num_examples(60), deadline=None)
+@settings(max_examples=num_examples(60), deadline=None)
 @given(
     st.floats(-60, 60), st.sampled_from([0.0, 1.0]), st.floats(0, 1), st.sampled_from([0.0, 0.3, 1.0, 1.5, 2.0, 5.0])
 )

@@ -35,7 +35,7 @@ def send_all(client: TestClient, strategy: Any) -> set[int]:
     """Send the requests of the strategy, validate each answer, and return the statuses."""
     statuses: set[int] = set()
 
-    @settings(num_examples(40), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=num_examples(40), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(case=strategy)
     def send(case: Any) -> None:
         response = case.call(session=client)

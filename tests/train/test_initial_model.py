@@ -115,5 +115,5 @@ def test_options_that_contradict_the_model_are_refused(first, tiny, tmp_path):
         fit(**options, anchors="auto")
     with pytest.raises(ConfigError, match="freeze must be one of none, backbone"):
         fit(**options, freeze="fpn")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="gone.ckpt does not exist"):
         fit(**{**options, "start_from": tmp_path / "gone.ckpt"})

@@ -57,8 +57,10 @@ def _fill(
 def current_flags(tokens: Sequence[str], app: App) -> list[str]:
     """Return the words of a command line under the flags of today, without removed flags.
 
-    A former flag is one of `retinanet.former_names`; each of those that were removed takes one value.
+    A former flag is one of `retinanet.former_names`; each of those that were removed takes one value. A lone `-`, which
+    stands for standard output and which cyclopts reads as a flag, is joined to the flag before it: `--json=-`.
     """
+    tokens = _join_dashes(tokens)
     former = {name.replace("_", "-") for name in (*OPTIONS, *REMOVED_OPTIONS)}
     flags = [_FLAG.fullmatch(token) for token in tokens]
     if not any(flag and flag["name"] in former for flag in flags):
@@ -75,6 +77,16 @@ def current_flags(tokens: Sequence[str], app: App) -> list[str]:
         current += [f"--{flag['no'] or ''}{name.replace('_', '-')}{flag['value'] or ''}" for name in names]
         skip_value = not names and not flag["value"]
     return current
+
+
+def _join_dashes(tokens: Sequence[str]) -> list[str]:
+    joined: list[str] = []
+    for token in tokens:
+        if token == "-" and joined and _FLAG.fullmatch(joined[-1]):
+            joined[-1] += "=-"
+        else:
+            joined.append(token)
+    return joined
 
 
 def _names(arguments: ArgumentCollection) -> set[str]:

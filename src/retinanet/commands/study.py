@@ -19,7 +19,7 @@ ON_TERMINAL = ("Loss", "AP", "95 % interval", "AP50", "Supported")
 """Columns shown on the terminal, which fit 80 characters; study.md holds all columns."""
 
 
-def study(data: Annotated[Path, Parameter(help="Training data.")], /, *, options: Flags[StudyConfig]) -> None:
+def study(data: Annotated[Path, Parameter(help="Dataset to train on.")], /, *, options: Flags[StudyConfig]) -> None:
     """Compare losses: train each on the same data with several seeds, and test which differences are significant.
 
     `retinanet study data/train.json --val data/val.json -o runs/study --preset small --epochs 12`

@@ -39,7 +39,7 @@ class ReportConfig:
     report: Path | None = None
     """File for a report with figures (one self-contained HTML page)."""
     json: Path | None = None
-    """File for the results as JSON. `-` prints the JSON on standard output, and nothing else is printed there."""
+    """File for the results as JSON. `-` prints the JSON, and nothing else, on standard output."""
 
 
 @dataclass(frozen=True, kw_only=True)

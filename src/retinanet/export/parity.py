@@ -151,11 +151,11 @@ def compare_detections(first: ArrayDetections, second: ArrayDetections, config: 
         for detections, other, matched in ((first, second, rows), (second, first, columns))
     ]
     unmatched_boxes = [(detections.boxes_D4[i], detections.labels_D[i]) for detections, _, i in unmatched]
-    at_threshold = missing = 0
+    num_at_threshold = missing = 0
     for detections, other, indices in unmatched:
         for i in indices:
             at_threshold = _is_at_threshold(detections, int(i), other, config, unmatched_boxes)
-            at_threshold, missing = at_threshold + at_threshold, missing + (not at_threshold)
+            num_at_threshold, missing = num_at_threshold + at_threshold, missing + (not at_threshold)
     return Difference(
         image_size=0,
         batch_size=0,
@@ -164,7 +164,7 @@ def compare_detections(first: ArrayDetections, second: ArrayDetections, config: 
         boxes=float(boxes),
         scores=float(scores),
         missing=missing,
-        at_threshold=at_threshold,
+        at_threshold=num_at_threshold,
     )
 
 

@@ -19,7 +19,7 @@ from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import training_coverage
 from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import TrainConfig, resolve, to_dict, with_options
-from retinanet.data import DataError, DetectionData, cut, load_train_and_val
+from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
@@ -121,7 +121,7 @@ def fit(
         )
     tiling = config.tiling
     if tiling.tile:
-        train_data = cut(train_data, tiling).data
+        train_data = cut_into_tiles(train_data, tiling).data
         report_progress(f"train: {len(train_data.records)} tiles and whole images; tile size {tiling.tile} pixels")
     config = _with_fitted_options(train_data, config)
     report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
@@ -206,7 +206,7 @@ def _train(
     callbacks = make_callbacks(config, train_data.classes, extensions)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
-    val_tiles = cut(val_data, config.tiling)
+    val_tiles = cut_into_tiles(val_data, config.tiling)
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
