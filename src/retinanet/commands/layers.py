@@ -81,11 +81,11 @@ def current_flags(tokens: Sequence[str], app: App) -> list[str]:
 
 def _join_dashes(tokens: Sequence[str]) -> list[str]:
     joined: list[str] = []
-    for token in tokens:
-        if token == "-" and joined and _FLAG.fullmatch(joined[-1]):
+    for word in tokens:
+        if word == "-" and joined and _FLAG.fullmatch(joined[-1]):
             joined[-1] += "=-"
         else:
-            joined.append(token)
+            joined.append(word)
     return joined
 
 
