@@ -153,6 +153,8 @@ def test_images_are_found_in_common_folders(tmp_path: Path, write_coco: Write, w
 
 def test_images_in_another_folder_and_missing_images(tmp_path: Path, write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
+    (tmp_path / "sub").mkdir()
+    source = source.rename(tmp_path / "sub" / source.name)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"expected 1 image files, found none.*1\.jpg.*--images"):
         data.load(source, skip_invalid=True)

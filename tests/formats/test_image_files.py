@@ -27,19 +27,19 @@ def test_the_finder_tries_three_names_in_order(tmp_path: Path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     finder = ImageFinder.for_file(tmp_path / "labels.json", None)
-    assert finder.find("sub\\a.png") == tmp_path / "images/sub/a.png"
-    assert finder.find("elsewhere/b.png") == tmp_path / "images/b.png"
-    assert finder.find("0123abcd-c.png") == tmp_path / "c.png"
-    assert finder.find("d.png") == tmp_path / "images/deep/er/d.png"  # found by the recursive search
-    assert finder.find("absent.png") == tmp_path / "absent.png"  # the expected path
-    assert finder.find(str(tmp_path / "images/b.png")) == tmp_path / "images/b.png"
+    assert finder.find("sub\\a.png").path == tmp_path / "images/sub/a.png"
+    assert finder.find("elsewhere/b.png").path == tmp_path / "images/b.png"
+    assert finder.find("0123abcd-c.png").path == tmp_path / "c.png"
+    assert finder.find("d.png").path == tmp_path / "images/deep/er/d.png"  # found by the recursive search
+    assert finder.find("absent.png").path == tmp_path / "absent.png"  # the expected path
+    assert finder.find(str(tmp_path / "images/b.png")).path == tmp_path / "images/b.png"
 
 
 def test_a_given_image_folder_replaces_the_default_folders(tmp_path: Path):
     (tmp_path / "a.png").touch()
     (tmp_path / "other").mkdir()
     finder = ImageFinder.for_file(tmp_path / "labels.json", tmp_path / "other")
-    assert finder.find("a.png") == tmp_path / "other/a.png"
+    assert finder.find("a.png").path == tmp_path / "other/a.png"
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retinanet.files import AllowedFolders
+from retinanet.files import AllowedFolders, is_file
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.image_files import OUTSIDE_ADVICE, outside_fault
+from retinanet.formats.folder_walk import listed_files
+from retinanet.formats.image_files import (
+    AMBIGUOUS_ADVICE,
+    DATA_SUFFIXES,
+    OUTSIDE_ADVICE,
+    AmbiguousImageError,
+    outside_fault,
+)
 from retinanet.formats.records import SKIP_OBJECT, DetectionData, Fault, Record, unknown_class
+from retinanet.images import IMAGE_SUFFIXES
+from retinanet.parse import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from retinanet.formats.folder_walk import LeftOut
+    from retinanet.formats.image_files import FoundImage, ImageFinder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,15 @@ class AnnotatedImage:
     image_id: int | None = None
 
 
+class _NamedImage(NamedTuple):
+    """An image that the annotations name, and the position of the name, for a fault."""
+
+    found: FoundImage
+    name: str
+    file: Path
+    where: str
+
+
 class DatasetBuilder:
     """Collects images, objects, faults and notes, and builds a dataset from them.
 
@@ -86,6 +108,81 @@ class DatasetBuilder:
         self.faults: list[Fault] = []
         self.notes: list[str] = []
         self.allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
+        self._named_images: list[_NamedImage] = []
+
+    def find_image(
+        self, finder: ImageFinder, name: str, *, file: Path, where: str, near: Path | None = None
+    ) -> Path | None:
+        """Return the path of the image that the annotations name, or None after adding a fault.
+
+        If no image is found, the path is the one where it was expected: `data.load` reports it.
+
+        Args:
+            finder: finder of the images.
+            name: name in the annotations.
+            file: annotation file, for a fault.
+            where: position of the name in the file, for a fault.
+            near: folder whose image is taken if several images match.
+        """
+        try:
+            found = finder.find(name, near=near)
+        except AmbiguousImageError as error:
+            self.add_fault(file, where, str(error), AMBIGUOUS_ADVICE)
+            return None
+        return self.add_found_image(found, name, file=file, where=where)
+
+    def add_found_image(self, found: FoundImage, name: str, *, file: Path, where: str) -> Path | None:
+        """Return the path of a found image, or None after adding a fault if it lies outside the allowed folders.
+
+        The image is a fault at the end if another name leads to it as well: see `_leave_out_doubtful_images`.
+        """
+        if self.is_outside(found.path, file, where):
+            return None
+        self._named_images.append(_NamedImage(found, name, file, where))
+        return found.path
+
+    def _leave_out_doubtful_images(self) -> None:
+        """Add a fault for each image that was found by the end of its path, if another name leads to the same file.
+
+        cam1/a.jpg and cam2/a.jpg may not both stand for the only a.jpg on the disk.
+        """
+        by_file: dict[str, list[_NamedImage]] = {}
+        is_any_doubtful = not all(image.found.is_whole for image in self._named_images)
+        for image in (i for i in self._named_images if is_any_doubtful and is_file(i.found.path)):
+            by_file.setdefault(os.path.realpath(image.found.path), []).append(image)
+        doubtful: set[int] = set()
+        for images in by_file.values():
+            if len({image.name for image in images}) == 1 or all(image.found.is_whole for image in images):
+                continue
+            for image in images:
+                if not image.found.is_whole:
+                    other = next(i.name for i in images if i.name != image.name)
+                    what = f"expected the image {shorten(image.name)}, found only {image.found.path}, which is also "
+                    self.add_fault(image.file, image.where, f"{what}the image of {shorten(other)}", AMBIGUOUS_ADVICE)
+                    doubtful.add(id(image.found.path))
+        self.images = [image for image in self.images if id(image.path) not in doubtful]
+        by_end = [i for i in self._named_images if not i.found.is_whole and id(i.found.path) not in doubtful]
+        if by_end:
+            count = f"{len(by_end):,} {'image was' if len(by_end) == 1 else 'images were'}"
+            first = f"{by_end[0].found.path} for {shorten(by_end[0].name)}"
+            self.notes.append(f"{count} found by the end of the written path, such as {first}")
+
+    def note_left_out(self, left_out: LeftOut) -> None:
+        """Add a note for each kind of file and folder that a search left out."""
+        notes = left_out.sentences(expected_suffixes=DATA_SUFFIXES | IMAGE_SUFFIXES)
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def _note_unnamed_images(self) -> None:
+        """Add a note with the number of images that lie beside the images of the dataset and are not part of it."""
+        known = {os.path.abspath(image.path) for image in self.images}  # noqa: PTH100 - resolve() would follow links
+        known |= {os.path.abspath(image.found.path) for image in self._named_images}  # noqa: PTH100
+        known |= {os.path.abspath(fault.file) for fault in self.faults}  # noqa: PTH100
+        folders = sorted({os.path.dirname(path) for path in known})  # noqa: PTH120
+        unnamed = [path for folder in folders for path in listed_files(folder, IMAGE_SUFFIXES) if path not in known]
+        if unnamed:
+            names = ", ".join([*unnamed[:3], *(["..."] if len(unnamed) > 3 else [])])
+            count = f"{len(unnamed):,} {'image' if len(unnamed) == 1 else 'images'}"
+            self.notes.append(f"not read, no annotations in {self.source}: {count} ({names})")
 
     def is_outside(self, path: Path, file: Path, where: str) -> bool:
         """Return whether an image lies outside the allowed folders. Add a fault if it does."""
@@ -128,6 +225,8 @@ class DatasetBuilder:
                 sorted.
             ids: category id of each class; None for 1, 2, ... A class without an id gets the next unused id.
         """
+        self._leave_out_doubtful_images()
+        self._note_unnamed_images()
         if names is None:
             classes = self.selection.class_names(())
             if self.selection.class_list is None:

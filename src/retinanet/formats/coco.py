@@ -6,11 +6,10 @@ A bbox is x, y, width, height in pixels from 0, without a "+1".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from retinanet.files import is_file
 from retinanet.formats.annotation_format import (
     SPLIT_NAMES,
     AnnotationFormat,
@@ -21,6 +20,7 @@ from retinanet.formats.annotation_format import (
 )
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.image_files import ImageFinder
 from retinanet.formats.output import WriteTarget, relative_path, write_text
 from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData, clip_box
 from retinanet.formats.text import LARGEST_SIDE
@@ -69,8 +69,7 @@ def _splits_in_folder(folder: Path) -> dict[str, Path]:
 def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept.
 
-    Images are searched in `images`, or otherwise beside the file, in `images/`, in the folder above, and in a folder
-    with the name of the split: annotations/instances_val2017.json -> val2017/. Classes are sorted by category id.
+    Images are searched as `ImageFinder.for_file` describes. Classes are sorted by category id.
     """
     builder = DatasetBuilder(source.path, options)
     content = _check_sections(source.json, source.path)
@@ -147,7 +146,7 @@ def _read_categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, s
 def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedImage]:
     """Return the valid images by id. `data.load` finds missing files and images that do not decode."""
     source = builder.source
-    finder = _ImageFinder(_image_folders(source, builder.options.images))
+    finder = ImageFinder.for_file(source, builder.options.images)
     images: dict[int, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
@@ -159,8 +158,7 @@ def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int, Annot
         elif image_id in images:
             what = f"expected a unique id, found the id of {images[image_id].path.name} again for {shorten(name)}"
         else:
-            path = finder.find(name)
-            if builder.is_outside(path, source, where):
+            if (path := builder.find_image(finder, name, file=source, where=where)) is None:
                 continue
             width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
             try:
@@ -172,35 +170,6 @@ def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int, Annot
                 what = f"expected width and height above 0, found them neither here nor in the image ({error})"
         builder.add_fault(source, where, what, SKIP_IMAGE)
     return images
-
-
-def _image_folders(source: Path, images: Path | None) -> list[Path]:
-    """Return the folders that may hold the images of a COCO file, most likely first."""
-    if images is not None:
-        return [images]
-    beside, above, split = source.parent, source.absolute().parent.parent, source.stem.split("_")[-1]
-    return [beside, beside / "images", above / "images", above / split, above / "images" / split, beside / split, above]
-
-
-class _ImageFinder:
-    """Finds images in several folders, starting with the folder of the previous image to save searches."""
-
-    def __init__(self, places: Sequence[Path]) -> None:
-        self.places = list(places)
-
-    def find(self, name: str) -> Path:
-        """Return the path of an image. If no folder holds it, return its path in the first folder."""
-        for path, place in self._candidates(name):
-            if is_file(path):
-                self.places.remove(place)
-                self.places.insert(0, place)
-                return path
-        return self.places[0] / name
-
-    def _candidates(self, name: str) -> Iterator[tuple[Path, Path]]:
-        for file_name in dict.fromkeys((name, name.replace("\\", "/"))):  # a file written on Windows
-            for place in self.places:
-                yield place / file_name, place
 
 
 def _read_annotation(

@@ -134,12 +134,13 @@ def _read_row(
     if not name:
         builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
         return
+    name = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
     if name not in images:
-        path = finder.find(name)
+        path = builder.find_image(finder, name, file=builder.source, where=where)
+        if path is None:
+            images[name] = None
+            return
         try:
-            if builder.is_outside(path, builder.source, where):
-                images[name] = None
-                return
             images[name] = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
             images[name] = None

@@ -79,8 +79,7 @@ def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) 
     """Add one image to the builder. Return the number of its shapes that were replaced by bounding boxes."""
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
-    path = finder.find(name)
-    if builder.is_outside(path, builder.source, where):
+    if (path := builder.find_image(finder, name, file=builder.source, where=where)) is None:
         return 0
     try:
         image = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
@@ -63,8 +62,7 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
             continue
         results, has_several = _results(task)
         several += has_several
-        path = finder.find(name)
-        if builder.is_outside(path, source.path, where):
+        if (path := builder.find_image(finder, name, file=source.path, where=where)) is None:
             continue
         sized = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
         try:
@@ -83,19 +81,12 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
 
 
 def _image_name(task: dict[str, Any]) -> str | None:
-    """Return the image path of a task, or None: /data/upload/1/0a1b2c3d-a.jpg, /data/local-files/?d=a.jpg, s3://..."""
+    """Return the image of a task as it is written, or None: /data/upload/1/0a1b2c3d-a.jpg, s3://bucket/a.jpg, ..."""
     fields = task["data"] if isinstance(task.get("data"), dict) else task
     value = next((fields[key] for key in _IMAGE_KEYS if isinstance(fields.get(key), str)), None)
     if value is None:
         value = next((v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]), None)
-    if value is None:
-        return None
-    try:
-        parts = urlsplit(value)
-    except ValueError:  # an invalid address, such as "//[a.png"
-        return None
-    local = parse_qs(parts.query).get("d")
-    return unquote(local[0] if local else parts.path).lstrip("/")
+    return value
 
 
 def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:

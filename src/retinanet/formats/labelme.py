@@ -13,11 +13,12 @@ from typing import Any, Final
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.folder_walk import walk
 from retinanet.formats.geometry import box_around
-from retinanet.formats.image_files import ImageFinder, image_size
+from retinanet.formats.image_files import FileIndex, ImageFinder, image_size
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
 from retinanet.formats.text import finite_number, read_json
-from retinanet.images import ImageError
+from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import shorten
 
 _REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
@@ -41,7 +42,14 @@ def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a folder of labelme files, or one file: see `formats.read`. Classes are the sorted labels."""
     builder = DatasetBuilder(source.path, options)
     reduced = 0
-    for file in sorted(source.path.rglob("*.json")) if source.path.is_dir() else [source.path]:
+    files = [source.path]
+    if source.path.is_dir():
+        searched = walk(source.path, {".json"})
+        files = searched.files
+        builder.note_left_out(searched.left_out)
+    place = source.path if source.path.is_dir() else source.path.parent
+    index = FileIndex([place if options.images is None else options.images], IMAGE_SUFFIXES)
+    for file in files:
         try:
             content = read_json(file)
         except DataError as error:
@@ -51,16 +59,16 @@ def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
             what = "expected labelme's `shapes` and `imagePath`, found neither"
             builder.add_fault(file, "", what, "Move the file elsewhere, or leave it out with --skip-invalid")
             continue
-        reduced += _read_image(file, content, builder)
+        reduced += _read_image(file, content, builder, index)
     builder.note_reduced(reduced)
     return builder.build()
 
 
-def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder) -> int:
+def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder, index: FileIndex) -> int:
     """Add the image of one file to the builder. Return the number of shapes replaced by bounding boxes."""
-    finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images])
-    path = finder.find(str(content.get("imagePath") or f"{file.stem}.jpg"))
-    if builder.is_outside(path, file, ""):
+    finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images], index)
+    name = str(content.get("imagePath") or f"{file.stem}.jpg")
+    if (path := builder.find_image(finder, name, file=file, where="", near=file.parent)) is None:
         return 0
     try:
         image = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Final
 from xml.etree import ElementTree as ET  # to write, and for the types: parse.py parses
 
@@ -25,7 +26,16 @@ from retinanet.formats.annotation_format import (
 )
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.image_files import image_size, is_list_of_images
+from retinanet.formats.folder_walk import walk
+from retinanet.formats.image_files import (
+    AMBIGUOUS_ADVICE,
+    AmbiguousImageError,
+    FileIndex,
+    FoundImage,
+    ImageFinder,
+    image_size,
+    is_list_of_images,
+)
 from retinanet.formats.output import WriteTarget, common_class_ids, exact_number, write_text
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
 from retinanet.formats.text import finite_number, read_lines
@@ -61,15 +71,15 @@ def _splits_in_folder(folder: Path) -> dict[str, Path]:
     lists = {name: folder / "ImageSets" / "Main" / f"{name}.txt" for name in SPLIT_NAMES}
     present = {name: path for name, path in lists.items() if path.is_file()}
     listed = {Path(text.split()[0]).name for path in present.values() for _, text in read_lines(path)}
-    stems = {path.stem for path in (folder / "Annotations").glob("*.xml")}
+    stems = {path.stem for path in walk(folder / "Annotations", {".xml"}).files} if present else set()
     return present if stems <= listed | {Path(name).stem for name in listed} else {}
 
 
 def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a Pascal VOC folder or split: see `formats.read`. Category ids are 1, 2, ... in the order of the classes.
 
-    Classes are the lines of classes.txt or, without this file, the sorted class names of the objects. `allow_outside`
-    has no effect, because images are found only by file name.
+    Classes are the lines of classes.txt or, without this file, the sorted class names of the objects. Subfolders of
+    Annotations/ correspond to subfolders of JPEGImages/.
 
     Args:
         source: a folder with Annotations/ and JPEGImages/, or with .xml files beside their images; or a file such as
@@ -80,13 +90,17 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     builder = DatasetBuilder(path, options)
     root = path if path.is_dir() else root_of(path)
     annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
-    files = sorted(annotations.glob("*.xml")) if path.is_dir() else _listed_files(builder, annotations)
-    finder = _ImageFinder([images] if images is not None else [root / "JPEGImages", root / "images", annotations])
+    index = FileIndex([annotations], {".xml"}, by_stem=True)
+    files = sorted(index.files) if path.is_dir() else _listed_files(builder, annotations, index)
+    places = [images] if images is not None else [root / "JPEGImages", root / "images", annotations]
+    finder = _ImageFinder(places, annotations)
     for file in files:
         if (image := _read_file(file, finder, builder)) is not None:
             builder.images.append(image)
     if path.is_dir() and images is None and files:
         _add_images_without_annotations(builder, finder, files, annotations)
+    builder.note_left_out(index.left_out)
+    builder.note_left_out(finder.by_stem.left_out)
     class_file = root / CLASS_FILE
     return builder.build([name for _, name in read_lines(class_file)] if class_file.is_file() else None)
 
@@ -95,12 +109,15 @@ def _add_images_without_annotations(
     builder: DatasetBuilder, finder: _ImageFinder, files: Sequence[Path], annotations: Path
 ) -> None:
     """Add a fault for each image without an .xml file. In VOC, an image without objects also has an .xml file."""
-    stems = {file.stem for file in files} | {image.path.stem for image in builder.images}
-    for stem, paths in sorted(finder.by_stem.items()):
-        if stem not in stems:
-            what = f"expected annotations in {annotations / stem}.xml, found no such file"
+    annotated = {file.relative_to(annotations).with_suffix("") for file in files}
+    known = {image.path for image in builder.images} | {fault.file for fault in builder.faults}
+    for path in sorted(finder.by_stem.files):
+        own = path.relative_to(next(place for place in finder.places if path.is_relative_to(place)))
+        # A second image of an .xml file, such as a.png beside a.jpg, is a note of the builder.
+        if path not in known and own.with_suffix("") not in annotated:
+            what = f"expected annotations in {annotations / own.with_suffix('.xml')}, found no such file"
             advice = "If the image has no objects, write an .xml without objects; or leave it out with --skip-invalid"
-            builder.add_fault(paths[0], "", what, advice)
+            builder.add_fault(path, "", what, advice)
 
 
 def root_of(split: Path) -> Path:
@@ -116,53 +133,78 @@ def root_of(split: Path) -> Path:
     )
 
 
-def _listed_files(builder: DatasetBuilder, annotations: Path) -> list[Path]:
+def _listed_files(builder: DatasetBuilder, annotations: Path, index: FileIndex) -> list[Path]:
     """Return the .xml files that a split file lists, in its order."""
     files: dict[Path, int] = {}
-    allowed = AllowedFolders.around(annotations)
     for line_number, line in read_lines(builder.source):
         match = _SPLIT_LINE.match(line)
-        if match is None or not (stem := match["stem"]):
+        if match is None or not (stem := match["stem"].replace("\\", "/")):
             continue
-        if Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            stem = stem[: -len(Path(stem).suffix)]
-        file = annotations / f"{stem}.xml"
+        if PurePosixPath(stem).suffix.lower() in IMAGE_SUFFIXES:
+            stem = stem[: -len(PurePosixPath(stem).suffix)]
+        file, what = _annotations_of(stem, annotations, index)
         advice = SKIP_IMAGE
-        if not allowed.contains(file):
-            what = f"expected the name of an image, found {shorten(stem)}, which is outside of {annotations}"
-        elif file in files:
+        if what is None and file in files:
             what = f"expected every image once, found {stem!r} also in line {files[file]}"
             advice = "Remove one of the lines, or give --skip-invalid to use the image once"
-        elif not is_file(file):
-            what = f"expected the annotations of {stem!r} in {file}, found no such file"
+        if what is not None:
+            builder.add_fault(builder.source, f"line {line_number}", what, advice)
         else:
             files[file] = line_number
-            continue
-        builder.add_fault(builder.source, f"line {line_number}", what, advice)
     return list(files)
 
 
+def _annotations_of(stem: str, annotations: Path, index: FileIndex) -> tuple[Path, str | None]:
+    """Return the .xml file of an image in a split file, and the fault of the line, or None."""
+    file = annotations / f"{stem}.xml"
+    if not AllowedFolders.around(annotations).contains(file):
+        return file, f"expected the name of an image, found {shorten(stem)}, which is outside of {annotations}"
+    if is_file(file):
+        return file, None
+    _, files = index.best_matches(stem)
+    if len(files) > 1:
+        names = ", ".join(map(str, files[:4]))
+        return file, f"expected the annotations of one image {stem!r}, found {len(files)} that match equally: {names}"
+    return (files[0], None) if files else (file, f"expected the annotations of {stem!r} in {file}, found no such file")
+
+
 class _ImageFinder:
-    """Finds the image of an .xml file: first by the stem of the .xml file, then by the file name written inside.
+    """Finds the image of an .xml file: first by the path of the .xml file, then by the path written inside.
 
     The written name is often outdated after files were renamed, and may then lead to another existing image.
     """
 
-    def __init__(self, places: Sequence[Path]) -> None:
+    def __init__(self, places: Sequence[Path], annotations: Path) -> None:
         self.places = [place for place in places if place.is_dir()] or list(places[:1])
-        self.by_stem: dict[str, list[Path]] = {}
-        for place in self.places:
-            for path in sorted(place.iterdir()) if place.is_dir() else ():
-                if path.suffix.lower() in IMAGE_SUFFIXES:
-                    self.by_stem.setdefault(path.stem, []).append(path)
+        self.annotations = annotations
+        self.by_stem = FileIndex(self.places, IMAGE_SUFFIXES, by_stem=True)
+        self.by_name = ImageFinder(self.places, FileIndex(self.places, IMAGE_SUFFIXES))
 
-    def find(self, file: Path, written: str) -> Path:
-        """Return the path of the image. If it does not exist, return the path where it was expected."""
-        with_stem = self.by_stem.get(file.stem, [])
-        suffix = Path(written).suffix.lower()
-        same_suffix = [path for path in with_stem if path.suffix.lower() == suffix]
-        named = [place / written for place in self.places if written and is_file(place / written)]
-        return [*same_suffix, *with_stem, *named, self.places[0] / (written or f"{file.stem}.jpg")][0]
+    def find(self, file: Path, written: Sequence[str]) -> FoundImage:
+        """Return the image of an .xml file. If it does not exist, return the path where it was expected.
+
+        Args:
+            file: .xml file.
+            written: paths of the image in the .xml file, most complete first.
+
+        Raises:
+            AmbiguousImageError: several images match.
+        """
+        own = file.relative_to(self.annotations).with_suffix("")
+        count, paths = self.by_stem.best_matches(own.as_posix())
+        suffix = PurePosixPath(written[0]).suffix.lower() if written else ""
+        paths = [path for path in paths if path.parent == file.parent] or paths
+        paths = [path for path in paths if path.suffix.lower() == suffix] or paths
+        if len({path.parent for path in paths}) == 1:
+            return FoundImage(paths[0], is_whole=count >= len(own.parts))
+        for name in written:
+            with suppress(AmbiguousImageError):
+                found = self.by_name.find(name)
+                if found.path in paths if paths else is_file(found.path):
+                    return FoundImage(found.path, is_whole=bool(paths))
+        if len(paths) > 1:
+            raise AmbiguousImageError(own.as_posix(), paths)
+        return self.by_name.find(written[-1] if written else f"{own.as_posix()}.jpg")
 
 
 def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> AnnotatedImage | None:
@@ -176,8 +218,13 @@ def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> Ann
         what = f"expected <annotation> of Pascal VOC, found <{shorten(root.tag)[1:-1]}>"
         builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
-    written = (root.findtext("filename") or "").strip().replace("\\", "/")
-    path = finder.find(file, Path(written).name)
+    try:
+        found = finder.find(file, _written_paths(root))
+    except AmbiguousImageError as error:
+        builder.add_fault(file, "", str(error), AMBIGUOUS_ADVICE)
+        return None
+    if (path := builder.add_found_image(found, str(file), file=file, where="")) is None:
+        return None
     try:
         width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
     except ImageError as error:
@@ -190,6 +237,14 @@ def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> Ann
         result = _parse_object(node, number, image, builder.selection)
         builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
     return image
+
+
+def _written_paths(root: ET.Element) -> list[str]:
+    """Return the paths that an .xml file writes for its image, most complete first: <path>, <folder>/<filename>."""
+    texts = ((root.findtext(tag) or "").strip().replace("\\", "/") for tag in ("path", "folder", "filename"))
+    path, folder, name = texts
+    is_same = path.rpartition("/")[2] == name.rpartition("/")[2]  # <path> is often outdated
+    return [text for text in (path if is_same else "", f"{folder}/{name}" if folder and name else "", name) if text]
 
 
 def _parse_object(

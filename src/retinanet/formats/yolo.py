@@ -11,14 +11,12 @@ classes.txt, images/ and labels/ (Label Studio's "YOLO").
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from retinanet.files import is_file
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
@@ -27,15 +25,13 @@ from retinanet.formats.image_files import is_list_of_images
 from retinanet.formats.output import WriteTarget, common_class_ids, objects_without_crowd, write_text
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
 from retinanet.formats.text import read_lines
-from retinanet.formats.yolo_index import DARKNET_SUFFIX, YAML_NAMES, YAML_SUFFIXES, names_and_images, splits_in_file
+from retinanet.formats.yolo_index import DARKNET_SUFFIX, YAML_NAMES, YAML_SUFFIXES, read_index, splits_in_file
+from retinanet.formats.yolo_labels import LabelFinder, add_labels_without_image, expected_label
 from retinanet.images import ImageError, read_size
 
 _DIGITS: Final = 17
 """Number of significant decimal digits that represent a float64 exactly."""
 _COLUMNS_OF_A_BOX: Final = 5
-_NOT_LABELS: Final = frozenset(
-    ("classes.txt", "readme.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt")
-)
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
@@ -64,47 +60,38 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
             splits.
     """
     builder = DatasetBuilder(source.path, options)
-    names, paths = names_and_images(builder)
+    index = read_index(builder)
+    names, paths = index.names, index.images
+    finder = LabelFinder(index.label_folders)
     label_files: set[Path] = set()
     reduced = unlabelled = 0
     for path in paths:
-        file = label_path(path)
-        label_files.add(file)
+        file = finder.find(path)
+        label_files.add(file or expected_label(path))
         try:
             image = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
             builder.add_fault(path, "", str(error).removeprefix(f"{path}: "), SKIP_IMAGE)
             continue
         builder.images.append(image)
-        if is_file(file):
+        if file is not None:
             reduced += _read_labels(file, image, names, builder)
         else:
             unlabelled += 1
     if paths and unlabelled == len(paths):
         raise DataError(
             f"{source.path}: none of its {unlabelled} images has a label file; the first was expected at "
-            f"{label_path(paths[0])}"
+            f"{expected_label(paths[0])}, or beside it"
         )
     if unlabelled:
         builder.notes.append(f"{unlabelled:,} of {len(paths):,} images have no label file, so no objects")
     if reduced:
         builder.notes.append(f"{reduced:,} polygons or oriented boxes were replaced by their bounding boxes")
-    if source.path.is_dir() or source.suffix in YAML_SUFFIXES:
-        _add_labels_without_image(label_files, builder)
+    add_labels_without_image(builder, label_files, index.folders, index.label_folders or [])
     ids: dict[str, int] = {}
     for label, name in names.items():
         ids.setdefault(options.selection.rename.get(name, name), label + 1)
     return builder.build(list(names.values()), ids)
-
-
-def label_path(image: Path) -> Path:
-    """Return the label file of an image: its last folder `images` becomes `labels`; otherwise beside the image."""
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            return Path(*parts).with_suffix(".txt")
-    return image.with_suffix(".txt")
 
 
 def _read_labels(file: Path, image: AnnotatedImage, names: dict[int, str], builder: DatasetBuilder) -> int:
@@ -152,18 +139,6 @@ def _parse_object(
     W, H = image.width, image.height
     box = clip_box((corners[0] * W, corners[1] * H, corners[2] * W, corners[3] * H), W, H)
     return box if isinstance(box, str) else AnnotatedObject(line, name, box)
-
-
-def _add_labels_without_image(label_files: set[Path], builder: DatasetBuilder) -> None:
-    """Add a fault for each label file without an image, in the folders of the images' label files."""
-    known = {os.path.abspath(path) for path in label_files}  # noqa: PTH100 - resolve() would follow links
-    for folder in sorted({path.parent for path in label_files}):
-        for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
-            if file.name.lower() not in _NOT_LABELS and os.path.abspath(file) not in known:  # noqa: PTH100
-                what = f"labels without an image: expected an image named {file.stem}, found none"
-                builder.add_fault(
-                    file, "", what, "Add the image, remove the file, or leave the file out with --skip-invalid"
-                )
 
 
 def write_yolo(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

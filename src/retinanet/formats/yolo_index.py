@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.errors import did_you_mean
 from retinanet.files import is_file, is_folder
 from retinanet.formats.annotation_format import SPLIT_NAMES
-from retinanet.formats.image_files import OUTSIDE_ADVICE, images_below, outside_fault
+from retinanet.formats.folder_walk import walk
+from retinanet.formats.image_files import OUTSIDE_ADVICE, ImageFinder, outside_fault, readings
 from retinanet.formats.records import DataError
 from retinanet.formats.text import LARGEST_SIDE, finite_number, read_lines
+from retinanet.formats.yolo_labels import label_folders
 from retinanet.images import IMAGE_SUFFIXES
 from retinanet.parse import ParseError, parse_yaml, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from retinanet.formats.builder import DatasetBuilder
 
@@ -32,20 +35,46 @@ def splits_in_file(file: Path) -> list[str]:
     return [split for split in SPLIT_NAMES if _entry(content, split) is not None]
 
 
-def names_and_images(builder: DatasetBuilder) -> tuple[dict[int, str], list[Path]]:
-    """Return the name of each class id and the image paths of the builder's file or folder."""
+@dataclass(frozen=True, slots=True)
+class YoloIndex:
+    """The classes and images of a YOLO dataset.
+
+    Args:
+        names: name of each class id.
+        images: path of each image.
+        folders: folders whose images were all taken.
+        label_folders: folders of the labels, if the images lie elsewhere (`--images`); None if labels are found by the
+            place of their image only.
+    """
+
+    names: dict[int, str]
+    images: list[Path]
+    folders: list[Path]
+    label_folders: list[Path] | None
+
+
+def read_index(builder: DatasetBuilder) -> YoloIndex:
+    """Return the classes and images of the builder's file or folder."""
     source, images, split = builder.source, builder.options.images, builder.options.split or "train"
-    if source.suffix.lower() in YAML_SUFFIXES:
-        content = _parse_yaml_file(source)
-        names = _class_names(content["names"], content.get("nc"), source)
-        return names, _split_images(content, split, builder) if images is None else images_below(images)
-    if source.suffix.lower() == DARKNET_SUFFIX:
-        content = dict(_darknet(source))
-        names = dict(enumerate(_read_class_file(_darknet_file(builder, content.get("names", "obj.names")))))
-        return names, _split_images(content, split, builder) if images is None else images_below(images)
+    found = _Images(builder)
     root = source if source.is_dir() else source.parent
-    names = _find_class_names(root, source)
-    return names, images_below(images or root) if source.is_dir() else _listed_images(source, builder)
+    if source.suffix.lower() in {*YAML_SUFFIXES, DARKNET_SUFFIX}:
+        if source.suffix.lower() in YAML_SUFFIXES:
+            content = _parse_yaml_file(source)
+            names = _class_names(content["names"], content.get("nc"), source)
+        else:
+            content = dict(_darknet(source))
+            names = dict(enumerate(_read_class_file(_darknet_file(builder, content.get("names", "obj.names")))))
+        found.add_split(content, split)
+    else:
+        names = _find_class_names(root, source)
+        if source.is_dir():
+            found.add_folder(images or root)
+        else:
+            found.add_list(source)
+    likely = [place for place in (root / "labels" / split, root / "labels", root) if place.is_dir()]
+    places = found.label_folders or likely[:1]
+    return YoloIndex(names, found.paths, found.folders, None if images is None else places)
 
 
 def _parse_yaml_file(source: Path) -> dict[str, Any]:
@@ -130,46 +159,113 @@ def _entry(content: dict[str, Any], split: str) -> Any:
     return next((content[key] for key in SPLIT_NAMES[split] if content.get(key) not in (None, "", [])), None)
 
 
-def _split_images(content: dict[str, Any], split: str, builder: DatasetBuilder) -> list[Path]:
-    """Return the images of a split. Its value is a folder, a .txt file that lists images, or a list of both."""
-    entry, source = _entry(content, split), builder.source
-    if entry is None:
-        present = ", ".join(name for name in SPLIT_NAMES if _entry(content, name) is not None)
-        raise DataError(f"{source}: expected the split {split!r}, found {present or 'none'}")
-    root = Path(str(content.get("path") or "."))
-    roots = [root if root.is_absolute() else source.parent / root, source.parent]
-    image_paths: list[Path] = []
-    for item in entry if isinstance(entry, list) else [entry]:
-        text = str(item)
-        # Roboflow writes ../train/images and CVAT data/train.txt, although the paths start beside the file.
-        trimmed = _remove_folder(_remove_folder(text, "../"), "data/")
-        places = [Path(text)] if Path(text).is_absolute() else [r / t for t in (text, trimmed) for r in roots]
-        place = next((p for p in places if is_folder(p) or is_file(p)), None)
-        if place is None:
-            parent = next(p for p in places[0].absolute().parents if is_folder(p))
-            near = did_you_mean(places[0].name, [p.name for p in parent.iterdir()])
-            raise DataError(f"{source}: `{split}` names {places[0]}, which does not exist{near}")
-        if (what := outside_fault(builder.allowed, place)) is not None:
-            raise DataError(f"{source}: `{split}`: {what}. {OUTSIDE_ADVICE}")
-        image_paths += images_below(place) if place.is_dir() else _listed_images(place, builder)
-    return image_paths
+class _Images:
+    """Collects the images of a split, and the folders with their labels."""
+
+    def __init__(self, builder: DatasetBuilder) -> None:
+        self.builder = builder
+        self.paths: list[Path] = []
+        self.folders: list[Path] = []
+        self.label_folders: list[Path] = []
+
+    def add_split(self, content: dict[str, Any], split: str) -> None:
+        """Add the images of a split. Its value is a folder, a .txt file that lists images, or a list of both."""
+        entry, source, images = _entry(content, split), self.builder.source, self.builder.options.images
+        if entry is None:
+            present = ", ".join(name for name in SPLIT_NAMES if _entry(content, name) is not None)
+            raise DataError(f"{source}: expected the split {split!r}, found {present or 'none'}")
+        places = {str(item): self._place(str(item), content) for item in _items(entry)}
+        self._check_other_splits(content, split, places)
+        for text, (place, _) in places.items():
+            if images is not None and (place is None or place.is_dir()):
+                self.label_folders += [] if place is None else label_folders(place)
+                self.add_folder(_longest_end(text, [images])[0] or images)
+            elif place is None:
+                raise self._missing(split, text, content)
+            elif (what := outside_fault(self.builder.allowed, place)) is not None:
+                raise DataError(f"{source}: `{split}`: {what}. {OUTSIDE_ADVICE}")
+            elif place.is_dir():
+                self.add_folder(place)
+            else:
+                self.add_list(place)
+
+    def _place(self, text: str, content: dict[str, Any]) -> tuple[Path | None, bool]:
+        """Return the folder or list of a split, or None, and whether the whole written path leads to it.
+
+        Roboflow writes ../train/images and CVAT data/train.txt, although the paths start beside the file. Notebooks
+        and other machines write absolute paths: the longest end that exists is taken.
+        """
+        source = self.builder.source
+        roots = [source.parent]
+        for written in reversed(readings(str(content.get("path") or "."))):
+            root = Path(written) if Path(written).is_absolute() else source.parent / written
+            roots.insert(0, root) if is_folder(root) else None
+        return _longest_end(text, roots)
+
+    def _check_other_splits(
+        self, content: dict[str, Any], split: str, places: dict[str, tuple[Path | None, bool]]
+    ) -> None:
+        """Raise `DataError` if a place was found by the end of its path only, and is that of another split as well."""
+        for other in SPLIT_NAMES:
+            for item in _items(_entry(content, other)) if other != split else ():
+                place, is_whole = self._place(str(item), content)
+                for text, (own_place, is_own_whole) in places.items():
+                    if text != str(item) and own_place == place is not None and not (is_whole and is_own_whole):
+                        raise DataError(
+                            f"{self.builder.source}: expected one folder for `{split}: {text}` and another one for "
+                            f"`{other}: {item}`, found only {place}. Correct the paths"
+                        )
+
+    def _missing(self, split: str, text: str, content: dict[str, Any]) -> DataError:
+        root = Path(str(content.get("path") or "."))
+        place = self.builder.source.parent / root / text.replace("\\", "/")
+        parent = next(p for p in place.absolute().parents if is_folder(p))
+        near = did_you_mean(place.name, [p.name for p in parent.iterdir()])
+        return DataError(f"{self.builder.source}: `{split}` names {place}, which does not exist{near}")
+
+    def add_folder(self, folder: Path) -> None:
+        """Add all images in a folder and its subfolders."""
+        found = walk(folder, IMAGE_SUFFIXES)
+        self.paths += found.files
+        self.folders.append(folder)
+        self.builder.note_left_out(found.left_out)
+
+    def add_list(self, path: Path) -> None:
+        """Add the images that a file lists, relative to its folder. A leading data/ that does not exist is dropped."""
+        images = self.builder.options.images
+        folder = path.parent if images is None else images
+        finder = ImageFinder([folder])
+        for line, text in read_lines(path):
+            if not any(Path(reading).suffix.lower() in IMAGE_SUFFIXES for reading in readings(text)):
+                raise DataError(f"{path}, line {line}: expected the path of an image, found {text!r}")
+            where, name = f"line {line}", _remove_folder(text.replace("\\", "/"), "./")
+            if not is_file(folder / name) and is_file(folder / _remove_folder(name, "data/")):
+                name = _remove_folder(name, "data/")
+            what = outside_fault(self.builder.allowed, folder / name)
+            if what is not None and is_file(folder / name):
+                raise DataError(f"{path}, {where}: {what}. {OUTSIDE_ADVICE}")
+            if (image := self.builder.find_image(finder, name, file=path, where=where)) is not None:
+                self.paths.append(image)
+
+
+def _items(entry: Any) -> list[Any]:
+    return entry if isinstance(entry, list) else [] if entry is None else [entry]
+
+
+def _longest_end(text: str, roots: Sequence[Path]) -> tuple[Path | None, bool]:
+    """Return the longest end of a written path that exists in a folder, or None, and whether it is the whole path."""
+    for written in readings(text) or [text]:
+        if Path(written).is_absolute() and (is_folder(Path(written)) or is_file(Path(written))):
+            return Path(written), True
+        parts = written.split("/")
+        for start in range(len(parts)):
+            end = "/".join(parts[start:]).lstrip("/")
+            for place in (root / end for root in roots):
+                if (start == 0 or set(parts[start:]) - {"", ".", ".."}) and (is_folder(place) or is_file(place)):
+                    return place, start == 0 or set(parts[:start]) <= {"..", ".", "data", ""}
+    return None, False
 
 
 def _remove_folder(text: str, folder: str) -> str:
     """Return a path without its leading folder. The result stays relative: `data//x` becomes `x`, not `/x`."""
     return text.removeprefix(folder).lstrip("/") if text.startswith(folder) else text
-
-
-def _listed_images(path: Path, builder: DatasetBuilder) -> list[Path]:
-    """Return the images that a file lists, relative to its folder. A leading data/ that does not exist is dropped."""
-    image_paths = []
-    for line, text in read_lines(path):
-        name = _remove_folder(text, "./")
-        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            raise DataError(f"{path}, line {line}: expected the path of an image, found {text!r}")
-        candidates = [path.parent / name, path.parent / _remove_folder(name, "data/"), Path(name)]
-        image = next((c for c in candidates if is_file(c)), candidates[0])
-        if (what := outside_fault(builder.allowed, image)) is not None:
-            raise DataError(f"{path}, line {line}: {what}. {OUTSIDE_ADVICE}")
-        image_paths.append(image)
-    return image_paths
