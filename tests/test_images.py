@@ -298,8 +298,23 @@ def test_torch_is_not_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES - {".heic", ".heif", ".hif"}))
 def test_pillow_decodes_every_image_suffix(suffix: str) -> None:
     Image.init()
-    assert Image.registered_extensions()[suffix] in Image.OPEN
+    assert Image.registered_extensions()[suffix] in {*Image.OPEN, "MPO"}  # JPEG's plugin opens MPO
     assert suffix not in images.VIDEO_SUFFIXES
+
+
+def test_heif_is_decoded_with_the_extra_and_named_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)
+    (tmp_path / "a.HEIC").write_bytes(head)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        for source in (tmp_path / "a.HEIC", head, io.BytesIO(head)):
+            with pytest.raises(images.ImageError, match=r"need pillow-heif: pip install 'retinanet\[heic\]'"):
+                images.decode(source)
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "b.heic")
+    assert images.decode(tmp_path / "b.heic").size == images.read_size(tmp_path / "b.heic") == (64, 48)
+    with pytest.raises(images.ImageError, match="not an image|cannot be decoded"):
+        images.decode(head)

@@ -26,8 +26,9 @@ Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 
 IMAGE_SUFFIXES: Final = frozenset(
     (
-        *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif"),
-        *(".ppm", ".pgm", ".pbm"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+        *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm"),
+        *(".pnm", ".tga", ".icb", ".vda", ".vst", ".ico", ".pcx", ".psd", ".qoi", ".sgi", ".dds"),
     )
 )
 """Suffixes of the image files that a folder, a glob or a list contributes. A file that the user names may have any
@@ -56,6 +57,7 @@ _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
 
 _REFUSED_FORMATS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
 """Formats that are refused: Pillow passes them to another program (EPS to Ghostscript) or to a registered handler."""
+_HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _MIN_FILE_SHARE: Final = 1 / 5000
 """Minimum file size per decoded byte of an image that is read by windows. Deflate packs at most 1,032 bytes into one,
 so a file below this limit does not contain the pixels that its header announces."""
@@ -451,7 +453,36 @@ def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         # Reading from a device or a pipe may never end.
         raise ImageError(f"{source}: expected an image, found {'a folder' if Path(source).is_dir() else 'no file'}")
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+    except UnidentifiedImageError:
+        if not _is_heif(source):
+            raise
+        _register_heif(_source_name(source))
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["HEIF"])
+
+
+def _is_heif(source: str | Path | bytes | BinaryIO) -> bool:
+    """Return whether an image is HEIF (.heic): its first box is `ftyp` with a brand of HEIF (ISO 23008-12)."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            head = file.read(12)
+    elif isinstance(source, bytes):
+        head = source[:12]
+    else:
+        source.seek(0)
+        head = source.read(12)
+        source.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _register_heif(name: str) -> None:
+    """Let Pillow decode HEIF. Raise `ImageError` if the package for it is not installed."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(f"{name}: HEIF images (.heic) need pillow-heif: pip install 'retinanet[heic]'") from error
+    pillow_heif.register_heif_opener()
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.errors import UserError
-from retinanet.predict.inputs import expand_inputs
+from retinanet.predict.inputs import expand_inputs, find_inputs
 from tests.evaluate.block_detector_fake import made_image
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
@@ -51,3 +51,28 @@ def test_missing_inputs_raise_errors_with_a_suggestion(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: expected images or videos"):
         expand_inputs([folder / "empty"])
+
+
+def test_every_file_once_whatever_links_lead_to_it(folder: Path) -> None:
+    for link in ("latest", "current"):
+        (folder / link).symlink_to(".")
+    everything = ["a.png", "b.PNG", "sub/a.png", "sub/deep/c.png"]
+    for inputs in ([folder], [str(folder / "**")], [str(folder / "**" / "*")], sorted(folder.iterdir())):
+        found = find_inputs([str(entry) for entry in inputs if Path(entry).name != "notes.txt"])
+        assert names(found.files, folder) == everything
+        assert any("links to files and folders that are read already" in text for text in found.left_out.sentences())
+    assert names(expand_inputs([str(folder / "**" / "deep" / "*.png")]), folder) == ["sub/deep/c.png"]
+
+
+def test_what_is_left_out_is_counted(folder: Path) -> None:
+    (folder / ".ipynb_checkpoints").mkdir()
+    made_image(*TALL).save(folder / ".ipynb_checkpoints" / "a-checkpoint.png")
+    (folder / "._a.png").write_bytes(b"\0\5\26\7")
+    found = find_inputs([folder], exclude=folder / "sub")
+    assert names(found.files, folder) == ["a.png", "b.PNG"]
+    assert [text.partition("(")[0] for text in found.left_out.sentences()] == [
+        "not read, hidden files and folders: 2 ",
+        "not read, files of other kinds: 1 ",
+        "not read, images and videos in the output folder: 2 ",
+    ]
+    assert any("folders that a pattern matches" in text for text in find_inputs([f"{folder}/*"]).left_out.sentences())

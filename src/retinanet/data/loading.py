@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinanet.files import is_file
 from retinanet.formats import read
+from retinanet.formats.image_files import images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
 from retinanet.images import ImageError, verify
 
@@ -46,7 +47,7 @@ def load(
     if missing and len(missing) == len(data.records):
         raise DataError(
             f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
-            f"{missing[0].path}. Give the image folder with --images"
+            f"{missing[0].path}. {_advice_for_missing_images(images)}"
         )
     image_faults = verify_images(data, workers=workers)
     faults = (*data.faults, *image_faults)
@@ -64,6 +65,14 @@ def load(
             f"{data.source}: expected objects, found none in {len(records)} images{crowd}{left_out}", faults
         )
     return data
+
+
+def _advice_for_missing_images(images: Path | str | None) -> str:
+    if images is None:
+        return "Give the image folder with --images"
+    found = images_below(Path(images))
+    example = f"such as {found[0]}" if found else "so give another folder"
+    return f"The folder {images} of --images contains {len(found):,} images with other names, {example}"
 
 
 def load_train_and_val(config: TrainConfig) -> tuple[DetectionData, DetectionData]:

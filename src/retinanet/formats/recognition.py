@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
+from retinanet.formats.folder_walk import walk
 from retinanet.formats.records import DataError
 from retinanet.formats.registry import BUILT_IN, all_formats, expected_inputs, find_format
 
@@ -50,7 +51,7 @@ def recognise(path: Path, format_name: str | None = None) -> Recognised:
     source = DataSource(path)
     if format_name is not None:
         return _recognise_as(source, find_format(format_name))
-    candidates = _candidates(source)
+    candidates = _candidates(source) or _candidates_in_subfolders(source)
     if not candidates:
         raise _unrecognised(path)
     format, first = candidates[0]
@@ -82,6 +83,17 @@ def _candidates(source: DataSource) -> list[tuple[AnnotationFormat, Candidate]]:
     if any(candidate.evidence < Evidence.SUFFIX for _, candidate in pairs):
         pairs = [(format, candidate) for format, candidate in pairs if candidate.evidence < Evidence.SUFFIX]
     return sorted(pairs, key=lambda pair: (pair[0].name not in BUILT_IN, pair[1].evidence))
+
+
+def _candidates_in_subfolders(source: DataSource) -> list[tuple[AnnotationFormat, Candidate]]:
+    """Return the format of the annotation files beside the images in subfolders, if it reads a folder as a whole."""
+    files = walk(source.path, {".xml", ".json"}).files if source.path.is_dir() else []
+    for folder in sorted({file.parent for file in files} - {source.path}):
+        for format, candidate in _candidates(DataSource(folder)):
+            if format.reads_folder and candidate.evidence == Evidence.FILES and candidate.source.path == folder:
+                why = f" by the files in {folder.relative_to(source.path)}"
+                return [(format, Candidate(source, Evidence.FILES, why))]
+    return []
 
 
 def _candidates_of(format: AnnotationFormat, source: DataSource) -> Iterator[Candidate]:

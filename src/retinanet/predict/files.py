@@ -17,7 +17,7 @@ from retinanet.errors import ConfigError, UserError
 from retinanet.predict.batches import batched
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import draw_file, save_jpeg
-from retinanet.predict.inputs import expand_inputs, is_video, natural_key
+from retinanet.predict.inputs import find_inputs, is_video, natural_key
 from retinanet.predict.loading import load
 from retinanet.predict.video import NumberedFrames, VideoFile, predict_video
 from retinanet.predict.writers import OutputImage, find_writer, open_writer, output_names
@@ -42,6 +42,7 @@ class PredictSummary:
         results: file or folder with the detections; None if the inputs are only videos.
         drawn: folder of the drawn images; None if no image was drawn.
         videos: result of each video.
+        left_out: sentences about files and folders that were not read, with their number and the reason.
     """
 
     images: int
@@ -50,6 +51,7 @@ class PredictSummary:
     results: Path | None
     drawn: Path | None
     videos: tuple[VideoSummary, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def predict_files(
@@ -67,7 +69,7 @@ def predict_files(
 
     Args:
         model: checkpoint, exported model (.onnx, .xml) or detector.
-        inputs: files, folders and globs, see `expand_inputs`. Folders and globs exclude images below the output folder.
+        inputs: files, folders and globs, see `find_inputs`. Folders and globs exclude images below the output folder.
         config: all options; None: they are given by name in `options`.
         options: options of `PredictConfig` by name.
         progress: function that opens a progress bar.
@@ -78,7 +80,7 @@ def predict_files(
     """
     config = config or resolve(PredictConfig, options)
     outputs = find_writer(config.format).outputs
-    paths, videos = _find_inputs(inputs, config)
+    paths, videos, left_out = _find_inputs(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else image_ids(paths, config.ids_from)
     if config.track and not videos:
         raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
@@ -88,7 +90,9 @@ def predict_files(
     )
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
-        return PredictSummary(images=0, detections=0, failed=(), results=None, drawn=None, videos=video_summaries)
+        return PredictSummary(
+            images=0, detections=0, failed=(), results=None, drawn=None, videos=video_summaries, left_out=left_out
+        )
     folder = config.folder.output
     drawn = folder / DRAWN if config.draw else None
     writer = open_writer(config.format, folder, classes=detector.classes, category_ids=detector.category_ids)
@@ -119,12 +123,16 @@ def predict_files(
         results=folder / outputs[0],
         drawn=drawn,
         videos=video_summaries,
+        left_out=left_out,
     )
 
 
-def _find_inputs(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[list[Path], list[Video]]:
-    """Return the images and the videos that the inputs name."""
-    found = expand_inputs(inputs, exclude=config.folder.output)
+def _find_inputs(
+    inputs: Sequence[str | Path], config: PredictConfig
+) -> tuple[list[Path], list[Video], tuple[str, ...]]:
+    """Return the images and the videos that the inputs name, and sentences about what was left out."""
+    searched = find_inputs(inputs, exclude=config.folder.output)
+    found = searched.files
     videos: list[Video] = [VideoFile(path) for path in found if is_video(path)]
     images = [path for path in found if not is_video(path)]
     if config.fps and images:
@@ -134,7 +142,7 @@ def _find_inputs(inputs: Sequence[str | Path], config: PredictConfig) -> tuple[l
     count = Counter(video.name for video in videos)
     if repeated := [name for name, times in count.items() if times > 1]:
         raise UserError(f"two videos are named {repeated[0]}: predict on them one at a time, or rename one")
-    return images, videos
+    return images, videos, tuple(searched.left_out.sentences())
 
 
 def _predict_one_video(

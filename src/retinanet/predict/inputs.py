@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from retinanet.errors import UserError
 from retinanet.files import existing_path
+from retinanet.formats.folder_walk import BROKEN, OTHER_KIND, REPEATED, FolderFiles, LeftOut, walk
 from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+NOT_SEARCHED: Final = "folders that a pattern matches (give the folder itself to search it)"
+OWN_OUTPUT: Final = "images and videos in the output folder"
 
 
 def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[Path]:
-    """Return the image and video files, sorted, each file once.
+    """Return the image and video files that `find_inputs` finds."""
+    return find_inputs(inputs, exclude=exclude).files
+
+
+def find_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> FolderFiles:
+    """Return the image and video files, sorted, each real file once, and what was left out.
+
+    Folders and globs are searched as `folder_walk.walk` describes: links once, without hidden copies.
 
     Args:
         inputs: files, folders (searched with all subfolders) and globs (`**` is supported).
@@ -24,31 +37,76 @@ def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) 
         UserError: a path does not exist (the error suggests the nearest name), or a folder or glob contains no image.
     """
     found: dict[str, Path] = {}
+    left_out = LeftOut()
     for entry in inputs:
         path = Path(entry)
         if path.is_file():
             images = [path]
         else:
-            images = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
+            searched = _search(str(entry), left_out)
+            images = [file for file in searched if exclude is None or not _is_below(file, exclude)]
+            for file in set(searched) - set(images):
+                left_out.add(OWN_OUTPUT, file)
             if not images:
                 looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-                raise UserError(f"{entry}: expected images or videos ({looked_for}), found none")
+                others = "".join(f"; {sentence}" for sentence in left_out.sentences())
+                raise UserError(f"{entry}: expected images or videos ({looked_for}), found none{others}")
         for image in images:
-            found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
-    return [found[key] for key in sorted(found)]
+            real, own = os.path.realpath(image), os.path.abspath(image)  # noqa: PTH100 - resolve() would follow links
+            first = found.setdefault(real, image)
+            if os.path.abspath(first) != own:  # noqa: PTH100
+                left_out.add(REPEATED, first if own == real else image)
+                found[real] = image if own == real else first  # its own path rather than a link's
+    return FolderFiles(sorted(found.values(), key=os.path.abspath), left_out)
 
 
-def _search(entry: str) -> list[Path]:
-    """Return the files with the suffix of an image or video in a folder, or those that match a glob."""
+def _search(entry: str, left_out: LeftOut) -> list[Path]:
+    """Return the images and videos in a folder, or those that match a glob. Add the other paths to `left_out`."""
     path = Path(entry)
     if path.is_dir():
-        files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
-    elif glob.has_magic(entry):
-        files = [Path(name) for name in glob.glob(entry, recursive=True)]  # noqa: PTH207 - supports absolute patterns
-    else:
-        existing_path(path)
-        files = [path]
-    return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()]
+        return _walk(path, left_out)
+    if not glob.has_magic(entry):
+        return [existing_path(path)]
+    head, pattern = _split_pattern(path.parts)
+    matches = [Path(name) for name in glob.glob(str(Path(*head)))]  # noqa: PTH207 - supports absolute patterns
+    if pattern:
+        return [
+            file
+            for folder in sorted(matches)
+            if folder.is_dir()
+            for file in _walk(folder, left_out)
+            if _matches(file.relative_to(folder).parts, pattern)
+        ]
+    files = []
+    for match in sorted(matches):
+        if match.is_dir():
+            left_out.add(NOT_SEARCHED, match)
+        elif match.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and match.is_file():
+            files.append(match)
+        else:
+            left_out.add(OTHER_KIND if match.is_file() else BROKEN, match)
+    return files
+
+
+def _walk(folder: Path, left_out: LeftOut) -> list[Path]:
+    found = walk(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    left_out.update(found.left_out)
+    return found.files
+
+
+def _split_pattern(parts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the parts of a glob before its first `**`, and those from there on."""
+    start = parts.index("**") if "**" in parts else len(parts)
+    return parts[:start] or (".",), parts[start:]
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a glob, in which `**` stands for any number of folders."""
+    if not pattern or pattern == ("**",):
+        return bool(pattern) or not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -6,13 +6,16 @@ pyarrow and fsspec are installed by the extra `scale`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from retinanet.config import PredictConfig
 from retinanet.errors import UserError
 from retinanet.files import atomic_path
+from retinanet.formats.folder_walk import walk
 from retinanet.images import IMAGE_SUFFIXES
 from retinanet.predict.batches import batched
 
@@ -27,6 +30,8 @@ IMAGE_COLUMNS: Final = ("bytes", "image", "content")
 """
 PATH_COLUMNS: Final = ("path", "file_name", "uri", "url")
 """Names of Parquet columns with paths or addresses of images."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Shard(TypedDict):
@@ -112,6 +117,11 @@ def _find_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 def _find_files(entry: str) -> list[str]:
     """Return the files at or below a path or an address."""
     system, inner = file_system(entry)
+    if "://" not in entry and Path(entry).is_dir():
+        searched = walk(Path(entry), IMAGE_SUFFIXES | {".parquet"})
+        for sentence in searched.left_out.sentences():
+            _logger.warning("%s: %s", entry, sentence)
+        return [_absolute(str(path)) for path in searched.files]
     try:
         if system.isfile(inner):
             return [_absolute(entry)]
