@@ -11,7 +11,7 @@ import pytest
 from retinanet import data
 from retinanet.formats import recognise
 from tests.formats.conftest import Install
-from tests.formats.samples import EXPECTED, EXPORTS, Write, boxes, labelme
+from tests.formats.samples import EXPECTED, EXPORTS, OBJECTS, Write, boxes, labelme, voc_xml
 
 
 def test_a_guessed_format_is_noted_and_can_be_overridden(tmp_path: Path, write_image: Write) -> None:
@@ -42,3 +42,14 @@ def test_a_failing_format_does_not_stop_other_formats(
         assert data.load(root).num_objects == 1
     assert "'failing' of another package failed to recognise" in caplog.text
     assert "no luck" in caplog.text
+
+
+def test_hidden_copies_are_no_evidence_and_subfolders_are(tmp_path: Path, write_image: Write) -> None:
+    for day in ("mon", "tue"):
+        write_image(tmp_path / day / "a.jpg", 64, 48)
+        (tmp_path / day / "a.xml").write_text(voc_xml("a.jpg", OBJECTS))
+    for name in ("._a.json", "._b.csv", "._c.xml"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\xff")
+    found = data.read(tmp_path)
+    assert [record.path.parent.name for record in found.records] == ["mon", "tue"]
+    assert found.num_objects == 4

@@ -72,7 +72,9 @@ def _advice_for_missing_images(images: Path | str | None) -> str:
         return "Give the image folder with --images"
     found = images_below(Path(images))
     example = f"such as {found[0]}" if found else "so give another folder"
-    return f"The folder {images} of --images contains {len(found):,} images with other names, {example}"
+    return (
+        f"The folder {images} of --images contains no image with these names; images found: {len(found):,}, {example}"
+    )
 
 
 def load_train_and_val(config: TrainConfig) -> tuple[DetectionData, DetectionData]:

@@ -12,6 +12,7 @@ from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from retinanet.formats.folder_walk import files_in
 from retinanet.formats.text import read_json
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class DataSource:
     @cached_property
     def first_json(self) -> DataSource | None:
         """First .json file of a folder, or None."""
-        first = next(iter(sorted(self.path.glob("*.json"))), None)
+        first = next(iter(files_in(self.path, ".json")), None)
         return None if first is None else DataSource(first)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -172,11 +173,15 @@ class DatasetBuilder:
         notes = left_out.sentences(expected_suffixes=DATA_SUFFIXES | IMAGE_SUFFIXES)
         self.notes += [note for note in notes if note not in self.notes]
 
-    def _note_unnamed_images(self) -> None:
-        """Add a note with the number of images that lie beside the images of the dataset and are not part of it."""
+    def _note_unlisted_images(self) -> None:
+        """Add a note for images that are listed twice, and one for images beside them that are not listed."""
         known = {os.path.abspath(image.path) for image in self.images}  # noqa: PTH100 - resolve() would follow links
         known |= {os.path.abspath(image.found.path) for image in self._named_images}  # noqa: PTH100
         known |= {os.path.abspath(fault.file) for fault in self.faults}  # noqa: PTH100
+        count_of = Counter(str(image.path) for image in self.images)
+        if repeated := [path for path, count in count_of.items() if count > 1]:
+            names = f"{len(repeated):,} ({', '.join(repeated[:3])})"
+            self.notes.append(f"images listed more than once, each time with the objects of one entry only: {names}")
         folders = sorted({os.path.dirname(path) for path in known})  # noqa: PTH120
         unnamed = [path for folder in folders for path in listed_files(folder, IMAGE_SUFFIXES) if path not in known]
         if unnamed:
@@ -226,7 +231,7 @@ class DatasetBuilder:
             ids: category id of each class; None for 1, 2, ... A class without an id gets the next unused id.
         """
         self._leave_out_doubtful_images()
-        self._note_unnamed_images()
+        self._note_unlisted_images()
         if names is None:
             classes = self.selection.class_names(())
             if self.selection.class_list is None:

@@ -20,6 +20,7 @@ from retinanet.formats.annotation_format import (
 )
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.folder_walk import files_in
 from retinanet.formats.image_files import ImageFinder
 from retinanet.formats.output import WriteTarget, relative_path, write_text
 from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData, clip_box
@@ -51,7 +52,7 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 def _exported_files(folder: Path) -> list[Path]:
     """Return the COCO files in exports of Roboflow, Label Studio (result.json) and CVAT (annotations/*.json)."""
     files = [folder / "_annotations.coco.json", folder / "result.json"]
-    files += sorted((folder / "annotations").glob("*.json"))
+    files += files_in(folder / "annotations", ".json")
     return [file for file in files if file.is_file()]
 
 

@@ -18,6 +18,7 @@ from retinanet.files import is_file
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.folder_walk import files_in
 from retinanet.formats.image_files import ImageFinder
 from retinanet.formats.output import (
     WriteTarget,
@@ -49,7 +50,7 @@ def _recognise_file(source: DataSource) -> Evidence | None:
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
-    for file in sorted(folder.path.glob("*.csv")):
+    for file in files_in(folder.path, ".csv"):
         if not file.name.endswith(CLASS_FILE):
             yield Candidate(DataSource(file), Evidence.COMMON_NAME, f" by its {file.name}")
 

@@ -128,6 +128,11 @@ def listed_files(folder: str, suffixes: Collection[str]) -> list[str]:
         return []
 
 
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """Return the files directly in a folder with a suffix, sorted, without hidden files."""
+    return [folder / Path(path).name for path in listed_files(str(folder), {suffix})]
+
+
 def _follow(
     link: Path,
     top: str,

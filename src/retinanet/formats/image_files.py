@@ -133,6 +133,17 @@ class FileIndex:
         """Return the file at a path, whose name may be written in another Unicode form or case."""
         return self._by_path.get(comparable(str(path)))
 
+    @cached_property
+    def _by_upload_name(self) -> dict[str, list[Path]]:
+        table: dict[str, list[Path]] = {}
+        for path in self.files:
+            table.setdefault(_upload_name(path.name), []).append(path)
+        return table
+
+    def uploaded_as(self, name: str) -> list[Path]:
+        """Return the files whose name becomes `name` when they are uploaded to Label Studio."""
+        return self._by_upload_name.get(comparable(name), [])
+
     def best_matches(self, written: str) -> tuple[int, list[Path]]:
         """Return the number of parts in the longest matching end of a written path, and the files that match it."""
         parts = _parts(written)
@@ -148,6 +159,11 @@ class FileIndex:
 
     def _own_parts(self, path: Path) -> list[str]:
         return _parts(path.with_suffix("") if self.by_stem else path)
+
+
+def _upload_name(name: str) -> str:
+    """Return the comparable name that Label Studio gives to an upload: Django's `get_valid_filename`."""
+    return re.sub(r"[^-\w.]", "", comparable(name).strip().replace(" ", "_"))
 
 
 def _count_equal(parts: Sequence[str], others: Sequence[str]) -> int:
@@ -216,6 +232,11 @@ class ImageFinder:
                     return FoundImage(found_path, is_whole and _is_same(found_path, place.as_posix()))
             if (found := self._longest_end(name, texts, near)) is not None:
                 return found
+        uploads = list(dict.fromkeys(p for t in stripped for p in self.index.uploaded_as(t.rpartition("/")[2])))
+        if len(uploads) > 1:
+            raise AmbiguousImageError(name, uploads)
+        if uploads:
+            return FoundImage(uploads[0], is_whole=False)
         return FoundImage(self.folders[0] / name.replace("\\", "/").lstrip("/"), is_whole=True)
 
     def _places(self, texts: Sequence[str]) -> Iterator[Path]:

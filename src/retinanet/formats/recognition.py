@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
-from retinanet.formats.folder_walk import walk
+from retinanet.formats.folder_walk import files_in, walk
 from retinanet.formats.records import DataError
 from retinanet.formats.registry import BUILT_IN, all_formats, expected_inputs, find_format
 
@@ -114,7 +114,7 @@ def _candidates_of(format: AnnotationFormat, source: DataSource) -> Iterator[Can
 
 def _unrecognised(path: Path) -> DataError:
     """Return the error for a path that no format recognises, with advice."""
-    files = sorted(path.glob("*.json")) if path.is_dir() else []
+    files = files_in(path, ".json") if path.is_dir() else []
     hint = f". Give the file itself: {files[0]}" if files else ""
     if path.suffix.lower() == ".xml":
         hint = f". Give its folder: {path.parent}"

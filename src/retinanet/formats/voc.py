@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 from xml.etree import ElementTree as ET  # to write, and for the types: parse.py parses
@@ -26,19 +25,18 @@ from retinanet.formats.annotation_format import (
 )
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.folder_walk import walk
+from retinanet.formats.folder_walk import files_in, walk
 from retinanet.formats.image_files import (
     AMBIGUOUS_ADVICE,
     AmbiguousImageError,
     FileIndex,
-    FoundImage,
-    ImageFinder,
     image_size,
     is_list_of_images,
 )
 from retinanet.formats.output import WriteTarget, common_class_ids, exact_number, write_text
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
 from retinanet.formats.text import finite_number, read_lines
+from retinanet.formats.voc_images import VocImageFinder, written_paths
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
@@ -51,18 +49,23 @@ _COORDINATES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 def is_voc(folder: Path) -> bool:
     """Return whether a folder may be Pascal VOC: it holds Annotations/ or .xml files."""
-    return (folder / "Annotations").is_dir() or next(folder.glob("*.xml"), None) is not None
+    return (folder / "Annotations").is_dir() or bool(files_in(folder, ".xml"))
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
-    return Evidence.COMMON_NAME if source.suffix == ".txt" and not is_list_of_images(source.path) else None
+    if source.suffix != ".txt":
+        return None
+    above = source.path.absolute().parents[:3]
+    has_annotations = any((folder / "Annotations").is_dir() for folder in above)
+    is_voc_list = has_annotations and not any((folder / "labels").is_dir() for folder in above)
+    return Evidence.COMMON_NAME if is_voc_list or not is_list_of_images(source.path) else None
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
     if (folder.path / "Annotations").is_dir():
         yield Candidate(folder, Evidence.OWN_FOLDER)
     # A folder with an annotations.xml is CVAT's: its other .xml files are no evidence of VOC.
-    if next(folder.path.glob("*.xml"), None) is not None and not (folder.path / "annotations.xml").is_file():
+    if files_in(folder.path, ".xml") and not (folder.path / "annotations.xml").is_file():
         yield Candidate(folder, Evidence.FILES, " by the .xml files in it")
 
 
@@ -93,7 +96,7 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     index = FileIndex([annotations], {".xml"}, by_stem=True)
     files = sorted(index.files) if path.is_dir() else _listed_files(builder, annotations, index)
     places = [images] if images is not None else [root / "JPEGImages", root / "images", annotations]
-    finder = _ImageFinder(places, annotations)
+    finder = VocImageFinder(places, annotations)
     for file in files:
         if (image := _read_file(file, finder, builder)) is not None:
             builder.images.append(image)
@@ -106,7 +109,7 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
 
 
 def _add_images_without_annotations(
-    builder: DatasetBuilder, finder: _ImageFinder, files: Sequence[Path], annotations: Path
+    builder: DatasetBuilder, finder: VocImageFinder, files: Sequence[Path], annotations: Path
 ) -> None:
     """Add a fault for each image without an .xml file. In VOC, an image without objects also has an .xml file."""
     annotated = {file.relative_to(annotations).with_suffix("") for file in files}
@@ -168,46 +171,7 @@ def _annotations_of(stem: str, annotations: Path, index: FileIndex) -> tuple[Pat
     return (files[0], None) if files else (file, f"expected the annotations of {stem!r} in {file}, found no such file")
 
 
-class _ImageFinder:
-    """Finds the image of an .xml file: first by the path of the .xml file, then by the path written inside.
-
-    The written name is often outdated after files were renamed, and may then lead to another existing image.
-    """
-
-    def __init__(self, places: Sequence[Path], annotations: Path) -> None:
-        self.places = [place for place in places if place.is_dir()] or list(places[:1])
-        self.annotations = annotations
-        self.by_stem = FileIndex(self.places, IMAGE_SUFFIXES, by_stem=True)
-        self.by_name = ImageFinder(self.places, FileIndex(self.places, IMAGE_SUFFIXES))
-
-    def find(self, file: Path, written: Sequence[str]) -> FoundImage:
-        """Return the image of an .xml file. If it does not exist, return the path where it was expected.
-
-        Args:
-            file: .xml file.
-            written: paths of the image in the .xml file, most complete first.
-
-        Raises:
-            AmbiguousImageError: several images match.
-        """
-        own = file.relative_to(self.annotations).with_suffix("")
-        count, paths = self.by_stem.best_matches(own.as_posix())
-        suffix = PurePosixPath(written[0]).suffix.lower() if written else ""
-        paths = [path for path in paths if path.parent == file.parent] or paths
-        paths = [path for path in paths if path.suffix.lower() == suffix] or paths
-        if len({path.parent for path in paths}) == 1:
-            return FoundImage(paths[0], is_whole=count >= len(own.parts))
-        for name in written:
-            with suppress(AmbiguousImageError):
-                found = self.by_name.find(name)
-                if found.path in paths if paths else is_file(found.path):
-                    return FoundImage(found.path, is_whole=bool(paths))
-        if len(paths) > 1:
-            raise AmbiguousImageError(own.as_posix(), paths)
-        return self.by_name.find(written[-1] if written else f"{own.as_posix()}.jpg")
-
-
-def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> AnnotatedImage | None:
+def _read_file(file: Path, finder: VocImageFinder, builder: DatasetBuilder) -> AnnotatedImage | None:
     """Return the image of one .xml file with its objects. If it is invalid, add a fault and return None."""
     try:
         root = parse_xml(file)
@@ -219,11 +183,11 @@ def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> Ann
         builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
     try:
-        found = finder.find(file, _written_paths(root))
+        found = finder.find(file, written_paths(root))
     except AmbiguousImageError as error:
         builder.add_fault(file, "", str(error), AMBIGUOUS_ADVICE)
         return None
-    if (path := builder.add_found_image(found, str(file), file=file, where="")) is None:
+    if (path := builder.add_found_image(found, finder.own_path(file).as_posix(), file=file, where="")) is None:
         return None
     try:
         width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
@@ -237,14 +201,6 @@ def _read_file(file: Path, finder: _ImageFinder, builder: DatasetBuilder) -> Ann
         result = _parse_object(node, number, image, builder.selection)
         builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
     return image
-
-
-def _written_paths(root: ET.Element) -> list[str]:
-    """Return the paths that an .xml file writes for its image, most complete first: <path>, <folder>/<filename>."""
-    texts = ((root.findtext(tag) or "").strip().replace("\\", "/") for tag in ("path", "folder", "filename"))
-    path, folder, name = texts
-    is_same = path.rpartition("/")[2] == name.rpartition("/")[2]  # <path> is often outdated
-    return [text for text in (path if is_same else "", f"{folder}/{name}" if folder and name else "", name) if text]
 
 
 def _parse_object(

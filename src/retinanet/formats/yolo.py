@@ -20,6 +20,7 @@ import yaml
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.folder_walk import files_in
 from retinanet.formats.geometry import box_around
 from retinanet.formats.image_files import is_list_of_images
 from retinanet.formats.output import WriteTarget, common_class_ids, objects_without_crowd, write_text
@@ -47,7 +48,7 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
     if (folder.path / "labels").is_dir():
         yield Candidate(folder, Evidence.COMMON_NAME, " by its folder labels")
     has_names = any((folder.path / name).is_file() for name in ("obj.names", "classes.txt"))
-    if has_names and next(folder.path.glob("*.txt"), None) is not None:
+    if has_names and files_in(folder.path, ".txt"):
         yield Candidate(folder, Evidence.TEXT_FILES, " by the .txt files and the class names in it")
 
 
