@@ -34,7 +34,7 @@ def screenshot_page(browser: Browser, model: Path, scenes: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "retinanet", "serve", str(model), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - our own command
         try:
             _wait_until_ready(f"http://127.0.0.1:{port}/readyz")
             page = browser.new_page(viewport={"width": 1280, "height": 800})
@@ -47,7 +47,7 @@ def screenshot_page(browser: Browser, model: Path, scenes: Path) -> None:
             page.wait_for_timeout(2000)  # the thumbnails of all scenes
             page.get_by_role("button", name="Explain a place").click()
             box = page.locator("#canvas").bounding_box()
-            assert box is not None
+            assert box is not None  # noqa: S101 - for the type checker
             page.mouse.click(box["x"] + 0.36 * box["width"], box["y"] + 0.72 * box["height"])
             page.locator("#why").wait_for()
             page.mouse.move(5, 5)
