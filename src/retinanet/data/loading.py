@@ -24,6 +24,7 @@ def load(
     classes: Sequence[str] | None = None,
     skip_invalid: bool = False,
     workers: int = 2,
+    open_images: bool = True,
     **reading: Any,
 ) -> DetectionData:
     """Read and check a dataset, and return it.
@@ -34,6 +35,7 @@ def load(
         classes: class list to use. By default, the class list of the dataset.
         skip_invalid: leave out invalid images and annotations, and list them in `faults`, instead of raising.
         workers: number of threads that decode images.
+        open_images: check the image files too. Without this check, the images need not exist.
         **reading: the arguments format, split, keep, ignore, rename and allow_outside of `formats.read`.
 
     Raises:
@@ -42,13 +44,13 @@ def load(
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
         raise DataError(f"{data.source}: expected at least one image, found none")
-    missing = [record for record in data.records if not is_file(record.path)]
+    missing = [record for record in data.records if not is_file(record.path)] if open_images else []
     if missing and len(missing) == len(data.records):
         raise DataError(
             f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
             f"{missing[0].path}. Give the image folder with --images"
         )
-    image_faults = verify_images(data, workers=workers)
+    image_faults = verify_images(data, workers=workers) if open_images else []
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)

@@ -179,6 +179,7 @@ class BaseDetector(ABC):
         threshold: float | None = None,
         tiling: TileConfig | None = None,
         tta: bool = False,
+        min_limit: int = 0,
     ) -> Iterator[ImageResult]:
         """Yield the result of each image, in order.
 
@@ -188,12 +189,14 @@ class BaseDetector(ABC):
             threshold: lowest score of a detection; None: the model's `score_threshold`.
             tiling: tiling of large images; None: as in training.
             tta: test-time augmentation: detect in six views of each image, flipped and rescaled.
+            min_limit: a lower `max_detections` of the model is raised to this number of detections per image.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
         config = self.postprocess_config
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
+        config = dataclasses.replace(config, max_detections=max(config.max_detections, min_limit))
         for batch in load_ahead(batches, self._load, workers):
             readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
             detections = zip(batch.frames, self._detect_views(readable, batch, config, tta), strict=True)

@@ -15,6 +15,7 @@ from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.batches import batched
+from retinanet.predict.coco_results import ids_in
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import draw_file, save_jpeg
 from retinanet.predict.inputs import expand_inputs, is_video, natural_key
@@ -170,11 +171,7 @@ def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
     Raises:
         UserError: the dataset does not contain an image.
     """
-    records = read(source, allow_outside=True).records  # safe: no image of the dataset is opened
-    by_path = {record.path.resolve(): record.image_id for record in records}
-    names = Counter(record.path.name for record in records)
-    by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}
-    ids = [by_path.get(path.resolve(), by_name.get(path.name)) for path in paths]
+    ids = ids_in(read(source, allow_outside=True).records, paths)  # safe: no image of the dataset is opened
     missing = [str(path) for path, image_id in zip(paths, ids, strict=True) if image_id is None]
     if missing:
         more = ", ..." if len(missing) > 3 else ""
