@@ -87,3 +87,19 @@ def test_a_detection_over_the_edge_is_no_corner(tmp_path: Path) -> None:
     truth = write_scenes(tmp_path)
     over = {"image_id": 40, "category_id": 11, "bbox": [150, 60, 100, 80], "score": 0.1}
     assert evaluate(write(tmp_path / "r.json", [*perfect_results(truth), over]), data=truth).metrics.AP > 0.99
+
+
+def test_texts_as_ids_are_numbers_or_names(tmp_path: Path) -> None:
+    """Ultralytics writes the stem of the file as image_id if it is no number."""
+    truth = write_scenes(tmp_path)
+    content = json.loads(truth.read_text())
+    stems = {image["id"]: image["file_name"].removesuffix(".png") for image in content["images"]}
+    classes = {category["id"]: category["name"] for category in content["categories"]}
+    rows = perfect_results(truth)
+    for image_id, category_id in ((str, str), (stems.get, classes.get)):
+        named = [{**r, "image_id": image_id(r["image_id"]), "category_id": category_id(r["category_id"])} for r in rows]
+        found = evaluate(write(tmp_path / "r.json", named), data=truth)
+        assert pytest.approx(1) == found.metrics.AP
+        assert any("5 times as image_id and 5 times as category_id" in note for note in found.notes)
+    with pytest.raises(EvaluationError, match="image_id 'nowhere' is not in the ground truth"):
+        evaluate(write(tmp_path / "r.json", [{**rows[0], "image_id": "nowhere"}]), data=truth)

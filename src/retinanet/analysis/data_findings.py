@@ -15,6 +15,7 @@ from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.data.duplicates import fingerprints, identical_images, near_duplicates
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
 from retinanet.evaluate.detection_limit import crowded_images, describe, highest_ap
+from retinanet.pixel_values import FULL_DEPTH, ValueRange
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData, Record
@@ -206,6 +207,31 @@ def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
             )
         )
     return findings
+
+
+def value_findings(sets: Sequence[DetectionData], bit_depth: int) -> list[Finding]:
+    """Return a finding about 16-bit images whose values use fewer bits, or more bits than `bit_depth` (0: auto)."""
+    values = ValueRange.join(data.value_range for data in sets)
+    if values is None or values.bit_depth == (bit_depth or FULL_DEPTH):
+        return []
+    depth = values.bit_depth
+    seen = values.largest >> 8
+    if bit_depth == 0:
+        cause = (
+            "Cameras, X-ray and thermal sensors store fewer bits in 16-bit files. Read as 16 bits, the brightest "
+            f"pixel is {seen} of 255"
+        )
+        advice = (
+            f"`retinanet train` reads value {2**depth - 1:,} as white (--bit-depth {depth}) and stores this number in "
+            "the model, so that predictions use it. Use --bit-depth with the number of bits of the sensor if it differs"
+        )
+    elif values.largest < 2**bit_depth:
+        cause = f"With --bit-depth {bit_depth}, the brightest pixel is {values.largest >> (bit_depth - 8)} of 255"
+        advice = f"Use --bit-depth {depth}, unless other images of the sensor are brighter"
+    else:
+        cause = f"With --bit-depth {bit_depth}, values above {2**bit_depth - 1:,} become white"
+        advice = f"Use --bit-depth {depth}"
+    return [Finding(kind="value range", severity="warning", what=values.describe(), cause=cause, advice=advice)]
 
 
 def only_in_list(names: Sequence[str], train: DetectionData) -> bool:

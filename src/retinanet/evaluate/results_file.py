@@ -30,6 +30,7 @@ MOSTLY: Final = 0.5
 def read_results(path: Path, data: DetectionData, config: EvaluateConfig) -> tuple[Rows, tuple[str, ...]]:
     """Return the results of a file with the image and category ids of `data`, and notes about changes.
 
+    - Texts as ids are numbers, file names (with or without suffix) or class names.
     - If the results name their images (`file_name`, as `retinanet predict` writes it) and the names contradict the
       ids, the images are matched by name.
     - Detections of classes and images that the selection or `skip_invalid` leaves out are left out.
@@ -44,13 +45,36 @@ def read_results(path: Path, data: DetectionData, config: EvaluateConfig) -> tup
             fractions instead of x, y, width and height in pixels.
     """
     rows, notes = list(read_rows(path)), []
-    for change in (_match_file_names, _leave_out_images):
+    for change in (_match_texts, _match_file_names, _leave_out_images):
         rows, note = change(rows, data)
         notes += note
     rows, note = _select_classes(rows, data, config)
     rows = check_results(load_ground_truth(data.to_coco()), rows, str(path))
     _check_boxes(rows, data, path)
     return rows, (*notes, *note)
+
+
+def _match_texts(rows: Rows, data: DetectionData) -> tuple[Rows, list[str]]:
+    """Return the results with numbers for texts as ids, such as "12", the name of an image, or the name of a class."""
+    if not any(isinstance(row, dict) and (_is_text(row, "image_id") or _is_text(row, "category_id")) for row in rows):
+        return rows, []
+    names = [(name, record.image_id) for record in data.records for name in {record.path.name, record.path.stem}]
+    times = Counter(name for name, _ in names)
+    image_ids = {name: image_id for name, image_id in names if times[name] == 1}
+    image_ids |= {str(record.image_id): record.image_id for record in data.records}
+    category_ids = dict(zip(data.classes, data.category_ids, strict=True))
+    category_ids |= {str(category_id): category_id for category_id in data.category_ids}
+    changed, count = [], Counter[str]()
+    for row in rows:
+        new = row
+        for key, ids in (("image_id", image_ids), ("category_id", category_ids)):
+            if isinstance(row, dict) and _is_text(row, key) and row[key] in ids:
+                new, count[key] = {**new, key: ids[row[key]]}, count[key] + 1
+        changed.append(new)
+    found = " and ".join(f"{n:,} times as {key}" for key, n in count.items())
+    return changed, [
+        f"the results have texts as ids, {found}: they were matched with the ids and names of the data"
+    ] if found else []
 
 
 def _match_file_names(rows: Rows, data: DetectionData) -> tuple[Rows, list[str]]:
@@ -142,6 +166,10 @@ def _check_boxes(rows: Rows, data: DetectionData, path: Path) -> None:
 def _key(row: dict[str, Any], name: str) -> Any:
     value = row.get(name)
     return value if isinstance(value, int | float) else None
+
+
+def _is_text(row: dict[str, Any], key: str) -> bool:
+    return isinstance(row.get(key), str)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -85,7 +85,9 @@ def predict_files(
         raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
     _check_output(config, videos, outputs if paths else ())
     detector = (
-        model if isinstance(model, BaseDetector) else load(model, config.hardware.device, config.inference.precision)
+        model
+        if isinstance(model, BaseDetector)
+        else load(model, config.hardware.device, config.inference.precision, bit_depth=config.value_range.bit_depth)
     )
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
@@ -100,7 +102,7 @@ def predict_files(
         tiling=config.tiling,
         tta=config.inference.tta,
     )
-    total, failed = 0, []
+    total, failed, bit_depth = 0, [], detector.image_config.bit_depth
     with writer, progress("predict", len(paths)) as advance:
         for path, name, image_id, result in zip(paths, output_names(paths), ids, stream, strict=True):
             advance()
@@ -112,7 +114,10 @@ def predict_files(
             writer.write(image, detections)
             total += len(detections)
             if drawn is not None:
-                save_jpeg(draw_file(path, detections, threshold=config.draw_threshold), drawn / f"{name}.jpg")
+                save_jpeg(
+                    draw_file(path, detections, threshold=config.draw_threshold, bit_depth=bit_depth),
+                    drawn / f"{name}.jpg",
+                )
     return PredictSummary(
         images=len(paths) - len(failed),
         detections=total,
