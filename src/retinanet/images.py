@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from retinanet.pixel_values import FULL_DEPTH, has_wide_colour, recognise_depth, to_8_bits, wide_colour_values
+
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 """Input of `decode`: a path, the bytes of a file, an open file, an array or a Pillow image."""
 
@@ -107,7 +109,7 @@ class ImageError(ValueError):
 
 
 class Scaled(NamedTuple):
-    """A resized image and its original size."""
+    """A resized image, its original size, and the largest value of its file."""
 
     image: Image.Image
     """Upright RGB, resized."""
@@ -115,6 +117,15 @@ class Scaled(NamedTuple):
     """Original width, after EXIF rotation."""
     height: int
     """Original height, after EXIF rotation."""
+    largest: int | None = None
+    """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+
+
+class _Decoded(NamedTuple):
+    """An image as upright RGB, and its largest value if it has 16 bits per channel."""
+
+    image: Image.Image
+    largest: int | None = None
 
 
 class Frame(NamedTuple):
@@ -130,36 +141,73 @@ class Frame(NamedTuple):
     """Height in the input of the network, without padding."""
 
 
-def decode(source: Source) -> Image.Image:
+def decode(source: Source, *, bit_depth: int = FULL_DEPTH) -> Image.Image:
     """Return any image as upright 8-bit RGB.
 
     - EXIF orientation is applied: width and height are those that a viewer shows.
-    - 16-bit values are reduced to their high byte, not stretched to the range of the image: equal intensities give
-      equal pixels in all images. Pillow treats 16-bit colour in the same way.
+    - 16-bit values are reduced to the highest 8 of their `bit_depth` bits, not stretched to the range of the image:
+      equal intensities give equal pixels in all images. Images of 8 bits do not change.
     - Transparent pixels are blended with white, as in a viewer. Dropping the transparency would reveal hidden colours,
       such as black behind black line art.
     - An animation gives its first frame. The suffix of a file is ignored.
 
     Args:
         source: see `Source`. An array is HxW, HxWx1, HxWx3 RGB or HxWx4 RGBA, uint8 or uint16.
+        bit_depth: number of bits that 16-bit images use, 8 to 16: the value 2^bit_depth - 1 is white; 0: 16.
 
     Raises:
         ImageError: the source is missing, empty, truncated or not an image, or has more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS`.
     """
+    return _decode(source, bit_depth).image
+
+
+def decode_for_display(source: Source) -> Image.Image:
+    """Return any image as upright 8-bit RGB for people, see `decode`.
+
+    The `bit_depth` of a 16-bit image is recognised by its own largest value, so that no image is nearly black.
+
+    Raises:
+        ImageError: see `decode`.
+    """
+    image, largest = _decode(source, FULL_DEPTH)
+    bit_depth = FULL_DEPTH if largest is None else recognise_depth(largest)
+    return image if bit_depth == FULL_DEPTH else decode(source, bit_depth=bit_depth)
+
+
+def largest_value(source: str | Path | bytes) -> int | None:
+    """Return the largest value of an image with 16 bits per channel. Return None for other images, after their header.
+
+    Raises:
+        ImageError: see `decode`.
+    """
+    try:
+        with _open(source) as image:
+            if not (image.mode.startswith("I") or has_wide_colour(image)):
+                return None
+    except Image.DecompressionBombError:
+        pass
+    except _DECODER_ERRORS as error:
+        raise _image_error(error, source, _source_name(source)) from error
+    with open_windows(source) as windows:
+        windows.reduced((1, 1))
+        return windows.largest
+
+
+def _decode(source: Source, bit_depth: int) -> _Decoded:
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, bit_depth)
     name = _source_name(source)
     try:
         if isinstance(source, Image.Image):
-            return _to_rgb(source, name)
+            return _to_rgb(source, name, bit_depth)
         with _open(source) as image:
-            return _to_rgb(image, name)
+            return _to_rgb(image, name, bit_depth)
     except _DECODER_ERRORS as error:
         raise _image_error(error, source, name) from error
 
 
-def decode_for(source: Source, *, image_size: int, max_size: int) -> Scaled:
+def decode_for(source: Source, *, image_size: int, max_size: int, bit_depth: int = FULL_DEPTH) -> Scaled:
     """Decode and resize an image as `decode`, `resized_size` and `resize` do, in less time.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is at least the size of the result. This takes half the
@@ -170,19 +218,19 @@ def decode_for(source: Source, *, image_size: int, max_size: int) -> Scaled:
         ImageError: see `decode`.
     """
     if isinstance(source, str | Path | bytes):
-        if (windows := _open_large(source)) is not None:
+        if (windows := _open_large(source, bit_depth)) is not None:
             with windows:
                 size = resized_size(*windows.size, image_size=image_size, max_size=max_size)
-                return Scaled(windows.reduced(size), *windows.size)
+                return Scaled(windows.reduced(size), *windows.size, windows.largest)
         try:
             with _open(source) as image:
                 if image.format in {"JPEG", "MPO"}:
                     return _reduced_jpeg(image, _source_name(source), image_size=image_size, max_size=max_size)
         except _DECODER_ERRORS as error:
             raise _image_error(error, source, _source_name(source)) from error
-    image = decode(source)
-    size = resized_size(*image.size, image_size=image_size, max_size=max_size)
-    return Scaled(resize(image, size), *image.size)
+    decoded, largest = _decode(source, bit_depth)
+    size = resized_size(*decoded.size, image_size=image_size, max_size=max_size)
+    return Scaled(resize(decoded, size), *decoded.size, largest)
 
 
 def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: int) -> Scaled:
@@ -191,7 +239,7 @@ def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: i
     image.draft("RGB", size)
     # A scaled JPEG is rounded up to whole pixels: the last one may be covered only in part.
     scale = next((s for s in (1, 2, 4, 8) if image.size == (-(-width // s), -(-height // s))), 1)
-    rgb = _stored_rgb(image, name)
+    rgb = _stored_rgb(image, name, FULL_DEPTH).image
     orientation = _orientation(image)
     if scale > 1:
         rgb = rgb.resize(size, Image.Resampling.BILINEAR, box=(0, 0, width / scale, height / scale))
@@ -200,14 +248,14 @@ def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: i
     return Scaled(resize(_upright(rgb, orientation), size), width, height)
 
 
-def open_windows(source: Source) -> Windows:
+def open_windows(source: Source, *, bit_depth: int = FULL_DEPTH) -> Windows:
     """Open an image to crop parts of it, in a `with` block. An image above `MAX_PIXELS_AT_ONCE` stays on the disk.
 
     Raises:
         ImageError: see `decode`.
     """
-    large = _open_large(source) if isinstance(source, str | Path | bytes) else None
-    return Windows(decode(source)) if large is None else large
+    large = _open_large(source, bit_depth) if isinstance(source, str | Path | bytes) else None
+    return Windows(*_decode(source, bit_depth)) if large is None else large
 
 
 def verify(source: Source) -> tuple[int, int]:
@@ -218,11 +266,17 @@ def verify(source: Source) -> tuple[int, int]:
 
 
 class Windows:
-    """A decoded image whose parts can be cropped."""
+    """A decoded image whose parts can be cropped.
 
-    def __init__(self, image: Image.Image) -> None:
+    Args:
+        image: upright RGB.
+        largest: largest value of the decoded parts before the reduction to 8 bits; None for an image of 8 bits.
+    """
+
+    def __init__(self, image: Image.Image, largest: int | None = None) -> None:
         self.image = image
         self.size = image.size
+        self.largest = largest
 
     def __enter__(self) -> Self:
         return self
@@ -242,8 +296,10 @@ class Windows:
 class _FileWindows(Windows):
     """An image that rasterio (GDAL) reads from its file window by window."""
 
-    def __init__(self, path: str, dataset: Any, env: Any) -> None:
+    def __init__(self, path: str, dataset: Any, env: Any, bit_depth: int) -> None:
         self.path = path
+        self.bit_depth = bit_depth
+        self.largest = None
         self.dataset = dataset
         self.env = env  # limits the cache of decoded blocks
         self.size = (dataset.width, dataset.height)
@@ -265,14 +321,17 @@ class _FileWindows(Windows):
             colors = np.zeros((256, 4), np.uint8)
             for index, color in self.dataset.colormap(1).items():
                 colors[index] = color
-            return _from_array(colors[pixels_CHW[0]])
+            return _from_array(colors[pixels_CHW[0]], FULL_DEPTH).image
         if kinds[1:] == ["alpha"]:
             pixels_CHW = pixels_CHW[[0, 0, 0, 1]]
         elif len(pixels_CHW) == 4 and kinds[3] != "alpha":
             raise ImageError(
                 f"{self.path}: expected grey, RGB or RGBA, found the channels {', '.join(kinds)}. Convert it first"
             )
-        return _from_array(pixels_CHW.transpose(1, 2, 0))
+        image, largest = _from_array(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+        if largest is not None:
+            self.largest = max(self.largest or 0, largest)
+        return image
 
     def reduced(self, size: tuple[int, int]) -> Image.Image:
         width, height = self.size
@@ -285,7 +344,7 @@ class _FileWindows(Windows):
         return out.resize(size, Image.Resampling.BILINEAR, box=(0, 0, width / factor, height / factor))
 
 
-def _open_large(source: str | Path | bytes) -> _FileWindows | None:
+def _open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> _FileWindows | None:
     """Return an image of more than `MAX_PIXELS_AT_ONCE` pixels for reading by windows; None for any other source.
 
     Raises:
@@ -313,7 +372,7 @@ def _open_large(source: str | Path | bytes) -> _FileWindows | None:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 dataset = rasterio.open(source, driver=driver)
                 _check_decoded_size(dataset, source)
-                return _FileWindows(str(source), dataset, env)
+                return _FileWindows(str(source), dataset, env, bit_depth)
         except (RasterioError, OSError):
             continue
     raise ImageError(
@@ -442,7 +501,7 @@ def prepare_pixels(
 def _resize_all(images: Sequence[Image.Image | Scaled], config: InputSettings) -> tuple[list[Image.Image], list[Frame]]:
     frames, resized = [], []
     for source in images:
-        image, width, height = source if isinstance(source, Scaled) else (source, *source.size)
+        image, width, height = source[:3] if isinstance(source, Scaled) else (source, *source.size)
         size = resized_size(width, height, image_size=config.image_size, max_size=config.max_size)
         frames.append(Frame(width, height, *size))
         resized.append(resize(image, size))
@@ -528,23 +587,27 @@ def _image_error(error: Exception, source: object, name: str) -> ImageError:
     return ImageError(f"{name}: cannot be decoded ({error})")
 
 
-def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+def _from_array(array: npt.NDArray[Any], bit_depth: int) -> _Decoded:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in {2, 3} or channels not in {1, 3, 4} or not array.size:
         raise ImageError(f"expected an array HxW, HxWx1, HxWx3 RGB or HxWx4 RGBA, found shape {array.shape}")
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise ImageError(f"expected an array of uint8 or uint16, found {array.dtype}")
+    largest = None
     if array.dtype.itemsize == 2:
-        array = (array >> 8).astype(np.uint8)
+        largest = int(array[..., :3].max() if channels == 4 else array.max())
+        array = to_8_bits(array, bit_depth)
     if array.ndim == 3 and channels == 1:
         array = array[:, :, 0]
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array")
+    image, _ = _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array", FULL_DEPTH)
+    return _Decoded(image, largest)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, bit_depth: int) -> _Decoded:
     """Return an image as upright RGB. May raise any of `_DECODER_ERRORS`."""
-    rgb = _stored_rgb(image, name)
-    return _upright(rgb, _orientation(image))  # read after load(), which turns a TIFF upright itself
+    rgb, largest = _stored_rgb(image, name, bit_depth)
+    # The orientation is read after load(), which turns a TIFF upright itself.
+    return _Decoded(_upright(rgb, _orientation(image)), largest)
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -554,28 +617,46 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image
 
 
-def _stored_rgb(image: Image.Image, name: str) -> Image.Image:
+def _stored_rgb(image: Image.Image, name: str, bit_depth: int) -> _Decoded:
     """Return an image as RGB in its stored orientation."""
+    largest = None
+    if has_wide_colour(image):
+        image, largest = _reduced_colour(image, bit_depth)
     image.load()
     if image.mode.startswith(("I", "F")):
-        image = _high_byte(image, name)
+        values_HW = _grey_values(image, name)
+        largest = int(values_HW.max())
+        image = Image.fromarray(to_8_bits(values_HW, bit_depth))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    return image
+    return _Decoded(image, largest)
 
 
-def _high_byte(image: Image.Image, name: str) -> Image.Image:
-    """Return the high byte of 16-bit grey. Raise `ImageError` for wider values, which have no defined range."""
+def _reduced_colour(image: Image.Image, bit_depth: int) -> _Decoded:
+    """Return an image with 16 bits per channel as 8 bits per channel, and the largest value of its colours."""
+    if (bit_depth or FULL_DEPTH) == FULL_DEPTH:
+        image.load()  # Pillow keeps the high byte of each value
+        bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
+        return _Decoded(image, int(max(band[1] for band in bands)) << 8 | 0xFF)  # type: ignore[index]
+    values_HWC = wide_colour_values(image)
+    colours = 1 if values_HWC.shape[2] == 2 else 3
+    reduced_HWC = to_8_bits(values_HWC, FULL_DEPTH)  # transparency is not scaled
+    reduced_HWC[..., :colours] = to_8_bits(values_HWC[..., :colours], bit_depth)
+    return _Decoded(Image.fromarray(reduced_HWC, mode=image.mode), int(values_HWC[..., :colours].max()))
+
+
+def _grey_values(image: Image.Image, name: str) -> npt.NDArray[Any]:
+    """Return the values of 16-bit grey. Raise `ImageError` for wider values, which have no defined range."""
     values_HW = np.asarray(image)
     if values_HW.dtype.kind == "f" or values_HW.min() < 0 or values_HW.max() > 0xFFFF:
         raise ImageError(
             f"{name}: expected 8 or 16 bits per channel, found {values_HW.dtype} from {values_HW.min()} to "
             f"{values_HW.max()}, which has no defined black and white. Convert it to 8 or 16 bits first"
         )
-    return Image.fromarray((values_HW >> 8).astype(np.uint8))
+    return values_HW
 
 
 def _orientation(image: Image.Image) -> int:

@@ -136,6 +136,7 @@ def test_each_option_is_declared_once():
         "data",
         "epochs",
         "format",
+        "max_detections",
         "output",
         "precision",
         "train",

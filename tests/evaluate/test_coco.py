@@ -139,7 +139,8 @@ def test_an_array_has_the_columns_of_pycocotools() -> None:
 
 def test_json_has_the_documented_keys() -> None:
     out = json.loads(json.dumps(evaluate_results(ground_truth(), [result()]).to_json()))
-    assert list(out) == [*SUMMARY, "per_class"]
+    assert list(out) == [*SUMMARY, "AR", "max_detections", "per_class"]
+    assert (out["AR"], out["max_detections"]) == (out["AR100"], 100)
     assert out["APs"] == -1
     assert out["per_class"]["cat"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "objects": 1}
     assert out["per_class"]["dog"] == {"AP": -1, "AP50": -1, "objects": 0}
@@ -192,3 +193,53 @@ def test_invalid_ground_truth_is_refused(tmp_path: Path, text: str) -> None:
         evaluate_results(path, [])
     with pytest.raises(EvaluationError, match=r"missing\.json"):
         evaluate_results(tmp_path / "missing.json", [])
+
+
+@pytest.mark.parametrize("ids", [[1, 1, 1], [None, None, None], [0, 1, 2], [-1, 5, 5], [7, 8, 9]])
+def test_annotation_ids_have_no_effect(ids: list[int | None]) -> None:
+    """hotcoco counts annotations with one id as one object, and id 0 as "not matched"."""
+    boxes = [[0, 0, 20, 20], [30, 30, 20, 20], [60, 60, 20, 20]]
+    annotations = [
+        {**({} if i is None else {"id": i}), "image_id": 1, "category_id": 7, "bbox": box}
+        for i, box in zip(ids, boxes, strict=True)
+    ]
+    metrics = evaluate_results(ground_truth(annotations=annotations), [result(bbox=box) for box in boxes])
+    assert pytest.approx(1) == metrics.AP
+    assert metrics.per_class["cat"].objects == 3
+
+
+ANNOTATION = {"id": 1, "image_id": 1, "category_id": 7, "bbox": BOX}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"annotations": [{**ANNOTATION, "bbox": None}]}, "bbox must be four finite numbers .*found None"),
+        ({"annotations": [{**ANNOTATION, "bbox": [1, 2, 3]}]}, "bbox must be four finite numbers"),
+        ({"annotations": [{**ANNOTATION, "bbox": [1, 2, -3, 4]}]}, "width and height of 0 or more"),
+        ({"annotations": [{**ANNOTATION, "image_id": 2}]}, "one of the images as image_id, found 2"),
+        ({"annotations": [{**ANNOTATION, "category_id": 1}]}, "one of the categories as category_id, found 1"),
+        ({"annotations": [{**ANNOTATION, "iscrowd": 2}]}, "0 or 1 as iscrowd, found 2"),
+        ({"annotations": [3]}, "annotation at position 1: expected an object"),
+        ({"annotations": {}}, "no list of annotations"),
+        ({"images": [{"id": 1}, {"id": 1}]}, "image at position 2: expected a unique id, found the id 1 again"),
+        ({"categories": [{"id": 7}, {"name": "dog"}]}, "category at position 2: expected an object with an integer id"),
+    ],
+)
+def test_ground_truth_that_would_change_the_metrics_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(EvaluationError, match=rf"ground truth: .*\n?.*{words}"):
+        evaluate_results(ground_truth(**changes), [])
+
+
+def test_the_number_of_detections_that_count() -> None:
+    """Of 250 objects found perfectly, AP counts 100: recall 0.4, which is 41 of COCO's 101 recall levels."""
+    boxes = [[20 * (i % 25), 20 * (i // 25), 10, 10] for i in range(250)]
+    annotations = [{"image_id": 1, "category_id": 7, "bbox": box} for box in boxes]
+    results = [result(bbox=box) for box in boxes]
+    capped = evaluate_results(ground_truth(annotations=annotations), results)
+    assert (capped.AP, capped.AR, capped.APs) == pytest.approx((41 / 101, 0.4, 41 / 101))
+    whole = evaluate_results(ground_truth(annotations=annotations), results, max_detections=250)
+    assert pytest.approx((1, 1, 1)) == (whole.AP, whole.AR, whole.per_class["cat"].AP)
+    assert pytest.approx((0.004, 0.04, 0.4)) == (whole.AR1, whole.AR10, whole.AR100)
+    few = evaluate_results(ground_truth(annotations=annotations), results, max_detections=5)
+    assert pytest.approx((0.02, 0.4)) == (few.AR, few.AR100)

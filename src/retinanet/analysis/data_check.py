@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
 from retinanet.analysis.coverage import Coverage
-from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings
+from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings, value_findings
 from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss
 from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.config import CheckConfig
@@ -102,6 +102,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         *anchor_findings(fitted.before, model_config, fitted),
         *start_findings(config.model.prior, expected),
         *duplicate_findings(list(sets.items()), workers=config.loading.workers),
+        *value_findings(list(sets.values()), config.image.bit_depth),
         *data_findings(data),
         *(split_findings(data, val) if val is not None else []),
     ]

@@ -13,6 +13,9 @@ import numpy as np
 from retinanet.analysis.finding import Finding
 from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.data.duplicates import fingerprints, identical_images, near_duplicates
+from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
+from retinanet.evaluate.detection_limit import crowded_images, describe, highest_ap
+from retinanet.pixel_values import FULL_DEPTH, ValueRange
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData, Record
@@ -141,17 +144,25 @@ def _same_boxes(record: Record) -> Iterable[tuple[int, int]]:
 
 def _crowded(data: DetectionData, counts: DataStatistics, max_detections: int) -> Iterable[Finding]:
     full = np.flatnonzero(counts.per_image_P > max_detections)
-    if len(full):
-        yield Finding(
-            kind="many objects",
-            severity="warning",
-            what=f"{_number(len(full), 'image')} with more than {max_detections} objects, the most in "
-            f"one image: {counts.per_image_P.max()}",
-            cause=f"The detector returns at most {max_detections} detections per image, so that further objects are "
-            "always missed. COCO's AP counts at most 100 detections per image",
-            advice=f"Use --max-detections {int(counts.per_image_P.max() * 1.5)}, or cut the images into tiles",
-            where=tuple(data.records[i].path.name for i in full),
-        )
+    if not len(full):
+        return
+    most, limit = int(counts.per_image_P.max()), COCO_MAX_DETECTIONS
+    of_a_class = crowded_images(data, limit)
+    capped = (
+        f"In {_number(len({id(c.record) for c in of_a_class}), 'image')}, one class alone has more "
+        f"({describe(of_a_class)}), so that AP cannot exceed {highest_ap(data, limit):.3f}"
+        if of_a_class
+        else "No class reaches this number in an image"
+    )
+    yield Finding(
+        kind="many objects",
+        severity="warning",
+        what=f"{_number(len(full), 'image')} with more than {max_detections} objects, the most in one image: {most}",
+        cause=f"The detector returns at most {max_detections} detections per image, so that further objects are "
+        f"always missed. COCO's AP counts at most {limit} detections per image and class. {capped}",
+        advice=f"Use --max-detections {int(most * 1.5)} in `train` and in `evaluate`, or cut the images into tiles",
+        where=tuple(data.records[i].path.name for i in full),
+    )
 
 
 def _emptiness(data: DetectionData, counts: DataStatistics) -> Iterable[Finding]:
@@ -196,6 +207,31 @@ def split_findings(train: DetectionData, val: DetectionData) -> list[Finding]:
             )
         )
     return findings
+
+
+def value_findings(sets: Sequence[DetectionData], bit_depth: int) -> list[Finding]:
+    """Return a finding about 16-bit images whose values use fewer bits, or more bits than `bit_depth` (0: auto)."""
+    values = ValueRange.join(data.value_range for data in sets)
+    if values is None or values.bit_depth == (bit_depth or FULL_DEPTH):
+        return []
+    depth = values.bit_depth
+    seen = values.largest >> 8
+    if bit_depth == 0:
+        cause = (
+            "Cameras, X-ray and thermal sensors store fewer bits in 16-bit files. Read as 16 bits, the brightest "
+            f"pixel is {seen} of 255"
+        )
+        advice = (
+            f"`retinanet train` reads value {2**depth - 1:,} as white (--bit-depth {depth}) and stores this number in "
+            "the model, so that predictions use it. Use --bit-depth with the number of bits of the sensor if it differs"
+        )
+    elif values.largest < 2**bit_depth:
+        cause = f"With --bit-depth {bit_depth}, the brightest pixel is {values.largest >> (bit_depth - 8)} of 255"
+        advice = f"Use --bit-depth {depth}, unless other images of the sensor are brighter"
+    else:
+        cause = f"With --bit-depth {bit_depth}, values above {2**bit_depth - 1:,} become white"
+        advice = f"Use --bit-depth {depth}"
+    return [Finding(kind="value range", severity="warning", what=values.describe(), cause=cause, advice=advice)]
 
 
 def only_in_list(names: Sequence[str], train: DetectionData) -> bool:

@@ -41,7 +41,7 @@ def evaluate(
     if options.files.report is not None:
         console.print(f"report: {_write_report(model, options, found)}", markup=False, highlight=False)
     for note in found.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def metrics_table(metrics: Metrics) -> Group:
@@ -49,7 +49,7 @@ def metrics_table(metrics: Metrics) -> Group:
     from rich.console import Group
     from rich.table import Table
 
-    from retinanet.evaluate.coco import MEANING, NOT_COMPUTED, SUMMARY
+    from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, MEANING, NOT_COMPUTED, SUMMARY
 
     def cell(value: float) -> str:
         return "-" if value == NOT_COMPUTED else f"{value:.3f}"
@@ -58,6 +58,8 @@ def metrics_table(metrics: Metrics) -> Group:
     summary.add_column(justify="right")
     for name in SUMMARY:
         summary.add_row(name, MEANING[name], cell(getattr(metrics, name)), end_section=name == "APl")
+        if name == "AR100" and metrics.max_detections != COCO_MAX_DETECTIONS:
+            summary.add_row("AR", f"{metrics.max_detections} detections per image and class", cell(metrics.AR))
     classes = Table("class", title="Classes", title_justify="left")
     for name in ("objects", "AP", "AP50", "AP75", "AR"):
         classes.add_column(name, justify="right")

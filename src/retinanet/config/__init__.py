@@ -47,6 +47,7 @@ from retinanet.config.study import StudyConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.train import TrainConfig
 from retinanet.config.validation_data import ValidationConfig
+from retinanet.config.value_range import ValueRangeConfig
 
 __all__ = [
     "ASSIGNERS",
@@ -104,6 +105,7 @@ __all__ = [
     "TileConfig",
     "TrainConfig",
     "ValidationConfig",
+    "ValueRangeConfig",
     "flatten",
     "is_object_name",
     "name_object",

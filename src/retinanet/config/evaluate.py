@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Interval
+from annotated_types import Gt, Interval
 
 from retinanet.config.data import DataConfig
 from retinanet.config.hardware import DeviceConfig
@@ -13,11 +13,13 @@ from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.output import ReportConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.validation import check_options
+from retinanet.config.value_range import ValueRangeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Options of `retinanet evaluate MODEL`. If MODEL is a COCO results file, only `data` has an effect."""
+    """Options of `retinanet evaluate MODEL`. If MODEL is a COCO results file, options of the model and of the images
+    have no effect."""
 
     data: Path
     """Dataset to evaluate on, in any annotation format that `train` reads. For a YOLO data.yaml, the split `val`."""
@@ -28,6 +30,10 @@ class EvaluateConfig:
     """Also print the confusion matrix of the classes, at IoU 0.5."""
     confusion_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Lowest score of a detection that is counted in the confusion matrix."""
+    max_detections: Annotated[int, Gt(0)] | None = None
+    """Greatest number of detections per image and class that AP and AR count, those with the highest scores first. A
+    lower limit of the model itself is raised to this number. By default 100, as COCO defines AP; an image with more
+    objects of a class then lowers the AP of a perfect model. AR1, AR10 and AR100 keep their limits."""
     dataset: DataConfig = field(default_factory=DataConfig)
     files: ReportConfig = field(default_factory=ReportConfig)
     tiling: TileConfig = field(default_factory=TileConfig)
@@ -35,6 +41,7 @@ class EvaluateConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     hardware: DeviceConfig = field(default_factory=DeviceConfig)
+    value_range: ValueRangeConfig = field(default_factory=ValueRangeConfig)
 
     def __post_init__(self) -> None:
         check_options(self)

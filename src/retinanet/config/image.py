@@ -1,6 +1,6 @@
 """How an image becomes the network's input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from annotated_types import Gt
@@ -8,6 +8,7 @@ from annotated_types import Gt
 from retinanet.config.annotations import MostUsed
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD
 from retinanet.config.validation import check_options
+from retinanet.config.value_range import ValueRangeConfig
 from retinanet.errors import ConfigError
 
 Std = Annotated[float, Gt(0)]
@@ -32,6 +33,12 @@ class ImageConfig:
     image_std: tuple[Std, Std, Std] = IMAGENET_STD
     """Standard deviation of each colour channel (red, green, blue) for normalisation, in [0, 1]. `train` uses the
     standard deviation of the pretrained backbone unless this option is given."""
+    value_range: ValueRangeConfig = field(default_factory=ValueRangeConfig)
+
+    @property
+    def bit_depth(self) -> int:
+        """Number of bits that 16-bit images use; 0: all 16."""
+        return self.value_range.bit_depth
 
     def __post_init__(self) -> None:
         check_options(self)

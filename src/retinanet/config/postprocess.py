@@ -21,7 +21,8 @@ class PostprocessConfig:
     candidates_per_level: Annotated[int, Gt(0)] = 1000
     """Greatest number of candidates per feature level, the highest scores first."""
     max_detections: Annotated[int, Gt(0)] = 100
-    """Greatest number of detections per image."""
+    """Greatest number of detections per image. In training, AP counts as many detections if this number exceeds
+    100."""
     clip_before_nms: bool = True
     """Clip boxes to the image before NMS (as torchvision does). `--no-clip-before-nms` clips after NMS (as Detectron2
     does)."""

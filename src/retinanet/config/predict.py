@@ -12,6 +12,7 @@ from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.output import ExistingConfig, FolderConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.validation import check_options
+from retinanet.config.value_range import ValueRangeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class PredictConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     hardware: DeviceConfig = field(default_factory=DeviceConfig)
+    value_range: ValueRangeConfig = field(default_factory=ValueRangeConfig)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -8,6 +8,7 @@ from annotated_types import Gt, Interval
 
 from retinanet.config.hardware import DeviceConfig
 from retinanet.config.validation import check_options
+from retinanet.config.value_range import ValueRangeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class ServeConfig:
     """Options of `retinanet serve MODEL`."""
 
     hardware: DeviceConfig = field(default_factory=DeviceConfig)
+    value_range: ValueRangeConfig = field(default_factory=ValueRangeConfig)
     host: str = "127.0.0.1"
     """Address to listen on. 127.0.0.1 accepts requests from this machine only; 0.0.0.0 accepts requests from every
     machine."""

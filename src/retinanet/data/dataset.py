@@ -145,7 +145,7 @@ class DetectionDataset(Dataset[Sample]):
     def _read(self, record: Record, image_size: int, *, resize: bool = True) -> transforms.Scene:
         """Return the image, or the tile, of a record with its objects. With `resize`, decoding may reduce its size."""
         try:
-            image, width, height = self._decode(record, image_size, resize=resize)
+            image, width, height, _ = self._decode(record, image_size, resize=resize)
         except images.ImageError as error:
             raise DataError(
                 f"{error}. The image was readable when the dataset was checked: restore the file and start again"
@@ -164,13 +164,14 @@ class DetectionDataset(Dataset[Sample]):
         )
 
     def _decode(self, record: Record, image_size: int, *, resize: bool) -> images.Scaled:
+        bit_depth = self.image_config.bit_depth
         if record.window is None and not resize:
-            image = images.decode(record.path)
+            image = images.decode(record.path, bit_depth=bit_depth)
             return images.Scaled(image, *image.size)
         if record.window is None:
             max_size = transforms.max_size_for(self.image_config, image_size=image_size)
-            return images.decode_for(record.path, image_size=image_size, max_size=max_size)
-        with images.open_windows(record.path) as windows:
+            return images.decode_for(record.path, image_size=image_size, max_size=max_size, bit_depth=bit_depth)
+        with images.open_windows(record.path, bit_depth=bit_depth) as windows:
             if record.window[2] > windows.size[0] or record.window[3] > windows.size[1]:
                 # crop() would fill the missing part with black. The caller compares the size and raises.
                 return images.Scaled(windows.crop((0, 0, 1, 1)), *windows.size)

@@ -53,7 +53,7 @@ class Fingerprint(NamedTuple):
 def fingerprint(record: Record) -> Fingerprint | None:
     """Return the fingerprint of an image, or None if the image cannot be decoded."""
     try:
-        image = images.decode(record.path)
+        image = images.decode_for_display(record.path)
     except images.ImageError:
         return None
     digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()

@@ -12,7 +12,8 @@ from retinanet.files import is_file
 from retinanet.formats import read
 from retinanet.formats.image_files import images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
-from retinanet.images import ImageError, verify
+from retinanet.images import ImageError, largest_value, verify
+from retinanet.pixel_values import ValueRange
 
 if TYPE_CHECKING:
     from retinanet.config import StudyConfig, TrainConfig
@@ -25,6 +26,7 @@ def load(
     classes: Sequence[str] | None = None,
     skip_invalid: bool = False,
     workers: int = 2,
+    open_images: bool = True,
     **reading: Any,
 ) -> DetectionData:
     """Read and check a dataset, and return it.
@@ -35,6 +37,7 @@ def load(
         classes: class list to use. By default, the class list of the dataset.
         skip_invalid: leave out invalid images and annotations, and list them in `faults`, instead of raising.
         workers: number of threads that decode images.
+        open_images: check the image files too. Without this check, the images need not exist.
         **reading: the arguments format, split, keep, ignore, rename and allow_outside of `formats.read`.
 
     Raises:
@@ -43,19 +46,19 @@ def load(
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
         raise DataError(f"{data.source}: expected at least one image, found none")
-    missing = [record for record in data.records if not is_file(record.path)]
+    missing = [record for record in data.records if not is_file(record.path)] if open_images else []
     if missing and len(missing) == len(data.records):
         raise DataError(
             f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
             f"{missing[0].path}. {_advice_for_missing_images(images)}"
         )
-    image_faults = verify_images(data, workers=workers)
+    image_faults, value_range = _check_images(data, workers=workers) if open_images else ([], None)
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
     invalid_files = {fault.file for fault in image_faults}
     records = tuple(record for record in data.records if record.path not in invalid_files)
-    data = dataclasses.replace(data, records=records, faults=faults)
+    data = dataclasses.replace(data, records=records, faults=faults, value_range=value_range)
     left_out = f"; {len(faults)} faults were left out" if faults else ""
     if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
@@ -117,8 +120,22 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
 
     Only a complete decode detects a truncated file.
     """
+    return _check_images(data, workers=workers)[0]
+
+
+def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], ValueRange | None]:
+    """Return the faults of the images, and the value range of the valid images with 16 bits per channel."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return [fault for fault in pool.map(_verify, data.records) if fault is not None]
+        checked = list(pool.map(_check_image, data.records))
+    faults = [fault for fault, _ in checked if fault is not None]
+    largest = {record.path: value for record, (_, value) in zip(data.records, checked, strict=True)}
+    return faults, ValueRange.of(largest.values())
+
+
+def _check_image(record: Record) -> tuple[Fault | None, int | None]:
+    """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel."""
+    fault = _verify(record)
+    return fault, largest_value(record.path) if fault is None else None
 
 
 def _verify(record: Record) -> Fault | None:

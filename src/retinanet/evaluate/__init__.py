@@ -1,9 +1,10 @@
 """Evaluate a detector: COCO metrics, precision-recall curves, the confusion matrix."""
 
-from retinanet.evaluate.coco import ClassMetrics, EvaluationError, Metrics, evaluate_results
+from retinanet.evaluate.coco import ClassMetrics, Metrics, evaluate_results
 from retinanet.evaluate.confusion import ConfusionMatrix, confusion_matrix
 from retinanet.evaluate.curves import PrecisionRecall, precision_recall
 from retinanet.evaluate.evaluation import Evaluation, evaluate, evaluate_model, match_classes
+from retinanet.evaluate.ground_truth import EvaluationError
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 
 __all__ = [

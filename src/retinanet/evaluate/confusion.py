@@ -8,7 +8,8 @@ import hotcoco
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.evaluate.coco import GroundTruth, Results, category_names, check_results, load_ground_truth
+from retinanet.evaluate.ground_truth import GroundTruth, category_names, load_ground_truth
+from retinanet.evaluate.results import Results, check_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ def confusion_matrix(
     rows = [row for row in check_results(coco, results) if row["score"] >= score]
     run = hotcoco.COCOeval(coco, coco.load_res(rows), "bbox")
     run.params.iou_thrs = [iou]
+    run.params.max_dets = [max(len(rows), 1)]  # all detections: a limit would count further objects as missed
     run.evaluate()
     in_crowd = set()
     for result in run.eval_imgs:
@@ -57,7 +59,9 @@ def confusion_matrix(
         if result is not None and result["aRng"] == run.params.area_rng[0]:
             in_crowd.update(np.asarray(result["dtIds"])[np.asarray(result["dtIgnore"])[0].astype(bool)].tolist())
     counted = [row for i, row in enumerate(rows, start=1) if i not in in_crowd]  # load_res numbers detections from 1
-    matrix = hotcoco.COCOeval(coco, coco.load_res(counted), "bbox").confusion_matrix(iou_thr=iou)
+    matrix = hotcoco.COCOeval(coco, coco.load_res(counted), "bbox").confusion_matrix(
+        iou_thr=iou, max_det=max(len(rows), 1)
+    )
     names = {category_id: name for name, category_id in category_names(coco)}
     return ConfusionMatrix(
         classes=tuple(names[category_id] for category_id in matrix["cat_ids"]),

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from retinanet.errors import ConfigError
-from retinanet.evaluate.coco import GroundTruth, Results, category_names, coco_eval
+from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, coco_eval
+from retinanet.evaluate.ground_truth import GroundTruth, category_names
+from retinanet.evaluate.results import Results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +37,28 @@ class PrecisionRecall:
     iou: float
 
 
-def precision_recall(ground_truth: GroundTruth, results: Results, *, iou: float = 0.5) -> PrecisionRecall:
+def precision_recall(
+    ground_truth: GroundTruth, results: Results, *, iou: float = 0.5, max_detections: int = COCO_MAX_DETECTIONS
+) -> PrecisionRecall:
     """Compute the precision-recall curves of all classes.
 
     Args:
         ground_truth: see `evaluate_results`.
         results: see `evaluate_results`.
         iou: minimum IoU of a true positive, one of 0.50, 0.55, ..., 0.95.
+        max_detections: number of detections per image and class that count, those with the highest scores first.
 
     Raises:
         ConfigError: `iou` has another value.
         EvaluationError: see `evaluate_results`.
     """
-    run = coco_eval(ground_truth, results)
+    run = coco_eval(ground_truth, results, max_detections=max_detections)
     thresholds = [round(float(value), 2) for value in run.params.iou_thrs]
     if round(iou, 2) not in thresholds:
         raise ConfigError(f"iou must be one of {', '.join(f'{value:.2f}' for value in thresholds)}, found {iou}")
-    t = thresholds.index(round(iou, 2))
-    precision_RK = np.array(run.eval["precision"][t, :, :, 0, -1], dtype=np.float64)
-    scores_RK = np.array(run.eval["scores"][t, :, :, 0, -1], dtype=np.float64)
+    t, m = thresholds.index(round(iou, 2)), list(run.params.max_dets).index(max_detections)
+    precision_RK = np.array(run.eval["precision"][t, :, :, 0, m], dtype=np.float64)
+    scores_RK = np.array(run.eval["scores"][t, :, :, 0, m], dtype=np.float64)
     absent_K = (precision_RK < 0).all(axis=0)
     precision_RK[:, absent_K] = scores_RK[:, absent_K] = np.nan
     return PrecisionRecall(

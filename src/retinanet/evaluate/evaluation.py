@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.config import BatchConfig, EvaluateConfig, LoadingConfig, resolve
-from retinanet.data import eval_batches, load, read
+from retinanet.data import eval_batches, load
 from retinanet.errors import did_you_mean, list_names
-from retinanet.evaluate.coco import (
-    EvaluationError,
-    GroundTruth,
-    Metrics,
-    check_results,
-    evaluate_results,
-    load_ground_truth,
-)
+from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, Metrics, evaluate_results
+from retinanet.evaluate.detection_limit import limit_notes
+from retinanet.evaluate.ground_truth import EvaluationError, GroundTruth
+from retinanet.evaluate.results_file import read_results
 from retinanet.files import write_atomically
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.predict.loading import load as load_detector
@@ -38,7 +34,7 @@ class Evaluation:
     Args:
         metrics: COCO metrics.
         results: detections as COCO results, with the image and category ids of the data.
-        ground_truth: COCO dictionary or path of the ground truth.
+        ground_truth: COCO dictionary of the ground truth.
         notes: remarks for the user, such as classes without a match and annotations left out.
     """
 
@@ -57,7 +53,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a checkpoint or a COCO results file: `evaluate("best.ckpt", data="test.json")`.
 
-    A results file (.json) needs no images. For a results file, a COCO .json as `data` is not checked for faults.
+    A results file (.json) needs no images. Its ground truth is read and checked in the same way as for a model.
     The averages include the classes of the data, which are matched with the model's classes by name. Objects of a class
     that the model lacks count as missed. Detections of a class that the data lacks are left out. `notes` names such
     classes.
@@ -87,30 +83,20 @@ def evaluate(
 
 
 def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
-    notes: tuple[str, ...] = ()
-    selection = config.dataset.selection
-    changed = selection.classes or selection.ignore_classes or selection.rename
-    is_coco = config.dataset.format in {None, "coco"}
-    if config.data.suffix.lower() == ".json" and is_coco and not changed:
-        ground_truth: GroundTruth = config.data
-    else:
-        data = read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading)
-        ground_truth, notes = data.to_coco(), _data_notes(data)
-    results = check_results(load_ground_truth(ground_truth), path)
-    metrics = evaluate_results(ground_truth, results)
+    data = _load(config, open_images=False)
+    results, notes = read_results(path, data, config)
+    limit = config.max_detections or COCO_MAX_DETECTIONS
+    ground_truth = data.to_coco()
+    metrics = evaluate_results(ground_truth, results, max_detections=limit)
+    notes = (*_data_notes(data), *notes, *limit_notes(data, limit))
     return Evaluation(metrics=metrics, results=results, ground_truth=ground_truth, notes=notes)
 
 
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressBar) -> Evaluation:
-    detector = load_detector(path, config.hardware.device, config.inference.precision)
-    data = load(
-        config.data,
-        images=config.dataset.selection.images,
-        skip_invalid=config.dataset.selection.skip_invalid,
-        workers=max(1, config.loading.workers),
-        split="val",
-        **config.dataset.reading,
+    detector = load_detector(
+        path, config.hardware.device, config.inference.precision, bit_depth=config.value_range.bit_depth
     )
+    data = _load(config)
     _, notes = match_classes(detector.classes, data.classes)
     metrics, results = evaluate_model(
         detector,
@@ -119,9 +105,28 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressB
         workers=config.loading.workers,
         tiling=config.tiling,
         tta=config.inference.tta,
+        max_detections=config.max_detections,
         progress=progress,
     )
-    return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=(*_data_notes(data), *notes))
+    model_limit = detector.postprocess_config.max_detections
+    notes = (
+        *_data_notes(data),
+        *notes,
+        *limit_notes(data, metrics.max_detections, max(model_limit, config.max_detections or 0)),
+    )
+    return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=notes)
+
+
+def _load(config: EvaluateConfig, *, open_images: bool = True) -> DetectionData:
+    return load(
+        config.data,
+        images=config.dataset.selection.images,
+        skip_invalid=config.dataset.selection.skip_invalid,
+        workers=max(1, config.loading.workers),
+        open_images=open_images,
+        split="val",
+        **config.dataset.reading,
+    )
 
 
 def evaluate_model(
@@ -132,6 +137,7 @@ def evaluate_model(
     workers: int = LoadingConfig.workers,
     tiling: TileConfig | None = None,
     tta: bool = False,
+    max_detections: int | None = None,
     progress: ProgressBar = no_progress_bar,
 ) -> tuple[Metrics, list[dict[str, Any]]]:
     """Return the metrics of a detector on a dataset, and the detections as COCO results in the order of the data.
@@ -143,6 +149,8 @@ def evaluate_model(
         workers: number of threads that decode images.
         tiling: tile options, as for `retinanet predict --tile`; None evaluates whole images.
         tta: test-time augmentation: detect also in flipped and resized copies of each image.
+        max_detections: number of detections per image and class that the metrics count. The detector's own limit of
+            detections per image is raised to this number. None: 100, as COCO, and the detector's own limit.
         progress: function that opens a progress bar.
 
     Raises:
@@ -154,14 +162,18 @@ def evaluate_model(
     category_ids = [-1 if k is None else data.category_ids[k] for k in columns]
     order = eval_batches(data, batch_size)
     batches = ([data.records[i].path for i in batch] for batch in order)
-    stream = detector.stream(batches, workers=workers, tiling=tiling, tta=tta)
+    stream = detector.stream(batches, workers=workers, tiling=tiling, tta=tta, min_limit=max_detections or 0)
     by_image: dict[int, ArrayDetections] = {}
     with progress("evaluate", len(data.records)) as advance:
         for i, prediction in zip((i for batch in order for i in batch), stream, strict=True):
             by_image[i] = prediction.result()
             advance()
     in_order = [(data.records[i].image_id, by_image[i]) for i in sorted(by_image)]
-    metrics = evaluate_results(data.to_coco(), detections_to_array(in_order, category_ids=category_ids))
+    metrics = evaluate_results(
+        data.to_coco(),
+        detections_to_array(in_order, category_ids=category_ids),
+        max_detections=max_detections or COCO_MAX_DETECTIONS,
+    )
     results = [
         row
         for image_id, detections in in_order

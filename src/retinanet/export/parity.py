@@ -255,7 +255,10 @@ def compare_dense(
         boxes = scores = 0.0
         compared = 0
         for batch in batched(images, batch_size):
-            decoded = [decode_for(p, image_size=sized.image_size, max_size=sized.max_size) for p in batch]
+            decoded = [
+                decode_for(p, image_size=sized.image_size, max_size=sized.max_size, bit_depth=sized.bit_depth)
+                for p in batch
+            ]
             (scores_NAK, boxes_NA4), (other_NAK, other_NA4) = original(sized, decoded), exported(sized, decoded)
             scores = max(scores, float(np.abs(scores_NAK - other_NAK).max()))
             best_NA = scores_NAK.max(axis=2)

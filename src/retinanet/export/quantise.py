@@ -77,7 +77,10 @@ def output_convolutions(network: onnx.ModelProto, about: Description) -> list[st
 
 def _decode_images(images: Sequence[Path], about: Description) -> Iterator[Scaled]:
     config = about.image_config
-    return (decode_for(path, image_size=config.image_size, max_size=config.max_size) for path in images)
+    return (
+        decode_for(path, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth)
+        for path in images
+    )
 
 
 def quantise_onnx(network: onnx.ModelProto, about: Description, images: Sequence[Path]) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from retinanet.errors import UserError, did_you_mean, list_names
 from retinanet.parse import printable
+from retinanet.pixel_values import ValueRange
 
 MAX_PRINTED_FAULTS: Final = 200
 SKIP_OBJECT: Final = "Correct it, or leave the object out with --skip-invalid"
@@ -101,6 +102,8 @@ class DetectionData:
     """Invalid images and annotations, which are left out."""
     notes: tuple[str, ...] = ()
     """Sentences for the user about the reading, such as a guessed format or polygons replaced by boxes."""
+    value_range: ValueRange | None = None
+    """Values of the images with 16 bits per channel, measured by `data.load`; None if there are none."""
 
     @cached_property
     def num_objects(self) -> int:

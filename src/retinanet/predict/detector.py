@@ -7,8 +7,10 @@ Shape suffixes: N batch, H, W, D detections of an image; 3 is RGB.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 
 from retinanet.config import BatchConfig, ImageConfig, LoadingConfig, PostprocessConfig, TileConfig
 from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows, prepare, tiles
+from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
 from retinanet.predict.merge import merge_tiles, merge_views
 from retinanet.types import ArrayDetections
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 TTA_SCALES: Final = (0.8, 1.25)
 """Factors of the image size at which test-time augmentation detects, in addition to 1."""
 
+log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Source)
 
 
@@ -40,6 +44,7 @@ class BaseDetector(ABC):
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
+        self._value_warnings: set[str] = set()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,6 +90,7 @@ class BaseDetector(ABC):
         """
         if not images:
             return []
+        self._check_values(images, ["image"] * len(images))
         pixels_N3HW, frames = self._prepare(images, self.image_config)
         batch = InputBatch(sources=[], errors=[], images_N3HW=pixels_N3HW, frames=frames)
         return self._detect(batch, config or self.postprocess_config)
@@ -179,6 +185,7 @@ class BaseDetector(ABC):
         threshold: float | None = None,
         tiling: TileConfig | None = None,
         tta: bool = False,
+        min_limit: int = 0,
     ) -> Iterator[ImageResult]:
         """Yield the result of each image, in order.
 
@@ -188,12 +195,14 @@ class BaseDetector(ABC):
             threshold: lowest score of a detection; None: the model's `score_threshold`.
             tiling: tiling of large images; None: as in training.
             tta: test-time augmentation: detect in six views of each image, flipped and rescaled.
+            min_limit: a lower `max_detections` of the model is raised to this number of detections per image.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
         config = self.postprocess_config
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
+        config = dataclasses.replace(config, max_detections=max(config.max_detections, min_limit))
         for batch in load_ahead(batches, self._load, workers):
             readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
             detections = zip(batch.frames, self._detect_views(readable, batch, config, tta), strict=True)
@@ -227,7 +236,7 @@ class BaseDetector(ABC):
         if len(places) == 1:
             return whole
         parts: list[ArrayDetections] = []
-        with open_windows(source) as image:
+        with open_windows(source, bit_depth=self.image_config.bit_depth) as image:
             for batch_places in batched(places, max(1, batch_size)):
                 crops = [image.crop(place) for place in batch_places]
                 parts += self._detect_views(crops, self._load(crops), config, tta)
@@ -290,9 +299,34 @@ class BaseDetector(ABC):
         errors: list[ImageError | None] = []
         for source in sources:
             try:
-                images.append(decode_for(source, image_size=config.image_size, max_size=config.max_size))
+                images.append(
+                    decode_for(
+                        source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
+                    )
+                )
                 errors.append(None)
             except ImageError as error:
                 errors.append(error)
+        self._check_values(images, [s for s, error in zip(sources, errors, strict=True) if error is None])
         images_N3HW, frames = self._prepare(images, config) if images else (None, [])
         return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames)
+
+    def _check_values(self, images: Sequence[Scaled | Image.Image], sources: Sequence[object]) -> None:
+        """Warn of 16-bit images that do not fit the model's number of bits: once for too dark, once for too bright."""
+        depth = self.image_config.bit_depth or FULL_DEPTH
+        for image, source in zip(images, sources, strict=True):
+            if not isinstance(image, Scaled) or image.largest is None or recognise_depth(image.largest) == depth:
+                continue
+            kind = "bright" if image.largest >= 2**depth else "dark"
+            if kind in self._value_warnings or (kind == "dark" and self.image_config.bit_depth):
+                continue  # a dark image of a sensor with a known number of bits is a dark image
+            self._value_warnings.add(kind)
+            name = source if isinstance(source, str | Path) else "a 16-bit image"
+            log.warning(
+                "%s: expected values of %d bits, as the model reads 16-bit images, found values up to %s (%d bits). "
+                "%s. If the image is of another sensor, give its number of bits: --bit-depth %d. "
+                "Further such images are not reported",
+                *(name, depth, f"{image.largest:,}", recognise_depth(image.largest)),
+                "Larger values become white" if kind == "bright" else "The image is nearly black for the model",
+                recognise_depth(image.largest),
+            )

@@ -19,9 +19,16 @@ MAX_SIDE: Final = 4096
 """Longest side of the drawing, in pixels, if the image is too large to decode at once."""
 
 
-def draw_file(path: Path, detections: sv.Detections, *, threshold: float) -> Image.Image:
-    """Return the image of a file with its detections drawn. Images above `MAX_PIXELS_AT_ONCE` are reduced."""
-    with open_windows(path) as windows:
+def draw_file(path: Path, detections: sv.Detections, *, threshold: float, bit_depth: int = 0) -> Image.Image:
+    """Return the image of a file with its detections drawn. Images above `MAX_PIXELS_AT_ONCE` are reduced.
+
+    Args:
+        path: image file.
+        detections: detections in original pixels.
+        threshold: lowest score of a detection that is drawn.
+        bit_depth: number of bits that a 16-bit image uses, see `images.decode`.
+    """
+    with open_windows(path, bit_depth=bit_depth) as windows:
         width, height = windows.size
         if width * height <= MAX_PIXELS_AT_ONCE:
             return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold)

@@ -15,6 +15,7 @@ from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.batches import batched
+from retinanet.predict.coco_results import ids_in
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import draw_file, save_jpeg
 from retinanet.predict.inputs import find_inputs, is_video, natural_key
@@ -86,7 +87,9 @@ def predict_files(
         raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
     _check_output(config, videos, outputs if paths else ())
     detector = (
-        model if isinstance(model, BaseDetector) else load(model, config.hardware.device, config.inference.precision)
+        model
+        if isinstance(model, BaseDetector)
+        else load(model, config.hardware.device, config.inference.precision, bit_depth=config.value_range.bit_depth)
     )
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
@@ -103,7 +106,7 @@ def predict_files(
         tiling=config.tiling,
         tta=config.inference.tta,
     )
-    total, failed = 0, []
+    total, failed, bit_depth = 0, [], detector.image_config.bit_depth
     with writer, progress("predict", len(paths)) as advance:
         for path, name, image_id, result in zip(paths, output_names(paths), ids, stream, strict=True):
             advance()
@@ -115,7 +118,10 @@ def predict_files(
             writer.write(image, detections)
             total += len(detections)
             if drawn is not None:
-                save_jpeg(draw_file(path, detections, threshold=config.draw_threshold), drawn / f"{name}.jpg")
+                save_jpeg(
+                    draw_file(path, detections, threshold=config.draw_threshold, bit_depth=bit_depth),
+                    drawn / f"{name}.jpg",
+                )
     return PredictSummary(
         images=len(paths) - len(failed),
         detections=total,
@@ -178,11 +184,7 @@ def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
     Raises:
         UserError: the dataset does not contain an image.
     """
-    records = read(source, allow_outside=True).records  # safe: no image of the dataset is opened
-    by_path = {record.path.resolve(): record.image_id for record in records}
-    names = Counter(record.path.name for record in records)
-    by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}
-    ids = [by_path.get(path.resolve(), by_name.get(path.name)) for path in paths]
+    ids = ids_in(read(source, allow_outside=True).records, paths)  # safe: no image of the dataset is opened
     missing = [str(path) for path, image_id in zip(paths, ids, strict=True) if image_id is None]
     if missing:
         more = ", ..." if len(missing) > 3 else ""

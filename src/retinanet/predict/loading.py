@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from retinanet.config import InferenceConfig, Precision
+from retinanet.config import InferenceConfig, Precision, with_options
 from retinanet.errors import ConfigError, explain_missing
 from retinanet.files import existing_path
 from retinanet.predict.detector import BaseDetector
@@ -26,6 +27,7 @@ def load(
     precision: Precision = InferenceConfig.precision,
     *,
     threads: int = 0,
+    bit_depth: int = 0,
     allow: Sequence[str] = (),
 ) -> BaseDetector:
     """Return the detector of a model file: `retinanet.load("runs/cells/best.ckpt").predict("image.jpg")`.
@@ -38,6 +40,7 @@ def load(
         precision: 32 or bf16. bf16 halves the time on a processor with bfloat16 arithmetic, and needs less memory.
             Among exported models, only OpenVINO's support bf16.
         allow: modules that a checkpoint's backbone may be imported from, see `plugins.is_allowed`.
+        bit_depth: number of bits that 16-bit images use, 8 to 16; 0: as in training.
         threads: number of threads of an exported model; 0: all cores.
 
     Raises:
@@ -53,7 +56,14 @@ def load(
                     f"precision bf16 expects a checkpoint or an OpenVINO .xml file, found {path}: leave out --precision"
                 )
             hint = "bf16" if precision == "bf16" else None
-            return RuntimeDetector.from_file(path, device=str(device), threads=threads, precision=hint)
-        return Detector.from_checkpoint(path, device, precision, allow=allow)
+            detector: BaseDetector = RuntimeDetector.from_file(
+                path, device=str(device), threads=threads, precision=hint
+            )
+        else:
+            detector = Detector.from_checkpoint(path, device, precision, allow=allow)
     except ModuleNotFoundError as error:
         raise explain_missing(error, f"{path}") from error
+    if bit_depth:
+        image_config = with_options(detector.image_config, bit_depth=bit_depth)
+        detector.info = dataclasses.replace(detector.info, image_config=image_config)
+    return detector

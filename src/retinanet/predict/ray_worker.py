@@ -39,7 +39,13 @@ class Worker:
 
     def __init__(self, model: str, config: PredictConfig, gpu: bool) -> None:
         self.config = config
-        self.detector = load(model, "cuda" if gpu else "cpu", config.inference.precision, threads=1)
+        self.detector = load(
+            model,
+            "cuda" if gpu else "cpu",
+            config.inference.precision,
+            threads=1,
+            bit_depth=config.value_range.bit_depth,
+        )
         if not gpu and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
         self.folder = config.folder.output.resolve() / SHARDS

@@ -78,7 +78,9 @@ class RuntimeDetector(BaseDetector):
         """
         if not isinstance(source, Scaled):
             config = self.image_config
-            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+            source = decode_for(
+                source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
+            )
         return self.dense_batch([source])[0]
 
     def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:

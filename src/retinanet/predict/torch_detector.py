@@ -125,7 +125,9 @@ class Detector(BaseDetector):
         assert isinstance(self.model, RetinaNet)  # noqa: S101
         config = self.image_config
         if not isinstance(source, Scaled):
-            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+            source = decode_for(
+                source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
+            )
         images_N3HW, (frame,) = self._prepare([source], config)
         with torch.inference_mode():
             outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))

@@ -8,7 +8,7 @@ import numpy as np
 
 from retinanet.analysis.coverage import BANDS
 from retinanet.analysis.data_check import data_sentences
-from retinanet.images import decode
+from retinanet.images import decode_for_display
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
 from retinanet.report.gallery import CORRECT, WRONG, draw_boxes, pluralise
@@ -200,7 +200,7 @@ def _images(check: DataCheck, seed: int) -> list[ReportImage]:
     drawn = []
     for index in [*worst, *others[: IMAGES - len(worst)]]:
         record = records[index]
-        image = decode(record.path)
+        image = decode_for_display(record.path)
         scale = min(1.0, MAX_SIDE / max(image.size))
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         without = set(coverage.object_O[(coverage.image_O == index) & ~coverage.reached_O].tolist())

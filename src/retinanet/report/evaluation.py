@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.evaluate import confusion_matrix, precision_recall
+from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
 from retinanet.report import figures, summary
 from retinanet.report.gallery import choose_images, draw_pair, pluralise
@@ -91,7 +92,8 @@ def model_report(
     report.in_short += hard.sentences() if hard is not None else []
     report.in_short += notes
     truth, rows = data.to_coco(), [dict(row) for row in results]
-    curves = precision_recall(truth, rows) if rows else None
+    limit = metrics.get("max_detections", COCO_MAX_DETECTIONS)
+    curves = precision_recall(truth, rows, max_detections=limit) if rows else None
     evaluation_section(report.section("Evaluation"), metrics, curves)
     if rows:
         score = threshold if confusion_threshold is None else confusion_threshold

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from retinanet.evaluate.per_image import Group, ImageResults, match_detections
-from retinanet.images import decode
+from retinanet.images import decode_for_display
 from retinanet.report.html import MAX_SIDE, ReportImage
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
     Detections with a score below `threshold` are left out. A wide image has the ground truth above the detections.
     """
     verdict = match_detections(item, threshold)
-    image = decode(item.image)
+    image = decode_for_display(item.image)
     scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
     # Side by side, the halves of a wide image would be too small to read on a phone.
     stacked = image.width > 1.2 * image.height

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from retinanet.images import decode
+from retinanet.images import decode_for_display
 from retinanet.report.gallery import CORRECT, WRONG, draw_boxes, pluralise
 from retinanet.report.html import ReportImage
 
@@ -62,7 +62,7 @@ def hard_sections(report: Report, hard: HardExamples) -> None:
 def example_image(hard: HardExamples, example: HardExample, rank: int) -> ReportImage:
     """Return a crop around an example with its box drawn, resized to `SIDE`. `rank` is its number in the caption."""
     record, classes = hard.data.records[example.image], hard.data.classes
-    image = decode(record.path)
+    image = decode_for_display(record.path)
     x1, y1, x2, y2 = example.box
     half = max(1.5 * max(x2 - x1, y2 - y1), 48) / 2 * 1.6
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2

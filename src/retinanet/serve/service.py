@@ -194,7 +194,11 @@ class Service:
     def _decode(self, upload: Upload) -> Scaled:
         config = self.detector.image_config
         return to_input(
-            upload, image_size=config.image_size, max_size=config.max_size, max_pixels=self.config.max_pixels
+            upload,
+            image_size=config.image_size,
+            max_size=config.max_size,
+            bit_depth=config.bit_depth,
+            max_pixels=self.config.max_pixels,
         )
 
     def _times(self, start: float, item: _Item) -> dict[str, float]:

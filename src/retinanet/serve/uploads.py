@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from retinanet.images import ImageError, Scaled, decode, decode_for
+from retinanet.images import ImageError, Scaled, decode_for, decode_for_display
 
 Image.init()  # fills Image.OPEN; some builds of Pillow lack some formats
 FORMATS: Final = tuple(
@@ -186,11 +186,11 @@ def size_of(upload: Upload, *, max_pixels: int) -> tuple[int, int]:
     return width, height
 
 
-def to_input(upload: Upload, *, image_size: int, max_size: int, max_pixels: int) -> Scaled:
+def to_input(upload: Upload, *, image_size: int, max_size: int, bit_depth: int, max_pixels: int) -> Scaled:
     """Return the decoded image, resized for the network. Raises `RefusedError` 413 or 415, see `size_of`."""
     size_of(upload, max_pixels=max_pixels)
     try:
-        return decode_for(upload.data, image_size=image_size, max_size=max_size)
+        return decode_for(upload.data, image_size=image_size, max_size=max_size, bit_depth=bit_depth)
     except ImageError as error:
         raise _undecodable(upload, error) from error
 
@@ -199,7 +199,7 @@ def to_image(upload: Upload, *, max_pixels: int) -> Image.Image:
     """Return the image in full size: RGB, after EXIF rotation. Raises `RefusedError` 413 or 415, see `size_of`."""
     size_of(upload, max_pixels=max_pixels)
     try:
-        return decode(upload.data)
+        return decode_for_display(upload.data)
     except ImageError as error:
         raise _undecodable(upload, error) from error
 

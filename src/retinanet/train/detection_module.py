@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from retinanet.checkpoint.loaded_model import KEY, describe_run
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
+from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, SUMMARY
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
 from retinanet.postprocess import postprocess
@@ -143,8 +144,9 @@ class DetectionModule(L.LightningModule):
             self.results += detections_to_coco(detections, image_id=image_id, category_ids=val.category_ids)
         self.detections = []
         array_D7 = detections_to_array(by_image, category_ids=val.category_ids)
-        self.metrics = evaluate_results(val.to_coco(), array_D7)
-        numbers = {k: v for k, v in self.metrics.to_json().items() if k != "per_class"}
+        limit = max(COCO_MAX_DETECTIONS, self.postprocess_config.max_detections)
+        self.metrics = evaluate_results(val.to_coco(), array_D7, max_detections=limit)
+        numbers = {name: getattr(self.metrics, name) for name in SUMMARY}
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
     def _merged_detections(self) -> Iterator[tuple[int, ArrayDetections]]:

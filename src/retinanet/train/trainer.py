@@ -23,6 +23,7 @@ from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
+from retinanet.pixel_values import FULL_DEPTH, ValueRange
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.extensions import Extensions, load_extensions, object_names
@@ -119,6 +120,9 @@ def fit(
         report_progress(
             f"{name}: {len(data.records)} images, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
         )
+    config = _with_bit_depth(
+        _with_resumed_numbers(config), ValueRange.join((train_data.value_range, val_data.value_range))
+    )
     tiling = config.tiling
     if tiling.tile:
         train_data = cut_into_tiles(train_data, tiling).data
@@ -126,7 +130,7 @@ def fit(
     config = _with_fitted_options(train_data, config)
     report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
     model, config = build_model(config, train_data.classes)
-    config = with_batch_size(model, _with_resumed_batch_size(config), train_data)
+    config = with_batch_size(model, config, train_data)
     if is_rank_zero():
         with translate_os_errors(config.folder.output):
             config.folder.output.mkdir(parents=True, exist_ok=True)
@@ -185,12 +189,30 @@ def _resume_after_restart(config: TrainConfig) -> TrainConfig:
     return with_options(config, resume=True, overwrite=False)
 
 
-def _with_resumed_batch_size(config: TrainConfig) -> TrainConfig:
-    """Return the config with the number that the first start chose for `batch_size` auto, if the run is resumed."""
+def _with_resumed_numbers(config: TrainConfig) -> TrainConfig:
+    """Return the config with the numbers that the first start chose for options that are auto, in a resumed run."""
     path = config.folder.output / "config.yaml"
-    if config.batch.batch_size or not config.run.resume or not path.exists():
+    if not config.run.resume or not path.exists():
         return config
-    return with_options(config, batch_size=int(yaml.safe_load(path.read_text())["batch_size"]))
+    before = yaml.safe_load(path.read_text())
+    numbers = {"batch_size": config.batch.batch_size, "bit_depth": config.image.bit_depth}
+    # A run folder of an earlier version has no bit_depth: that run used all 16 bits.
+    chosen = {name: int(before.get(name, FULL_DEPTH)) for name, number in numbers.items() if number == 0}
+    return with_options(config, **chosen)
+
+
+def _with_bit_depth(config: TrainConfig, value_range: ValueRange | None) -> TrainConfig:
+    """Return the config with the number of bits that 16-bit images use, if there are such images and it is auto."""
+    if value_range is None:
+        return config
+    given = config.image.bit_depth
+    depth = given or value_range.bit_depth
+    if depth < FULL_DEPTH:
+        other = "--bit-depth sets another number" if not given else "--bit-depth sets this number"
+        report_progress(f"{value_range.describe()}. Value {2**depth - 1:,} is read as white ({other})")
+    if value_range.largest >= 2**depth:
+        report_progress(f"values above {2**depth - 1:,} become white, and their differences are lost")
+    return with_options(config, bit_depth=depth)
 
 
 def _train(
