@@ -22,7 +22,7 @@ def did_you_mean(found: object, known: Any) -> str:
 
 
 EXTRAS: Final = {
-    **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "tensorboard", "safetensors"), "train"),
+    **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "tensorboard", "safetensors", "filelock"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     "onnxruntime": "onnx",
     "openvino": "openvino",

@@ -90,6 +90,17 @@ def load_object(spec: str, *, option: str) -> Any:
     return import_name(option, spec)
 
 
+def call_factory(spec: str, *, option: str) -> Any:
+    """Return the result of the factory that an option names as `package.module:factory`. Raises `ConfigError`."""
+    factory = load_object(spec, option=option)
+    if not callable(factory):
+        raise ConfigError(f"{option} {spec}: expected a function or class to call, found {factory!r}")
+    try:
+        return factory()
+    except Exception as error:  # the user's own code runs and can raise anything
+        raise ConfigError(f"{option} {spec}: the factory failed with {type(error).__name__}: {error}") from error
+
+
 def find_class(option: str, value: str, table: Mapping[str, str], base: type) -> Any:
     """Return the class that an option names. Raise `ConfigError` unless it is a subclass of `base`."""
     found = find_part(option, value, table)

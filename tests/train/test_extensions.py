@@ -85,7 +85,7 @@ def test_config_yaml_describes_objects_and_a_resume_requires_them(tiny: Options)
     with pytest.raises(ConfigError, match=r"resume=True, transform=\.\.\."):
         fit(**tiny, epochs=2, transform=written["transform"], resume=True)
     with pytest.raises(ConfigError, match=r"resume=True, callbacks=\.\.\."):
-        fit(**tiny, epochs=2, callbacks=written["callbacks"], resume=True)
+        fit(**tiny, epochs=2, transform=noise, callbacks=written["callbacks"], resume=True)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_auto_is_stored_as_a_number_that_a_resume_keeps(tiny: Options, monkeypat
     written = yaml.safe_load((tiny["output"] / "config.yaml").read_text())
     assert written["batch_size"] == 4
     monkeypatch.setattr(memory, "STEPS_PER_EPOCH", 1)
-    fit(**{**tiny, "batch_size": "auto", "max_steps": 3, "resume": True})
+    fit(**{**options, "batch_size": "auto", "max_steps": 3, "resume": True})
     assert yaml.safe_load((tiny["output"] / "config.yaml").read_text())["batch_size"] == 4
     with pytest.raises(SystemExit) as exit_status:
         main(["train", *flags, "--batch-size", "many"])

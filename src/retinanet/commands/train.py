@@ -18,12 +18,15 @@ def train(*, options: Flags[TrainConfig]) -> None:
 
     `retinanet train --train data/train.json --val data/val.json -o runs/first --preset small`
     """
-    from retinanet.train import fit
-    from retinanet.train.output_files import is_rank_zero
+    from retinanet.train.run_lock import locked_run_folder
 
-    result = fit(options)
-    if is_rank_zero():
-        print(f"best AP {result.ap:.3f}: {result.best}\nreport: {write_report(result)}", flush=True)
+    with locked_run_folder(options.folder.output):  # before the imports below, which take seconds
+        from retinanet.train import fit
+        from retinanet.train.output_files import is_rank_zero
+
+        result = fit(options)
+        if is_rank_zero():
+            print(f"best AP {result.ap:.3f}: {result.best}\nreport: {write_report(result)}", flush=True)
 
 
 def write_report(result: TrainResult) -> Path:

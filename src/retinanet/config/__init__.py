@@ -16,7 +16,7 @@ from retinanet.config.demo import DemoConfig
 from retinanet.config.evaluate import EvaluateConfig
 from retinanet.config.export import ExportConfig
 from retinanet.config.extensions import ExtensionConfig, is_object_name, name_object
-from retinanet.config.hardware import ComputeConfig, DeviceConfig
+from retinanet.config.hardware import ComputeConfig, DeviceConfig, torch_device_name
 from retinanet.config.image import ImageConfig, Std
 from retinanet.config.inference import InferenceConfig, Precision
 from retinanet.config.loading import BatchConfig, LoadingConfig
@@ -114,5 +114,6 @@ __all__ = [
     "section_from_dict",
     "separate_names",
     "to_dict",
+    "torch_device_name",
     "with_options",
 ]

@@ -1,11 +1,24 @@
 """Devices that compute."""
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from annotated_types import Ge, Gt
 
 from retinanet.config.validation import check_options
+
+_GPU: Final = re.compile(r"(?:(?:gpu|cuda)(?::(?P<index>\d+))?|(?P<number>\d+))")
+
+
+def torch_device_name(name: str) -> str:
+    """Return PyTorch's name of a device: cuda for gpu, cuda:1 for 1 and for gpu:1; other names in lower case."""
+    text = name.strip().lower()
+    gpu = _GPU.fullmatch(text)
+    if gpu is None:
+        return text
+    index = gpu["index"] or gpu["number"]
+    return f"cuda:{int(index)}" if index else "cuda"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +28,8 @@ class DeviceConfig:
     PANEL: ClassVar = "Run"
 
     device: str = "auto"
-    """Device that runs the network: auto, cpu, cuda or mps. An exported model takes the device names of its runtime."""
+    """Device that runs the network: auto, cpu, cuda (or gpu), mps, or one GPU by its number, such as cuda:1 or 1. An
+    exported model takes the device names of its runtime."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from retinanet.errors import ConfigError
 from retinanet.formats.records import DataError
-from retinanet.plugins import load_object
+from retinanet.plugins import call_factory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,10 +68,7 @@ def load_transform(spec: str) -> Transform:
     Raises:
         ConfigError: a name that cannot be imported, or a factory that does not return a callable.
     """
-    factory = load_object(spec, option="transform")
-    if not callable(factory):
-        raise ConfigError(f"transform {spec}: expected a function or class to call, found {factory!r}")
-    transform = factory()
+    transform = call_factory(spec, option="transform")
     if not callable(transform):
         raise ConfigError(
             f"transform {spec}: expected a factory that returns a callable, but it returned {transform!r}"

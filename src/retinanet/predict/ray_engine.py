@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from retinanet.config import PredictConfig, flatten
+from retinanet.config import PredictConfig, flatten, torch_device_name
 from retinanet.errors import ConfigError, UserError, explain_missing, list_names
 from retinanet.files import write_atomically
 from retinanet.predict.ray_inputs import Shard, divide_into_shards
@@ -167,7 +167,8 @@ def _process_shards(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         cluster = ray.cluster_resources()
-        gpus = int(cluster.get("GPU", 0)) if config.hardware.device in {"auto", "cuda"} else 0
+        device = torch_device_name(config.hardware.device).partition(":")[0]
+        gpus = int(cluster.get("GPU", 0)) if device in {"auto", "cuda"} else 0
         count = workers or max(1, min(gpus or int(cluster.get("CPU", 1)), len(shards)))
         tasks = ray.data.from_items([dict(shard) for shard in shards], override_num_blocks=min(len(shards), 20_000))
         finished = tasks.map_batches(

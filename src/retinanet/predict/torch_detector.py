@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from retinanet.checkpoint.model_info import ModelInfo
-from retinanet.config import ImageConfig, InferenceConfig, PostprocessConfig, Precision, TileConfig
+from retinanet.config import (
+    ImageConfig,
+    InferenceConfig,
+    PostprocessConfig,
+    Precision,
+    TileConfig,
+    torch_device_name,
+)
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
 from retinanet.images import Scaled, decode_for
@@ -172,14 +179,22 @@ def _prediction_network(model: nn.Module, device: torch.device, precision: str) 
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """Return the named device. "auto" is the accelerator if there is one, otherwise the CPU."""
+    """Return the named device. "auto" is the accelerator if there is one, otherwise the CPU.
+
+    Raises:
+        ConfigError: the name is unknown, or this machine does not have the device.
+    """
     import torch
 
-    if name == "auto":
+    known = torch_device_name(str(name))
+    if known == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=known).device
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {str(name)!r} is not available ({reason}): give --device cpu or auto") from error
+    if device.type == "meta":  # a device without memory, which computes nothing
+        raise ConfigError(f"device {str(name)!r} computes no numbers: give --device cpu or auto")
+    return device

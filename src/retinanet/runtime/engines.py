@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retinanet.config import torch_device_name
 from retinanet.errors import ConfigError
 from retinanet.runtime.description import KEY, ExportError
 
@@ -33,7 +34,7 @@ class OnnxEngine:
 
     Args:
         path: .onnx file.
-        device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda or cuda:1.
+        device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda (or gpu) or cuda:1.
         threads: number of threads of one call; 0: all cores.
 
     Raises:
@@ -44,7 +45,7 @@ class OnnxEngine:
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         import onnxruntime as ort
 
-        available = ort.get_available_providers()
+        device, available = torch_device_name(device), ort.get_available_providers()
         cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
         if not cuda and device not in {"auto", "cpu"}:
             raise ConfigError(f"device must be auto, cpu or cuda for an .onnx file, found {device!r}")

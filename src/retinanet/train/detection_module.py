@@ -6,6 +6,7 @@ K classes, D detections, H, W.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -20,8 +21,9 @@ from retinanet.matching import make_assigner
 from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
 from retinanet.train.nonfinite import finite_check
-from retinanet.train.optimisation import lr_factor, make_optimizer
+from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, set_group_options
 from retinanet.train.random_state import get_random_state, set_random_state
+from retinanet.train.resume import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +65,8 @@ class DetectionModule(L.LightningModule):
         self.postprocess_config = config.postprocess
         # Lightning's weight averaging copies every attribute of the module. The holder prevents copies of the data.
         self.data = _DataHolder(train_data, val_data, val_tiles)
+        self.groups: list[dict[str, float]] = []
+        self.is_resumed = False
         self.step_observer: StepObserver | None = None
         self.finite_check: torch.Tensor | None = None
         self.metrics: Metrics | None = None
@@ -70,13 +74,20 @@ class DetectionModule(L.LightningModule):
         self.results: list[dict[str, Any]] = []
 
     def on_train_start(self) -> None:
-        """Skip the batches already used if the training run is resumed in the middle of an epoch."""
+        """Skip the batches already used if the training run is resumed in the middle of an epoch.
+
+        The learning rates and the weight decay of the options replace those that the optimiser's state has restored.
+        """
         loop = self.trainer.fit_loop
         progress: Any = loop.epoch_loop.batch_progress.current  # Lightning declares a type without these fields
         batches_done = progress.processed if loop.restarting else 0
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
-        loader.batch_sampler.set_epoch(self.current_epoch, skip=batches_done)
+        sampler = loader.batch_sampler
+        # The data may have become smaller since the checkpoint.
+        sampler.set_epoch(self.current_epoch, skip=min(batches_done, sampler.batches_per_epoch - 1))
+        if self.is_resumed:
+            set_group_options(self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler, self.groups)
 
     def on_train_epoch_start(self) -> None:
         """Set the epoch of the batch sampler: Lightning sets the epoch of samplers, but not of batch samplers."""
@@ -175,6 +186,7 @@ class DetectionModule(L.LightningModule):
         config = self.run_config
         images = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, images_per_step=images)
+        self.groups = [{name: group[name] for name in GROUP_OPTIONS} for group in optimizer.param_groups]
         total = int(self.trainer.estimated_stepping_batches)
         if config.schedule.max_steps > 0:
             total = min(total, config.schedule.max_steps)
@@ -182,18 +194,14 @@ class DetectionModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add classes, options and preprocessing, which users of the weights need, and the random states."""
+        """Add classes, options and preprocessing, which users of the weights need; and what only a resume needs."""
         checkpoint[KEY] = describe_run(self.run_config, self.data.train.classes, self.data.train.category_ids)
+        checkpoint["data"] = self.data.fingerprints
         checkpoint["randomness"] = get_random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random states. Raises `ValueError` if the checkpoint has other classes than the data."""
-        saved_classes = tuple(checkpoint[KEY]["classes"])
-        if saved_classes != self.data.train.classes:
-            raise ValueError(
-                f"the training run to resume has the classes {saved_classes}, but the training data has "
-                f"{self.data.train.classes}: train with the same data, or start a new run with --from"
-            )
+        """Restore the random states."""
+        self.is_resumed = True
         set_random_state(checkpoint["randomness"])
 
 
@@ -213,6 +221,11 @@ class _DataHolder:
         self.train = train
         self.val = val
         self.val_tiles = val_tiles
+
+    @cached_property
+    def fingerprints(self) -> dict[str, Any]:
+        """Fingerprints of training and validation data, which a resumed training run compares."""
+        return {"train": fingerprint(self.train), "val": fingerprint(self.val)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _DataHolder:
         return self

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from retinanet.config import is_object_name, name_object
 from retinanet.data.user_transform import load_transform
 from retinanet.errors import ConfigError
-from retinanet.plugins import load_object
+from retinanet.plugins import call_factory
 from retinanet.train.loggers import load_logger
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _callback(item: str | Callback) -> Callback:
     callback = item
     if isinstance(item, str):
         _refuse_object_name("callbacks", item)
-        callback = load_object(item, option="callbacks")()
+        callback = call_factory(item, option="callbacks")
     if not isinstance(callback, Callback):
         raise ConfigError(f"callbacks {item}: expected a lightning.pytorch.callbacks.Callback, found {callback!r}")
     if isinstance(callback, ModelCheckpoint):

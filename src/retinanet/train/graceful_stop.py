@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -25,17 +24,9 @@ if TYPE_CHECKING:
 
     from retinanet.train.checkpointing import Checkpoints
 
-RESTART_COUNTS: Final = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
-"""Environment variables with the number of restarts, set by SLURM (requeue) and torchrun (`--max-restarts`)."""
-
 
 class StopRequest(SystemExit):  # an exit, as SystemExit is
     """A signal stopped training after a checkpoint was saved. `code` is the exit status: 128 plus the signal number."""
-
-
-def is_restart() -> bool:
-    """Return whether SLURM or torchrun has restarted this command. Training then resumes from its checkpoint."""
-    return any(os.environ.get(name, "0") not in {"", "0"} for name in RESTART_COUNTS)
 
 
 class GracefulStop(Callback):

@@ -34,17 +34,23 @@ if TYPE_CHECKING:
 FROZEN_PARTS: Final = {"none": (), "backbone": ("backbone",), "backbone+fpn": ("backbone", "fpn")}
 
 
-def build_model(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet, TrainConfig]:
+def build_model(
+    config: TrainConfig, classes: Sequence[str], has_checkpoint: bool = False
+) -> tuple[RetinaNet, TrainConfig]:
     """Return the network to train, and the config with the pixel normalisation that its weights require.
 
     Args:
         config: options of the training run.
         classes: class names of the training data.
+        has_checkpoint: whether training continues from a checkpoint. The initial weights are then not read, because the
+            weights of the checkpoint replace them.
 
     Raises:
         CheckpointError, BackboneError: the weights are missing or do not fit the network.
     """
-    if config.start.start_from is not None:
+    if has_checkpoint:
+        model = RetinaNet(num_classes=len(classes), config=config.model)
+    elif config.start.start_from is not None:
         model = _load_start_model(config, classes)
     else:
         model = RetinaNet(num_classes=len(classes), config=config.model)
@@ -55,6 +61,12 @@ def build_model(config: TrainConfig, classes: Sequence[str]) -> tuple[RetinaNet,
                 config = with_options(config, image_mean=info.mean, image_std=info.std)
         else:
             report_progress(f"backbone: {config.model.backbone}, random weights")
+    if bad := [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]:
+        source = config.start.start_from or config.start.backbone_weights or config.model.backbone
+        raise ConfigError(
+            f"the initial weights must be finite, found NaN or infinity in {list_names(bad)} of {source}: choose other "
+            "weights"
+        )
     parts = freeze_parts(model, config)
     if parts:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.config import TrainConfig
 from retinanet.errors import ConfigError
 from retinanet.train.checkpointing import Checkpoints
+from retinanet.train.devices import device_counts, training_device
 from retinanet.train.distributed import RestartableDDP
 from retinanet.train.extensions import Extensions
 from retinanet.train.flight_recorder import FlightRecorder
@@ -26,7 +25,7 @@ from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.metrics_file import MetricsFile
 from retinanet.train.precision import PRECISIONS
 from retinanet.train.progress import EpochLine, StepLimit
-from retinanet.train.run_folder import ReplaceRun
+from retinanet.train.run_folder import ReversibleStart
 from retinanet.train.running_average import RunningAverage
 
 if TYPE_CHECKING:
@@ -42,15 +41,19 @@ class RunCallbacks:
     checkpoints: Checkpoints
     metrics_file: MetricsFile
     stop: GracefulStop
+    start: ReversibleStart
     in_order: tuple[Callback, ...]
 
 
-def make_callbacks(config: TrainConfig, classes: Sequence[str], extensions: Extensions) -> RunCallbacks:
+def make_callbacks(
+    config: TrainConfig, classes: Sequence[str], extensions: Extensions, *, resume: bool
+) -> RunCallbacks:
     """Return the callbacks of a training run. Lightning calls them in the order of `in_order`."""
     folder = config.folder.output
     checkpoints = Checkpoints(folder=folder)
     metrics_file = MetricsFile(path=folder / "metrics.csv", log_every=config.run.log_every)
     stop = GracefulStop(checkpoints=checkpoints, folder=folder)
+    start = ReversibleStart(config, resume=resume)
     # The running average replaces the weights during an evaluation. It comes first, so all others see the average.
     callbacks: list[Callback] = [RunningAverage(decay=config.optimiser.ema)] if config.optimiser.ema > 0 else []
     callbacks += [FlightRecorder(config=config, classes=classes), metrics_file]
@@ -60,26 +63,40 @@ def make_callbacks(config: TrainConfig, classes: Sequence[str], extensions: Exte
     if config.schedule.max_steps > 0:
         callbacks.append(StepLimit(config.schedule.max_steps))
     # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
-    callbacks += [*extensions.callbacks, ReplaceRun(folder), EpochLine(), checkpoints, stop]
+    callbacks += [*extensions.callbacks, start, EpochLine(), checkpoints, stop]
     if sys.stdout.isatty() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(RichProgressBar(leave=False))
-    return RunCallbacks(checkpoints=checkpoints, metrics_file=metrics_file, stop=stop, in_order=tuple(callbacks))
+    return RunCallbacks(
+        checkpoints=checkpoints, metrics_file=metrics_file, stop=stop, start=start, in_order=tuple(callbacks)
+    )
 
 
 def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any) -> L.Trainer:
-    """Return Lightning's trainer with the options of a training run."""
+    """Return Lightning's trainer with the options of a training run.
+
+    Raises:
+        ConfigError: Lightning refuses the options, for example a number of nodes that SLURM contradicts.
+    """
     _silence_lightning()
-    return L.Trainer(
-        accelerator=config.hardware.device,
+    options = _trainer_options(config, callbacks)
+    try:
+        return L.Trainer(callbacks=list(callbacks), logger=logger, **options)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"training cannot start with --device {config.hardware.device}, --devices {config.compute.devices}, "
+            f"--nodes {config.compute.nodes} and --precision {config.compute.precision}: {error}"
+        ) from error
+
+
+def _trainer_options(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    return dict(
         **_device_options(config),
-        precision=PRECISIONS[config.compute.precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[config.compute.precision],
         max_epochs=config.schedule.epochs,
         accumulate_grad_batches=config.optimiser.accumulate,
         gradient_clip_val=config.optimiser.clip_gradients or None,
         check_val_every_n_epoch=config.run.evaluate_every,
         num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-        logger=logger,
         log_every_n_steps=config.run.log_every,
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -107,15 +124,15 @@ def share_batchnorm(model: RetinaNet, config: TrainConfig, trainer: L.Trainer) -
 
 
 def _device_options(config: TrainConfig) -> dict[str, Any]:
-    """Return the trainer's options for devices, nodes and strategy. Under torchrun, its environment sets the counts."""
-    devices, nodes = config.compute.devices or max(1, torch.cuda.device_count()), config.compute.nodes
-    if TorchElasticEnvironment.detect():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    """Return the trainer's options for devices, nodes and strategy."""
+    device = training_device(config)
+    devices, nodes = device_counts(config)
     if devices == 1 and nodes == 1:
-        return {"devices": 1}
+        one_gpu = device.type == "cuda" and device.index is not None
+        return {"accelerator": device.type, "devices": [device.index] if one_gpu else 1}
     # `DetectionModule` copies the BatchNorm statistics of rank 0 itself, so DDP need not broadcast buffers.
-    return {"devices": devices, "num_nodes": nodes, "strategy": RestartableDDP(broadcast_buffers=False)}
+    strategy = RestartableDDP(broadcast_buffers=False)
+    return {"accelerator": device.type, "devices": devices, "num_nodes": nodes, "strategy": strategy}
 
 
 def _silence_lightning() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from retinanet.config import to_dict
-from retinanet.errors import ConfigError
-from retinanet.plugins import load_object
+from retinanet.errors import ConfigError, UserError
+from retinanet.plugins import call_factory
 from retinanet.train.output_files import is_rank_zero, write_output
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def load_logger(name: str) -> Logger | None:
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"logger {name} needs a package that is not installed: pip install {package}")
         return None
-    logger = load_object(name, option="logger")()
+    logger = call_factory(name, option="logger")
     if not isinstance(logger, Logger):
         raise ConfigError(f"logger {name}: expected a Lightning logger, its factory returned {logger!r}")
     return logger
@@ -92,7 +93,22 @@ def make_logger(config: TrainConfig, *, resume: bool) -> Logger | bool:
         return False
     path = config.folder.output / ID_FILE
     ids = json.loads(path.read_text()) if resume and path.exists() else {}
-    return _MAKERS[config.extensions.logger](config, ids.get(config.extensions.logger))
+    with _explain_failure(config):
+        return _MAKERS[config.extensions.logger](config, ids.get(config.extensions.logger))
+
+
+@contextmanager
+def _explain_failure(config: TrainConfig) -> Iterator[None]:
+    """Turn an error of a logger, such as a server that cannot be reached, into a short error."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # each logger raises exceptions of its own
+        raise ConfigError(
+            f"logger {config.extensions.logger} cannot start ({type(error).__name__}: {error}): correct its settings, "
+            "or choose another --logger"
+        ) from error
 
 
 def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: bool) -> None:
@@ -102,9 +118,10 @@ def start_logging(loggers: Sequence[Logger], config: TrainConfig, *, resume: boo
     """
     if not is_rank_zero() or resume:
         return
-    for logger in loggers:
-        if not isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(_options(config))
+    with _explain_failure(config):
+        for logger in loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(_options(config))
     if config.extensions.logger in _PACKAGES:
         write_output(config.folder.output / ID_FILE, json.dumps({config.extensions.logger: loggers[0].version}))
 

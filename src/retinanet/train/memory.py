@@ -25,6 +25,7 @@ from retinanet.errors import ConfigError, UserError
 from retinanet.images import resized_size
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
+from retinanet.train.devices import training_device
 from retinanet.train.output_files import report_progress
 from retinanet.train.precision import autocast
 from retinanet.types import Target
@@ -123,6 +124,14 @@ def measure_step_memory(model: RetinaNet, config: TrainConfig, data: DetectionDa
     )
 
 
+def checkpoint_size(model: nn.Module, config: TrainConfig) -> int:
+    """Return the approximate size of last.ckpt, bytes: weights, their running average and the optimiser's state."""
+    sizes = [(p.requires_grad, p.numel() * p.element_size()) for p in model.parameters()]
+    weights, trained = sum(size for _, size in sizes), sum(size for is_trained, size in sizes if is_trained)
+    copies = 2 if config.optimiser.ema else 1
+    return weights * copies + trained * (2 if config.optimiser.optimizer == "adamw" else 1)
+
+
 def largest_shape(config: TrainConfig, data: DetectionData) -> tuple[int, int]:
     """Return (H, W) of the largest padded batch, pixels. A batch may hold both the widest and the tallest image."""
     steps = config.augmentation
@@ -187,7 +196,7 @@ def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) 
             "--batch-size auto works with one training process, but this training run has several, which need the same "
             "batch size: set --batch-size to a number"
         )
-    device = device_of(config)
+    device = training_device(config)
     try:
         step_memory = measure_step_memory(model, config, data, device)
     except (RuntimeError, MemoryError) as error:
@@ -208,15 +217,6 @@ def with_batch_size(model: RetinaNet, config: TrainConfig, data: DetectionData) 
     size = 2 ** (limit.bit_length() - 1)
     report_progress(f"batch size {size} (limited by {limits[limit]}): {step_memory.sentence()}")
     return with_options(config, batch_size=size)
-
-
-def device_of(config: TrainConfig) -> torch.device:
-    """Return the device that Lightning chooses for `config.hardware.device`."""
-    if config.hardware.device != "auto":
-        return torch.device("cuda" if config.hardware.device == "gpu" else config.hardware.device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @contextmanager

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
     from torch.optim import Optimizer
 
     from retinanet.config import TrainConfig
+
+
+GROUP_OPTIONS: Final = ("lr", "weight_decay")
+"""Values of a parameter group that come from the options."""
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: int) -> Optimizer:
@@ -44,6 +48,20 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: in
     if config.optimiser.optimizer == "adamw":
         return torch.optim.AdamW(settings, lr=lr)
     return torch.optim.SGD(settings, lr=lr, momentum=0.9)
+
+
+def set_group_options(optimizer: Optimizer, scheduler: Any, groups: Sequence[Mapping[str, float]]) -> None:
+    """Set learning rate and weight decay of each parameter group after a resume has restored the saved values.
+
+    Args:
+        optimizer: optimiser to change.
+        scheduler: its `LambdaLR` schedule.
+        groups: `GROUP_OPTIONS` of each parameter group, as `make_optimizer` sets them.
+    """
+    scheduler.base_lrs = [group["lr"] for group in groups]
+    for group, options, factor in zip(optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True):
+        lr = options["lr"] * factor(scheduler.last_epoch)
+        group.update(lr=lr, initial_lr=options["lr"], weight_decay=options["weight_decay"])
 
 
 def lr_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:

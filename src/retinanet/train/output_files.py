@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,21 @@ def output_error(error: OSError, path: Path) -> OutputError:
     state = f"{checkpoint} is complete." if checkpoint.exists() else "No checkpoint was saved yet."
     advice = f"Free disk space or allow writing, then resume with: retinanet train --resume -o {folder}"
     return OutputError(f"{path} cannot be written: {error.strerror or error}. {state} {advice}")
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """Raise `OutputError` if the disk of an existing folder has less free space than one checkpoint needs.
+
+    Args:
+        folder: run folder.
+        needed: size of a checkpoint, bytes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{folder}: a checkpoint needs {needed / 2**20:,.0f} MiB, found {free / 2**20:,.0f} MiB of free disk "
+            "space. Free disk space, or choose an --output on another disk"
+        )
 
 
 def write_output(path: Path, content: bytes | str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.errors import ConfigError
-from retinanet.train.output_files import is_rank_zero, translate_os_errors
+from retinanet.files import partial_path
+from retinanet.train.output_files import OutputError, is_rank_zero, translate_os_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import lightning as L
@@ -25,32 +27,27 @@ RUN_FILES: Final = (
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
 )
 """Names of all files that belong to a training run."""
+RESUME_CHANGES: Final = ("config.yaml", "metrics.csv", "imbalance.csv", "logger.json", "start.json")
+"""Files that a resumed training run changes before its first step."""
 BACKUP_FOLDER: Final = "overwritten-run"
-"""Folder in the run folder with the files of an older run, until the new run with `--overwrite` has completed a step.
-If the folder still exists when a command starts, the new run failed before that step, and the older run is restored."""
+"""Folder in the run folder with the files that `--overwrite` replaces or that `--resume` changes, until the started run
+has completed a step. If the folder still exists when a command starts, that run was killed before its first step, and
+the files are restored."""
 DELETED_FOLDER: Final = "overwritten-run.partial"
 """Name of the backup folder while it is being deleted."""
 
 
-def check_output(config: TrainConfig) -> bool:
-    """Return whether the run folder has a checkpoint to resume from. Check that the folder can be used.
+def check_run_files(config: TrainConfig) -> bool:
+    """Return whether the run folder has a checkpoint to resume from. The folder does not change.
 
     Raises:
-        ConfigError: the output path is a file or cannot be written, it holds a training run but neither `resume` nor
-            `overwrite` is set, or `resume` is set and the folder holds no training run.
+        ConfigError: the folder holds a training run but neither `resume` nor `overwrite` is set, or `resume` is set and
+            the folder holds no training run.
     """
     folder = config.folder.output
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output {folder} is a file, but must be a folder: choose another --output")
-    existing = next(f for f in (folder, *folder.absolute().parents) if f.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"output {folder} cannot be written, because {existing} is read-only or not a folder: choose another "
-            "--output"
-        )
-    if is_rank_zero():
-        restore_backup(folder)
     present = [name for name in RUN_FILES if (folder / name).exists()]
+    if present == [FLIGHT_RECORD_FILE]:  # the flight record of a run that failed at its first step
+        present = []
     if config.run.resume:
         if not present:
             raise ConfigError(f"nothing to resume: {folder / 'last.ckpt'} does not exist; train without --resume")
@@ -72,6 +69,15 @@ def back_up_run(folder: Path) -> None:
         (folder / BACKUP_FOLDER).mkdir(exist_ok=True)
         for name in names:
             (folder / name).rename(folder / BACKUP_FOLDER / name)
+
+
+def back_up_tables(folder: Path) -> None:
+    """Copy the files of a training run that a resume changes before its first step into the backup folder."""
+    with translate_os_errors(folder):
+        (folder / BACKUP_FOLDER).mkdir(exist_ok=True)
+        for name in RESUME_CHANGES:
+            if (folder / name).exists():
+                shutil.copy2(folder / name, folder / BACKUP_FOLDER / name)
 
 
 def restore_backup(folder: Path) -> None:
@@ -96,22 +102,84 @@ def _logger_folders(folder: Path) -> list[str]:
     return [path.name for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
 
 
-class ReplaceRun(Callback):
-    """Delete the backup of an overwritten run after the first step of the new run, or restore it after a failure."""
+class ReversibleStart(Callback):
+    """Undo every change to the run folder if training fails before its first step.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    The folder then is as if the command had not been started, so that the corrected command works. Only a flight record
+    of the failed step is kept.
+
+    Args:
+        config: options of the training run.
+        resume: whether training continues from last.ckpt, which never changes before the first step.
+    """
+
+    def __init__(self, config: TrainConfig, *, resume: bool) -> None:
+        self.folder = config.folder.output
+        self.overwrite = config.existing.overwrite
+        self.resume = resume
+        self.has_started = False
+        self._start_step = 0
+
+    @contextmanager
+    def undo_on_failure(self) -> Iterator[None]:
+        """Back up the files of an earlier run on entry. Undo all changes if the context fails before the first step."""
+        if not is_rank_zero():
+            yield
+            return
+        before: set[Path] | None = None
+        try:
+            if self.overwrite:
+                back_up_run(self.folder)
+            before = _run_paths(self.folder)
+            if self.resume:
+                back_up_tables(self.folder)
+            yield
+        except BaseException:
+            if not self.has_started:
+                with suppress(OSError, OutputError):  # a disk that has failed; the next command restores the backup
+                    if before is not None:
+                        _delete(_run_paths(self.folder) - before)
+                    restore_backup(self.folder)
+            raise
+        self._keep_changes()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Store the number of steps that a resumed training run has done."""
+        self._start_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Delete the backup after step 1. The rename comes first, so that a half-deleted backup is never restored."""
-        if trainer.is_global_zero and trainer.global_step == 1 and (self.folder / BACKUP_FOLDER).is_dir():
+        """Keep the changes after the first step."""
+        if trainer.global_step > self._start_step:
+            self._keep_changes()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the changes from the first evaluation on, in which a resumed training run may save a checkpoint."""
+        self._keep_changes()
+
+    def _keep_changes(self) -> None:
+        """Delete the backup. The rename comes first, so that a half-deleted backup is never restored."""
+        if self.has_started:
+            return
+        self.has_started = True
+        if is_rank_zero() and (self.folder / BACKUP_FOLDER).is_dir():
             with translate_os_errors(self.folder):
                 (self.folder / BACKUP_FOLDER).rename(self.folder / DELETED_FOLDER)
             shutil.rmtree(self.folder / DELETED_FOLDER, ignore_errors=True)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Restore the overwritten run if the new run failed before its first step."""
-        if trainer.is_global_zero:
-            restore_backup(self.folder)
+
+def _run_paths(folder: Path) -> set[Path]:
+    """Return the files of a training run, its logger folders and their content, without the flight record."""
+    files = {folder / name for name in RUN_FILES if name != FLIGHT_RECORD_FILE}
+    files |= {partial_path(path) for path in files}
+    loggers = [folder / name for name in _logger_folders(folder)]
+    return {path for path in files if path.exists()} | {p for logger in loggers for p in (logger, *logger.iterdir())}
+
+
+def _delete(paths: set[Path]) -> None:
+    for path in sorted(paths, reverse=True):  # the content of a folder before the folder
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Callback
 from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import training_coverage
-from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import TrainConfig, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
@@ -26,15 +25,30 @@ from retinanet.matching import make_assigner
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
+from retinanet.train.devices import training_device
 from retinanet.train.extensions import Extensions, load_extensions, object_names
-from retinanet.train.graceful_stop import is_restart, resume_command
+from retinanet.train.graceful_stop import resume_command
 from retinanet.train.initial_model import build_model, with_start_model_options
-from retinanet.train.lightning_trainer import make_callbacks, make_trainer, share_batchnorm
+from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loggers import make_logger, start_logging
-from retinanet.train.memory import explain_out_of_memory, with_batch_size
-from retinanet.train.output_files import is_rank_zero, output_error, report_progress, translate_os_errors, write_output
+from retinanet.train.memory import checkpoint_size, explain_out_of_memory, with_batch_size
+from retinanet.train.output_files import (
+    check_free_space,
+    is_rank_zero,
+    output_error,
+    report_progress,
+    write_output,
+)
 from retinanet.train.progress import format_duration
-from retinanet.train.run_folder import RUN_FILES, back_up_run, check_output
+from retinanet.train.resume import (
+    check_resumed_data,
+    check_resumed_options,
+    read_saved_run,
+    with_computed_options,
+    with_run_options,
+)
+from retinanet.train.run_folder import RUN_FILES, check_run_files, restore_backup
+from retinanet.train.run_lock import is_restart, locked_run_folder
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -98,20 +112,52 @@ def fit(
         StopRequest: SIGTERM or Ctrl-C stopped training, after a checkpoint was saved.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
-    config = with_options(config, **named) if config else resolve(TrainConfig, {**options, **named})
+    if config is None:
+        config = resolve(TrainConfig, with_run_options({**options, **named}))
+    else:
+        config = with_options(config, **named)
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
-    config = with_start_model_options(config)
+    training_device(config)
+    with locked_run_folder(config.folder.output):
+        if is_rank_zero():
+            restore_backup(config.folder.output)
+        return _fit_in_folder(config, extensions)
+
+
+def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
+    """Train in a locked run folder. Nothing is written before the options, the data and the weights are checked."""
+    if is_restart() and not config.run.resume:
+        config = _resume_after_restart(config)
+    has_checkpoint = check_run_files(config)
+    saved = read_saved_run(config.folder.output / "last.ckpt", config) if has_checkpoint else None
+    if saved is not None:
+        config = with_computed_options(config, saved)
+        check_resumed_options(config, saved, report=True)
+    else:
+        config = with_start_model_options(config)
     # An invalid loss or assigner raises its error here, before the data is read.
     DetectionLoss(config=config.loss)
     make_assigner(config.matching)
-    if is_restart() and not config.run.resume:
-        config = _resume_after_restart(config)
-    has_checkpoint = check_output(config)
     if config.run.resume and not has_checkpoint:
         report_progress(
             f"{config.folder.output} holds a training run without a checkpoint: training starts from the beginning"
         )
     L.seed_everything(config.random.seed, workers=False, verbose=False)
+    config, train_data, val_data = _load_data(config)
+    config = _with_fitted_options(train_data, config)
+    if saved is not None:
+        check_resumed_options(config, saved, report=False)
+        check_resumed_data(train_data, val_data, saved)
+    report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
+    model, config = build_model(config, train_data.classes, has_checkpoint)
+    config = with_batch_size(model, config, train_data)
+    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
+
+
+def _load_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
+    """Return the config with the bit depth of the images, the training data (cut into tiles if the options say so) and
+    the validation data. Report both datasets.
+    """
     train_data, val_data = load_train_and_val(config)
     for name, data in (("train", train_data), ("val", val_data)):
         for note in data.notes:
@@ -120,24 +166,12 @@ def fit(
         report_progress(
             f"{name}: {len(data.records)} images, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
         )
-    config = _with_bit_depth(
-        _with_resumed_numbers(config), ValueRange.join((train_data.value_range, val_data.value_range))
-    )
+    config = _with_bit_depth(config, ValueRange.join((train_data.value_range, val_data.value_range)))
     tiling = config.tiling
     if tiling.tile:
         train_data = cut_into_tiles(train_data, tiling).data
         report_progress(f"train: {len(train_data.records)} tiles and whole images; tile size {tiling.tile} pixels")
-    config = _with_fitted_options(train_data, config)
-    report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
-    model, config = build_model(config, train_data.classes)
-    config = with_batch_size(model, config, train_data)
-    if is_rank_zero():
-        with translate_os_errors(config.folder.output):
-            config.folder.output.mkdir(parents=True, exist_ok=True)
-        if config.existing.overwrite:
-            back_up_run(config.folder.output)
-        write_config(config, config.folder.output / "config.yaml")
-    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
+    return config, train_data, val_data
 
 
 def _with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfig:
@@ -189,18 +223,6 @@ def _resume_after_restart(config: TrainConfig) -> TrainConfig:
     return with_options(config, resume=True, overwrite=False)
 
 
-def _with_resumed_numbers(config: TrainConfig) -> TrainConfig:
-    """Return the config with the numbers that the first start chose for options that are auto, in a resumed run."""
-    path = config.folder.output / "config.yaml"
-    if not config.run.resume or not path.exists():
-        return config
-    before = yaml.safe_load(path.read_text())
-    numbers = {"batch_size": config.batch.batch_size, "bit_depth": config.image.bit_depth}
-    # A run folder of an earlier version has no bit_depth: that run used all 16 bits.
-    chosen = {name: int(before.get(name, FULL_DEPTH)) for name, number in numbers.items() if number == 0}
-    return with_options(config, **chosen)
-
-
 def _with_bit_depth(config: TrainConfig, value_range: ValueRange | None) -> TrainConfig:
     """Return the config with the number of bits that 16-bit images use, if there are such images and it is auto."""
     if value_range is None:
@@ -225,7 +247,7 @@ def _train(
     resume: bool,
 ) -> TrainResult:
     folder, last = config.folder.output, config.folder.output / "last.ckpt"
-    callbacks = make_callbacks(config, train_data.classes, extensions)
+    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
     val_tiles = cut_into_tiles(val_data, config.tiling)
@@ -233,16 +255,18 @@ def _train(
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
-    if resume:
-        read_checkpoint(last)  # raises a clearer error for a damaged file than Lightning does
-    start_logging(trainer.loggers, config, resume=resume)
     start = time.monotonic()
-    device = trainer.strategy.root_device
+    if is_rank_zero():
+        check_free_space(folder, checkpoint_size(model, config))
     with (
+        callbacks.start.undo_on_failure(),
         callbacks.stop.restored_handlers(),
-        _user_errors(folder),
-        explain_out_of_memory(model, config, train_data, device),
+        _user_errors(callbacks),
+        explain_out_of_memory(model, config, train_data, trainer.strategy.root_device),
     ):
+        if is_rank_zero():
+            write_config(config, folder / "config.yaml")
+        start_logging(trainer.loggers, config, resume=resume)
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if callbacks.checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
@@ -259,18 +283,21 @@ def _train(
 
 
 @contextmanager
-def _user_errors(folder: Path) -> Iterator[None]:
+def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
     """Turn an error of a loader worker, and an `OSError` such as a full disk, into a short error with the next command.
 
     Raises:
         DataError: an image cannot be read. The traceback that a worker adds to its message is removed.
         OutputError: the run folder cannot be written.
     """
+    folder = callbacks.start.folder
     try:
         yield
     except DataError as error:
         message = str(error).strip().rpartition("DataError: ")[2]
-        raise DataError(f"{message}\nCorrect the data, then resume with: {resume_command(folder)}") from error
+        can_resume = callbacks.start.has_started or callbacks.start.resume
+        advice = f"resume with: {resume_command(folder)}" if can_resume else "start the training run again"
+        raise DataError(f"{message}\nCorrect the data, then {advice}") from error
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}:
             raise

@@ -1,0 +1,251 @@
+"""Comparison of a resumed training run with its checkpoint, before anything is changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from retinanet.checkpoint.loaded_model import KEY, CheckpointError
+from retinanet.checkpoint.reading import read_checkpoint
+from retinanet.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PRESETS,
+    ImageConfig,
+    LossConfig,
+    MatchConfig,
+    ModelConfig,
+    PostprocessConfig,
+    TrainConfig,
+    flatten,
+    options_of,
+    section_from_dict,
+    with_options,
+)
+from retinanet.errors import ConfigError
+from retinanet.former_names import current_options
+from retinanet.parse import ParseError, parse_yaml
+from retinanet.pixel_values import FULL_DEPTH
+from retinanet.train.output_files import report_progress
+
+if TYPE_CHECKING:
+    from retinanet.data import DetectionData
+
+UNNAMED: Final = frozenset({"output", "overwrite", "resume"})
+"""Options that say which run continues. They are never compared."""
+DATA_OPTIONS: Final = frozenset(
+    (
+        *("train", "val", "images", "val_images", "format", "classes", "ignore_classes", "rename"),
+        *("skip_invalid", "allow_outside"),
+    )
+)
+"""Options of the data. The data itself is compared instead, so that a dataset may move to another folder."""
+CHANGEABLE: Final = frozenset(
+    (
+        *("epochs", "max_steps", "schedule", "warmup_steps", "patience", "evaluate_every", "log_every"),
+        *("measure_imbalance", "easy_from", "on_nonfinite", "max_skipped_steps", "workers", "device", "devices"),
+        *("nodes", "precision", "sync_batchnorm", "logger", "callbacks", "backbone_weights"),
+        *("lr", "lr_batch_size", "backbone_lr_factor", "weight_decay", "clip_gradients", "batch_size", "accumulate"),
+        *options_of(PostprocessConfig),
+    )
+)
+"""Options that a resumed training run may change. They take effect from the checkpoint on, without a stored state that
+would no longer fit. All other options describe what is trained, so a change of them would make another run."""
+BATCHES: Final = frozenset({"batch_size", "accumulate"})
+"""Options that must not change within an epoch, because the position in the epoch is a number of batches."""
+NEEDED: Final = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "randomness", "epoch")
+"""Entries of a checkpoint without which training cannot continue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """What the checkpoint of a training run to resume holds.
+
+    Args:
+        path: the checkpoint.
+        options: options of the training run by name, without options that its version did not have.
+        classes: class names of the training data.
+        data: fingerprints of the training and the validation data; empty for checkpoints of earlier versions.
+        within_epoch: whether the checkpoint was saved between two steps of an epoch.
+    """
+
+    path: Path
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    data: Mapping[str, Any]
+    within_epoch: bool
+
+    @property
+    def new_run(self) -> str:
+        """The command that starts a new training run with the weights of the checkpoint."""
+        return f"retinanet train --from {shlex.quote(str(self.path))} -o NEW_FOLDER"
+
+
+def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
+    """Return what a checkpoint holds about its training run.
+
+    Raises:
+        CheckpointError: the file is damaged, is not a retinanet checkpoint, or holds no state of a training run.
+    """
+    checkpoint = read_checkpoint(path)
+    missing = [name for name in NEEDED if name not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f"{path} cannot be resumed: it holds no {', '.join(missing)}. Start a new training run with its weights: "
+            f"retinanet train --from {shlex.quote(str(path))} -o NEW_FOLDER"
+        )
+    entry = checkpoint[KEY]
+    saved = entry.get("config")
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{path}: expected a dictionary of training options, found {type(saved).__name__}")
+    known = options_of(TrainConfig)
+    saved = {name: v for name, v in current_options(saved, known, warn=False).items() if name in known}
+    own = {name: str(getattr(config, name)) for name in ("train", "val")}
+    complete = flatten(section_from_dict(TrainConfig, {**own, "output": str(config.folder.output), **saved}))
+    try:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        within_epoch = not progress["is_last_batch"] and progress["current"]["processed"] > 0
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be resumed: it holds no position within the training run") from error
+    return SavedRun(
+        path=path,
+        options={name: complete[name] for name in saved},
+        classes=tuple(entry.get("classes", ())),
+        data=checkpoint.get("data", {}),
+        within_epoch=within_epoch,
+    )
+
+
+def with_run_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a call, completed with the options in the config.yaml of the run to resume."""
+    if options.get("resume") is not True or "output" not in options:
+        return options
+    path = Path(options["output"]) / "config.yaml"
+    if not path.exists():
+        return options
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ParseError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `option: value` lines, found {type(values).__name__}")
+    known = options_of(TrainConfig)
+    saved = {name: v for name, v in current_options(values, known, warn=False).items() if name in known}
+    return {**saved, **current_options(options, known)}
+
+
+def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
+    """Return the config with the values that the first start computed: batch size, bit depth, normalisation, options
+    of `--from`.
+
+    An option that the user has set keeps its value.
+    """
+    names: set[str] = set()
+    if not config.batch.batch_size:
+        names.add("batch_size")
+    if (config.image.image_mean, config.image.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
+        names |= {"image_mean", "image_std"}
+    if config.start.start_from is not None:
+        options, preset, values = options_of(TrainConfig), PRESETS[config.base.preset], flatten(config)
+        sections = (ModelConfig, ImageConfig, MatchConfig, LossConfig)
+        model_names = {field.name for section in sections for field in dataclasses.fields(section)}
+        names |= {name for name in model_names if values[name] == preset.get(name, options[name].default)}
+    computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
+    if not config.image.bit_depth:  # a checkpoint of an earlier version has no bit depth: that run used all 16 bits
+        computed["bit_depth"] = saved.options.get("bit_depth", FULL_DEPTH)
+    return with_options(config, **computed)
+
+
+def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool) -> None:
+    """Compare the options of a resumed training run with its checkpoint.
+
+    Options that are still to be computed from the data (`anchors`, `balance_classes`) are not compared.
+
+    Args:
+        config: options of the resumed training run.
+        saved: the checkpoint.
+        report: whether to report the allowed changes in a line.
+
+    Raises:
+        ConfigError: an option has changed that must not change.
+    """
+    values = flatten(config)
+    skipped = set(UNNAMED | DATA_OPTIONS)
+    if config.fitted.anchors == "auto":
+        skipped |= {"anchors", "anchor_sizes", "anchor_ratios", "levels"}
+    if config.fitted.balance_classes:
+        skipped |= {"balance_classes", "class_alpha"}
+    changed = [name for name, old in saved.options.items() if name not in skipped and not _is_same(old, values[name])]
+    fixed = set(values) - CHANGEABLE | (BATCHES if saved.within_epoch else frozenset())
+    texts = {name: f"{name} was {_text(saved.options[name])}, is {_text(values[name])}" for name in changed}
+    if refused := [texts[name] for name in changed if name in fixed]:
+        within = " in the middle of an epoch" if all(name in BATCHES for name in changed if name in fixed) else ""
+        raise ConfigError(
+            f"the training run in {config.folder.output} cannot be resumed with other options{within}: "
+            f"{'; '.join(refused)}. Resume without them, or start a new training run with the weights of this run: "
+            f"{saved.new_run}"
+        )
+    if changed and report:
+        report_progress(f"resuming with changed options: {'; '.join(texts[name] for name in changed)}")
+
+
+def check_resumed_data(train: DetectionData, val: DetectionData, saved: SavedRun) -> None:
+    """Compare the data of a resumed training run with its checkpoint. Images that changed in place are reported.
+
+    Raises:
+        ConfigError: other classes, or other images from another path.
+    """
+    if train.classes != saved.classes:
+        added = [name for name in train.classes if name not in saved.classes]
+        removed = [name for name in saved.classes if name not in train.classes]
+        changes = [f"new: {', '.join(added)}"] if added else []
+        changes += [f"missing: {', '.join(removed)}"] if removed else []
+        raise ConfigError(
+            f"the training run to resume has the classes {', '.join(saved.classes)}, but the training data has "
+            f"{', '.join(train.classes)} ({'; '.join(changes) or 'in another order'}). Resume with the same classes, "
+            f"or start a new training run with the weights of this run: {saved.new_run}"
+        )
+    for name, data in (("train", train), ("val", val)):
+        before, now = saved.data.get(name), fingerprint(data)
+        if before is None or before["digest"] == now["digest"]:
+            continue
+        sizes = f"{before['images']} images with {before['objects']} objects"
+        found = f"{now['images']} images with {now['objects']} objects"
+        if before["source"] != now["source"]:
+            raise ConfigError(
+                f"{name} must hold the images of the training run to resume, {before['source']} ({sizes}), found "
+                f"{now['source']} ({found}). Resume without --{name}, or start a new training run with the weights of "
+                f"this run: {saved.new_run}"
+            )
+        report_progress(f"{name}: the data has changed since the checkpoint, which was trained with {sizes}")
+
+
+def fingerprint(data: DetectionData) -> dict[str, Any]:
+    """Return path, size and hash of a dataset. The hash covers file names, image sizes, boxes, labels and crowds."""
+    digest = hashlib.sha256()
+    for record in data.records:
+        digest.update(f"{record.path.name} {record.width} {record.height} {record.window}\n".encode(errors="replace"))
+        for values in (record.boxes_G4, record.labels_G, record.crowd_G):
+            digest.update(values.tobytes())
+    return {
+        "source": str(data.source.absolute()),
+        "images": len(data.records),
+        "objects": data.num_objects,
+        "digest": digest.hexdigest(),
+    }
+
+
+def _is_same(saved: Any, value: Any) -> bool:
+    """Return whether a value is the saved one. A relative saved path is compared by its file name."""
+    if isinstance(saved, Path) and isinstance(value, Path):
+        return saved.absolute() == value.absolute() or (not saved.is_absolute() and saved.name == value.name)
+    return bool(saved == value)
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(_text, value)) if isinstance(value, tuple) and value else str(value)

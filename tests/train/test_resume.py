@@ -1,0 +1,90 @@
+"""Changed options and changed data of a resumed training run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retinanet.commands.terminal import show_progress
+from retinanet.config import TrainConfig, resolve
+from retinanet.errors import ConfigError
+from retinanet.train import fit
+from retinanet.train.resume import SavedRun, check_resumed_options, read_saved_run
+from tests.train.run_files import metrics_rows
+from tests.train.runs import Options
+
+
+@pytest.fixture(autouse=True)
+def progress() -> None:
+    """Print the progress lines, which the tests read."""
+    show_progress()
+
+
+def groups_of(path: Path) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = torch.load(path, weights_only=True)["optimizer_states"][0]["param_groups"]
+    return groups
+
+
+def test_options_that_are_not_given_come_from_the_run(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    result = fit(output=run_folder, resume=True, epochs=3, log_every=2)
+    assert (result.config.model.head_width, result.config.schedule.epochs) == (16, 3)
+    assert "resuming with changed options: epochs was 2, is 3; log_every was 1, is 2" in capsys.readouterr().out
+    assert [row["epoch"] for row in metrics_rows(run_folder) if row["AP"]] == ["0", "1", "2"]
+
+
+def test_a_changed_learning_rate_takes_effect(run_folder: Path):
+    """The optimiser's state holds the earlier learning rate and weight decay, which must not replace the new ones."""
+    before = groups_of(run_folder / "last.ckpt")
+    fit(output=run_folder, resume=True, epochs=3, lr=1e-5, weight_decay=0.5, batch_size=2)
+    after = groups_of(run_folder / "last.ckpt")
+    assert {group["initial_lr"] for group in before} == {4e-4}
+    assert {group["initial_lr"] for group in after} == {1e-5 * 2 / 4}, "lr is given for 4 images per step, found 2"
+    assert {group["weight_decay"] for group in after} == {0.5, 0.0}
+
+
+def test_a_refused_change_names_the_option_and_the_run_continues_without_it(run_folder: Path):
+    with pytest.raises(ConfigError, match=r"optimizer was adamw, is sgd\. Resume without .*--from .*last.ckpt -o NEW"):
+        fit(output=run_folder, resume=True, epochs=3, optimizer="sgd")
+    fit(output=run_folder, resume=True, epochs=3)
+    assert metrics_rows(run_folder)[-1]["epoch"] == "2"
+
+
+def test_the_batch_size_must_not_change_within_an_epoch(run_folder: Path, tiny: Options):
+    config = resolve(TrainConfig, {**tiny, "score_threshold": 0.001, "epochs": 2, "batch_size": 2})
+    saved = read_saved_run(run_folder / "last.ckpt", config)
+    assert not saved.within_epoch
+    check_resumed_options(config, saved, report=False)
+    within = SavedRun(path=saved.path, options=saved.options, classes=saved.classes, data={}, within_epoch=True)
+    with pytest.raises(ConfigError, match="in the middle of an epoch: batch_size was 4, is 2"):
+        check_resumed_options(config, within, report=False)
+
+
+def test_corrected_data_in_the_same_place_is_reported_and_moved_data_is_the_same(
+    tiny: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    own = Path(shutil.copytree(tiny["train"].parent, tmp_path / "own")) / "annotations.json"
+    fit(**{**tiny, "train": own, "epochs": 1})
+    moved = Path(shutil.move(own.parent, tmp_path / "moved")) / own.name
+    fit(output=tiny["output"], resume=True, epochs=2, train=moved)
+    assert "the data has changed" not in capsys.readouterr().out
+    content = json.loads(moved.read_text())
+    removed = content["images"].pop()
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != removed["id"]]
+    moved.write_text(json.dumps(content))
+    fit(output=tiny["output"], resume=True, epochs=3)
+    assert (
+        "train: the data has changed since the checkpoint, which was trained with 12 images" in capsys.readouterr().out
+    )
+
+
+def test_initial_weights_are_not_needed_to_resume(run_folder: Path, tiny: Options, tmp_path: Path):
+    model = shutil.copy(run_folder / "best.ckpt", tmp_path / "model.ckpt")
+    output = tmp_path / "second"
+    small = {name: tiny[name] for name in ("train", "val", "preset", "batch_size", "workers", "device")}
+    fit(**small, output=output, start_from=model, epochs=1)
+    Path(model).unlink()
+    fit(output=output, resume=True, epochs=2)
+    assert metrics_rows(output)[-1]["epoch"] == "1"
