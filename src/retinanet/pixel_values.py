@@ -70,7 +70,8 @@ def to_8_bits(values: npt.NDArray[Any], bit_depth: int) -> npt.NDArray[np.uint8]
         bit_depth: 8 to 16; 0: 16.
     """
     shift = (bit_depth or FULL_DEPTH) - 8
-    return np.minimum(values >> shift, 255).astype(np.uint8)
+    reduced: npt.NDArray[np.uint8] = np.minimum(values >> shift, 255).astype(np.uint8)
+    return reduced
 
 
 def has_wide_colour(image: Image.Image) -> bool:
@@ -91,12 +92,13 @@ def wide_colour_values(image: Image.Image) -> npt.NDArray[np.uint16]:
     file.seek(start)
     with Image.open(content, formats=[image.format or ""]) as other:
         swapped = raw[:-1] + _LOW_BYTE.get(raw[-1], "")
-        other.tile = [tile._replace(args=_with_raw_mode(tile.args, swapped)) for tile in other.tile]  # type: ignore[attr-defined]
+        other.tile = [tile._replace(args=_with_raw_mode(tile.args, swapped)) for tile in other.tile]
         try:
             low_HWC = np.asarray(other)
         except (ValueError, OSError):  # Pillow has no such mode, for example for grey with transparency
             low_HWC = 0
-    return (np.asarray(image).astype(np.uint16) << 8) | low_HWC
+    values_HWC: npt.NDArray[np.uint16] = ((np.asarray(image).astype(np.uint16) << 8) | low_HWC).astype(np.uint16)
+    return values_HWC
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from retinanet.config import PostprocessConfig
 from retinanet.data import read
 from retinanet.evaluate import EvaluationError, evaluate, evaluate_model, match_classes
 from tests.evaluate.block_detector_fake import block_detector, made_image
@@ -85,3 +87,14 @@ def test_evaluation_does_not_change_random_states(tmp_path: Path) -> None:
     evaluate_model(block_detector(), data)
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # type: ignore[index] # noqa: NPY002
+
+
+def test_the_number_of_detections_raises_the_limit_of_the_detector(tmp_path: Path) -> None:
+    data, detector = read(write_scenes(tmp_path)), block_detector()
+    one = dataclasses.replace(detector.info, postprocess_config=PostprocessConfig(max_detections=1))
+    detector.info = one
+    assert len(evaluate_model(detector, data)[1]) == 3
+    metrics, results = evaluate_model(detector, data, max_detections=2)
+    assert len(results) == 5
+    assert pytest.approx(1) == metrics.AP
+    assert metrics.max_detections == 2

@@ -88,16 +88,16 @@ def list_faults(faults: list[str], total: int, what: str) -> str:
     return f"{len(faults):,} of {total:,} {what} are invalid\n  {shown}{more}"
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: Any) -> bool:
     """Return whether a value is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
-def box_fault(bbox: object) -> str | None:
+def box_fault(bbox: Any) -> str | None:
     """Return a description of what is wrong with an xywh box, or None if it is valid."""
     if not hasattr(bbox, "__len__") or isinstance(bbox, str | dict) or len(bbox) != 4 or not all(map(is_finite, bbox)):
         return f"bbox must be four finite numbers (x, y, width, height), found {shorten(bbox)}"
-    if bbox[2] < 0 or bbox[3] < 0:  # type: ignore[index]
+    if bbox[2] < 0 or bbox[3] < 0:
         return f"bbox must have width and height of 0 or more, found {shorten(bbox)}"
     return None
 
@@ -151,29 +151,30 @@ def _annotation(entry: Any, images: Collection[int], categories: Collection[int]
         return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
     if category_id not in categories:
         return f"expected the id of one of the categories as category_id, found {shorten(entry.get('category_id'))}"
-    bbox = entry.get("bbox")
+    bbox: Any = entry.get("bbox")
     if (fault := box_fault(bbox)) is not None:
         return fault
     crowd = entry.get("iscrowd") or 0
     if crowd not in (0, 1):
         return f"expected 0 or 1 as iscrowd, found {shorten(crowd)}"
-    x, y, w, h = map(float, bbox)  # type: ignore[arg-type]
-    area = entry.get("area")
+    x, y, w, h = map(float, bbox)
+    area: Any = entry.get("area")
     return {
         "id": whole(entry.get("id")),
         "image_id": image_id,
         "category_id": category_id,
         "bbox": [x, y, w, h],
-        "area": float(area) if is_finite(area) and area > 0 else w * h,  # type: ignore[arg-type, operator]
+        "area": float(area) if is_finite(area) and area > 0 else w * h,
         "iscrowd": int(crowd),
     }
 
 
-def whole(value: object) -> int | None:
+def whole(value: Any) -> int | None:
     """Return an integer, also if written as 1.0 (as pandas does), or None for any other value."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    return int(value) if math.isfinite(value) and value == int(value) and abs(value) < _IDS_END else None
+    number: Any = value
+    return int(number) if math.isfinite(number) and number == int(number) and abs(number) < _IDS_END else None
 
 
 def _position(entry: Any, number: int) -> str:
