@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, RichProgressBar
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.config import TrainConfig
