@@ -18,7 +18,7 @@ from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import training_coverage
 from retinanet.checkpoint.reading import read_checkpoint
-from retinanet.config import TrainConfig, resolve, to_dict, with_options
+from retinanet.config import TrainConfig, flatten, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
@@ -150,7 +150,7 @@ def _with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfi
             seed=config.random.seed,
         )
         report_progress(f"auto-anchors: {fitted.sentence()}")
-        config = with_options(config, anchors="given", **vars(fitted.model_config))
+        config = with_options(config, anchors="given", **flatten(fitted.model_config))
     if config.fitted.balance_classes:
         labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()
