@@ -19,7 +19,7 @@ from retinanet.config.extensions import ExtensionConfig, is_object_name, name_ob
 from retinanet.config.hardware import ComputeConfig, DeviceConfig
 from retinanet.config.image import ImageConfig, Std
 from retinanet.config.inference import InferenceConfig, Precision
-from retinanet.config.loading import BatchConfig, LoadingConfig
+from retinanet.config.loading import BatchConfig, LoadingConfig, WaitingConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PositiveNumbers
@@ -105,6 +105,7 @@ __all__ = [
     "TileConfig",
     "TrainConfig",
     "ValidationConfig",
+    "WaitingConfig",
     "flatten",
     "given_options",
     "is_object_name",

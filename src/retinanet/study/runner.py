@@ -80,7 +80,7 @@ def _store_options(config: StudyConfig) -> None:
     """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
     free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
-    free |= {"overwrite", "resume", "device", "devices"}
+    free |= {"overwrite", "resume", "device", "devices", "worker_timeout"}
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         shutil.rmtree(config.folder.output / "runs")

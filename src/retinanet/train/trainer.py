@@ -29,6 +29,7 @@ from retinanet.train.extensions import Extensions, load_extensions, object_names
 from retinanet.train.graceful_stop import is_restart, resume_command
 from retinanet.train.initial_model import build_model, with_start_model_options
 from retinanet.train.lightning_trainer import make_callbacks, make_trainer, share_batchnorm
+from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import explain_out_of_memory, with_batch_size
 from retinanet.train.output_files import is_rank_zero, output_error, report_progress, translate_os_errors, write_output
@@ -94,6 +95,7 @@ def fit(
         NonFiniteError: a loss, gradient or output of the network became NaN or infinite.
         OutputError: the run folder cannot be written.
         OutOfMemoryError: a training step does not fit into memory.
+        WorkerError: a worker died or is stuck, or the shared memory is too small for the batches of the workers.
         StopRequest: SIGTERM or Ctrl-C stopped training, after a checkpoint was saved.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
@@ -127,6 +129,7 @@ def fit(
     report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
     model, config = build_model(config, train_data.classes)
     config = with_batch_size(model, _with_resumed_batch_size(config), train_data)
+    check_shared_memory(config, train_data, val_data)
     if is_rank_zero():
         with translate_os_errors(config.folder.output):
             config.folder.output.mkdir(parents=True, exist_ok=True)
@@ -243,9 +246,14 @@ def _user_errors(folder: Path) -> Iterator[None]:
     Raises:
         DataError: an image cannot be read. The traceback that a worker adds to its message is removed.
         OutputError: the run folder cannot be written.
+        WorkerError: a worker died or is stuck.
     """
     try:
         yield
+    except (WorkerError, RuntimeError) as error:
+        if (failure := error if isinstance(error, WorkerError) else worker_failure(error)) is None:
+            raise
+        raise WorkerError(f"{failure}.\nThen resume with: {resume_command(folder)}") from error
     except DataError as error:
         message = str(error).strip().rpartition("DataError: ")[2]
         raise DataError(f"{message}\nCorrect the data, then resume with: {resume_command(folder)}") from error
