@@ -36,7 +36,7 @@ def ours(data: DetectionData, config: ImageConfig, batch_size: int) -> float:
     start = time.perf_counter()
     for i in range(0, len(dataset), batch_size):
         keys = [SampleKey(k, k, config.image_size) for k in range(i, min(i + batch_size, len(dataset)))]
-        collate([dataset[key] for key in keys], config)
+        collate([dataset[key] for key in keys], config).to("cpu")
     return time.perf_counter() - start
 
 

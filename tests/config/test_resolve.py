@@ -1,6 +1,8 @@
 """Flat names and composed configs: distribution over sections, presets, saved dictionaries, and what is refused."""
 
+import copy
 import dataclasses
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from retinanet.config import (
     SplitConfig,
     StudyConfig,
     TrainConfig,
+    given_options,
     options_of,
     resolve,
     section_from_dict,
@@ -65,6 +68,24 @@ def test_a_dictionary_and_back():
     assert not any(isinstance(value, dict) for value in values.values()), "the file has no nesting"
     assert resolve(TrainConfig, values) == config
     assert section_from_dict(ModelConfig, values) == config.model
+
+
+def test_a_config_knows_which_options_were_given():
+    """Also options given with the value of the default (loss) or of the preset (image_size)."""
+    config = train(preset="small", loss="focal", image_size=512)
+    given = {*PATHS, "preset", "loss", "image_size"}
+    assert given_options(config) == given
+    assert given_options(with_options(config, lr=4e-4)) == {*given, "lr"}
+    assert given_options(copy.deepcopy(config)) == given_options(pickle.loads(pickle.dumps(config))) == given  # noqa: S301
+    assert config == train(preset="small"), "the record is no part of the values"
+    assert given_options(section_from_dict(TrainConfig, to_dict(config), given={"loss"})) == {"loss"}
+    former = train(skip_bad=False)
+    assert given_options(former) == {*PATHS, "skip_invalid"}, "current names"
+
+
+def test_a_config_built_from_its_sections_has_given_options_that_differ_from_the_default():
+    built = dataclasses.replace(train(preset="small", lr=0.1), loss=LossConfig(loss="ce", box_loss="giou"))
+    assert given_options(built) == {*PATHS, "preset", "loss", "lr", "box_loss_weight"}
 
 
 def test_a_saved_dictionary_may_lack_options_and_hold_others():

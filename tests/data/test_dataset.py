@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +46,7 @@ def load_batches(root: Path, *, workers: int, epoch: int = 0, seed: int = 0) -> 
         collate_fn=partial(collate, image_config=CONFIG),
         num_workers=workers,
     )
-    return list(loader)
+    return [batch.to("cpu") for batch in loader]
 
 
 def equal(a: list[Batch], b: list[Batch]) -> bool:
@@ -98,7 +101,7 @@ def test_an_evaluation_sample_equals_the_input_of_prediction(root: Path) -> None
     expected = np.array([[6, 6, 40, 40]]) * [43 / 64, 32 / 48, 43 / 64, 32 / 48]
     np.testing.assert_allclose(sample.target.boxes_G4, expected, rtol=1e-6)
     assert sample.target.boxes_G4.dtype == torch.float32
-    batch = collate([sample], CONFIG)
+    batch = collate([sample], CONFIG).to("cpu")
     prepared, frames = images.prepare([images.decode(data.records[1].path)], CONFIG)
     np.testing.assert_array_equal(batch.images_N3HW, prepared)
     assert list(batch.frames) == frames
@@ -106,8 +109,10 @@ def test_an_evaluation_sample_equals_the_input_of_prediction(root: Path) -> None
 
 def test_batches_are_padded_and_include_images_without_objects(root: Path, write_image: Write) -> None:
     dataset = DetectionDataset(data=load(root), image_config=CONFIG)
-    batch = collate([dataset[0], dataset[1]], CONFIG)
-    assert len(batch) == 2
+    pixels = collate([dataset[0], dataset[1]], CONFIG)
+    assert pixels.pixels_N3HW.dtype == torch.uint8, "a quarter of the shared memory of float32"
+    batch = pixels.to("cpu")
+    assert len(pixels) == len(batch) == 2
     assert batch.images_N3HW.shape == (2, 3, 32, 64)
     assert batch.images_N3HW.dtype == torch.float32
     assert batch.images_N3HW[:, :, :, :43].any()
@@ -118,6 +123,36 @@ def test_batches_are_padded_and_include_images_without_objects(root: Path, write
     assert moved.indices == (0, 1)
     assert torch.equal(moved.images_N3HW, batch.images_N3HW)
     assert batch.to("meta").targets[1].boxes_G4.device.type == "meta"
+
+
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, image_mean=(0.5, 0.1, 1 / 3), image_std=(0.5, 0.07, 0.3))])
+def test_a_batch_has_the_bits_of_normalise_and_pad(root: Path, config: ImageConfig) -> None:
+    dataset = DetectionDataset(data=load(root), image_config=config)
+    samples = [dataset[SampleKey(i, i, 20 + 7 * i)] for i in range(4)]
+    arrays = [sample.pixels_3HW.permute(1, 2, 0).numpy() for sample in samples]
+    normalised = [images.normalise(a, mean=config.image_mean, std=config.image_std) for a in arrays]
+    expected = images.pad(normalised, divisor=config.size_divisor)
+    found = collate(samples, config).to("cpu").images_N3HW.numpy()
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_only_the_pixels_of_a_batch_need_shared_memory(root: Path) -> None:
+    """Each tensor in shared memory needs an open file: three for each image would exceed the limit of 1024."""
+    dataset = DetectionDataset(data=load(root), image_config=CONFIG)
+    batch = collate([dataset[i] for i in range(9)], CONFIG)
+    shared = []
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, value: object) -> object:
+            shared.append(value) if isinstance(value, torch.Tensor) else None
+            return NotImplemented
+
+    file = io.BytesIO()
+    Pickler(file).dump(batch)
+    copy = pickle.loads(file.getvalue())  # noqa: S301
+    assert len(shared) == 1
+    assert torch.equal(copy.pixels_N3HW, batch.pixels_N3HW)
+    assert equal([copy.to("cpu")], [batch.to("cpu")])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

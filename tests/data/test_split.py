@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from retinanet import data
 from retinanet.data import DetectionData
-from retinanet.data.split import assign_parts, divide, group_keys
+from retinanet.data.split import assign_parts, divide
 from retinanet.errors import ConfigError
 from tests.data.helpers import names
 
@@ -47,30 +45,6 @@ def test_groups_stay_together(many: DetectionData) -> None:
     patients = {name: {stem.split("_")[0] for stem in names(part)} for name, part in division.parts.items()}
     assert not patients["train"] & patients["val"]
     assert (len(patients["train"]), len(patients["val"]), division.groups) == (6, 2, 8)
-
-
-def test_group_keys_come_from_a_column(tmp_path: Path, write_image: Write) -> None:
-    images = []
-    for i in range(4):
-        write_image(tmp_path / f"{i}.jpg", seed=i)
-        images.append({"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48, "film": i % 2})
-    box = {"category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": 0}
-    content = {
-        "images": images,
-        "categories": [{"id": 1, "name": "cat"}],
-        "annotations": [{"id": i, "image_id": i, **box} for i in range(4)],
-    }
-    (tmp_path / "x.json").write_text(json.dumps(content))
-    assert group_keys(data.load(tmp_path / "x.json"), "film") == [0, 1, 0, 1]
-    rows = "".join(f"{i}.jpg,1,1,9,9,cat,film{i % 2}\n" for i in range(4))
-    (tmp_path / "x.csv").write_text(f"path,x1,y1,x2,y2,class,film\n{rows}")
-    assert group_keys(data.load(tmp_path / "x.csv"), "film") == ["film0", "film1", "film0", "film1"]
-    with pytest.raises(
-        ConfigError, match=r"'patient', which is not a column of x\.csv and matches no file name .*0\.jpg"
-    ):
-        group_keys(data.load(tmp_path / "x.csv"), "patient")
-    with pytest.raises(ConfigError, match="not a regular expression"):
-        group_keys(data.load(tmp_path / "x.csv"), "(")
 
 
 def test_near_duplicates_are_in_one_part(many: DetectionData, tmp_path: Path) -> None:

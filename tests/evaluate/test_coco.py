@@ -139,11 +139,16 @@ def test_an_array_has_the_columns_of_pycocotools() -> None:
 
 def test_json_has_the_documented_keys() -> None:
     out = json.loads(json.dumps(evaluate_results(ground_truth(), [result()]).to_json()))
-    assert list(out) == [*SUMMARY, "AR", "max_detections", "per_class"]
-    assert (out["AR"], out["max_detections"]) == (out["AR100"], 100)
+    assert list(out) == [*SUMMARY, "per_class"]
     assert out["APs"] == -1
     assert out["per_class"]["cat"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "objects": 1}
     assert out["per_class"]["dog"] == {"AP": -1, "AP50": -1, "objects": 0}
+
+
+def test_json_names_a_limit_of_detections_other_than_cocos() -> None:
+    out = evaluate_results(ground_truth(), [result()], max_detections=300).to_json()
+    assert list(out) == [*SUMMARY, "AR", "max_detections", "per_class"]
+    assert (out["AR"], out["max_detections"]) == (out["AR100"], 300)
 
 
 @pytest.mark.parametrize(

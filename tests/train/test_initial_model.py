@@ -1,15 +1,20 @@
 """Training that starts from a trained model: kept, new and frozen weights."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from retinanet.checkpoint.loaded_model import KEY
 from retinanet.cli import main
+from retinanet.commands.terminal import show_progress
+from retinanet.config import IMAGENET_MEAN, TrainConfig, resolve
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
 from retinanet.train import CheckpointError, fit, load_checkpoint
-from retinanet.train.initial_model import transfer_class_rows
+from retinanet.train.initial_model import build_model, transfer_class_rows, with_start_model_options
 
 
 @pytest.fixture
@@ -61,6 +66,7 @@ def test_the_scores_of_a_kept_class_do_not_change():
 def test_training_from_a_model_uses_its_network_and_reports_the_kept_classes(
     first, tiny, other_classes, tmp_path, capsys
 ):
+    show_progress()
     options = {"output": tmp_path / "second", "device": "cpu", "batch_size": 4, "workers": 0, "log_every": 1}
     result = fit(**other_classes, **options, start_from=first, epochs=1, max_steps=1, lr=1e-9)
     output = capsys.readouterr().out
@@ -105,6 +111,57 @@ def test_the_command_freezes_parts_of_the_model(first, other_classes, tmp_path):
                                    after.get_submodule(name).state_dict().values(), strict=True):  # fmt: skip
             assert torch.equal(old, new), f"{name}.{key} has changed"
     assert not torch.equal(before.box_head.output.weight, after.box_head.output.weight)
+
+
+@pytest.fixture
+def ce_model(first, tmp_path):
+    """Return a model that was trained with cross-entropy and images of another size than the default."""
+    content = torch.load(first, weights_only=True)
+    content[KEY]["config"] |= {"loss": "ce", "image_size": 96, "max_size": 128, "gamma": 3.0}
+    path = tmp_path / "ce.ckpt"
+    torch.save(content, path)
+    return path
+
+
+def test_an_option_given_with_the_value_of_its_default_is_not_taken_from_the_model(ce_model, first):
+    def start(**options):
+        paths = {"train": "t", "val": "v", "output": "o", "start_from": ce_model}
+        return with_start_model_options(resolve(TrainConfig, {**paths, **options}))
+
+    config = start()
+    assert (config.loss.loss, config.loss.gamma, config.image.image_size) == ("ce", 3.0, 96)
+    config = start(loss="focal", image_size=800, max_size=1333)
+    assert (config.loss.loss, config.loss.gamma, config.image.image_size) == ("focal", 3.0, 800)
+    config = start(preset="small", max_size=512)
+    assert (config.loss.loss, config.image.image_size, config.image.max_size) == ("ce", 96, 512)
+    with pytest.raises(ConfigError, match=r"fpn_width is 256, but the model in .* has 16"):
+        start(fpn_width=256)
+
+
+@pytest.mark.parametrize("where", ["flags", "yaml"])
+def test_the_command_line_and_yaml_give_options_with_the_value_of_the_default(where, ce_model, tmp_path, monkeypatch):
+    configs = []
+    monkeypatch.setattr("retinanet.train.fit", lambda config: configs.append(config) or sys.exit())
+    words = ["train", "--train", "t", "--val", "v", "-o", "o", "--from", str(ce_model), "--preset", "small"]
+    if where == "flags":
+        words += ["--loss", "focal", "--image-size", "512", "--max-size", "512"]
+    else:
+        (tmp_path / "o.yaml").write_text("loss: focal\nimage-size: 512\nmax_size: 512\n")
+        words += ["--config", str(tmp_path / "o.yaml")]
+    with pytest.raises(SystemExit):
+        main(words)
+    config = with_start_model_options(configs[0])
+    assert (config.loss.loss, config.loss.gamma, config.image.image_size) == ("focal", 3.0, 512)
+
+
+def test_a_given_normalisation_is_kept(monkeypatch):
+    """The mean of the backbone replaces only a mean that was not given, also if the given mean is the default."""
+    info = SimpleNamespace(source="a file", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    monkeypatch.setattr("retinanet.train.initial_model.load_pretrained", lambda *_, **__: info)
+    options = {"backbone": "tf_efficientnet_lite0", "fpn_width": 16, "head_width": 16, "head_depth": 1}
+    options |= {"train": "t", "val": "v", "output": "o", "image_mean": IMAGENET_MEAN}
+    _, config = build_model(resolve(TrainConfig, options), ["a"])
+    assert (config.image.image_mean, config.image.image_std) == (IMAGENET_MEAN, info.std)
 
 
 def test_options_that_contradict_the_model_are_refused(first, tiny, tmp_path):

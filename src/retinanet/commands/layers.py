@@ -1,4 +1,4 @@
-"""What fills the options that the command line leaves open: the YAML file, the resumed run's config, the preset."""
+"""What fills the options that the command line leaves open: the YAML file, then the config of the resumed run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import cyclopts
 from cyclopts import App, ArgumentCollection
 
 from retinanet.commands.options import token_text
-from retinanet.config import PRESETS
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.former_names import OPTIONS, REMOVED_OPTIONS, current_options
 from retinanet.parse import ParseError, parse_yaml
@@ -21,7 +20,7 @@ _FLAG: Final = re.compile(r"--(?P<no>no-|empty-)?(?P<name>[a-z-]+)(?P<value>=.*)
 
 
 def fill_options(file: Path | None, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill open options of a command from a YAML file, then from the run that `--resume` continues, then by the preset.
+    """Fill open options of a command from a YAML file, then from the run that `--resume` continues.
 
     Raises:
         ConfigError: a file that cannot be read, or that names an unknown option.
@@ -34,11 +33,6 @@ def fill_options(file: Path | None, app: App, commands: tuple[str, ...], argumen
             values = {k: v for k, v in read_yaml(path).items() if k not in {"output", "resume"}}
             values = current_options(values, _names(arguments), warn=False)
             _fill(values, str(path), app, commands, arguments)
-    preset = _given(arguments, "--preset")
-    if preset in PRESETS:
-        known = _names(arguments)  # a command such as `check` has part of the options that a preset sets
-        values = {key: value for key, value in PRESETS[preset].items() if key in known}
-        _fill(values, f"preset {preset}", app, commands, arguments)
 
 
 def _fill(

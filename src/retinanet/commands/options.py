@@ -9,7 +9,7 @@ import inspect
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 import cyclopts
 from annotated_types import MinLen
@@ -64,7 +64,24 @@ def flags_of(config: Any) -> type[Any]:
         fields.append((option.name, _annotation(option, _panel(option) if in_panels else PLAIN), default))
     # cyclopts takes a class of the module `types`, which make_dataclass would name, for one of Python's own.
     namespace = {"__module__": __name__, "config_class": config}
-    return dataclasses.make_dataclass(config.__name__, fields, frozen=True, kw_only=True, namespace=namespace)
+    return dataclasses.make_dataclass(
+        config.__name__, fields, bases=(GivenFlags,), frozen=True, kw_only=True, namespace=namespace
+    )
+
+
+class GivenFlags:
+    """Base of the dataclasses of `flags_of`: `given` holds the flags and YAML keys that the user gave, by name.
+
+    cyclopts passes only these to the dataclass, and the dataclass fills in the defaults of the others.
+    """
+
+    given: Mapping[str, Any]
+
+    def __new__(cls, **given: Any) -> Self:
+        """Record the arguments."""
+        self = super().__new__(cls)
+        object.__setattr__(self, "given", given)
+        return self
 
 
 def from_flags(arguments: dict[str, Any]) -> None:
@@ -74,8 +91,8 @@ def from_flags(arguments: dict[str, Any]) -> None:
         ConfigError: a value that its option does not allow, or options that contradict each other.
     """
     for name, value in arguments.items():
-        if hasattr(value, "config_class"):
-            arguments[name] = resolve(value.config_class, vars(value))
+        if isinstance(value, GivenFlags):
+            arguments[name] = resolve(value.config_class, value.given)  # type: ignore[attr-defined]
 
 
 def token_text(token: Token) -> str:

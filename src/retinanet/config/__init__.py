@@ -19,7 +19,7 @@ from retinanet.config.extensions import ExtensionConfig, is_object_name, name_ob
 from retinanet.config.hardware import ComputeConfig, DeviceConfig, torch_device_name
 from retinanet.config.image import ImageConfig, Std
 from retinanet.config.inference import InferenceConfig, Precision
-from retinanet.config.loading import BatchConfig, LoadingConfig
+from retinanet.config.loading import BatchConfig, LoadingConfig, WaitingConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PositiveNumbers
@@ -33,6 +33,7 @@ from retinanet.config.resolve import (
     CONFIG_VERSION,
     Option,
     flatten,
+    given_options,
     options_of,
     resolve,
     section_from_dict,
@@ -106,7 +107,9 @@ __all__ = [
     "TrainConfig",
     "ValidationConfig",
     "ValueRangeConfig",
+    "WaitingConfig",
     "flatten",
+    "given_options",
     "is_object_name",
     "name_object",
     "options_of",

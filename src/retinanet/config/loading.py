@@ -25,6 +25,19 @@ class LoadingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitingConfig:
+    """How long training waits for its workers."""
+
+    PANEL: ClassVar = "Data"
+
+    worker_timeout: Annotated[float, Ge(0)] = 300.0
+    """Stop training if the workers deliver no batch within this number of seconds; 0: wait without a limit."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """Images per batch."""
 

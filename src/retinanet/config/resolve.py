@@ -1,12 +1,13 @@
 """Flat names and composed configs: configs hold sections, but flags, YAML keys and saved files have no nesting.
 
 An option has one name in the whole program. `resolve` puts named options into the sections that declare them,
-`to_dict` gives the options of all sections side by side.
+`to_dict` gives the options of all sections side by side. `resolve` and `with_options` record which options were given,
+and `given_options` returns their names: an option given with the value of its default is not an open option.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -82,10 +83,15 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {name: plain(value) for name, value in flatten(config).items()}
 
 
-def resolve(cls: type[C], options: Mapping[str, Any]) -> C:
+def resolve(cls: type[C], options: Mapping[str, Any], *, given: Collection[str] | None = None) -> C:
     """Build a config from named options on top of the preset that they name.
 
     Values from YAML (lists, strings for paths) are brought to the option's type.
+
+    Args:
+        cls: class of the config.
+        options: value of each option, by name. Options that are missing have the value of the preset or the default.
+        given: names of the options that the user gave. By default, all of `options`.
 
     Raises:
         ConfigError: an unknown name (with the nearest known one) or a bad value.
@@ -101,17 +107,43 @@ def resolve(cls: type[C], options: Mapping[str, Any]) -> C:
     missing = [name for name, option in known.items() if option.is_required and name not in merged]
     if missing:
         raise ConfigError(f"missing option: {', '.join(missing)}")
-    return _build(cls, {name: _to_type(name, v, read_hint(known[name].annotation)) for name, v in merged.items()})
+    config = _build(cls, {name: _to_type(name, v, read_hint(known[name].annotation)) for name, v in merged.items()})
+    return _record_given(config, options if given is None else given)
 
 
-def section_from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+def given_options(config: Any) -> frozenset[str]:
+    """Return the names of the options that the user gave: on the command line, in YAML or in Python.
+
+    The record is made by `resolve` and `with_options`. In a config that was built from its sections directly, an option
+    counts as given if its value differs from the value of the preset or, without one, from its default.
+    """
+    recorded: frozenset[str] | None = vars(config).get(_GIVEN)
+    if recorded is not None:
+        return recorded
+    values = flatten(config)
+    defaults = {name: option.default for name, option in options_of(type(config)).items()}
+    defaults |= PRESETS[values.get("preset", "default")]
+    return frozenset(name for name, value in values.items() if value != defaults[name])
+
+
+_GIVEN: Final = "_given_options"
+
+
+def _record_given(config: C, names: Collection[str]) -> C:
+    """Record which options were given. The record is no field: configs with equal values are equal."""
+    object.__setattr__(config, _GIVEN, frozenset(names))
+    return config
+
+
+def section_from_dict(cls: type[C], values: Mapping[str, Any], *, given: Collection[str] | None = None) -> C:
     """Return a config from a saved dictionary that may hold more options than `cls` has.
 
-    For example, return the `ModelConfig` of a checkpoint, which holds the options of the whole `TrainConfig`.
+    For example, return the `ModelConfig` of a checkpoint, which holds the options of the whole `TrainConfig`. `given`
+    has the meaning that it has in `resolve`.
     """
     known = options_of(cls)
     current = current_options(values, known, warn=False)
-    return resolve(cls, {name: value for name, value in current.items() if name in known})
+    return resolve(cls, {name: value for name, value in current.items() if name in known}, given=given)
 
 
 def with_options(config: C, **options: Any) -> C:
@@ -123,12 +155,17 @@ def with_options(config: C, **options: Any) -> C:
     known = options_of(type(config))
     options = current_options(options, known)
     _refuse_unknown(options, known)
+    return _record_given(_replace(config, options), given_options(config).union(options))
+
+
+def _replace(config: C, options: Mapping[str, Any]) -> C:
+    """Return a config with other values for some options, without a record of the given options."""
     changed: dict[str, Any] = {}
     for field in _fields(config):
         if not dataclasses.is_dataclass(field.type):
             changed |= {field.name: options[field.name]} if field.name in options else {}
         elif mine := _part(options, field.type):
-            changed[field.name] = with_options(getattr(config, field.name), **mine)
+            changed[field.name] = _replace(getattr(config, field.name), mine)
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 
@@ -143,7 +180,7 @@ def _build(cls: type[C], values: Mapping[str, Any]) -> C:
         if field.default_factory is dataclasses.MISSING:
             arguments[field.name] = _build(field.type, mine)  # type: ignore[arg-type]
         elif mine:
-            arguments[field.name] = with_options(field.default_factory(), **mine)
+            arguments[field.name] = _replace(field.default_factory(), mine)
     return cls(**arguments)
 
 

@@ -38,7 +38,8 @@ class StartConfig:
     access."""
     start_from: Annotated[Path | None, Flag("--from"), MostUsed()] = None
     """Checkpoint to start from instead of ImageNet weights. The network and its normalisation are taken from the
-    checkpoint; outputs of classes with the same name keep their weights."""
+    checkpoint; outputs of classes with the same name keep their weights. Options of the image size, the matching and
+    the loss that are not given are also taken from the checkpoint."""
     freeze: FreezeName = "none"
     """Parts of the network that are not trained: none, backbone, or backbone+fpn. Useful for little data together with
     `--from`."""

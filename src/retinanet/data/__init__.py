@@ -18,7 +18,7 @@ from retinanet.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from retinanet.data.albumentations_adapter import AlbumentationsTransform
-    from retinanet.data.batch import Batch, TrainBatchSampler, collate
+    from retinanet.data.batch import Batch, PixelBatch, TrainBatchSampler, collate
     from retinanet.data.dataset import DetectionDataset, Sample, SampleKey
     from retinanet.data.user_transform import TrainingSample
 
@@ -29,6 +29,7 @@ __all__ = [
     "DetectionData",
     "DetectionDataset",
     "Fault",
+    "PixelBatch",
     "Record",
     "Sample",
     "SampleKey",
@@ -49,7 +50,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Batch", "TrainBatchSampler", "collate"), "retinanet.data.batch"),
+        **dict.fromkeys(("Batch", "PixelBatch", "TrainBatchSampler", "collate"), "retinanet.data.batch"),
         **dict.fromkeys(("DetectionDataset", "Sample", "SampleKey"), "retinanet.data.dataset"),
         "AlbumentationsTransform": "retinanet.data.albumentations_adapter",
         "TrainingSample": "retinanet.data.user_transform",

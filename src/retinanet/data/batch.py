@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, get_worker_info
 
 from retinanet import images
 from retinanet.config import ImageConfig
@@ -40,31 +41,94 @@ class Batch:
         return len(self.targets)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on another device. The copy is asynchronous if the images are in pinned memory."""
+        """Return the batch on another device."""
         return replace(
             self,
-            images_N3HW=self.images_N3HW.to(device, non_blocking=True),
+            images_N3HW=self.images_N3HW.to(device),
             targets=tuple(target.to(device) for target in self.targets),
         )
 
-    def pin_memory(self) -> Batch:
-        """Return the batch with its images in pinned memory. `DataLoader(pin_memory=True)` calls this method."""
-        return replace(self, images_N3HW=self.images_N3HW.pin_memory())
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelBatch:
+    """A batch before normalisation, as it travels from a loader worker to the training process and to the device.
+
+    uint8 pixels need a quarter of the shared memory of a `Batch`. Between processes, only the pixels are in shared
+    memory: every tensor there needs an open file of its own, and a batch has three further tensors for each image.
+
+    Args:
+        pixels_N3HW: uint8 RGB, padded with 0 at the right and bottom.
+        targets: ground truth of each image; boxes are xyxy, input pixels.
+        frames: size of each image before and after resizing.
+        indices: index of each image in its dataset.
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
+    """
+
+    pixels_N3HW: Tensor
+    targets: tuple[Target, ...]
+    frames: tuple[Frame, ...]
+    indices: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the targets as arrays, which need no shared memory."""
+        arrays = [(t.boxes_G4.numpy(), t.labels_G.numpy(), t.crowd_G.numpy()) for t in self.targets]
+        return _unpickle, (self.pixels_N3HW, arrays, self.frames, self.indices, self.mean, self.std)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the normalised batch on a device. The copy is asynchronous if the pixels are in pinned memory.
+
+        The images have the bits that `images.normalise` and `images.pad` give: a product, then a difference, each
+        rounded to float32, and 0 in the padding.
+        """
+        images_N3HW = self.pixels_N3HW.to(device, non_blocking=True).float()
+        scale_3 = torch.tensor([1 / (255 * std) for std in self.std])
+        shift_3 = torch.tensor([mean / std for mean, std in zip(self.mean, self.std, strict=True)])
+        for operation, values_3 in ((images_N3HW.mul_, scale_3), (images_N3HW.sub_, shift_3)):
+            operation(values_3.view(3, 1, 1).to(images_N3HW))
+        for image_3HW, frame in zip(images_N3HW, self.frames, strict=True):
+            image_3HW[:, frame.resized_height :] = 0
+            image_3HW[:, :, frame.resized_width :] = 0
+        targets = tuple(target.to(device) for target in self.targets)
+        return Batch(images_N3HW=images_N3HW, targets=targets, frames=self.frames, indices=self.indices)
+
+    def pin_memory(self) -> PixelBatch:
+        """Return the batch with its pixels in pinned memory. `DataLoader(pin_memory=True)` calls this method."""
+        return replace(self, pixels_N3HW=self.pixels_N3HW.pin_memory())
 
 
-def collate(samples: Sequence[Sample], image_config: ImageConfig) -> Batch:
-    """Return a batch of samples, with the images normalised and padded to one size."""
-    pixels = [
-        images.normalise(
-            sample.pixels_3HW.permute(1, 2, 0).numpy(), mean=image_config.image_mean, std=image_config.image_std
-        )
-        for sample in samples
-    ]
-    return Batch(
-        images_N3HW=torch.from_numpy(images.pad(pixels, divisor=image_config.size_divisor)),
+def _unpickle(pixels_N3HW: Tensor, arrays: Sequence[Sequence[Any]], *rest: Any) -> PixelBatch:
+    targets = (map(torch.from_numpy, image_arrays) for image_arrays in arrays)
+    return PixelBatch(
+        pixels_N3HW=pixels_N3HW,
+        targets=tuple(Target(boxes_G4=boxes, labels_G=labels, crowd_G=crowd) for boxes, labels, crowd in targets),
+        **dict(zip(("frames", "indices", "mean", "std"), rest, strict=True)),
+    )
+
+
+def collate(samples: Sequence[Sample], image_config: ImageConfig) -> PixelBatch:
+    """Return a batch of samples, with the images padded to one size. `to` normalises the batch.
+
+    In a loader worker, the pixels are put into shared memory here. PyTorch would do that in a thread whose error is
+    printed and forgotten, and the training process would wait for the batch.
+
+    Raises:
+        RuntimeError: a loader worker has too little shared memory.
+    """
+    pixels = [sample.pixels_3HW.numpy() for sample in samples]
+    pixels_N3HW = torch.from_numpy(images.pad(pixels, divisor=image_config.size_divisor))
+    return PixelBatch(
+        pixels_N3HW=pixels_N3HW if get_worker_info() is None else pixels_N3HW.share_memory_(),
         targets=tuple(sample.target for sample in samples),
         frames=tuple(sample.frame for sample in samples),
         indices=tuple(sample.index for sample in samples),
+        mean=image_config.image_mean,
+        std=image_config.image_std,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -126,19 +126,16 @@ def _likely_pairs(small_PF: npt.NDArray[np.float32]) -> Iterator[tuple[int, int,
                     yield *pair, correlation
 
 
-def group_numbers(count: int, links: Iterable[Sequence[int]], keys: Sequence[Hashable] | None = None) -> list[int]:
-    """Return a group number for each of `count` items. Items connected by links or equal keys share a group.
+def group_numbers(count: int, links: Iterable[Sequence[int]]) -> list[int]:
+    """Return a group number for each of `count` items. Items connected by links share a group.
 
     Groups are numbered from 0 in the order of their first items.
 
     Args:
         count: number of items.
         links: groups of item indices that belong together.
-        keys: key of each item; items with equal keys belong together. None: no key.
     """
-    first: dict[Hashable, int] = {}
-    pairs = [(first.setdefault(key, index), index) for index, key in enumerate(keys or ()) if key is not None]
-    pairs += [(link[0], index) for link in links for index in link[1:]]
+    pairs = [(link[0], index) for link in links for index in link[1:]]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(pairs), np.int8), (rows, columns)), shape=(count, count))
     groups: list[int] = connected_components(graph, directed=False)[1].tolist()

@@ -7,19 +7,17 @@ most images of that class.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
-import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from retinanet.data import duplicates
 from retinanet.data.duplicates import fingerprints, group_numbers
+from retinanet.data.grouping import Grouping, group_images
 from retinanet.errors import ConfigError
 from retinanet.formats import find_writer
 
@@ -36,11 +34,13 @@ class Division:
         parts: dataset of each part, by name.
         groups: number of groups of two or more images that `group_by` kept together.
         duplicates: number of images that were kept together with their duplicates or near-duplicates.
+        grouping: the groups of `group_by`, or None without `group_by`.
     """
 
     parts: Mapping[str, DetectionData]
     groups: int
     duplicates: int
+    grouping: Grouping | None = None
 
     def sentences(self) -> list[str]:
         """Return a summary, one sentence per list item."""
@@ -49,6 +49,8 @@ class Division:
             counts = np.bincount([k for r in data.records for k in r.labels_G], minlength=len(data.classes))
             classes = ", ".join(f"{c} {n:,}" for c, n in zip(data.classes, counts, strict=True))
             sentences.append(f"{name}: {len(data.records):,} images, {data.num_objects:,} objects ({classes})")
+        if self.grouping is not None:
+            sentences += self.grouping.sentences()
         if self.groups:
             sentences.append(f"{self.groups:,} groups of images were kept together")
         if self.duplicates:
@@ -77,8 +79,7 @@ def divide(
     Args:
         data: dataset to split.
         shares: share of the images for each part, by name; the shares sum to 1.
-        group_by: property whose equal values keep images together: a column of a CSV file, a field of COCO's images,
-            `folder`, or a regular expression for the file name (the value is its first group, or the whole match).
+        group_by: property whose equal values keep images together, see `grouping.group_images`.
         near_duplicates: keep duplicates and near-duplicates together. Decodes every image.
         seed: seed of the order of images.
         workers: number of threads that decode images.
@@ -86,12 +87,13 @@ def divide(
     Raises:
         ConfigError: a `group_by` that matches no image, or a part without images.
     """
-    keys = group_keys(data, group_by) if group_by is not None else None
-    links: list[Sequence[int]] = []
+    grouping = group_images(data, group_by) if group_by is not None else None
+    links: list[Sequence[int]] = [] if grouping is None else list(grouping.links)
+    similar: list[Sequence[int]] = []
     if near_duplicates:
         prints = fingerprints(data.records, workers=workers)
-        links = [*duplicates.identical_images(prints), *((i, j) for i, j, _ in duplicates.near_duplicates(prints))]
-    groups = np.array(group_numbers(len(data.records), links, keys))
+        similar = [*duplicates.identical_images(prints), *((i, j) for i, j, _ in duplicates.near_duplicates(prints))]
+    groups = np.array(group_numbers(len(data.records), [*links, *similar]))
     part_P = assign_parts(_class_presence(data), groups, list(shares.values()), seed=seed)
     parts = {}
     for number, name in enumerate(shares):
@@ -102,58 +104,13 @@ def divide(
                 f"for {len(shares)} parts. Raise the share of {name}, or add images"
             )
         parts[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in chosen), faults=(), notes=())
-    by_key = group_numbers(len(data.records), [], keys)
+    by_name = group_numbers(len(data.records), links)
     return Division(
         parts=parts,
-        groups=int((np.bincount(by_key) > 1).sum()),
-        duplicates=len({index for link in links for index in link}),
+        groups=int((np.bincount(by_name) > 1).sum()),
+        duplicates=len({index for link in similar for index in link}),
+        grouping=grouping,
     )
-
-
-def group_keys(data: DetectionData, group_by: str) -> list[Hashable]:
-    """Return the group key of each image, or None for an image without a group. See `divide` for `group_by`.
-
-    Raises:
-        ConfigError: a `group_by` that is neither a column nor a regular expression, or that matches no file name.
-    """
-    if group_by == "folder":
-        return [str(record.path.parent) for record in data.records]
-    if (column := _column(data, group_by)) is not None:
-        return [column.get(record.image_id, column.get(record.path.name)) for record in data.records]
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise ConfigError(
-            f"group_by must be a column, folder or a regular expression, found {group_by!r}, which is not a column of "
-            f"{data.source.name} and not a regular expression ({error})"
-        ) from error
-    matches = [pattern.search(record.path.name) for record in data.records]
-    keys: list[Hashable] = [None if m is None else m[1 if pattern.groups else 0] for m in matches]
-    if all(not key for key in keys):
-        example = f" (the first is {data.records[0].path.name})" if data.records else ""
-        raise ConfigError(
-            f"group_by must be a column, folder or a regular expression, found {group_by!r}, which is not a column of "
-            f"{data.source.name} and matches no file name{example}"
-        )
-    return [key or None for key in keys]
-
-
-def _column(data: DetectionData, name: str) -> dict[Hashable, Any] | None:
-    """Return the values of a column by image id (COCO) or file name (CSV), or None if the column does not exist."""
-    suffix = data.source.suffix.lower()
-    if suffix == ".json":
-        content = json.loads(data.source.read_bytes())
-        entries = content.get("images", []) if isinstance(content, dict) else []
-        if any(isinstance(e, dict) and name in e for e in entries):
-            return {e["id"]: e.get(name) for e in entries if isinstance(e, dict) and "id" in e}
-    if suffix == ".csv":
-        with data.source.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-        header = [cell.strip() for cell in rows[0]] if rows else []
-        if name in header:
-            index = header.index(name)
-            return {row[0].replace("\\", "/").rsplit("/", 1)[-1]: row[index] for row in rows[1:] if len(row) > index}
-    return None
 
 
 def _class_presence(data: DetectionData) -> npt.NDArray[np.int64]:

@@ -88,11 +88,15 @@ class Metrics:
     per_class: dict[str, ClassMetrics]
 
     def to_json(self) -> dict[str, Any]:
-        """Return all metrics as plain values for JSON, with AP, AP50 and objects of each class; -1 stays -1."""
+        """Return all metrics as plain values for JSON, with AP, AP50 and objects of each class; -1 stays -1.
+
+        `AR` and `max_detections` are included only if another number of detections than COCO's 100 counted.
+        """
         per_class = {
             name: {"AP": row.AP, "AP50": row.AP50, "objects": row.objects} for name, row in self.per_class.items()
         }
-        summary = {name: getattr(self, name) for name in (*SUMMARY, "AR", "max_detections")}
+        limit = ("AR", "max_detections") if self.max_detections != COCO_MAX_DETECTIONS else ()
+        summary = {name: getattr(self, name) for name in (*SUMMARY, *limit)}
         return {**summary, "per_class": per_class}
 
 

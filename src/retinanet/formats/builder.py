@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from retinanet.formats.image_files import (
     AmbiguousImageError,
     outside_fault,
 )
-from retinanet.formats.records import SKIP_OBJECT, DetectionData, Fault, Record, unknown_class
+from retinanet.formats.records import SKIP_OBJECT, DetectionData, Fault, Record, property_values, unknown_class
 from retinanet.images import IMAGE_SUFFIXES
 from retinanet.parse import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from retinanet.formats.folder_walk import LeftOut
@@ -76,6 +76,20 @@ class AnnotatedImage:
     height: int
     objects: list[AnnotatedObject] = field(default_factory=list)
     image_id: int | None = None
+    properties: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def add_properties(self, fields: Mapping[str, Any], *, known: Collection[str] = ()) -> None:
+        """Add the values of columns or fields of the image or of one of its annotations, see `property_values`.
+
+        Args:
+            fields: value of each column or field, by name.
+            known: names of fields that belong to the format and are left out.
+        """
+        for name in fields.keys() - known:
+            for key, value in property_values(name, fields[name]):
+                values = self.properties.get(key, ())
+                if value not in values:
+                    self.properties[key] = (*values, value)
 
 
 class _NamedImage(NamedTuple):
@@ -280,4 +294,5 @@ def _record(number: int, image: AnnotatedImage, label_of: Mapping[str, int]) -> 
         areas_G=np.array(areas, np.float64),
         annotation_ids=tuple(o.number for o in objects),
         image_id=number if image.image_id is None else image.image_id,
+        properties=image.properties,
     )

@@ -32,6 +32,10 @@ _MAX_COORDINATE: Final = 1e12
 """Maximum absolute coordinate. The comparison also refuses NaN, infinity and integers too large for a float."""
 _IDS_END: Final = 2**63
 """Limit of ids, which evaluators store in 64 bits."""
+_IMAGE_FIELDS: Final = frozenset(("id", "file_name", "width", "height"))
+_ANNOTATION_FIELDS: Final = frozenset(
+    ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints")
+)
 _SECTIONS: Final = ("images", "annotations", "categories")
 
 
@@ -89,6 +93,7 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
         result = _read_annotation(entry, number, image, names, seen, builder.selection)
         where = _position("annotation", entry, number) if isinstance(result, str) else ""
         if image is not None:
+            image.add_properties(entry, known=_ANNOTATION_FIELDS)
             builder.add_object(image, result, file=source.path, where=where)
         elif isinstance(result, str):
             builder.add_fault(source.path, where, result, SKIP_OBJECT)
@@ -166,6 +171,7 @@ def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int, Annot
                 if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
                     width, height = read_size(path)
                 images[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
+                images[image_id].add_properties(fields, known=_IMAGE_FIELDS)
                 continue
             except ImageError as error:
                 what = f"expected width and height above 0, found them neither here nor in the image ({error})"

@@ -43,6 +43,7 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "y2": ("y2", "ymax", "y_max", "bottom"),
     "class": ("class", "label", "class_name", "name", "category", "classname"),
 }
+_CORNERS: Final = frozenset(alias for corner in ("x1", "y1", "x2", "y2") for alias in _ALIASES[corner])
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
@@ -61,6 +62,7 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
     finder = ImageFinder.for_file(source.path, options.images)
     images: dict[str, AnnotatedImage | None] = {}
     column_of: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
+    header_names: Sequence[str] = COLUMNS
     line = 1
     try:
         with source.path.open(newline="", encoding="utf-8-sig") as file:
@@ -70,9 +72,10 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
                 if not any(cell.strip() for cell in row):
                     continue
                 if line == 1 and (header := _header(row)) is not None:
-                    column_of = header
+                    column_of, header_names = header, [cell.strip() for cell in row]
                     continue
-                _read_row(row, line, column_of, builder, finder, images)
+                if (image := _read_row(row, line, column_of, builder, finder, images)) is not None:
+                    image.add_properties(_columns(row, header_names), known=_CORNERS)
     except UnicodeDecodeError as error:
         raise DataError(f"{source.path}: expected UTF-8 text ({error})") from error
     except csv.Error as error:
@@ -124,23 +127,23 @@ def _read_row(
     builder: DatasetBuilder,
     finder: ImageFinder,
     images: dict[str, AnnotatedImage | None],
-) -> None:
-    """Add the object of one line to the builder, or its fault."""
+) -> AnnotatedImage | None:
+    """Add the object of one line to the builder, or its fault. Return the image, if it is valid."""
     where = f"line {line}"
     if len(row) <= max(column_of.values()):
         what = f"expected {','.join(COLUMNS)}, found {len(row)} columns: {','.join(row)!r}"
         builder.add_fault(builder.source, where, what, SKIP_OBJECT)
-        return
+        return None
     name = row[column_of["path"]].strip()
     if not name:
         builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
-        return
+        return None
     name = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
     if name not in images:
         path = builder.find_image(finder, name, file=builder.source, where=where)
         if path is None:
             images[name] = None
-            return
+            return None
         try:
             images[name] = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
@@ -151,9 +154,18 @@ def _read_row(
     cells = [row[column_of[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[column_of["class"]].strip()
     if image is None or not any((*cells, written)):
-        return
+        return image
     result = _parse_object(cells, written, image, builder.selection, line)
     builder.add_object(image, result, file=builder.source, where=where)
+    return image
+
+
+def _columns(row: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return the cells of a line by the names of their columns: "column 7" for a column without a name."""
+    return {
+        names[index] if index < len(names) and names[index] else f"column {index + 1}": cell
+        for index, cell in enumerate(row)
+    }
 
 
 def _parse_object(

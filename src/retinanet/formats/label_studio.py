@@ -72,6 +72,7 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
             builder.add_fault(source.path, where, what, SKIP_IMAGE)
             continue
         image = AnnotatedImage(path, *size)
+        image.add_properties(task["data"] if isinstance(task.get("data"), dict) else {})
         builder.images.append(image)
         reduced += _add_objects(results, image, where, builder)
     if several:

@@ -6,8 +6,8 @@ Shape suffixes: G objects of an image. Every box is xyxy in original pixels (aft
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +72,8 @@ class Record:
         image_id: image id of the file (COCO), or the number of the image, from 1.
         window: xyxy part of the image, in image pixels, or None for the whole image. Width, height and boxes then
             refer to this part. See `tiling.cut_into_tiles`.
+        properties: values of the columns (CSV) and further fields (COCO and others) of the image and of its
+            annotations, by name: see `property_values`.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class Record:
     annotation_ids: tuple[int, ...]
     image_id: int
     window: tuple[int, int, int, int] | None = None
+    properties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,6 +179,23 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
         return f"expected a box within the {width}x{height} image, {found}"
     has_area = clipped[0] < clipped[2] and clipped[1] < clipped[3]
     return clipped if has_area else f"expected a box with an area above 0, {found}"
+
+
+def property_values(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name and the values, as text, of a column or field. The number 7.0 is "7"; "" and NaN are no value.
+
+    A list has several values. The fields of an object have names such as extra.patient.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from property_values(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from property_values(name, inner)
+    elif isinstance(value, float) and value.is_integer():
+        yield name, str(int(value))
+    elif isinstance(value, (str, int, float)) and value == value and (text := str(value).strip()):  # noqa: PLR0124 - NaN
+        yield name, text
 
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:

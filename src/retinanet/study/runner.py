@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict, with_options
+from retinanet.config import StudyConfig, TrainConfig, given_options, resolve, section_from_dict, to_dict, with_options
 from retinanet.data import DetectionData, load_train, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.former_names import current_options
@@ -44,7 +44,7 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
         DataError: the data has faults.
     """
     config = config or resolve(StudyConfig, options)
-    config = dataclasses.replace(config, train=data)
+    config = with_options(config, train=data)
     _store_options(config)
     train, val, train_data, val_data = _split(config)
     plan = [
@@ -80,7 +80,7 @@ def _store_options(config: StudyConfig) -> None:
     """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
     free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
-    free |= {"overwrite", "resume", "device", "devices"}
+    free |= {"overwrite", "resume", "device", "devices", "worker_timeout"}
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         shutil.rmtree(config.folder.output / "runs")
@@ -126,7 +126,8 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
     """Train one set-up with one seed, or read the result of an earlier run."""
     result_file = folder / "run.json"
     if not result_file.exists():
-        options = section_from_dict(TrainConfig, {**to_dict(config), "train": train, "val": val, "output": folder})
+        values = {**to_dict(config), "train": train, "val": val, "output": folder}
+        options = section_from_dict(TrainConfig, values, given=given_options(config))
         resumable = (folder / "last.ckpt").exists()
         options = with_options(
             options,

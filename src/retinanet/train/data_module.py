@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,48 +13,71 @@ from torch.utils.data import DataLoader
 
 from retinanet.config import ImageConfig
 from retinanet.data import DetectionDataset, TrainBatchSampler, collate, eval_batches
+from retinanet.train.loader_workers import (
+    BATCHES_PER_WORKER,
+    Watchdog,
+    exit_with_trainer,
+    kill_workers,
+    worker_failure,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from multiprocessing.process import BaseProcess
 
     from retinanet.config import TrainConfig
-    from retinanet.data import Batch, DetectionData
+    from retinanet.data import Batch, DetectionData, PixelBatch
     from retinanet.data.user_transform import Transform
 
 
-def _exit_with_trainer(trainer_pid: int, _worker_id: int) -> None:
-    """Start a thread in a loader worker that ends the worker when the training process no longer exists.
-
-    PyTorch's workers only watch their parent process. With a fork server, the default of Python 3.14, the parent is
-    the fork server and not the training process.
-    """
-
-    def watch() -> None:
-        while True:
-            time.sleep(5)
-            try:
-                os.kill(trainer_pid, 0)
-            except OSError:
-                os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 class LazyLoader(DataLoader[Any]):
-    """Read nothing before the first batch is requested.
+    """Read nothing before the first batch is requested, and explain a dead or stuck worker.
 
     Lightning creates an iterator during setup, before it restores the epoch of a resumed run. With workers, a plain
     `DataLoader` would then start to read batches of the first epoch.
+
+    Args:
+        all_loaders: list of the loaders of the training run, to which this loader is added. If a worker fails, the
+            workers of all loaders are killed, because the program would wait for stuck workers when it exits.
+        worker_timeout: longest time to wait for a batch, seconds; 0: no limit. The `timeout` of `DataLoader` does not
+            include the time to receive the batch, which never ends if the worker no longer responds.
+        options: arguments of `DataLoader`.
     """
 
+    def __init__(self, *, all_loaders: list[LazyLoader], worker_timeout: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.worker_timeout = worker_timeout
+        self.all_loaders = all_loaders
+        all_loaders.append(self)
+
     def __iter__(self) -> Any:
-        """Return an iterator over the epoch to which the sampler is set when the first batch is requested."""
-        start = super().__iter__
+        """Return an iterator over the epoch to which the sampler is set when the first batch is requested.
 
-        def batches() -> Iterator[Any]:
-            yield from start()
+        The iterator raises `WorkerError` if a worker cannot start, died, or delivers no batch within `worker_timeout`.
+        """
+        return self._batches(super().__iter__)
 
-        return batches()
+    def _batches(self, start: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        watchdog = Watchdog(self._all_workers, self.worker_timeout)
+        try:
+            # The first iterator starts the workers. A process must not fork while a watchdog runs in a thread.
+            with nullcontext() if self._iterator is None else watchdog:
+                iterator = start()
+            while True:
+                with watchdog:
+                    batch = next(iterator, None)
+                if batch is None:
+                    return
+                yield batch
+        except (RuntimeError, OSError, EOFError) as error:
+            failure = watchdog.failure() or worker_failure(error)
+            if failure is None:
+                raise
+            kill_workers(self._all_workers())
+            raise failure from error
+
+    def _all_workers(self) -> list[BaseProcess]:
+        return [worker for loader in self.all_loaders for worker in getattr(loader._iterator, "_workers", ())]
 
 
 class DetectionDataModule(L.LightningDataModule):
@@ -82,6 +104,7 @@ class DetectionDataModule(L.LightningDataModule):
         self.train_data = train_data
         self.val_data = val_data
         self.sampler: TrainBatchSampler | None = None
+        self.loaders: list[LazyLoader] = []
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, set to the trainer's epoch, which is not the first after a resume."""
@@ -118,8 +141,8 @@ class DetectionDataModule(L.LightningDataModule):
         batches = batches or [[0]]
         return self._loader(dataset, batches, image_config)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Return the batch on a device."""
+    def transfer_batch_to_device(self, batch: PixelBatch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the normalised batch on a device."""
         return batch.to(device)
 
     def _attached(self) -> L.Trainer:
@@ -130,12 +153,15 @@ class DetectionDataModule(L.LightningDataModule):
     def _loader(self, dataset: DetectionDataset, batches: Any, image_config: ImageConfig) -> DataLoader[Any]:
         workers = self.config.loading.workers
         return LazyLoader(
-            dataset,
+            all_loaders=self.loaders,
+            worker_timeout=self.config.waiting.worker_timeout if workers else 0,
+            dataset=dataset,
             batch_sampler=batches,
             collate_fn=partial(collate, image_config=image_config),
             num_workers=workers,
+            prefetch_factor=BATCHES_PER_WORKER if workers else None,
             persistent_workers=workers > 0,
-            worker_init_fn=partial(_exit_with_trainer, os.getpid()),
+            worker_init_fn=partial(exit_with_trainer, os.getpid()),
             pin_memory=torch.cuda.is_available(),
             # Without its own generator, the loader draws the seed of its workers from the global random state.
             generator=torch.Generator().manual_seed(self.config.random.seed),

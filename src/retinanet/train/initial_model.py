@@ -9,17 +9,14 @@ import torch
 
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     PART_OPTIONS,
-    PRESETS,
     ImageConfig,
     LossConfig,
     MatchConfig,
     ModelConfig,
     TrainConfig,
     flatten,
-    options_of,
+    given_options,
     section_from_dict,
     with_options,
 )
@@ -57,8 +54,8 @@ def build_model(
         if config.start.pretrained:
             info = load_pretrained(model.backbone, weights=config.start.backbone_weights)
             report_progress(f"backbone: {config.model.backbone}, ImageNet weights from {info.source}")
-            if (config.image.image_mean, config.image.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
-                config = with_options(config, image_mean=info.mean, image_std=info.std)
+            of_backbone = {"image_mean": info.mean, "image_std": info.std}
+            config = with_options(config, **{k: v for k, v in of_backbone.items() if k not in given_options(config)})
         else:
             report_progress(f"backbone: {config.model.backbone}, random weights")
     if bad := [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]:
@@ -88,7 +85,8 @@ def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
 def with_start_model_options(config: TrainConfig) -> TrainConfig:
     """Return the config with the network and normalisation options of the model of `start_from`, if there is one.
 
-    Options of the image size, the matching and the losses also come from the model, unless the user has set them.
+    Options of the image size, the matching and the losses also come from the model, unless the user gave them. A preset
+    does not count as given.
     `class_alpha` never comes from the model, because the classes may differ.
 
     Raises:
@@ -105,20 +103,19 @@ def with_start_model_options(config: TrainConfig) -> TrainConfig:
     saved = load_checkpoint(config.start.start_from, allow=named_modules(flatten(config), PART_OPTIONS))
     network = section_from_dict(ModelConfig, saved.train_config)
     model_options = {f.name: getattr(network, f.name) for f in dataclasses.fields(ModelConfig) if f.name != "prior"}
-    options = flatten(config)
+    options, given = flatten(config), given_options(config)
     for name, value in model_options.items():
-        if _is_set(config, name) and options[name] != value:
+        if name in given and options[name] != value:
             raise ConfigError(
                 f"{name} is {options[name]}, but the model in {config.start.start_from} has {value}: training from a "
                 f"model (--from) uses the model's network. Remove {name}, or train without --from"
             )
-    names = [name for name in PART_OPTIONS if not _is_set(config, name)]
+    names = [name for name in PART_OPTIONS if name not in given]
     check_allowed_parts(saved.train_config, names, named_modules(flatten(config), PART_OPTIONS))
     for cls in (ImageConfig, MatchConfig, LossConfig):
-        section: object = section_from_dict(cls, saved.train_config)
-        for field in dataclasses.fields(cls):
-            if field.name != "class_alpha" and not _is_set(config, field.name):
-                model_options[field.name] = getattr(section, field.name)
+        for name, value in flatten(section_from_dict(cls, saved.train_config)).items():
+            if name != "class_alpha" and name not in given:
+                model_options[name] = value
     return with_options(config, **model_options)
 
 
@@ -176,9 +173,3 @@ def transfer_class_rows(
         if name in old_classes:
             out_AK[:, k] = old_AK[:, list(old_classes).index(name)]
     return out_AK.reshape(fresh.shape)
-
-
-def _is_set(config: TrainConfig, name: str) -> bool:
-    """Return whether an option differs from the value of the preset or, without one, from its default."""
-    default = options_of(TrainConfig)[name].default
-    return bool(flatten(config)[name] != PRESETS[config.base.preset].get(name, default))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import shlex
 from collections.abc import Mapping
@@ -153,7 +152,7 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     if config.start.start_from is not None:
         options, preset, values = options_of(TrainConfig), PRESETS[config.base.preset], flatten(config)
         sections = (ModelConfig, ImageConfig, MatchConfig, LossConfig)
-        model_names = {field.name for section in sections for field in dataclasses.fields(section)}
+        model_names = {name for section in sections for name in options_of(section)}
         names |= {name for name in model_names if values[name] == preset.get(name, options[name].default)}
     computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
     if not config.image.bit_depth:  # a checkpoint of an earlier version has no bit depth: that run used all 16 bits

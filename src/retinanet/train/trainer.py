@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import training_coverage
-from retinanet.config import TrainConfig, resolve, to_dict, with_options
+from retinanet.config import TrainConfig, flatten, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
@@ -30,6 +30,7 @@ from retinanet.train.extensions import Extensions, load_extensions, object_names
 from retinanet.train.graceful_stop import resume_command
 from retinanet.train.initial_model import build_model, with_start_model_options
 from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make_trainer, share_batchnorm
+from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import checkpoint_size, explain_out_of_memory, with_batch_size
 from retinanet.train.output_files import (
@@ -109,6 +110,7 @@ def fit(
         NonFiniteError: a loss, gradient or output of the network became NaN or infinite.
         OutputError: the run folder cannot be written.
         OutOfMemoryError: a training step does not fit into memory.
+        WorkerError: a worker died or is stuck, or the shared memory is too small for the batches of the workers.
         StopRequest: SIGTERM or Ctrl-C stopped training, after a checkpoint was saved.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
@@ -151,6 +153,7 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
     model, config = build_model(config, train_data.classes, has_checkpoint)
     config = with_batch_size(model, config, train_data)
+    check_shared_memory(config, train_data, val_data)
     return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
 
 
@@ -188,7 +191,7 @@ def _with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfi
             seed=config.random.seed,
         )
         report_progress(f"auto-anchors: {fitted.sentence()}")
-        config = with_options(config, anchors="given", **vars(fitted.model_config))
+        config = with_options(config, anchors="given", **flatten(fitted.model_config))
     if config.fitted.balance_classes:
         labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()
@@ -289,10 +292,15 @@ def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
     Raises:
         DataError: an image cannot be read. The traceback that a worker adds to its message is removed.
         OutputError: the run folder cannot be written.
+        WorkerError: a worker died or is stuck.
     """
     folder = callbacks.start.folder
     try:
         yield
+    except (WorkerError, RuntimeError) as error:
+        if (failure := error if isinstance(error, WorkerError) else worker_failure(error)) is None:
+            raise
+        raise WorkerError(f"{failure}.\nThen resume with: {resume_command(folder)}") from error
     except DataError as error:
         message = str(error).strip().rpartition("DataError: ")[2]
         can_resume = callbacks.start.has_started or callbacks.start.resume
