@@ -123,7 +123,7 @@ def collate(samples: Sequence[Sample], image_config: ImageConfig) -> PixelBatch:
     pixels = [sample.pixels_3HW.numpy() for sample in samples]
     pixels_N3HW = torch.from_numpy(images.pad(pixels, divisor=image_config.size_divisor))
     return PixelBatch(
-        pixels_N3HW=pixels_N3HW if get_worker_info() is None else pixels_N3HW.share_memory_(),
+        pixels_N3HW=pixels_N3HW if get_worker_info() is None else pixels_N3HW.share_memory_(),  # type: ignore[no-untyped-call]
         targets=tuple(sample.target for sample in samples),
         frames=tuple(sample.frame for sample in samples),
         indices=tuple(sample.index for sample in samples),

@@ -107,7 +107,7 @@ def _by_folder(data: DetectionData) -> Grouping:
     folders = [os.path.realpath(record.path.parent) for record in data.records]
     names = _below_common_folder(folders, folders)
     outer = {Path(name).parts[0] for name in names if len(Path(name).parts) > 1}
-    notes = ()
+    notes: tuple[str, ...] = ()
     if outer:
         notes = (
             f"the folders are nested: images of {list_names(sorted(outer))} lie in several folders and may be in "
