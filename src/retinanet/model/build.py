@@ -38,7 +38,8 @@ def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
     """Return the parts of the network that a config describes, with random weights in float32.
 
     Another default dtype of torch, which another library may have set, has no effect on the type of the weights: a
-    network in bfloat16 would round the weights of a checkpoint. The weights are drawn in the order backbone, pyramid, class head, box head.
+    network in bfloat16 would round the weights of a checkpoint. The weights are drawn in the order backbone, pyramid,
+    class head, box head.
 
     Raises:
         BackboneError: a backbone that does not exist, or that has no feature maps at the required strides.
