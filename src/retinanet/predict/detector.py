@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 import numpy as np
@@ -19,6 +19,7 @@ from retinanet.config import BatchConfig, ImageConfig, LoadingConfig, Postproces
 from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows, prepare, tiles
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
 from retinanet.predict.merge import merge_tiles, merge_views
+from retinanet.predict.sources import is_list_of_images, to_source
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ class BaseDetector(ABC):
         """Return the detections of one image, or of each image of a list; best first.
 
         Args:
-            source: path, bytes of an image file, PIL image or array (H, W, 3), RGB uint8; or a list of such sources.
+            source: path, bytes of an image file, open file, Pillow image, array or tensor (H, W, 3) in RGB, see
+                `sources.to_source`; or a list, an iterator or an array (N, H, W, 3) of images.
             threshold: lowest score of a detection; None: the model's `score_threshold` (0.05 unless changed).
             tile: side of the tiles into which large images are cut, original pixels; 0: no tiles; None: as in training.
             overlap: share of a tile that overlaps its neighbour.
@@ -139,10 +141,10 @@ class BaseDetector(ABC):
                 cost.
 
         Raises:
-            ImageError: an image cannot be decoded.
+            ImageError: an image cannot be decoded, or a source is no image.
         """
         tiling = TileConfig(tile=tile, overlap=overlap)
-        is_list = isinstance(source, list | tuple)
+        is_list = is_list_of_images(source)
         sources: Sequence[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
         batches = batched(sources, BatchConfig.batch_size)
         results = self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta)
@@ -162,11 +164,16 @@ class BaseDetector(ABC):
         The number of images is not limited: memory holds at most `workers` + 1 batches.
 
         Args:
-            sources: images, as in `predict`.
+            sources: list, iterator or array of images, as in `predict`.
             batch_size: number of images per batch.
             workers: number of threads that decode images.
             threshold: lowest score of a detection; None: the model's `score_threshold`.
+
+        Raises:
+            ImageError: `sources` is a single image.
         """
+        if not is_list_of_images(sources) and not isinstance(sources, Set):
+            raise ImageError(f"sources: expected a list or an iterator of images, found a {type(sources).__name__}")
         for result in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
             outcome = result.error if result.detections is None else self.named(result.detections)
             yield result.source, outcome  # type: ignore[misc]
@@ -195,16 +202,16 @@ class BaseDetector(ABC):
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
         for batch in load_ahead(batches, self._load, workers):
-            readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
-            detections = zip(batch.frames, self._detect_views(readable, batch, config, tta), strict=True)
+            views = self._detect_views(batch.decodable, batch, config, tta)
+            detections = zip(batch.decodable, batch.frames, views, strict=True)
             for source, error in zip(batch.sources, batch.errors, strict=True):
                 if error is not None:
                     yield ImageResult(source=source, error=error)
                     continue
-                frame, found = next(detections)
+                decodable, frame, found = next(detections)
                 try:
                     if tiling.tile:
-                        found = self._detect_in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
+                        found = self._detect_in_tiles(decodable, frame, found, tiling, config, len(batch.sources), tta)
                 except (
                     ImageError
                 ) as decode_error:  # tiles decode parts of the file that the reduced whole image did not need
@@ -287,12 +294,15 @@ class BaseDetector(ABC):
         """Return the decoded, resized and padded sources; `config` defaults to that of the model."""
         config = config or self.image_config
         images: list[Scaled] = []
+        decodable: list[Source] = []
         errors: list[ImageError | None] = []
         for source in sources:
             try:
-                images.append(decode_for(source, image_size=config.image_size, max_size=config.max_size))
+                again = to_source(source)
+                images.append(decode_for(again, image_size=config.image_size, max_size=config.max_size))
+                decodable.append(again)
                 errors.append(None)
             except ImageError as error:
                 errors.append(error)
         images_N3HW, frames = self._prepare(images, config) if images else (None, [])
-        return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames)
+        return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames, decodable=decodable)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.errors import UserError
-from retinanet.files import existing_path
+from retinanet.files import existing_path, local_path
 from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
@@ -17,25 +17,39 @@ def expand_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) 
     """Return the image and video files, sorted, each file once.
 
     Args:
-        inputs: files, folders (searched with all subfolders) and globs (`**` is supported).
+        inputs: files, folders (searched with all subfolders), globs (`**` is supported) and file:// addresses.
         exclude: folder whose files are left out of folders and globs.
 
     Raises:
-        UserError: a path does not exist (the error suggests the nearest name), or a folder or glob contains no image.
+        UserError: a path does not exist (the error suggests the nearest name), a folder or glob contains no image, or
+            an input is a camera or an address of another machine.
     """
+    if isinstance(inputs, str | Path):  # not the letters of a single path
+        inputs = [inputs]
     found: dict[str, Path] = {}
     for entry in inputs:
-        path = Path(entry)
+        path = _local_path(str(entry))
         if path.is_file():
             images = [path]
         else:
-            images = [file for file in _search(str(entry)) if exclude is None or not _is_below(file, exclude)]
+            images = [file for file in _search(str(path)) if exclude is None or not _is_below(file, exclude)]
             if not images:
                 looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
                 raise UserError(f"{entry}: expected images or videos ({looked_for}), found none")
         for image in images:
             found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
     return [found[key] for key in sorted(found)]
+
+
+def _local_path(entry: str) -> Path:
+    """Return the path of an input. Raises `UserError` for an address of another machine and for a camera."""
+    path = local_path(entry)
+    if entry.isdigit() and not path.exists():
+        raise UserError(
+            f"{entry}: no such file or folder. The number of a camera is no input: save the camera's frames as a video "
+            "or as images first"
+        )
+    return path
 
 
 def _search(entry: str) -> list[Path]:

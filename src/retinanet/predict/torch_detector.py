@@ -14,6 +14,7 @@ from retinanet.files import existing_path
 from retinanet.images import Scaled, decode_for
 from retinanet.predict.batches import InputBatch, Source
 from retinanet.predict.detector import BaseDetector
+from retinanet.predict.sources import to_source
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Detector(BaseDetector):
         assert isinstance(self.model, RetinaNet)  # noqa: S101
         config = self.image_config
         if not isinstance(source, Scaled):
-            source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
+            source = decode_for(to_source(source), image_size=config.image_size, max_size=config.max_size)
         images_N3HW, (frame,) = self._prepare([source], config)
         with torch.inference_mode():
             outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))
