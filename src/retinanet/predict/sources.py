@@ -19,7 +19,7 @@ from retinanet.files import local_path
 from retinanet.images import ImageError
 from retinanet.predict.batches import Source
 
-_EXPECTED: Final = "a path, the bytes of an image file, an open file, a Pillow image or an array (H, W, 3) in RGB"
+_EXPECTED: Final = "an image (path, bytes, open file, Pillow image or RGB array)"
 _CHANNELS: Final = {1, 3, 4}
 """Numbers of channels of an image: grey, RGB, RGBA."""
 
