@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
+from urllib.request import url2pathname
 
 from retinanet.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?=/)(?://(?P<host>[^/]*))?(?P<place>.*)", re.DOTALL)
+"""An address with a scheme of two or more letters: C:/ is a Windows path. pathlib removes its second slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,30 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def local_path(name: str) -> Path:
+    """Return the path that a name stands for: a path, or an address of a file on this machine (file://).
+
+    Raises:
+        UserError: the name is an address of another machine, such as http:// or rtsp://.
+    """
+    address = _ADDRESS.match(name)
+    if address is None or os.path.exists(name):  # noqa: PTH110 - False for a name that no file system accepts
+        return Path(name)
+    scheme, host, place = address["scheme"].lower(), address["host"] or "", address["place"]
+    if scheme == "file" and host in {"", "localhost"}:
+        return Path(url2pathname(place))
+    raise UserError(
+        f"{name}: expected a file on this machine, found an address ({scheme}). Download the file, or save the frames "
+        "of the stream, first"
+    )
+
+
 def existing_path(path: Path) -> Path:
-    """Return the path. Raise `UserError` with the nearest name in its folder if nothing exists at the path."""
+    """Return the path. Raise `UserError` with the nearest name in its folder if nothing exists at the path.
+
+    A path that was made of an address (file:///a.ckpt becomes file:/a.ckpt) is read as by `local_path`.
+    """
+    path = local_path(str(path))
     if path.exists():
         return path
     parent = path.parent

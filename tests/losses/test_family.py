@@ -104,3 +104,30 @@ def test_gradients_agree_with_finite_differences_at_extreme_logits():
             assert torch.autograd.gradcheck(
                 lambda x, loss=loss, target=target: loss(x, torch.full_like(x, target)), x, eps=1e-2, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_targets_need_the_shape_of_the_inputs(name):
+    """Labels (8,) for logits (8, 1) would broadcast to (8, 8): every logit with every label."""
+    loss, inputs = ALL[name], torch.randn(8, 1)
+    for shape in ((8,), (1, 8), (8, 2), (8, 1, 1), (1,), (0, 1)):
+        with pytest.raises(ValueError, match=r"expected the shape of the inputs, \(8, 1\), found"):
+            loss(inputs, torch.ones(shape))
+    inputs = torch.randn(8, 5)
+    for shape in ((8, 5), (8, 1), (1, 5), (1, 1), ()):
+        targets = torch.rand(shape)
+        assert torch.equal(loss(inputs, targets), loss(inputs, targets.expand(8, 5)))
+    assert loss(torch.zeros(0, 5), torch.zeros(0, 5)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("loss", [balanced_cross_entropy, sigmoid_focal_loss])
+def test_a_tensor_of_alphas_keeps_the_shape_of_the_inputs(loss):
+    inputs, targets = torch.randn(8, 5), (torch.rand(8, 5) > 0.5).float()
+    alpha_K = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
+    by_class = torch.stack([loss(inputs[:, k], targets[:, k], alpha=alpha_K[k].item()) for k in range(5)], dim=1)
+    torch.testing.assert_close(loss(inputs, targets, alpha=alpha_K), by_class)
+    for shape in ((8,), (4,), (2, 8, 5), (8, 1, 5)):
+        with pytest.raises(ValueError, match="alpha: expected a shape that broadcasts to the inputs"):
+            loss(inputs, targets, alpha=torch.ones(shape))
+    with pytest.raises(ValueError, match="alpha: expected a shape that broadcasts"):
+        loss(inputs[:, :1], targets[:, :1], alpha=torch.ones(8))

@@ -162,7 +162,31 @@ def test_invalid_arguments_raise_errors():
     x = torch.zeros(2)
     with pytest.raises(ValueError, match="gamma must be 0 or more, found -1"):
         sigmoid_focal_loss(x, x, gamma=-1)
-    with pytest.raises(ValueError, match="alpha must be at most 1"):
-        sigmoid_focal_loss(x, x, alpha=1.5)
+    for gamma, found in ((torch.ones(3), r"a tensor of shape \(3,\)"), (None, "NoneType"), ([2.0], "list")):
+        with pytest.raises(TypeError, match=f"gamma: expected one number, found {found}"):
+            sigmoid_focal_loss(x, x, gamma=gamma)
+    with pytest.raises(ValueError, match="gamma must be 0 or more, found nan"):
+        sigmoid_focal_loss(x, x, gamma=math.nan)
+    for alpha in (1.5, -0.25, math.nan):
+        with pytest.raises(
+            ValueError, match=f"alpha: expected a number in .0, 1., or -1 for no weights, found {alpha}"
+        ):
+            sigmoid_focal_loss(x, x, alpha=alpha)
+    with pytest.raises(ValueError, match="expected a number in .0, 1., found -1"):
+        balanced_cross_entropy(x, x, alpha=-1)
+    for alpha, found in ((None, "NoneType"), ([0.2, 0.8], "list"), ("auto", "str")):
+        with pytest.raises(TypeError, match=f"alpha: expected a number or a tensor, found {found}"):
+            sigmoid_focal_loss(x, x, alpha=alpha)
     with pytest.raises(ValueError, match="found 'average'"):
         sigmoid_focal_loss(x, x, reduction="average")
+
+
+def test_torch_compile_gives_the_same_value_and_gradient():
+    """The documentation promises this. The backend "eager" traces the function without a C++ compiler."""
+    x = torch.linspace(-4, 4, 12).view(3, 4).requires_grad_()
+    t = (torch.arange(12).view(3, 4) % 3 == 0).float()
+    compiled = torch.compile(sigmoid_focal_loss, backend="eager", fullgraph=True)
+    for alpha in (0.25, torch.tensor([0.2, 0.5, 0.9, 0.4])):
+        gradients = [torch.autograd.grad(f(x, t, alpha).sum(), x)[0] for f in (sigmoid_focal_loss, compiled)]
+        torch.testing.assert_close(compiled(x, t, alpha), sigmoid_focal_loss(x, t, alpha))
+        torch.testing.assert_close(*gradients)

@@ -107,3 +107,12 @@ def test_ohem_at_full_size(ratio):
     kept = ohem(loss, positive, torch.zeros_like(positive), boxes, examples=512, ratio=ratio)
     assert kept[0].sum() == 512 if ratio is None else (kept & positive)[0].sum() * 3 >= (kept & ~positive)[0].sum()
     assert kept[1].sum() == (512 if ratio is None else 3)
+
+
+def test_masks_of_another_shape_or_type_are_refused():
+    loss_NA, mask_NA, anchors_A4 = torch.rand(2, 6), torch.zeros(2, 6, dtype=torch.bool), torch.rand(6, 4)
+    for select in (hard_negative_mining, lambda *tensors: ohem(*tensors, anchors_A4)):
+        with pytest.raises(ValueError, match=r"positive_NA: expected the shape of the losses, \(2, 6\), found \(6,\)"):
+            select(loss_NA, mask_NA[0], mask_NA)
+        with pytest.raises(TypeError, match="ignored_NA: expected bool, found torch.int64"):
+            select(loss_NA, mask_NA, mask_NA.long())  # ~ of an integer is not its negation

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.errors import UserError
+from retinanet.files import existing_path, local_path
 from retinanet.predict.inputs import expand_inputs, find_inputs
 from tests.evaluate.block_detector_fake import made_image
 
@@ -76,3 +77,27 @@ def test_what_is_left_out_is_counted(folder: Path) -> None:
         "not read, images and videos in the output folder: 2 ",
     ]
     assert any("folders that a pattern matches" in text for text in find_inputs([f"{folder}/*"]).left_out.sentences())
+
+
+def test_addresses_of_files_are_read_and_all_others_are_refused_in_words(folder: Path) -> None:
+    made_image(*TALL).save(folder / "a b.png")
+    for address in (f"file://{folder}/a%20b.png", f"file://localhost{folder}/a%20b.png", f"FILE://{folder}/a%20b.png"):
+        assert names(expand_inputs([address]), folder) == ["a b.png"]
+    assert names(expand_inputs([f"file://{folder}"]), folder) == [
+        "a b.png",
+        "a.png",
+        "b.PNG",
+        "sub/a.png",
+        "sub/deep/c.png",
+    ]
+    assert expand_inputs(str(folder / "a.png")) == [folder / "a.png"]  # one path, not its letters
+    for address in ("http://127.0.0.1:9/a.jpg", "https://host", "rtsp://127.0.0.1:9/live", "s3://bucket/a.jpg"):
+        with pytest.raises(UserError, match=rf"^{address}: expected a file on this machine, found an address"):
+            expand_inputs([address])
+        with pytest.raises(UserError, match="expected a file on this machine, found an address"):
+            existing_path(Path(address))  # pathlib removes a slash
+    with pytest.raises(UserError, match="file://elsewhere/a.jpg: expected a file on this machine"):
+        expand_inputs(["file://elsewhere/a.jpg"])
+    with pytest.raises(UserError, match="0: no such file or folder. The number of a camera is no input"):
+        expand_inputs(["0"])
+    assert local_path("C:/images/a.jpg") == Path("C:/images/a.jpg")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from retinanet.config import PredictConfig, resolve
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
-from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile
+from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile, VideoFrame, predict_video
 from tests.evaluate.block_detector_fake import block_detector, made_image
 from tests.predict.made_video import FRAMES, make_frame, write_video
 
@@ -141,3 +143,34 @@ def test_the_error_without_the_tracker_names_the_extra_to_install(
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(ConfigError, match=r"retinanet\[tracking\]"):
         predict_files(block_detector(), [write_video(tmp_path / "a.mp4")], output=tmp_path / "out", track=True)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_drawn_frames_keep_their_times_and_pixel_shape(tmp_path: Path, suffix: str) -> None:
+    """5 frames in half a second, then one frame per second, as in a screen recording; pixels twice as wide as high."""
+    times = [0.0, 0.1, 0.2, 0.3, 0.4, 1.4, 2.4, 3.4, 7.9]
+    video = write_video(tmp_path / f"screen.{suffix}", times=times, pixel_aspect=2)
+    (clip,) = predict_files(block_detector(), [video], output=tmp_path / "out").videos
+    assert clip.drawn is not None
+    drawn = VideoFile(clip.drawn)
+    assert [frame.seconds for frame in drawn.frames()] == pytest.approx(times, abs=0.002)
+    assert drawn.pixel_aspect == 2
+    seconds = {int(row["frame"]): float(row["seconds"]) for row in read_rows(clip.results)}
+    assert list(seconds.values()) == pytest.approx(times, abs=0.002)
+
+
+def test_frames_with_equal_or_falling_times_are_all_drawn(tmp_path: Path) -> None:
+    """A video with damaged time stamps keeps its frames in order, with times that rise."""
+
+    class Damaged(VideoFile):
+        def frames(self) -> Iterator[VideoFrame]:
+            for frame, seconds in zip(super().frames(), [0.0, 0.5, 0.5, 0.2, 1.0], strict=True):
+                yield frame._replace(seconds=seconds)
+
+    video = Damaged(write_video(tmp_path / "clip.mp4", count=5))
+    config = resolve(PredictConfig, {"output": tmp_path / "out"})
+    clip = predict_video(block_detector(), video, config, lambda: None)
+    assert clip.drawn is not None
+    times = [frame.seconds for frame in VideoFile(clip.drawn).frames()]
+    assert times == pytest.approx([0, 0.5, 0.5, 0.5, 1.0], abs=0.01)
+    assert times == sorted(set(times))

@@ -52,7 +52,7 @@ class ClassificationLoss(ABC):
 
         Args:
             logits: class scores before the sigmoid, any shape and float type.
-            targets: numbers in [0, 1] in a shape that broadcasts to the logits; 0 is background.
+            targets: numbers in [0, 1] in the shape of the logits, or a scalar for all of them; 0 is background.
             classes: int64 class id of each logit. None: the last dimension of `logits` runs over the classes.
         """
 

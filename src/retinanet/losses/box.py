@@ -29,7 +29,11 @@ def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, b
         boxes_P4: matched ground-truth boxes, xyxy, input pixels.
         anchors_P4: anchors, xyxy, input pixels.
         beta: absolute difference at which the loss turns from quadratic to linear, above 0.
+
+    Raises:
+        ValueError: the three shapes differ, or the last size is not 4.
     """
+    _check_shapes(deltas_P4, boxes_P4, anchors_P4)
     difference_P4 = (in_float32(deltas_P4) - encode(boxes_P4, anchors_P4)).abs()
     square_P4 = 0.5 * difference_P4**2 / beta
     return square_P4.where(difference_P4 < beta, difference_P4 - 0.5 * beta).sum(-1)
@@ -38,8 +42,9 @@ def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, b
 def l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
     """Return the L1 loss: the absolute differences of predicted and target offsets, summed over the four, shape (P,).
 
-    The arguments are those of `smooth_l1_loss` without `beta`.
+    The arguments and errors are those of `smooth_l1_loss` without `beta`.
     """
+    _check_shapes(deltas_P4, boxes_P4, anchors_P4)
     return (in_float32(deltas_P4) - encode(boxes_P4, anchors_P4)).abs().sum(-1)
 
 
@@ -55,7 +60,11 @@ def giou_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor
         deltas_P4: predicted offsets, any float type.
         boxes_P4: matched ground-truth boxes, xyxy, input pixels.
         anchors_P4: anchors, xyxy, input pixels.
+
+    Raises:
+        ValueError: the three shapes differ, or the last size is not 4.
     """
+    _check_shapes(deltas_P4, boxes_P4, anchors_P4)
     return 1 - generalized_iou(decode(in_float32(deltas_P4), anchors_P4), boxes_P4)
 
 
@@ -88,3 +97,12 @@ class GIoULoss(BoxLoss):
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
         """Return the GIoU loss of each positive anchor, shape (P,)."""
         return giou_loss(deltas_P4, boxes_P4, anchors_P4)
+
+
+def _check_shapes(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> None:
+    """Raise `ValueError` unless there is one box and one anchor for each row of offsets; nothing broadcasts."""
+    shapes = [tuple(values.shape) for values in (deltas_P4, boxes_P4, anchors_P4)]
+    if len(set(shapes)) > 1 or shapes[0][-1:] != (4,):
+        raise ValueError(
+            f"expected offsets, boxes and anchors of one shape (P, 4), found {', '.join(map(str, shapes))}"
+        )

@@ -11,6 +11,7 @@ for large logits, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Literal
 
 import torch
@@ -34,16 +35,16 @@ def sigmoid_cross_entropy(inputs: Tensor, targets: Tensor, reduction: Reduction 
 
     Args:
         inputs: logits, any shape and float type.
-        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        targets: targets in [0, 1], in the shape of the inputs; a size of 1 broadcasts, and so does a scalar.
         reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
     Returns:
         float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: `reduction` is another word.
+        ValueError: the targets have another shape, or `reduction` is another word.
     """
-    x, t = in_float32(inputs), in_float32(targets)
+    x, t = float32_pair(inputs, targets)
     return reduce(t * F.softplus(-x) + (1 - t) * F.softplus(x), reduction)
 
 
@@ -59,7 +60,7 @@ def balanced_cross_entropy(
 
     Args:
         inputs: logits, any shape and float type.
-        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        targets: targets in [0, 1], in the shape of the inputs; a size of 1 broadcasts, and so does a scalar.
         alpha: weight of the positives, in [0, 1]. A tensor must broadcast to the inputs: (K,) is one alpha per class.
         reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
@@ -67,8 +68,10 @@ def balanced_cross_entropy(
         float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: `reduction` is another word.
+        TypeError: alpha is neither a number nor a tensor.
+        ValueError: the targets or alpha have another shape, alpha is outside [0, 1], or `reduction` is another word.
     """
+    check_alpha(alpha, inputs)
     return reduce(balance(in_float32(targets), alpha) * sigmoid_cross_entropy(inputs, targets), reduction)
 
 
@@ -86,7 +89,7 @@ def weighted_cross_entropy(
 
     Args:
         inputs: logits, any shape and float type.
-        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
+        targets: targets in [0, 1], in the shape of the inputs; a size of 1 broadcasts, and so does a scalar.
         negative_weight: weight w of the negatives, 0 or more.
         reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
@@ -94,9 +97,9 @@ def weighted_cross_entropy(
         float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: `reduction` is another word.
+        ValueError: the targets have another shape, or `reduction` is another word.
     """
-    x, t = in_float32(inputs), in_float32(targets)
+    x, t = float32_pair(inputs, targets)
     return reduce(t * F.softplus(-x) + negative_weight * (1 - t) * F.softplus(x), reduction)
 
 
@@ -189,6 +192,61 @@ def in_float32(values: Tensor) -> Tensor:
     Losses are computed in float32 even if autocast gives them half-precision logits.
     """
     return values if values.dtype == torch.float64 else values.float()
+
+
+def float32_pair(inputs: Tensor, targets: Tensor, name: str = "targets") -> tuple[Tensor, Tensor]:
+    """Return logits and targets in float32 (see `in_float32`), after checking that each logit has its own target.
+
+    Targets of another rank are refused: labels (N,) for logits (N, 1) would broadcast to (N, N), every logit with every
+    label, and train towards the mean label.
+
+    Args:
+        inputs: logits, any shape.
+        targets: tensor of the same rank whose sizes equal those of the inputs or are 1; or a scalar.
+        name: name of the targets in the error message.
+
+    Raises:
+        ValueError: the targets have another shape.
+    """
+    if targets.ndim and not (targets.ndim == inputs.ndim and broadcasts(targets, inputs)):
+        raise ValueError(
+            f"{name}: expected the shape of the inputs, {tuple(inputs.shape)}, found {tuple(targets.shape)}. Reshape "
+            f"the {name}, for example with {name}.unsqueeze(-1) or one_hot()"
+        )
+    return in_float32(inputs), in_float32(targets)
+
+
+def broadcasts(values: Tensor, inputs: Tensor) -> bool:
+    """Return whether values broadcast to the shape of the inputs without changing this shape."""
+    sizes = zip(reversed(values.shape), reversed(inputs.shape), strict=False)
+    return values.ndim <= inputs.ndim and all(size in {1, required} for size, required in sizes)
+
+
+def check_alpha(alpha: float | Tensor, inputs: Tensor, *, off: bool = False) -> None:
+    """Raise an error if alpha is no weight of the positives for these logits.
+
+    Args:
+        alpha: weight of the positives: a number in [0, 1], or a tensor that broadcasts to the inputs.
+        inputs: logits, any shape.
+        off: whether -1 is allowed, which switches the weights off.
+
+    Raises:
+        TypeError: alpha is neither a number nor a tensor.
+        ValueError: alpha is another number, or a tensor of another shape.
+    """
+    if isinstance(alpha, Tensor):
+        if not broadcasts(alpha, inputs):
+            raise ValueError(
+                f"alpha: expected a shape that broadcasts to the inputs, {tuple(inputs.shape)}, such as one alpha per "
+                f"class, found {tuple(alpha.shape)}"
+            )
+    elif not isinstance(alpha, Real):
+        raise TypeError(
+            f"alpha: expected a number or a tensor, found {type(alpha).__name__}: pass torch.tensor(alpha) for one "
+            "alpha per class"
+        )
+    elif not (0 <= alpha <= 1 or (off and alpha == -1)):
+        raise ValueError(f"alpha: expected a number in [0, 1]{', or -1 for no weights' * off}, found {alpha}")
 
 
 def balance(targets: Tensor, alpha: float | Tensor) -> Tensor:

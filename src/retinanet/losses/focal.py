@@ -11,6 +11,7 @@ Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Literal
 
 import torch
@@ -22,7 +23,8 @@ from retinanet.losses.cross_entropy import (
     BalancedCrossEntropy,
     Reduction,
     balance,
-    in_float32,
+    check_alpha,
+    float32_pair,
     reduce,
     sigmoid_cross_entropy,
 )
@@ -45,17 +47,23 @@ def sigmoid_focal_loss(
 
     For example, p = 0.9, y = 1, alpha = 0.75 and gamma = 2 give 0.75 x 0.01 x 0.10536 = 0.00079.
 
-    This function replaces `torchvision.ops.sigmoid_focal_loss` without other changes, with two differences. The default
-    of alpha is 0.75 (torchvision: 0.25), and half-precision inputs give a float32 loss. The loss is finite and its
-    gradient exact for logits of +-1e4.
+    This function is a drop-in for `torchvision.ops.sigmoid_focal_loss`: names, order and meaning of the arguments are
+    equal, and so are value and gradient. It differs in the following ways.
+
+    - The default of alpha is 0.75 (torchvision: 0.25).
+    - Half-precision inputs give a float32 loss. The loss is finite and its gradient exact for logits of +-1e4.
+    - Targets may have sizes of 1 that broadcast, or be a scalar. Targets of another rank are refused in both.
+    - Alpha may be a tensor.
+    - Gamma is one number of 0 or more. A tensor of several numbers, a negative number and NaN are refused.
+    - `torch.jit.script` does not compile it; `torch.compile` does.
 
     Source: Lin et al., arXiv 1708.02002, equation 5.
 
     Args:
         inputs: logits, any shape and float type.
-        targets: targets in [0, 1], in a shape that broadcasts to the inputs.
-        alpha: weight of the positives, in [0, 1]. A negative number switches the weights off. A tensor must broadcast
-            to the inputs: (K,) is one alpha per class.
+        targets: targets in [0, 1], in the shape of the inputs; a size of 1 broadcasts, and so does a scalar.
+        alpha: weight of the positives, in [0, 1]. -1 switches the weights off. A tensor must broadcast to the inputs:
+            (K,) is one alpha per class.
         gamma: focusing parameter, 0 or more; 0 gives alpha-balanced cross-entropy.
         reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
@@ -63,12 +71,13 @@ def sigmoid_focal_loss(
         float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: gamma is below 0, alpha is above 1, or `reduction` is another word.
+        TypeError: alpha is neither a number nor a tensor, or gamma is no number.
+        ValueError: the targets or alpha have another shape, alpha or gamma is outside its range, or `reduction` is
+            another word.
     """
     _check_gamma(gamma)
-    if not isinstance(alpha, torch.Tensor) and alpha > 1:
-        raise ValueError(f"alpha must be at most 1, found {alpha}")
-    x, t = in_float32(inputs), in_float32(targets)
+    check_alpha(alpha, inputs, off=True)
+    x, t = float32_pair(inputs, targets)
     loss = sigmoid_cross_entropy(x, t)
     if gamma > 0:
         # This sum is 1 - p_t. The difference 1 - p_t itself would lose all digits near p_t = 1.
@@ -90,7 +99,8 @@ def quality_focal_loss(
 
     Args:
         inputs: logits, any shape and float type.
-        quality: target q in [0, 1], in a shape that broadcasts to the inputs. No gradient flows into it.
+        quality: target q in [0, 1], in the shape of the inputs; a size of 1 broadcasts, and so does a scalar. No
+            gradient flows into it.
         gamma: focusing parameter, 0 or more.
         reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
 
@@ -98,10 +108,11 @@ def quality_focal_loss(
         float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: gamma is below 0, or `reduction` is another word.
+        TypeError: gamma is no number.
+        ValueError: `quality` has another shape, gamma is not 0 or more, or `reduction` is another word.
     """
     _check_gamma(gamma)
-    x, q = in_float32(inputs), in_float32(quality).detach()
+    x, q = float32_pair(inputs, quality.detach(), "quality")
     distance = (q * torch.sigmoid(-x) - (1 - q) * torch.sigmoid(x)).abs()  # |q - p|, exact for large logits
     return reduce(_power(distance, gamma) * sigmoid_cross_entropy(x, q), reduction)
 
@@ -123,7 +134,8 @@ def varifocal_loss(
 
     Args:
         inputs: logits, any shape and float type.
-        quality: target q in [0, 1], in a shape that broadcasts to the inputs. No gradient flows into it.
+        quality: target q in [0, 1], in the shape of the inputs; a size of 1 broadcasts, and so does a scalar. No
+            gradient flows into it.
         alpha: weight of the negatives. In focal loss, alpha is the weight of the positives.
         gamma: focusing parameter of the negatives, 0 or more.
         reduction: "none" returns every loss, "mean" their mean, "sum" their sum.
@@ -132,10 +144,11 @@ def varifocal_loss(
         float32 (float64 for float64 inputs); in the shape of the inputs for "none", else a scalar.
 
     Raises:
-        ValueError: gamma is below 0, or `reduction` is another word.
+        TypeError: gamma is no number.
+        ValueError: `quality` has another shape, gamma is not 0 or more, or `reduction` is another word.
     """
     _check_gamma(gamma)
-    x, q = in_float32(inputs), in_float32(quality).detach()
+    x, q = float32_pair(inputs, quality.detach(), "quality")
     weight = torch.where(q > 0, q, alpha * _power(torch.sigmoid(x), gamma))
     return reduce(weight * sigmoid_cross_entropy(x, q), reduction)
 
@@ -220,5 +233,8 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 
 def _check_gamma(gamma: float) -> None:
-    if gamma < 0:
+    if not isinstance(gamma, Real) and not (isinstance(gamma, Tensor) and gamma.ndim == 0):
+        found = f"a tensor of shape {tuple(gamma.shape)}" if isinstance(gamma, Tensor) else type(gamma).__name__
+        raise TypeError(f"gamma: expected one number, found {found}")
+    if not gamma >= 0:  # NaN, too: no comparison with NaN holds
         raise ValueError(f"gamma must be 0 or more, found {gamma}")

@@ -35,7 +35,12 @@ def hard_negative_mining(loss_NA: Tensor, positive_NA: Tensor, ignored_NA: Tenso
         positive_NA: bool, positive anchors.
         ignored_NA: bool, ignored anchors, which are never kept.
         ratio: number of negatives per positive of the image, above 0.
+
+    Raises:
+        TypeError: a mask is not bool.
+        ValueError: the shapes differ.
     """
+    _check_masks(loss_NA, positive_NA=positive_NA, ignored_NA=ignored_NA)
     negative_NA = ~positive_NA & ~ignored_NA
     # -1 is below every loss, so all other anchors are sorted behind the negatives.
     order_NA = loss_NA.detach().masked_fill(~negative_NA, -1.0).argsort(dim=1, descending=True, stable=True)
@@ -73,7 +78,12 @@ def ohem(
         nms_threshold: IoU above which the anchor with the lower loss is suppressed.
         ratio: largest number of kept negatives per kept positive. An image without positives keeps as many negatives as
             an image with one positive. None: the losses alone decide.
+
+    Raises:
+        TypeError: a mask is not bool.
+        ValueError: the shapes differ.
     """
+    _check_masks(loss_NA, positive_NA=positive_NA, ignored_NA=ignored_NA)
     rows = []
     for loss_A, positive_A, ignored_A in zip(loss_NA.detach(), positive_NA, ignored_NA, strict=True):
         candidates_C = torch.nonzero(~ignored_A).squeeze(1)
@@ -145,6 +155,16 @@ class Ohem(ClassificationLoss):
         return (
             f"{self.ohem_examples} anchors" + (f", 1:{self.negatives_per_positive:g}" if self.ohem_balanced else ""),
         )
+
+
+def _check_masks(loss_NA: Tensor, **masks: Tensor) -> None:
+    for name, mask_NA in masks.items():
+        if mask_NA.dtype != torch.bool:
+            raise TypeError(f"{name}: expected bool, found {mask_NA.dtype}")
+        if mask_NA.shape != loss_NA.shape:
+            raise ValueError(
+                f"{name}: expected the shape of the losses, {tuple(loss_NA.shape)}, found {tuple(mask_NA.shape)}"
+            )
 
 
 def _hardest_anchors(

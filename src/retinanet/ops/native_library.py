@@ -1,7 +1,7 @@
 """Load the C library, choose its instruction set, and check the arguments of its functions.
 
 ctypes loads the library, so calls release the GIL, and the library does not depend on the ABI of Python or torch. The
-loaded library is the only global state of `ops`.
+loaded library and the handlers of forks are the only global state of `ops`.
 
 Environment variables:
     RETINANET_NATIVE: 0 switches the library off.
@@ -72,6 +72,35 @@ _REJECTIONS: Final = {
     "rn_winograd": "a tile index does not exist, or a size is not supported",
 }
 """Meaning of the return code 1 of each function that checks values."""
+
+
+class _ForkGuard:
+    """Let a forked child compute with one thread if its parent had several, before any code of the child runs.
+
+    A forked child has only the thread that called fork. OpenMP still counts the parent's other threads, so the first
+    operation of torch that needs them would wait forever. PyTorch's data loader gives its workers one thread, too.
+    """
+
+    def __init__(self) -> None:
+        self._threads = 1
+
+    def before(self) -> None:
+        """Store the number of threads of the parent, at least 2 where the system does not tell."""
+        try:
+            self._threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - only the number is needed
+        except OSError:
+            self._threads = 2
+
+    def after_in_child(self) -> None:
+        """Set the number of torch's threads to 1."""
+        if self._threads > 1 and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+            log.info("this forked process computes with one thread; start it with spawn to use more threads")
+
+
+if hasattr(os, "register_at_fork"):
+    _guard = _ForkGuard()
+    os.register_at_fork(before=_guard.before, after_in_child=_guard.after_in_child)
 
 
 @functools.cache
@@ -177,17 +206,24 @@ def use_instruction_set(name: str) -> Iterator[None]:
         native.rn_set_isa(before)
 
 
+def buffer(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised tensor that a C function writes to, whatever torch's default device and dtype are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[int | None]) -> int:
     """Return the address of a tensor's values after checking everything that the C code assumes.
 
+    Every tensor that a C function reads or writes passes through this function, also a tensor from `buffer`.
+
     Args:
-        tensor: dense, contiguous CPU tensor.
+        tensor: dense, contiguous CPU tensor with memory.
         name: name of the tensor in error messages.
         dtype: required type.
         shape: required shape; None as a size accepts any size.
 
     Raises:
-        TypeError: the tensor has another device, layout or type.
+        TypeError: the tensor has another device, layout or type, or no memory of its own.
         ValueError: the tensor has another shape or is not contiguous.
     """
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype != dtype:
@@ -200,7 +236,11 @@ def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[in
         raise ValueError(f"{name}: expected shape {tuple(shape)}, found {tuple(tensor.shape)}")
     if not tensor.is_contiguous():
         raise ValueError(f"{name}: expected a contiguous tensor, found strides {tensor.stride()}")
-    return tensor.data_ptr()
+    place = tensor.data_ptr()
+    if tensor.is_neg() or (place == 0 and tensor.numel()):
+        # A lazily negated view holds other values than it shows; a traced or functional tensor holds none.
+        raise TypeError(f"{name}: expected a tensor that stores its values, found a {type(tensor).__name__} without")
+    return place
 
 
 def call(name: str, *arguments: float | int | None) -> None:

@@ -23,6 +23,7 @@ from retinanet.types import ArrayDetections
 Pixels = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 Source = str | Path | bytes | Image.Image | npt.NDArray[Any]
+"""Image as a caller passes it. `sources.to_source` accepts further types."""
 T = TypeVar("T")
 
 
@@ -60,12 +61,14 @@ class InputBatch:
         errors: for each source, None or the reason why it cannot be decoded.
         images_N3HW: network input of the decoded sources, in order; None if no source was decoded.
         frames: sizes of each decoded source before and after resizing.
+        decodable: the decoded sources in a form that can be decoded again: an open file is read only once.
     """
 
     sources: Sequence[Source]
     errors: list[ImageError | None]
     images_N3HW: Pixels | None
     frames: list[Frame]
+    decodable: Sequence[Source] = ()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

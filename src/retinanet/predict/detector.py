@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
@@ -22,6 +22,7 @@ from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
 from retinanet.predict.merge import merge_tiles, merge_views
+from retinanet.predict.sources import is_list_of_images, to_source
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class BaseDetector(ABC):
         """Return the detections of one image, or of each image of a list; best first.
 
         Args:
-            source: path, bytes of an image file, PIL image or array (H, W, 3), RGB uint8; or a list of such sources.
+            source: path, bytes of an image file, open file, Pillow image, array or tensor (H, W, 3) in RGB, see
+                `sources.to_source`; or a list, an iterator or an array (N, H, W, 3) of images.
             threshold: lowest score of a detection; None: the model's `score_threshold` (0.05 unless changed).
             tile: side of the tiles into which large images are cut, original pixels; 0: no tiles; None: as in training.
             overlap: share of a tile that overlaps its neighbour.
@@ -145,10 +147,10 @@ class BaseDetector(ABC):
                 cost.
 
         Raises:
-            ImageError: an image cannot be decoded.
+            ImageError: an image cannot be decoded, or a source is no image.
         """
         tiling = TileConfig(tile=tile, overlap=overlap)
-        is_list = isinstance(source, list | tuple)
+        is_list = is_list_of_images(source)
         sources: Sequence[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
         batches = batched(sources, BatchConfig.batch_size)
         results = self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta)
@@ -168,11 +170,16 @@ class BaseDetector(ABC):
         The number of images is not limited: memory holds at most `workers` + 1 batches.
 
         Args:
-            sources: images, as in `predict`.
+            sources: list, iterator or array of images, as in `predict`.
             batch_size: number of images per batch.
             workers: number of threads that decode images.
             threshold: lowest score of a detection; None: the model's `score_threshold`.
+
+        Raises:
+            ImageError: `sources` is a single image.
         """
+        if not is_list_of_images(sources) and not isinstance(sources, Set):
+            raise ImageError(f"sources: expected a list or an iterator of images, found a {type(sources).__name__}")
         for result in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
             outcome = result.error if result.detections is None else self.named(result.detections)
             yield result.source, outcome  # type: ignore[misc]
@@ -204,16 +211,16 @@ class BaseDetector(ABC):
             config = dataclasses.replace(config, score_threshold=threshold)
         config = dataclasses.replace(config, max_detections=max(config.max_detections, min_limit))
         for batch in load_ahead(batches, self._load, workers):
-            readable = [source for source, error in zip(batch.sources, batch.errors, strict=True) if error is None]
-            detections = zip(batch.frames, self._detect_views(readable, batch, config, tta), strict=True)
+            views = self._detect_views(batch.decodable, batch, config, tta)
+            detections = zip(batch.decodable, batch.frames, views, strict=True)
             for source, error in zip(batch.sources, batch.errors, strict=True):
                 if error is not None:
                     yield ImageResult(source=source, error=error)
                     continue
-                frame, found = next(detections)
+                decodable, frame, found = next(detections)
                 try:
                     if tiling.tile:
-                        found = self._detect_in_tiles(source, frame, found, tiling, config, len(batch.sources), tta)
+                        found = self._detect_in_tiles(decodable, frame, found, tiling, config, len(batch.sources), tta)
                 except (
                     ImageError
                 ) as decode_error:  # tiles decode parts of the file that the reduced whole image did not need
@@ -296,20 +303,20 @@ class BaseDetector(ABC):
         """Return the decoded, resized and padded sources; `config` defaults to that of the model."""
         config = config or self.image_config
         images: list[Scaled] = []
+        decodable: list[Source] = []
         errors: list[ImageError | None] = []
         for source in sources:
             try:
-                images.append(
-                    decode_for(
-                        source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
-                    )
-                )
+                again = to_source(source)
+                size = {"image_size": config.image_size, "max_size": config.max_size}
+                images.append(decode_for(again, **size, bit_depth=config.bit_depth))
+                decodable.append(again)
                 errors.append(None)
             except ImageError as error:
                 errors.append(error)
         self._check_values(images, [s for s, error in zip(sources, errors, strict=True) if error is None])
         images_N3HW, frames = self._prepare(images, config) if images else (None, [])
-        return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames)
+        return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames, decodable=decodable)
 
     def _check_values(self, images: Sequence[Scaled | Image.Image], sources: Sequence[object]) -> None:
         """Warn of 16-bit images that do not fit the model's number of bits: once for too dark, once for too bright."""

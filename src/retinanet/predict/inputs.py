@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from retinanet.errors import UserError
-from retinanet.files import existing_path
+from retinanet.files import existing_path, local_path
 from retinanet.formats.folder_walk import BROKEN, OTHER_KIND, REPEATED, FolderFiles, LeftOut, walk
 from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -30,20 +30,23 @@ def find_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     Folders and globs are searched as `folder_walk.walk` describes: links once, without hidden copies.
 
     Args:
-        inputs: files, folders (searched with all subfolders) and globs (`**` is supported).
+        inputs: files, folders (searched with all subfolders), globs (`**` is supported) and file:// addresses.
         exclude: folder whose files are left out of folders and globs.
 
     Raises:
-        UserError: a path does not exist (the error suggests the nearest name), or a folder or glob contains no image.
+        UserError: a path does not exist (the error suggests the nearest name), a folder or glob contains no image, or
+            an input is a camera or an address of another machine.
     """
+    if isinstance(inputs, str | Path):  # not the letters of a single path
+        inputs = [inputs]
     found: dict[str, Path] = {}
     left_out = LeftOut()
     for entry in inputs:
-        path = Path(entry)
+        path = _local_path(str(entry))
         if path.is_file():
             images = [path]
         else:
-            searched = _search(str(entry), left_out)
+            searched = _search(str(path), left_out)
             images = [file for file in searched if exclude is None or not _is_below(file, exclude)]
             for file in set(searched) - set(images):
                 left_out.add(OWN_OUTPUT, file)
@@ -58,6 +61,17 @@ def find_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
                 left_out.add(REPEATED, first if own == real else image)
                 found[real] = image if own == real else first  # its own path rather than a link's
     return FolderFiles(sorted(found.values(), key=os.path.abspath), left_out)
+
+
+def _local_path(entry: str) -> Path:
+    """Return the path of an input. Raises `UserError` for an address of another machine and for a camera."""
+    path = local_path(entry)
+    if entry.isdigit() and not path.exists():
+        raise UserError(
+            f"{entry}: no such file or folder. The number of a camera is no input: save the camera's frames as a video "
+            "or as images first"
+        )
+    return path
 
 
 def _search(entry: str, left_out: LeftOut) -> list[Path]:

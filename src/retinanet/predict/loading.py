@@ -47,6 +47,11 @@ def load(
         UserError: the file does not exist or is not a model, or a required package is not installed.
     """
     path = existing_path(Path(path))
+    if path.suffix.lower() == ".pt2":
+        raise ConfigError(
+            f"{path}: expected a checkpoint, an .onnx or an .xml file, found a .pt2 file, which torch.export.load "
+            "runs: see docs/reference/exported-model.md, or export the checkpoint to .onnx"
+        )
     try:
         if path.suffix.lower() in EXPORTED:
             from retinanet.predict.runtime_detector import RuntimeDetector

@@ -18,6 +18,7 @@ from retinanet.images import Frame, Scaled, decode_for, prepare_pixels
 from retinanet.predict.batches import InputBatch, Pixels, Source
 from retinanet.predict.dense import DenseOutputs, level_outputs
 from retinanet.predict.detector import BaseDetector
+from retinanet.predict.sources import to_source
 from retinanet.runtime.description import (
     DETECTIONS,
     FRAMES,
@@ -79,7 +80,7 @@ class RuntimeDetector(BaseDetector):
         if not isinstance(source, Scaled):
             config = self.image_config
             source = decode_for(
-                source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
+                to_source(source), image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
             )
         return self.dense_batch([source])[0]
 

@@ -21,6 +21,7 @@ from retinanet.files import existing_path
 from retinanet.images import Scaled, decode_for
 from retinanet.predict.batches import InputBatch, Source
 from retinanet.predict.detector import BaseDetector
+from retinanet.predict.sources import to_source
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Detector(BaseDetector):
         config = self.image_config
         if not isinstance(source, Scaled):
             source = decode_for(
-                source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
+                to_source(source), image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
             )
         images_N3HW, (frame,) = self._prepare([source], config)
         with torch.inference_mode():

@@ -42,6 +42,11 @@ _VIDEO_CODECS: Final = ("libx264", "h264", "mpeg4")
 """Codecs for the drawn video, in order of preference. Browsers play H.264."""
 
 
+_TIME_BASE: Final = Fraction(1, 60_000)
+"""Unit of times in the drawn video, in seconds. Common frame rates are whole numbers of it; MPEG-4 allows no finer unit
+than 1/65,535."""
+
+
 class VideoError(UserError):
     """A video cannot be read. The message contains its path and the reason."""
 
@@ -58,11 +63,15 @@ class VideoFrame(NamedTuple):
 
 
 class Video(Protocol):
-    """A video: its name, its frame rate `fps` (frames per second) and its number of frames `count` (0: unknown)."""
+    """A video: its name, its mean frame rate `fps` (frames per second) and its number of frames `count` (0: unknown).
+
+    `pixel_aspect` is the width of a displayed pixel divided by its height.
+    """
 
     name: str
     fps: float
     count: int
+    pixel_aspect: Fraction
 
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames in order. Raises `VideoError` at a frame that cannot be decoded."""
@@ -78,19 +87,24 @@ class VideoFile:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or stream.guessed_rate or 25)
             self.count = int(stream.frames)
+            self.pixel_aspect = Fraction(stream.sample_aspect_ratio or 1)
 
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames in order, upright, with their presentation times."""
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            self.pixel_aspect = Fraction(stream.sample_aspect_ratio or 1)
             start: float | None = None
+            seconds = -1 / self.fps
             try:
                 for number, frame in enumerate(container.decode(stream)):
-                    seconds = number / self.fps if frame.time is None else float(frame.time)
+                    seconds = seconds + 1 / self.fps if frame.time is None else float(frame.time)
                     start = seconds if start is None else start
                     pixels_HW3 = frame.to_ndarray(format="rgb24")
                     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # anticlockwise
+                    if number == 0 and turns % 2:
+                        self.pixel_aspect = 1 / self.pixel_aspect
                     yield VideoFrame(number, seconds - start, np.ascontiguousarray(np.rot90(pixels_HW3, turns)))
             except av.error.FFmpegError as error:
                 raise VideoError(f"{self.path}: decoding stopped at a damaged frame ({error.strerror})") from error
@@ -114,6 +128,7 @@ class NumberedFrames:
         self.name = name
         self.fps = fps
         self.count = len(self.paths)
+        self.pixel_aspect = Fraction(1)
 
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the images as frames. Raises `VideoError` at an image that cannot be decoded."""
@@ -181,7 +196,7 @@ def predict_video(
     count = total = 0
     with ExitStack() as stack:
         rows = stack.enter_context(_CsvRows(results))
-        drawn = None if target is None else stack.enter_context(_DrawnVideo(target, fps=video.fps))
+        drawn = None if target is None else stack.enter_context(_DrawnVideo(target, video))
         for result in stream:
             frame = pending.pop(0)
             detections = detector.named(result.result())
@@ -190,7 +205,7 @@ def predict_video(
             rows.write(frame, detections)
             if drawn is not None:
                 image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.draw_threshold)
-                drawn.write(np.asarray(image))
+                drawn.write(np.asarray(image), frame.seconds)
             count, total = count + 1, total + len(detections)
             advance()
     if not count:
@@ -254,12 +269,18 @@ class _CsvRows:
 
 
 class _DrawnVideo:
-    """Writer of an MP4 file with the size of the first frame. The file gets its final name only once it is complete."""
+    """Writer of an MP4 file with the size of the first frame and the times of all frames.
 
-    def __init__(self, path: Path, *, fps: float) -> None:
+    Frames keep their times: the frame rate of screen recordings, phones and streams varies. The file gets its final
+    name only once it is complete.
+    """
+
+    def __init__(self, path: Path, video: Video) -> None:
         self.path = path
-        self.rate = Fraction(fps).limit_denominator(1001)
+        self.video = video
+        self.rate = Fraction(video.fps).limit_denominator(1001)
         self._stream: Any = None
+        self._tick = -1  # time of the last frame, in units of _TIME_BASE
 
     def __enter__(self) -> _DrawnVideo:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,8 +298,8 @@ class _DrawnVideo:
         elif self._stream is None:
             partial_path(self.path).unlink(missing_ok=True)
 
-    def write(self, pixels_HW3: npt.NDArray[np.uint8]) -> None:
-        """Add a frame."""
+    def write(self, pixels_HW3: npt.NDArray[np.uint8], seconds: float) -> None:
+        """Add a frame that is shown from `seconds` on; at least one tick after the frame before it."""
         if self._stream is None:
             codec = next(name for name in _VIDEO_CODECS if name in av.codecs_available)
             height, width = pixels_HW3.shape[:2]
@@ -288,10 +309,15 @@ class _DrawnVideo:
                 height + height % 2,
             )  # yuv420p requires even sides
             self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = _TIME_BASE
+            self._stream.codec_context.sample_aspect_ratio = self.video.pixel_aspect
         H, W = self._stream.height, self._stream.width
         if pixels_HW3.shape[:2] != (H, W):
             fitted_HW3 = np.zeros((H, W, 3), np.uint8)
             h, w = min(H, pixels_HW3.shape[0]), min(W, pixels_HW3.shape[1])
             fitted_HW3[:h, :w] = pixels_HW3[:h, :w]
             pixels_HW3 = fitted_HW3
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(pixels_HW3, format="rgb24")))
+        frame = av.VideoFrame.from_ndarray(pixels_HW3, format="rgb24")
+        self._tick = max(self._tick + 1, round(seconds / _TIME_BASE))
+        frame.pts, frame.time_base = self._tick, _TIME_BASE
+        self._container.mux(self._stream.encode(frame))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +32,75 @@ class Engine(Protocol):
         """Run the graph, and return the named outputs."""
 
 
+class ModelFiles:
+    """The files of a model. A pickled copy contains their content, so that it works on a machine without the files.
+
+    Args:
+        paths: files of the model. A file that does not exist is left out.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = [path for path in paths if path.exists()] or [paths[0]]
+        self.content: tuple[bytes, ...] = ()
+        """Content of each file in a copy; empty in the original."""
+        self._stamps = [_stamp(path) for path in self.paths]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the paths and the content of the files. Raises `ExportError` if a file changed after it was loaded."""
+        for path, stamp in zip(self.paths, self._stamps, strict=True):
+            if not self.content and (stamp is None or _stamp(path) != stamp):
+                raise ExportError(
+                    f"{path}: expected the file that was loaded, found that it was changed or removed since: load the "
+                    "model again before it is copied or sent to a process"
+                )
+        return {**self.__dict__, "content": self.content or tuple(path.read_bytes() for path in self.paths)}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return the size and the time of change of a file; None without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+_engines: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Engines of this process. Each has the method `after_fork`."""
+
+
+def forget_parent_at_fork(engine: OnnxEngine | OpenVinoEngine) -> None:
+    """Let a forked child call `engine.after_fork()` before any other code of the child runs."""
+    if not _engines and hasattr(os, "register_at_fork"):
+        _register_once()
+    _engines.add(engine)
+
+
+@functools.cache
+def _register_once() -> None:
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    """Give every engine its own threads. Skip the C libraries' exit handlers, which wait for the parent's threads.
+
+    Python's own exit handlers run before the C libraries' handlers, so only the destructors of C libraries are skipped.
+    """
+    for engine in list(_engines):
+        engine.after_fork()
+    libc = ctypes.CDLL(None)
+    if _engines and hasattr(libc, "on_exit"):  # glibc; handlers run in reverse order, so this one is the first
+        libc.on_exit(libc._exit, None)
+
+
+def keep_forever(*objects: Any) -> None:
+    """Keep objects alive until the process ends, without calling their destructors."""
+    for item in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(item))
+
+
 class OnnxEngine:
-    """ONNX Runtime with a loaded .onnx file.
+    """ONNX Runtime with a loaded .onnx file. A copy, also in another process, opens the content of the file again.
 
     Args:
         path: .onnx file.
@@ -43,7 +113,30 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
+        self._files, self._device, self._threads = ModelFiles(path), device, threads
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the content of the file and the options, without the session, which cannot be copied."""
+        return {"_files": self._files, "_device": self._device, "_threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the content of the file."""
+        self.__dict__.update(state)
+        self._open()
+
+    def after_fork(self) -> None:
+        """Keep the parent's session alive in a forked child, and open another one at the next call.
+
+        ONNX Runtime would wait for the session's threads, which the child does not have, when the session ends.
+        """
+        keep_forever(self._session)
+        self._session = None
+
+    def _open(self) -> None:
         import onnxruntime as ort
+
+        path, device, threads = self._files.paths[0], self._device, self._threads
 
         device, available = torch_device_name(device), ort.get_available_providers()
         cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
@@ -61,13 +154,17 @@ class OnnxEngine:
         if cuda:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            source = self._files.content[0] if self._files.content else str(path)
+            self._session: Any = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # onnxruntime's exception classes have no common base class
             raise ExportError(f"{path} cannot be read as an ONNX model: {error}") from error
         self.description = _require_description(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        forget_parent_at_fork(self)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph, and return the named outputs."""
+        if self._session is None:
+            self._open()
         return list(self._session.run(list(outputs), dict(inputs)))
 
 
@@ -84,8 +181,16 @@ def openvino_core() -> Any:
     return ov.Core()
 
 
+@functools.cache
+def _first_openvino_process() -> int:
+    """Return the id of the process that first compiled an OpenVINO graph: this one, or one that it is forked from."""
+    return os.getpid()
+
+
 class OpenVinoEngine:
     """OpenVINO with a loaded .xml file. Each combination of outputs is compiled at its first use.
+
+    A copy, also in another process, opens the content of the files again.
 
     Args:
         path: .xml file, with the .bin file beside it.
@@ -99,6 +204,29 @@ class OpenVinoEngine:
     """
 
     def __init__(self, path: Path, *, device: str, threads: int, precision: str | None) -> None:
+        self._files = ModelFiles(path, path.with_suffix(".bin"))
+        self._arguments = {"device": device, "threads": threads, "precision": precision}
+        self._open(**self._arguments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the content of the files and the options, without the model, which cannot be copied."""
+        return {"_files": self._files, "_arguments": self._arguments}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the content of the files."""
+        self.__dict__.update(state)
+        self._open(**self._arguments)
+
+    def after_fork(self) -> None:
+        """Keep the parent's compiled graphs alive in a forked child, and do not use them.
+
+        OpenVINO would wait for the threads of these graphs, which the child does not have, when the graphs end.
+        """
+        keep_forever(self._core, *self._compiled.values(), *self._local.__dict__.get("requests", {}).values())
+        self._compiled, self._lock, self._local = {}, threading.Lock(), threading.local()
+
+    def _open(self, *, device: str, threads: int, precision: str | None) -> None:
+        path, content = self._files.paths[0], self._files.content
         self._core = openvino_core()
         self._device = {"auto": "CPU", "cpu": "CPU"}.get(device, device.upper())
         if self._device.partition(".")[0] not in {d.partition(".")[0] for d in self._core.available_devices}:
@@ -108,7 +236,7 @@ class OpenVinoEngine:
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = self._core.read_model(path)
+            self._model = self._core.read_model(*(content or (path,)))
         except RuntimeError as error:
             raise ExportError(f"{path} cannot be read as an OpenVINO model: {error}") from error
         has_description = self._model.has_rt_info([KEY])
@@ -118,6 +246,7 @@ class OpenVinoEngine:
         self._compiled: dict[tuple[str, ...], Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
+        forget_parent_at_fork(self)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph, and return the named outputs. Each combination of outputs is compiled at its first use."""
@@ -137,6 +266,13 @@ class OpenVinoEngine:
     def _compile(self, outputs: Sequence[str]) -> Any:
         import openvino as ov
 
+        if _first_openvino_process() != os.getpid():
+            # OpenVINO keeps idle threads for later graphs, so also a graph that the child compiles may wait for them.
+            raise ConfigError(
+                "expected a process of its own for OpenVINO, found a child that was forked from a process that had "
+                "run an OpenVINO model, whose threads the child lacks. Start the child with spawn or forkserver, or "
+                "run the model only in children"
+            )
         ports = [self._model.output(name) for name in outputs]
         part = ov.Model([port.get_node() for port in ports], self._model.get_parameters(), "retinanet")
         return self._core.compile_model(part, self._device, self._options)
