@@ -27,10 +27,11 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def plant(step: int, change: Callable[[RetinaNet, Batch], Batch | None], *, every: bool = False) -> None:
         def changed(self: DetectionDataModule, batch: Batch, *rest: Any) -> Batch:
+            moved = original(self, batch, *rest)
             now = self.trainer.global_step
             if self.trainer.training and (now == step or (every and now > step)):
-                batch = change(self.trainer.lightning_module.model, batch) or batch
-            return original(self, batch, *rest)
+                return change(self.trainer.lightning_module.model, moved) or moved
+            return moved
 
         monkeypatch.setattr(DetectionDataModule, "transfer_batch_to_device", changed)
 
