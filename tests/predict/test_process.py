@@ -86,7 +86,7 @@ def _child(detector: BaseDetector, image: Path, queue: Any) -> None:
 
 def in_child(method: str, detector: BaseDetector, image: Path) -> sv.Detections:
     """Predict in a child process, and require that it ends within 60 s."""
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     queue = context.Queue()
     child = context.Process(target=_child, args=(detector, image, queue), daemon=True)
     child.start()

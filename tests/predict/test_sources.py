@@ -41,7 +41,7 @@ class Stream(io.RawIOBase):
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int = -1) -> bytes:
         content, self._content = self._content, b""
         return content
 

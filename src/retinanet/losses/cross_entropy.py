@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -222,7 +222,7 @@ def broadcasts(values: Tensor, inputs: Tensor) -> bool:
     return values.ndim <= inputs.ndim and all(size in {1, required} for size, required in sizes)
 
 
-def check_alpha(alpha: float | Tensor, inputs: Tensor, *, off: bool = False) -> None:
+def check_alpha(alpha: Any, inputs: Tensor, *, off: bool = False) -> None:
     """Raise an error if alpha is no weight of the positives for these logits.
 
     Args:
@@ -245,7 +245,7 @@ def check_alpha(alpha: float | Tensor, inputs: Tensor, *, off: bool = False) -> 
             f"alpha: expected a number or a tensor, found {type(alpha).__name__}: pass torch.tensor(alpha) for one "
             "alpha per class"
         )
-    elif not (0 <= alpha <= 1 or (off and alpha == -1)):
+    elif not (0 <= float(alpha) <= 1 or (off and alpha == -1)):
         raise ValueError(f"alpha: expected a number in [0, 1]{', or -1 for no weights' * off}, found {alpha}")
 
 

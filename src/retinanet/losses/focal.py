@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -232,9 +232,9 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base**exponent
 
 
-def _check_gamma(gamma: float) -> None:
+def _check_gamma(gamma: Any) -> None:
     if not isinstance(gamma, Real) and not (isinstance(gamma, Tensor) and gamma.ndim == 0):
         found = f"a tensor of shape {tuple(gamma.shape)}" if isinstance(gamma, Tensor) else type(gamma).__name__
         raise TypeError(f"gamma: expected one number, found {found}")
-    if not gamma >= 0:  # NaN, too: no comparison with NaN holds
+    if not float(gamma) >= 0:  # NaN, too: no comparison with NaN holds
         raise ValueError(f"gamma must be 0 or more, found {gamma}")

@@ -119,7 +119,7 @@ class BaseDetector(ABC):
     @overload
     def predict(
         self,
-        source: Sequence[Source],
+        source: Iterable[Source],
         *,
         threshold: float | None = None,
         tile: int | None = None,
@@ -128,7 +128,7 @@ class BaseDetector(ABC):
     ) -> list[sv.Detections]: ...
     def predict(
         self,
-        source: Source | Sequence[Source],
+        source: Source | Iterable[Source],
         *,
         threshold: float | None = None,
         tile: int | None = None,
@@ -151,7 +151,7 @@ class BaseDetector(ABC):
         """
         tiling = TileConfig(tile=tile, overlap=overlap)
         is_list = is_list_of_images(source)
-        sources: Sequence[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
+        sources: Iterable[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
         batches = batched(sources, BatchConfig.batch_size)
         results = self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta)
         detections = [self.named(result.result()) for result in results]

@@ -114,6 +114,7 @@ class OnnxEngine:
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         self._files, self._device, self._threads = ModelFiles(path), device, threads
+        self._session: Any = None
         self._open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -155,7 +156,7 @@ class OnnxEngine:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         try:
             source = self._files.content[0] if self._files.content else str(path)
-            self._session: Any = ort.InferenceSession(source, options, providers=providers)
+            self._session = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # onnxruntime's exception classes have no common base class
             raise ExportError(f"{path} cannot be read as an ONNX model: {error}") from error
         self.description = _require_description(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
@@ -205,7 +206,7 @@ class OpenVinoEngine:
 
     def __init__(self, path: Path, *, device: str, threads: int, precision: str | None) -> None:
         self._files = ModelFiles(path, path.with_suffix(".bin"))
-        self._arguments = {"device": device, "threads": threads, "precision": precision}
+        self._arguments: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
         self._open(**self._arguments)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,7 +224,12 @@ class OpenVinoEngine:
         OpenVINO would wait for the threads of these graphs, which the child does not have, when the graphs end.
         """
         keep_forever(self._core, *self._compiled.values(), *self._local.__dict__.get("requests", {}).values())
-        self._compiled, self._lock, self._local = {}, threading.Lock(), threading.local()
+        self._forget_compiled()
+
+    def _forget_compiled(self) -> None:
+        self._compiled: dict[tuple[str, ...], Any] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
 
     def _open(self, *, device: str, threads: int, precision: str | None) -> None:
         path, content = self._files.paths[0], self._files.content
@@ -243,9 +249,7 @@ class OpenVinoEngine:
         self.description = _require_description(self._model.get_rt_info([KEY]).value if has_description else None, path)
         hint = precision or json.loads(self.description).get("precision")
         self._options["INFERENCE_PRECISION_HINT"] = "bf16" if hint == "bf16" else "f32"
-        self._compiled: dict[tuple[str, ...], Any] = {}
-        self._lock = threading.Lock()
-        self._local = threading.local()
+        self._forget_compiled()
         forget_parent_at_fork(self)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
