@@ -21,6 +21,17 @@ def test_yaml_content():
     assert parse_yaml("# a comment") is None
 
 
+def test_words_stay_as_written():
+    words = ["yes", "no", "on", "off", "null", "~", "true", "010", "08", "12:30", "1e3", "1.50", "2020-01-01", "0x1F"]
+    text = f"names: [{', '.join(words)}]\nmore: {{names: [yes]}}\n"
+    assert parse_yaml(text, words=("names",)) == {"names": words, "more": {"names": [True]}}
+    assert parse_yaml("names: {010: no, 1: &a off}\nnc: *a\n", words=("names",)) == {
+        "names": {"010": "no", "1": "off"},
+        "nc": "off",
+    }
+    assert parse_yaml("names: null", words=("names",)) == {"names": None}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

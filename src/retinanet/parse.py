@@ -17,6 +17,7 @@ from defusedxml import ElementTree as SafeET
 from defusedxml.common import DefusedXmlException
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 MAX_YAML_VALUES: Final = 1_000_000
@@ -75,8 +76,14 @@ class _DepthLimitedLoader(yaml.SafeLoader):
             self.depth -= 1
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, words: Collection[str] = ()) -> Any:
     """Return the content of a YAML text as plain values. Tags that create Python objects are refused.
+
+    Args:
+        text: YAML text.
+        words: top-level keys whose values are words: every scalar below them stays as it is written. YAML 1.1 would
+            read a class named yes, no, on, off, null, 010 or 12:30 as a truth value, nothing, 8 or 750. A key without
+            any value stays None.
 
     Raises:
         ParseError: the text is not YAML, is nested deeper than `MAX_YAML_DEPTH`, has an alias that contains itself, or
@@ -89,6 +96,7 @@ def parse_yaml(text: str) -> Any:
             if node is None:
                 return None
             _check_expanded_size(node)
+            _keep_words(node, words)
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -101,6 +109,29 @@ def parse_yaml(text: str) -> Any:
         if isinstance(error, ParseError):
             raise
         raise ParseError(f"YAML with an invalid value ({type(error).__name__}: {shorten(str(error))})") from error
+
+
+def _keep_words(root: yaml.Node, keys: Collection[str]) -> None:
+    """Mark every scalar below some keys of a mapping as text."""
+    if not isinstance(root, yaml.MappingNode):
+        return
+    open_nodes = [
+        value
+        for key, value in root.value
+        if isinstance(key, yaml.ScalarNode) and key.value in keys and value.tag != "tag:yaml.org,2002:null"
+    ]
+    seen: set[int] = set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            node.tag = "tag:yaml.org,2002:str"
+        elif isinstance(node, yaml.MappingNode):
+            open_nodes += [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            open_nodes += node.value
 
 
 def _check_expanded_size(root: yaml.Node) -> None:

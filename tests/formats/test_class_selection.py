@@ -159,6 +159,18 @@ def test_the_command_line_and_yaml_take_names_with_commas(comma_source: Path, tm
         assert classes == ("cat, black", "dog")
 
 
+def test_class_names_in_yaml_are_words(tmp_path: Path, write_voc: Any) -> None:
+    """YAML 1.1 reads yes as a truth value and 010 as 8."""
+    box = (1, 2, 30, 40)
+    source = write_voc({"a": [("yes", box), ("010", box), ("on", box), ("cat", box)]})
+    options = tmp_path / "options.yaml"
+    options.write_text("classes: [yes, 010, off]\nrename: [on=off]\n")
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(options), "convert", "--format", "coco", str(source), str(tmp_path / "out")])
+    assert not end.value.code
+    assert sorted(data.read(tmp_path / "out" / "annotations.json").classes) == ["010", "off", "yes"]
+
+
 def test_class_names_of_converted_weights_may_contain_commas() -> None:
     config = ConvertWeightsConfig(output=Path("a.ckpt"), classes=('"cat, black",dog', "emu"))
     assert config.names == ("cat, black", "dog", "emu")

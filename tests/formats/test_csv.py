@@ -34,6 +34,8 @@ def test_the_class_file_gives_the_class_order(tmp_path: Path, write_image: Write
     file = write_rows(tmp_path, write_image, "a.jpg,1,2,30,40,cat\n")
     (tmp_path / "classes.csv").write_text("dog,0\ncat,1\n")
     assert data.load(file).classes == ("dog", "cat")
+    (tmp_path / "classes.csv").write_text("class;id\ndog;0\ncat;1.0\n")
+    assert data.load(file).classes == ("dog", "cat")
     (tmp_path / "classes.csv").write_text("dog,0\ncat\n")
     with pytest.raises(DataError, match=r"classes\.csv, line 2: expected `class,id`"):
         data.load(file)
@@ -53,3 +55,53 @@ def test_the_class_file_gives_the_class_order(tmp_path: Path, write_image: Write
 def test_an_invalid_line_is_reported(tmp_path: Path, write_image: Write, line: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         data.load(write_rows(tmp_path, write_image, f"a.jpg,1,2,30,40,cat\n{line}\n"))
+
+
+@pytest.mark.parametrize("header", ["filename;xmin;ymin;xmax;ymax;class\n", ""], ids=["header", "no header"])
+@pytest.mark.parametrize(
+    ("separator", "row"),
+    [
+        (";", "a.jpg;1,0;2;30;40;cat\na.jpg;10,5;4,25;20,25;40;dog\nb.jpg;;;;;\n"),
+        ("\t", "a.jpg\t1\t2\t30\t40\tcat\na.jpg\t10.5\t4,25\t20.25\t40\tdog\nb.jpg\t\t\t\t\t\n"),
+    ],
+    ids=["semicolon", "tab"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_other_separators_and_decimal_commas(
+    header: str, separator: str, row: str, encoding: str, tmp_path: Path, write_image: Write
+) -> None:
+    """Excel writes semicolons and decimal commas in many countries, and UTF-16 with tabs as "Unicode text"."""
+    file = write_rows(tmp_path, write_image, "")
+    file.write_text(header.replace(";", separator) + row, encoding=encoding)
+    found = data.load(file)
+    assert boxes(found) == EXPECTED
+    assert any("separator" in note for note in found.notes)
+
+
+def test_a_header_with_other_columns_is_refused_once(tmp_path: Path, write_image: Write) -> None:
+    file = write_rows(tmp_path, write_image, "filename,class,x,y,width,height\na.jpg,cat,1,2,30,40\n")
+    with pytest.raises(
+        DataError, match="line 1: expected a header with .*found the header 'filename,class,x,y"
+    ) as caught:
+        data.load(file)
+    assert caught.value.faults == ()
+
+
+def test_comment_lines_before_the_rows(tmp_path: Path, write_image: Write) -> None:
+    text = "# made by a tool\n# path,x1,y1,x2,y2,class\na.jpg,1,2,30,40,cat\na.jpg,10.5,4.25,20.25,40,dog\nb.jpg,,,,,\n"
+    found = data.load(write_rows(tmp_path, write_image, text))
+    assert boxes(found) == EXPECTED
+    assert any("1 lines that start with # were left out" in note for note in found.notes)
+
+
+def test_declared_sizes_are_compared_with_the_images(tmp_path: Path, write_image: Write) -> None:
+    """keras-retinanet#930: the images were made smaller after annotation."""
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    wrong = f"{header}a.jpg,{2 * W},{2 * H},cat,1,2,30,40\nb.jpg,{W},{H},cat,1,2,30,40\n"
+    with pytest.raises(DataError, match=r"1 fault\n.*a\.jpg: expected 128x96 pixels as annotated, found 64x48"):
+        data.load(write_rows(tmp_path, write_image, wrong))
+    mixed = f"{header}a.jpg,{W},{H},cat,1,2,30,40\na.jpg,{2 * W},{2 * H},cat,1,2,30,40\n"
+    with pytest.raises(DataError, match=r"1 fault\n.*line 3: expected one size of a\.jpg, found 64x48 and 128x96"):
+        data.load(write_rows(tmp_path, write_image, mixed))
+    sides = f"{header}a.jpg,29,38,cat,1,2,30,40\n"  # the columns hold the sides of the box
+    assert boxes(data.load(write_rows(tmp_path, write_image, sides))) == {"a.jpg": [("cat", CAT)]}

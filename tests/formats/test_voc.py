@@ -193,3 +193,25 @@ def test_bccd_has_exactly_two_faults(shared_data: Path) -> None:
     splits = [data.read(shared_data / "bccd/ImageSets/Main" / f"{name}.txt") for name in ("train", "val", "test")]
     assert [len(split.records) for split in splits] == [205, 87, 72]
     assert sum(split.num_objects for split in splits) == 4886
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "<polygon><x1>5</x1><y1>6</y1><x2>15</x2><y2>6</y2><x3>10</x3><y3>26</y3></polygon>",
+        "<polygon><pt><x>5</x><y>6</y></pt><pt><x>15</x><y>6</y></pt><pt><x>10</x><y>26</y></pt></polygon>",
+        "<robndbox><cx>10</cx><cy>16</cy><w>20</w><h>10</h><angle>1.5707963</angle></robndbox>",
+    ],
+    ids=["Roboflow", "LabelMe", "roLabelImg"],
+)
+def test_other_shapes_become_boxes_with_a_note(write_voc: Write, shape: str) -> None:
+    found = data.load(write_voc({"a": [f"<object><name>cat</name>{shape}</object>"]}))
+    np.testing.assert_allclose(found.records[0].boxes_G4, [[5, 6, 15, 26]], atol=1e-5)
+    assert any("1 polygons and other shapes" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("flag", "is_difficult"), [("Unspecified", False), ("", False), ("0", False), ("1", True)])
+def test_flags_of_labelling_tools(write_voc: Write, flag: str, is_difficult: bool) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    text = f"<object><name>cat</name><difficult>{flag}</difficult>{box}</object>"
+    assert data.load(write_voc({"a": [CAT, text]})).records[0].crowd_G.tolist() == [False, is_difficult]

@@ -20,14 +20,77 @@ def test_polygons_and_oriented_boxes_become_boxes_with_a_note(tmp_path: Path, wr
     (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
     found = data.load(root)
     assert boxes(found)["b.jpg"] == [("cat", (16.0, 12.0, 48.0, 36.0))] * 2
-    assert any("2 polygons or oriented boxes were replaced" in note for note in found.notes)
+    assert any("2 polygons and other shapes were replaced" in note for note in found.notes)
+
+
+POINTS = [(0.4, 0.4), (0.6, 0.4), (0.5, 0.6)]
+
+
+@pytest.mark.parametrize("visibility", [None, 2], ids=["2 numbers", "3 numbers"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_lines_with_key_points_begin_with_a_box(
+    is_declared: bool, count: int, visibility: int | None, tmp_path: Path, write_image: Write
+) -> None:
+    """yolov5#12330: key points were read as the corners of a polygon."""
+    root = write_yolo(tmp_path, write_image)
+    points = " ".join(f"{x} {y}" + ("" if visibility is None else f" {visibility}") for x, y in POINTS[:count])
+    (root / "labels" / "train" / "b.txt").write_text(f"0 0.5 0.5 0.25 0.25 {points}\n0 0.5 0.5 0.25 0.25\n")
+    content: dict[str, object] = {"train": "images/train", "names": ["cat", "x", "dog"]}
+    if is_declared:
+        content["kpt_shape"] = [count, 2 if visibility is None else 3]
+    (root / "data.yaml").write_text(yaml.safe_dump(content))
+    if not is_declared and visibility is None:
+        return  # x, y pairs cannot be told from a polygon
+    found = data.load(root)
+    assert boxes(found)["b.jpg"] == [("cat", (24.0, 18.0, 40.0, 30.0))] * 2
+    assert any("key points of 1 lines were left out" in note for note in found.notes)
+
+
+def test_other_columns_than_the_declared_key_points_are_faults(tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
+    (root / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.25 0.25 0.4 0.4 2\n")
+    options = {"train": "images/train", "names": ["cat", "x", "dog"], "kpt_shape": [2, 3]}
+    (root / "data.yaml").write_text(yaml.safe_dump(options))
+    with pytest.raises(DataError, match=r"expected 5 or 11 columns \(kpt_shape 2 x 3\), found 8 columns"):
+        data.load(root)
+    (root / "data.yaml").write_text(yaml.safe_dump({**options, "kpt_shape": [2, 4]}))
+    with pytest.raises(DataError, match=r"expected the number of key points and 2 or 3 in `kpt_shape`, found"):
+        data.load(root)
+
+
+def test_polygons_with_equal_columns_may_be_key_points(tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
+    (root / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.25 0.25 0.4 0.4 0.6 0.4 0.5 0.6\n" * 10)
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
+    assert any("declare `kpt_shape: [3, 2]` in the data.yaml" in note for note in data.load(root).notes)
+
+
+@pytest.mark.parametrize("names", ["[yes, no, 'on']", "{0: yes, 1: no, 2: on}", "\n- yes\n- no\n- on"])
+def test_class_names_are_words(names: str, tmp_path: Path, write_image: Write) -> None:
+    """YAML 1.1 reads yes, no and on as truth values."""
+    root = write_yolo(tmp_path, write_image)
+    (root / "data.yaml").write_text(f"train: images/train\nnc: '3'\nnames: {names}\n")
+    assert data.load(root).classes == ("yes", "no", "on")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("[cat, '', dog]", "the name of class 1"), ("[[cat], dog]", "the name of class 0"), ("{0: a, 0.0: b}", "id once")],
+)
+def test_invalid_class_names_are_refused(names: str, message: str, tmp_path: Path, write_image: Write) -> None:
+    root = write_yolo(tmp_path, write_image)
+    (root / "data.yaml").write_text(f"train: images/train\nnames: {names}\n")
+    with pytest.raises(DataError, match=message):
+        data.load(root)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("0 0.5 0.5 0.2", "found 4 columns"),
-        ("0 0.5 0.5 0.2 x", "expected numbers"),
+        ("0 0.5 0.5 0.2 x", "expected finite numbers"),
+        ("x", "expected finite numbers, found 'x'"),
         ("7 0.5 0.5 0.2 0.2", r"class id of the class list \(0 to 2\), found '7'"),
         ("1.5 0.5 0.5 0.2 0.2", "found '1.5'"),
         ("0 0.5 0.5 0 0.2", "area above 0"),

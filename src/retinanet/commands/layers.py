@@ -18,6 +18,9 @@ from retinanet.parse import ParseError, parse_yaml
 _FLAG: Final = re.compile(r"--(?P<no>no-|empty-)?(?P<name>[a-z-]+)(?P<value>=.*)?", re.DOTALL)
 """A flag, whether it switches off, and the value after an equals sign."""
 
+_CLASS_OPTIONS: Final = ("classes", "ignore_classes", "ignore-classes", "rename")
+"""Options that hold class names, which YAML must not read as truth values or numbers."""
+
 
 def fill_options(file: Path | None, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill open options of a command from a YAML file, then from the run that `--resume` continues.
@@ -90,7 +93,7 @@ def _names(arguments: ArgumentCollection) -> set[str]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        values = parse_yaml(path.read_text(encoding="utf-8-sig"), words=_CLASS_OPTIONS)
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
     except ParseError as error:

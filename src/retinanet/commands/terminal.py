@@ -81,10 +81,14 @@ def write_json(document: dict[str, Any], json_file: Path | None) -> None:
 
 
 def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:
-    """Print every fault of the datasets, and return the number of faults."""
+    """Print the faults of the datasets: see `list_faults`. Return the number of faults."""
+    from retinanet.formats.records import list_faults
+
     faults = [fault for data in sets for fault in data.faults]
-    for fault in faults:
-        console.print(f"fault: {fault}", markup=False, highlight=False, soft_wrap=True)
+    for line in list_faults(faults):
+        console.print(
+            line if line.startswith("  ") else f"fault: {line}", markup=False, highlight=False, soft_wrap=True
+        )
     if faults:
         count = f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}"
         console.print(f"{count}: these images and annotations are left out of all numbers below.\n", soft_wrap=True)

@@ -4,6 +4,7 @@ Another package adds a format by an `AnnotationFormat` and an entry point: see `
 """
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.box_numbers import BoxNumbers
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.output import WriteTarget
 from retinanet.formats.reading import read, splits_of
@@ -15,6 +16,7 @@ __all__ = [
     "AnnotatedImage",
     "AnnotatedObject",
     "AnnotationFormat",
+    "BoxNumbers",
     "Candidate",
     "DataSource",
     "DatasetBuilder",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from retinanet.files import AllowedFolders, is_file
+from retinanet.formats.box_numbers import MIN_FRACTIONS, BoxNumbers, BoxStatistics
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import listed_files
 from retinanet.formats.image_files import (
@@ -19,7 +21,15 @@ from retinanet.formats.image_files import (
     AmbiguousImageError,
     outside_fault,
 )
-from retinanet.formats.records import SKIP_OBJECT, DetectionData, Fault, Record, property_values, unknown_class
+from retinanet.formats.records import (
+    SKIP_OBJECT,
+    DetectionData,
+    Fault,
+    Record,
+    clip_box,
+    property_values,
+    unknown_class,
+)
 from retinanet.images import IMAGE_SUFFIXES
 from retinanet.parse import shorten
 
@@ -29,6 +39,8 @@ if TYPE_CHECKING:
 
     from retinanet.formats.folder_walk import LeftOut
     from retinanet.formats.image_files import FoundImage, ImageFinder
+
+_PIXEL_CORNERS: Final = BoxNumbers()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +67,10 @@ class AnnotatedObject:
     Args:
         number: annotation id (COCO), or number of the object or its line, from 1.
         name: class name after renaming.
-        box: xyxy, original pixels, clipped to the image (see `clip_box`).
+        box: xyxy, original pixels. `DatasetBuilder.add_object` checks the box and clips it to the image.
         crowd: whether the object is ignored: counted neither as a target nor as a false positive.
         area: area in square original pixels; None for the area of the box.
+        reduced: whether the box was computed from another shape, such as a polygon or a rotated box.
     """
 
     number: int
@@ -65,6 +78,7 @@ class AnnotatedObject:
     box: tuple[float, float, float, float]
     crowd: bool = False
     area: float | None = None
+    reduced: bool = False
 
 
 @dataclass(slots=True)
@@ -107,21 +121,27 @@ class DatasetBuilder:
     Args:
         source: annotation file or folder.
         options: options of the reader.
+        numbers: meaning of the four numbers of a box in the file, for the checks of their unit and order.
 
     Attributes:
         images: valid images.
         faults: invalid images and objects.
         notes: sentences for the user about the reading.
+        boxes: statistics of the boxes, before they are clipped to their images.
+        reduced: number of objects whose box was computed from another shape.
         allowed: folders that relative paths may reach.
     """
 
-    def __init__(self, source: Path, options: ReadOptions) -> None:
+    def __init__(self, source: Path, options: ReadOptions, numbers: BoxNumbers = _PIXEL_CORNERS) -> None:
         self.source = source
         self.options = options
         self.selection = options.selection
         self.images: list[AnnotatedImage] = []
         self.faults: list[Fault] = []
         self.notes: list[str] = []
+        self.boxes = BoxStatistics(numbers)
+        self.reduced = 0
+        self._first_pixel: list[tuple[AnnotatedImage, AnnotatedObject, Path, str]] = []
         self.allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
         self._named_images: list[_NamedImage] = []
 
@@ -218,6 +238,8 @@ class DatasetBuilder:
     ) -> bool:
         """Add an object to its image, or its fault to the faults. Return whether an object was added.
 
+        The box of the object is checked against the image and clipped to it.
+
         Args:
             image: image of the object.
             result: the object; or a text that describes its fault; or None for an object that is left out.
@@ -225,16 +247,59 @@ class DatasetBuilder:
             where: position in the file, for the fault.
         """
         if isinstance(result, AnnotatedObject):
+            result = self._check_box(result, image, file, where)
+        if isinstance(result, AnnotatedObject):
             image.objects.append(result)
+            self.reduced += result.reduced
             return True
         if result is not None:
             self.add_fault(file, where, result, SKIP_OBJECT)
         return False
 
-    def note_reduced(self, count: int) -> None:
-        """Add a note with the number of polygons and other shapes replaced by bounding boxes, if above 0."""
-        if count:
-            self.notes.append(f"{count:,} polygons and other shapes were replaced by their bounding boxes")
+    def _check_box(self, item: AnnotatedObject, image: AnnotatedImage, file: Path, where: str) -> AnnotatedObject | str:
+        """Return the object with its box clipped to the image, or a text that describes the fault of the box."""
+        if all(map(math.isfinite, item.box)):
+            fault = self.boxes.numbers.unit_fault(item.box, image.width, image.height)
+            if fault is not None:
+                return fault
+            if self.boxes.numbers.may_be_fractions(item.box, image.width, image.height):
+                self._first_pixel.append((image, item, file, where))
+            elif not item.reduced:
+                self.boxes.add(item.box, item.area, image)
+        box = clip_box(item.box, image.width, image.height)
+        if isinstance(box, str):
+            return box
+        item.box = box
+        return item
+
+    def _leave_out_fractions(self) -> None:
+        """Leave out the boxes inside the first pixel of their image if there are several of them."""
+        sides = [min(item.box[2] - item.box[0], item.box[3] - item.box[1]) for _, item, _, _ in self._first_pixel]
+        if sum(side < 1 - 1e-6 for side in sides) < MIN_FRACTIONS:  # boxes of exactly one pixel may lie there
+            return
+        for image, item, file, where in self._first_pixel:
+            if item not in image.objects:  # it has another fault already
+                continue
+            image.objects.remove(item)
+            numbers = self.boxes.numbers.written(item.box, image.width, image.height)
+            what = (
+                f"expected pixels, maybe fractions of the image size, found {numbers}, a box inside the first pixel of "
+                f"the {image.width}x{image.height} image"
+            )
+            advice = (
+                "Multiply fractions by the width and height of the image, or leave the object out with --skip-invalid"
+            )
+            self.add_fault(file, where, what, advice)
+
+    def _check_boxes(self) -> tuple[list[Fault], list[str]]:
+        """Return the faults and the notes that only all boxes together show."""
+        notes = self.boxes.notes()
+        if self.reduced:
+            notes.insert(0, f"{self.reduced:,} polygons and other shapes were replaced by their bounding boxes")
+        if (what := self.boxes.fault()) is None:
+            return [], notes
+        advice = "Correct the numbers, or read the numbers as they are with --skip-invalid"
+        return [Fault(file=self.source, where="", what=what, advice=advice)], notes
 
     def build(self, names: Sequence[str] | None = None, ids: Mapping[str, int] | None = None) -> DetectionData:
         """Return the dataset.
@@ -246,6 +311,7 @@ class DatasetBuilder:
         """
         self._leave_out_doubtful_images()
         self._note_unlisted_images()
+        self._leave_out_fractions()
         if names is None:
             classes = self.selection.class_names(())
             if self.selection.class_list is None:
@@ -258,13 +324,14 @@ class DatasetBuilder:
                 image.objects.remove(unknown)
                 what = unknown_class(unknown.name, classes)
                 self.add_fault(self.source, f"object {unknown.number} of {image.path.name}", what, SKIP_OBJECT)
+        dataset_faults, notes = self._check_boxes()
         return DetectionData(
             records=tuple(_record(i, image, label_of) for i, image in enumerate(self.images, 1)),
             classes=classes,
             category_ids=category_ids(classes, ids) if ids is not None else tuple(range(1, len(classes) + 1)),
             source=self.source,
-            faults=tuple(self.faults),
-            notes=(*self.notes, *self.selection.notes()),
+            faults=(*dataset_faults, *self.faults),
+            notes=(*self.notes, *notes, *self.selection.notes()),
         )
 
 

@@ -1,6 +1,7 @@
 """The COCO JSON format (cocodataset.org/#format-data).
 
-A bbox is x, y, width, height in pixels from 0, without a "+1".
+A bbox is x, y, width, height in pixels from 0, without a "+1". An annotation without a bbox gets the box around its
+segmentation: polygons or a run-length encoded mask. Numbers and ids may be texts if they are unambiguous, such as "12".
 """
 
 from __future__ import annotations
@@ -18,20 +19,17 @@ from retinanet.formats.annotation_format import (
     Evidence,
     FormatWriter,
 )
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
-from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.box_numbers import BoxNumbers
+from retinanet.formats.builder import AnnotatedImage, DatasetBuilder, ReadOptions
+from retinanet.formats.coco_annotations import AnnotationIds, image_key, read_annotation, read_id
 from retinanet.formats.folder_walk import files_in
 from retinanet.formats.image_files import ImageFinder
 from retinanet.formats.output import WriteTarget, relative_path, write_text
-from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData, clip_box
-from retinanet.formats.text import LARGEST_SIDE
+from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData
+from retinanet.formats.text import LARGEST_SIDE, word
 from retinanet.images import ImageError, read_size
 from retinanet.parse import shorten
 
-_MAX_COORDINATE: Final = 1e12
-"""Maximum absolute coordinate. The comparison also refuses NaN, infinity and integers too large for a float."""
-_IDS_END: Final = 2**63
-"""Limit of ids, which evaluators store in 64 bits."""
 _IMAGE_FIELDS: Final = frozenset(("id", "file_name", "width", "height"))
 _ANNOTATION_FIELDS: Final = frozenset(
     ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints")
@@ -76,27 +74,30 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
 
     Images are searched as `ImageFinder.for_file` describes. Classes are sorted by category id.
     """
-    builder = DatasetBuilder(source.path, options)
+    builder = DatasetBuilder(source.path, options, BoxNumbers("xywh"))
     content = _check_sections(source.json, source.path)
     names = _read_categories(content["categories"], builder)
     builder.notes += _drop_parent(names, content)
     images = _read_images(content["images"], builder)
     builder.images = list(images.values())
     # Objects of an invalid image are left out without a fault of their own: the image is a fault already.
-    listed = {_int(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
-    seen: dict[int, int] = {}
+    listed = {image_key(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
+    ids_seen = AnnotationIds()
     for number, entry in enumerate(content["annotations"], 1):
-        image_id = _int(entry.get("image_id")) if isinstance(entry, dict) else None
+        image_id = image_key(entry.get("image_id")) if isinstance(entry, dict) else None
         image = None if image_id is None else images.get(image_id)
         if isinstance(entry, dict) and image_id in listed and image is None:
             continue
-        result = _read_annotation(entry, number, image, names, seen, builder.selection)
-        where = _position("annotation", entry, number) if isinstance(result, str) else ""
+        if ids_seen.is_copy(entry):
+            continue
+        result = read_annotation(entry, number, image, names, builder.selection)
+        where = _position("annotation", entry, number)
         if image is not None:
             image.add_properties(entry, known=_ANNOTATION_FIELDS)
             builder.add_object(image, result, file=source.path, where=where)
         elif isinstance(result, str):
             builder.add_fault(source.path, where, result, SKIP_OBJECT)
+    builder.notes += ids_seen.notes()
     ids: dict[str, int] = {}
     for category_id in sorted(names):
         ids.setdefault(options.selection.rename.get(names[category_id], names[category_id]), category_id)
@@ -134,8 +135,8 @@ def _read_categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, s
     names: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
-        category_id, name = _int(fields.get("id")), fields.get("name")
-        if category_id is None or not isinstance(name, str):
+        category_id, name = read_id(fields.get("id")), word(fields.get("name"))
+        if category_id is None or name is None:
             what = f"expected an integer 'id' and a text 'name', found {shorten(entry)}"
         elif category_id in names:
             what = f"expected a unique id, found the id of {names[category_id]!r} again for {name!r}"
@@ -149,78 +150,39 @@ def _read_categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, s
     return names
 
 
-def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int, AnnotatedImage]:
+def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int | str, AnnotatedImage]:
     """Return the valid images by id. `data.load` finds missing files and images that do not decode."""
     source = builder.source
     finder = ImageFinder.for_file(source, builder.options.images)
-    images: dict[int, AnnotatedImage] = {}
+    images: dict[int | str, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
-        image_id, name = _int(fields.get("id")), fields.get("file_name")
+        image_id, name = image_key(fields.get("id")), fields.get("file_name")
         where = _position("image", entry, number)
         if image_id is None or not isinstance(name, str) or not name:
             written_id = shorten(fields.get("id"))
-            what = f"expected an integer 'id' and a text 'file_name', found id {written_id}, file_name {shorten(name)}"
+            what = f"expected an 'id' and a text 'file_name', found id {written_id}, file_name {shorten(name)}"
         elif image_id in images:
             what = f"expected a unique id, found the id of {images[image_id].path.name} again for {shorten(name)}"
         else:
             if (path := builder.find_image(finder, name, file=source, where=where)) is None:
                 continue
-            width, height = _int(fields.get("width")) or 0, _int(fields.get("height")) or 0
+            width, height = read_id(fields.get("width")) or 0, read_id(fields.get("height")) or 0
             try:
                 if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
                     width, height = read_size(path)
-                images[image_id] = AnnotatedImage(path, width, height, image_id=image_id)
+                number_id = image_id if isinstance(image_id, int) else None
+                images[image_id] = AnnotatedImage(path, width, height, image_id=number_id)
                 images[image_id].add_properties(fields, known=_IMAGE_FIELDS)
                 continue
             except ImageError as error:
                 what = f"expected width and height above 0, found them neither here nor in the image ({error})"
         builder.add_fault(source, where, what, SKIP_IMAGE)
+    if any(isinstance(image_id, str) for image_id in images):
+        for image in images.values():  # without an id, the builder numbers the images
+            image.image_id = None
+        builder.notes.append("image ids are texts: images are numbered from 1, in the order of the file")
     return images
-
-
-def _read_annotation(
-    entry: Any,
-    number: int,
-    image: AnnotatedImage | None,
-    names: dict[int, str],
-    seen: dict[int, int],
-    selection: ClassSelection,
-) -> AnnotatedObject | str | None:
-    """Return an object, a text that describes its fault, or None if its class is left out."""
-    if not isinstance(entry, dict):
-        return f"expected an object with image_id, category_id and bbox, found {shorten(entry)}"
-    annotation_id = _int(entry.get("id", number))
-    category_id, bbox = _int(entry.get("category_id")), entry.get("bbox")
-    if annotation_id is None:
-        return f"expected an integer 'id', found {shorten(entry['id'])}"
-    if "id" in entry and seen.setdefault(annotation_id, number) != number:
-        return f"expected a unique id, found the id of the annotation at position {seen[annotation_id]} again"
-    if image is None:
-        return f"expected the id of one of the images as image_id, found {shorten(entry.get('image_id'))}"
-    if category_id not in names or category_id is None:
-        return f"expected the id of one of the categories as category_id, found {shorten(entry.get('category_id'))}"
-    if (name := selection.new_name(names[category_id])) is None:
-        return None
-    if fault := selection.fault(name):
-        return fault
-    numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
-    if len(numbers) != 4 or None in numbers:
-        return f"expected four finite numbers (x, y, width, height) as bbox, found {shorten(bbox)}"
-    x, y, w, h = (value for value in numbers if value is not None)
-    if entry.get("iscrowd", 0) not in (0, 1):
-        return f"expected 0 or 1 as iscrowd, found {shorten(entry['iscrowd'])}"
-    box = clip_box((x, y, x + w, y + h), image.width, image.height)
-    if isinstance(box, str):
-        return box
-    area = _float(entry.get("area"))
-    return AnnotatedObject(
-        number=annotation_id,
-        name=name,
-        box=box,
-        crowd=bool(entry.get("iscrowd", 0)),
-        area=area if area is not None and area > 0 else None,
-    )
 
 
 def _position(kind: str, entry: Any, number: int) -> str:
@@ -229,20 +191,6 @@ def _position(kind: str, entry: Any, number: int) -> str:
     if entry_id is None:
         return f"{kind} at position {number}"
     return f"{kind} {shorten(entry_id)[1:-1] if isinstance(entry_id, str) else shorten(entry_id)}"
-
-
-def _int(value: Any) -> int | None:
-    """Return an integer, also if written as 1.0 (as pandas does), or None for any other value."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _IDS_END else None
-
-
-def _float(value: Any) -> float | None:
-    """Return a finite number, or None for any other value."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_COORDINATE:
-        return None
-    return float(value)
 
 
 def write_coco(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

@@ -1,9 +1,11 @@
 """The CSV format of keras-retinanet: one line `path,x1,y1,x2,y2,class` per object, xyxy in pixels.
 
 An image without objects has the line `path,,,,,`. If the first line is a header, the columns may have any order
-(Roboflow: `filename,width,height,class,xmin,ymin,xmax,ymax`). Values may be quoted. Paths are relative to the folder of
-the file, or to `images`. The class list comes from `<name>_classes.csv` or `classes.csv` beside the file, with lines
-`class,id` as in keras-retinanet. Without such a file, it is the sorted class names of the objects.
+(Roboflow: `filename,width,height,class,xmin,ymin,xmax,ymax`), and columns for the width and height of the image are
+compared with the image file. Values may be quoted. The separator is a comma, a semicolon or a tab. If it is no comma,
+numbers may have a decimal comma. Lines before the header that start with # are comments. Paths are relative to the
+folder of the file, or to `images`. The class list comes from `<name>_classes.csv` or `classes.csv` beside it, with
+lines `class,id` as in keras-retinanet. Without such a file, it is the sorted class names of the objects.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from retinanet.files import is_file
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
+from retinanet.formats.csv_table import COLUMNS, CORNER_NAMES, SEPARATORS, Table, read_table
 from retinanet.formats.folder_walk import files_in
-from retinanet.formats.image_files import ImageFinder
+from retinanet.formats.image_files import ImageFinder, image_size
 from retinanet.formats.output import (
     WriteTarget,
     common_class_ids,
@@ -28,22 +31,12 @@ from retinanet.formats.output import (
     relative_path,
     write_text,
 )
-from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData, clip_box
-from retinanet.formats.text import finite_number, read_lines
-from retinanet.images import ImageError, read_size
+from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData
+from retinanet.formats.text import integer, read_lines
+from retinanet.images import ImageError
 from retinanet.parse import shorten
 
-COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class")
 CLASS_FILE: Final = "classes.csv"
-_ALIASES: Final[dict[str, tuple[str, ...]]] = {
-    "path": ("path", "filename", "file_name", "file", "image", "image_path", "img", "image_name", "image_id"),
-    "x1": ("x1", "xmin", "x_min", "left"),
-    "y1": ("y1", "ymin", "y_min", "top"),
-    "x2": ("x2", "xmax", "x_max", "right"),
-    "y2": ("y2", "ymax", "y_max", "bottom"),
-    "class": ("class", "label", "class_name", "name", "category", "classname"),
-}
-_CORNERS: Final = frozenset(alias for corner in ("x1", "y1", "x2", "y2") for alias in _ALIASES[corner])
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
@@ -61,40 +54,13 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
     builder = DatasetBuilder(source.path, options)
     finder = ImageFinder.for_file(source.path, options.images)
     images: dict[str, AnnotatedImage | None] = {}
-    column_of: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
-    header_names: Sequence[str] = COLUMNS
-    line = 1
-    try:
-        with source.path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                line = reader.line_num
-                if not any(cell.strip() for cell in row):
-                    continue
-                if line == 1 and (header := _header(row)) is not None:
-                    column_of, header_names = header, [cell.strip() for cell in row]
-                    continue
-                if (image := _read_row(row, line, column_of, builder, finder, images)) is not None:
-                    image.add_properties(_columns(row, header_names), known=_CORNERS)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source.path}: expected UTF-8 text ({error})") from error
-    except csv.Error as error:
-        raise DataError(f"{source.path}, line {line}: not CSV ({error})") from error
-    if column_of["path"] != 0 or column_of["class"] != len(COLUMNS) - 1:
-        columns = ", ".join(f"column {column_of[name] + 1} as {name}" for name in COLUMNS)
-        builder.notes.append(f"the header line of {source.path} was read as: {columns}")
+    table = read_table(source.path)
+    for line, row in table.rows:
+        if (image := _read_row(row, line, table, builder, finder, images)) is not None:
+            image.add_properties(table.cells_by_name(row), known=CORNER_NAMES)
+    builder.notes += table.notes(source.path)
     builder.images = [image for image in images.values() if image is not None]
     return builder.build(_class_list(source.path))
-
-
-def _header(row: Sequence[str]) -> dict[str, int] | None:
-    """Return the index of each column if the first line is a header, or None."""
-    cells = [cell.strip().lower() for cell in row]
-    columns = {
-        name: next((cells.index(alias) for alias in aliases if alias in cells), -1)
-        for name, aliases in _ALIASES.items()
-    }
-    return columns if min(columns.values()) >= 0 else None
 
 
 def _class_list(source: Path) -> list[str] | None:
@@ -103,19 +69,20 @@ def _class_list(source: Path) -> list[str] | None:
         if not path.is_file() or path == source:
             continue
         ids: dict[int, str] = {}
-        for line, text in read_lines(path):
+        for number, text in read_lines(path):
             try:
-                row = [cell.strip() for cell in next(csv.reader([text]))]
+                lines = [next(csv.reader([text], delimiter=separator)) for separator in SEPARATORS]
             except csv.Error as error:
-                raise DataError(f"{path}, line {line}: not CSV ({error})") from error
-            label = finite_number(row[1]) if len(row) == 2 else None
-            if label is None or label < 0 or not label.is_integer():
-                if line == 1 and len(row) == 2:  # a header
+                raise DataError(f"{path}, line {number}: not CSV ({error})") from error
+            row = [cell.strip() for cell in next((line for line in lines if len(line) == 2), lines[0])]
+            label = integer(row[1]) if len(row) == 2 else None
+            if label is None or label < 0:
+                if number == 1 and len(row) == 2:  # a header
                     continue
-                raise DataError(f"{path}, line {line}: expected `class,id`, found {shorten(text)}")
-            if int(label) in ids or row[0] in ids.values():
-                raise DataError(f"{path}, line {line}: expected every class and id once, found {shorten(text)} again")
-            ids[int(label)] = row[0]
+                raise DataError(f"{path}, line {number}: expected `class,id`, found {shorten(text)}")
+            if label in ids or row[0] in ids.values():
+                raise DataError(f"{path}, line {number}: expected every class and id once, found {shorten(text)} again")
+            ids[label] = row[0]
         return [ids[i] for i in sorted(ids)]
     return None
 
@@ -123,13 +90,13 @@ def _class_list(source: Path) -> list[str] | None:
 def _read_row(
     row: Sequence[str],
     line: int,
-    column_of: Mapping[str, int],
+    table: Table,
     builder: DatasetBuilder,
     finder: ImageFinder,
     images: dict[str, AnnotatedImage | None],
 ) -> AnnotatedImage | None:
     """Add the object of one line to the builder, or its fault. Return the image, if it is valid."""
-    where = f"line {line}"
+    where, column_of = f"line {line}", table.column_of
     if len(row) <= max(column_of.values()):
         what = f"expected {','.join(COLUMNS)}, found {len(row)} columns: {','.join(row)!r}"
         builder.add_fault(builder.source, where, what, SKIP_OBJECT)
@@ -145,7 +112,7 @@ def _read_row(
             images[name] = None
             return None
         try:
-            images[name] = AnnotatedImage(path, *read_size(path))
+            images[name] = AnnotatedImage(path, *image_size(path, *_declared_size(row, table)))
         except ImageError as error:
             images[name] = None
             what = f"image not found at {path}" if not is_file(path) else str(error)
@@ -155,21 +122,18 @@ def _read_row(
     written = row[column_of["class"]].strip()
     if image is None or not any((*cells, written)):
         return image
-    result = _parse_object(cells, written, image, builder.selection, line)
+    size = tuple(map(integer, _declared_size(row, table)))
+    if None not in size and size != (image.width, image.height):
+        what = f"expected one size of {name}, found {image.width}x{image.height} and {size[0]}x{size[1]}"
+        builder.add_fault(builder.source, where, what, SKIP_OBJECT)
+        return image
+    result = _parse_object([table.number(cell) for cell in cells], cells, written, builder.selection, line)
     builder.add_object(image, result, file=builder.source, where=where)
     return image
 
 
-def _columns(row: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Return the cells of a line by the names of their columns: "column 7" for a column without a name."""
-    return {
-        names[index] if index < len(names) and names[index] else f"column {index + 1}": cell
-        for index, cell in enumerate(row)
-    }
-
-
 def _parse_object(
-    cells: Sequence[str], written: str, image: AnnotatedImage, selection: ClassSelection, line: int
+    numbers: Sequence[float | None], cells: Sequence[str], written: str, selection: ClassSelection, line: int
 ) -> AnnotatedObject | str | None:
     """Return an object, a text that describes its fault, or None if its class is left out."""
     if not written:
@@ -178,11 +142,23 @@ def _parse_object(
         return None
     if fault := selection.fault(name):
         return fault
-    x1, y1, x2, y2 = (finite_number(cell) for cell in cells)
+    x1, y1, x2, y2 = numbers
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return f"expected four finite numbers x1,y1,x2,y2, found {','.join(cells)!r}"
-    box = clip_box((x1, y1, x2, y2), image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(line, name, box)
+    return AnnotatedObject(line, name, (x1, y1, x2, y2))
+
+
+def _declared_size(row: Sequence[str], table: Table) -> tuple[str, str] | tuple[None, None]:
+    """Return the width and height of the image that a line declares; None if the columns hold the sides of the box."""
+    if "width" not in table.column_of or "height" not in table.column_of:
+        return None, None
+    width, height = (row[table.column_of[name]].strip() for name in ("width", "height"))
+    x1, y1, x2, y2 = (table.number(row[table.column_of[name]]) for name in ("x1", "y1", "x2", "y2"))
+    if x1 is not None and y1 is not None and x2 is not None and y2 is not None:
+        w, h = table.number(width), table.number(height)
+        if w is not None and h is not None and abs(x2 - x1 - w) <= 1 and abs(y2 - y1 - h) <= 1:
+            return None, None
+    return width, height
 
 
 def write_csv(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

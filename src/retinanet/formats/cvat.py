@@ -17,7 +17,7 @@ from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBu
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size
-from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData
 from retinanet.formats.text import finite_number
 from retinanet.images import ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
@@ -53,14 +53,12 @@ def read_cvat(source: DataSource, options: ReadOptions) -> DetectionData:
             f"{source.path}: expected CVAT for images, found CVAT for video: export it as 'CVAT for images 1.1'"
         )
     finder = ImageFinder.for_file(source.path, options.images)
-    reduced = 0
     subsets = {(node.get("subset") or "").lower() for node in root.iter("image")}
     for node in root.iter("image"):
         subset = (node.get("subset") or "").lower()
         if split is not None and len(subsets) > 1 and not subset.startswith(split):
             continue
-        reduced += _read_image(node, builder, finder)
-    builder.note_reduced(reduced)
+        _read_image(node, builder, finder)
     labels = [name for node in root.iterfind("meta//labels/label") if (name := (node.findtext("name") or "").strip())]
     return builder.build(list(dict.fromkeys(labels)) or None)
 
@@ -75,30 +73,25 @@ def _parse(source: Path) -> ET.Element:
     return root
 
 
-def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> int:
-    """Add one image to the builder. Return the number of its shapes that were replaced by bounding boxes."""
+def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) -> None:
+    """Add one image to the builder."""
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
     if (path := builder.find_image(finder, name, file=builder.source, where=where)) is None:
-        return 0
+        return
     try:
         image = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
     except ImageError as error:
         what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
         builder.add_fault(builder.source, where, what, SKIP_IMAGE)
-        return 0
+        return
     builder.images.append(image)
-    reduced = 0
     for number, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
-        result = _parse_object(shape, number, image, builder.selection)
-        if builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {number}"):
-            reduced += shape.tag != "box" or bool(finite_number(shape.get("rotation")))
-    return reduced
+        result = _parse_object(shape, number, builder.selection)
+        builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {number}")
 
 
-def _parse_object(
-    shape: ET.Element, number: int, image: AnnotatedImage, selection: ClassSelection
-) -> AnnotatedObject | str | None:
+def _parse_object(shape: ET.Element, number: int, selection: ClassSelection) -> AnnotatedObject | str | None:
     """Return an object, a text that describes its fault, or None if its class is left out."""
     written = (shape.get("label") or "").strip()
     if not written:
@@ -110,8 +103,8 @@ def _parse_object(
     corners = _corners(shape)
     if isinstance(corners, str):
         return corners
-    box = clip_box(corners, image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(number, name, box)
+    reduced = shape.tag != "box" or bool(finite_number(shape.get("rotation")))
+    return AnnotatedObject(number, name, corners, reduced=reduced)
 
 
 def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
@@ -135,7 +128,7 @@ def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
     if shape.tag == "ellipse":
         return box_around_rotated(a - c, b - d, 2 * c, 2 * d, degrees, about=(a, b))
     if c <= a or d <= b:
-        return a, b, c, d  # `clip_box` returns the fault
+        return a, b, c, d  # `add_object` returns the fault
     return box_around_rotated(a, b, c - a, d - b, degrees, about=((a + c) / 2, (b + d) / 2))
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
+from retinanet.formats.box_numbers import BoxNumbers
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size
-from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData
 from retinanet.formats.text import finite_number
 from retinanet.images import ImageError
 from retinanet.parse import shorten
@@ -52,9 +53,9 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
         raise DataError(
             f"{source.path}: expected a list of Label Studio's tasks with `data` and `annotations`, found other content"
         )
-    builder = DatasetBuilder(source.path, options)
+    builder = DatasetBuilder(source.path, options, BoxNumbers("xywh", "percent"))
     finder = ImageFinder.for_file(source.path, options.images)
-    reduced = several = 0
+    several = 0
     for number, task in enumerate(content, 1):
         where = f"task {task.get('id', number)}" if isinstance(task, dict) else f"task {number}"
         if not isinstance(task, dict) or (name := _image_name(task)) is None:
@@ -74,10 +75,9 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
         image = AnnotatedImage(path, *size)
         image.add_properties(task["data"] if isinstance(task.get("data"), dict) else {})
         builder.images.append(image)
-        reduced += _add_objects(results, image, where, builder)
+        _add_objects(results, image, where, builder)
     if several:
         builder.notes.append(f"{several:,} tasks have several annotations: the ground truth or the first was read")
-    builder.note_reduced(reduced)
     return builder.build()
 
 
@@ -103,14 +103,11 @@ def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:
     return (results if isinstance(results, list) else []), len(annotations) > 1
 
 
-def _add_objects(results: list[Any], image: AnnotatedImage, where: str, builder: DatasetBuilder) -> int:
-    """Add the objects of a task to the builder. Return the number of shapes replaced by bounding boxes."""
-    reduced = 0
+def _add_objects(results: list[Any], image: AnnotatedImage, where: str, builder: DatasetBuilder) -> None:
+    """Add the objects of a task to the builder."""
     for number, (value, labels) in enumerate(_regions(results), 1):
         result = _parse_object(value, labels, number, image, builder.selection)
-        if builder.add_object(image, result, file=builder.source, where=f"{where}, region {number}"):
-            reduced += "points" in value or "radiusX" in value or bool(finite_number(value.get("rotation")))
-    return reduced
+        builder.add_object(image, result, file=builder.source, where=f"{where}, region {number}")
 
 
 def _regions(results: list[Any]) -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -145,8 +142,8 @@ def _parse_object(
     corners = _corners(value, image)
     if isinstance(corners, str):
         return corners
-    box = clip_box(corners, image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(number, name, box)
+    reduced = "points" in value or "radiusX" in value or bool(finite_number(value.get("rotation")))
+    return AnnotatedObject(number, name, corners, reduced=reduced)
 
 
 def _corners(value: dict[str, Any], image: AnnotatedImage) -> tuple[float, float, float, float] | str:

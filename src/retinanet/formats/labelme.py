@@ -16,8 +16,8 @@ from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import walk
 from retinanet.formats.geometry import box_around
 from retinanet.formats.image_files import FileIndex, ImageFinder, image_size
-from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, clip_box
-from retinanet.formats.text import finite_number, read_json
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData
+from retinanet.formats.text import finite_number, read_json, word
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import shorten
 
@@ -41,7 +41,6 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a folder of labelme files, or one file: see `formats.read`. Classes are the sorted labels."""
     builder = DatasetBuilder(source.path, options)
-    reduced = 0
     files = [source.path]
     if source.path.is_dir():
         searched = walk(source.path, {".json"})
@@ -59,39 +58,34 @@ def read_labelme(source: DataSource, options: ReadOptions) -> DetectionData:
             what = "expected labelme's `shapes` and `imagePath`, found neither"
             builder.add_fault(file, "", what, "Move the file elsewhere, or leave it out with --skip-invalid")
             continue
-        reduced += _read_image(file, content, builder, index)
-    builder.note_reduced(reduced)
+        _read_image(file, content, builder, index)
     return builder.build()
 
 
-def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder, index: FileIndex) -> int:
-    """Add the image of one file to the builder. Return the number of shapes replaced by bounding boxes."""
+def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder, index: FileIndex) -> None:
+    """Add the image of one file to the builder."""
     finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images], index)
     name = str(content.get("imagePath") or f"{file.stem}.jpg")
     if (path := builder.find_image(finder, name, file=file, where="", near=file.parent)) is None:
-        return 0
+        return
     try:
         image = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
     except ImageError as error:
         what = f"expected the image size, found it neither in the file nor in the image ({error})"
         builder.add_fault(file, "", what, SKIP_IMAGE)
-        return 0
+        return
     builder.images.append(image)
-    reduced, shapes = 0, content["shapes"]
+    shapes = content["shapes"]
     for number, shape in enumerate(shapes, 1):
-        result = _parse_object(shape, number, image, builder.selection)
-        if builder.add_object(image, result, file=file, where=f"shape {number} of {len(shapes)}"):
-            reduced += shape.get("shape_type") in _REDUCED
-    return reduced
+        result = _parse_object(shape, number, builder.selection)
+        builder.add_object(image, result, file=file, where=f"shape {number} of {len(shapes)}")
 
 
-def _parse_object(
-    shape: Any, number: int, image: AnnotatedImage, selection: ClassSelection
-) -> AnnotatedObject | str | None:
+def _parse_object(shape: Any, number: int, selection: ClassSelection) -> AnnotatedObject | str | None:
     """Return an object, a text that describes its fault, or None if its class is left out."""
-    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
+    if not isinstance(shape, dict) or (written := word(shape.get("label"))) is None:
         return "expected a shape with a text `label`, found none"
-    if (name := selection.new_name(shape["label"])) is None:
+    if (name := selection.new_name(written)) is None:
         return None
     if fault := selection.fault(name):
         return fault
@@ -114,8 +108,7 @@ def _parse_object(
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
         points = [(x - radius, y - radius), (x + radius, y + radius)]
-    box = clip_box(box_around(points), image.width, image.height)
-    return box if isinstance(box, str) else AnnotatedObject(number, name, box)
+    return AnnotatedObject(number, name, box_around(points), reduced=kind in _REDUCED)
 
 
 LABELME: Final = AnnotationFormat(

@@ -6,6 +6,7 @@ Shape suffixes: G objects of an image. Every box is xyxy in original pixels (aft
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,10 @@ from retinanet.errors import UserError, did_you_mean, list_names
 from retinanet.parse import printable
 from retinanet.pixel_values import ValueRange
 
-MAX_PRINTED_FAULTS: Final = 200
+EXAMPLES: Final = 3
+"""Number of faults of one kind that a message lists. Further faults of the kind are counted."""
+_SPECIFIC: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\S*/\S*|\d+")
+"""Parts of a fault that differ between faults of one kind: names, paths and numbers."""
 SKIP_OBJECT: Final = "Correct it, or leave the object out with --skip-invalid"
 SKIP_IMAGE: Final = "Correct it, or leave the image out with --skip-invalid"
 
@@ -38,7 +42,36 @@ class Fault:
     """Advice on how to continue."""
 
     def __str__(self) -> str:
-        return printable(f"{self.file}{', ' if self.where else ''}{self.where}: {self.what}. {self.advice}.")
+        return printable(f"{self.place}: {self.what}. {self.advice}.")
+
+    @property
+    def place(self) -> str:
+        """File and position."""
+        return f"{self.file}{', ' if self.where else ''}{self.where}"
+
+    @property
+    def kind(self) -> str:
+        """Kind of the fault: its expected content and its advice, without numbers, names, paths and found content."""
+        return f"{_SPECIFIC.sub('…', self.what.partition(', found ')[0])}|{self.advice}"
+
+
+def list_faults(faults: Sequence[Fault]) -> list[str]:
+    """Return the lines that list faults: each fault of a rare kind, and a count with three examples of a common kind.
+
+    Kinds are in the order of their first faults.
+    """
+    kinds: dict[str, list[Fault]] = {}
+    for fault in faults:
+        kinds.setdefault(fault.kind, []).append(fault)
+    lines = []
+    for of_kind in kinds.values():
+        if len(of_kind) <= EXAMPLES:
+            lines += [str(fault) for fault in of_kind]
+            continue
+        lines.append(printable(f"{len(of_kind):,} faults of one kind. {of_kind[0].advice}. Examples:"))
+        lines += [printable(f"  {fault.place}: {fault.what}") for fault in of_kind[:EXAMPLES]]
+        lines.append(f"  and {len(of_kind) - EXAMPLES:,} more of this kind; `retinanet check --json` lists each fault")
+    return lines
 
 
 class DataError(UserError):
@@ -50,10 +83,7 @@ class DataError(UserError):
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
-        lines = [printable(self.message), *(f"  {fault}" for fault in self.faults[:MAX_PRINTED_FAULTS])]
-        if len(self.faults) > MAX_PRINTED_FAULTS:
-            lines.append(f"  and {len(self.faults) - MAX_PRINTED_FAULTS} more")
-        return "\n".join(lines)
+        return "\n".join([printable(self.message), *(f"  {line}" for line in list_faults(self.faults))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,6 +8,7 @@ Objects marked `difficult` are ignored (crowd_G is true), as in the VOC evaluati
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,9 +24,11 @@ from retinanet.formats.annotation_format import (
     Evidence,
     FormatWriter,
 )
+from retinanet.formats.box_numbers import Box
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import files_in, walk
+from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import (
     AMBIGUOUS_ADVICE,
     AmbiguousImageError,
@@ -34,8 +37,8 @@ from retinanet.formats.image_files import (
     is_list_of_images,
 )
 from retinanet.formats.output import WriteTarget, common_class_ids, exact_number, write_text
-from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
-from retinanet.formats.text import finite_number, read_lines
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record
+from retinanet.formats.text import finite_number, read_lines, truth
 from retinanet.formats.voc_images import VocImageFinder, written_paths
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
@@ -198,14 +201,12 @@ def _read_file(file: Path, finder: VocImageFinder, builder: DatasetBuilder) -> A
     image = AnnotatedImage(path, width, height)
     nodes = root.findall("object")
     for number, node in enumerate(nodes, 1):
-        result = _parse_object(node, number, image, builder.selection)
+        result = _parse_object(node, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
     return image
 
 
-def _parse_object(
-    node: ET.Element, number: int, image: AnnotatedImage, selection: ClassSelection
-) -> AnnotatedObject | str | None:
+def _parse_object(node: ET.Element, number: int, selection: ClassSelection) -> AnnotatedObject | str | None:
     """Return an object, a text that describes its fault, or None if its class is left out."""
     written = (node.findtext("name") or "").strip()
     if not written:
@@ -214,19 +215,49 @@ def _parse_object(
         return None
     if fault := selection.fault(name):
         return fault
-    if node.find("bndbox") is None:
-        return "expected a <bndbox>, found none"
-    texts = [node.findtext(f"bndbox/{key}") for key in _COORDINATES]
-    coordinates = [finite_number(text) for text in texts]
-    for key, text, value in zip(_COORDINATES, texts, coordinates, strict=True):
+    if (difficult := truth(node.findtext("difficult"))) is None:
+        return f"expected 0 or 1 in <difficult>, found {shorten(node.findtext('difficult'))}"
+    if node.find("bndbox") is not None:
+        corners = _numbers(node, "bndbox", _COORDINATES)
+        return corners if isinstance(corners, str) else AnnotatedObject(number, name, corners, difficult)
+    corners = _corners_of_shape(node)
+    return corners if isinstance(corners, str) else AnnotatedObject(number, name, corners, difficult, reduced=True)
+
+
+def _numbers(node: ET.Element, parent: str, keys: Sequence[str]) -> Box | str:
+    """Return the four numbers of an element, or a text that describes their fault."""
+    texts = [node.findtext(f"{parent}/{key}") for key in keys]
+    numbers = [finite_number(text) for text in texts]
+    for key, text, value in zip(keys, texts, numbers, strict=True):
         if value is None:
             return f"expected a number in <{key}>, found {'none' if text is None else shorten(text)}"
-    x1, y1, x2, y2 = (value for value in coordinates if value is not None)
-    box = clip_box((x1, y1, x2, y2), image.width, image.height)
-    if isinstance(box, str):
-        return box
-    difficult = (node.findtext("difficult") or "0").strip().lower() not in {"0", "false", ""}
-    return AnnotatedObject(number, name, box, difficult)
+    a, b, c, d = (value for value in numbers if value is not None)
+    return a, b, c, d
+
+
+def _corners_of_shape(node: ET.Element) -> Box | str:
+    """Return the xyxy box around a shape without <bndbox>, or a text that describes its fault.
+
+    The shape is a <polygon> with <x1>, <y1>, <x2>, ... (Roboflow) or with <pt> (LabelMe), or a rotated <robndbox>
+    (roLabelImg) with its angle in radians.
+    """
+    if node.find("robndbox") is not None:
+        found = _numbers(node, "robndbox", ("cx", "cy", "w", "h"))
+        angle = finite_number(node.findtext("robndbox/angle"))
+        if isinstance(found, str) or angle is None:
+            return found if isinstance(found, str) else "expected a number in <angle>, found none"
+        x, y, w, h = found
+        return box_around_rotated(x - w / 2, y - h / 2, w, h, math.degrees(angle), about=(x, y))
+    polygon = node.find("polygon")
+    if polygon is None:
+        return "expected a <bndbox>, found none"
+    leaves = [leaf for leaf in polygon.iter() if re.fullmatch(r"[xy]\d*", leaf.tag)]
+    xs = [finite_number(leaf.text) for leaf in leaves if leaf.tag[0] == "x"]
+    ys = [finite_number(leaf.text) for leaf in leaves if leaf.tag[0] == "y"]
+    points = [(x, y) for x, y in zip(xs, ys, strict=False) if x is not None and y is not None]
+    if len(points) < max(3, len(xs), len(ys)):
+        return f"expected at least 3 points of finite numbers in <polygon>, found {len(points)}"
+    return box_around(points)
 
 
 def write_voc(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

@@ -2,7 +2,8 @@
 
 A label is a line `class x y width height`: the class id from 0, the centre and the sides, relative to the image's width
 and height. An image without a label file, or with an empty one, has no objects. Polygons (segmentation) and oriented
-boxes (four corners) are replaced by their bounding boxes, and a note gives their number.
+boxes (four corners) are replaced by their bounding boxes, and a note gives their number. In a pose dataset, a line
+holds the box first and then the key points, as `kpt_shape` in the data.yaml declares; the key points are left out.
 
 Two variants are read as well: Darknet's obj.data with obj.names and image lists (CVAT's "YOLO 1.1"), and a folder with
 classes.txt, images/ and labels/ (Label Studio's "YOLO").
@@ -10,7 +11,7 @@ classes.txt, images/ and labels/ (Label Studio's "YOLO").
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,21 +19,27 @@ from typing import Any, Final
 import yaml
 
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.box_numbers import Box, BoxNumbers
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import files_in
 from retinanet.formats.geometry import box_around
 from retinanet.formats.image_files import is_list_of_images
 from retinanet.formats.output import WriteTarget, common_class_ids, objects_without_crowd, write_text
-from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record, clip_box
-from retinanet.formats.text import read_lines
+from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record
+from retinanet.formats.text import finite_number, read_lines
 from retinanet.formats.yolo_index import DARKNET_SUFFIX, YAML_NAMES, YAML_SUFFIXES, read_index, splits_in_file
 from retinanet.formats.yolo_labels import LabelFinder, add_labels_without_image, expected_label
 from retinanet.images import ImageError, read_size
+from retinanet.parse import shorten
 
 _DIGITS: Final = 17
 """Number of significant decimal digits that represent a float64 exactly."""
 _COLUMNS_OF_A_BOX: Final = 5
+_COLUMNS_OF_KEY_POINTS: Final = 11
+"""Smallest number of columns for the note about key points: 9 columns are oriented boxes."""
+_MANY_LINES: Final = 10
+"""Smallest number of lines for the note about key points."""
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
@@ -60,12 +67,13 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
         options: options of the reader. `images` replaces the folder that the file names; `split` names one of its
             splits.
     """
-    builder = DatasetBuilder(source.path, options)
+    builder = DatasetBuilder(source.path, options, BoxNumbers("cxcywh", "fractions"))
     index = read_index(builder)
     names, paths = index.names, index.images
+    rows = _RowReader(names, index.key_points, builder.selection)
     finder = LabelFinder(index.label_folders)
     label_files: set[Path] = set()
-    reduced = unlabelled = 0
+    unlabelled = 0
     for path in paths:
         file = finder.find(path)
         label_files.add(file or expected_label(path))
@@ -76,7 +84,7 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
             continue
         builder.images.append(image)
         if file is not None:
-            reduced += _read_labels(file, image, names, builder)
+            _read_labels(file, image, rows, builder)
         else:
             unlabelled += 1
     if paths and unlabelled == len(paths):
@@ -86,8 +94,7 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
         )
     if unlabelled:
         builder.notes.append(f"{unlabelled:,} of {len(paths):,} images have no label file, so no objects")
-    if reduced:
-        builder.notes.append(f"{reduced:,} polygons or oriented boxes were replaced by their bounding boxes")
+    builder.notes += rows.notes()
     add_labels_without_image(builder, label_files, index.folders, index.label_folders or [])
     ids: dict[str, int] = {}
     for label, name in names.items():
@@ -95,51 +102,107 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
     return builder.build(list(names.values()), ids)
 
 
-def _read_labels(file: Path, image: AnnotatedImage, names: dict[int, str], builder: DatasetBuilder) -> int:
-    """Add the objects of a label file to the builder. Return the number of shapes replaced by bounding boxes."""
-    reduced = 0
+def _read_labels(file: Path, image: AnnotatedImage, rows: _RowReader, builder: DatasetBuilder) -> None:
+    """Add the objects of a label file to the builder."""
     try:
-        rows = list(read_lines(file))
+        lines = list(read_lines(file))
     except DataError as error:
         builder.add_fault(file, "", str(error).removeprefix(f"{file}: "), SKIP_IMAGE)
         builder.images.remove(image)
-        return 0
-    for line, text in rows:
-        result = _parse_object(text.split(), line, names, image, builder.selection)
-        if builder.add_object(image, result, file=file, where=f"line {line}"):
-            reduced += len(text.split()) > _COLUMNS_OF_A_BOX
-    return reduced
+        return
+    for line, text in lines:
+        builder.add_object(image, rows.read(text.split(), line, image), file=file, where=f"line {line}")
 
 
-def _parse_object(
-    words: Sequence[str], line: int, names: dict[int, str], image: AnnotatedImage, selection: ClassSelection
-) -> AnnotatedObject | str | None:
-    """Return the object of a line, a text that describes its fault, or None if its class is left out."""
-    try:
-        label, *values = (float(word) for word in words)
-    except ValueError:
-        return f"expected numbers, found {' '.join(words)!r}"
-    if len(values) != _COLUMNS_OF_A_BOX - 1 and (len(values) < 6 or len(values) % 2):
-        return f"expected `class x y width height` or the corners of a polygon, found {len(words)} columns"
-    if not all(map(math.isfinite, (label, *values))):
-        return f"expected finite numbers, found {' '.join(words)!r}"
-    if label != int(label) or int(label) not in names:
-        valid_ids = f"{min(names)} to {max(names)}" if names else "which is empty"
-        return f"expected a class id of the class list ({valid_ids}), found {words[0]!r}"
-    if (name := selection.new_name(names[int(label)])) is None:
-        return None
-    if fault := selection.fault(name):
-        return fault
-    if max(abs(value) for value in values) > 2:
-        return f"expected coordinates relative to the image size, 0 to 1, found {' '.join(words[1:])}, maybe pixels"
-    if len(values) == _COLUMNS_OF_A_BOX - 1:
-        x, y, w, h = values
-        corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-    else:
-        corners = box_around(zip(values[::2], values[1::2], strict=True))
-    W, H = image.width, image.height
-    box = clip_box((corners[0] * W, corners[1] * H, corners[2] * W, corners[3] * H), W, H)
-    return box if isinstance(box, str) else AnnotatedObject(line, name, box)
+class _RowReader:
+    """Reads the lines of label files: boxes, polygons, and boxes with key points.
+
+    Args:
+        names: name of each class id.
+        key_points: number of key points and of numbers per key point (2, or 3 with visibility); None if the dataset
+            declares none.
+        selection: classes to read.
+    """
+
+    def __init__(self, names: Mapping[int, str], key_points: tuple[int, int] | None, selection: ClassSelection) -> None:
+        self.names, self.key_points, self.selection = names, key_points, selection
+        self.with_key_points = 0
+        self.columns_of_polygons = Counter[int]()
+
+    def read(self, words: Sequence[str], line: int, image: AnnotatedImage) -> AnnotatedObject | str | None:
+        """Return the object of a line, a text that describes its fault, or None if its class is left out."""
+        numbers = [finite_number(word) for word in words]
+        finite = [number for number in numbers if number is not None]
+        if len(finite) < len(words) or not finite:
+            return f"expected finite numbers, found {shorten(' '.join(words))}"
+        label, *values = finite
+        if label != int(label) or int(label) not in self.names:
+            valid_ids = f"{min(self.names)} to {max(self.names)}" if self.names else "which is empty"
+            return f"expected a class id of the class list ({valid_ids}), found {words[0]!r}"
+        if (name := self.selection.new_name(self.names[int(label)])) is None:
+            return None
+        if fault := self.selection.fault(name):
+            return fault
+        corners = self._corners(values)
+        if isinstance(corners, str):
+            return corners
+        W, H = image.width, image.height
+        box = (corners[0] * W, corners[1] * H, corners[2] * W, corners[3] * H)
+        return AnnotatedObject(line, name, box, reduced=self._is_polygon(values))
+
+    def notes(self) -> list[str]:
+        """Return sentences about key points."""
+        notes = []
+        if self.with_key_points:
+            notes.append(
+                f"the key points of {self.with_key_points:,} lines were left out: their first numbers are boxes"
+            )
+        if len(self.columns_of_polygons) == 1 and self.key_points is None:
+            ((columns, count),) = self.columns_of_polygons.items()
+            if count >= _MANY_LINES and columns >= _COLUMNS_OF_KEY_POINTS:
+                notes.append(
+                    f"all {count:,} polygons have {columns} columns: if these are boxes with key points, declare "
+                    f"`kpt_shape: [{(columns - _COLUMNS_OF_A_BOX) // 2}, 2]` in the data.yaml"
+                )
+        return notes
+
+    def _is_polygon(self, values: Sequence[float]) -> bool:
+        return len(values) != _COLUMNS_OF_A_BOX - 1 and not self._has_key_points(values)
+
+    def _has_key_points(self, values: Sequence[float]) -> bool:
+        """Return whether numbers follow a box: as declared, or because they can only be x, y, visibility."""
+        further = len(values) - _COLUMNS_OF_A_BOX + 1
+        if self.key_points is not None:
+            return further == self.key_points[0] * self.key_points[1]
+        visible = values[_COLUMNS_OF_A_BOX + 1 :: 3]
+        if further < 3 or further % 3 or not all(value in (0, 1, 2) for value in visible):
+            return False
+        x1, y1, x2, y2 = _corners_of_box(values)
+        points = zip(values[4::3], values[5::3], visible, strict=True)
+        return all(not v or (x1 - 0.01 <= x <= x2 + 0.01 and y1 - 0.01 <= y <= y2 + 0.01) for x, y, v in points)
+
+    def _corners(self, values: Sequence[float]) -> Box | str:
+        """Return the xyxy box of a line relative to the image size, or a text that describes its fault."""
+        if len(values) == _COLUMNS_OF_A_BOX - 1:
+            return _corners_of_box(values)
+        if self._has_key_points(values):
+            self.with_key_points += 1
+            return _corners_of_box(values)
+        columns = len(values) + 1
+        if self.key_points is not None:
+            expected = _COLUMNS_OF_A_BOX + self.key_points[0] * self.key_points[1]
+            declared = " x ".join(map(str, self.key_points))
+            return f"expected {_COLUMNS_OF_A_BOX} or {expected} columns (kpt_shape {declared}), found {columns} columns"
+        if len(values) < 6 or len(values) % 2:
+            return f"expected `class x y width height` or the corners of a polygon, found {columns} columns"
+        self.columns_of_polygons[columns] += 1
+        return box_around(zip(values[::2], values[1::2], strict=True))
+
+
+def _corners_of_box(values: Sequence[float]) -> Box:
+    """Return the xyxy box of numbers that begin with its centre and its sides."""
+    x, y, w, h = values[:4]
+    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
 
 
 def write_yolo(splits: Mapping[str, DetectionData], target: WriteTarget) -> dict[str, Path]:

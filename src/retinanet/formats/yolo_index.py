@@ -12,7 +12,7 @@ from retinanet.formats.annotation_format import SPLIT_NAMES
 from retinanet.formats.folder_walk import walk
 from retinanet.formats.image_files import OUTSIDE_ADVICE, ImageFinder, outside_fault, readings
 from retinanet.formats.records import DataError
-from retinanet.formats.text import LARGEST_SIDE, finite_number, read_lines
+from retinanet.formats.text import LARGEST_SIDE, integer, read_lines, read_text
 from retinanet.formats.yolo_labels import label_folders
 from retinanet.images import IMAGE_SUFFIXES
 from retinanet.parse import ParseError, parse_yaml, shorten
@@ -37,7 +37,7 @@ def splits_in_file(file: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class YoloIndex:
-    """The classes and images of a YOLO dataset.
+    """What a YOLO dataset declares besides its labels.
 
     Args:
         names: name of each class id.
@@ -45,46 +45,60 @@ class YoloIndex:
         folders: folders whose images were all taken.
         label_folders: folders of the labels, if the images lie elsewhere (`--images`); None if labels are found by the
             place of their image only.
+        key_points: number of key points and of numbers per key point in a pose dataset; None in any other dataset.
     """
 
     names: dict[int, str]
     images: list[Path]
     folders: list[Path]
     label_folders: list[Path] | None
+    key_points: tuple[int, int] | None = None
 
 
 def read_index(builder: DatasetBuilder) -> YoloIndex:
-    """Return the classes and images of the builder's file or folder."""
+    """Return the classes, the images and the key points of the builder's file or folder."""
     source, images, split = builder.source, builder.options.images, builder.options.split or "train"
     found = _Images(builder)
+    key_points = None
     root = source if source.is_dir() else source.parent
     if source.suffix.lower() in {*YAML_SUFFIXES, DARKNET_SUFFIX}:
         if source.suffix.lower() in YAML_SUFFIXES:
             content = _parse_yaml_file(source)
             names = _class_names(content["names"], content.get("nc"), source)
+            key_points = _key_points(content, source)
         else:
             content = dict(_darknet(source))
             names = dict(enumerate(_read_class_file(_darknet_file(builder, content.get("names", "obj.names")))))
         found.add_split(content, split)
     else:
-        names = _find_class_names(root, source)
+        names, key_points = _find_class_names(root, source)
         if source.is_dir():
             found.add_folder(images or root)
         else:
             found.add_list(source)
     likely = [place for place in (root / "labels" / split, root / "labels", root) if place.is_dir()]
     places = found.label_folders or likely[:1]
-    return YoloIndex(names, found.paths, found.folders, None if images is None else places)
+    return YoloIndex(names, found.paths, found.folders, None if images is None else places, key_points)
+
+
+def _key_points(content: dict[str, Any], source: Path) -> tuple[int, int] | None:
+    """Return `kpt_shape` of a data.yaml: the number of key points, and 2 or 3 numbers per key point."""
+    if (shape := content.get("kpt_shape")) is None:
+        return None
+    numbers = [integer(value) for value in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or numbers[0] is None or numbers[0] < 1 or numbers[1] not in (2, 3):
+        raise DataError(
+            f"{source}: expected the number of key points and 2 or 3 in `kpt_shape`, found {shorten(shape)}"
+        )
+    return numbers[0], numbers[1]
 
 
 def _parse_yaml_file(source: Path) -> dict[str, Any]:
     """Return the content of a data.yaml. Raises `DataError`."""
     try:
-        content = parse_yaml(source.read_text(encoding="utf-8-sig"))
+        content = parse_yaml(read_text(source), words=("names",))
     except ParseError as error:
         raise DataError(error.at(source)) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not YAML ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
         raise DataError(f"{source}: expected YOLO's data.yaml with `names` and `train`, found no list or map `names`")
     return content
@@ -95,27 +109,32 @@ def _class_names(names: Any, count: Any, source: Path) -> dict[int, str]:
     pairs = list(enumerate(names)) if isinstance(names, list) else list(names.items())
     name_of: dict[int, str] = {}
     for key, name in pairs:
-        class_id = finite_number(key)
-        if class_id is None or not 0 <= class_id <= LARGEST_SIDE or not class_id.is_integer():
+        class_id = integer(key)
+        if class_id is None or not 0 <= class_id <= LARGEST_SIDE:
             raise DataError(f"{source}: expected class ids from 0 in `names`, found {shorten(key)}")
-        if str(name) in name_of.values():
-            raise DataError(f"{source}: expected every class name once in `names`, found {str(name)!r} again")
-        name_of[int(class_id)] = str(name)
-    if isinstance(count, int) and count != len(name_of):
-        raise DataError(f"{source}: expected {count} names (`nc`) in `names`, found {len(name_of)}")
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f"{source}: expected the name of class {class_id} in `names`, found {shorten(name)}")
+        if class_id in name_of:
+            raise DataError(f"{source}: expected every class id once in `names`, found {class_id} again")
+        if name in name_of.values():
+            raise DataError(f"{source}: expected every class name once in `names`, found {name!r} again")
+        name_of[class_id] = name
+    if (expected := integer(count)) is not None and expected != len(name_of):
+        raise DataError(f"{source}: expected {expected} names (`nc`) in `names`, found {len(name_of)}")
     return dict(sorted(name_of.items()))
 
 
-def _find_class_names(root: Path, source: Path) -> dict[int, str]:
-    """Return the class names of a folder or image list, from classes.txt, obj.names or a data.yaml above it."""
+def _find_class_names(root: Path, source: Path) -> tuple[dict[int, str], tuple[int, int] | None]:
+    """Return class names and key points of a folder or image list, from a classes.txt or data.yaml above it."""
     for folder in (root, *root.absolute().parents[:2]):
         for name in ("classes.txt", "obj.names", "labels.txt"):
             if (folder / name).is_file():
-                return dict(enumerate(_read_class_file(folder / name)))
+                return dict(enumerate(_read_class_file(folder / name))), None
         for name in YAML_NAMES:
             if (folder / name).is_file():
                 content = _parse_yaml_file(folder / name)
-                return _class_names(content["names"], content.get("nc"), folder / name)
+                names = _class_names(content["names"], content.get("nc"), folder / name)
+                return names, _key_points(content, folder / name)
     raise DataError(
         f"{source}: expected class names in a data.yaml or classes.txt in {root} or above it, found no such file"
     )

@@ -16,7 +16,7 @@ from retinanet.formats import (
     Evidence,
     ReadOptions,
 )
-from retinanet.formats.records import DetectionData, clip_box
+from retinanet.formats.records import DetectionData
 from retinanet.images import read_size
 
 
@@ -39,9 +39,9 @@ def read_boxes(source: DataSource, options: ReadOptions) -> DetectionData:
             images[words[0]] = AnnotatedImage(path, *read_size(path))
         image = images[words[0]]
         if len(words) == 6 and (name := builder.selection.new_name(words[5])) is not None:
-            box = clip_box([float(word) for word in words[1:5]], image.width, image.height)
-            # `clip_box` returns an error message for an invalid box.
-            item = box if isinstance(box, str) else AnnotatedObject(number, name, box)
+            x1, y1, x2, y2 = (float(word) for word in words[1:5])
+            # The builder checks the box and clips it to the image. An invalid box is a fault.
+            item = AnnotatedObject(number, name, (x1, y1, x2, y2))
             builder.add_object(image, item, file=source.path, where=f"line {number}")
     builder.images = list(images.values())
     return builder.build()
