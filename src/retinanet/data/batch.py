@@ -39,6 +39,32 @@ class Batch:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def split_by_shape(self, *, divisor: int) -> list[Batch]:
+        """Return batches of images of equal shape, each image padded only to multiples of `divisor`.
+
+        An image then has the padding that it has alone, and the outputs of the network do not depend on the shapes of
+        the other images. A batch of one shape is returned as it is.
+        """
+        shapes = [
+            images.padded_size(frame.resized_width, frame.resized_height, divisor=divisor) for frame in self.frames
+        ]
+        groups = images.group_equal(shapes)
+        if len(groups) == 1 and shapes[0] == tuple(self.images_N3HW.shape[2:]):
+            return [self]
+        parts = []
+        for group in groups:
+            H, W = shapes[group[0]]
+            parts.append(
+                replace(
+                    self,
+                    images_N3HW=self.images_N3HW[group, :, :H, :W],
+                    targets=tuple(self.targets[i] for i in group),
+                    frames=tuple(self.frames[i] for i in group),
+                    indices=tuple(self.indices[i] for i in group),
+                )
+            )
+        return parts
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device. The copy is asynchronous if the images are in pinned memory."""
         return replace(

@@ -23,6 +23,7 @@ from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
+from retinanet.torch_state import building_state
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.extensions import Extensions, load_extensions, object_names
@@ -66,6 +67,7 @@ class TrainResult:
     val_data: DetectionData = field(repr=False)
 
 
+@building_state()
 def fit(
     config: TrainConfig | None = None,
     *,
