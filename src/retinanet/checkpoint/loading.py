@@ -82,10 +82,13 @@ def _network(num_classes: int, config: ModelConfig, state: dict[str, torch.Tenso
         model = RetinaNet(num_classes=num_classes, config=config)
     dtypes = {name: value.dtype for name, value in model.state_dict().items()}
     model.load_state_dict(state, assign=True)  # checks names and shapes
-    copies = {name: torch.empty(value.shape, dtype=dtypes[name]).copy_(value) for name, value in state.items()}
+    copies = {
+        name: torch.empty(value.shape, dtype=dtypes[name], device="cpu").copy_(value) for name, value in state.items()
+    }
     model.load_state_dict(copies, assign=True)
     if is_dotted(config.backbone) or _has_meta_tensors(model):
-        model = RetinaNet(num_classes=num_classes, config=config)
+        with torch.device("cpu"):
+            model = RetinaNet(num_classes=num_classes, config=config)
         model.load_state_dict(state)
     return model
 

@@ -35,9 +35,10 @@ class Parts:
 
 
 def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
-    """Return the parts of the network that a config describes, with random weights.
+    """Return the parts of the network that a config describes, with random weights in float32.
 
-    The weights are drawn in the order backbone, pyramid, class head, box head.
+    Another default dtype of torch, which another library may have set, has no effect on the type of the weights: a
+    network in bfloat16 would round the weights of a checkpoint. The weights are drawn in the order backbone, pyramid, class head, box head.
 
     Raises:
         BackboneError: a backbone that does not exist, or that has no feature maps at the required strides.
@@ -53,10 +54,10 @@ def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
     class_head, box_head = _head(config, values=num_classes), _head(config, values=4)
     initialise_prior(class_head, config.prior)
     return Parts(
-        backbone=backbone,
-        pyramid=pyramid,
-        class_head=class_head,
-        box_head=box_head,
+        backbone=backbone.float(),
+        pyramid=pyramid.float(),
+        class_head=class_head.float(),
+        box_head=box_head.float(),
         anchors=AnchorGenerator(config=config),
     )
 

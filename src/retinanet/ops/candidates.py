@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retinanet.ops.native_library import DTYPE_CODES, address, available, call
+from retinanet.ops.native_library import DTYPE_CODES, address, available, buffer, call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,8 +145,8 @@ def candidates_native(
     A, K = logits_AK.shape
     _check_levels(A, anchors_per_level)
     room = sum(min(most, count * K) for count in anchors_per_level)
-    anchor_C, label_C = torch.empty(room, dtype=torch.int64), torch.empty(room, dtype=torch.int64)
-    logit_C = torch.empty(room, dtype=torch.float32)
+    anchor_C, label_C = buffer(room, dtype=torch.int64), buffer(room, dtype=torch.int64)
+    logit_C = buffer(room, dtype=torch.float32)
     found = ctypes.c_int64()
     levels = (ctypes.c_int64 * max(1, len(anchors_per_level)))(*anchors_per_level)
     call(
@@ -159,9 +159,9 @@ def candidates_native(
         threshold,
         most,
         torch.get_num_threads(),
-        anchor_C.data_ptr(),
-        label_C.data_ptr(),
-        logit_C.data_ptr(),
+        address(anchor_C, name="anchor", dtype=torch.int64, shape=(room,)),
+        address(label_C, name="label", dtype=torch.int64, shape=(room,)),
+        address(logit_C, name="logit", dtype=torch.float32, shape=(room,)),
         ctypes.addressof(found),
     )
     return anchor_C[: found.value], label_C[: found.value], logit_C[: found.value]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +99,10 @@ class PreparedConvolution(nn.Module):
         winograd = self._winograd_form()
         return winograd is not None and (x_NIHW is None or winograd.supports(x_NIHW))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the weights in oneDNN's and Winograd's layout, which a copy computes again."""
+        return {**self.__dict__, "_packed": {}, "_winograd": None}
+
     def forward(self, x_NIHW: Tensor, added_NOHW: Tensor | None = None, tiles_T: Tensor | None = None) -> Tensor:
         """Return `activation(convolution(x) + added)`, (N, O, H, W).
 
@@ -121,7 +125,8 @@ class PreparedConvolution(nn.Module):
                 f"{tuple(x_NIHW.shape)} and added_NOHW {'None' if added_NOHW is None else tuple(added_NOHW.shape)}. "
                 f"Pass tiles_T=None to compute all outputs"
             )
-        if x_NIHW.device.type == "cpu" and onednn_works(x_NIHW.dtype):
+        # With mixed types, oneDNN would compute; torch raises an error in words, or converts them under autocast.
+        if x_NIHW.device.type == "cpu" and x_NIHW.dtype == self.weight.dtype and onednn_works(x_NIHW.dtype):
             return self._onednn(x_NIHW, added_NOHW)
         y_NOHW = F.conv2d(x_NIHW, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if added_NOHW is not None:

@@ -112,9 +112,9 @@ def triton_works(device: torch.device) -> bool:
     The first call for a device computes a tiny batch with a known loss and stores the result for later calls.
     """
     try:
-        logits_NAK = torch.zeros((1, 1, 1), device=device)
+        logits_NAK = torch.zeros((1, 1, 1), dtype=torch.float32, device=device)
         mask_NA = torch.zeros((1, 1), dtype=torch.bool, device=device)
-        one_K = torch.ones(1, device=device)
+        one_K = torch.ones(1, dtype=torch.float32, device=device)
         terms = FocalTerms(positive_weight_K=one_K, negative_weight_K=one_K, gamma=2.0, target=1.0)
         sums_N, _ = focal_loss_triton(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
         if abs(sums_N.item() - 0.25 * math.log(2)) > 1e-5:

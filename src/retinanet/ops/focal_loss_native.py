@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from retinanet.ops.focal_terms import FocalTerms, empty_gradient
-from retinanet.ops.native_library import DTYPE_CODES, address, call
+from retinanet.ops.native_library import DTYPE_CODES, address, buffer, call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ def focal_loss_native(
     """
     N, A, K = logits_NAK.shape
     gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
-    sums_N = torch.empty(N, dtype=torch.float64)
+    sums_N = buffer(N, dtype=torch.float64)
     weights = [w.contiguous() for w in (terms.positive_weight_K, terms.negative_weight_K)]
     call(
         "rn_focal",
@@ -49,8 +49,15 @@ def focal_loss_native(
         *(address(w, name="weight_K", dtype=torch.float32, shape=(K,)) for w in weights),
         *(float(terms.gamma), float(terms.target)),
         address(scale_N, name="scale_N", dtype=torch.float32, shape=(N,)) if scale_N is not None else None,
-        gradient_NAK.data_ptr() if gradient_NAK is not None else None,
+        _gradient_address(gradient_NAK, logits_NAK),
         torch.get_num_threads(),
-        sums_N.data_ptr(),
+        address(sums_N, name="sums_N", dtype=torch.float64, shape=(N,)),
     )
     return sums_N, gradient_NAK
+
+
+def _gradient_address(gradient_NAK: Tensor | None, logits_NAK: Tensor) -> int | None:
+    if gradient_NAK is None:
+        return None
+    dtype = torch.float32 if logits_NAK.dtype == torch.float16 else logits_NAK.dtype  # as native/focal.c writes it
+    return address(gradient_NAK, name="gradient_NAK", dtype=dtype, shape=logits_NAK.shape)

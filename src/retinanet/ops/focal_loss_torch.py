@@ -124,7 +124,7 @@ def _power(x: Tensor, log1p_e: Tensor, gamma: float) -> Tensor:
     """
     low = torch.clamp(x.float(), min=-128, max=0)  # the cross-entropy is 0 in float32 below -128
     head = low.bfloat16().float()  # 8 bits
-    steep = float(torch.tensor(gamma).bfloat16())
+    steep = float(torch.tensor(gamma, dtype=torch.float32, device="cpu").bfloat16())
     rest = (low - head).mul_(gamma).add_(head, alpha=gamma - steep).add_(log1p_e, alpha=-gamma)
     return head.mul_(steep).exp_().mul_(rest.exp_())
 

@@ -163,7 +163,7 @@ def focal_loss_triton(
     blocks = triton.cdiv(A * K, BLOCK)
     partial_NB = logits_NAK.new_empty((N, blocks), dtype=torch.float32)
     gamma = float(terms.gamma)
-    head = (torch.tensor(gamma, dtype=torch.float32).view(torch.int32) & -4096).view(torch.float32).item()
+    head = (torch.tensor(gamma, dtype=torch.float32, device="cpu").view(torch.int32) & -4096).view(torch.float32).item()
     device = torch.cuda.device(logits_NAK.device) if logits_NAK.is_cuda else contextlib.nullcontext()
     with device:
         _focal_kernel[(N * blocks,)](

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from retinanet.boxes import area, intersection
-from retinanet.ops.native_library import address, available, call
+from retinanet.ops.native_library import address, available, buffer, call
 from retinanet.types import AnchorTargets
 
 if TYPE_CHECKING:
@@ -194,13 +194,15 @@ def match_native(
     boxes_G4 = torch.cat([target.boxes_G4.detach().to(torch.float32) for target in targets]).contiguous()
     labels_G = torch.cat([target.labels_G.to(torch.int64) for target in targets])
     crowd_G = torch.cat([target.crowd_G.to(torch.bool) for target in targets])
-    starts = torch.tensor(list(accumulate((len(target.boxes_G4) for target in targets), initial=0)))
+    starts = torch.tensor(
+        list(accumulate((len(target.boxes_G4) for target in targets), initial=0)), dtype=torch.int64, device="cpu"
+    )
     G = len(boxes_G4)
     if G >= 2**31:
         raise ValueError(f"expected fewer than 2^31 ground-truth boxes, found {G}")
-    positive_NA, ignored_NA = torch.empty(N, A, dtype=torch.bool), torch.empty(N, A, dtype=torch.bool)
-    labels_NA, matched_NA = torch.empty(N, A, dtype=torch.int64), torch.empty(N, A, dtype=torch.int64)
-    boxes_NA4 = torch.empty(N, A, 4, dtype=torch.float32)
+    positive_NA, ignored_NA = buffer(N, A, dtype=torch.bool), buffer(N, A, dtype=torch.bool)
+    labels_NA, matched_NA = buffer(N, A, dtype=torch.int64), buffer(N, A, dtype=torch.int64)
+    boxes_NA4 = buffer(N, A, 4, dtype=torch.float32)
     call(
         "rn_match",
         address(anchors_A4, name="anchors", dtype=torch.float32, shape=(A, 4)),
@@ -214,11 +216,11 @@ def match_native(
         negative_iou,
         int(low_quality_matches),
         torch.get_num_threads(),
-        positive_NA.data_ptr(),
-        ignored_NA.data_ptr(),
-        labels_NA.data_ptr(),
-        boxes_NA4.data_ptr(),
-        matched_NA.data_ptr(),
+        address(positive_NA, name="positive", dtype=torch.bool, shape=(N, A)),
+        address(ignored_NA, name="ignored", dtype=torch.bool, shape=(N, A)),
+        address(labels_NA, name="labels", dtype=torch.int64, shape=(N, A)),
+        address(boxes_NA4, name="target boxes", dtype=torch.float32, shape=(N, A, 4)),
+        address(matched_NA, name="matched", dtype=torch.int64, shape=(N, A)),
     )
     return AnchorTargets(
         positive_NA=positive_NA, ignored_NA=ignored_NA, labels_NA=labels_NA, boxes_NA4=boxes_NA4, matched_NA=matched_NA

@@ -177,17 +177,24 @@ def use_instruction_set(name: str) -> Iterator[None]:
         native.rn_set_isa(before)
 
 
+def buffer(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised tensor that a C function writes to, whatever torch's default device and dtype are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[int | None]) -> int:
     """Return the address of a tensor's values after checking everything that the C code assumes.
 
+    Every tensor that a C function reads or writes passes through this function, also a tensor from `buffer`.
+
     Args:
-        tensor: dense, contiguous CPU tensor.
+        tensor: dense, contiguous CPU tensor with memory.
         name: name of the tensor in error messages.
         dtype: required type.
         shape: required shape; None as a size accepts any size.
 
     Raises:
-        TypeError: the tensor has another device, layout or type.
+        TypeError: the tensor has another device, layout or type, or no memory of its own.
         ValueError: the tensor has another shape or is not contiguous.
     """
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype != dtype:
@@ -200,7 +207,11 @@ def address(tensor: Tensor, *, name: str, dtype: torch.dtype, shape: Sequence[in
         raise ValueError(f"{name}: expected shape {tuple(shape)}, found {tuple(tensor.shape)}")
     if not tensor.is_contiguous():
         raise ValueError(f"{name}: expected a contiguous tensor, found strides {tensor.stride()}")
-    return tensor.data_ptr()
+    place = tensor.data_ptr()
+    if tensor.is_neg() or (place == 0 and tensor.numel()):
+        # A lazily negated view holds other values than it shows; a traced or functional tensor holds none.
+        raise TypeError(f"{name}: expected a tensor that stores its values, found a {type(tensor).__name__} without")
+    return place
 
 
 def call(name: str, *arguments: float | int | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 import torchvision
 
-from retinanet.ops.native_library import address, available, call
+from retinanet.ops.native_library import address, available, buffer, call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def nms_native(
     limit = B if limit is None else min(limit, B)
     boxes_B4, scores_B = boxes_B4.detach().contiguous(), scores_B.detach().contiguous()
     labels_B = None if labels_B is None else labels_B.to(torch.int64).contiguous()
-    keep = torch.empty(limit, dtype=torch.int64)
+    keep = buffer(limit, dtype=torch.int64)
     found = ctypes.c_int64()
     call(
         "rn_nms",
@@ -97,7 +97,7 @@ def nms_native(
         B,
         threshold,
         limit,
-        keep.data_ptr(),
+        address(keep, name="keep", dtype=torch.int64, shape=(limit,)),
         ctypes.addressof(found),
     )
     return keep[: found.value]

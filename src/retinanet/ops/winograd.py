@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinanet.ops.native_library import address, available, call, instruction_set
+from retinanet.ops.native_library import address, available, buffer, call, instruction_set
 
 _PANEL: Final = 32
 """Number of output channels in a block of the transformed weights; equals PANEL in native/winograd.c."""
@@ -49,6 +49,10 @@ class Winograd:
         bias_O: numbers added to the output channels. They are copied.
         low: lower bound to which outputs are clamped; NaN stays NaN.
         high: upper bound to which outputs are clamped; NaN stays NaN.
+
+    Raises:
+        TypeError: the weights are not float32 on the CPU.
+        ValueError: the bias does not have one number for each output channel.
     """
 
     def __init__(
@@ -58,16 +62,18 @@ class Winograd:
         self.low, self.high = low, high
         panels = -(-self.out // _PANEL)
         weight_OI33 = weight_OI33.detach().contiguous()
-        self._weights = torch.empty(16 * panels * self.channels * _PANEL)
+        self._weights = buffer(16 * panels * self.channels * _PANEL, dtype=torch.float32)
         call(
             "rn_winograd_weights",
             address(weight_OI33, name="weight", dtype=torch.float32, shape=(self.out, self.channels, 3, 3)),
             self.out,
             self.channels,
-            self._weights.data_ptr(),
+            address(self._weights, name="weights", dtype=torch.float32, shape=(16 * panels * self.channels * _PANEL,)),
         )
-        self._bias = torch.zeros(panels * _PANEL)
+        self._bias = buffer(panels * _PANEL, dtype=torch.float32).zero_()
         if bias_O is not None:
+            if bias_O.shape != (self.out,):
+                raise ValueError(f"bias: expected shape {(self.out,)}, found {tuple(bias_O.shape)}")
             self._bias[: self.out] = bias_O.detach()
 
     def supports(self, x_NIHW: Tensor) -> bool:
@@ -90,8 +96,10 @@ class Winograd:
             ValueError: the input has another memory layout, or a tile index does not exist.
         """
         N, _, H, W = x_NIHW.shape
-        make = torch.empty if tiles_T is None else torch.zeros
-        y_NHWO = make(N, H, W, self.out)
+        panels = -(-self.out // _PANEL)
+        y_NHWO = buffer(N, H, W, self.out, dtype=torch.float32)
+        if tiles_T is not None:
+            y_NHWO.zero_()
         x_NHWI = x_NIHW.permute(0, 2, 3, 1)
         call(
             "rn_winograd",
@@ -100,15 +108,15 @@ class Winograd:
             H,
             W,
             self.channels,
-            self._weights.data_ptr(),
-            self._bias.data_ptr(),
+            address(self._weights, name="weights", dtype=torch.float32, shape=(16 * panels * self.channels * _PANEL,)),
+            address(self._bias, name="bias", dtype=torch.float32, shape=(panels * _PANEL,)),
             self.out,
             self.low,
             self.high,
             0 if tiles_T is None else address(tiles_T, name="tiles", dtype=torch.int32, shape=(None,)),
             -1 if tiles_T is None else len(tiles_T),
             torch.get_num_threads(),
-            y_NHWO.data_ptr(),
+            address(y_NHWO, name="y", dtype=torch.float32, shape=(N, H, W, self.out)),
         )
         return y_NHWO.permute(0, 3, 1, 2)
 
