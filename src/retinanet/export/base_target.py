@@ -33,7 +33,7 @@ class ExportSource:
 
     @cached_property
     def network(self) -> onnx.ModelProto:
-        """Network as ONNX, from `onnx_graph.NORMALISED` to the dense outputs. The slow conversion runs only once."""
+        """The network as an ONNX graph, from the normalised image to logits and offsets. Converted once, then reused."""
         return dense_onnx(self.loaded.model)
 
 
