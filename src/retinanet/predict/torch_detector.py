@@ -128,7 +128,9 @@ class Detector(BaseDetector):
             source = decode_for(source, image_size=config.image_size, max_size=config.max_size)
         image_3HW, frame = self._prepare(source, config)
         with inference_state(self.device):
-            outputs = self.model(torch.from_numpy(image_3HW[None]).to(self.device, memory_format=torch.channels_last))
+            outputs = self._network(
+                torch.from_numpy(image_3HW[None]).to(self.device, memory_format=torch.channels_last)
+            )
         logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
         deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
         levels = [
