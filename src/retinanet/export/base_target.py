@@ -33,7 +33,7 @@ class ExportSource:
 
     @cached_property
     def network(self) -> onnx.ModelProto:
-        """The network as an ONNX graph, from the normalised image to logits and offsets. Converted once, then reused."""
+        """ONNX graph of the network, from normalised image to logits and offsets. It is converted once."""
         return dense_onnx(self.loaded.model)
 
 
