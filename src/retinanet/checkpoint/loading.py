@@ -20,12 +20,14 @@ from retinanet.errors import ConfigError
 from retinanet.model import BackboneError, RetinaNet
 from retinanet.parse import shorten
 from retinanet.plugins import check_allowed_parts, is_dotted
+from retinanet.torch_state import building_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 
+@building_state()
 def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
     """Return the trained network of a retinanet checkpoint, or of a RetinaNet file of torchvision or Detectron2.
 

@@ -21,6 +21,7 @@ from retinanet.predict.inputs import expand_inputs
 from retinanet.predict.torch_detector import Detector
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.runtime.description import Description, ExportError
+from retinanet.torch_state import building_state
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class ExportMismatchError(ExportError):
         self.comparison = comparison
 
 
+@building_state()
 def export(
     model: Path | str,
     config: ExportConfig | None = None,

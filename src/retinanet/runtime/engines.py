@@ -27,6 +27,8 @@ class Engine(Protocol):
 
     description: str
     """Description of the model: the JSON in the file's metadata."""
+    on_cpu: bool
+    """Whether the graph runs on the CPU."""
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph, and return the named outputs."""
@@ -147,6 +149,7 @@ class OnnxEngine:
                 f"device {device} is not available: this ONNX Runtime has only {', '.join(available)}: "
                 "install onnxruntime-gpu"
             )
+        self.on_cpu = not cuda
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -232,6 +235,7 @@ class OpenVinoEngine:
         if self._device.partition(".")[0] not in {d.partition(".")[0] for d in self._core.available_devices}:
             available = ", ".join(self._core.available_devices)
             raise ConfigError(f"device {device!r} is not available: OpenVINO has only {available} on this machine")
+        self.on_cpu = self._device == "CPU"
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
