@@ -41,9 +41,10 @@ def test_an_invalid_parameter_is_422_with_the_reason(client: TestClient, query: 
         assert message in answer.json()["detail"]
 
 
-def test_keys(tmp_path: Path, fake: Fake):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_keys(tmp_path: Path, fake: Fake, encoding: str):
     file = tmp_path / "keys"
-    file.write_text("# keys\nfirst-key\n\n  second key \n")
+    file.write_bytes("first-key\r\n# keys\n\n  second key \n".encode(encoding))  # Windows adds byte order marks
     app = create_app(lambda: fake, ServeConfig(api_key_file=file))
     with TestClient(app) as client:
         for headers in (

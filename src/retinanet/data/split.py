@@ -21,6 +21,7 @@ import numpy.typing as npt
 from retinanet.data import duplicates
 from retinanet.data.duplicates import fingerprints, group_numbers
 from retinanet.errors import ConfigError
+from retinanet.files import open_text
 from retinanet.formats import find_writer
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _column(data: DetectionData, name: str) -> dict[Hashable, Any] | None:
         if any(isinstance(e, dict) and name in e for e in entries):
             return {e["id"]: e.get(name) for e in entries if isinstance(e, dict) and "id" in e}
     if suffix == ".csv":
-        with data.source.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(data.source) as file:
             rows = [row for row in csv.reader(file) if row]
         header = [cell.strip() for cell in rows[0]] if rows else []
         if name in header:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from retinanet import images as image_io
 from retinanet.files import AllowedFolders, is_file
@@ -51,6 +52,9 @@ class ImageFinder:
             for folder in self.folders:
                 if is_file(folder / candidate):
                     return folder / candidate
+        original = unquote(name, errors="surrogateescape")  # `files.path_text` writes bytes that are not UTF-8 as %XX
+        if original != name and relative.name not in self.below() and is_file(found := self.find(original)):
+            return found
         return self.below().get(relative.name, self.folders[0] / relative)
 
     def below(self) -> dict[str, Path]:
