@@ -42,6 +42,7 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
         print(f"{summary.detections:,} detections in {summary.images:,} images: {summary.results}")
     if summary.drawn is not None and summary.images:
         print(f"drawn (scores of at least {config.draw_threshold:g}): {summary.drawn}")
+    print(f"device: {summary.device}")
     for _, error in summary.failed:
         print(f"error: {error}", file=sys.stderr)
     if summary.failed:

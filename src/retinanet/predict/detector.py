@@ -38,6 +38,9 @@ class BaseDetector(ABC):
         info: classes, preprocessing, post-processing and tiling of the model.
     """
 
+    device: object = "cpu"
+    """Device that runs the network. Its text names the device: cpu, cuda:0, CPUExecutionProvider, ..."""
+
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
 

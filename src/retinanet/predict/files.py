@@ -42,6 +42,7 @@ class PredictSummary:
         results: file or folder with the detections; None if the inputs are only videos.
         drawn: folder of the drawn images; None if no image was drawn.
         videos: result of each video.
+        device: device that ran the network, such as cuda:0 or CPUExecutionProvider.
     """
 
     images: int
@@ -50,6 +51,7 @@ class PredictSummary:
     results: Path | None
     drawn: Path | None
     videos: tuple[VideoSummary, ...] = ()
+    device: str = ""
 
 
 def predict_files(
@@ -88,7 +90,15 @@ def predict_files(
     )
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
-        return PredictSummary(images=0, detections=0, failed=(), results=None, drawn=None, videos=video_summaries)
+        return PredictSummary(
+            images=0,
+            detections=0,
+            failed=(),
+            results=None,
+            drawn=None,
+            videos=video_summaries,
+            device=str(detector.device),
+        )
     folder = config.folder.output
     drawn = folder / DRAWN if config.draw else None
     writer = open_writer(config.format, folder, classes=detector.classes, category_ids=detector.category_ids)
@@ -119,6 +129,7 @@ def predict_files(
         results=folder / outputs[0],
         drawn=drawn,
         videos=video_summaries,
+        device=str(detector.device),
     )
 
 

@@ -81,7 +81,7 @@ class Detector(BaseDetector):
                 "tiling, found both: leave out the settings"
             )
         super().__init__(info)
-        self.device = pick_device(device)
+        self.device: torch.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
         self._network = _prediction_network(self.model, self.device, precision)
 
