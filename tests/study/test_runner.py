@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,6 +88,24 @@ def test_a_study_continues_with_options_stored_under_former_names(tmp_path):
     path.write_text(json.dumps({**stored, "skip_bad": True}))
     with pytest.raises(ConfigError, match="skip_invalid was True, is False"):
         _store_options(options)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(False, [True, False]), (True, [True, True])])
+def test_keep_checkpoints_keeps_the_best_checkpoint_of_every_seed(options, squares, monkeypatch, keep, kept):
+    """By default only the first seed keeps best.ckpt. No run keeps last.ckpt: a finished run is not continued."""
+
+    def write_run(config):
+        for name in ("best.ckpt", "last.ckpt"):
+            (config.folder.output / name).write_bytes(b"weights")
+        (config.folder.output / "evaluation.json").write_text('{"AP": 0.5, "per_class": {}}')
+        (config.folder.output / "metrics.csv").write_text("step,loss\n1,2.0\n")
+        return SimpleNamespace(seconds=1.0)
+
+    monkeypatch.setattr(module, "fit", write_run)
+    study(squares[0], val=squares[1], **{**options, "losses": ("focal",), "keep_checkpoints": keep})
+    runs = sorted((options["output"] / "runs").iterdir())
+    assert [(run / "best.ckpt").exists() for run in runs] == kept
+    assert not any((run / "last.ckpt").exists() for run in runs)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.commands.terminal import show_progress
 from tests.shared import CreateOnce
 from tests.train.runs import Options, run
 
@@ -27,3 +28,9 @@ def uninterrupted(squares: tuple[Path, Path], options: Options, create_once: Cre
         return create_once(name, make) / "run"
 
     return uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def _progress_lines() -> None:
+    """Print progress lines, as the command line does: several tests read them, whichever test runs first."""
+    show_progress()

@@ -24,3 +24,12 @@ def test_norms_and_biases_have_no_weight_decay_and_lr_scales_with_the_batch():
     groups = make_optimizer(model, config, images_per_step=32).param_groups
     assert sorted((len(g["params"]), g["weight_decay"]) for g in groups) == [(1, 1e-4), (3, 0.0)]
     assert groups[0]["lr"] == pytest.approx(0.02)
+
+
+def test_the_backbone_has_its_own_learning_rate():
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Conv2d(1, 4, 3), "head": torch.nn.Conv2d(4, 4, 3)})
+    options = {"train": "a", "val": "b", "output": "c", "lr": 0.01, "lr_batch_size": 16, "backbone_lr_factor": 0.1}
+    optimizer = make_optimizer(model, resolve(TrainConfig, options), images_per_step=16)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert [rates[id(parameter)] for parameter in model["backbone"].parameters()] == pytest.approx([0.001, 0.001])
+    assert [rates[id(parameter)] for parameter in model["head"].parameters()] == pytest.approx([0.01, 0.01])

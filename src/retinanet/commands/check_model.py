@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retinanet.commands.terminal import print_faults, print_findings, progress_bar, result_console, write_json
 from retinanet.files import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
     from retinanet.checkpoint.loaded_model import LoadedModel
@@ -61,14 +64,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     findings = diagnose(data, results, train_config=trained.train_config)
     print_findings(console, findings)
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
-    document = {
-        "metrics": numbers,
-        "imbalance": found.to_json(),
-        "findings": [finding.to_json() for finding in findings],
-        "faults": [str(fault) for fault in data.faults],
-        "hard_examples": hard.rows() if hard else [],
-    }
-    write_json(document, config.files.json)
+    write_json(_document(numbers, found, findings, data, hard), config.files.json)
     target = config.files.report or (config.folder.output / "report.html" if config.hard else None)
     if target is not None:
         from retinanet.report.evaluation import model_report
@@ -85,6 +81,23 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         )
         console.print(f"report: {page}", markup=False, highlight=False)
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
+
+
+def _document(
+    metrics: dict[str, Any],
+    imbalance: Imbalance,
+    findings: Sequence[Finding],
+    data: DetectionData,
+    hard: HardExamples | None,
+) -> dict[str, Any]:
+    """Return the results as JSON values, for `--json`."""
+    return {
+        "metrics": metrics,
+        "imbalance": imbalance.to_json(),
+        "findings": [finding.to_json() for finding in findings],
+        "faults": [str(fault) for fault in data.faults],
+        "hard_examples": hard.rows() if hard else [],
+    }
 
 
 def _find_hard(

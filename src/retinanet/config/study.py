@@ -53,7 +53,7 @@ class StudyConfig:
     """Number of training runs of each set-up, with seeds that count up from `seed`. Confidence intervals need at least
     2."""
     keep_checkpoints: bool = False
-    """Keep the checkpoints of all seeds. By default, only those of the first seed are kept."""
+    """Keep best.ckpt of all seeds. By default, only the first seed of each set-up keeps best.ckpt."""
     validation: ValidationConfig = field(default_factory=lambda: ValidationConfig(val=None))
     folder: FolderConfig
     existing: ExistingConfig = field(default_factory=ExistingConfig)

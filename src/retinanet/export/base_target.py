@@ -35,7 +35,7 @@ class ExportSource:
 
     @cached_property
     def network(self) -> onnx.ModelProto:
-        """Network as ONNX, from `onnx_graph.NORMALISED` to the dense outputs. The slow conversion runs only once."""
+        """ONNX graph of the network, from normalised image to logits and offsets. It is converted once."""
         return dense_onnx(self.loaded.model)
 
 

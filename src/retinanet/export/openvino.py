@@ -33,7 +33,7 @@ class OpenVinoTarget(ExportTarget):
         save_openvino(read_onnx(join_graphs(source.network, about, defaults=False)), about, path)
 
     def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
-        """Return the differences in float32, also for a file with a precision hint."""
+        """Return the differences between export and checkpoint, both in float32, even if the file asks for bfloat16."""
         return compare_runtime(loaded, RuntimeDetector.from_file(path, device="cpu", precision="float32"), images)
 
     def write_int8(self, source: ExportSource, about: Description, path: Path, images: Sequence[Path]) -> None:

@@ -106,7 +106,7 @@ class GracefulStop(Callback):
             self._handle_signal(trainer, save=True)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Record that an evaluation has started: `Checkpoints` can save a state from which it starts again."""
+        """Record that an evaluation has started, so that a resumed run repeats an interrupted evaluation."""
         self._evaluating = trainer.state.fn == "fit" and not trainer.should_stop
 
     def on_validation_batch_end(
@@ -136,7 +136,7 @@ class GracefulStop(Callback):
             self._handle_signal(trainer, save=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save a checkpoint at an error between two steps or in an evaluation, such as a deleted image."""
+        """Save a checkpoint if training fails between two steps or in an evaluation, for example at a lost image."""
         if not (self._between_steps or self._evaluating) or trainer.world_size > 1:
             return
         cannot_save = isinstance(exception, (OSError, StopRequest)) or isinstance(exception.__cause__, OSError)
