@@ -75,8 +75,8 @@ class OnnxEngine:
             warnings.warn(f"{found}. The model runs on the CPU", stacklevel=2)
         self.description = _require_description(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
         values = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
-        self.inputs = {value.name: _onnx_input(value) for value in values}
-        self.outputs = frozenset(value.name for value in self._session.get_outputs())
+        self.inputs: Mapping[str, GraphInput] = {value.name: _onnx_input(value) for value in values}
+        self.outputs: Collection[str] = frozenset(value.name for value in self._session.get_outputs())
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph, and return the named outputs."""
@@ -148,8 +148,10 @@ class OpenVinoEngine:
         has_description = self._model.has_rt_info([KEY])
         self.description = _require_description(self._model.get_rt_info([KEY]).value if has_description else None, path)
         self.device = f"OpenVINO {self._device}"
-        self.inputs = {port.get_any_name(): _openvino_input(port) for port in self._model.inputs}
-        self.outputs = frozenset(name for port in self._model.outputs for name in port.get_names())
+        self.inputs: Mapping[str, GraphInput] = {
+            port.get_any_name(): _openvino_input(port) for port in self._model.inputs
+        }
+        self.outputs: Collection[str] = frozenset(name for port in self._model.outputs for name in port.get_names())
         hint = precision or json.loads(self.description).get("precision")
         self._options["INFERENCE_PRECISION_HINT"] = "bf16" if hint == "bf16" else "f32"
         self._compiled: dict[tuple[str, ...], Any] = {}

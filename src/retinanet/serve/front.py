@@ -139,12 +139,12 @@ class FrontMiddleware:
         path = scope["path"].rstrip("/")
         if path in METHODS:  # a trailing slash makes no difference
             scope = {**scope, "path": path, "raw_path": path.encode()}
-        method = METHODS.get(path, scope["method"])
+        method = METHODS.get(path)
         is_head = method == "GET" and scope["method"] == "HEAD"  # uvicorn sends no body after HEAD
         app = self._app
         if is_head and path in METHODS:
             scope = {**scope, "method": "GET"}
-        elif scope["method"] != method:
+        elif method is not None and scope["method"] != method:
             app = _method_not_allowed("GET, HEAD" if method == "GET" else method, scope["method"])
         try:
             await app(scope, receive, send_with_headers)
