@@ -128,7 +128,7 @@ def export(
     images = _comparison_images(config, loaded)
     data = _load_ap_data(config, loaded) if config.int8 or config.data is not None else None
     about = describe(loaded, config)
-    source = ExportSource(loaded)
+    source = ExportSource(loaded, input_defaults=config.input_defaults)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.partial-") as folder:
         written = Path(folder) / path.name

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from retinanet.files import is_file
+from retinanet.files import is_file, open_text
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
@@ -65,7 +65,7 @@ def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
     header_names: Sequence[str] = COLUMNS
     line = 1
     try:
-        with source.path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(source.path) as file:
             reader = csv.reader(file)
             for row in reader:
                 line = reader.line_num

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.files import read_text
 from retinanet.formats.records import DataError
 from retinanet.parse import ParseError, parse_json
 
@@ -31,7 +32,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         DataError: the file is not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text ({error})") from error
     for line_number, line in enumerate(text.splitlines(), 1):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.errors import did_you_mean
-from retinanet.files import is_file, is_folder
+from retinanet.files import is_file, is_folder, read_text
 from retinanet.formats.annotation_format import SPLIT_NAMES
 from retinanet.formats.folder_walk import walk
 from retinanet.formats.image_files import OUTSIDE_ADVICE, ImageFinder, outside_fault, readings
@@ -80,7 +80,7 @@ def read_index(builder: DatasetBuilder) -> YoloIndex:
 def _parse_yaml_file(source: Path) -> dict[str, Any]:
     """Return the content of a data.yaml. Raises `DataError`."""
     try:
-        content = parse_yaml(source.read_text(encoding="utf-8-sig"))
+        content = parse_yaml(read_text(source))
     except ParseError as error:
         raise DataError(error.at(source)) from error
     except UnicodeDecodeError as error:

@@ -46,6 +46,9 @@ class BaseDetector(ABC):
             images save no time.
     """
 
+    device: object = "cpu"
+    """Device that runs the network. Its text names the device: cpu, cuda:0, CPUExecutionProvider, ..."""
+
     def __init__(self, info: ModelInfo, *, images_per_call: int | None = None) -> None:
         self.info = info
         self.images_per_call = images_per_call

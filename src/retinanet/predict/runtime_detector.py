@@ -45,6 +45,7 @@ class RuntimeDetector(BaseDetector):
     def __init__(self, *, engine: Engine, description: Description) -> None:
         super().__init__(description, images_per_call=1 if engine.on_cpu else None)
         self.engine = engine
+        self.device = engine.device
         self.description = description
 
     @classmethod
@@ -55,12 +56,12 @@ class RuntimeDetector(BaseDetector):
 
         Args:
             path: .onnx file, or OpenVINO .xml file with its .bin file beside it.
-            device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda, or an OpenVINO device name.
+            device: auto (CUDA if ONNX Runtime can start it, otherwise the CPU), cpu, cuda, or an OpenVINO device name.
             threads: number of threads of one call; 0: all cores.
             precision: float32 or bf16, for OpenVINO only; None: the hint in the file.
 
         Raises:
-            ExportError: `retinanet export` did not write the file.
+            ExportError: `retinanet export` did not write the file, or another tool changed its inputs or outputs.
             ConfigError: the device is not available.
         """
         path = Path(path)
@@ -69,7 +70,9 @@ class RuntimeDetector(BaseDetector):
             engine = OpenVinoEngine(path, device=device, threads=threads, precision=precision)
         else:
             engine = OnnxEngine(path, device=device, threads=threads)
-        return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
+        description = Description.from_json(engine.description, str(path))
+        description.check_graph(engine.inputs, engine.outputs, str(path))
+        return cls(engine=engine, description=description)
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
         """Return the predictions at every position of every feature level for one image: see `BaseDetector.dense`.

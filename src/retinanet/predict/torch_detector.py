@@ -89,7 +89,7 @@ class Detector(BaseDetector):
                 "expected either info or the settings classes, category_ids, image_config, postprocess_config and "
                 "tiling, found both: leave out the settings"
             )
-        self.device = pick_device(device)
+        self.device: torch.device = pick_device(device)
         super().__init__(info, images_per_call=1 if self.device.type == "cpu" else None)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
         with building_state():
