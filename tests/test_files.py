@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ from retinanet.files import (
     existing_path,
     is_file,
     is_folder,
+    open_text,
     partial_path,
+    path_from_text,
+    path_text,
+    read_text,
+    valid_text,
     write_atomically,
 )
 
@@ -100,3 +106,38 @@ def test_existing_path_suggests_the_nearest_name(tmp_path: Path):
         existing_path(tmp_path / "trian.json")
     with pytest.raises(UserError, match="there is no folder"):
         existing_path(tmp_path / "absent" / "a.json")
+
+
+LATIN_1 = Path("in") / os.fsdecode(b"bild_\xfc.jpg")
+
+
+def test_a_path_that_is_not_utf8_is_written_as_text_and_read_back(tmp_path: Path) -> None:
+    assert path_text(LATIN_1) == "in/bild_%FC.jpg"
+    assert path_text(Path("in/a\n\x1b.jpg")) == "in/a%0A%1B.jpg"
+    assert path_text(Path("in/写真 100%.jpg")) == "in/写真 100%.jpg"
+    assert valid_text("\udce5\udc87\xba".encode("utf-8", "surrogateescape").decode("latin-1")) == "å\x87Âº"
+    assert valid_text("half \ud83d") == "half %ED%A0%BD"  # of a UTF-16 character, as names on Windows may contain
+    for name in (LATIN_1.name, "100%25.jpg"):
+        (tmp_path / name).touch()
+        assert path_from_text(path_text(tmp_path / name)) == tmp_path / name
+    assert path_from_text("absent_%FC.jpg") == Path("absent_%FC.jpg")
+    write_atomically(tmp_path / "list.txt", f"{LATIN_1}\n")
+    assert (tmp_path / "list.txt").read_text(encoding="utf-8") == "in/bild_%FC.jpg\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with mark", "utf-16-be with mark"])
+def test_text_is_read_with_any_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path, text = tmp_path / "t.csv", "größe,写真\r\n1,2\r\n"
+    name, _, mark = encoding.partition(" ")
+    path.write_bytes((("\ufeff" if mark else "") + text).encode(name))
+    assert read_text(path).splitlines() == ["größe,写真", "1,2"]
+    with open_text(path) as file:
+        assert list(file) == ["größe,写真\r\n", "1,2\r\n"]
+    path.write_bytes(b"")
+    assert read_text(path) == ""
+
+
+def test_a_partial_file_has_a_name_that_file_systems_accept(tmp_path: Path) -> None:
+    assert partial_path(Path("a/b.json")) == Path("a/b.json.partial")
+    write_atomically(tmp_path / ("写" * 83 + ".json"), "[]")
+    assert [path.name for path in tmp_path.iterdir()] == ["写" * 83 + ".json"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Group, Parameter
 
-from retinanet.commands.terminal import show_progress
+from retinanet.commands.terminal import print_any_text, show_progress
 from retinanet.errors import ConfigError, UserError, explain_missing
 from retinanet.version import __version__
 
@@ -98,6 +98,7 @@ def _launch(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options."""
+    print_any_text()
     show_progress()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our source
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)

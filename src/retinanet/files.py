@@ -1,19 +1,26 @@
-"""Write files atomically, and check paths before they are used."""
+"""Write files atomically, check paths before they are used, and write paths as valid Unicode text."""
 
 from __future__ import annotations
 
+import codecs
+import hashlib
+import io
 import os
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final, Self, TextIO
+from urllib.parse import unquote
 from urllib.request import url2pathname
 
 from retinanet.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MAX_NAME_BYTES: Final = 255
+"""Longest file name, in bytes, of most file systems."""
 
 
 _ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?=/)(?://(?P<host>[^/]*))?(?P<place>.*)", re.DOTALL)
@@ -113,9 +120,81 @@ def existing_path(path: Path) -> Path:
     raise UserError(f"{path}: no such file or folder{near}")
 
 
+def _percent(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Decode bytes that are not UTF-8 as %XX: an error handler of `codecs`."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("retinanet.percent", _percent)
+
+
+def valid_text(text: str) -> str:
+    """Return a text that every encoder of UTF-8 accepts. Each byte that was not UTF-8 in a file name becomes %XX.
+
+    Python represents such bytes by unpaired surrogates (PEP 383). `urllib.parse.unquote(text,
+    errors="surrogateescape")` returns the name on the disk.
+    """
+    try:
+        encoded = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # an unpaired half of a UTF-16 character, in a name on Windows
+        encoded = text.encode("utf-8", "surrogatepass")
+    return encoded.decode("utf-8", "retinanet.percent")
+
+
+def path_text(path: PurePath) -> str:
+    """Return a path for an output file: forward slashes; control characters and bytes that are not UTF-8 as %XX.
+
+    XML cannot hold control characters, and a line feed would end the line of a list of files.
+    """
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", valid_text(path.as_posix()))
+
+
+def path_from_text(text: str) -> Path:
+    """Return the path that `path_text` wrote: with its original bytes, if no file has the name as written."""
+    path = Path(text)
+    if "%" not in text or is_file(path):
+        return path
+    original = Path(unquote(text, errors="surrogateescape"))
+    return original if is_file(original) else path
+
+
+def text_encoding(start: bytes) -> str:
+    """Return the encoding of a text file that starts with the given bytes: UTF-16 after its byte order mark, or UTF-8.
+
+    Windows PowerShell 5 writes UTF-16 by default. `utf-8-sig` reads UTF-8 with and without a byte order mark.
+    """
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a text file that the user wrote, without a byte order mark, see `text_encoding`.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file is not UTF-8, or not UTF-16 after the byte order mark of UTF-16.
+    """
+    data = path.read_bytes()
+    return data.decode(text_encoding(data))
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file that the user wrote, without translating line ends, as `csv` requires. See `read_text`."""
+    with path.open("rb") as file:
+        yield io.TextIOWrapper(file, encoding=text_encoding(file.peek(2)), newline="")
+
+
 def partial_path(path: Path) -> Path:
-    """Return the temporary path under which a file is written: NAME.partial, in the folder of the file."""
-    return path.with_name(path.name + ".partial")
+    """Return the temporary path under which a file is written: NAME.partial, in the folder of the file.
+
+    If NAME.partial is longer than 255 bytes, the limit of most file systems, a hash replaces NAME.
+    """
+    name = path.name + ".partial"
+    if len(encoded := name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        name = hashlib.sha256(encoded).hexdigest()[:32] + ".partial"
+    return path.with_name(name)
 
 
 def replace_file(partial: Path, path: Path) -> None:
@@ -152,6 +231,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file atomically; text is encoded as UTF-8. A missing folder is created. Raises `OSError`."""
+    """Write a file atomically; text is encoded as UTF-8, see `valid_text`. A missing folder is created.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_path(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(valid_text(content).encode() if isinstance(content, str) else content)

@@ -12,7 +12,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self, TypeVar
@@ -479,6 +479,28 @@ def pad(pixels: Sequence[npt.NDArray[P]], *, divisor: int) -> npt.NDArray[P]:
     for out_3HW, p in zip(out_N3HW, pixels, strict=True):
         out_3HW[:, : p.shape[1], : p.shape[2]] = p
     return out_N3HW
+
+
+def padded_size(width: int, height: int, *, divisor: int) -> tuple[int, int]:
+    """Return the (height, width) of an image that is padded alone, by `pad`, to multiples of `divisor`."""
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def group_equal(shapes: Sequence[Hashable], *, most: int | None = None) -> list[list[int]]:
+    """Return the indices of equal shapes as groups, in the order of their first index.
+
+    Args:
+        shapes: shape of each image.
+        most: largest number of indices in a group; None: no limit.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for index, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(index)
+    return [
+        group[i : i + (most or len(group))]
+        for group in groups.values()
+        for i in range(0, len(group), most or len(group))
+    ]
 
 
 def prepare(

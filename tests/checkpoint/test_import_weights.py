@@ -268,8 +268,8 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
         from_torchvision({**state, "head.classification_head.cls_logits.weight": torch.zeros(28, 256, 3, 3)})
     with pytest.raises(WeightsError, match=r"expected one of the backbones resnet18.*stages of \[2, 2, 2, 5\] plain"):
         from_torchvision({**state, "backbone.body.layer4.4.conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"not a tensor: extra \(str\)"):
-        from_torchvision({**state, "extra": "text"})
+    with pytest.raises(WeightsError, match=r"not a tensor: head.extra \(str\)"):
+        from_torchvision({**state, "head.extra": "text"})
     path = tmp_path / "bad.pth"
     torch.save(state, path)
     with pytest.raises(WeightsError, match=r"bad.pth: .*(\n.*)+unknown: roi_heads.extra"):

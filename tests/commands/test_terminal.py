@@ -1,6 +1,9 @@
 """What commands print: progress lines, faults, findings."""
 
+import io
+import json
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +11,15 @@ import pytest
 from rich.console import Console
 
 from retinanet.analysis.finding import Finding
-from retinanet.commands.terminal import print_faults, print_findings, progress_bar, show_progress
+from retinanet.commands.terminal import (
+    STDOUT,
+    print_any_text,
+    print_faults,
+    print_findings,
+    progress_bar,
+    show_progress,
+    write_json,
+)
 from retinanet.formats.records import DetectionData, Fault
 from retinanet.progress import progress_log
 
@@ -58,3 +69,30 @@ def test_findings_and_faults_are_printed_without_markup(capsys):
     assert capsys.readouterr().out == f"{line}{line}{summary}\n\n"
     assert print_faults(console, []) == 0
     assert capsys.readouterr().out == ""
+
+
+class _Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_line_that_cannot_be_printed_ends_nothing(monkeypatch):
+    """The reader of the pipe has ended, as in `retinanet train ... | head`, or pythonw has no stdout."""
+    show_progress()
+    for stream in (_Closed(), None):
+        monkeypatch.setattr(sys, "stdout", stream)
+        print_any_text()
+        progress_log.info("epoch 1/3")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_every_text_can_be_printed_and_json_stays_json(monkeypatch, encoding):
+    """Windows encodes a redirected stdout in the code page of the machine."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    print_any_text()
+    write_json({"class": "行人 é 😀", "file": "bild_\udcfc"}, STDOUT)
+    print("出力 bild_\udcfc", flush=True)
+    document, _, line = sys.stdout.buffer.getvalue().decode(encoding).rpartition("}\n")
+    assert json.loads(document + "}") == {"class": "行人 é 😀", "file": "bild_%FC"}
+    assert line.strip() == ("出力" if encoding == "utf-8" else "\\u51fa\\u529b") + " bild_\\udcfc"

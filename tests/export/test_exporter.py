@@ -32,9 +32,9 @@ def test_dense_outputs_equal_those_of_the_network(exports: Path) -> None:
     original, exported = retinanet.load(exports / "model.ckpt", "cpu"), retinanet.load(exports / "m.onnx")
     image = exports / "images" / "1.png"
     dense = exported.dense(image)
-    pixels, (frame,) = original._prepare([decode_for(image, image_size=128, max_size=192)], original.image_config)
+    pixels, frame = original._prepare(decode_for(image, image_size=128, max_size=192), original.image_config)
     with torch.inference_mode():
-        outputs = original.model(torch.from_numpy(pixels))
+        outputs = original.model(torch.from_numpy(pixels[None]))
     assert dense.frame == frame
     assert [level.stride for level in dense.levels] == [8, 16, 32, 64, 128]
     scores_AK = np.concatenate([level.scores_HWCK.reshape(-1, 3) for level in dense.levels])

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from retinanet.errors import ConfigError
 from retinanet.export.exporter import export
 from retinanet.runtime.description import KEY
 from tests.export.made import CLASSES, checkpoint, network, train_config, write_images
@@ -36,6 +37,16 @@ def test_images_are_the_only_required_input(exports: Path) -> None:
     description = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
     assert description["classes"] == list(CLASSES)
     assert description["train_config"]["backbone"] == "resnet18"
+
+
+@pytest.mark.usefixtures("reuse_network")
+def test_an_export_without_input_defaults_requires_every_input(exports: Path, tmp_path: Path) -> None:
+    images = (str(exports / "images"),)
+    summary = export(exports / "model.ckpt", output=tmp_path / "r.onnx", compare_images=images, input_defaults=False)
+    names = [value.name for value in ort.InferenceSession(str(summary.path)).get_inputs()]
+    assert names == ["images", "frames", "score_threshold", "nms_threshold", "max_detections"]
+    with pytest.raises(ConfigError, match="triton requires input defaults"):
+        export(exports / "model.ckpt", triton=tmp_path, input_defaults=False)
 
 
 @pytest.mark.slow

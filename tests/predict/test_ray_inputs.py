@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def test_lists_tables_and_addresses_give_equal_results(folder: Path, tmp_path: P
         assert [(row["boxes"], row["scores"]) for row in rows] == expected, arguments
     image_list.unlink()
     (folder / "images" / "paths.parquet").unlink()
+
+
+@pytest.mark.slow
+def test_a_name_that_is_not_utf8_is_read_and_written_as_text(folder: Path, tmp_path: Path, fake_ray: FakeRay) -> None:
+    image = tmp_path / os.fsdecode(b"bild_\xfc.png")
+    image.write_bytes((folder / "images" / "0.png").read_bytes())
+    run_job(folder, tmp_path / "out", str(image))
+    ((source, error),) = [(row["source"], row["error"]) for row in read_rows(tmp_path / "out")]
+    assert (source, error) == (f"{tmp_path}/bild_%FC.png", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -146,3 +147,25 @@ def test_output_names_are_unique() -> None:
     assert names("x/v1.2.jpg", "x/v1.3.jpg") == ["v1.2", "v1.3"]
     assert names("x/../y/a.jpg", "y/b.jpg") == ["a", "b"]
     assert names() == []
+
+
+@pytest.mark.parametrize("format", ["coco", "csv", "voc", "yolo"])
+def test_a_name_that_is_not_utf8_loses_no_results(tmp_path: Path, format: str) -> None:
+    """Old archives and shares contain names in Latin-1. Their bytes are written as %XX."""
+    latin_1 = os.fsdecode(b"bild_\xfc")
+    with open_writer(format, tmp_path, classes=CLASSES, category_ids=CATEGORY_IDS) as writer:
+        for i, name in enumerate(("a", latin_1, "z")):
+            image = OutputImage(
+                path=Path(f"in/{name}.jpg"), name=PurePosixPath(name), image_id=i, width=200, height=100
+            )
+            writer.write(image, detections(1))
+    if format in {"coco", "csv"}:
+        (file,) = tmp_path.iterdir()
+        text = file.read_text(encoding="utf-8")
+        assert [f"in/{name}.jpg" in text for name in ("a", "bild_%FC", "z")] == [True] * 3
+    else:
+        written = sorted(path for path in tmp_path.rglob("*") if path.suffix in {".txt", ".xml"})
+        assert [path.stem for path in written] == sorted(["a", latin_1, "z"])
+    if format == "voc":
+        names = [ElementTree.parse(path).findtext("filename") for path in written]
+        assert names == ["a.jpg", "bild_%FC.jpg", "z.jpg"]

@@ -69,13 +69,12 @@ class Fake(BaseDetector):
         self.gate.set()
 
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        assert batch.images_N3HW is not None
         self.gate.wait(20)
         self.batches.append(len(batch.frames))
         time.sleep(self.seconds * len(batch.frames))
         std, mean = self.image_config.image_std[0], self.image_config.image_mean[0]
         out = []
-        for image_3HW, frame in zip(batch.images_N3HW, batch.frames, strict=True):
+        for image_3HW, frame in zip(batch.images, batch.frames, strict=True):
             red = round(float(image_3HW[0, 0, 0] * std + mean) * 255)
             self.seen.append(red)
             if red == FAILS:
@@ -89,19 +88,22 @@ class Fake(BaseDetector):
             out.append(detections[detections.scores_D > config.score_threshold][: config.max_detections])
         return out
 
+    def _infer(self, images_N3HW: object, frames: object, config: PostprocessConfig) -> list[ArrayDetections]:
+        raise NotImplementedError  # `_detect` is replaced
+
     def dense(self, source: Source | Scaled) -> DenseOutputs:
         c = self.image_config
         if not isinstance(source, Scaled):
             source = decode_for(source, image_size=c.image_size, max_size=c.max_size)
-        images_N3HW, (frame,) = self._prepare([source], c)
+        image_3HW, frame = self._prepare(source, c)
         rng = np.random.default_rng(0)
         levels = []
         for level in LEVELS:
-            H, W = (-(-side // 2**level) for side in images_N3HW.shape[2:])
+            H, W = (-(-side // 2**level) for side in image_3HW.shape[1:])
             cells_C4 = np.array([[-1, -1, 1, 1], [-2, -1, 2, 1]], np.float32) * 2**level * 2
             logits_AK = rng.normal(-4, 1.5, (H * W * 2, len(CLASSES))).astype(np.float32)
             deltas_A4 = rng.normal(0, 0.1, (H * W * 2, 4)).astype(np.float32)
-            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, images_N3HW.shape[2:], frame))
+            levels.append(level_outputs(level, cells_C4, logits_AK, deltas_A4, image_3HW.shape[1:], frame))
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
 

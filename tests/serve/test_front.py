@@ -41,9 +41,10 @@ def test_an_invalid_parameter_is_422_with_the_reason(client: TestClient, query: 
         assert message in answer.json()["detail"]
 
 
-def test_keys(tmp_path: Path, fake: Fake):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_keys(tmp_path: Path, fake: Fake, encoding: str):
     file = tmp_path / "keys"
-    file.write_text("# keys\nfirst-key\n\n  second key \n")
+    file.write_bytes("first-key\r\n# keys\n\n  second key \n".encode(encoding))  # Windows adds byte order marks
     app = create_app(lambda: fake, ServeConfig(api_key_file=file))
     with TestClient(app) as client:
         for headers in (
@@ -83,3 +84,18 @@ def test_security_headers_without_cross_origin_access(client: TestClient):
     assert preflight.status_code == 405
     assert client.get("/../app.py").status_code == client.get("/%2e%2e/app.py").status_code == 404
     assert client.get("/docs").url.path == "/docs.html"
+
+
+def test_health_probes_and_wrong_methods(client: TestClient):
+    """Load balancers send HEAD, and some add a trailing slash. A wrong method is 405 and names the right one."""
+    for path in ("/healthz", "/readyz", "/v1/model", "/metrics", "/healthz/", "/"):
+        assert client.head(path).status_code == client.get(path).status_code == 200, path
+    assert client.post("/v1/detect/", content=png(1), headers=JPEG).status_code == 200
+    for method, path, allowed in (
+        ("GET", "/v1/detect", "POST"),
+        ("HEAD", "/v1/detect", "POST"),
+        ("DELETE", "/v1/detect", "POST"),
+        ("OPTIONS", "/healthz", "GET, HEAD"),
+    ):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

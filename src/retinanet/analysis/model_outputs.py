@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import PART_OPTIONS
@@ -19,12 +20,14 @@ from retinanet.matching import make_assigner
 from retinanet.plugins import check_allowed_parts
 from retinanet.predict.torch_detector import pick_device
 from retinanet.progress import ProgressBar, no_progress_bar
+from retinanet.torch_state import building_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
+    from retinanet.matching import Assigner
     from retinanet.types import AnchorTargets, HeadOutputs
 
 
@@ -54,7 +57,33 @@ class DenseBatch:
     targets: AnchorTargets
 
 
-@torch.no_grad()
+def split_for(model: nn.Module, batch: Batch, *, divisor: int) -> list[Batch]:
+    """Return the batches that one step of a network processes: one for each image shape, see `Batch.split_by_shape`.
+
+    A network with a BatchNorm layer that is trained processes the whole batch at once: the layer needs the statistics
+    of all images, and synchronised layers need an equal number of calls on all ranks.
+    """
+    batchnorms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [batch] if any(m.training for m in batchnorms) else batch.split_by_shape(divisor=divisor)
+
+
+def run_by_shape(model: nn.Module, batch: Batch, assign: Assigner, *, divisor: int) -> list[DenseBatch]:
+    """Return the outputs and anchor targets of a batch: one part for each batch of `split_for`.
+
+    Args:
+        model: network.
+        batch: batch on the device of the network.
+        assign: function that assigns anchors to objects.
+        divisor: `size_divisor` of the images.
+    """
+    parts = []
+    for part in split_for(model, batch, divisor=divisor):
+        outputs = model(part.images_N3HW.to(memory_format=torch.channels_last))
+        targets = assign(outputs.anchors_A4, part.targets, anchors_per_level=outputs.anchors_per_level)
+        parts.append(DenseBatch(batch=part, outputs=outputs, targets=targets))
+    return parts
+
+
 def dense_outputs(
     trained: LoadedModel,
     data: DetectionData,
@@ -86,8 +115,8 @@ def dense_outputs(
     with progress("measure", sum(map(len, batches))) as advance:
         for indices in batches:
             batch = collate([dataset[i] for i in indices], trained.image_config).to(device)
-            outputs = trained.model(batch.images_N3HW.to(memory_format=torch.channels_last))
-            targets = assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
-            yield DenseBatch(batch=batch, outputs=outputs, targets=targets)
+            with building_state(), torch.no_grad():
+                parts = run_by_shape(trained.model, batch, assign, divisor=trained.image_config.size_divisor)
+            yield from parts
             for _ in indices:
                 advance()

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
+from retinanet.checkpoint.holders import describe_content
 from retinanet.checkpoint.loaded_model import KEY, LoadedModel, describe_run
-from retinanet.checkpoint.peer_network import WeightsError, build_network, inner_state, read_state
+from retinanet.checkpoint.peer_network import WeightsError, build_network, find_state, read_state
 from retinanet.checkpoint.peers import PEERS, Project, preprocessing
-from retinanet.checkpoint.reading import read_file
+from retinanet.checkpoint.reading import read_any_file
 from retinanet.config import (
     ConvertWeightsConfig,
     ModelConfig,
@@ -39,15 +40,14 @@ def from_torchvision(state_dict: Mapping[str, Any], *, frozen_eps: float = 0.0, 
     classes. Frozen BatchNorm stays frozen. The tensor names used before torchvision 0.13 are accepted too.
 
     Args:
-        state_dict: state dict, or a dictionary that holds it under "model" or "state_dict". Tensor names may begin with
-            "module." or "model.".
+        state_dict: state dict, or a dictionary that holds it under any key. Tensor names may have any prefix.
         frozen_eps: eps of frozen BatchNorm: 0 for torchvision's published weights, 1e-5 otherwise.
         options: fields of `ModelConfig` that names and shapes do not determine, such as anchor_sizes.
 
     Raises:
         WeightsError: unknown tensors, missing tensors or wrong shapes; the message lists them.
     """
-    return build_network(read_state(state_dict), "torchvision", frozen_eps, options)
+    return build_network(read_state(state_dict, "torchvision"), "torchvision", frozen_eps, options)
 
 
 def from_detectron2(checkpoint: Mapping[str, Any], **options: Any) -> RetinaNet:
@@ -63,17 +63,22 @@ def from_detectron2(checkpoint: Mapping[str, Any], **options: Any) -> RetinaNet:
     Raises:
         WeightsError: unknown tensors, missing tensors or wrong shapes; the message lists them.
     """
-    return build_network(read_state(checkpoint), "detectron2", 0.0, options)
+    return build_network(read_state(checkpoint, "detectron2"), "detectron2", 0.0, options)
 
 
 def find_project(content: Any) -> Project | None:
     """Return the project whose RetinaNet a file holds, or None for a retinanet checkpoint and any other content."""
-    if not isinstance(content, Mapping) or KEY in content:
+    if isinstance(content, Mapping) and KEY in content:
         return None
-    names = list(inner_state(content))
-    if any(name.startswith("backbone.bottom_up.") for name in names):
-        return "detectron2"
-    return "torchvision" if any(name.startswith("backbone.fpn.inner_blocks.") for name in names) else None
+    return next((project for project in PEERS if find_state(content, project) is not None), None)
+
+
+def holds_network(content: Any) -> bool:
+    """Return whether a file holds a network of a known project, also if it holds several."""
+    try:
+        return find_project(content) is not None
+    except WeightsError:
+        return True
 
 
 def import_model(
@@ -91,7 +96,7 @@ def import_model(
     Raises:
         WeightsError: weights that do not fit, see `from_torchvision`, or a wrong number of class names.
     """
-    state = read_state(content)
+    state = read_state(content, project)
     model = build_network(state, project, frozen_eps, {})
     names, category_ids = _classes(project, model.num_classes, tuple(classes))
     trained_with: dict[str, Any] = dict(PEERS[project].trained_with)
@@ -122,12 +127,12 @@ def convert_weights(source: Path, config: ConvertWeightsConfig) -> LoadedModel:
     """
     if config.output.exists() and not config.existing.overwrite:
         raise UserError(f"{config.output} exists already: give --overwrite to replace it, or another name")
-    content = read_file(source)
+    content = read_any_file(source, is_known=holds_network)
     project = find_project(content)
     if project is None:
         raise WeightsError(
-            f"{source} is not a RetinaNet of torchvision or Detectron2: expected tensor names that begin with "
-            "backbone.fpn.inner_blocks. or backbone.bottom_up., found none"
+            f"{source} is not a RetinaNet of torchvision or Detectron2: expected tensor names that contain "
+            f"{' or '.join(peer.marker for peer in PEERS.values())}, found {describe_content(content)}"
         )
     try:
         saved = import_model(content, project, classes=config.names, frozen_eps=config.frozen_eps)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retinanet.checkpoint.import_weights import WeightsError, find_project, import_model
+from retinanet.checkpoint.holders import find_states
+from retinanet.checkpoint.import_weights import WeightsError, find_project, holds_network, import_model
 from retinanet.checkpoint.loaded_model import KEY, CheckpointError, LoadedModel
-from retinanet.checkpoint.reading import BROKEN_FILE_ERRORS, read_file, validate_checkpoint
+from retinanet.checkpoint.reading import BROKEN_FILE_ERRORS, OWN_MARKER, read_any_file, validate_checkpoint
 from retinanet.config import (
     ImageConfig,
     ModelConfig,
@@ -20,12 +21,14 @@ from retinanet.errors import ConfigError
 from retinanet.model import BackboneError, RetinaNet
 from retinanet.parse import shorten
 from retinanet.plugins import check_allowed_parts, is_dotted
+from retinanet.torch_state import building_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 
+@building_state()
 def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
     """Return the trained network of a retinanet checkpoint, or of a RetinaNet file of torchvision or Detectron2.
 
@@ -37,12 +40,12 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
         CheckpointError, WeightsError: a file of another kind, a damaged file, or a file that names a custom backbone
             that is not allowed or not installed.
     """
-    content = read_file(path)
-    if (project := find_project(content)) is not None:
-        try:
+    content = _find_checkpoint(read_any_file(path, is_known=holds_network))
+    try:
+        if (project := find_project(content)) is not None:
             return import_model(content, project)
-        except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     checkpoint = validate_checkpoint(content, path)
     classes, category_ids, config = _description(checkpoint[KEY], path)
     try:
@@ -67,6 +70,15 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
         tiling=tiling,
         train_config=config,
     )
+
+
+def _find_checkpoint(content: Any) -> Any:
+    """Return the retinanet checkpoint in a file's content: the content itself, or the value of one of its keys."""
+    if isinstance(content, dict) and KEY not in content:
+        inner = [value for value in content.values() if isinstance(value, dict) and isinstance(value.get(KEY), dict)]
+        if len(inner) == 1:
+            return inner[0]
+    return content
 
 
 def _network(num_classes: int, config: ModelConfig, state: dict[str, torch.Tensor]) -> RetinaNet:
@@ -122,6 +134,8 @@ def _state(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
             f"{path}: expected state_dict to be a dictionary of tensors, found {shorten(type(tensors).__name__)}"
         )
     state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    if OWN_MARKER not in state and len(found := find_states(tensors, OWN_MARKER)) == 1:
+        state = dict(found[0].state)  # saved again by a script that wrapped or unwrapped the network
     claimed, size = sum(v.numel() * v.element_size() for v in state.values()), path.stat().st_size
     if claimed > size:  # views with stride 0, which repeat a few numbers
         raise CheckpointError(f"{path}: {size:,} bytes that claim to hold {claimed:,} bytes of weights")

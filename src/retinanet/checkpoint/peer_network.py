@@ -6,6 +6,7 @@ Shape suffixes: K classes, C anchors per position, R anchor ratios, S anchor sca
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.checkpoint.holders import FoundState, describe_content, find_states
 from retinanet.checkpoint.peers import PEERS, Peer, Project
 from retinanet.config import ModelConfig, resolve
 from retinanet.errors import UserError
@@ -20,10 +22,6 @@ from retinanet.model import RetinaNet
 
 MAX_LISTED: Final = 20
 """Maximum number of faults in an error message."""
-PREFIXES: Final = ("module.", "model.")
-"""Prefixes of tensor names: DataParallel and DDP add "module.", Lightning modules add "model."."""
-STATE_DICT_KEYS: Final = ("state_dict", "model")
-"""Keys under which training scripts store the state dict."""
 BACKBONES: Final[Mapping[tuple[bool, tuple[int, ...]], str]] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -38,28 +36,60 @@ class WeightsError(UserError):
     """A state dict of another project that is incomplete or belongs to a different network."""
 
 
-def inner_state(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state dict in a file's content, without the prefixes that wrappers add to tensor names."""
-    for key in STATE_DICT_KEYS:
-        if isinstance(content.get(key), Mapping):
-            return inner_state(content[key])
-    state = {str(name): value for name, value in content.items()}
-    for prefix in PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            return inner_state({name.removeprefix(prefix): value for name, value in state.items()})
-    return state
+def find_state(content: Any, project: Project) -> Mapping[str, Any] | None:
+    """Return the values of a project's RetinaNet in a file's content by name, or None if there is none.
+
+    If the file contains several, the averaged weights (EMA) are returned with a warning that names the others.
+
+    Raises:
+        WeightsError: several networks with different weights, of which not exactly one is averaged.
+    """
+    peer = PEERS[project]
+    found = find_states(content, peer.marker)
+    found = [one for one in found if peer.class_output in one.state] or found
+    different = [one for i, one in enumerate(found) if not any(_is_equal(one, other) for other in found[:i])]
+    averaged = [one for one in different if one.is_averaged]
+    if len(different) <= 1:
+        return different[0].state if different else None
+    places = "; ".join(one.place for one in different)
+    if len(averaged) != 1:
+        raise WeightsError(
+            f"expected one RetinaNet of {project}, found {len(different)} with different weights ({places}): save the "
+            "state dict of one of them in a file of its own with torch.save"
+        )
+    text = f"of {len(different)} networks ({places}), the averaged one is used: {averaged[0].place}"
+    warnings.warn(text, stacklevel=1)  # always the same line, so that Python shows the warning once
+    return averaged[0].state
 
 
-def read_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict by name. Raises `WeightsError` if an entry is not a tensor or an array."""
+def _is_equal(one: FoundState, other: FoundState) -> bool:
+    """Return whether two networks have equal tensors."""
+    return one.state.keys() == other.state.keys() and all(
+        value is other.state[name] or np.array_equal(np.asarray(value), np.asarray(other.state[name]))
+        for name, value in one.state.items()
+    )
+
+
+def read_state(content: Any, project: Project) -> dict[str, Tensor]:
+    """Return the tensors of a project's RetinaNet in a file's content by name.
+
+    Raises:
+        WeightsError: the content has no or several networks, or an entry is not a tensor or an array.
+    """
+    values = find_state(content, project)
+    if values is None:
+        raise WeightsError(
+            f"expected tensor names of {project} that contain {PEERS[project].marker}, found "
+            f"{describe_content(content)}"
+        )
     state: dict[str, Tensor] = {}
     faults = []
-    for name, value in inner_state(content).items():
+    for name, value in values.items():
         if isinstance(value, Tensor):
             state[name] = value.detach()
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
             state[name] = torch.from_numpy(np.array(value))  # a copy, because torch needs writable memory
-        else:
+        elif "." in name:  # other names are entries beside the tensors, such as epoch
             faults.append(f"not a tensor: {name} ({type(value).__name__})")
     _raise_if_any(faults, "expected a state dict, a dictionary of tensors, found other values")
     return state

@@ -24,6 +24,7 @@ class Peer:
     """Tensor names and training options of another project's RetinaNet.
 
     Args:
+        marker: start of the names of tensors that only this project's RetinaNets have.
         names: function of a tensor name of `RetinaNet` and the number of layers per hidden convolution of a head (3
             with a norm, otherwise 2). Returns the project's names of the tensor, the current one first.
         stage: regular expression for tensors of a backbone block. Its groups are the stage and the block index.
@@ -35,6 +36,7 @@ class Peer:
         trained_with: training options, fields of `TrainConfig`.
     """
 
+    marker: str
     names: Names
     stage: str
     bottleneck: str
@@ -109,6 +111,7 @@ _BOTH: Final = {
 }
 PEERS: Final[Mapping[Project, Peer]] = {
     "torchvision": Peer(
+        marker="backbone.fpn.inner_blocks.",
         names=_torchvision_names,
         stage=r"backbone\.body\.layer(\d)\.(\d+)\.",
         bottleneck="backbone.body.layer1.0.conv3.weight",
@@ -119,6 +122,7 @@ PEERS: Final[Mapping[Project, Peer]] = {
         trained_with={**_BOTH, "normaliser": "image", "max_detections": 300},
     ),
     "detectron2": Peer(
+        marker="backbone.bottom_up.",
         names=_detectron2_names,
         stage=r"backbone\.bottom_up\.res(\d)\.(\d+)\.",
         bottleneck="backbone.bottom_up.res2.0.conv3.weight",

@@ -12,6 +12,7 @@ from cyclopts import App, ArgumentCollection
 
 from retinanet.commands.options import token_text
 from retinanet.errors import ConfigError, did_you_mean
+from retinanet.files import read_text
 from retinanet.former_names import OPTIONS, REMOVED_OPTIONS, current_options
 from retinanet.parse import ParseError, parse_yaml
 
@@ -93,7 +94,7 @@ def _names(arguments: ArgumentCollection) -> set[str]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8-sig"), words=_CLASS_OPTIONS)
+        values = parse_yaml(read_text(path), words=_CLASS_OPTIONS)
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
     except ParseError as error:

@@ -44,6 +44,7 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
         print(f"drawn (scores of at least {config.draw_threshold:g}): {summary.drawn}")
     for sentence in summary.left_out:
         print(sentence)
+    print(f"device: {summary.device}")
     for _, error in summary.failed:
         print(f"error: {error}", file=sys.stderr)
     if summary.failed:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.files import write_atomically
+from retinanet.files import valid_text, write_atomically
 from retinanet.progress import progress_log
 
 if TYPE_CHECKING:
@@ -25,15 +26,29 @@ STDOUT: Final = Path("-")
 """The path that stands for standard output, as in `--json -`."""
 
 
+def print_any_text() -> None:
+    """Let stdout and stderr print every text from now on: characters that the encoding lacks as \\uXXXX.
+
+    On Windows, a redirected stdout is encoded in the code page of the machine, which lacks most characters.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not pythonw's None, nor a notebook's stream
+            stream.reconfigure(errors="backslashreplace")
+
+
 class _TerminalHandler(logging.Handler):
     """Prints INFO lines on stdout unchanged, and warnings on stderr with their level."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line to the streams that `sys` holds now, so that redirecting `sys.stdout` has an effect."""
-        if record.levelno >= logging.WARNING:
-            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
-        else:
-            print(record.getMessage(), flush=True)
+        """Print one line to the streams that `sys` holds now, so that redirecting `sys.stdout` has an effect.
+
+        A line that cannot be printed is dropped: a closed pipe or a full disk must not end a training run.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            if record.levelno >= logging.WARNING:
+                print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
+            else:
+                print(record.getMessage(), flush=True)
 
 
 def show_progress() -> None:
@@ -44,7 +59,7 @@ def show_progress() -> None:
     progress_log.propagate = False
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr, if stderr is a terminal. Yield a function that advances the bar by one item.
 
@@ -73,11 +88,22 @@ def write_json(document: dict[str, Any], json_file: Path | None) -> None:
     """Write a document to the file that `--json` names: to stdout for `-`, and nowhere without `--json`."""
     if json_file is None:
         return
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    if json_file == STDOUT:
+    text = valid_text(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
+    if json_file != STDOUT:
+        write_atomically(json_file, text)
+    elif _can_print(text):
         print(text, end="", flush=True)
     else:
-        write_atomically(json_file, text)
+        print(json.dumps(json.loads(text), indent=2), flush=True)  # in ASCII
+
+
+def _can_print(text: str) -> bool:
+    """Return whether the encoding of stdout has all characters of a text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:

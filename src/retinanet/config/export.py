@@ -23,6 +23,9 @@ class ExportConfig:
     """Export format: onnx, openvino or torch. Default: taken from the suffix of `output`."""
     uint8: bool = False
     """Take images as bytes from 0 to 255 instead of floats in [0, 1]. The input is a quarter of the size."""
+    input_defaults: bool = True
+    """ONNX only: store default values of the thresholds and frames, so that callers may leave out these inputs.
+    onnxsim and onnxslim replace inputs that have default values by constants: export without them for such a tool."""
     raw: bool = False
     """Leave out the decoding: the exported model returns logits and box offsets of every anchor, one pair per feature
     level."""
@@ -53,3 +56,5 @@ class ExportConfig:
             raise ConfigError("int8 requires images to calibrate on: give --calibrate DATA")
         if self.int8 and (self.raw or self.bf16):
             raise ConfigError("int8 cannot be combined with raw or bf16: remove one of these options")
+        if self.triton is not None and not self.input_defaults:
+            raise ConfigError("triton requires input defaults: remove --no-input-defaults")

@@ -26,7 +26,7 @@ class ImageConfig:
     max_size: Annotated[int, Gt(0)] = 1333
     """Greatest length of the longer side of the resized image, pixels."""
     size_divisor: Annotated[int, Gt(0)] = 32
-    """Batches are padded at the right and bottom to multiples of this number of pixels."""
+    """Each image is padded at the right and bottom to multiples of this number of pixels."""
     image_mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean of each colour channel (red, green, blue) for normalisation, in [0, 1]. `train` uses the mean of the
     pretrained backbone unless this option is given."""

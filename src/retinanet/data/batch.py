@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,32 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def split_by_shape(self, *, divisor: int) -> list[Batch]:
+        """Return batches of images of equal shape, each image padded only to multiples of `divisor`.
+
+        An image then has the padding that it has alone, and the outputs of the network do not depend on the shapes of
+        the other images. A batch of one shape is returned as it is.
+        """
+        shapes = [
+            images.padded_size(frame.resized_width, frame.resized_height, divisor=divisor) for frame in self.frames
+        ]
+        groups = images.group_equal(shapes)
+        if len(groups) == 1 and shapes[0] == tuple(self.images_N3HW.shape[2:]):
+            return [self]
+        parts = []
+        for group in groups:
+            H, W = shapes[group[0]]
+            parts.append(
+                replace(
+                    self,
+                    images_N3HW=self.images_N3HW[group, :, :H, :W],
+                    targets=tuple(self.targets[i] for i in group),
+                    frames=tuple(self.frames[i] for i in group),
+                    indices=tuple(self.indices[i] for i in group),
+                )
+            )
+        return parts
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
@@ -87,8 +114,9 @@ class PixelBatch:
         rounded to float32, and 0 in the padding.
         """
         images_N3HW = self.pixels_N3HW.to(device, non_blocking=True).float()
-        scale_3 = torch.tensor([1 / (255 * std) for std in self.std])
-        shift_3 = torch.tensor([mean / std for mean, std in zip(self.mean, self.std, strict=True)])
+        to_tensor = partial(torch.tensor, dtype=torch.float32, device="cpu")  # also under another default dtype
+        scale_3 = to_tensor([1 / (255 * std) for std in self.std])
+        shift_3 = to_tensor([mean / std for mean, std in zip(self.mean, self.std, strict=True)])
         for operation, values_3 in ((images_N3HW.mul_, scale_3), (images_N3HW.sub_, shift_3)):
             operation(values_3.view(3, 1, 1).to(images_N3HW))
         for image_3HW, frame in zip(images_N3HW, self.frames, strict=True):

@@ -93,7 +93,7 @@ def crop(scene: Scene, *, min_crop: float, numbers: list[float]) -> Scene:
     left, crop_width = _crop_side(width, x1, x2, len(objects) > 0, min_crop, numbers[1], numbers[3])
     top, crop_height = _crop_side(height, y1, y2, len(objects) > 0, min_crop, numbers[2], numbers[4])
     centers_G2 = (scene.boxes_G4[:, :2] + scene.boxes_G4[:, 2:]) / 2
-    low, high = torch.tensor([left, top]), torch.tensor([left + crop_width, top + crop_height])
+    low, high = (scene.boxes_G4.new_tensor(corner) for corner in ([left, top], [left + crop_width, top + crop_height]))
     keep_G = ((centers_G2 >= low) & (centers_G2 <= high)).all(dim=1) | scene.crowd_G
     cropped = _apply_geometric(lambda x: F.crop(x, top, left, crop_height, crop_width), scene)
     sides_G2 = cropped.boxes_G4[:, 2:] - cropped.boxes_G4[:, :2]

@@ -26,10 +26,12 @@ class ExportSource:
 
     Args:
         loaded: content of the checkpoint, on the CPU.
+        input_defaults: option of `ExportConfig`.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, *, input_defaults: bool = True) -> None:
         self.loaded = loaded
+        self.input_defaults = input_defaults
 
     @cached_property
     def network(self) -> onnx.ModelProto:

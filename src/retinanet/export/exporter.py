@@ -21,6 +21,7 @@ from retinanet.predict.inputs import expand_inputs
 from retinanet.predict.torch_detector import Detector
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.runtime.description import Description, ExportError
+from retinanet.torch_state import building_state
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class ExportMismatchError(ExportError):
         self.comparison = comparison
 
 
+@building_state()
 def export(
     model: Path | str,
     config: ExportConfig | None = None,
@@ -126,7 +128,7 @@ def export(
     images = _comparison_images(config, loaded)
     data = _load_ap_data(config, loaded) if config.int8 or config.data is not None else None
     about = describe(loaded, config)
-    source = ExportSource(loaded)
+    source = ExportSource(loaded, input_defaults=config.input_defaults)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.partial-") as folder:
         written = Path(folder) / path.name

@@ -30,8 +30,8 @@ class OnnxTarget(ExportTarget):
     triton_backend = "onnxruntime"
 
     def write(self, source: ExportSource, about: Description, path: Path) -> None:
-        """Write the graph with defaults for thresholds and frames."""
-        onnx.save(join_graphs(source.network, about, defaults=True), path)
+        """Write the graph, with defaults for thresholds and frames unless the source excludes them."""
+        onnx.save(join_graphs(source.network, about, defaults=source.input_defaults), path)
 
     def compare(self, loaded: LoadedModel, about: Description, path: Path, images: Sequence[Path]) -> list[Difference]:
         """Return the differences between the detections of ONNX Runtime and those of the checkpoint."""
@@ -39,7 +39,9 @@ class OnnxTarget(ExportTarget):
 
     def write_int8(self, source: ExportSource, about: Description, path: Path, images: Sequence[Path]) -> None:
         """Write the model in int8, quantised with ONNX Runtime."""
-        onnx.save(join_graphs(quantise_onnx(source.network, about, images), about, defaults=True), path)
+        onnx.save(
+            join_graphs(quantise_onnx(source.network, about, images), about, defaults=source.input_defaults), path
+        )
 
     def open(self, path: Path) -> RuntimeDetector:
         """Return the detector that runs the file with ONNX Runtime, on the CPU."""

@@ -129,9 +129,13 @@ def use_image_config(config: ImageConfig, *detectors: BaseDetector) -> Iterator[
 
 
 def _detect_all(detector: BaseDetector, images: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
-    """Return the detections of each image, without tiling."""
-    stream = detector.stream(batched(images, batch_size), workers=0, tiling=TileConfig(tile=0))
-    return [image_result.result() for image_result in stream]
+    """Return the detections of each image, without tiling. One call processes `batch_size` images of equal shape."""
+    before, detector.images_per_call = detector.images_per_call, batch_size
+    try:
+        stream = detector.stream(batched(images, batch_size), workers=0, tiling=TileConfig(tile=0))
+        return [image_result.result() for image_result in stream]
+    finally:
+        detector.images_per_call = before
 
 
 def scaled(config: ImageConfig, scale: float) -> ImageConfig:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinanet.files import write_atomically
+from retinanet.files import path_text, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> Path:
 def relative_path(path: Path, folder: Path) -> str:
     """Return a path relative to a folder, or absolute if it starts with `../..`, which readers refuse."""
     relative = Path(os.path.relpath(path, folder))
-    return (path.absolute() if relative.parts[:2] == ("..", "..") else relative).as_posix()
+    return path_text(path.absolute() if relative.parts[:2] == ("..", "..") else relative)
 
 
 def common_class_ids(splits: Mapping[str, DetectionData]) -> dict[str, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet import files
 from retinanet.formats.records import DataError
 from retinanet.parse import ParseError, parse_json
 
@@ -33,10 +33,8 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: the file has another encoding.
     """
-    data = path.read_bytes()
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return data.decode(encoding)
+        return files.read_text(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text ({error})") from error
 

@@ -26,6 +26,8 @@ from retinanet.losses.base import make_box_loss, make_classification_loss
 from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from retinanet.losses.base import BoxLoss, ClassificationLoss
@@ -110,10 +112,22 @@ class DetectionLoss:
             outputs: outputs of the network: logits, offsets and anchors.
             targets: targets of the anchors: positive, ignored, class ids and matched boxes.
         """
-        positives_N = targets.positive_NA.sum(dim=1)
-        scale_N = self._scale_N(positives_N)
-        classification = self._classification_N(outputs, targets, scale_N).sum()
-        box = (self._box_N(outputs, targets) * scale_N).sum()
+        return self.over_parts([(outputs, targets)])
+
+    def over_parts(self, parts: Sequence[tuple[HeadOutputs, AnchorTargets]]) -> DetectionLosses:
+        """Return the losses of a batch whose images were computed in parts, such as one part for each image shape.
+
+        The positives of all parts are counted together, so the division of a batch into parts has no effect.
+
+        Args:
+            parts: outputs of the network and targets of the anchors of each part.
+        """
+        counts = [targets.positive_NA.sum(dim=1) for _, targets in parts]
+        positives_N = torch.cat(counts)
+        scales = torch.split(self._scale_N(positives_N), [len(count) for count in counts])
+        scaled = list(zip(parts, scales, strict=True))
+        classification = torch.cat([self._classification_N(*part, scale_N) for part, scale_N in scaled]).sum()
+        box = torch.cat([self._box_N(*part) * scale_N for part, scale_N in scaled]).sum()
         return DetectionLosses(
             total=classification + self.box_loss_weight * box,
             classification=classification,

@@ -59,14 +59,15 @@ class InputBatch:
     Args:
         sources: images as the caller passed them.
         errors: for each source, None or the reason why it cannot be decoded.
-        images_N3HW: network input of the decoded sources, in order; None if no source was decoded.
+        images: network input of each decoded source, 3HW, in order. Each image is padded alone, so that its input does
+            not depend on the other images.
         frames: sizes of each decoded source before and after resizing.
         decodable: the decoded sources in a form that can be decoded again: an open file is read only once.
     """
 
     sources: Sequence[Source]
     errors: list[ImageError | None]
-    images_N3HW: Pixels | None
+    images: list[Pixels]
     frames: list[Frame]
     decodable: Sequence[Source] = ()
 

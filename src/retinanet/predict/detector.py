@@ -18,7 +18,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.config import BatchConfig, ImageConfig, LoadingConfig, PostprocessConfig, TileConfig
-from retinanet.images import Frame, ImageError, Scaled, decode_for, open_windows, prepare, tiles
+from retinanet.images import Frame, ImageError, Scaled, decode_for, group_equal, open_windows, prepare, tiles
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
 from retinanet.predict.merge import merge_tiles, merge_views
@@ -41,10 +41,17 @@ class BaseDetector(ABC):
 
     Args:
         info: classes, preprocessing, post-processing and tiling of the model.
+        images_per_call: largest number of images that one call of the network processes; None: no limit. Subclasses
+            set 1 on the CPU, where libraries choose the order of additions by the number of images, and where several
+            images save no time.
     """
 
-    def __init__(self, info: ModelInfo) -> None:
+    device: object = "cpu"
+    """Device that runs the network. Its text names the device: cpu, cuda:0, CPUExecutionProvider, ..."""
+
+    def __init__(self, info: ModelInfo, *, images_per_call: int | None = None) -> None:
         self.info = info
+        self.images_per_call = images_per_call
         self._value_warnings: set[str] = set()
 
     @property
@@ -73,17 +80,31 @@ class BaseDetector(ABC):
         return self.info.tiling
 
     @abstractmethod
-    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        """Return the detections of each decoded image, best first, original pixels."""
+    def _infer(self, images_N3HW: Pixels, frames: Sequence[Frame], config: PostprocessConfig) -> list[ArrayDetections]:
+        """Return the detections of each image of a network input, best first, original pixels."""
 
-    def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
-        """Return the network input N3HW and the frame of each image."""
-        return prepare(images, config)
+    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
+        """Return the detections of each decoded image, best first, original pixels.
+
+        The detections of an image must not depend on the other images. So one call of the network processes images of
+        equal padded shape only, and at most `images_per_call` images.
+        """
+        found: dict[int, ArrayDetections] = {}
+        for group in group_equal([image.shape for image in batch.images], most=self.images_per_call):
+            first = batch.images[group[0]]
+            images_N3HW: Pixels = first[None] if len(group) == 1 else np.stack([batch.images[i] for i in group])  # type: ignore[assignment]
+            found |= zip(group, self._infer(images_N3HW, [batch.frames[i] for i in group], config), strict=True)
+        return [found[i] for i in range(len(batch.images))]
+
+    def _prepare(self, image: Image.Image | Scaled, config: ImageConfig) -> tuple[Pixels, Frame]:
+        """Return the network input 3HW of an image, and its frame."""
+        images_N3HW, frames = prepare([image], config)
+        return images_N3HW[0], frames[0]
 
     def detect(
         self, images: Sequence[Scaled | Image.Image], *, config: PostprocessConfig | None = None
     ) -> list[ArrayDetections]:
-        """Return the detections of decoded images. The network processes all images as one batch, without tiling.
+        """Return the detections of decoded images, without tiling. They do not depend on the other images.
 
         Args:
             images: results of `images.decode_for` with the sizes of `image_config`, or upright RGB Pillow images.
@@ -92,8 +113,7 @@ class BaseDetector(ABC):
         if not images:
             return []
         self._check_values(images, ["image"] * len(images))
-        pixels_N3HW, frames = self._prepare(images, self.image_config)
-        batch = InputBatch(sources=[], errors=[], images_N3HW=pixels_N3HW, frames=frames)
+        batch = self._input_batch([], [], images, self.image_config)
         return self._detect(batch, config or self.postprocess_config)
 
     @abstractmethod
@@ -277,13 +297,13 @@ class BaseDetector(ABC):
 
     def _detect_flipped(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         """Return the detections in the horizontally flipped images, flipped back."""
-        assert batch.images_N3HW is not None  # noqa: S101
-        images_N3HW = np.zeros_like(batch.images_N3HW)
-        for out_3HW, image_3HW, frame in zip(images_N3HW, batch.images_N3HW, batch.frames, strict=True):
-            w = frame.resized_width
-            out_3HW[:, :, :w] = image_3HW[:, :, :w][:, :, ::-1]
+        images: list[Pixels] = []
+        for image_3HW, frame in zip(batch.images, batch.frames, strict=True):
+            flipped_3HW, w = np.zeros_like(image_3HW), frame.resized_width
+            flipped_3HW[:, :, :w] = image_3HW[:, :, :w][:, :, ::-1]
+            images.append(flipped_3HW)
         out = []
-        flipped = dataclasses.replace(batch, images_N3HW=images_N3HW)
+        flipped = dataclasses.replace(batch, images=images)
         for found, frame in zip(self._detect(flipped, config), batch.frames, strict=True):
             x1, y1, x2, y2 = found.boxes_D4.T
             boxes_D4 = np.stack([frame.width - x2, y1, frame.width - x1, y2], axis=1)
@@ -315,8 +335,25 @@ class BaseDetector(ABC):
             except ImageError as error:
                 errors.append(error)
         self._check_values(images, [s for s, error in zip(sources, errors, strict=True) if error is None])
-        images_N3HW, frames = self._prepare(images, config) if images else (None, [])
-        return InputBatch(sources=sources, errors=errors, images_N3HW=images_N3HW, frames=frames, decodable=decodable)
+        return self._input_batch(sources, errors, images, config, decodable=decodable)
+
+    def _input_batch(
+        self,
+        sources: Sequence[Source],
+        errors: list[ImageError | None],
+        images: Sequence[Scaled | Image.Image],
+        config: ImageConfig,
+        *,
+        decodable: Sequence[Source] = (),
+    ) -> InputBatch:
+        prepared = [self._prepare(image, config) for image in images]
+        return InputBatch(
+            sources=sources,
+            errors=errors,
+            images=[pixels for pixels, _ in prepared],
+            frames=[frame for _, frame in prepared],
+            decodable=decodable,
+        )
 
     def _check_values(self, images: Sequence[Scaled | Image.Image], sources: Sequence[object]) -> None:
         """Warn of 16-bit images that do not fit the model's number of bits: once for too dark, once for too bright."""

@@ -12,6 +12,7 @@ import copy
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from retinanet.errors import ConfigError
@@ -45,6 +46,36 @@ class Cast(nn.Module):
         return self.module(x.to(self.dtype))
 
 
+class SteadyGroupNorm(nn.Module):
+    """GroupNorm whose outputs do not depend on the number of threads, for feature maps in channels_last on the CPU.
+
+    torch's GroupNorm divides the positions among the threads, so the rounding of its sums depends on their number. This
+    form sums each channel in one thread.
+
+    Args:
+        norm: GroupNorm with weight and bias.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.eps, self.weight, self.bias = norm.num_groups, norm.eps, norm.weight, norm.bias
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the normalised feature maps."""
+        if x_NCHW.device.type != "cpu":
+            return F.group_norm(x_NCHW, self.groups, self.weight, self.bias, self.eps)
+        N, C, H, W = x_NCHW.shape
+        x_NPC = x_NCHW.permute(0, 2, 3, 1).reshape(N, H * W, C).float()
+        size, each = H * W * C // self.groups, C // self.groups
+        mean_NG = x_NPC.sum(dim=1).view(N, self.groups, each).sum(dim=2) / size
+        square_NG = (x_NPC * x_NPC).sum(dim=1).view(N, self.groups, each).sum(dim=2) / size
+        inverse_NG = ((square_NG - mean_NG * mean_NG).clamp(min=0) + self.eps).rsqrt()
+        scale_NC = inverse_NG.repeat_interleave(each, dim=1) * self.weight.float()
+        shift_NC = self.bias.float() - mean_NG.repeat_interleave(each, dim=1) * scale_NC
+        y_NPC = torch.addcmul(shift_NC[:, None], x_NPC, scale_NC[:, None])
+        return y_NPC.to(x_NCHW.dtype).view(N, H, W, C).permute(0, 3, 1, 2)
+
+
 class FastNetwork(nn.Module):
     """A network in eval mode that only predicts: see `for_inference`. Its parts have the names of `RetinaNet`'s parts.
 
@@ -63,7 +94,8 @@ class FastNetwork(nn.Module):
         else:
             self.backbone = Cast(fold_batchnorm(self.backbone), dtype)
         for head in (self.class_head, self.box_head):
-            head.hidden = join_activations(list(head.hidden), shapes=levels)
+            layers = [SteadyGroupNorm(layer) if type(layer) is nn.GroupNorm else layer for layer in head.hidden]
+            head.hidden = join_activations(layers, shapes=levels)
             head.output = Cast(prepare_convolution(head.output, shapes=levels), torch.float32)
         float32_parts: list[nn.Module] = [self.class_head.output, self.box_head.output]
         self.skips_offsets = SkippingHead.supports(self.box_head)

@@ -44,6 +44,7 @@ class PredictSummary:
         drawn: folder of the drawn images; None if no image was drawn.
         videos: result of each video.
         left_out: sentences about files and folders that were not read, with their number and the reason.
+        device: device that ran the network, such as cuda:0 or CPUExecutionProvider.
     """
 
     images: int
@@ -53,6 +54,7 @@ class PredictSummary:
     drawn: Path | None
     videos: tuple[VideoSummary, ...] = ()
     left_out: tuple[str, ...] = ()
+    device: str = ""
 
 
 def predict_files(
@@ -94,7 +96,14 @@ def predict_files(
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
         return PredictSummary(
-            images=0, detections=0, failed=(), results=None, drawn=None, videos=video_summaries, left_out=left_out
+            images=0,
+            detections=0,
+            failed=(),
+            results=None,
+            drawn=None,
+            videos=video_summaries,
+            device=str(detector.device),
+            left_out=left_out,
         )
     folder = config.folder.output
     drawn = folder / DRAWN if config.draw else None
@@ -130,6 +139,7 @@ def predict_files(
         drawn=drawn,
         videos=video_summaries,
         left_out=left_out,
+        device=str(detector.device),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from retinanet.config import PredictConfig
 from retinanet.errors import UserError
-from retinanet.files import atomic_path
+from retinanet.files import atomic_path, text_encoding, valid_text
 from retinanet.formats.folder_walk import walk
 from retinanet.images import IMAGE_SUFFIXES
 from retinanet.predict.batches import batched
@@ -102,7 +102,8 @@ def _find_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
                 tables.add(name)
             elif suffix in LIST_SUFFIXES and name == _absolute(entry):
                 system, inner = file_system(name)
-                lines = system.cat_file(inner).decode("utf-8").splitlines()
+                content = system.cat_file(inner)
+                lines = content.decode(text_encoding(content)).splitlines()
                 base = name.rpartition("/")[0]
                 paths.update(join_path(base, line.strip()) for line in lines if line.strip())
             elif suffix in IMAGE_SUFFIXES:
@@ -111,7 +112,7 @@ def _find_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise UserError(f"{entry}: expected an image, a folder, a list (.txt) or a .parquet file")
     if not paths and not tables:
         raise UserError(f"{', '.join(inputs)}: expected images or .parquet files, found none")
-    return sorted(paths), sorted(tables)
+    return sorted(map(valid_text, paths)), sorted(tables)
 
 
 def _find_files(entry: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.config import PredictConfig
 from retinanet.errors import UserError
+from retinanet.files import path_from_text
 from retinanet.predict.batches import ImageResult, Source, batched
 from retinanet.predict.coco_results import class_names
 from retinanet.predict.loading import load
@@ -156,7 +157,7 @@ def _fetch_batches(sources: list[str | bytes], size: int, fetch_errors: dict[int
         if isinstance(source, bytes):
             return source
         if "://" not in source:
-            return Path(source)
+            return path_from_text(source)
         try:
             system, inner = file_system(source)
             return bytes(system.cat_file(inner))

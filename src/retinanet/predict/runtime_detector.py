@@ -15,7 +15,7 @@ from PIL import Image
 
 from retinanet.config import ImageConfig, PostprocessConfig
 from retinanet.images import Frame, Scaled, decode_for, prepare_pixels
-from retinanet.predict.batches import InputBatch, Pixels, Source
+from retinanet.predict.batches import Pixels, Source
 from retinanet.predict.dense import DenseOutputs, level_outputs
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.sources import to_source
@@ -43,8 +43,9 @@ class RuntimeDetector(BaseDetector):
     """
 
     def __init__(self, *, engine: Engine, description: Description) -> None:
-        super().__init__(description)
+        super().__init__(description, images_per_call=1 if engine.on_cpu else None)
         self.engine = engine
+        self.device = engine.device
         self.description = description
 
     @classmethod
@@ -55,12 +56,12 @@ class RuntimeDetector(BaseDetector):
 
         Args:
             path: .onnx file, or OpenVINO .xml file with its .bin file beside it.
-            device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda, or an OpenVINO device name.
+            device: auto (CUDA if ONNX Runtime can start it, otherwise the CPU), cpu, cuda, or an OpenVINO device name.
             threads: number of threads of one call; 0: all cores.
             precision: float32 or bf16, for OpenVINO only; None: the hint in the file.
 
         Raises:
-            ExportError: `retinanet export` did not write the file.
+            ExportError: `retinanet export` did not write the file, or another tool changed its inputs or outputs.
             ConfigError: the device is not available.
         """
         path = Path(path)
@@ -69,7 +70,9 @@ class RuntimeDetector(BaseDetector):
             engine = OpenVinoEngine(path, device=device, threads=threads, precision=precision)
         else:
             engine = OnnxEngine(path, device=device, threads=threads)
-        return cls(engine=engine, description=Description.from_json(engine.description, str(path)))
+        description = Description.from_json(engine.description, str(path))
+        description.check_graph(engine.inputs, engine.outputs, str(path))
+        return cls(engine=engine, description=description)
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
         """Return the predictions at every position of every feature level for one image: see `BaseDetector.dense`.
@@ -85,8 +88,11 @@ class RuntimeDetector(BaseDetector):
         return self.dense_batch([source])[0]
 
     def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:
-        """Return the predictions of every feature level for decoded images. The graph processes them as one batch."""
-        pixels_N3HW, frames = self._prepare(images, self.image_config)
+        """Return the predictions of every feature level for decoded images. The graph processes them as one batch.
+
+        Images of several shapes are padded to the largest, which changes their predictions: see `exported-model.md`.
+        """
+        pixels_N3HW, frames = self._pixels(images, self.image_config)
         about = self.description
         inputs = self._inputs(pixels_N3HW, frames, self.postprocess_config)
         outputs = self.engine.run(dense_names(about.levels), inputs)
@@ -101,8 +107,12 @@ class RuntimeDetector(BaseDetector):
             dense_outputs.append(DenseOutputs(frame=frame, levels=tuple(levels)))
         return dense_outputs
 
-    def _prepare(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
+    def _prepare(self, image: Image.Image | Scaled, config: ImageConfig) -> tuple[Pixels, Frame]:
         """Return the pixels without normalisation, which is part of the graph."""
+        pixels_N3HW, frames = self._pixels([image], config)
+        return pixels_N3HW[0], frames[0]
+
+    def _pixels(self, images: Sequence[Image.Image | Scaled], config: ImageConfig) -> tuple[Pixels, list[Frame]]:
         pixels_N3HW, frames = prepare_pixels(images, config)
         if self.description.uint8:
             return pixels_N3HW, frames
@@ -120,15 +130,13 @@ class RuntimeDetector(BaseDetector):
             }
         return inputs
 
-    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
-        if batch.images_N3HW is None:
-            return []
+    def _infer(self, images_N3HW: Pixels, frames: Sequence[Frame], config: PostprocessConfig) -> list[ArrayDetections]:
         if self.description.raw:
             raise ExportError(
                 "this model was exported with --raw: it returns logits and offsets, not detections. "
                 "Export the checkpoint without --raw"
             )
-        outputs = self.engine.run(DETECTIONS, self._inputs(batch.images_N3HW, batch.frames, config))
+        outputs = self.engine.run(DETECTIONS, self._inputs(images_N3HW, frames, config))
         return [
             ArrayDetections(
                 boxes_D4=np.asarray(boxes[:count], np.float32),

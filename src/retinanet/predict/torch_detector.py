@@ -18,10 +18,11 @@ from retinanet.config import (
 )
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
-from retinanet.images import Scaled, decode_for
-from retinanet.predict.batches import InputBatch, Source
+from retinanet.images import Frame, Scaled, decode_for
+from retinanet.predict.batches import Pixels, Source
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.sources import to_source
+from retinanet.torch_state import building_state, inference_state
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
@@ -88,10 +89,11 @@ class Detector(BaseDetector):
                 "expected either info or the settings classes, category_ids, image_config, postprocess_config and "
                 "tiling, found both: leave out the settings"
             )
-        super().__init__(info)
-        self.device = pick_device(device)
+        self.device: torch.device = pick_device(device)
+        super().__init__(info, images_per_call=1 if self.device.type == "cpu" else None)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
-        self._network = _prediction_network(self.model, self.device, precision)
+        with building_state():
+            self._network = _prediction_network(self.model, self.device, precision)
 
     @classmethod
     def from_checkpoint(
@@ -108,20 +110,18 @@ class Detector(BaseDetector):
         loaded = load_checkpoint(existing_path(Path(path)), allow=allow)
         return cls(model=loaded.model, info=loaded, device=device, precision=precision)
 
-    def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
+    def _infer(self, images_N3HW: Pixels, frames: Sequence[Frame], config: PostprocessConfig) -> list[ArrayDetections]:
         import torch
 
         from retinanet.postprocess import postprocess, score_threshold_logit
         from retinanet.predict.fast_network import FastNetwork
 
-        if batch.images_N3HW is None:
-            return []
-        with torch.inference_mode():
-            images_N3HW = torch.from_numpy(batch.images_N3HW).to(self.device, memory_format=torch.channels_last)
+        with inference_state(self.device):
+            input_N3HW = torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last)
             # Post-processing never uses the offsets of anchors with lower scores.
             options = {"above": score_threshold_logit(config)} if isinstance(self._network, FastNetwork) else {}
-            outputs: HeadOutputs = self._network(images_N3HW, **options)
-            return [detections.numpy() for detections in postprocess(outputs, frames=batch.frames, config=config)]
+            outputs: HeadOutputs = self._network(input_N3HW, **options)
+            return [detections.numpy() for detections in postprocess(outputs, frames=frames, config=config)]
 
     def dense(self, source: Source | Scaled) -> DenseOutputs:
         """Return the predictions at every position of every feature level for one image: see `BaseDetector.dense`."""
@@ -136,9 +136,11 @@ class Detector(BaseDetector):
             source = decode_for(
                 to_source(source), image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
             )
-        images_N3HW, (frame,) = self._prepare([source], config)
-        with torch.inference_mode():
-            outputs = self.model(torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last))
+        image_3HW, frame = self._prepare(source, config)
+        with inference_state(self.device):
+            outputs = self._network(
+                torch.from_numpy(image_3HW[None]).to(self.device, memory_format=torch.channels_last)
+            )
         logits = outputs.logits_NAK[0].float().cpu().split(outputs.anchors_per_level)
         deltas = outputs.deltas_NA4[0].float().cpu().split(outputs.anchors_per_level)
         levels = [
@@ -147,7 +149,7 @@ class Detector(BaseDetector):
                 cells.numpy(),
                 logits_AK.numpy(),
                 deltas_A4.numpy(),
-                images_N3HW.shape[2:],
+                image_3HW.shape[1:],
                 frame,
                 style=self.model.config.anchor_style,
             )

@@ -22,7 +22,7 @@ import supervision as sv
 import yaml
 
 from retinanet.errors import ConfigError, UserError, did_you_mean
-from retinanet.files import partial_path, replace_file, write_atomically
+from retinanet.files import partial_path, path_text, replace_file, write_atomically
 from retinanet.predict.coco_results import class_ids, class_names, detections_to_coco, scores
 
 CSV_COLUMNS: Final = ("path", "x1", "y1", "x2", "y2", "class", "score")
@@ -120,7 +120,7 @@ class CocoWriter(_SingleFileWriter):
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
         """Write one line per detection."""
         for row in detections_to_coco(detections, image_id=image.image_id, category_ids=self.category_ids):
-            line = json.dumps({**row, "file_name": image.path.as_posix()}, ensure_ascii=False)
+            line = json.dumps({**row, "file_name": path_text(image.path)}, ensure_ascii=False)
             self._file.write(self._comma + line)
             self._comma = ",\n"
 
@@ -134,7 +134,7 @@ class CsvWriter(_SingleFileWriter):
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
         """Write one line per detection, or one line without a box."""
         rows = csv.writer(self._file, lineterminator="\n")
-        path = image.path.as_posix()
+        path = path_text(image.path)
         if not len(detections):
             rows.writerow([path, *[""] * (len(CSV_COLUMNS) - 1)])
         for box, name, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
@@ -168,12 +168,13 @@ class VocWriter(_FolderWriter):
     def write(self, image: OutputImage, detections: sv.Detections) -> None:
         """Write the XML file of one image."""
         root = ET.Element("annotation")
-        _add(root, folder=image.path.parent.name, filename=image.path.name, path=image.path.as_posix())
+        folder, name = (path_text(Path(part)) for part in (image.path.parent.name, image.path.name))
+        _add(root, folder=folder, filename=name, path=path_text(image.path))
         _add(ET.SubElement(root, "size"), width=image.width, height=image.height, depth=3)
         _add(root, segmented=0)
-        for box, name, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
+        for box, label, score in zip(detections.xyxy, class_names(detections), scores(detections), strict=True):
             element = ET.SubElement(root, "object")
-            _add(element, name=name, pose="Unspecified", truncated=0, difficult=0, score=score)
+            _add(element, name=label, pose="Unspecified", truncated=0, difficult=0, score=score)
             corners = zip(("xmin", "ymin", "xmax", "ymax"), (f"{value:.2f}" for value in box), strict=True)
             _add(ET.SubElement(element, "bndbox"), **dict(corners))
         ET.indent(root)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from retinanet.checkpoint.model_info import ModelInfo
 from retinanet.config import ImageConfig, PostprocessConfig, TileConfig, section_from_dict, to_dict
 from retinanet.errors import ConfigError, UserError
 from retinanet.parse import parse_json, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 KEY: Final = "retinanet"
 """Name of the description's entry in the file's metadata."""
@@ -48,6 +51,13 @@ def dense_names(levels: tuple[int, ...]) -> list[str]:
     H/8 x W/8 positions, row by row. `p3_deltas` has shape N x (H/8 x W/8 x C) x 4: offsets as in `boxes.decode`.
     """
     return [f"p{level}_{what}" for level in levels for what in ("logits", "deltas")]
+
+
+class GraphInput(NamedTuple):
+    """Element type of a graph's input, such as float32, and its shape: None for a dimension of any size."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
 
 
 class ExportError(UserError):
@@ -131,3 +141,36 @@ class Description(ModelInfo):
                 "anchors): export the model again"
             )
         return out
+
+    def check_graph(self, inputs: Mapping[str, GraphInput], outputs: Collection[str], where: str) -> None:
+        """Check that the graph in the file is still the exported one. Other tools can rewrite a graph.
+
+        Args:
+            inputs: inputs of the graph.
+            outputs: names of the graph's outputs.
+            where: name of the file in error messages.
+
+        Raises:
+            ExportError: an input or output is missing, or has another type or a fixed size.
+        """
+        names = (IMAGES, FRAMES) if self.raw else (IMAGES, FRAMES, SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS)
+        rewritten = "Another tool rewrote this file"
+        if missing := [name for name in names if name not in inputs]:
+            raise ExportError(
+                f"{where}: expected the inputs {', '.join(names)}, found no {', '.join(missing)}. {rewritten}: onnxsim "
+                "and onnxslim turn inputs that have default values into constants. Give the file as exported, or "
+                "export the model with --no-input-defaults before the tool rewrites the file"
+            )
+        if missing := [name for name in (dense_names(self.levels) if self.raw else DETECTIONS) if name not in outputs]:
+            raise ExportError(
+                f"{where}: expected the output {', '.join(missing)}, found {', '.join(sorted(outputs))}. {rewritten}: "
+                "use the file as exported"
+            )
+        dtype, images = "uint8" if self.uint8 else "float32", inputs[IMAGES]
+        if images.dtype != dtype or images.shape[:1] + images.shape[2:] != (None, None, None):
+            shape = " x ".join("any" if size is None else str(size) for size in images.shape)
+            raise ExportError(
+                f"{where}: expected the input {IMAGES} of type {dtype} and shape any x 3 x any x any, found "
+                f"{images.dtype}, {shape}. {rewritten}: use the file as exported, or keep the types and shapes of "
+                "inputs and outputs when the tool rewrites it"
+            )

@@ -6,20 +6,25 @@ import ctypes
 import functools
 import json
 import os
+import re
 import threading
+import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from retinanet.config import torch_device_name
 from retinanet.errors import ConfigError
-from retinanet.runtime.description import KEY, ExportError
+from retinanet.runtime.description import KEY, ExportError, GraphInput
 
 Arrays = list[npt.NDArray[Any]]
+
+_ONNX_CPU: Final = "CPUExecutionProvider"
+_ONNX_CUDA: Final = "CUDAExecutionProvider"
 
 
 class Engine(Protocol):
@@ -27,6 +32,14 @@ class Engine(Protocol):
 
     description: str
     """Description of the model: the JSON in the file's metadata."""
+    on_cpu: bool
+    """Whether the graph runs on the CPU."""
+    device: str
+    """Device in use, in the runtime's words: CPUExecutionProvider, CUDAExecutionProvider, OpenVINO CPU, ..."""
+    inputs: Mapping[str, GraphInput]
+    """Inputs of the graph by name, with and without default values."""
+    outputs: Collection[str]
+    """Names of the graph's outputs."""
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph, and return the named outputs."""
@@ -104,7 +117,7 @@ class OnnxEngine:
 
     Args:
         path: .onnx file.
-        device: auto (CUDA if ONNX Runtime supports it, otherwise the CPU), cpu, cuda (or gpu) or cuda:1.
+        device: auto (CUDA if ONNX Runtime can start it, otherwise the CPU), cpu, cuda (or gpu) or cuda:1.
         threads: number of threads of one call; 0: all cores.
 
     Raises:
@@ -137,29 +150,31 @@ class OnnxEngine:
     def _open(self) -> None:
         import onnxruntime as ort
 
-        path, device, threads = self._files.paths[0], self._device, self._threads
-
-        device, available = torch_device_name(device), ort.get_available_providers()
-        cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
-        if not cuda and device not in {"auto", "cpu"}:
-            raise ConfigError(f"device must be auto, cpu or cuda for an .onnx file, found {device!r}")
-        if cuda and "CUDAExecutionProvider" not in available:
-            raise ConfigError(
-                f"device {device} is not available: this ONNX Runtime has only {', '.join(available)}: "
-                "install onnxruntime-gpu"
-            )
+        path, threads, device = self._files.paths[0], self._threads, torch_device_name(self._device)
+        providers = _onnx_providers(device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if cuda:
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         try:
             source = self._files.content[0] if self._files.content else str(path)
-            self._session = ort.InferenceSession(source, options, providers=providers)
+            self._session = ort.InferenceSession(source, options, providers=[*providers, _ONNX_CPU])
         except Exception as error:  # onnxruntime's exception classes have no common base class
             raise ExportError(f"{path} cannot be read as an ONNX model: {error}") from error
+        self._session.disable_fallback()  # otherwise a failing call moves the model to the CPU
+        self.device = self._session.get_providers()[0]
+        self.on_cpu = self.device == _ONNX_CPU
+        if providers and self.device != _ONNX_CUDA:  # ONNX Runtime has printed the reason on stderr
+            found = (
+                f"{path}: expected {_ONNX_CUDA} (device {device}), found {self.device}: ONNX Runtime could not start "
+                "CUDA. Its lines above state the reason, such as a missing driver, CUDA or cuDNN library"
+            )
+            if device != "auto":
+                raise ConfigError(f"{found}. Give --device cpu to run on the CPU")
+            warnings.warn(f"{found}. The model runs on the CPU", stacklevel=2)
         self.description = _require_description(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        values = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        self.inputs: Mapping[str, GraphInput] = {value.name: _onnx_input(value) for value in values}
+        self.outputs: Collection[str] = frozenset(value.name for value in self._session.get_outputs())
         forget_parent_at_fork(self)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -167,6 +182,27 @@ class OnnxEngine:
         if self._session is None:
             self._open()
         return list(self._session.run(list(outputs), dict(inputs)))
+
+
+def _onnx_providers(device: str, available: Sequence[str]) -> list[Any]:
+    """Return the execution providers of ONNX Runtime for a device, without the CPU. Raises `ConfigError`."""
+    if device == "cpu" or (device == "auto" and _ONNX_CUDA not in available):
+        return []
+    if device != "auto" and not re.fullmatch(r"cuda(:[0-9]+)?", device):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N for an .onnx file, found {device!r}")
+    if _ONNX_CUDA not in available:
+        raise ConfigError(
+            f"device {device} is not available: this ONNX Runtime has only {', '.join(available)}: "
+            "install onnxruntime-gpu, or give --device cpu"
+        )
+    return [(_ONNX_CUDA, {"device_id": int(device.partition(":")[2] or 0)})]
+
+
+def _onnx_input(value: Any) -> GraphInput:
+    """Return the element type and shape of an input of ONNX Runtime, such as tensor(float) and ["N", 3, "H", "W"]."""
+    dtype = str(value.type).removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return GraphInput("float32" if dtype == "float" else dtype, shape)
 
 
 @functools.cache
@@ -235,9 +271,11 @@ class OpenVinoEngine:
         path, content = self._files.paths[0], self._files.content
         self._core = openvino_core()
         self._device = {"auto": "CPU", "cpu": "CPU"}.get(device, device.upper())
-        if self._device.partition(".")[0] not in {d.partition(".")[0] for d in self._core.available_devices}:
-            available = ", ".join(self._core.available_devices)
+        present = self._core.available_devices  # CPU, GPU, or GPU.0 and GPU.1: then GPU stands for the first
+        if self._device not in {*present, *(name.partition(".")[0] for name in present)}:
+            available = ", ".join(present)
             raise ConfigError(f"device {device!r} is not available: OpenVINO has only {available} on this machine")
+        self.on_cpu = self._device == "CPU"
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -247,6 +285,11 @@ class OpenVinoEngine:
             raise ExportError(f"{path} cannot be read as an OpenVINO model: {error}") from error
         has_description = self._model.has_rt_info([KEY])
         self.description = _require_description(self._model.get_rt_info([KEY]).value if has_description else None, path)
+        self.device = f"OpenVINO {self._device}"
+        self.inputs: Mapping[str, GraphInput] = {
+            port.get_any_name(): _openvino_input(port) for port in self._model.inputs
+        }
+        self.outputs: Collection[str] = frozenset(name for port in self._model.outputs for name in port.get_names())
         hint = precision or json.loads(self.description).get("precision")
         self._options["INFERENCE_PRECISION_HINT"] = "bf16" if hint == "bf16" else "f32"
         self._forget_compiled()
@@ -282,11 +325,17 @@ class OpenVinoEngine:
         return self._core.compile_model(part, self._device, self._options)
 
 
+def _openvino_input(port: Any) -> GraphInput:
+    """Return the element type and shape of an input of OpenVINO."""
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return GraphInput(np.dtype(port.get_element_type().to_dtype()).name, shape)
+
+
 def _require_description(description: str | None, path: Path) -> str:
     """Return the description. Raises `ExportError` if the file has none."""
     if not description:
         raise ExportError(
             f"{path}: expected a file written by `retinanet export`, found no metadata entry {KEY!r}: export the model "
-            "again"
+            "again. If another tool rewrote the exported file, copy the metadata of the exported file"
         )
     return str(description)

@@ -164,6 +164,7 @@ def answer_model(app: FastAPI) -> ModelResponse:
         score_threshold=detector.postprocess_config.score_threshold,
         nms_threshold=detector.postprocess_config.nms_threshold,
         max_detections=detector.postprocess_config.max_detections,
+        device=str(detector.device),
         precision=getattr(description, "precision", None),
         trained_with=getattr(description, "version", None),
         version=__version__,

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from retinanet.config import ServeConfig
 from retinanet.errors import ConfigError
+from retinanet.files import read_text
 from retinanet.serve.answers import answer_detect, answer_explain, answer_model
 from retinanet.serve.front import FrontMiddleware, handle_errors
 from retinanet.serve.metrics import CONTENT_TYPE, Metrics
@@ -73,7 +74,7 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
         ConfigError: the file cannot be read, or contains no key.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"api_key_file {path} cannot be read: {error}") from error
     keys = [line for line in lines if line and not line.startswith("#")]

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 CLIENT_GONE: Final = 499
 """Status, in the metrics only, of a request whose client disconnected before the answer was ready."""
 
+METHODS: Final = {
+    **dict.fromkeys(("/v1/detect", "/v1/explain"), "POST"),
+    **dict.fromkeys(("/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"), "GET"),
+}
+"""Method of each path of the API. A path with GET also takes HEAD, which health probes send."""
+
 HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -98,6 +104,11 @@ def validation_message(errors: Any) -> str:
     return "; ".join(parts)
 
 
+def _method_not_allowed(allowed: str, found: str) -> Response:
+    answer = ErrorResponse(detail=f"expected the method {allowed}, found {found}")
+    return JSONResponse(answer.model_dump(), status_code=405, headers={"allow": allowed})
+
+
 class FrontMiddleware:
     """ASGI middleware that adds the security headers to every answer and records its status and duration."""
 
@@ -125,8 +136,18 @@ class FrontMiddleware:
                 message = {**message, "headers": [*message.get("headers", ()), *headers]}
             await send(message)
 
+        path = scope["path"].rstrip("/")
+        if path in METHODS:  # a trailing slash makes no difference
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        method = METHODS.get(path)
+        is_head = method == "GET" and scope["method"] == "HEAD"  # uvicorn sends no body after HEAD
+        app = self._app
+        if is_head and path in METHODS:
+            scope = {**scope, "method": "GET"}
+        elif method is not None and scope["method"] != method:
+            app = _method_not_allowed("GET, HEAD" if method == "GET" else method, scope["method"])
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         finally:
             paths = {"/v1/detect", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json"}
             path = scope["path"] if scope["path"] in paths else "page"

@@ -150,6 +150,7 @@ class ModelResponse(BaseModel):
     score_threshold: float
     nms_threshold: float
     max_detections: int
+    device: str = Field(description="Device that runs the network, such as cuda:0 or CPUExecutionProvider.")
     precision: str | None
     trained_with: str | None = Field(description="Version of retinanet that wrote the model file.")
     version: str = Field(description="Version of retinanet that runs the server.")

@@ -53,6 +53,7 @@ def run_server(load: Load, model: Path, config: ServeConfig) -> None:
         read_keys(config.api_key_file)
     load_detector = functools.partial(_load, load, model, config)
     detector = load_detector()  # also with several workers: an invalid model is reported once, before any worker starts
+    device = detector.device
     if config.workers == 1:
         factory: Callable[[], FastAPI] = functools.partial(create_app, lambda: detector, config, name=model.name)
     else:
@@ -81,7 +82,7 @@ def run_server(load: Load, model: Path, config: ServeConfig) -> None:
         ) from error
     socket.listen(settings.backlog)  # clients can connect from now on; they are answered when the app has started
     address = f"http://{_url_host(config.host)}:{socket.getsockname()[1]}"
-    progress_log.info("serving %s at %s (press Ctrl+C to stop)", model.name, address)
+    progress_log.info("serving %s on %s at %s (press Ctrl+C to stop)", model.name, device, address)
     if not _is_loopback(config.host) and not config.api_key_file:
         progress_log.warning("everyone who can reach this address can use the server: set --api-key-file")
     with suppress(KeyboardInterrupt):

@@ -40,6 +40,10 @@ class ServedDetector(Protocol):
     """The parts of a detector that the server uses. `retinanet.load` returns such a detector."""
 
     @property
+    def device(self) -> object:
+        """Device that runs the network; its text names the device."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Name of each class id."""
 

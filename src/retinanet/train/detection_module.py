@@ -13,6 +13,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
+from retinanet.analysis.model_outputs import run_by_shape
 from retinanet.checkpoint.loaded_model import KEY, describe_run
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, SUMMARY
@@ -28,13 +29,14 @@ from retinanet.train.resume import fingerprint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from retinanet.analysis.model_outputs import DenseBatch
     from retinanet.config import TrainConfig
     from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
-    from retinanet.types import AnchorTargets, ArrayDetections, HeadOutputs
+    from retinanet.types import ArrayDetections
 
-    StepObserver = Callable[["DetectionModule", int, Batch, HeadOutputs, AnchorTargets, DetectionLosses], None]
+    StepObserver = Callable[["DetectionModule", int, list[DenseBatch], DetectionLosses], None]
 
 
 class DetectionModule(L.LightningModule):
@@ -97,13 +99,11 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch, and log the loss, its two parts and the number of positives per image."""
-        images_N3HW = batch.images_N3HW.to(memory_format=torch.channels_last)
-        outputs = self.model(images_N3HW)
-        targets = self.assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
-        losses = self.loss(outputs, targets)
-        self.finite_check = finite_check(losses, outputs)
+        parts = run_by_shape(self.model, batch, self.assign, divisor=self.run_config.image.size_divisor)
+        losses = self.loss.over_parts([(part.outputs, part.targets) for part in parts])
+        self.finite_check = finite_check(losses, [part.outputs for part in parts])
         if self.step_observer is not None:
-            self.step_observer(self, batch_idx, batch, outputs, targets, losses)
+            self.step_observer(self, batch_idx, parts, losses)
         images = len(batch.images_N3HW)
         values = {
             "loss": losses.total.detach(),
@@ -138,9 +138,10 @@ class DetectionModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Detect objects, and store the detections for the evaluation at the end of the epoch."""
-        outputs = self.model(batch.images_N3HW.to(memory_format=torch.channels_last))
-        per_image = postprocess(outputs, frames=batch.frames, config=self.postprocess_config)
-        self.detections += zip(batch.indices, (detections.numpy() for detections in per_image), strict=True)
+        for part in batch.split_by_shape(divisor=self.run_config.image.size_divisor):
+            outputs = self.model(part.images_N3HW.to(memory_format=torch.channels_last))
+            per_image = postprocess(outputs, frames=part.frames, config=self.postprocess_config)
+            self.detections += zip(part.indices, (detections.numpy() for detections in per_image), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     import lightning as L
 
+    from retinanet.analysis.model_outputs import DenseBatch
     from retinanet.config import TrainConfig
-    from retinanet.data import Batch
     from retinanet.losses import DetectionLosses
     from retinanet.train.detection_module import DetectionModule
-    from retinanet.types import AnchorTargets, HeadOutputs
+    from retinanet.types import AnchorTargets
 
 KINDS: Final = ("easy_positive", "hard_positive", "easy_negative", "hard_negative")
 COLUMNS: Final = (
@@ -78,9 +78,7 @@ class ImbalanceFile(Callback):
         self,
         pl_module: DetectionModule,
         batch_idx: int,
-        batch: Batch,
-        outputs: HeadOutputs,
-        targets: AnchorTargets,
+        parts: list[DenseBatch],
         losses: DetectionLosses,
     ) -> None:
         """Measure the imbalance of a training step, if a row is due, and write the row."""
@@ -88,7 +86,7 @@ class ImbalanceFile(Callback):
         if not trainer.is_global_zero:
             return
         if trainer.global_step == 0 and batch_idx == 0:
-            self._check_start(targets, losses)
+            self._check_start([part.targets for part in parts], losses)
         if not self.config.run.measure_imbalance:
             return
         every = max(1, -(-int(trainer.num_training_batches) // self.config.run.measure_imbalance))
@@ -100,13 +98,14 @@ class ImbalanceFile(Callback):
             loss_config=self.loss_config,
             easy_from=self.config.imbalance.easy_from,
         )
-        meter.add(outputs, targets, batch.targets, batch.frames)
+        for part in parts:
+            meter.add(part.outputs, part.targets, part.batch.targets, part.batch.frames)
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **row_of(meter.result())}
         self.table.append(row)
 
-    def _check_start(self, targets: AnchorTargets, losses: DetectionLosses) -> None:
-        positives = int(targets.positive_NA.sum())
-        negatives = int((~targets.positive_NA & ~targets.ignored_NA).sum())
+    def _check_start(self, targets: list[AnchorTargets], losses: DetectionLosses) -> None:
+        positives = sum(int(part.positive_NA.sum()) for part in targets)
+        negatives = sum(int((~part.positive_NA & ~part.ignored_NA).sum()) for part in targets)
         expected = expected_loss(
             positives=positives,
             negatives=negatives,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retinanet.config import LossConfig, MatchConfig, section_from_dict
+from retinanet.analysis.model_outputs import DenseBatch, run_by_shape, split_for
+from retinanet.config import ImageConfig, LossConfig, MatchConfig, section_from_dict
 from retinanet.data import Batch
 from retinanet.errors import list_names
 from retinanet.losses import DetectionLoss
@@ -20,6 +21,8 @@ from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.types import HeadOutputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
     from retinanet.losses import DetectionLosses
@@ -43,10 +46,13 @@ class Cause:
     images: tuple[int, ...]
 
 
-def finite_check(losses: DetectionLosses, outputs: HeadOutputs) -> Tensor:
+def finite_check(losses: DetectionLosses, parts: Sequence[HeadOutputs]) -> Tensor:
     """Return the sum of the loss and all outputs, a scalar on their device, which is finite only if they all are."""
     with torch.no_grad():
-        return losses.total + outputs.logits_NAK.sum(dtype=torch.float32) + outputs.deltas_NA4.sum(dtype=torch.float32)
+        total = losses.total
+        for outputs in parts:
+            total = total + outputs.logits_NAK.sum(dtype=torch.float32) + outputs.deltas_NA4.sum(dtype=torch.float32)
+        return total
 
 
 def describe_cause(cause: Cause | None, record: dict[str, Any]) -> str:
@@ -91,7 +97,7 @@ def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device
 
 def _check_input_and_weights(model: nn.Module, batch: Batch) -> Cause | None:
     """Return NaN or infinite pixels or weights. A NaN or infinite box needs no check, because it matches no anchor."""
-    images = _bad_images(batch.images_N3HW)
+    images = _bad_images(batch.images_N3HW, range(len(batch)))
     if images:
         return Cause(kind="input", module="input", description="the input pixels", images=images)
     for name, value in model.named_parameters():
@@ -108,51 +114,59 @@ def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], de
     assign = make_assigner(section_from_dict(MatchConfig, config))
     for parameter in model.parameters():
         parameter.grad = None
-    with _NonFiniteHooks(model, len(batch)) as hooks:
-        with autocast(config["precision"], device):
-            outputs = model(batch.images_N3HW.to(memory_format=torch.channels_last))
-        if hooks.cause is not None:
-            return hooks.cause
-        targets = assign(outputs.anchors_A4, batch.targets, anchors_per_level=outputs.anchors_per_level)
-        losses = loss(outputs, targets)
+    divisor = section_from_dict(ImageConfig, config).size_divisor
+    with _NonFiniteHooks(model) as hooks:
+        parts: list[DenseBatch] = []
+        for part in split_for(model, batch, divisor=divisor):
+            hooks.images = tuple(batch.indices.index(i) for i in part.indices)
+            with autocast(config["precision"], device):
+                parts += run_by_shape(model, part, assign, divisor=divisor)
+            if hooks.cause is not None:
+                return hooks.cause
+            for name, values in (
+                ("logits", parts[-1].outputs.logits_NAK),
+                ("box offsets", parts[-1].outputs.deltas_NA4),
+            ):
+                description = f"the gradient of the loss with respect to {name}"
+                values.register_hook(hooks.gradient_hook("loss", description))  # type: ignore[no-untyped-call]
+        losses = loss.over_parts([(part.outputs, part.targets) for part in parts])
         if not torch.isfinite(losses.total):
-            return _describe_loss(loss, outputs, batch, assign, losses)
-        outputs.logits_NAK.register_hook(hooks.gradient_hook("loss", "the gradient of the loss with respect to logits"))
-        outputs.deltas_NA4.register_hook(
-            hooks.gradient_hook("loss", "the gradient of the loss with respect to box offsets")
-        )
+            return _describe_loss(loss, parts, batch, assign, losses)
         torch.autograd.backward(losses.total)
         return hooks.cause
 
 
 def _describe_loss(
-    loss: DetectionLoss, outputs: HeadOutputs, batch: Batch, assign: Assigner, losses: DetectionLosses
+    loss: DetectionLoss, parts: Sequence[DenseBatch], batch: Batch, assign: Assigner, losses: DetectionLosses
 ) -> Cause:
     """Return which of the two losses is NaN or infinite, and the images whose own loss is NaN or infinite."""
     images = []
-    for n, target in enumerate(batch.targets):
+    for part, n in [(each, n) for each in parts for n in range(len(each.batch))]:
         image_outputs = HeadOutputs(
-            logits_NAK=outputs.logits_NAK[n : n + 1],
-            deltas_NA4=outputs.deltas_NA4[n : n + 1],
-            anchors_A4=outputs.anchors_A4,
-            anchors_per_level=outputs.anchors_per_level,
+            logits_NAK=part.outputs.logits_NAK[n : n + 1],
+            deltas_NA4=part.outputs.deltas_NA4[n : n + 1],
+            anchors_A4=part.outputs.anchors_A4,
+            anchors_per_level=part.outputs.anchors_per_level,
         )
-        targets = assign(image_outputs.anchors_A4, [target], anchors_per_level=image_outputs.anchors_per_level)
+        targets = assign(
+            image_outputs.anchors_A4, part.batch.targets[n : n + 1], anchors_per_level=image_outputs.anchors_per_level
+        )
         if not torch.isfinite(loss(image_outputs, targets).total):
-            images.append(n)
+            images.append(batch.indices.index(part.batch.indices[n]))
     names = {"classification": losses.classification, "box": losses.box}
     bad = [name for name, value in names.items() if not torch.isfinite(value)] or ["summed"]
     values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in names.items())
     description = f"the {' and the '.join(bad)} loss ({values})"
-    return Cause(kind="loss", module="loss", description=description, images=tuple(images))
+    return Cause(kind="loss", module="loss", description=description, images=tuple(sorted(images)))
 
 
 class _NonFiniteHooks:
     """Hooks on every module that store the first NaN or infinite output, or else gradient, as `cause`."""
 
-    def __init__(self, model: nn.Module, batch_size: int) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.batch_size = batch_size
+        self.images: tuple[int, ...] = ()
+        """Batch indices of the images that the network is processing."""
         self.cause: Cause | None = None
         self._handles: list[Any] = []
 
@@ -177,7 +191,7 @@ class _NonFiniteHooks:
             if not torch.isfinite(output).all():
                 count = int((~torch.isfinite(output)).sum())
                 description = f"the output of {name} ({count:,} of {output.numel():,} values)"
-                images = _bad_images(output) if len(output) == self.batch_size else ()
+                images = _bad_images(output, self.images)
                 self.cause = Cause(kind="output", module=name, description=description, images=images)
             elif output.requires_grad:
                 gradient_hook = self.gradient_hook(name, f"the gradient with respect to the output of {name}")
@@ -188,9 +202,11 @@ class _NonFiniteHooks:
     def gradient_hook(self, name: str, description: str) -> Any:
         """Return a hook that checks the gradient of a tensor whose first dimension is the batch."""
 
+        processed = self.images
+
         def hook(gradient: Tensor) -> None:
             if self.cause is None and not torch.isfinite(gradient).all():
-                images = _bad_images(gradient) if len(gradient) == self.batch_size else ()
+                images = _bad_images(gradient, processed)
                 self.cause = Cause(kind="gradient", module=name, description=description, images=images)
 
         return hook
@@ -203,6 +219,8 @@ class _NonFiniteHooks:
         return hook
 
 
-def _bad_images(values: Tensor) -> tuple[int, ...]:
-    """Return the batch indices of the images with NaN or infinite values; the first dimension is the batch."""
-    return tuple(torch.nonzero(~torch.isfinite(values).flatten(1).all(dim=1)).flatten().tolist())
+def _bad_images(values: Tensor, images: Sequence[int]) -> tuple[int, ...]:
+    """Return which of the images have NaN or infinite values; none if the first dimension does not hold the images."""
+    if len(values) != len(images):
+        return ()
+    return tuple(images[n] for n in torch.nonzero(~torch.isfinite(values).flatten(1).all(dim=1)).flatten().tolist())

@@ -23,6 +23,7 @@ from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
+from retinanet.torch_state import building_state
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.devices import training_device
@@ -82,6 +83,7 @@ class TrainResult:
     val_data: DetectionData = field(repr=False)
 
 
+@building_state()
 def fit(
     config: TrainConfig | None = None,
     *,
