@@ -3,9 +3,10 @@
 Another package adds a format by an `AnnotationFormat` and an entry point: see `registry`.
 """
 
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.box_numbers import BoxNumbers
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.output import WriteTarget
 from retinanet.formats.reading import read, splits_of
 from retinanet.formats.recognition import Recognised, recognise

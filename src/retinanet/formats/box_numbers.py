@@ -21,7 +21,7 @@ from retinanet.formats.records import EXAMPLES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from retinanet.formats.builder import AnnotatedImage
+    from retinanet.formats.annotated_image import AnnotatedImage
 
 Order = Literal["xyxy", "xywh", "cxcywh"]
 Unit = Literal["pixels", "fractions", "percent"]

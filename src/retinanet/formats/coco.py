@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from retinanet.formats.annotated_image import AnnotatedImage
 from retinanet.formats.annotation_format import (
     SPLIT_NAMES,
     AnnotationFormat,
@@ -20,7 +21,7 @@ from retinanet.formats.annotation_format import (
     FormatWriter,
 )
 from retinanet.formats.box_numbers import BoxNumbers
-from retinanet.formats.builder import AnnotatedImage, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.coco_annotations import AnnotationIds, image_key, read_annotation, read_id
 from retinanet.formats.folder_walk import files_in
 from retinanet.formats.image_files import ImageFinder

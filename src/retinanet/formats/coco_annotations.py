@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.geometry import box_around
 from retinanet.formats.text import finite_number, integer, truth
 from retinanet.parse import shorten

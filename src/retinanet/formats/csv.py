@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from retinanet.files import is_file
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.csv_table import COLUMNS, CORNER_NAMES, SEPARATORS, Table, read_table
 from retinanet.formats.folder_walk import files_in

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET  # only for the types: parse.py parses
 
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size

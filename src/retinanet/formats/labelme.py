@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import walk
 from retinanet.formats.geometry import box_around

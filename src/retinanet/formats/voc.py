@@ -16,6 +16,7 @@ from typing import Final
 from xml.etree import ElementTree as ET  # to write, and for the types: parse.py parses
 
 from retinanet.files import AllowedFolders, is_file
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import (
     SPLIT_NAMES,
     AnnotationFormat,
@@ -25,7 +26,7 @@ from retinanet.formats.annotation_format import (
     FormatWriter,
 )
 from retinanet.formats.box_numbers import Box
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import files_in, walk
 from retinanet.formats.geometry import box_around, box_around_rotated

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import yaml
 
+from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
 from retinanet.formats.box_numbers import Box, BoxNumbers
-from retinanet.formats.builder import AnnotatedImage, AnnotatedObject, DatasetBuilder, ReadOptions
+from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import files_in
 from retinanet.formats.geometry import box_around
