@@ -159,11 +159,11 @@ FOREIGN = {
         "--data-binary",
         "--master-addr",
         "--master-port",
-        "--max-restarts",
         "--nnodes",
         "--no-deps",
     ),
-    *("--node-rank", "--nproc-per-node", "--ntasks-per-node", "--read-only", "--rm", "--tmpfs"),
+    *("--max-restarts", "--node-rank", "--nproc-per-node", "--ntasks-per-node", "--read-only", "--rm"),
+    *("--shm-size", "--tmpfs"),
 }
 """Flags of other programs: curl, docker, mlflow, pip, sbatch, torchrun."""
 

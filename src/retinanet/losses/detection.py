@@ -126,8 +126,8 @@ class DetectionLoss:
         positives_N = torch.cat(counts)
         scales = torch.split(self._scale_N(positives_N), [len(count) for count in counts])
         scaled = list(zip(parts, scales, strict=True))
-        classification = torch.cat([self._classification_N(*part, scale_N) for part, scale_N in scaled]).sum()
-        box = torch.cat([self._box_N(*part) * scale_N for part, scale_N in scaled]).sum()
+        classification = _joined([self._classification_N(*part, scale_N) for part, scale_N in scaled]).sum()
+        box = _joined([self._box_N(*part) * scale_N for part, scale_N in scaled]).sum()
         return DetectionLosses(
             total=classification + self.box_loss_weight * box,
             classification=classification,
@@ -207,3 +207,8 @@ def _mean_over_ranks(count: Tensor, distributed: bool) -> tuple[Tensor, float]:
         return count, 1.0
     dist.all_reduce(count)
     return count / dist.get_world_size(), 1 / dist.get_world_size()
+
+
+def _joined(parts_N: Sequence[Tensor]) -> Tensor:
+    """Return the values of all parts. A single part needs no copy: its gradient reaches the fused kernel directly."""
+    return parts_N[0] if len(parts_N) == 1 else torch.cat(list(parts_N))
