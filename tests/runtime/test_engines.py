@@ -116,12 +116,12 @@ def test_the_device_in_use_is_stated_and_never_replaced_silently(exports: Path, 
     assert retinanet.load(path, device="cpu").device == "CPUExecutionProvider"
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(ort, "InferenceSession", _Session)
-    for device in ("cuda", "cuda:0"):
+    for device in ("cuda", "cuda:0", "gpu", "gpu:0"):
         with pytest.raises(ConfigError, match=r"expected CUDAExecutionProvider .*, found CPUExecutionProvider"):
             retinanet.load(path, device=device)
     with pytest.warns(UserWarning, match="The model runs on the CPU"):
         assert retinanet.load(path).device == "CPUExecutionProvider"
     assert retinanet.load(path, device="cpu").device == "CPUExecutionProvider"
-    for device in ("cuda:x", "cuda:", "cuda:-1", "gpu"):
+    for device in ("cuda:x", "cuda:", "cuda:-1", "gpu:x"):
         with pytest.raises(ConfigError, match="device must be"):
             retinanet.load(path, device=device)
