@@ -32,5 +32,5 @@ def test_train_with_balanced_classes(tiny):
     data = load(tiny["train"])
     counts = np.bincount(np.concatenate([r.labels_G for r in data.records]))
     assert (config.class_alpha[0] > config.class_alpha[1]) == (counts[0] < counts[1])
-    with pytest.raises(ConfigError, match="a value for each of the 2 classes"):
+    with pytest.raises(ConfigError, match="one value for each of the 2 classes"):
         fit(**tiny, class_alpha=(0.5,), overwrite=True)
