@@ -51,7 +51,7 @@ class Style:
 
 
 EQUAL = ("cam1/a.jpg", "cam1/b.jpg", "cam2/a.jpg")
-ACCENTS = ("cam1/caf\u00e9 1.jpg", "cam1/\u00fc.jpg", "cam2/\u00e0.jpg")
+ACCENTS = ("cam1/r\u00e9sum\u00e9 1.jpg", "cam1/\u00fc.jpg", "cam2/\u00e0.jpg")
 
 
 def decomposed(text: str) -> str:
