@@ -107,7 +107,7 @@ class Fake(BaseDetector):
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
 
-def load(path: Path, device: str, *, threads: int = 0) -> Fake:
+def load(path: Path, device: str, *, threads: int = 0, bit_depth: int = 0) -> Fake:
     """Replace `retinanet.load`. The stem of the file name is the number of milliseconds that an image takes."""
     if path.stem == "broken":
         raise ConfigError("this model is broken")
