@@ -25,7 +25,8 @@ class ExportConfig:
     """Take images as bytes from 0 to 255 instead of floats in [0, 1]. The input is a quarter of the size."""
     input_defaults: bool = True
     """ONNX only: store default values of the thresholds and frames, so that callers may leave out these inputs.
-    onnxsim and onnxslim replace inputs that have default values by constants: export without them for such a tool."""
+    onnxsim and onnxslim replace inputs that have default values by constants: use `--no-input-defaults` before these
+    tools."""
     raw: bool = False
     """Leave out the decoding: the exported model returns logits and box offsets of every anchor, one pair per feature
     level."""
