@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import io
 import os
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Final, Self, TextIO
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
@@ -21,10 +20,11 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES: Final = 255
 """Longest file name, in bytes, of most file systems."""
+ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?=/)(?://(?P<host>[^/]*))?(?P<place>.*)", re.DOTALL)
+"""Address such as file:///a.jpg, s3://bucket/a.jpg, or file:/a.jpg, because pathlib removes the second slash.
 
-
-_ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?=/)(?://(?P<host>[^/]*))?(?P<place>.*)", re.DOTALL)
-"""An address with a scheme of two or more letters: C:/ is a Windows path. pathlib removes its second slash."""
+A scheme has two or more letters: C:/a.jpg is a Windows path.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def local_path(name: str) -> Path:
     Raises:
         UserError: the name is an address of another machine, such as http:// or rtsp://.
     """
-    address = _ADDRESS.match(name)
+    address = ADDRESS.match(name)
     if address is None or os.path.exists(name):  # noqa: PTH110 - False for a name that no file system accepts
         return Path(name)
     scheme, host, place = address["scheme"].lower(), address["host"] or "", address["place"]
@@ -177,13 +177,6 @@ def read_text(path: Path) -> str:
     """
     data = path.read_bytes()
     return data.decode(text_encoding(data))
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file that the user wrote, without translating line ends, as `csv` requires. See `read_text`."""
-    with path.open("rb") as file:
-        yield io.TextIOWrapper(file, encoding=text_encoding(file.peek(2)), newline="")
 
 
 def partial_path(path: Path) -> Path:

@@ -128,6 +128,15 @@ def test_two_names_for_one_image_are_faults_if_one_was_found_by_its_end(tmp_path
     assert [fault.where for fault in found.faults] == ["line 2"]
 
 
+def test_an_image_of_another_unicode_form_stays_if_a_second_name_matches_only_its_end(tmp_path: Path):
+    on_disk = tmp_path / "e\u0301.png"
+    Image.new("RGB", (64, 48)).save(on_disk)
+    (tmp_path / "x.csv").write_text("\u00e9.png,1,2,9,9,cat\ncam2/\u00e9.png,3,4,9,9,cat\n", encoding="utf-8")
+    found = data.read(tmp_path / "x.csv")
+    assert [record.path for record in found.records] == [on_disk]
+    assert [fault.where for fault in found.faults] == ["line 2"]
+
+
 def test_one_image_with_several_spellings_of_its_path_is_one_record(tmp_path: Path):
     (tmp_path / "i").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "i" / "a.png")

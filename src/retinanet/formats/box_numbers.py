@@ -129,7 +129,7 @@ class BoxStatistics:
             return []
         boxes_O4, sizes_O2, _ = self._arrays()
         count = len(boxes_O4)
-        over_O = _over_edge(boxes_O4, sizes_O2)
+        over_O = _over_edge(boxes_O4, sizes_O2).max(axis=1)
         notes = []
         over_edge = np.flatnonzero((over_O > 1) & _is_ordered(boxes_O4))
         if over_edge.size:
@@ -229,14 +229,13 @@ def _is_ordered(boxes_O4: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _over_edge(boxes_O4: Floats, sizes_O2: Floats) -> Floats:
-    """Return the distance in pixels by which each box reaches over the edge of its image; below 0 inside."""
-    return np.asarray(np.maximum(-boxes_O4[:, :2], boxes_O4[:, 2:] - sizes_O2).max(axis=1))
+    """Return the distances (x, y) in pixels by which each box reaches over the edge of its image; below 0 inside."""
+    return np.asarray(np.maximum(-boxes_O4[:, :2], boxes_O4[:, 2:] - sizes_O2))
 
 
 def _fits(boxes_O4: Floats, sizes_O2: Floats) -> npt.NDArray[np.bool_]:
     """Return whether each box has an area and lies inside its image, apart from a small part over the edge."""
-    over_O2 = np.maximum(-boxes_O4[:, :2], boxes_O4[:, 2:] - sizes_O2)
-    return _is_ordered(boxes_O4) & (over_O2 <= 1 + _EDGE * sizes_O2).all(axis=1)
+    return _is_ordered(boxes_O4) & (_over_edge(boxes_O4, sizes_O2) <= 1 + _EDGE * sizes_O2).all(axis=1)
 
 
 def _has_area(boxes_O4: Floats, areas_O: Floats) -> npt.NDArray[np.bool_]:

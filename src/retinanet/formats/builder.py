@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -35,7 +36,6 @@ from retinanet.parse import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from retinanet.formats.folder_walk import LeftOut
     from retinanet.formats.image_files import FoundImage, ImageFinder
@@ -127,18 +127,21 @@ class DatasetBuilder:
         """
         if self.is_outside(found.path, file, where):
             return None
-        self._named_images.append(_NamedImage(found, name, file, where))
-        return found.path
+        path = Path(found.path)  # a new object for each name, because the finder may return one object for two names
+        self._named_images.append(_NamedImage(found._replace(path=path), name, file, where))
+        return path
 
     def _leave_out_doubtful_images(self) -> None:
         """Add a fault for each image that was found by the end of its path, if another name leads to the same file.
 
         cam1/a.jpg and cam2/a.jpg may not both stand for the only a.jpg on the disk.
         """
+        if all(image.found.is_whole for image in self._named_images):
+            return
         by_file: dict[str, list[_NamedImage]] = {}
-        is_any_doubtful = not all(image.found.is_whole for image in self._named_images)
-        for image in (i for i in self._named_images if is_any_doubtful and is_file(i.found.path)):
-            by_file.setdefault(os.path.realpath(image.found.path), []).append(image)
+        for image in self._named_images:
+            if is_file(image.found.path):
+                by_file.setdefault(os.path.realpath(image.found.path), []).append(image)
         doubtful: set[int] = set()
         for images in by_file.values():
             if len({image.name for image in images}) == 1 or all(image.found.is_whole for image in images):

@@ -31,9 +31,9 @@ class ClassSelection:
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
-    _objects: Counter[str] = field(default_factory=Counter, init=False)
+    _objects: Counter[str] = field(default_factory=Counter, init=False, compare=False)
     """Number of objects of each class in the file; 0 for a class that the file lists without objects."""
-    _is_complete: bool = field(default=False, init=False)
+    _is_complete: bool = field(default=False, init=False, compare=False)
     """Whether `_objects` holds all classes of the dataset."""
 
     def new_name(self, written: str) -> str | None:

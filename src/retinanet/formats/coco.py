@@ -62,8 +62,10 @@ def _exported_files(folder: Path) -> list[Path]:
 def _splits_in_folder(folder: Path) -> dict[str, Path]:
     """Return the file of each split in a folder with several files: instances_Train.json, instances_val2017.json."""
     files = _exported_files(folder)
+    if len(files) < 2:
+        return {}
     splits = {}
-    for split, names in SPLIT_NAMES.items() if len(files) > 1 else ():
+    for split, names in SPLIT_NAMES.items():
         matching = (f for f in files if any(f.stem.lower().split("_")[-1].startswith(name) for name in names))
         if (file := next(matching, None)) is not None:
             splits[split] = file

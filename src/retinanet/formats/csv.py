@@ -107,13 +107,14 @@ def _read_row(
         builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
         return None
     name = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
+    declared_size = _declared_size(row, table)
     if name not in images:
         path = builder.find_image(finder, name, file=builder.source, where=where)
         if path is None:
             images[name] = None
             return None
         try:
-            images[name] = AnnotatedImage(path, *image_size(path, *_declared_size(row, table)))
+            images[name] = AnnotatedImage(path, *image_size(path, *declared_size))
         except ImageError as error:
             images[name] = None
             what = f"image not found at {path}" if not is_file(path) else str(error)
@@ -123,7 +124,7 @@ def _read_row(
     written = row[column_of["class"]].strip()
     if image is None or not any((*cells, written)):
         return image
-    size = tuple(map(integer, _declared_size(row, table)))
+    size = tuple(map(integer, declared_size))
     if None not in size and size != (image.width, image.height):
         what = f"expected one size of {name}, found {image.width}x{image.height} and {size[0]}x{size[1]}"
         builder.add_fault(builder.source, where, what, SKIP_OBJECT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from retinanet import images as image_io
-from retinanet.files import AllowedFolders, is_file
+from retinanet.files import ADDRESS, AllowedFolders, is_file
 from retinanet.formats.folder_walk import LeftOut, comparable, walk
 from retinanet.formats.text import LARGEST_SIDE, finite_number, read_lines
 from retinanet.images import IMAGE_SUFFIXES
@@ -34,7 +34,6 @@ DATA_SUFFIXES: Final = frozenset(
 """Suffixes of files that belong beside the images of a dataset."""
 _UPLOAD_PREFIX: Final = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """Prefix that Label Studio adds to the name of an uploaded image."""
-_SCHEME: Final = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?://(?P<host>[^/]*))?(?=/)")
 _ANNOTATION_FOLDERS: Final = frozenset(("annotations", "annotation", "annots", "anns", "ann", "labels", "json", "csv"))
 """Names of folders for annotation files, whose images lie in the folder above."""
 
@@ -64,9 +63,9 @@ def readings(name: str) -> list[str]:
     https://host/a.jpg?token=1) and Label Studio's local files (/data/local-files/?d=a.jpg).
     """
     forms = [name]
-    if (scheme := _SCHEME.match(name)) is not None and len(scheme["scheme"]) > 1:
-        rest = name[scheme.end() :]
-        forms.append(rest if scheme["scheme"].lower() == "file" else rest.lstrip("/"))
+    if (address := ADDRESS.match(name)) is not None:
+        place = address["place"] or address["host"]  # file://a.jpg has one slash too few
+        forms.append(place if address["scheme"].lower() == "file" else place.lstrip("/"))
     for form in tuple(forms):
         path, mark, query = form.partition("?")
         if mark:
@@ -119,10 +118,12 @@ class FileIndex:
         return list(found)
 
     @cached_property
-    def _by_last_part(self) -> dict[str, list[Path]]:
-        table: dict[str, list[Path]] = {}
+    def _by_last_part(self) -> dict[str, list[tuple[Path, list[str]]]]:
+        """Each file with its comparable parts, by the last part."""
+        table: dict[str, list[tuple[Path, list[str]]]] = {}
         for path in self.files:
-            table.setdefault(comparable(path.stem if self.by_stem else path.name), []).append(path)
+            parts = _parts(path.with_suffix("") if self.by_stem else path)
+            table.setdefault(parts[-1], []).append((path, parts))
         return table
 
     @cached_property
@@ -147,18 +148,14 @@ class FileIndex:
     def best_matches(self, written: str) -> tuple[int, list[Path]]:
         """Return the number of parts in the longest matching end of a written path, and the files that match it."""
         parts = _parts(written)
-        paths = self._by_last_part.get(parts[-1], []) if parts else []
-        if not paths:
+        same_name = self._by_last_part.get(parts[-1], []) if parts else []
+        if not same_name:
             return 0, []
-        own_parts = {path: self._own_parts(path) for path in paths}
-        counts = {path: _count_equal(parts, own) for path, own in own_parts.items()}
+        counts = {path: _count_equal(parts, own_parts) for path, own_parts in same_name}
         best = max(counts.values())
         found = [path for path, count in counts.items() if count == best]
         last = written.rpartition("/")[2]
         return best, [p for p in found if (p.stem if self.by_stem else p.name) == last] or found
-
-    def _own_parts(self, path: Path) -> list[str]:
-        return _parts(path.with_suffix("") if self.by_stem else path)
 
 
 def _upload_name(name: str) -> str:

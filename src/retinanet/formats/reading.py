@@ -87,7 +87,7 @@ def _read_classes(
     data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
     # All classes are known only now. If the name of a class turns out to contain a comma, the data is read again.
     exact = dataclasses.replace(selection, keep=selection.names_in(keep), ignore=selection.names_in(ignore))
-    if exact != dataclasses.replace(selection):
+    if exact != selection:
         selection = exact
         data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
     selection.check_names(recognised.source.path)

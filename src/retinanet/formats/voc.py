@@ -143,13 +143,14 @@ def root_of(split: Path) -> Path:
 def _listed_files(builder: DatasetBuilder, annotations: Path, index: FileIndex) -> list[Path]:
     """Return the .xml files that a split file lists, in its order."""
     files: dict[Path, int] = {}
+    allowed = AllowedFolders.around(annotations)
     for line_number, line in read_lines(builder.source):
         match = _SPLIT_LINE.match(line)
         if match is None or not (stem := match["stem"].replace("\\", "/")):
             continue
         if PurePosixPath(stem).suffix.lower() in IMAGE_SUFFIXES:
             stem = stem[: -len(PurePosixPath(stem).suffix)]
-        file, what = _annotations_of(stem, annotations, index)
+        file, what = _annotations_of(stem, annotations, index, allowed)
         advice = SKIP_IMAGE
         if what is None and file in files:
             what = f"expected every image once, found {stem!r} also in line {files[file]}"
@@ -161,10 +162,10 @@ def _listed_files(builder: DatasetBuilder, annotations: Path, index: FileIndex) 
     return list(files)
 
 
-def _annotations_of(stem: str, annotations: Path, index: FileIndex) -> tuple[Path, str | None]:
+def _annotations_of(stem: str, annotations: Path, index: FileIndex, allowed: AllowedFolders) -> tuple[Path, str | None]:
     """Return the .xml file of an image in a split file, and the fault of the line, or None."""
     file = annotations / f"{stem}.xml"
-    if not AllowedFolders.around(annotations).contains(file):
+    if not allowed.contains(file):
         return file, f"expected the name of an image, found {shorten(stem)}, which is outside of {annotations}"
     if is_file(file):
         return file, None

@@ -144,12 +144,12 @@ class _RowReader:
             return None
         if fault := self.selection.fault(name):
             return fault
-        corners = self._corners(values)
-        if isinstance(corners, str):
-            return corners
+        shape = self._shape(values)
+        if isinstance(shape, str):
+            return shape
+        (x1, y1, x2, y2), is_polygon = shape
         W, H = image.width, image.height
-        box = (corners[0] * W, corners[1] * H, corners[2] * W, corners[3] * H)
-        return AnnotatedObject(line, name, box, reduced=self._is_polygon(values))
+        return AnnotatedObject(line, name, (x1 * W, y1 * H, x2 * W, y2 * H), reduced=is_polygon)
 
     def notes(self) -> list[str]:
         """Return sentences about key points."""
@@ -167,9 +167,6 @@ class _RowReader:
                 )
         return notes
 
-    def _is_polygon(self, values: Sequence[float]) -> bool:
-        return len(values) != _COLUMNS_OF_A_BOX - 1 and not self._has_key_points(values)
-
     def _has_key_points(self, values: Sequence[float]) -> bool:
         """Return whether numbers follow a box: as declared, or because they can only be x, y, visibility."""
         further = len(values) - _COLUMNS_OF_A_BOX + 1
@@ -182,13 +179,16 @@ class _RowReader:
         points = zip(values[4::3], values[5::3], visible, strict=True)
         return all(not v or (x1 - 0.01 <= x <= x2 + 0.01 and y1 - 0.01 <= y <= y2 + 0.01) for x, y, v in points)
 
-    def _corners(self, values: Sequence[float]) -> Box | str:
-        """Return the xyxy box of a line relative to the image size, or a text that describes its fault."""
+    def _shape(self, values: Sequence[float]) -> tuple[Box, bool] | str:
+        """Return the xyxy box of a line relative to the image size, and whether the line is a polygon.
+
+        For an invalid line, return a text that describes its fault.
+        """
         if len(values) == _COLUMNS_OF_A_BOX - 1:
-            return _corners_of_box(values)
+            return _corners_of_box(values), False
         if self._has_key_points(values):
             self.with_key_points += 1
-            return _corners_of_box(values)
+            return _corners_of_box(values), False
         columns = len(values) + 1
         if self.key_points is not None:
             expected = _COLUMNS_OF_A_BOX + self.key_points[0] * self.key_points[1]
@@ -197,7 +197,7 @@ class _RowReader:
         if len(values) < 6 or len(values) % 2:
             return f"expected `class x y width height` or the corners of a polygon, found {columns} columns"
         self.columns_of_polygons[columns] += 1
-        return box_around(zip(values[::2], values[1::2], strict=True))
+        return box_around(zip(values[::2], values[1::2], strict=True)), True
 
 
 def _corners_of_box(values: Sequence[float]) -> Box:

@@ -218,7 +218,8 @@ class _Images:
         roots = [source.parent]
         for written in reversed(readings(str(content.get("path") or "."))):
             root = Path(written) if Path(written).is_absolute() else source.parent / written
-            roots.insert(0, root) if is_folder(root) else None
+            if is_folder(root):
+                roots.insert(0, root)
         return _longest_end(text, roots)
 
     def _check_other_splits(

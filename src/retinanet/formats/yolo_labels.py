@@ -108,10 +108,13 @@ def add_labels_without_image(
     whole = [*elsewhere, *(place for folder in folders for place in label_folders(folder) if place != folder)]
     files |= {os.path.abspath(path) for place in whole for path in walk(place, {".txt"}).files}  # noqa: PTH100
     not_listed = []
+    image_stems: dict[Path, set[str]] = {}
     for path in map(Path, sorted(files - used_paths)):
         if path.name.lower() in _NOT_LABELS:
             continue
-        if _has_image(path):
+        if path.parent not in image_stems:
+            image_stems[path.parent] = _image_stems(path.parent)
+        if unicodedata.normalize("NFC", path.stem) in image_stems[path.parent]:
             not_listed.append(path)
             continue
         what = f"labels without an image: expected an image named {path.stem}, found none"
@@ -123,10 +126,10 @@ def add_labels_without_image(
         )
 
 
-def _has_image(label: Path) -> bool:
-    stem = unicodedata.normalize("NFC", label.stem)
-    return any(
-        unicodedata.normalize("NFC", Path(image).stem) == stem
-        for place in mirrors(label.parent, of="labels", to="images")
+def _image_stems(labels: Path) -> set[str]:
+    """Return the stems, in Unicode form NFC, of the images that belong to a folder of label files."""
+    return {
+        unicodedata.normalize("NFC", Path(image).stem)
+        for place in mirrors(labels, of="labels", to="images")
         for image in listed_files(str(place), IMAGE_SUFFIXES)
-    )
+    }
