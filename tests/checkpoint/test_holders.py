@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from retinanet.checkpoint.holders import describe_content, find_states
+from retinanet.checkpoint.holders import StoredObject, describe_content, find_states
 from retinanet.checkpoint.peer_network import read_state
 from retinanet.checkpoint.peers import PEERS
 from retinanet.errors import UserError
@@ -57,6 +57,20 @@ def test_what_was_found_otherwise_is_named():
     assert describe_content(content) == text
     with pytest.raises(UserError, match=r"contain backbone\.bottom_up\., found 1 tensors"):
         read_state(content, "detectron2")
+
+
+def test_the_search_of_shared_and_circular_content_ends():
+    marker = PEERS["torchvision"].marker
+    shared = {"model": STATE}
+    for _ in range(4):
+        shared = {f"key {i}": shared for i in range(1000)}
+    assert len(find_states(shared, marker)) == 1
+    circular = StoredObject()
+    circular.attributes = circular
+    assert find_states(circular, marker) == []
+    network = StoredObject()
+    network.attributes = {"_parameters": {}, "_modules": {"a": network, "b": network}}
+    assert find_states(network, marker) == []
 
 
 class Logger:

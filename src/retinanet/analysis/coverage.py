@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from retinanet.analysis.imbalance import SIZE_LIMITS, SIZES
 from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.images import resized_size
 from retinanet.matching import Assigner, make_assigner
@@ -34,8 +35,6 @@ MOST_IMAGES: Final = 500
 """Maximum number of images measured before training; a larger dataset is sampled evenly."""
 MOST_OBJECTS: Final = 5000
 """Approximate maximum number of objects in a sample of images: the standard error of a share is then 0.7 % or less."""
-BANDS: Final = ("small", "medium", "large")
-"""COCO object sizes by area in the original image: below 32² pixels, below 96² pixels, and 96² pixels or more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +47,7 @@ class Coverage:
         label_O: class id of each object.
         image_O: index of each object's image in the data.
         object_O: index of each object in the record of its image.
-        band_O: COCO size of each object, an index into `BANDS`.
+        band_O: COCO size of each object, an index into `imbalance.SIZES`.
         width_O, height_O: sides of each object, input pixels.
         best_iou_O: highest IoU of each object with any anchor.
         level_O: index of the level of the anchor with the highest IoU.
@@ -104,7 +103,7 @@ class Coverage:
         """Return (COCO size, unreached, objects) of each size with objects, the highest unreached share first."""
         return _worst_first(
             (name, int((~self.reached_O & (self.band_O == i)).sum()), int((self.band_O == i).sum()))
-            for i, name in enumerate(BANDS)
+            for i, name in enumerate(SIZES)
         )
 
     def sentence(self) -> str:
@@ -247,7 +246,7 @@ def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) ->
         image=index,
         label_O=record.labels_G[object_O.numpy()],
         object_O=object_O.numpy(),
-        band_O=np.digitize(areas_O, [32.0**2, 96.0**2]),
+        band_O=np.digitize(areas_O, SIZE_LIMITS),
         sides_O2=(boxes_G4[object_O, 2:] - boxes_G4[object_O, :2]).double().numpy(),
         best_iou_O=best_iou.double().numpy(),
         level_O=level_A[best_anchor].numpy(),

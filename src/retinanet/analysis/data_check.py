@@ -10,6 +10,7 @@ from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
 from retinanet.analysis.coverage import Coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings, value_findings
 from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss
+from retinanet.analysis.imbalance import anchor_sentence
 from retinanet.analysis.statistics import DataStatistics, statistics
 from retinanet.config import CheckConfig
 from retinanet.data import DetectionData, load
@@ -142,13 +143,8 @@ def data_sentences(result: DataCheck) -> list[str]:
     """Return sentences about the counts, the anchors and the start of training."""
     sentences = result.statistics.sentences()
     coverage = result.coverage
-    positive, ignored, negative = coverage.anchors_P3.mean(axis=0).tolist()
     sentences.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
-    ratio = f": {negative / positive:,.0f} negatives for each positive" if positive else ""
-    sentences.append(
-        f"An image has on average {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative "
-        f"anchors{ratio}."
-    )
+    sentences.append(anchor_sentence(*coverage.anchors_P3.mean(axis=0).tolist()))
     if len(coverage.anchors_P3) < len(result.data.records):
         sentences.append(f"(The anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
     sentences.append(f"Anchors fitted to the data: {result.fitted.sentence()}.")

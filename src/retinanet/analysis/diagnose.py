@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from retinanet.analysis.anchor_findings import NO_PRIOR
 from retinanet.analysis.finding import Finding
 from retinanet.evaluate.per_image import items_from_results, overlaps
 
@@ -36,8 +37,6 @@ STRETCH: Final = 1.15
 """Minimum median ratio of the boxes' sides for a finding."""
 BETTER: Final = 2.0
 """A changed frame explains the boxes if it multiplies the number of matching boxes by at least this factor."""
-NO_PRIOR: Final = 0.1
-"""A prior above this value is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

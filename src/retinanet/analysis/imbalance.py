@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 GAMMAS: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
 """Values of gamma in figure 4 and table 1b of the paper."""
 SIZES: Final = ("small", "medium", "large")
+"""COCO object sizes by area in the original image: below 32² pixels, below 96² pixels, and 96² pixels or more."""
+SIZE_LIMITS: Final = (32.0**2, 96.0**2)
+"""Upper limits of COCO's small and medium objects, in square pixels of the original image."""
 LOWEST, HIGHEST, BINS_PER_UNIT = -30.0, 30.0, 100
 """Range and resolution of the histogram of logits. A bin of width 0.01 gives a loss to within 1 %. Logits beyond +-30
 count in the outermost bins."""
@@ -126,13 +129,11 @@ class Imbalance:
 
     def sentences(self) -> list[str]:
         """Return sentences about anchors, loss shares, effective negatives and hard background."""
-        positives, negatives = self.positive_anchors, self.negative_anchors
-        per_image = [count / max(1, self.images) for count in (positives, self.ignored_anchors, negatives)]
-        ratio = f": {negatives / positives:,.0f} negatives for each positive" if positives else ""
+        anchors = (self.positive_anchors, self.ignored_anchors, self.negative_anchors)
+        per_image = [count / max(1, self.images) for count in anchors]
         loss_SE, gradient_SE = self.loss_shares_SE, self.gradient_shares_SE
         sentences = [
-            f"An image has on average {per_image[0]:,.0f} positive, {per_image[1]:,.0f} ignored and "
-            f"{per_image[2]:,.0f} negative anchors{ratio}.",
+            anchor_sentence(*per_image),
             f"{_percent(loss_SE[1].sum())} of the classification loss comes from the background "
             f"({_percent(loss_SE[1, 0])} from easy and {_percent(loss_SE[1, 1])} from hard examples), and "
             f"{_percent(loss_SE[0].sum())} from objects ({_percent(loss_SE[0, 0])} from easy and "
@@ -207,6 +208,15 @@ class Imbalance:
             },
         }
         return with_former_fields(document)
+
+
+def anchor_sentence(positive: float, ignored: float, negative: float) -> str:
+    """Return a sentence with the average numbers of positive, ignored and negative anchors of an image."""
+    ratio = f": {negative / positive:,.0f} negatives for each positive" if positive else ""
+    return (
+        f"An image has on average {positive:,.0f} positive, {ignored:,.0f} ignored and {negative:,.0f} negative "
+        f"anchors{ratio}."
+    )
 
 
 def number_of_bins() -> int:

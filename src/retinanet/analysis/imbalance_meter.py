@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from retinanet.analysis.imbalance import BINS_PER_UNIT, LOWEST, SIZES, Imbalance, number_of_bins
+from retinanet.analysis.imbalance import BINS_PER_UNIT, LOWEST, SIZE_LIMITS, SIZES, Imbalance, number_of_bins
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import area
 from retinanet.config import LossConfig, ModelConfig
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]
-
-
-SIZE_LIMITS: Final = (32.0**2, 96.0**2)
-"""Upper limits of COCO's small and medium objects, in square pixels of the original image."""
 
 
 class ImbalanceMeter:

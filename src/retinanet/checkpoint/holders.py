@@ -15,6 +15,8 @@ MAX_DEPTH: Final = 6
 """Maximum number of nested dictionaries and lists that are searched."""
 MAX_ITEMS: Final = 100
 """Maximum length of a list that is searched. Longer lists hold measurements, not state dicts."""
+MAX_MODULES: Final = 2_000
+"""Maximum number of modules of a pickled network that are read. A RetinaNet with ResNet-152 has about 500."""
 _WRAPPERS: Final = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of tensor names that DDP, DeepSpeed, `AveragedModel`, `torch.compile` and FSDP add, at any depth."""
 _AVERAGED: Final = re.compile(r"ema|averaged?|swa|shadow|teacher", re.IGNORECASE)
@@ -75,7 +77,7 @@ def find_states(content: Any, marker: str) -> list[FoundState]:
         marker: part of a name that only the network's state dict contains, such as "backbone.fpn.inner_blocks.".
     """
     found = []
-    for place, entries in _dictionaries(content, "checkpoint", MAX_DEPTH):
+    for place, entries in _dictionaries(content, "checkpoint", MAX_DEPTH, set()):
         names = _unwrap(entries)
         places = {name: name.find(marker) for name in names if marker in name}
         prefixes = {name[:start] for name, start in places.items() if start == 0 or name[start - 1 : start] == "."}
@@ -86,13 +88,25 @@ def find_states(content: Any, marker: str) -> list[FoundState]:
     return found
 
 
-def _dictionaries(content: Any, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each dictionary in a file's content with its place, outer ones first."""
+def _dictionaries(
+    content: Any, place: str, depth: int, seen: set[tuple[int, int]]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each dictionary in a file's content with its place, outer ones first.
+
+    Args:
+        content: content of the file, or a part of it.
+        place: place of `content` in words.
+        depth: number of nested levels that are searched below `content`.
+        seen: id and depth of every searched part. A few hundred bytes can hold a dictionary at millions of places.
+    """
+    if (id(content), depth) in seen:
+        return
+    seen.add((id(content), depth))
     if isinstance(content, StoredObject) and isinstance(content.attributes, Mapping):
         if "_parameters" in content.attributes:
-            yield place, dict(_module_state(content, "", 100))
+            yield place, dict(_module_state(content))
         else:
-            yield from _dictionaries(content.attributes, place, depth)
+            yield from _dictionaries(content.attributes, place, depth, seen)
     if isinstance(content, Mapping):
         yield place, {name: value for name, value in content.items() if isinstance(name, str)}
         items = list(content.items())
@@ -102,21 +116,23 @@ def _dictionaries(content: Any, place: str, depth: int) -> Iterator[tuple[str, M
         return
     for key, value in items if depth else ():
         if isinstance(value, Mapping | list | tuple):
-            yield from _dictionaries(value, f"{place}[{key!r}]", depth - 1)
+            yield from _dictionaries(value, f"{place}[{key!r}]", depth - 1, seen)
 
 
-def _module_state(module: StoredObject, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _module_state(network: StoredObject) -> Iterator[tuple[str, Any]]:
     """Yield the tensors of a pickled `torch.nn.Module` by name, as its state dict contains them."""
-    attributes = module.attributes if isinstance(module.attributes, Mapping) else {}
-    for kind in ("_parameters", "_buffers"):
-        values = attributes.get(kind)
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            if value is not None:
-                yield f"{prefix}{name}", value
-    children = attributes.get("_modules")
-    for name, child in children.items() if isinstance(children, Mapping) else ():
-        if isinstance(child, StoredObject) and depth:
-            yield from _module_state(child, f"{prefix}{name}.", depth - 1)
+    modules = [("", network)]
+    for prefix, module in modules:  # the list grows in the loop; a damaged file can contain a module in itself
+        attributes = module.attributes if isinstance(module.attributes, Mapping) else {}
+        for kind in ("_parameters", "_buffers"):
+            values = attributes.get(kind)
+            for name, value in values.items() if isinstance(values, Mapping) else ():
+                if value is not None:
+                    yield f"{prefix}{name}", value
+        children = attributes.get("_modules")
+        for name, child in children.items() if isinstance(children, Mapping) else ():
+            if isinstance(child, StoredObject) and len(modules) < MAX_MODULES:
+                modules.append((f"{prefix}{name}.", child))
 
 
 def _unwrap(entries: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -34,6 +34,11 @@ OWN_MARKER: Final = "class_head.output.weight"
 """Name of a tensor that every retinanet network has."""
 
 
+def _current_module(module: str) -> str:
+    """Return the present name of a module that a pickle names. Before numpy 2, numpy._core was numpy.core."""
+    return module.replace("numpy.core.", "numpy._core.") if module.startswith("numpy.core.") else module
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickler for numpy arrays and plain values, the content of Detectron2's model-zoo files. Refuses all else."""
 
@@ -45,8 +50,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function from `ADMITTED`. Raises `UnpicklingError` for any other."""
-        if module.startswith("numpy.core."):  # the module's name before numpy 2
-            module = module.replace("numpy.core.", "numpy._core.")
+        module = _current_module(module)
         if (module, name) not in self.ADMITTED:
             raise pickle.UnpicklingError(f"expected only arrays and plain values, found {module}.{name}")
         return super().find_class(module, name)
@@ -97,8 +101,7 @@ class _InertUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function from `ADMITTED` or a dtype, and a class of stand-ins for any other."""
-        if module.startswith("numpy.core."):
-            module = module.replace("numpy.core.", "numpy._core.")
+        module = _current_module(module)
         if (module, name) in self.ADMITTED:
             return super().find_class(module, name)
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):

@@ -43,7 +43,7 @@ def load_ground_truth(ground_truth: GroundTruth) -> Any:
             or has an invalid annotation. The message lists the first invalid entries.
     """
     where = str(ground_truth) if isinstance(ground_truth, str | Path) else "ground truth"
-    content = _read(Path(ground_truth)) if isinstance(ground_truth, str | Path) else ground_truth
+    content = read_json(Path(ground_truth), "annotations") if isinstance(ground_truth, str | Path) else ground_truth
     images, categories, annotations = _sections(content, where)
     image_ids, category_ids = _ids(images, "image", where), _ids(categories, "category", where)
     checked, faults = [], []
@@ -102,13 +102,18 @@ def box_fault(bbox: Any) -> str | None:
     return None
 
 
-def _read(path: Path) -> Any:
+def read_json(path: Path, what: str) -> Any:
+    """Return the content of a JSON file. `what` is the word after "COCO" in messages: "annotations" or "results".
+
+    Raises:
+        EvaluationError: the file cannot be read, or is not JSON.
+    """
     try:
         return parse_json(path.read_bytes())
     except OSError as error:
-        raise EvaluationError(f"{path}: the ground truth cannot be read: {error.strerror}") from error
+        raise EvaluationError(f"{path}: the COCO {what} cannot be read: {error.strerror}") from error
     except ParseError as error:
-        raise EvaluationError(f"{path}: expected COCO annotations as JSON: {error}") from error
+        raise EvaluationError(f"{path}: expected COCO {what} as JSON: {error}") from error
 
 
 def _sections(content: Any, where: str) -> tuple[list[Any], list[Any], list[Any]]:

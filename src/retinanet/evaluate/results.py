@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from retinanet.evaluate.ground_truth import EvaluationError, box_fault, is_finite, list_faults
-from retinanet.parse import ParseError, parse_json, shorten
+from retinanet.evaluate.ground_truth import EvaluationError, box_fault, is_finite, list_faults, read_json
+from retinanet.parse import shorten
 
 _EXACT: Final = 2**53
 """Integers below this value are exact in float64."""
@@ -59,7 +59,7 @@ def read_rows(results: Results) -> Sequence[dict[str, Any]]:
     where = "results"
     if isinstance(results, str | Path):
         where = str(results)
-        results = _read_json(Path(results))
+        results = read_json(Path(results), "results")
     rows: object = _from_array(results) if isinstance(results, np.ndarray) else results
     if not isinstance(rows, list | tuple):
         hint = ""
@@ -145,12 +145,3 @@ def _from_array(array: npt.NDArray[Any]) -> list[dict[str, Any]]:
         {"image_id": image_id, "bbox": bbox, "score": score, "category_id": category_id}
         for image_id, *bbox, score, category_id in array.tolist()
     ]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes())
-    except OSError as error:
-        raise EvaluationError(f"{path}: the results cannot be read: {error.strerror}") from error
-    except ParseError as error:
-        raise EvaluationError(f"{path}: expected COCO results as JSON: {error}") from error

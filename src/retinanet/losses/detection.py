@@ -161,16 +161,22 @@ class DetectionLoss:
         loss_NAK = self.classification(logits_NAK, background)
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
         k = targets.labels_NA[n, a]
-        loss_P = self.classification(logits_NAK[n, a, k], self._positive_targets_P(outputs, targets), k)
+        loss_P = self.classification(logits_NAK[n, a, k], self._positive_targets_P(outputs, targets, n, a), k)
         loss_NAK = loss_NAK.index_put((n, a, k), loss_P)
         keep_NA = ~targets.ignored_NA
         if mine and self.classification.mines:
             keep_NA = self.classification.keep(loss_NAK.detach().sum(dim=2), outputs, targets)
         return loss_NAK.masked_fill(~keep_NA.unsqueeze(-1), 0.0)
 
-    def _positive_targets_P(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return the target of each positive anchor for its class: 1 minus the smoothing, or an IoU."""
-        n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
+    def _positive_targets_P(self, outputs: HeadOutputs, targets: AnchorTargets, n: Tensor, a: Tensor) -> Tensor:
+        """Return the target of each positive anchor for its class: 1 minus the smoothing, or an IoU.
+
+        Args:
+            outputs: outputs of the network.
+            targets: targets of the anchors.
+            n: image index of each positive anchor, (P,).
+            a: anchor index of each positive anchor, (P,).
+        """
         if self.classification.target == "one":
             return outputs.logits_NAK.new_full((len(n),), self.positive_target, dtype=torch.float32)
         with torch.no_grad():

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from retinanet.analysis.coverage import BANDS
 from retinanet.analysis.data_check import data_sentences
+from retinanet.analysis.imbalance import SIZES
 from retinanet.images import decode_for_display
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
@@ -120,7 +120,7 @@ def _anchors(section: Section, check: DataCheck, config: CheckConfig) -> None:
             f"{config.matching.positive_iou:g}, the minimum for a positive anchor.",
         )
         rows: list[tuple[object, ...]] = []
-        for name, index in ((name, i) for i, name in enumerate(BANDS)):
+        for name, index in ((name, i) for i, name in enumerate(SIZES)):
             chosen = before.band_O == index
             if chosen.any():
                 cells = [float(c.reached_O[c.band_O == index].mean()) for c in (before, after)]
