@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retinanet.commands.layers import read_yaml
 from retinanet.config import PRESETS
+from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError
 from tests.commands.made import run
 
