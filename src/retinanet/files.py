@@ -18,6 +18,8 @@ from retinanet.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+STDOUT: Final = Path("-")
+"""The path that stands for standard output, as in `--json -`."""
 MAX_NAME_BYTES: Final = 255
 """Longest file name, in bytes, of most file systems."""
 ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?=/)(?://(?P<host>[^/]*))?(?P<place>.*)", re.DOTALL)

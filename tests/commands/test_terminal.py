@@ -12,7 +12,6 @@ from rich.console import Console
 
 from retinanet.analysis.finding import Finding
 from retinanet.commands.terminal import (
-    STDOUT,
     print_any_text,
     print_faults,
     print_findings,
@@ -20,6 +19,7 @@ from retinanet.commands.terminal import (
     show_progress,
     write_json,
 )
+from retinanet.files import STDOUT
 from retinanet.formats.records import DetectionData, Fault
 from retinanet.progress import progress_log
 

@@ -147,7 +147,7 @@ def darknet(data: bytes) -> None:
 
 def config(data: bytes) -> None:
     """Read bytes as the YAML file of --config, and resolve the config of several commands."""
-    from retinanet.commands.layers import read_yaml
+    from retinanet.config.option_file import read_yaml
 
     with written("config.yaml", data) as path:
         try:

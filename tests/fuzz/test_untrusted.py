@@ -276,7 +276,7 @@ def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
     path.write_text(billion_laughs(12).replace("a11:", "names:"))
     with pytest.raises(DataError, match=r"data.yaml, line \d+: YAML whose aliases"):
         read(path)
-    from retinanet.commands.layers import read_yaml
+    from retinanet.config.option_file import read_yaml
 
     with pytest.raises(ConfigError, match=r"config: .*data.yaml, line \d+: YAML whose aliases"):
         read_yaml(path)

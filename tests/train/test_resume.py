@@ -12,7 +12,7 @@ from retinanet.commands.terminal import show_progress
 from retinanet.config import TrainConfig, resolve
 from retinanet.errors import ConfigError
 from retinanet.train import fit
-from retinanet.train.resume import SavedRun, check_resumed_options, read_saved_run
+from retinanet.train.resume import SavedRun, check_resumed_options, read_saved_run, with_computed_options
 from tests.train.run_files import metrics_rows
 from tests.train.runs import Options
 
@@ -60,6 +60,21 @@ def test_the_batch_size_must_not_change_within_an_epoch(run_folder: Path, tiny: 
     within = SavedRun(path=saved.path, options=saved.options, classes=saved.classes, data={}, within_epoch=True)
     with pytest.raises(ConfigError, match="in the middle of an epoch: batch_size was 4, is 2"):
         check_resumed_options(config, within, report=False)
+
+
+def test_values_that_the_first_start_computed_replace_options_that_are_not_given(tmp_path: Path):
+    """Half of the normalisation is given, as after a restart by SLURM; `loss` is given with its default value."""
+    half = (0.5, 0.5, 0.5)
+    paths = {"train": "t", "val": "v", "output": "o", "start_from": "m.ckpt"}
+    config = resolve(TrainConfig, {**paths, "image_mean": (0.4, 0.4, 0.4), "loss": "focal", "batch_size": 0})
+    computed = {"image_mean": (0.4, 0.4, 0.4), "image_std": half, "loss": "ohem", "gamma": 1.5, "batch_size": 4}
+    path = tmp_path / "last.ckpt"
+    saved = SavedRun(path=path, options=computed, classes=(), data={}, within_epoch=False)
+    config = with_computed_options(config, saved)
+    assert (config.image.image_mean, config.image.image_std) == ((0.4, 0.4, 0.4), half)
+    assert (config.loss.loss, config.loss.gamma, config.batch.batch_size) == ("focal", 1.5, 4)
+    with pytest.raises(ConfigError, match="loss was ohem, is focal"):
+        check_resumed_options(config, saved, report=False)
 
 
 def test_corrected_data_in_the_same_place_is_reported_and_moved_data_is_the_same(

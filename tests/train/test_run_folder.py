@@ -11,7 +11,7 @@ from retinanet.data import DataError
 from retinanet.errors import ConfigError
 from retinanet.train import OutputError, fit
 from retinanet.train.detection_module import DetectionModule
-from retinanet.train.run_folder import BACKUP_FOLDER
+from retinanet.train.run_folder import BACKUP_FOLDER, FLIGHT_RECORD_FILE
 from tests.train.run_files import metrics_rows
 from tests.train.runs import Options, read_rows, run
 from tests.train.signals import SignalAt
@@ -45,6 +45,17 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_data_is_read(opti
     finally:
         subprocess.run(["chattr", "-i", str(locked)], check=False, capture_output=True)
         locked.chmod(0o755)
+
+
+def test_a_restart_with_only_a_flight_record_starts_from_the_beginning(options: Options, monkeypatch, tmp_path: Path):
+    """A run that failed at its first step leaves only the flight record, which cannot be resumed."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    folder = tmp_path / "failed"
+    folder.mkdir()
+    (folder / FLIGHT_RECORD_FILE).write_bytes(b"record")
+    with pytest.raises(DataError, match=r"no\.json"):
+        fit(**{**options, "train": tmp_path / "no.json", "output": folder})
+    assert [path.name for path in folder.iterdir()] == [FLIGHT_RECORD_FILE]
 
 
 @pytest.mark.slow

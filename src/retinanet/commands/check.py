@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
-from retinanet.commands.terminal import STDOUT, print_faults, print_findings, result_console, write_json
+from retinanet.commands.terminal import print_faults, print_findings, result_console, write_json
 from retinanet.config import CheckConfig
+from retinanet.files import STDOUT
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -26,9 +26,10 @@ def evaluate(
 
     `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
     """
-    from retinanet.commands.terminal import STDOUT, progress_bar, result_console, write_json
+    from retinanet.commands.terminal import progress_bar, result_console, write_json
     from retinanet.evaluate import confusion_matrix
     from retinanet.evaluate import evaluate as measure
+    from retinanet.files import STDOUT
 
     found = measure(model, options, progress=progress_bar)
     console = result_console(options.files.json)

@@ -11,16 +11,12 @@ import cyclopts
 from cyclopts import App, ArgumentCollection
 
 from retinanet.commands.options import token_text
+from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError, did_you_mean
-from retinanet.files import read_text
 from retinanet.former_names import OPTIONS, REMOVED_OPTIONS, current_options
-from retinanet.parse import ParseError, parse_yaml
 
 _FLAG: Final = re.compile(r"--(?P<no>no-|empty-)?(?P<name>[a-z-]+)(?P<value>=.*)?", re.DOTALL)
 """A flag, whether it switches off, and the value after an equals sign."""
-
-_CLASS_OPTIONS: Final = ("classes", "ignore_classes", "ignore-classes", "rename")
-"""Options that hold class names, which YAML must not read as truth values or numbers."""
 
 
 def fill_options(file: Path | None, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -89,23 +85,6 @@ def _join_dashes(tokens: Sequence[str]) -> list[str]:
 
 def _names(arguments: ArgumentCollection) -> set[str]:
     return {name.removeprefix("--").replace("-", "_") for argument in arguments for name in argument.names}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the options of a YAML file. Raises `ConfigError` with the line at fault."""
-    try:
-        values = parse_yaml(read_text(path), words=_CLASS_OPTIONS)
-    except OSError as error:
-        raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
-    except ParseError as error:
-        raise ConfigError(f"config: {error.at(path)}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"config: {path}: not UTF-8 text ({error})") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"config: {path} must hold `option: value` lines, found {type(values).__name__}")
-    return values
 
 
 def _given(arguments: ArgumentCollection, name: str) -> str | None:

@@ -7,23 +7,19 @@ import io
 import json
 import logging
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from retinanet.files import valid_text, write_atomically
+from retinanet.files import STDOUT, valid_text, write_atomically
 from retinanet.progress import progress_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
     from retinanet.analysis.finding import Finding
     from retinanet.formats.records import DetectionData
-
-
-STDOUT: Final = Path("-")
-"""The path that stands for standard output, as in `--json -`."""
 
 
 def print_any_text() -> None:

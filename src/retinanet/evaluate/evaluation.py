@@ -15,7 +15,7 @@ from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, Metrics, evaluate_resul
 from retinanet.evaluate.detection_limit import limit_notes
 from retinanet.evaluate.ground_truth import EvaluationError, GroundTruth
 from retinanet.evaluate.results_file import read_results
-from retinanet.files import write_atomically
+from retinanet.files import STDOUT, write_atomically
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.predict.loading import load as load_detector
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -74,7 +74,7 @@ def evaluate(
         evaluation = _evaluate_file(model, config)
     else:
         evaluation = _evaluate_checkpoint(model, config, progress)
-    if config.files.json is not None and str(config.files.json) != "-":  # for "-" the command prints the document
+    if config.files.json is not None and config.files.json != STDOUT:  # the command prints the JSON for STDOUT
         document = json.dumps(evaluation.metrics.to_json(), indent=2, ensure_ascii=False)
         write_atomically(config.files.json, document + "\n")
     if config.results is not None:

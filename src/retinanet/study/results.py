@@ -84,22 +84,22 @@ class Outcome:
 
     def mean(self, name: str = "AP") -> float:
         """Return the mean of a COCO metric over the seeds."""
-        return float(np.mean([run_study.metrics.get(name, 0.0) for run_study in self.runs]))
+        return float(np.mean([run.metrics.get(name, 0.0) for run in self.runs]))
 
     def interval(self, name: str = "AP") -> tuple[float, float]:
         """Return the 95 % confidence interval of the mean (Student's t); (-inf, inf) for a single run."""
-        values = [float(run_study.metrics.get(name, 0.0)) for run_study in self.runs]
+        values = [float(run.metrics.get(name, 0.0)) for run in self.runs]
         return confidence_interval(values)
 
     @property
     def diverged(self) -> int:
         """Number of runs whose loss became NaN or infinite."""
-        return sum(bool(run_study.diverged) for run_study in self.runs)
+        return sum(bool(run.diverged) for run in self.runs)
 
     @property
     def early_loss(self) -> float | None:
         """Mean training loss after `EARLY_STEP` steps; None if no run logged one."""
-        values = [run_study.early_loss for run_study in self.runs if run_study.early_loss is not None]
+        values = [run.early_loss for run in self.runs if run.early_loss is not None]
         return float(np.mean(values)) if values else None
 
 
@@ -138,7 +138,7 @@ class Study:
             if outcome.diverged:
                 count = f"{outcome.diverged} of {len(outcome.runs)} runs"
                 sentences.append(f"{outcome.variant.label}: {count} diverged (counted as AP 0).")
-            elif max(run_study.ap for run_study in outcome.runs) < 0.01:
+            elif max(run.ap for run in outcome.runs) < 0.01:
                 sentences.append(
                     f"{outcome.variant.label} learnt nothing: AP is below 0.01 with every seed. Train for more epochs."
                 )
@@ -150,9 +150,9 @@ class Study:
         """Return the AP of each class: one list for each set-up, with one value for each run that did not diverge."""
         aps: dict[str, list[list[float]]] = {}
         for index, outcome in enumerate(self.outcomes):
-            for run_study in outcome.runs:
-                path = run_study.folder / "evaluation.json"
-                if run_study.diverged or not path.exists():
+            for run in outcome.runs:
+                path = run.folder / "evaluation.json"
+                if run.diverged or not path.exists():
                     continue
                 for name, numbers in json.loads(path.read_text())["per_class"].items():
                     if numbers["AP"] >= 0:  # -1: the validation data has no object of the class
@@ -204,7 +204,7 @@ class Study:
                 "–" if outcome is reference else _verdict(outcome, reference),
                 f"{outcome.diverged} of {len(outcome.runs)}",
                 "–" if outcome.early_loss is None else f"{outcome.early_loss:.3g}",
-                f"{np.mean([run_study.seconds for run_study in outcome.runs]) / 60:.1f}",
+                f"{np.mean([run.seconds for run in outcome.runs]) / 60:.1f}",
             ]
             for outcome in self.outcomes
         ]
@@ -224,13 +224,13 @@ class Study:
                     "interval": [v if math.isfinite(v) else None for v in outcome.interval()],
                     "runs": [
                         {
-                            "seed": run_study.seed,
-                            "seconds": run_study.seconds,
-                            "early_loss": run_study.early_loss,
-                            "diverged": run_study.diverged,
-                            "metrics": run_study.metrics,
+                            "seed": run.seed,
+                            "seconds": run.seconds,
+                            "early_loss": run.early_loss,
+                            "diverged": run.diverged,
+                            "metrics": run.metrics,
                         }
-                        for run_study in outcome.runs
+                        for run in outcome.runs
                     ],
                 }
                 for outcome in self.outcomes

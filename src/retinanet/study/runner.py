@@ -145,9 +145,9 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
             diverged, seconds = str(error), time.monotonic() - start
             report_progress(f"diverged: {error}")
         metrics = {} if diverged else json.loads((folder / "evaluation.json").read_text())
-        early = [row["loss"] for row in read_metrics(folder / "metrics.csv") if row.get("loss") is not None]
-        steps = [row["step"] for row in read_metrics(folder / "metrics.csv") if row.get("loss") is not None]
-        reached = [loss for step, loss in zip(steps, early, strict=True) if step is not None and step <= EARLY_STEP]
+        rows = read_metrics(folder / "metrics.csv")
+        losses = [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
+        reached = [loss for step, loss in losses if step is not None and step <= EARLY_STEP]
         result = {
             "seed": seed,
             "seconds": seconds,

@@ -11,7 +11,6 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from retinanet.config import ImageConfig
 from retinanet.data import DetectionDataset, TrainBatchSampler, collate, eval_batches
 from retinanet.train.loader_workers import (
     BATCHES_PER_WORKER,
@@ -109,10 +108,9 @@ class DetectionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, set to the trainer's epoch, which is not the first after a resume."""
         trainer = self._attached()
-        image_config = self.config.image
         dataset = DetectionDataset(
             data=self.train_data,
-            image_config=image_config,
+            image_config=self.config.image,
             augment=self.config.augmentation,
             transform=self.transform,
         )
@@ -127,19 +125,18 @@ class DetectionDataModule(L.LightningDataModule):
             world_size=trainer.world_size,
         )
         self.sampler.set_epoch(trainer.current_epoch)
-        return self._loader(dataset, self.sampler, image_config)
+        return self._loader(dataset, self.sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation loader. Each image is read by one rank, once."""
         trainer = self._attached()
-        image_config = self.config.image
-        dataset = DetectionDataset(data=self.val_data, image_config=image_config, augment=None)
+        dataset = DetectionDataset(data=self.val_data, image_config=self.config.image, augment=None)
         world = trainer.world_size
         size = min(self.config.batch.batch_size, -(-len(dataset) // world))
         batches = eval_batches(self.val_data, size, rank=trainer.global_rank, world_size=world)
         # Lightning skips the evaluation on a rank without batches, and the other ranks would wait for it forever.
         batches = batches or [[0]]
-        return self._loader(dataset, batches, image_config)
+        return self._loader(dataset, batches)
 
     def transfer_batch_to_device(self, batch: PixelBatch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the normalised batch on a device."""
@@ -150,14 +147,14 @@ class DetectionDataModule(L.LightningDataModule):
             raise RuntimeError("the data module has no trainer, which provides rank and epoch: pass it to Trainer.fit")
         return self.trainer
 
-    def _loader(self, dataset: DetectionDataset, batches: Any, image_config: ImageConfig) -> DataLoader[Any]:
+    def _loader(self, dataset: DetectionDataset, batches: Any) -> DataLoader[Any]:
         workers = self.config.loading.workers
         return LazyLoader(
             all_loaders=self.loaders,
             worker_timeout=self.config.waiting.worker_timeout if workers else 0,
             dataset=dataset,
             batch_sampler=batches,
-            collate_fn=partial(collate, image_config=image_config),
+            collate_fn=partial(collate, image_config=self.config.image),
             num_workers=workers,
             prefetch_factor=BATCHES_PER_WORKER if workers else None,
             persistent_workers=workers > 0,

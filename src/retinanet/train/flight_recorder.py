@@ -133,13 +133,13 @@ class FlightRecorder(Callback):
         limits = self.config.nonfinite
         too_many = self.consecutive_skips > limits.max_skipped_steps
         where = f"step {step} of epoch {epoch}"
-        files = ", ".join(str(pl_module.data.train.records[i].path) for i in batch.indices)
+        files = [str(pl_module.data.train.records[i].path) for i in batch.indices]
         written = self._write(trainer, record) if "said" in record else ""
         if skipping and not too_many:
             self._restore_buffers(pl_module)
-            names = list_names(files.split(", "))
             report_progress(
-                f"skipped {where}: a loss, gradient or output is NaN or infinite. Batch: {names}. {sentence}{written}"
+                f"skipped {where}: a loss, gradient or output is NaN or infinite. "
+                f"Batch: {list_names(files)}. {sentence}{written}"
             )
             return
         if skipping:
@@ -149,7 +149,8 @@ class FlightRecorder(Callback):
                 f"(--max-skipped-steps). Record of the first step: {self.path}. {ADVICE}"
             )
         raise NonFiniteError(
-            f"a loss, gradient or output is NaN or infinite at {where}. Batch: {files}. {sentence}{written}\n{ADVICE}"
+            f"a loss, gradient or output is NaN or infinite at {where}. "
+            f"Batch: {', '.join(files)}. {sentence}{written}\n{ADVICE}"
         )
 
     def _restore_buffers(self, pl_module: DetectionModule) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import threading
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.errors import UserError
-from retinanet.train.output_files import report_progress
+from retinanet.train.output_files import report_progress, resume_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,8 +158,3 @@ class GracefulStop(Callback):
             f"{self.folder / 'last.ckpt'}; resume with: {resume_command(self.folder)}"
         )
         raise StopRequest(128 + signum)
-
-
-def resume_command(folder: Path) -> str:
-    """Return the command that resumes a training run."""
-    return f"retinanet train --resume -o {shlex.quote(str(folder))}"

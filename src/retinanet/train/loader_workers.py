@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from retinanet.config import with_options
 from retinanet.errors import UserError
+from retinanet.train.devices import device_counts
 from retinanet.train.memory import largest_shape
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check_shared_memory(config: TrainConfig, train_data: DetectionData, val_data
         return
     system = os.statvfs(SHARED_MEMORY)
     size, free = system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.compute.devices or 1))
+    processes, _ = device_counts(config)
     batch = max(
         batch_bytes(config, train_data),
         batch_bytes(with_options(config, augment=False), val_data),
@@ -104,8 +105,9 @@ def worker_failure(error: BaseException) -> WorkerError | None:
         how = f"was killed by the signal {ended['signal']!r}" if ended["signal"] else "exited unexpectedly"
         how += f" with exit code {ended['code']}" if ended["code"] else ""
         cause = _CAUSES.get(ended["signal"] or "", "The messages above may show the cause")
-        return WorkerError(f"expected running workers, found that worker process {ended['pid']} {how}. {cause}: "
-                           f"{_WAYS_OUT}")  # fmt: skip
+        return WorkerError(
+            f"expected running workers, found that worker process {ended['pid']} {how}. {cause}: {_WAYS_OUT}"
+        )
     if full := _NO_SHARED_MEMORY.search(text):
         return WorkerError(
             f"expected shared memory for a batch in {SHARED_MEMORY}, found none ({full[0].strip()}). Lower "

@@ -113,7 +113,7 @@ def measure_step_memory(model: RetinaNet, config: TrainConfig, data: DetectionDa
         if device.type == "cuda":
             torch.cuda.empty_cache()
     margin = 1.0 if device.type == "cuda" else MARGIN
-    states = trained * (2 if config.optimiser.optimizer == "adamw" else 1) + (everything if config.optimiser.ema else 0)
+    states = checkpoint_size(model, config) - everything  # a checkpoint holds the weights and the states
     on_device = everything if device.type == "cuda" else 0
     return StepMemory(
         per_image=int(margin * (two - one)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,13 @@ def output_error(error: OSError, path: Path) -> OutputError:
     folder = path if path.is_dir() else path.parent
     checkpoint = folder / "last.ckpt"
     state = f"{checkpoint} is complete." if checkpoint.exists() else "No checkpoint was saved yet."
-    advice = f"Free disk space or allow writing, then resume with: retinanet train --resume -o {folder}"
+    advice = f"Free disk space or allow writing, then resume with: {resume_command(folder)}"
     return OutputError(f"{path} cannot be written: {error.strerror or error}. {state} {advice}")
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that resumes a training run."""
+    return f"retinanet train --resume -o {shlex.quote(str(folder))}"
 
 
 def check_free_space(folder: Path, needed: int) -> None:

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from retinanet.checkpoint.loaded_model import KEY, CheckpointError
 from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PRESETS,
     ImageConfig,
     LossConfig,
     MatchConfig,
@@ -22,13 +19,14 @@ from retinanet.config import (
     PostprocessConfig,
     TrainConfig,
     flatten,
+    given_options,
     options_of,
     section_from_dict,
     with_options,
 )
+from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError
 from retinanet.former_names import current_options
-from retinanet.parse import ParseError, parse_yaml
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
 
@@ -82,7 +80,7 @@ class SavedRun:
     @property
     def new_run(self) -> str:
         """The command that starts a new training run with the weights of the checkpoint."""
-        return f"retinanet train --from {shlex.quote(str(self.path))} -o NEW_FOLDER"
+        return _new_run_command(self.path)
 
 
 def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
@@ -96,7 +94,7 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
     if missing:
         raise CheckpointError(
             f"{path} cannot be resumed: it holds no {', '.join(missing)}. Start a new training run with its weights: "
-            f"retinanet train --from {shlex.quote(str(path))} -o NEW_FOLDER"
+            f"{_new_run_command(path)}"
         )
     entry = checkpoint[KEY]
     saved = entry.get("config")
@@ -127,14 +125,8 @@ def with_run_options(options: dict[str, Any]) -> dict[str, Any]:
     path = Path(options["output"]) / "config.yaml"
     if not path.exists():
         return options
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ParseError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `option: value` lines, found {type(values).__name__}")
     known = options_of(TrainConfig)
-    saved = {name: v for name, v in current_options(values, known, warn=False).items() if name in known}
+    saved = {name: v for name, v in current_options(read_yaml(path), known, warn=False).items() if name in known}
     return {**saved, **current_options(options, known)}
 
 
@@ -142,18 +134,14 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     """Return the config with the values that the first start computed: batch size, bit depth, normalisation, options
     of `--from`.
 
-    An option that the user has set keeps its value.
+    An option that the user gave keeps its value, see `given_options`, except `auto`.
     """
-    names: set[str] = set()
+    names = {"image_mean", "image_std"}
+    if config.start.start_from is not None:
+        names |= {name for cls in (ModelConfig, ImageConfig, MatchConfig, LossConfig) for name in options_of(cls)}
+    names -= given_options(config)
     if not config.batch.batch_size:
         names.add("batch_size")
-    if (config.image.image_mean, config.image.image_std) == (IMAGENET_MEAN, IMAGENET_STD):
-        names |= {"image_mean", "image_std"}
-    if config.start.start_from is not None:
-        options, preset, values = options_of(TrainConfig), PRESETS[config.base.preset], flatten(config)
-        sections = (ModelConfig, ImageConfig, MatchConfig, LossConfig)
-        model_names = {name for section in sections for name in options_of(section)}
-        names |= {name for name in model_names if values[name] == preset.get(name, options[name].default)}
     computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
     if not config.image.bit_depth:  # a checkpoint of an earlier version has no bit depth: that run used all 16 bits
         computed["bit_depth"] = saved.options.get("bit_depth", FULL_DEPTH)
@@ -237,6 +225,10 @@ def fingerprint(data: DetectionData) -> dict[str, Any]:
         "objects": data.num_objects,
         "digest": digest.hexdigest(),
     }
+
+
+def _new_run_command(path: Path) -> str:
+    return f"retinanet train --from {shlex.quote(str(path))} -o NEW_FOLDER"
 
 
 def _is_same(saved: Any, value: Any) -> bool:

@@ -37,6 +37,15 @@ DELETED_FOLDER: Final = "overwritten-run.partial"
 """Name of the backup folder while it is being deleted."""
 
 
+def files_of_run(folder: Path) -> list[str]:
+    """Return the names of the training run's files in a folder.
+
+    A flight record alone counts as no training run, because a run that failed at its first step leaves only this file.
+    """
+    present = [name for name in RUN_FILES if (folder / name).exists()]
+    return [] if present == [FLIGHT_RECORD_FILE] else present
+
+
 def check_run_files(config: TrainConfig) -> bool:
     """Return whether the run folder has a checkpoint to resume from. The folder does not change.
 
@@ -45,9 +54,7 @@ def check_run_files(config: TrainConfig) -> bool:
             the folder holds no training run.
     """
     folder = config.folder.output
-    present = [name for name in RUN_FILES if (folder / name).exists()]
-    if present == [FLIGHT_RECORD_FILE]:  # the flight record of a run that failed at its first step
-        present = []
+    present = files_of_run(folder)
     if config.run.resume:
         if not present:
             raise ConfigError(f"nothing to resume: {folder / 'last.ckpt'} does not exist; train without --resume")

@@ -28,7 +28,6 @@ from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.devices import training_device
 from retinanet.train.extensions import Extensions, load_extensions, object_names
-from retinanet.train.graceful_stop import resume_command
 from retinanet.train.initial_model import build_model, with_start_model_options
 from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
@@ -39,6 +38,7 @@ from retinanet.train.output_files import (
     is_rank_zero,
     output_error,
     report_progress,
+    resume_command,
     write_output,
 )
 from retinanet.train.progress import format_duration
@@ -49,7 +49,7 @@ from retinanet.train.resume import (
     with_computed_options,
     with_run_options,
 )
-from retinanet.train.run_folder import RUN_FILES, check_run_files, restore_backup
+from retinanet.train.run_folder import check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
 from retinanet.version import __version__
 
@@ -222,7 +222,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
 
 def _resume_after_restart(config: TrainConfig) -> TrainConfig:
     """Return the config with `resume` set, if an earlier start of this command has written into the run folder."""
-    if not any((config.folder.output / name).exists() for name in RUN_FILES):
+    if not files_of_run(config.folder.output):
         return config
     report_progress(f"restarted by SLURM or torchrun: resuming {config.folder.output}")
     return with_options(config, resume=True, overwrite=False)
