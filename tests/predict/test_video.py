@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.config import PredictConfig, resolve
+from retinanet.config import PredictConfig, resolve, with_options
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
 from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile, VideoFrame, predict_video
@@ -95,7 +95,7 @@ def test_numbered_frames_are_read_with_the_bit_depth_of_the_model(tmp_path: Path
     pixels_HW[40:80, 10:50] = 4095
     Image.fromarray(pixels_HW).save(folder / "0.tif")
     detector = block_detector()
-    image_config = dataclasses.replace(detector.image_config, bit_depth=12)
+    image_config = with_options(detector.image_config, bit_depth=12)
     detector.info = dataclasses.replace(detector.info, image_config=image_config)
     (clip,) = predict_files(detector, [folder], output=tmp_path / "out", fps=5).videos
     (box,) = frame_boxes(read_rows(clip.results), 0, "green")
