@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from bccd_torchvision import SHARED
 from harness import Section, interleave, write
@@ -72,7 +73,7 @@ def _section(theirs: torch.nn.Module, network: torch.nn.Module, size: int, paths
 @torch.inference_mode()
 def _positions_above_threshold(exact: Detector, paths: list[Path]) -> str:
     """Return the number of positions with a score above the threshold, as text: "120 of 3,400"."""
-    outputs = exact._network(torch.from_numpy(exact._load(paths).images_N3HW))
+    outputs = exact._network(torch.from_numpy(np.stack(exact._load(paths).images)))
     highest_NA = outputs.logits_NAK.amax(dim=2)
     per_position = exact.model.config.anchors_per_position  # type: ignore[union-attr, operator]
     positions = highest_NA.view(len(paths), -1, per_position).amax(dim=2) > score_threshold_logit(

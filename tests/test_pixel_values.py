@@ -74,14 +74,14 @@ def test_images_of_8_bits_do_not_change(tmp_path: Path) -> None:
         Image.fromarray(COLOUR if "colour" in name else GREY).save(tmp_path / name)
         whole, scaled = images.decode(tmp_path / name), images.decode(tmp_path / name, bit_depth=12)
         assert np.array_equal(np.asarray(whole), np.asarray(scaled))
-        assert images.largest_value(tmp_path / name) is None
+        assert images.verify(tmp_path / name).largest is None
 
 
 def test_the_largest_value_of_a_file(tmp_path: Path) -> None:
     grey, colour = GREY.astype(np.uint16) * 3, COLOUR.astype(np.uint16) * 3
-    assert images.largest_value(png_of_16_bits(grey)) == images.largest_value(tiff_of(grey)) == grey.max()
+    assert images.verify(png_of_16_bits(grey)).largest == images.verify(tiff_of(grey)).largest == grey.max()
     # Pillow keeps the high byte of 16-bit colour: the result may exceed the value, and needs the same number of bits.
-    assert recognise_depth(images.largest_value(png_of_16_bits(colour)) or 0) == recognise_depth(int(colour.max()))
+    assert recognise_depth(images.verify(png_of_16_bits(colour)).largest or 0) == recognise_depth(int(colour.max()))
 
 
 def test_an_image_is_shown_in_its_own_range() -> None:

@@ -128,6 +128,15 @@ class _Decoded(NamedTuple):
     largest: int | None = None
 
 
+class Verified(NamedTuple):
+    """Result of decoding all pixels of an image."""
+
+    size: tuple[int, int]
+    """Width and height in pixels, after EXIF rotation."""
+    largest: int | None
+    """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+
+
 class Frame(NamedTuple):
     """Size of an image in pixels, before and after resizing; it maps boxes between the two."""
 
@@ -175,25 +184,6 @@ def decode_for_display(source: Source) -> Image.Image:
     return image if bit_depth == FULL_DEPTH else decode(source, bit_depth=bit_depth)
 
 
-def largest_value(source: str | Path | bytes) -> int | None:
-    """Return the largest value of an image with 16 bits per channel. Return None for other images, after their header.
-
-    Raises:
-        ImageError: see `decode`.
-    """
-    try:
-        with _open(source) as image:
-            if not (image.mode.startswith("I") or has_wide_colour(image)):
-                return None
-    except Image.DecompressionBombError:
-        pass
-    except _DECODER_ERRORS as error:
-        raise _image_error(error, source, _source_name(source)) from error
-    with open_windows(source) as windows:
-        windows.reduced((1, 1))
-        return windows.largest
-
-
 def _decode(source: Source, bit_depth: int) -> _Decoded:
     if isinstance(source, np.ndarray):
         return _from_array(source, bit_depth)
@@ -226,9 +216,11 @@ def decode_for(source: Source, *, image_size: int, max_size: int, bit_depth: int
             with _open(source) as image:
                 if image.format in {"JPEG", "MPO"}:
                     return _reduced_jpeg(image, _source_name(source), image_size=image_size, max_size=max_size)
+                decoded, largest = _to_rgb(image, _source_name(source), bit_depth)
         except _DECODER_ERRORS as error:
             raise _image_error(error, source, _source_name(source)) from error
-    decoded, largest = _decode(source, bit_depth)
+    else:
+        decoded, largest = _decode(source, bit_depth)
     size = resized_size(*decoded.size, image_size=image_size, max_size=max_size)
     return Scaled(resize(decoded, size), *decoded.size, largest)
 
@@ -258,11 +250,11 @@ def open_windows(source: Source, *, bit_depth: int = FULL_DEPTH) -> Windows:
     return Windows(*_decode(source, bit_depth)) if large is None else large
 
 
-def verify(source: Source) -> tuple[int, int]:
-    """Decode all pixels of an image and return its (width, height). Raises `ImageError`."""
+def verify(source: Source) -> Verified:
+    """Decode all pixels of an image and return its size and largest value. Raises `ImageError`."""
     with open_windows(source) as image:
         image.reduced((1, 1))
-        return image.size
+        return Verified(image.size, image.largest)
 
 
 class Windows:
@@ -350,6 +342,8 @@ def _open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> _Fil
     Raises:
         ImageError: rasterio cannot read the file.
     """
+    if isinstance(source, bytes):
+        return None
     try:
         with _open(source) as image:
             pixels, orientation = image.width * image.height, _orientation(image)
@@ -357,7 +351,7 @@ def _open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> _Fil
         pixels, orientation = MAX_PIXELS_AT_ONCE + 1, 1
     except _DECODER_ERRORS:
         return None  # decode() raises the error
-    if pixels <= MAX_PIXELS_AT_ONCE or isinstance(source, bytes):
+    if pixels <= MAX_PIXELS_AT_ONCE:
         return None
     try:
         import rasterio

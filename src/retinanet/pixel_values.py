@@ -84,7 +84,7 @@ def wide_colour_values(image: Image.Image) -> npt.NDArray[np.uint16]:
 
     Pillow returns the high byte of each value. The low byte is read from a second decoding with swapped bytes.
     """
-    low_HWC: npt.NDArray[Any] | int = 0
+    low_HWC: npt.NDArray[Any] | int
     raw, file = _raw_mode(image), image.fp  # type: ignore[attr-defined]
     start = file.tell()
     file.seek(0)

@@ -9,7 +9,7 @@ from retinanet.predict.batches import ImageResult, InputBatch, batched, load_ahe
 
 
 def empty_batch(sources) -> InputBatch:
-    return InputBatch(sources=sources, errors=[None] * len(sources), images=[], frames=[])
+    return InputBatch(sources=sources, errors=[None] * len(sources), images=[], frames=[], decodable=[])
 
 
 def test_batched_yields_lists_of_one_size_and_a_shorter_last_one():

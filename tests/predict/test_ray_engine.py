@@ -72,6 +72,8 @@ def test_a_second_run_processes_only_missing_shards(folder: Path, tmp_path: Path
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
     with pytest.raises(ConfigError, match=r"another job \(threshold differ\)"):
         run_job(folder, tmp_path / "out", threshold=0.9)
+    with pytest.raises(ConfigError, match=r"another job \(bit_depth differ\)"):
+        run_job(folder, tmp_path / "out", bit_depth=12)
     fewer = run_job(folder, tmp_path / "out", threshold=0.9, overwrite=True)
     assert fewer.done_before == 0
     assert fewer.detections < sum(len(row["boxes"]) for row in expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.config import PredictConfig, resolve
+from retinanet.config import PredictConfig, resolve, with_options
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import predict_files
 from retinanet.predict.video import CSV_COLUMNS, VideoError, VideoFile, VideoFrame, predict_video
@@ -84,6 +85,21 @@ def test_numbered_frames_are_a_video_in_the_order_of_their_numbers(tmp_path: Pat
     assert rows[-1]["seconds"] == f"{(FRAMES - 1) / 5:.3f}"
     assert clip.drawn is not None
     assert next(VideoFile(clip.drawn).frames()).pixels_HW3.shape == (152, 200, 3)
+
+
+def test_numbered_frames_are_read_with_the_bit_depth_of_the_model(tmp_path: Path) -> None:
+    """A white block of a 12-bit sensor would be nearly black in 16 bits."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    pixels_HW = np.zeros((151, 200), np.uint16)
+    pixels_HW[40:80, 10:50] = 4095
+    Image.fromarray(pixels_HW).save(folder / "0.tif")
+    detector = block_detector()
+    image_config = with_options(detector.image_config, bit_depth=12)
+    detector.info = dataclasses.replace(detector.info, image_config=image_config)
+    (clip,) = predict_files(detector, [folder], output=tmp_path / "out", fps=5).videos
+    (box,) = frame_boxes(read_rows(clip.results), 0, "green")
+    assert box == pytest.approx([10, 40, 50, 80], abs=5)
 
 
 def test_videos_and_images_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from retinanet.files import is_file
 from retinanet.formats import read
 from retinanet.formats.image_files import images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
-from retinanet.images import ImageError, largest_value, verify
+from retinanet.images import ImageError, verify
 from retinanet.pixel_values import ValueRange
 
 if TYPE_CHECKING:
@@ -134,24 +134,19 @@ def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], Va
 
 def _check_image(record: Record) -> tuple[Fault | None, int | None]:
     """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel."""
-    fault = _verify(record)
-    return fault, largest_value(record.path) if fault is None else None
-
-
-def _verify(record: Record) -> Fault | None:
     advice = SKIP_IMAGE
     if not is_file(record.path):
         advice = "Put the image at this path, give its folder with --images, or leave it out with --skip-invalid"
-        return Fault(file=record.path, where="", what="image not found", advice=advice)
+        return Fault(file=record.path, where="", what="image not found", advice=advice), None
     try:
-        width, height = verify(record.path)
+        (width, height), largest = verify(record.path)
     except ImageError as error:
         what = str(error).removeprefix(f"{record.path}: ")
-        return Fault(file=record.path, where="", what=what, advice=advice)
+        return Fault(file=record.path, where="", what=what, advice=advice), None
     if (width, height) == (record.width, record.height):
-        return None
+        return None, largest
     what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
     if (height, width) == (record.width, record.height):
         what += ". The image was annotated before its EXIF rotation, or rotated after annotation"
         advice = "Annotate the upright image, remove its EXIF orientation, or leave the image out with --skip-invalid"
-    return Fault(file=record.path, where="", what=what, advice=advice)
+    return Fault(file=record.path, where="", what=what, advice=advice), None

@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Final
 
 from retinanet.files import write_atomically
-from retinanet.runtime.description import FRAMES, IMAGES
+from retinanet.runtime.description import FRAMES, IMAGES, MAX_DETECTIONS, NMS_THRESHOLD, SCORE_THRESHOLD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +69,8 @@ def config_text(name: str, about: Description, backend: str) -> str:
         ]
     else:
         if not batched:
-            inputs += [(n, "TYPE_FP32", "1") for n in ("score_threshold", "nms_threshold")]
-            inputs.append(("max_detections", "TYPE_INT64", "1"))
+            inputs += [(n, "TYPE_FP32", "1") for n in (SCORE_THRESHOLD, NMS_THRESHOLD)]
+            inputs.append((MAX_DETECTIONS, "TYPE_INT64", "1"))
         one = " reshape { shape: [ ] }" if batched else ""
         outputs = [
             ("boxes", "TYPE_FP32", f"{lead}-1, 4", ""),

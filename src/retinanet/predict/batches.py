@@ -69,7 +69,7 @@ class InputBatch:
     errors: list[ImageError | None]
     images: list[Pixels]
     frames: list[Frame]
-    decodable: Sequence[Source] = ()
+    decodable: list[Source]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

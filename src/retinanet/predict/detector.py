@@ -112,8 +112,12 @@ class BaseDetector(ABC):
         """
         if not images:
             return []
-        self._check_values(images, ["image"] * len(images))
-        batch = self._input_batch([], [], images, self.image_config)
+        batch = InputBatch(sources=[], errors=[], images=[], frames=[], decodable=[])
+        for image in images:
+            self._check_values(image, "image")
+            pixels_3HW, frame = self._prepare(image, self.image_config)
+            batch.images.append(pixels_3HW)
+            batch.frames.append(frame)
         return self._detect(batch, config or self.postprocess_config)
 
     @abstractmethod
@@ -231,7 +235,7 @@ class BaseDetector(ABC):
             config = dataclasses.replace(config, score_threshold=threshold)
         config = dataclasses.replace(config, max_detections=max(config.max_detections, min_limit))
         for batch in load_ahead(batches, self._load, workers):
-            views = self._detect_views(batch.decodable, batch, config, tta)
+            views = self._detect_views(batch, config, tta)
             detections = zip(batch.decodable, batch.frames, views, strict=True)
             for source, error in zip(batch.sources, batch.errors, strict=True):
                 if error is not None:
@@ -241,9 +245,8 @@ class BaseDetector(ABC):
                 try:
                     if tiling.tile:
                         found = self._detect_in_tiles(decodable, frame, found, tiling, config, len(batch.sources), tta)
-                except (
-                    ImageError
-                ) as decode_error:  # tiles decode parts of the file that the reduced whole image did not need
+                except ImageError as decode_error:
+                    # Tiles decode parts of the file that the reduced whole image did not need.
                     yield ImageResult(source=source, error=decode_error)
                     continue
                 yield ImageResult(source=source, width=frame.width, height=frame.height, detections=found)
@@ -266,7 +269,7 @@ class BaseDetector(ABC):
         with open_windows(source, bit_depth=self.image_config.bit_depth) as image:
             for batch_places in batched(places, max(1, batch_size)):
                 crops = [image.crop(place) for place in batch_places]
-                parts += self._detect_views(crops, self._load(crops), config, tta)
+                parts += self._detect_views(self._load(crops), config, tta)
         return merge_tiles(
             whole,
             parts,
@@ -277,9 +280,7 @@ class BaseDetector(ABC):
             config=config,
         )
 
-    def _detect_views(
-        self, sources: Sequence[Source], batch: InputBatch, config: PostprocessConfig, tta: bool
-    ) -> list[ArrayDetections]:
+    def _detect_views(self, batch: InputBatch, config: PostprocessConfig, tta: bool) -> list[ArrayDetections]:
         """Return the detections of a batch. With `tta`, merge those of flipped images and of `TTA_SCALES` too."""
         detections = self._detect(batch, config)
         if not tta or not detections:
@@ -291,7 +292,7 @@ class BaseDetector(ABC):
                 image_size=round(self.image_config.image_size * scale),
                 max_size=round(self.image_config.max_size * scale),
             )
-            scaled = self._load(sources, image_config)
+            scaled = self._load(batch.decodable, image_config)
             views += [self._detect(scaled, config), self._detect_flipped(scaled, config)]
         return [merge_views(image_views, config=config) for image_views in zip(*views, strict=True)]
 
@@ -322,55 +323,43 @@ class BaseDetector(ABC):
     def _load(self, sources: Sequence[Source], config: ImageConfig | None = None) -> InputBatch:
         """Return the decoded, resized and padded sources; `config` defaults to that of the model."""
         config = config or self.image_config
-        images: list[Scaled] = []
-        decodable: list[Source] = []
-        errors: list[ImageError | None] = []
+        batch = InputBatch(sources=sources, errors=[], images=[], frames=[], decodable=[])
         for source in sources:
             try:
                 again = to_source(source)
-                size = {"image_size": config.image_size, "max_size": config.max_size}
-                images.append(decode_for(again, **size, bit_depth=config.bit_depth))
-                decodable.append(again)
-                errors.append(None)
+                scaled = self._decode(again, config)
             except ImageError as error:
-                errors.append(error)
-        self._check_values(images, [s for s, error in zip(sources, errors, strict=True) if error is None])
-        return self._input_batch(sources, errors, images, config, decodable=decodable)
-
-    def _input_batch(
-        self,
-        sources: Sequence[Source],
-        errors: list[ImageError | None],
-        images: Sequence[Scaled | Image.Image],
-        config: ImageConfig,
-        *,
-        decodable: Sequence[Source] = (),
-    ) -> InputBatch:
-        prepared = [self._prepare(image, config) for image in images]
-        return InputBatch(
-            sources=sources,
-            errors=errors,
-            images=[pixels for pixels, _ in prepared],
-            frames=[frame for _, frame in prepared],
-            decodable=decodable,
-        )
-
-    def _check_values(self, images: Sequence[Scaled | Image.Image], sources: Sequence[object]) -> None:
-        """Warn of 16-bit images that do not fit the model's number of bits: once for too dark, once for too bright."""
-        depth = self.image_config.bit_depth or FULL_DEPTH
-        for image, source in zip(images, sources, strict=True):
-            if not isinstance(image, Scaled) or image.largest is None or recognise_depth(image.largest) == depth:
+                batch.errors.append(error)
                 continue
-            kind = "bright" if image.largest >= 2**depth else "dark"
-            if kind in self._value_warnings or (kind == "dark" and self.image_config.bit_depth):
-                continue  # a dark image of a sensor with a known number of bits is a dark image
-            self._value_warnings.add(kind)
-            name = source if isinstance(source, str | Path) else "a 16-bit image"
-            log.warning(
-                "%s: expected values of %d bits, as the model reads 16-bit images, found values up to %s (%d bits). "
-                "%s. If the image is of another sensor, give its number of bits: --bit-depth %d. "
-                "Further such images are not reported",
-                *(name, depth, f"{image.largest:,}", recognise_depth(image.largest)),
-                "Larger values become white" if kind == "bright" else "The image is nearly black for the model",
-                recognise_depth(image.largest),
-            )
+            self._check_values(scaled, source)
+            pixels_3HW, frame = self._prepare(scaled, config)
+            batch.errors.append(None)
+            batch.images.append(pixels_3HW)
+            batch.frames.append(frame)
+            batch.decodable.append(again)
+        return batch
+
+    def _decode(self, source: Source, config: ImageConfig) -> Scaled:
+        """Return an image, decoded and resized. Raises `ImageError`."""
+        return decode_for(source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth)
+
+    def _check_values(self, image: Scaled | Image.Image, source: object) -> None:
+        """Warn of 16-bit images that do not fit the model's number of bits: once for too dark, once for too bright."""
+        if not isinstance(image, Scaled) or image.largest is None:
+            return
+        depth, own_depth = self.image_config.bit_depth or FULL_DEPTH, recognise_depth(image.largest)
+        kind = "bright" if image.largest >= 2**depth else "dark"
+        if own_depth == depth or kind in self._value_warnings or (kind == "dark" and self.image_config.bit_depth):
+            return  # a dark image of a sensor with a known number of bits is a dark image
+        self._value_warnings.add(kind)
+        log.warning(
+            "%s: expected values of %d bits, as the model reads 16-bit images, found values up to %s (%d bits). "
+            "%s. If the image is of another sensor, give its number of bits: --bit-depth %d. "
+            "Further such images are not reported",
+            source if isinstance(source, str | Path) else "a 16-bit image",
+            depth,
+            f"{image.largest:,}",
+            own_depth,
+            "Larger values become white" if kind == "bright" else "The image is nearly black for the model",
+            own_depth,
+        )

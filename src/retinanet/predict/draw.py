@@ -14,6 +14,8 @@ from retinanet.files import atomic_path
 from retinanet.images import MAX_PIXELS_AT_ONCE, open_windows, resized_size
 from retinanet.predict.coco_results import class_ids, class_names, scores
 
+DRAWN: Final = "drawn"
+"""Folder of the drawn images and videos, in the output folder."""
 JPEG_QUALITY: Final = 92
 MAX_SIDE: Final = 4096
 """Longest side of the drawing, in pixels, if the image is too large to decode at once."""

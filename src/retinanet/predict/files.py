@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
@@ -17,7 +17,7 @@ from retinanet.errors import ConfigError, UserError
 from retinanet.predict.batches import batched
 from retinanet.predict.coco_results import ids_in
 from retinanet.predict.detector import BaseDetector
-from retinanet.predict.draw import draw_file, save_jpeg
+from retinanet.predict.draw import DRAWN, draw_file, save_jpeg
 from retinanet.predict.inputs import find_inputs, is_video, natural_key
 from retinanet.predict.loading import load
 from retinanet.predict.video import NumberedFrames, VideoFile, predict_video
@@ -26,10 +26,6 @@ from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
     from retinanet.predict.video import Video, VideoSummary
-
-
-DRAWN: Final = "drawn"
-"""Folder of the drawn images and videos, in the output folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,7 +116,10 @@ def _result_options(config: PredictConfig) -> dict[str, Any]:
     """Return the options that the results depend on."""
     names = ("threshold", "tta", "tile", "overlap", "precision", "shard_size")
     values = flatten(config)
-    return {name: values[name] for name in names}
+    options = {name: values[name] for name in names}
+    if values["bit_depth"]:  # left out if automatic: manifests of earlier versions do not contain it
+        options["bit_depth"] = values["bit_depth"]
+    return options
 
 
 def _digest(path: Path) -> str:

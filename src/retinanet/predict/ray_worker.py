@@ -16,7 +16,7 @@ from retinanet.config import PredictConfig
 from retinanet.errors import UserError
 from retinanet.files import path_from_text
 from retinanet.predict.batches import ImageResult, Source, batched
-from retinanet.predict.coco_results import class_names
+from retinanet.predict.coco_results import class_ids, class_names, scores
 from retinanet.predict.loading import load
 from retinanet.predict.ray_inputs import PATH_COLUMNS, Shard, file_system, join_path
 
@@ -101,8 +101,8 @@ class Worker:
             "width": result.width,
             "height": result.height,
             "boxes": detections.xyxy.tolist(),
-            "scores": detections.confidence.tolist() if detections.confidence is not None else [],
-            "class_ids": detections.class_id.tolist() if detections.class_id is not None else [],
+            "scores": scores(detections).tolist(),
+            "class_ids": class_ids(detections).tolist(),
             "classes": class_names(detections),
             "error": None,
         }

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retinanet.config import ImageConfig, PostprocessConfig
-from retinanet.images import Frame, Scaled, decode_for, prepare_pixels
+from retinanet.images import Frame, Scaled, prepare_pixels
 from retinanet.predict.batches import Pixels, Source
 from retinanet.predict.dense import DenseOutputs, level_outputs
 from retinanet.predict.detector import BaseDetector
@@ -81,10 +81,7 @@ class RuntimeDetector(BaseDetector):
             ImageError: the image cannot be decoded.
         """
         if not isinstance(source, Scaled):
-            config = self.image_config
-            source = decode_for(
-                to_source(source), image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
-            )
+            source = self._decode(to_source(source), self.image_config)
         return self.dense_batch([source])[0]
 
     def dense_batch(self, images: Sequence[Scaled]) -> list[DenseOutputs]:

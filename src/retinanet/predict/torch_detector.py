@@ -18,7 +18,7 @@ from retinanet.config import (
 )
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
-from retinanet.images import Frame, Scaled, decode_for
+from retinanet.images import Frame, Scaled
 from retinanet.predict.batches import Pixels, Source
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.sources import to_source
@@ -131,12 +131,9 @@ class Detector(BaseDetector):
         from retinanet.predict.dense import DenseOutputs, level_outputs
 
         assert isinstance(self.model, RetinaNet)  # noqa: S101
-        config = self.image_config
         if not isinstance(source, Scaled):
-            source = decode_for(
-                to_source(source), image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth
-            )
-        image_3HW, frame = self._prepare(source, config)
+            source = self._decode(to_source(source), self.image_config)
+        image_3HW, frame = self._prepare(source, self.image_config)
         with inference_state(self.device):
             outputs = self._network(
                 torch.from_numpy(image_3HW[None]).to(self.device, memory_format=torch.channels_last)

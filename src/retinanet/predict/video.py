@@ -23,9 +23,10 @@ from retinanet.errors import ConfigError, UserError
 from retinanet.files import partial_path, replace_file
 from retinanet.images import ImageError
 from retinanet.images import decode as decode_image
+from retinanet.pixel_values import FULL_DEPTH
 from retinanet.predict.batches import batched
-from retinanet.predict.coco_results import class_names
-from retinanet.predict.draw import draw
+from retinanet.predict.coco_results import class_names, scores
+from retinanet.predict.draw import DRAWN, draw
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -123,6 +124,9 @@ class VideoFile:
 class NumberedFrames:
     """A video whose frames are image files, in the order of `paths`."""
 
+    bit_depth: int = FULL_DEPTH
+    """Number of bits that 16-bit images use, see `images.decode`."""
+
     def __init__(self, paths: Sequence[Path], *, name: str, fps: float) -> None:
         self.paths = tuple(paths)
         self.name = name
@@ -134,7 +138,7 @@ class NumberedFrames:
         """Yield the images as frames. Raises `VideoError` at an image that cannot be decoded."""
         for number, path in enumerate(self.paths):
             try:
-                yield VideoFrame(number, number / self.fps, np.asarray(decode_image(path)))
+                yield VideoFrame(number, number / self.fps, np.asarray(decode_image(path, bit_depth=self.bit_depth)))
             except ImageError as error:
                 raise VideoError(str(error)) from error
 
@@ -173,8 +177,10 @@ def predict_video(
         advance: function that is called after every frame.
     """
     results = config.folder.output / f"{video.name}.csv"
-    target = config.folder.output / "drawn" / f"{video.name}.mp4" if config.draw else None
+    target = config.folder.output / DRAWN / f"{video.name}.mp4" if config.draw else None
     track = _tracker(video.fps, config.draw_threshold) if config.track else None
+    if isinstance(video, NumberedFrames):
+        video.bit_depth = detector.image_config.bit_depth
     errors: list[VideoError] = []
     pending: list[VideoFrame] = []  # frames without results so far, oldest first
 
@@ -230,8 +236,7 @@ def _tracker(fps: float, threshold: float) -> Callable[[sv.Detections], sv.Detec
 
     def track(detections: sv.Detections) -> sv.Detections:
         tracked = tracker.update(detections)
-        scores = np.zeros(len(tracked)) if tracked.confidence is None else tracked.confidence
-        order = np.argsort(-scores, kind="stable")  # ByteTrack returns detections with a track first
+        order = np.argsort(-scores(tracked), kind="stable")  # ByteTrack returns detections with a track first
         return cast(sv.Detections, tracked[order])
 
     return track
@@ -263,8 +268,8 @@ class _CsvRows:
         if not len(detections):
             self._rows.writerow([*head, *[""] * (len(CSV_COLUMNS) - 2)])
         tracks = [-1] * len(detections) if detections.tracker_id is None else detections.tracker_id.tolist()
-        scores = np.ones(len(detections)) if detections.confidence is None else detections.confidence
-        for track, box, name, score in zip(tracks, detections.xyxy, class_names(detections), scores, strict=True):
+        columns = (tracks, detections.xyxy, class_names(detections), scores(detections))
+        for track, box, name, score in zip(*columns, strict=True):
             self._rows.writerow([*head, "" if track < 0 else track, *map(str, box), name, str(score)])
 
 
@@ -304,10 +309,8 @@ class _DrawnVideo:
             codec = next(name for name in _VIDEO_CODECS if name in av.codecs_available)
             height, width = pixels_HW3.shape[:2]
             self._stream = self._container.add_stream(codec, rate=self.rate)
-            self._stream.width, self._stream.height = (
-                width + width % 2,
-                height + height % 2,
-            )  # yuv420p requires even sides
+            # yuv420p requires even sides
+            self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.time_base = _TIME_BASE
             self._stream.codec_context.sample_aspect_ratio = self.video.pixel_aspect

@@ -297,9 +297,8 @@ class OpenVinoEngine:
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Run the graph, and return the named outputs. Each combination of outputs is compiled at its first use."""
-        requests = self._local.__dict__.setdefault(
-            "requests", {}
-        )  # per thread: OpenVINO's requests are not thread-safe
+        # Each thread has its own requests, because OpenVINO's requests are not thread-safe.
+        requests = self._local.__dict__.setdefault("requests", {})
         key = tuple(outputs)
         if key not in requests:
             with self._lock:

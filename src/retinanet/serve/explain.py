@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from retinanet.config import PostprocessConfig
     from retinanet.predict.dense import DenseOutputs
+    from retinanet.serve.schemas import Fate
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,8 +31,6 @@ COVERING_CANDIDATES: Final = 300
 """Number of covering boxes with the highest scores among which `MAX_COVERING` are chosen."""
 SAME_BOX_IOU: Final = 0.7
 """Two covering boxes with a higher IoU are near-duplicates; only the one with the higher score is returned."""
-
-Fate = Literal["detected", "below_threshold", "not_a_candidate", "suppressed", "beyond_max_detections"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,14 +142,13 @@ class FrontMiddleware:
         method = METHODS.get(path)
         is_head = method == "GET" and scope["method"] == "HEAD"  # uvicorn sends no body after HEAD
         app = self._app
-        if is_head and path in METHODS:
+        if is_head:
             scope = {**scope, "method": "GET"}
         elif method is not None and scope["method"] != method:
             app = _method_not_allowed("GET, HEAD" if method == "GET" else method, scope["method"])
         try:
             await app(scope, receive, send_with_headers)
         finally:
-            paths = {"/v1/detect", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json"}
-            path = scope["path"] if scope["path"] in paths else "page"
+            path = scope["path"] if scope["path"] in METHODS.keys() - {"/docs"} else "page"
             self._metrics.requests.labels(path, status).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - start)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from retinanet.images import Scaled, resized_size
+from retinanet.images import Scaled, padded_size, resized_size
 from retinanet.serve.batching import Batcher, Slots
 from retinanet.serve.uploads import to_input
 
@@ -220,7 +220,7 @@ class Service:
         size = resized_size(
             item.scaled.width, item.scaled.height, image_size=config.image_size, max_size=config.max_size
         )
-        return tuple(-(-side // config.size_divisor) for side in size)
+        return padded_size(*size, divisor=config.size_divisor)
 
     def _work(self, items: Sequence[_Item]) -> list[Any]:
         began = time.perf_counter()
