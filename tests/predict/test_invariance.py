@@ -88,7 +88,10 @@ def load_openvino_bf16(folder: Path, exported: Callable[..., Path]) -> BaseDetec
     return retinanet.load(exported("m.xml"), precision="bf16", threads=2)
 
 
-LOADERS = [load_checkpoint, load_bf16, load_onnx, load_openvino, load_openvino_bf16]
+LOADERS = [
+    load_checkpoint,
+    *(pytest.param(load, marks=pytest.mark.slow) for load in (load_bf16, load_onnx, load_openvino, load_openvino_bf16)),
+]
 
 
 @pytest.fixture(params=LOADERS, ids=lambda loader: loader.__name__.removeprefix("load_"))
@@ -163,8 +166,14 @@ STATES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 }
 
 
-@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-@pytest.mark.parametrize("precision", ["32", "bf16"])
+IN_EVERY_RUN = ("default dtype torch.bfloat16", "default device", "torch.bfloat16", "2 threads")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [pytest.param(s, id=name, marks=() if name in IN_EVERY_RUN else pytest.mark.slow) for name, s in STATES.items()],
+)
+@pytest.mark.parametrize("precision", ["32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_the_state_of_torch(state: Callable, precision: str, folder: Path, images: list[Path]) -> None:
     """Neither the state in which the detector is loaded nor the state in which it predicts has an effect."""
     before = retinanet.load(folder / "model.ckpt", "cpu", precision)
@@ -178,6 +187,7 @@ def test_the_state_of_torch(state: Callable, precision: str, folder: Path, image
     assert_same(run(within, images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_onnx, load_openvino])
 def test_threads_of_an_exported_model(
     load: Callable, folder: Path, exported: Callable[..., Path], images: list[Path]

@@ -28,7 +28,7 @@ from retinanet.predict.runtime_detector import RuntimeDetector
 from retinanet.runtime.description import ExportError
 from retinanet.runtime.engines import OpenVinoEngine
 
-NAMES = ["model.ckpt", "m.onnx", "m.xml"]
+NAMES = ["model.ckpt", "m.onnx", pytest.param("m.xml", marks=pytest.mark.slow)]
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="forked children with threads are supported on Linux")
 
 
@@ -116,6 +116,7 @@ def test_a_copy_returns_equal_detections(
     assert equal(predict(again, image), predict(detector, image))
 
 
+@pytest.mark.slow
 def test_a_spawned_child_returns_equal_detections(detector: BaseDetector, image: Path) -> None:
     assert equal(in_child("spawn", detector, image), predict(detector, image))
 
@@ -132,6 +133,7 @@ def test_a_forked_child_returns_equal_detections(detector: BaseDetector, image: 
     assert equal(predict(detector, image), expected)  # the parent is unchanged
 
 
+@pytest.mark.slow
 @ON_LINUX
 def test_a_forked_child_that_exits_by_itself_ends(path: Path, image: Path) -> None:
     """A worker of gunicorn ends by `sys.exit`, which runs exit handlers; a child of multiprocessing skips them."""
@@ -177,7 +179,9 @@ def test_a_copy_of_a_file_that_changed_is_refused(exports: Path, image: Path, tm
         pickle.dumps(detector)
 
 
-@pytest.mark.parametrize("default", ["bfloat16", "float16", "float64", "meta"])
+@pytest.mark.parametrize(
+    "default", ["bfloat16", "meta", *(pytest.param(name, marks=pytest.mark.slow) for name in ("float16", "float64"))]
+)
 @pytest.mark.parametrize("when", ["load", "predict"])
 def test_defaults_of_torch_do_not_change_detections(path: Path, image: Path, default: str, when: str) -> None:
     """Another library may have changed the defaults before the detector is loaded, or after."""

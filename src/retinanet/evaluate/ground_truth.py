@@ -1,7 +1,7 @@
 """Check COCO ground truth before hotcoco reads it. Boxes are xywh, original pixels.
 
 hotcoco, like pycocotools, takes ground truth as it is: annotations with one id count as one object, and an annotation
-without a box counts for nothing. Both change the metrics without an error.
+without a box is left out. Both change the metrics without an error.
 """
 
 from __future__ import annotations
