@@ -106,6 +106,13 @@ class FileIndex:
         self.by_stem = by_stem
         self.left_out = LeftOut()
 
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> FileIndex:
+        """Return an index of the given files. They need not exist."""
+        index = cls((), ())
+        index.files = list(files)
+        return index
+
     @cached_property
     def files(self) -> list[Path]:
         """All files."""
