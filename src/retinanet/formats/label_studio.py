@@ -64,14 +64,14 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
             continue
         results, has_several = _results(task)
         several += has_several
-        if (path := builder.find_image(finder, name, file=source.path, where=where)) is None:
+        if (path := builder.find_image(finder, name, file=source.path, where=where, objects=len(results))) is None:
             continue
         sized = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
         try:
             size = image_size(path, sized.get("original_width"), sized.get("original_height"))
         except ImageError as error:
             what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
-            builder.add_fault(source.path, where, what, SKIP_IMAGE)
+            builder.add_image_fault(path, what, file=source.path, where=where, objects=len(results))
             continue
         image = AnnotatedImage(path, *size)
         image.add_properties(task["data"] if isinstance(task.get("data"), dict) else {})

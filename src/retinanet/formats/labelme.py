@@ -67,16 +67,16 @@ def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder, in
     """Add the image of one file to the builder."""
     finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images], index)
     name = str(content.get("imagePath") or f"{file.stem}.jpg")
-    if (path := builder.find_image(finder, name, file=file, where="", near=file.parent)) is None:
+    shapes = content["shapes"]
+    if (path := builder.find_image(finder, name, file=file, where="", near=file.parent, objects=len(shapes))) is None:
         return
     try:
         image = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
     except ImageError as error:
         what = f"expected the image size, found it neither in the file nor in the image ({error})"
-        builder.add_fault(file, "", what, SKIP_IMAGE)
+        builder.add_image_fault(path, what, file=file, where="", objects=len(shapes))
         return
     builder.images.append(image)
-    shapes = content["shapes"]
     for number, shape in enumerate(shapes, 1):
         result = _parse_object(shape, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"shape {number} of {len(shapes)}")

@@ -187,21 +187,23 @@ def _read_file(file: Path, finder: VocImageFinder, builder: DatasetBuilder) -> A
         what = f"expected <annotation> of Pascal VOC, found <{shorten(root.tag)[1:-1]}>"
         builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
+    nodes = root.findall("object")
     try:
         found = finder.find(file, written_paths(root))
     except AmbiguousImageError as error:
         builder.add_fault(file, "", str(error), AMBIGUOUS_ADVICE)
+        builder.objects_without_image += len(nodes)
         return None
-    if (path := builder.add_found_image(found, finder.own_path(file).as_posix(), file=file, where="")) is None:
+    own_path = finder.own_path(file).as_posix()
+    if (path := builder.add_found_image(found, own_path, file=file, where="", objects=len(nodes))) is None:
         return None
     try:
         width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
     except ImageError as error:
         what = f"expected the image size, found it neither in <size> nor in the image ({error})"
-        builder.add_fault(file, "", what, SKIP_IMAGE)
+        builder.add_image_fault(path, what, file=file, where="", objects=len(nodes))
         return None
     image = AnnotatedImage(path, width, height)
-    nodes = root.findall("object")
     for number, node in enumerate(nodes, 1):
         result = _parse_object(node, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
