@@ -20,6 +20,7 @@ from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size
 from retinanet.formats.records import DataError, DetectionData
 from retinanet.formats.text import finite_number
+from retinanet.formats.xml_fields import xml_fields
 from retinanet.images import ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
@@ -88,6 +89,9 @@ def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) 
         builder.add_image_fault(path, what, file=builder.source, where=where, objects=len(shapes))
         return
     builder.images.append(image)
+    image.add_properties(node.attrib, known=("id", "name", "width", "height"))
+    for child in node:  # <tag> holds a label and attributes of the whole image
+        image.add_properties({**xml_fields(child), "tag": child.get("label") if child.tag == "tag" else None})
     for number, shape in enumerate(shapes, 1):
         result = _parse_object(shape, number, builder.selection)
         builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {number}")

@@ -22,6 +22,8 @@ from retinanet.formats.text import finite_number, read_json, word
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import shorten
 
+_IMAGE_FIELDS: Final = frozenset(("version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"))
+_SHAPE_FIELDS: Final = frozenset(("label", "points", "shape_type", "group_id", "mask"))
 _REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
 
 
@@ -77,7 +79,9 @@ def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder, in
         builder.add_image_fault(path, what, file=file, where="", objects=len(shapes))
         return
     builder.images.append(image)
+    image.add_properties(content, known=_IMAGE_FIELDS)
     for number, shape in enumerate(shapes, 1):
+        image.add_properties(shape if isinstance(shape, dict) else {}, known=_SHAPE_FIELDS)
         result = _parse_object(shape, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"shape {number} of {len(shapes)}")
 

@@ -41,6 +41,7 @@ from retinanet.formats.output import WriteTarget, common_class_ids, exact_number
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record
 from retinanet.formats.text import finite_number, read_lines, truth
 from retinanet.formats.voc_images import VocImageFinder, written_paths
+from retinanet.formats.xml_fields import xml_fields
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
@@ -48,6 +49,8 @@ CLASS_FILE: Final = "classes.txt"
 """Class list with one class per line, beside Annotations/. It extends VOC; `retinanet convert` writes it."""
 _SPLIT_LINE: Final = re.compile(r"^(?P<stem>.*?)(?:\s+(?:-1|0|1))?$")
 """Line of a split file: a file stem and, in the class-specific files of VOC, 1, 0 or -1."""
+_IMAGE_FIELDS: Final = frozenset(("folder", "filename", "path", "size", "segmented", "object"))
+_OBJECT_FIELDS: Final = frozenset(("name", "bndbox", "robndbox", "polygon", "part", "difficult"))
 _COORDINATES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -204,7 +207,9 @@ def _read_file(file: Path, finder: VocImageFinder, builder: DatasetBuilder) -> A
         builder.add_image_fault(path, what, file=file, where="", objects=len(nodes))
         return None
     image = AnnotatedImage(path, width, height)
+    image.add_properties(xml_fields(root, known=_IMAGE_FIELDS))
     for number, node in enumerate(nodes, 1):
+        image.add_properties(xml_fields(node, known=_OBJECT_FIELDS))
         result = _parse_object(node, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
     return image
