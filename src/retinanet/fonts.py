@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ def legible_name(name: str, class_id: int) -> str:
 
     The first name without a font is logged as a warning, with the package to install.
     """
-    missing = next((c for c in _visible(name) if font_path(c) is None), None)
+    missing = None if name.isascii() else next((c for c in _visible(name) if font_path(c) is None), None)
     if missing is None:
         return name
     _warn_once(_package(missing), name, class_id)
@@ -54,7 +54,7 @@ def load_font(texts: Iterable[str], size: int) -> Font:
     return default if _has_all(default_path(), characters) else _MixedFont(default)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def font_path(text: str) -> Path | None:
     """Return the file of one font that has all characters of a text, or None."""
     characters = _visible(text)
@@ -167,7 +167,7 @@ def _code_points(path: Path) -> npt.NDArray[np.uint32]:
         return np.zeros(0, np.uint32)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _has_all(path: Path, characters: str) -> bool:
     if path == default_path() and characters.isascii():
         return True
