@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from retinanet.cli import main
+from retinanet.errors import ConfigError
 from tests.commands.made import run
 
 
@@ -52,3 +55,16 @@ def test_train_evaluate_predict(tiny, squares, tmp_path: Path, capsys):
     assert run("predict", best, tmp_path / "broken.jpg", images / "0.png", "-o", tmp_path / "third") == 1
     captured = capsys.readouterr()
     assert "broken.jpg" in captured.out + captured.err
+
+
+def test_an_error_is_printed_with_its_notes(monkeypatch, capsys):
+    def fail(*_, **__):
+        error = ConfigError("too many")
+        error.add_note("raised by callback my:Callback")
+        raise error
+
+    monkeypatch.setattr("retinanet.cli.app", SimpleNamespace(meta=fail))
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: too many\nraised by callback my:Callback\n"

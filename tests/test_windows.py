@@ -51,8 +51,8 @@ def save(path: Path, mode: str, options: dict[str, object]) -> Path:
 def large_limit_of_10000_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read images of more than 10,000 pixels by windows, in strips of 5,000 pixels."""
     pytest.importorskip("rasterio")
-    monkeypatch.setattr(images, "MAX_PIXELS_AT_ONCE", 10_000)
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 5_000)
+    monkeypatch.setattr(images.windows, "MAX_PIXELS_AT_ONCE", 10_000)
+    monkeypatch.setattr(images.windows, "_STRIP_PIXELS", 5_000)
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -99,7 +99,7 @@ def test_a_jpeg_at_a_reduced_scale(tmp_path: Path, target: int, orientation: int
 
 def test_without_rasterio_a_huge_image_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "rgb.png", "RGB", {})
-    monkeypatch.setattr(images, "MAX_PIXELS_AT_ONCE", 10_000)
+    monkeypatch.setattr(images.windows, "MAX_PIXELS_AT_ONCE", 10_000)
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert decode_for(path, image_size=50, max_size=100).width == 301, "decoded whole, within Pillow's limit"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
@@ -122,7 +122,7 @@ def test_training_samples_by_windows_agree_with_a_full_decode(tmp_path: Path, mo
     data = cut_into_tiles(data_of(path, 301, 203, [[10, 20, 60, 70], [150, 90, 280, 200]]), TileConfig(tile=128)).data
     dataset = DetectionDataset(data=data, image_config=ImageConfig(image_size=96, max_size=200))
     full = [dataset[i] for i in range(len(dataset))]
-    monkeypatch.setattr(images, "MAX_PIXELS_AT_ONCE", 10_000)
+    monkeypatch.setattr(images.windows, "MAX_PIXELS_AT_ONCE", 10_000)
     assert len(full) == 7, "3 x 2 tiles and the whole image"
     for i, sample in enumerate(full):
         other = dataset[i]

@@ -107,6 +107,6 @@ def main(arguments: list[str] | None = None) -> None:
     except (UserError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError):
             error = explain_missing(error, "this command")
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     sys.exit(status if isinstance(status, int) else 0)

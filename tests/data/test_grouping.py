@@ -13,6 +13,7 @@ from retinanet import data
 from retinanet.data.grouping import group_images
 from retinanet.data.split import divide
 from retinanet.errors import ConfigError
+from tests.formats import samples
 
 Write = Callable[..., Path]
 
@@ -112,6 +113,51 @@ def test_a_field_that_two_columns_may_be_is_refused(four: Path) -> None:
     path = write_coco(four, [{"a": {"film": 1}, "b": {"film": 2}}] * 4)
     with pytest.raises(ConfigError, match=r"'film', which may be a\.film, b\.film of x\.json: give the full name"):
         names(path, "film")
+
+
+CVAT, VOC, LABELME, TASKS = "annotations.xml", "Annotations/a.xml", "a.json", "project-1.json"
+
+
+@pytest.mark.parametrize(
+    ("write", "file", "old", "new", "group_by", "expected"),
+    [
+        (samples.cvat_xml, CVAT, 'name="a.jpg"', 'name="a.jpg" subset="Train"', "subset", "Train"),
+        (samples.cvat_xml, CVAT, 'name="a.jpg"', 'name="a.jpg" task_id="7"', "task_id", "7"),
+        (samples.cvat_xml, CVAT, "</box>", '<attribute name="film">7</attribute></box>', "film", "7"),
+        (samples.cvat_xml, CVAT, "</image>", '<tag label="night"></tag></image>', "tag", "night"),
+        (samples.cvat_xml, CVAT, "</image>", '<tag><attribute name="film">7</attribute></tag></image>', "film", "7"),
+        (samples.cvat_voc, VOC, "</annotation>", "<film>7</film></annotation>", "film", "7"),
+        (samples.cvat_voc, VOC, "</annotation>", "<source><film>7</film></source></annotation>", "source.film", "7"),
+        (
+            *(samples.cvat_voc, VOC, "</object>"),
+            "<attributes><attribute><name>film</name><value>7</value></attribute></attributes></object>",
+            *("film", "7"),
+        ),
+        (samples.labelme, LABELME, '"flags": {}, "shapes"', '"flags": {"night": true}, "shapes"', "night", "True"),
+        (samples.labelme, LABELME, '"flags": {}, "shapes"', '"film": 7, "shapes"', "film", "7"),
+        (samples.labelme, LABELME, '"flags": {}}', '"description": "left"}', "description", "left"),
+        (samples.label_studio, TASKS, '"data": {', '"meta": {"film": 7}, "data": {', "film", "7"),
+        (samples.label_studio, TASKS, '"data": {', '"data": {"film": 7, ', "film", "7"),
+        (samples.label_studio, TASKS, '"type": "choices"', '"type": "choices", "from_name": "f"', "f", "sharp"),
+        (samples.label_studio_min, TASKS, '"id": 1', '"id": 1, "film": 7', "film", "7"),
+    ],
+)
+def test_fields_of_the_other_formats(
+    write: Write, file: str, old: str, new: str, group_by: str, expected: str, tmp_path: Path, write_image: Write
+) -> None:
+    """Only the image a has the field."""
+    path = write(tmp_path / "x", write_image)
+    annotations = tmp_path / "x" / file
+    text = annotations.read_text()
+    assert old in text
+    annotations.write_text(text.replace(old, new, 1))
+    assert names(path, group_by) == [(expected,), ()]
+
+
+def test_a_field_in_yolo_is_refused_with_what_is_possible(tmp_path: Path, write_image: Write) -> None:
+    path = samples.cvat_yolo(tmp_path / "x", write_image)
+    with pytest.raises(ConfigError, match=r"images have no columns or fields.*Give folder, .*folder:1, .*expression"):
+        names(path, "patient")
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def test_all_faulty_images_are_listed_and_can_be_left_out(write_voc: Write, writ
     assert [r.path.name for r in valid.records] == ["g.jpg"]
     assert [r.image_id for r in valid.records] == [7]
     assert len(valid.faults) == 6
+    assert "6 objects of missing or invalid image files were left out" in valid.notes
 
 
 def test_one_error_lists_faults_of_objects_and_of_images(write_voc: Write) -> None:

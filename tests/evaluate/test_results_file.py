@@ -63,6 +63,8 @@ def test_images_are_matched_by_name_if_the_ids_are_not_those_of_the_data(tmp_pat
     found = evaluate(file, data=truth)
     assert pytest.approx(1) == found.metrics.AP
     assert any("matched by their file_name" in note for note in found.notes)
+    windows = [{**row, "file_name": row["file_name"].replace("/", "\\").upper()} for row in rows]
+    assert not any("file_name" in note for note in evaluate(write(tmp_path / "w.json", windows), data=truth).notes)
     other = {"image_id": 9, "category_id": 11, "bbox": [1, 1, 9, 9], "score": 0.5, "file_name": "other.png"}
     more = evaluate(write(tmp_path / "more.json", [*rows, other]), data=truth)
     assert pytest.approx(1) == more.metrics.AP

@@ -57,6 +57,23 @@ def test_an_invalid_line_is_reported(tmp_path: Path, write_image: Write, line: s
         data.load(write_rows(tmp_path, write_image, f"a.jpg,1,2,30,40,cat\n{line}\n"))
 
 
+def test_the_rows_of_an_image_with_a_fault_are_counted(tmp_path: Path, write_image: Write) -> None:
+    rows = "a.jpg,1,2,30,40,cat\n" + "gone.jpg,1,2,3,4,cat\n" * 3 + "gone.jpg,,,,,\n"
+    found = data.load(write_rows(tmp_path, write_image, rows), skip_invalid=True)
+    assert len(found.faults) == 1
+    assert "3 objects of images with a fault were left out" in found.notes
+
+
+def test_the_advice_for_a_missing_image_depends_on_the_given_folder(tmp_path: Path, write_image: Write) -> None:
+    file = write_rows(tmp_path, write_image, "a.jpg,1,2,30,40,cat\ngone.jpg,1,2,3,4,cat\n")
+    with pytest.raises(DataError, match=r"gone\.jpg\. Put the image at this path, give its folder with --images"):
+        data.load(file)
+    with pytest.raises(
+        DataError, match=rf"gone\.jpg\. Put the image into {tmp_path}, the folder of --images, which was"
+    ):
+        data.load(file, images=tmp_path)
+
+
 @pytest.mark.parametrize("header", ["filename;xmin;ymin;xmax;ymax;class\n", ""], ids=["header", "no header"])
 @pytest.mark.parametrize(
     ("separator", "row"),

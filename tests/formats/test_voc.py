@@ -110,7 +110,8 @@ def test_a_missing_image_is_reported(write_voc: Write, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.jpg: image not found.*--images.*--skip-invalid"):
         data.load(root)
     assert [r.path.name for r in data.load(root, skip_invalid=True).records] == ["a.jpg"]
-    with pytest.raises(DataError, match=r"a\.jpg: image not found"):
+    searched = rf"a\.jpg: image not found. Put the image into {tmp_path / 'other'}, the folder of --images"
+    with pytest.raises(DataError, match=searched):
         data.load(root, images=tmp_path / "other")
 
 

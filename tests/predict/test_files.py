@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from retinanet.errors import ConfigError, UserError
-from retinanet.predict.files import predict_files
+from retinanet.predict.files import image_ids, predict_files
 from tests.evaluate.block_detector_fake import block_detector, made_image
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
@@ -70,6 +70,25 @@ def test_images_in_the_output_folder_are_no_input(folder: Path) -> None:
     output = folder / "out"
     predict_files(block_detector(), [folder], output=output)
     assert predict_files(block_detector(), [folder], output=output, overwrite=True).images == 4
+
+
+def test_image_ids_from_a_dataset_whose_images_lie_elsewhere(tmp_path: Path) -> None:
+    """The rules are those of the readers: longest matching end, back-slashes, Unicode forms, one image for one name."""
+    names = ("C:\\data\\cam1\\a.jpg", "cam2/a.jpg", "Zu\u0308ge.JPG", "once.jpg")
+    images = [{"id": 10 * i, "file_name": name, "width": 9, "height": 9} for i, name in enumerate(names, 1)]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 7, "name": "green"}]}))
+    paths = [Path("copy") / name for name in ("cam1/a.jpg", "cam2/a.jpg", "Z\u00fcge.jpg", "sub/once.jpg")]
+    assert image_ids(paths, truth) == [10, 20, 30, 40]
+    with pytest.raises(UserError, match=r"one image for 'copy/a.jpg', found 2 that match equally: .*cam1/a.jpg"):
+        image_ids([Path("copy/a.jpg")], truth)
+    with pytest.raises(UserError, match=r"once.jpg', found 2 that match equally: x/once.jpg, y/once.jpg"):
+        image_ids([Path("x/once.jpg"), Path("y/once.jpg")], truth)
+    with pytest.raises(UserError, match=r"does not contain other.jpg"):
+        image_ids([*paths, Path("other.jpg")], truth)
+    truth.write_text(truth.read_text().replace("once.jpg", "sub/once.jpg"))
+    with pytest.raises(UserError, match=r"does not contain x/once.jpg"):  # sub/once.jpg matches a longer end
+        image_ids([*paths, Path("x/once.jpg")], truth)
 
 
 def test_image_ids_from_a_dataset(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The loss study: a study that is interrupted and continued, runs that diverge, and invalid options."""
 
 import json
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,9 +9,11 @@ import pytest
 
 import retinanet.study.runner as module
 from retinanet.errors import ConfigError
+from retinanet.formats.records import DataError
 from retinanet.report.study import study_report
 from retinanet.study.runner import _store_options, study
 from retinanet.train import NonFiniteError
+from retinanet.train.run_lock import locked_run_folder
 from tests.report.test_html import assert_self_contained
 from tests.study.studies import config, outcome, study_of
 
@@ -88,6 +91,30 @@ def test_a_study_continues_with_options_stored_under_former_names(tmp_path):
     path.write_text(json.dumps({**stored, "skip_bad": True}))
     with pytest.raises(ConfigError, match="skip_invalid was True, is False"):
         _store_options(options)
+
+
+@pytest.mark.parametrize("place", [".", "runs/ce-seed0"])
+def test_a_study_is_refused_while_another_process_writes_into_its_folder(tmp_path, place):
+    (tmp_path / "runs/focal-seed0").mkdir(parents=True)
+    options = config(output=tmp_path, overwrite=True)
+    locked, done = threading.Event(), threading.Event()
+
+    def hold():
+        with locked_run_folder(tmp_path / place):
+            locked.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)  # a thread, too, cannot enter a lock that another thread holds
+    thread.start()
+    assert locked.wait(20)
+    with pytest.raises(ConfigError, match=f"{tmp_path / place} is in use: another process trains"):
+        study(tmp_path / "no data", options)
+    done.set()
+    thread.join()
+    assert (tmp_path / "runs/focal-seed0").exists()
+    with pytest.raises(DataError):
+        study(tmp_path / "no data", options)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(False, [True, False]), (True, [True, True])])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
 
 from retinanet.errors import ConfigError
 from retinanet.train import fit
@@ -39,6 +40,21 @@ class Stop(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         trainer.should_stop = True
+
+
+class Failing(Callback):
+    """Raise an exception in the third training batch."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            raise self.error
+
+
+def fail_on_one_image(sample: Any) -> Any:
+    raise LookupError("no such colour")
 
 
 def noise_factory() -> Any:
@@ -86,6 +102,30 @@ def test_config_yaml_describes_objects_and_a_resume_requires_them(tiny: Options)
         fit(**tiny, epochs=2, transform=written["transform"], resume=True)
     with pytest.raises(ConfigError, match=r"resume=True, callbacks=\.\.\."):
         fit(**tiny, epochs=2, transform=noise, callbacks=written["callbacks"], resume=True)
+
+
+def test_an_exception_of_a_callback_names_the_callback_and_the_step(tiny: Options) -> None:
+    """A PermissionError of the callback does not become the error that the run folder cannot be written."""
+    callback = Failing(PermissionError(13, "Permission denied"))
+    with pytest.raises(PermissionError) as caught:
+        fit(**tiny, callbacks=[Counter(), callback])
+    assert caught.value.__notes__ == [
+        f"raised by callback {HERE}:Failing in on_train_batch_end at optimiser step 3, in epoch 1"
+    ]
+    assert "raise self.error" in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.slow
+def test_an_exception_of_a_lambda_callback_and_of_a_transform_in_a_worker(tiny: Options) -> None:
+    def fail(*_: Any) -> None:
+        raise LookupError("no such metric")
+
+    with pytest.raises(LookupError) as caught:
+        fit(**tiny, callbacks=[LambdaCallback(on_train_epoch_start=fail)])
+    (note,) = caught.value.__notes__
+    assert "lambda_function:LambdaCallback in on_train_epoch_start at optimiser step 0, in epoch 1" in note
+    with pytest.raises(LookupError, match=r"no such colour\nraised by transform .*fail_on_one_image on .*\.png"):
+        fit(**{**tiny, "workers": 1}, transform=fail_on_one_image)
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,14 @@ def study(data: Annotated[Path, Parameter(help="Dataset to train on.")], /, *, o
     """
     from rich.console import Console
 
-    from retinanet.report.study import study_report
-    from retinanet.study.runner import study as run_study
+    from retinanet.train.run_lock import locked_run_folder
 
-    found = run_study(data, options)
-    report = study_report(found, options.folder.output / "report.html")
+    with locked_run_folder(options.folder.output):  # before the imports below, which take seconds
+        from retinanet.report.study import study_report
+        from retinanet.study.runner import study as run_study
+
+        found = run_study(data, options)
+        report = study_report(found, options.folder.output / "report.html")
     console = Console()
     console.print(study_table(found))
     for sentence in found.sentences():

@@ -23,10 +23,10 @@ class SplitConfig:
     test: float = 0.0
     """Fraction of the images for the test set, at least 0. `val` and `test` together are below 1."""
     group_by: str | None = None
-    """Keep images in one part that share this property: a column of a CSV file; a field of COCO's images or
-    annotations; `folder`, the folder of the image; `folder:1`, the first folder below the common folder of all images;
-    or a regular expression. The expression is searched in the file name ('^[^_]+' is the part before the first _), or,
-    if it contains a slash, in the path below the common folder."""
+    """Keep images in one part that share this property: a column of a CSV file; a field of an image or of its
+    annotations in another format (YOLO has none); `folder`, the folder of the image; `folder:1`, the first folder below
+    the common folder of all images; or a regular expression. The expression is searched in the file name ('^[^_]+' is
+    the part before the first _), or, if it contains a slash, in the path below the common folder."""
     near_duplicates: bool = True
     """Put images that look alike into the same part."""
     to: str = "coco"

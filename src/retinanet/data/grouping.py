@@ -57,10 +57,11 @@ def group_images(data: DetectionData, group_by: str) -> Grouping:
 
     Args:
         data: dataset.
-        group_by: a column of a CSV file or a field of an image, or of its annotations, in COCO; `folder`, the folder of
-            the image; `folder:1`, `folder:2`, ..., the first, second, ... folder below the common folder of all images;
-            or a regular expression for the file name. An expression with a slash is matched with the path below the
-            common folder of all images. The group is the first group of the expression, or the whole match.
+        group_by: a column of a CSV file, or a field of an image or of its annotations in another format (YOLO has
+            none); `folder`, the folder of the image; `folder:1`, `folder:2`, ..., the first, second, ... folder below
+            the common folder of all images; or a regular expression for the file name. An expression with a slash is
+            matched with the path below the common folder of all images. The group is the first group of the
+            expression, or the whole match.
 
     Raises:
         ConfigError: a `group_by` that is neither a column nor a regular expression, or that matches no image.
@@ -119,7 +120,7 @@ def _by_folder(data: DetectionData) -> Grouping:
 def _by_expression(data: DetectionData, group_by: str) -> Grouping:
     columns = sorted({column for record in data.records for column in record.properties})
     near = did_you_mean(group_by, columns) if columns else ""
-    listed = f"its columns are {list_names(columns)}{near}" if columns else "it has no columns"
+    listed = f"its columns are {list_names(columns)}{near}" if columns else "its images have no columns or fields"
     expected = (
         f"group_by must be a column, folder or a regular expression, found {group_by!r}, which is not a column of "
         f"{data.source.name} ({listed})"
@@ -136,7 +137,10 @@ def _by_expression(data: DetectionData, group_by: str) -> Grouping:
     if not any(found):
         where = "path" if "/" in group_by else "file name"
         example = f" (the first is {texts[0]})" if texts else ""
-        raise ConfigError(f"{expected} and matches no {where}{example}")
+        raise ConfigError(
+            f"{expected} and matches no {where}{example}. Give folder, the folder of the image; folder:1, the outer "
+            "folder; or an expression such as '^[^_]+', the part of the file name before the first _"
+        )
     return Grouping(what=f"match of {group_by!r}", names=[(name,) if name else () for name in found])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinanet.files import is_file
 from retinanet.formats import read
-from retinanet.formats.image_files import images_below
+from retinanet.formats.image_files import advice_for_missing_image, images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
 from retinanet.images import ImageError, verify
 from retinanet.pixel_values import ValueRange
@@ -52,13 +52,16 @@ def load(
             f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
             f"{missing[0].path}. {_advice_for_missing_images(images)}"
         )
-    image_faults, value_range = _check_images(data, workers=workers) if open_images else ([], None)
+    folder = None if images is None else Path(images)
+    image_faults, value_range = _check_images(data, workers=workers, images=folder) if open_images else ([], None)
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
     invalid_files = {fault.file for fault in image_faults}
     records = tuple(record for record in data.records if record.path not in invalid_files)
-    data = dataclasses.replace(data, records=records, faults=faults, value_range=value_range)
+    lost = data.num_objects - sum(len(record.boxes_G4) for record in records)
+    notes = (*data.notes, *([f"{lost:,} objects of missing or invalid image files were left out"] if lost else []))
+    data = dataclasses.replace(data, records=records, faults=faults, notes=notes, value_range=value_range)
     left_out = f"; {len(faults)} faults were left out" if faults else ""
     if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
@@ -123,20 +126,25 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
     return _check_images(data, workers=workers)[0]
 
 
-def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], ValueRange | None]:
+def _check_images(
+    data: DetectionData, *, workers: int, images: Path | None = None
+) -> tuple[list[Fault], ValueRange | None]:
     """Return the faults of the images, and the value range of the valid images with 16 bits per channel."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        checked = list(pool.map(_check_image, data.records))
+        checked = list(pool.map(lambda record: _check_image(record, images), data.records))
     faults = [fault for fault, _ in checked if fault is not None]
     largest = {record.path: value for record, (_, value) in zip(data.records, checked, strict=True)}
     return faults, ValueRange.of(largest.values())
 
 
-def _check_image(record: Record) -> tuple[Fault | None, int | None]:
-    """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel."""
+def _check_image(record: Record, images: Path | None) -> tuple[Fault | None, int | None]:
+    """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel.
+
+    `images` is the folder of `--images`, if it was given.
+    """
     advice = SKIP_IMAGE
     if not is_file(record.path):
-        advice = "Put the image at this path, give its folder with --images, or leave it out with --skip-invalid"
+        advice = advice_for_missing_image(images)
         return Fault(file=record.path, where="", what="image not found", advice=advice), None
     try:
         (width, height), largest = verify(record.path)

@@ -11,7 +11,9 @@ import numpy as np
 from retinanet.data import read
 from retinanet.evaluate.ground_truth import EvaluationError, load_ground_truth
 from retinanet.evaluate.results import check_results, read_rows
-from retinanet.predict.coco_results import ids_in
+from retinanet.formats.folder_walk import comparable
+from retinanet.formats.image_files import AmbiguousImageError, readings
+from retinanet.formats.record_ids import ids_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,11 +83,17 @@ def _match_file_names(rows: Rows, data: DetectionData) -> tuple[Rows, list[str]]
     """Return the results with image ids by their file names, if the file names contradict the image ids."""
     if not rows or not all(isinstance(row, dict) and isinstance(row.get("file_name"), str) for row in rows):
         return rows, []
-    names = {record.image_id: record.path.name for record in data.records}
-    paths = {row["file_name"]: Path(row["file_name"].replace("\\", "/")) for row in rows}
-    if all(names.get(_key(row, "image_id")) == paths[row["file_name"]].name for row in rows):
+    names = {record.image_id: comparable(record.path.name) for record in data.records}
+    if all(names.get(_key(row, "image_id")) in _last_parts(row["file_name"]) for row in rows):
         return rows, []
-    ids = dict(zip(paths, ids_in(data.records, list(paths.values())), strict=True))
+    written = list(dict.fromkeys(row["file_name"] for row in rows))
+    try:
+        ids = dict(zip(written, ids_in(data.records, written), strict=True))
+    except AmbiguousImageError as error:
+        raise EvaluationError(
+            f"the image ids of the results differ from those of {data.source}, so that their file_name decides: "
+            f"{error}. Write the ids of the data, or more of the path of each image"
+        ) from error
     missing = [name for name, image_id in ids.items() if image_id is None]
     if len(missing) == len(ids):
         return rows, []  # the ids decide: names of another naming scheme
@@ -170,6 +178,11 @@ def _key(row: dict[str, Any], name: str) -> Any:
 
 def _is_text(row: dict[str, Any], key: str) -> bool:
     return isinstance(row.get(key), str)
+
+
+def _last_parts(name: str) -> set[str]:
+    """Return the file names that a written path can stand for, in a form to compare."""
+    return {comparable(text.rpartition("/")[2]) for text in readings(name)}
 
 
 def _few(names: Sequence[str]) -> str:

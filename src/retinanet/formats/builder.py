@@ -21,9 +21,11 @@ from retinanet.formats.image_files import (
     DATA_SUFFIXES,
     OUTSIDE_ADVICE,
     AmbiguousImageError,
+    advice_for_missing_image,
     outside_fault,
 )
 from retinanet.formats.records import (
+    SKIP_IMAGE,
     SKIP_OBJECT,
     DetectionData,
     Fault,
@@ -83,6 +85,7 @@ class DatasetBuilder:
         notes: sentences for the user about the reading.
         boxes: statistics of the boxes, before they are clipped to their images.
         reduced: number of objects whose box was computed from another shape.
+        objects_without_image: number of objects that are left out, because their image has a fault.
         allowed: folders that relative paths may reach.
     """
 
@@ -95,12 +98,13 @@ class DatasetBuilder:
         self.notes: list[str] = []
         self.boxes = BoxStatistics(numbers)
         self.reduced = 0
+        self.objects_without_image = 0
         self._first_pixel: list[tuple[AnnotatedImage, AnnotatedObject, Path, str]] = []
         self.allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
         self._named_images: list[_NamedImage] = []
 
     def find_image(
-        self, finder: ImageFinder, name: str, *, file: Path, where: str, near: Path | None = None
+        self, finder: ImageFinder, name: str, *, file: Path, where: str, near: Path | None = None, objects: int = 0
     ) -> Path | None:
         """Return the path of the image that the annotations name, or None after adding a fault.
 
@@ -112,24 +116,41 @@ class DatasetBuilder:
             file: annotation file, for a fault.
             where: position of the name in the file, for a fault.
             near: folder whose image is taken if several images match.
+            objects: number of objects of the image, which are left out with it.
         """
         try:
             found = finder.find(name, near=near)
         except AmbiguousImageError as error:
             self.add_fault(file, where, str(error), AMBIGUOUS_ADVICE)
+            self.objects_without_image += objects
             return None
-        return self.add_found_image(found, name, file=file, where=where)
+        return self.add_found_image(found, name, file=file, where=where, objects=objects)
 
-    def add_found_image(self, found: FoundImage, name: str, *, file: Path, where: str) -> Path | None:
+    def add_found_image(self, found: FoundImage, name: str, *, file: Path, where: str, objects: int = 0) -> Path | None:
         """Return the path of a found image, or None after adding a fault if it lies outside the allowed folders.
 
         The image is a fault at the end if another name leads to it as well: see `_leave_out_doubtful_images`.
         """
         if self.is_outside(found.path, file, where):
+            self.objects_without_image += objects
             return None
         path = Path(found.path)  # a new object for each name, because the finder may return one object for two names
         self._named_images.append(_NamedImage(found._replace(path=path), name, file, where))
         return path
+
+    def add_image_fault(self, path: Path, what: str, *, file: Path, where: str, objects: int = 0) -> None:
+        """Add the fault of an image whose file is needed for its size, but is missing or cannot be read.
+
+        Args:
+            path: image file.
+            what: expected and found content.
+            file: annotation file.
+            where: position of the image in the annotation file.
+            objects: number of objects of the image, which are left out with it.
+        """
+        advice = SKIP_IMAGE if is_file(path) else advice_for_missing_image(self.options.images)
+        self.add_fault(file, where, what, advice)
+        self.objects_without_image += objects
 
     def _leave_out_doubtful_images(self) -> None:
         """Add a fault for each image that was found by the end of its path, if another name leads to the same file.
@@ -152,6 +173,7 @@ class DatasetBuilder:
                     what = f"expected the image {shorten(image.name)}, found only {image.found.path}, which is also "
                     self.add_fault(image.file, image.where, f"{what}the image of {shorten(other)}", AMBIGUOUS_ADVICE)
                     doubtful.add(id(image.found.path))
+        self.objects_without_image += sum(len(image.objects) for image in self.images if id(image.path) in doubtful)
         self.images = [image for image in self.images if id(image.path) not in doubtful]
         by_end = [i for i in self._named_images if not i.found.is_whole and id(i.found.path) not in doubtful]
         if by_end:
@@ -253,6 +275,8 @@ class DatasetBuilder:
         notes = self.boxes.notes()
         if self.reduced:
             notes.insert(0, f"{self.reduced:,} polygons and other shapes were replaced by their bounding boxes")
+        if self.objects_without_image:
+            notes.append(f"{self.objects_without_image:,} objects of images with a fault were left out")
         if (what := self.boxes.fault()) is None:
             return [], notes
         advice = "Correct the numbers, or read the numbers as they are with --skip-invalid"

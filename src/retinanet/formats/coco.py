@@ -90,6 +90,7 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
         image_id = image_key(entry.get("image_id")) if isinstance(entry, dict) else None
         image = None if image_id is None else images.get(image_id)
         if isinstance(entry, dict) and image_id in listed and image is None:
+            builder.objects_without_image += 1
             continue
         if ids_seen.is_copy(entry):
             continue
@@ -180,6 +181,8 @@ def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int | str,
                 continue
             except ImageError as error:
                 what = f"expected width and height above 0, found them neither here nor in the image ({error})"
+                builder.add_image_fault(path, what, file=source, where=where)
+                continue
         builder.add_fault(source, where, what, SKIP_IMAGE)
     if any(isinstance(image_id, str) for image_id in images):
         for image in images.values():  # without an id, the builder numbers the images

@@ -32,7 +32,7 @@ from retinanet.formats.output import (
     relative_path,
     write_text,
 )
-from retinanet.formats.records import SKIP_IMAGE, SKIP_OBJECT, DataError, DetectionData
+from retinanet.formats.records import SKIP_OBJECT, DataError, DetectionData
 from retinanet.formats.text import integer, read_lines
 from retinanet.images import ImageError
 from retinanet.parse import shorten
@@ -109,20 +109,20 @@ def _read_row(
     name = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
     declared_size = _declared_size(row, table)
     if name not in images:
-        path = builder.find_image(finder, name, file=builder.source, where=where)
-        if path is None:
-            images[name] = None
-            return None
-        try:
-            images[name] = AnnotatedImage(path, *image_size(path, *declared_size))
-        except ImageError as error:
-            images[name] = None
-            what = f"image not found at {path}" if not is_file(path) else str(error)
-            builder.add_fault(builder.source, where, what, SKIP_IMAGE)
+        images[name] = None
+        if (path := builder.find_image(finder, name, file=builder.source, where=where)) is not None:
+            try:
+                images[name] = AnnotatedImage(path, *image_size(path, *declared_size))
+            except ImageError as error:
+                what = str(error) if is_file(path) else f"image not found at {path}"
+                builder.add_image_fault(path, what, file=builder.source, where=where)
     image = images[name]
     cells = [row[column_of[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[column_of["class"]].strip()
-    if image is None or not any((*cells, written)):
+    has_object = any((*cells, written))
+    if image is None:
+        builder.objects_without_image += has_object
+    if image is None or not has_object:
         return image
     size = tuple(map(integer, declared_size))
     if None not in size and size != (image.width, image.height):

@@ -18,8 +18,9 @@ from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
 from retinanet.formats.image_files import ImageFinder, image_size
-from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData
+from retinanet.formats.records import DataError, DetectionData
 from retinanet.formats.text import finite_number
+from retinanet.formats.xml_fields import xml_fields
 from retinanet.images import ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
@@ -78,16 +79,20 @@ def _read_image(node: ET.Element, builder: DatasetBuilder, finder: ImageFinder) 
     """Add one image to the builder."""
     name = node.get("name") or ""
     where = f"image {node.get('id', '?')} ({name})"
-    if (path := builder.find_image(finder, name, file=builder.source, where=where)) is None:
+    shapes = [child for child in node if child.tag in _SHAPES]
+    if (path := builder.find_image(finder, name, file=builder.source, where=where, objects=len(shapes))) is None:
         return
     try:
         image = AnnotatedImage(path, *image_size(path, node.get("width"), node.get("height")))
     except ImageError as error:
         what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
-        builder.add_fault(builder.source, where, what, SKIP_IMAGE)
+        builder.add_image_fault(path, what, file=builder.source, where=where, objects=len(shapes))
         return
     builder.images.append(image)
-    for number, shape in enumerate((child for child in node if child.tag in _SHAPES), 1):
+    image.add_properties(node.attrib, known=("id", "name", "width", "height"))
+    for child in node:  # <tag> holds a label and attributes of the whole image
+        image.add_properties({**xml_fields(child), "tag": child.get("label") if child.tag == "tag" else None})
+    for number, shape in enumerate(shapes, 1):
         result = _parse_object(shape, number, builder.selection)
         builder.add_object(image, result, file=builder.source, where=f"{where}, {shape.tag} {number}")
 

@@ -28,6 +28,8 @@ AMBIGUOUS_ADVICE: Final = (
     "leave the image out with --skip-invalid"
 )
 """Advice for a name that several images match."""
+MISSING_ADVICE: Final = "Put the image at this path, give its folder with --images, or leave it out with --skip-invalid"
+"""Advice for an image that was not found, without `--images`."""
 DATA_SUFFIXES: Final = frozenset(
     (".txt", ".xml", ".json", ".yaml", ".yml", ".csv", ".names", ".data", ".md", ".cache", ".jsonl")
 )
@@ -36,6 +38,16 @@ _UPLOAD_PREFIX: Final = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """Prefix that Label Studio adds to the name of an uploaded image."""
 _ANNOTATION_FOLDERS: Final = frozenset(("annotations", "annotation", "annots", "anns", "ann", "labels", "json", "csv"))
 """Names of folders for annotation files, whose images lie in the folder above."""
+
+
+def advice_for_missing_image(images: Path | None) -> str:
+    """Return the advice for an image that was not found. `images` is the folder of `--images`, if it was given."""
+    if images is None:
+        return MISSING_ADVICE
+    return (
+        f"Put the image into {images}, the folder of --images, which was searched with its subfolders, correct its "
+        "name in the annotations, or leave it out with --skip-invalid"
+    )
 
 
 class AmbiguousImageError(ValueError):
@@ -105,6 +117,13 @@ class FileIndex:
         self.suffixes = suffixes
         self.by_stem = by_stem
         self.left_out = LeftOut()
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> FileIndex:
+        """Return an index of the given files. They need not exist."""
+        index = cls((), ())
+        index.files = list(files)
+        return index
 
     @cached_property
     def files(self) -> list[Path]:

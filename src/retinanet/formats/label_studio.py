@@ -22,6 +22,8 @@ from retinanet.formats.text import finite_number
 from retinanet.images import ImageError
 from retinanet.parse import shorten
 
+_IMAGE_TAGS: Final = {"choices": "choices", "number": "number", "textarea": "text"}
+"""Type of a result that may describe the whole image -> key of its value."""
 _IMAGE_KEYS: Final = ("image", "img", "picture", "photo")
 
 
@@ -64,17 +66,17 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
             continue
         results, has_several = _results(task)
         several += has_several
-        if (path := builder.find_image(finder, name, file=source.path, where=where)) is None:
+        if (path := builder.find_image(finder, name, file=source.path, where=where, objects=len(results))) is None:
             continue
         sized = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
         try:
             size = image_size(path, sized.get("original_width"), sized.get("original_height"))
         except ImageError as error:
             what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
-            builder.add_fault(source.path, where, what, SKIP_IMAGE)
+            builder.add_image_fault(path, what, file=source.path, where=where, objects=len(results))
             continue
         image = AnnotatedImage(path, *size)
-        image.add_properties(task["data"] if isinstance(task.get("data"), dict) else {})
+        image.add_properties(_fields(task, results))
         builder.images.append(image)
         _add_objects(results, image, where, builder)
     if several:
@@ -89,6 +91,18 @@ def _image_name(task: dict[str, Any]) -> str | None:
     if value is None:
         value = next((v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]), None)
     return value
+
+
+def _fields(task: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+    """Return the fields of a task, and its choices, numbers and texts for the image by the names of their tags."""
+    if isinstance(task.get("data"), dict):
+        fields = {**task["data"], "meta": task.get("meta")}
+    else:  # JSON-MIN, where a list of objects holds regions
+        fields = {k: v for k, v in task.items() if not (isinstance(v, list) and v and isinstance(v[0], dict))}
+    for result in results:
+        if isinstance(result, dict) and result.get("type") in _IMAGE_TAGS and isinstance(result.get("value"), dict):
+            fields[str(result.get("from_name"))] = result["value"].get(_IMAGE_TAGS[result["type"]])
+    return fields
 
 
 def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:

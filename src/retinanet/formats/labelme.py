@@ -22,6 +22,8 @@ from retinanet.formats.text import finite_number, read_json, word
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import shorten
 
+_IMAGE_FIELDS: Final = frozenset(("version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"))
+_SHAPE_FIELDS: Final = frozenset(("label", "points", "shape_type", "group_id", "mask"))
 _REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
 
 
@@ -67,17 +69,19 @@ def _read_image(file: Path, content: dict[str, Any], builder: DatasetBuilder, in
     """Add the image of one file to the builder."""
     finder = ImageFinder([file.parent if builder.options.images is None else builder.options.images], index)
     name = str(content.get("imagePath") or f"{file.stem}.jpg")
-    if (path := builder.find_image(finder, name, file=file, where="", near=file.parent)) is None:
+    shapes = content["shapes"]
+    if (path := builder.find_image(finder, name, file=file, where="", near=file.parent, objects=len(shapes))) is None:
         return
     try:
         image = AnnotatedImage(path, *image_size(path, content.get("imageWidth"), content.get("imageHeight")))
     except ImageError as error:
         what = f"expected the image size, found it neither in the file nor in the image ({error})"
-        builder.add_fault(file, "", what, SKIP_IMAGE)
+        builder.add_image_fault(path, what, file=file, where="", objects=len(shapes))
         return
     builder.images.append(image)
-    shapes = content["shapes"]
+    image.add_properties(content, known=_IMAGE_FIELDS)
     for number, shape in enumerate(shapes, 1):
+        image.add_properties(shape if isinstance(shape, dict) else {}, known=_SHAPE_FIELDS)
         result = _parse_object(shape, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"shape {number} of {len(shapes)}")
 

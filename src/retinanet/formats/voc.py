@@ -41,6 +41,7 @@ from retinanet.formats.output import WriteTarget, common_class_ids, exact_number
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record
 from retinanet.formats.text import finite_number, read_lines, truth
 from retinanet.formats.voc_images import VocImageFinder, written_paths
+from retinanet.formats.xml_fields import xml_fields
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
@@ -48,6 +49,8 @@ CLASS_FILE: Final = "classes.txt"
 """Class list with one class per line, beside Annotations/. It extends VOC; `retinanet convert` writes it."""
 _SPLIT_LINE: Final = re.compile(r"^(?P<stem>.*?)(?:\s+(?:-1|0|1))?$")
 """Line of a split file: a file stem and, in the class-specific files of VOC, 1, 0 or -1."""
+_IMAGE_FIELDS: Final = frozenset(("folder", "filename", "path", "size", "segmented", "object"))
+_OBJECT_FIELDS: Final = frozenset(("name", "bndbox", "robndbox", "polygon", "part", "difficult"))
 _COORDINATES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -187,22 +190,26 @@ def _read_file(file: Path, finder: VocImageFinder, builder: DatasetBuilder) -> A
         what = f"expected <annotation> of Pascal VOC, found <{shorten(root.tag)[1:-1]}>"
         builder.add_fault(file, "", what, SKIP_IMAGE)
         return None
+    nodes = root.findall("object")
     try:
         found = finder.find(file, written_paths(root))
     except AmbiguousImageError as error:
         builder.add_fault(file, "", str(error), AMBIGUOUS_ADVICE)
+        builder.objects_without_image += len(nodes)
         return None
-    if (path := builder.add_found_image(found, finder.own_path(file).as_posix(), file=file, where="")) is None:
+    own_path = finder.own_path(file).as_posix()
+    if (path := builder.add_found_image(found, own_path, file=file, where="", objects=len(nodes))) is None:
         return None
     try:
         width, height = image_size(path, *(root.findtext(f"size/{side}") for side in ("width", "height")))
     except ImageError as error:
         what = f"expected the image size, found it neither in <size> nor in the image ({error})"
-        builder.add_fault(file, "", what, SKIP_IMAGE)
+        builder.add_image_fault(path, what, file=file, where="", objects=len(nodes))
         return None
     image = AnnotatedImage(path, width, height)
-    nodes = root.findall("object")
+    image.add_properties(xml_fields(root, known=_IMAGE_FIELDS))
     for number, node in enumerate(nodes, 1):
+        image.add_properties(xml_fields(node, known=_OBJECT_FIELDS))
         result = _parse_object(node, number, builder.selection)
         builder.add_object(image, result, file=file, where=f"object {number} of {len(nodes)}")
     return image

@@ -81,7 +81,7 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
         try:
             image = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
-            builder.add_fault(path, "", str(error).removeprefix(f"{path}: "), SKIP_IMAGE)
+            builder.add_image_fault(path, str(error).removeprefix(f"{path}: "), file=path, where="")
             continue
         builder.images.append(image)
         if file is not None:

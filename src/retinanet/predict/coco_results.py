@@ -5,19 +5,14 @@ Boxes of detections are xyxy, boxes of COCO results are xywh, both in original p
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
 from retinanet.types import ArrayDetections
-
-if TYPE_CHECKING:
-    from retinanet.data import Record
 
 
 def detections_to_coco(
@@ -68,17 +63,6 @@ def detections_to_array(
     array_D7 = np.column_stack([image_D, boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2], scores_D, category_D])
     kept_D7: npt.NDArray[np.float64] = array_D7[category_D >= 0]
     return kept_D7
-
-
-def ids_in(records: Sequence[Record], paths: Sequence[Path]) -> list[int | None]:
-    """Return the id of the record of each image, found by its path, or by its file name if that is unique.
-
-    The id of an image without a record is None.
-    """
-    by_path = {record.path.resolve(): record.image_id for record in records}
-    names = Counter(record.path.name for record in records)
-    by_name = {record.path.name: record.image_id for record in records if names[record.path.name] == 1}
-    return [by_path.get(path.resolve(), by_name.get(path.name)) for path in paths]
 
 
 def class_ids(detections: sv.Detections) -> Any:

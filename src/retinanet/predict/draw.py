@@ -11,6 +11,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.files import atomic_path
+from retinanet.fonts import legible_name, load_font
 from retinanet.images import MAX_PIXELS_AT_ONCE, open_windows, resized_size
 from retinanet.predict.coco_results import class_ids, class_names, scores
 
@@ -80,7 +81,8 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
     object_side = float(np.median((visible.xyxy[:, 2:] - visible.xyxy[:, :2]).min(axis=1)))
     thickness = max(1, round(min(side / 300, object_side / 10)))  # a thick line hides a small object
     scene = sv.BoxAnnotator(color=_COLORS, thickness=thickness).annotate(scene, visible)
-    labels = [f"{name} {score:.2f}" for name, score in zip(class_names(visible), scores(visible), strict=True)]
+    names = map(legible_name, class_names(visible), class_ids(visible).tolist())
+    labels = [f"{name} {score:.2f}" for name, score in zip(names, scores(visible), strict=True)]
     if visible.tracker_id is not None:
         numbers = ["" if track < 0 else f"#{track} " for track in visible.tracker_id.tolist()]
         labels = [number + label for number, label in zip(numbers, labels, strict=True)]
@@ -90,17 +92,10 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
     annotator = sv.RichLabelAnnotator(
         color=_COLORS,
         text_color=_TEXT_COLORS,
-        font_path=_font(),
         font_size=font_size,
         text_padding=max(1, font_size // 6),
         smart_position=len(visible) <= MAX_LABELS // 4,  # memory and time are quadratic in the number of labels
     )
+    annotator.font = load_font(labels, font_size)  # type: ignore[assignment]  # any font of Pillow
     drawn: Image.Image = annotator.annotate(scene, visible, labels=labels)
     return drawn
-
-
-def _font() -> str:
-    """Return the path of matplotlib's font, which has more than the ASCII characters."""
-    import matplotlib
-
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
+from retinanet.formats.image_files import AmbiguousImageError
+from retinanet.formats.record_ids import ids_in
 from retinanet.predict.batches import batched
-from retinanet.predict.coco_results import ids_in
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import DRAWN, draw_file, save_jpeg
 from retinanet.predict.inputs import find_inputs, is_video, natural_key
@@ -181,16 +182,22 @@ def _check_output(config: PredictConfig, videos: Sequence[Video], outputs: Seque
 
 
 def image_ids(paths: Sequence[Path], source: Path) -> list[int]:
-    """Return the id of each image in a dataset, found by its path, or by its file name if that is unique there.
+    """Return the id of each image in a dataset, found by its file, or by the longest matching end of its path.
 
     Args:
         paths: image files.
         source: dataset.
 
     Raises:
-        UserError: the dataset does not contain an image.
+        UserError: the dataset does not contain an image, or several images match equally well.
     """
-    ids = ids_in(read(source, allow_outside=True).records, paths)  # safe: no image of the dataset is opened
+    records = read(source, allow_outside=True).records  # safe: no image of the dataset is opened
+    try:
+        ids = ids_in(records, [str(path) for path in paths])
+    except AmbiguousImageError as error:
+        raise UserError(
+            f"ids-from: {error}. Predict on the images at the paths that {source} names, or on each folder alone"
+        ) from error
     missing = [str(path) for path, image_id in zip(paths, ids, strict=True) if image_id is None]
     if missing:
         more = ", ..." if len(missing) > 3 else ""

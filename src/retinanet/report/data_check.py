@@ -11,7 +11,7 @@ from retinanet.analysis.imbalance import SIZES
 from retinanet.images import decode_for_display
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
-from retinanet.report.gallery import CORRECT, WRONG, draw_boxes, pluralise
+from retinanet.report.gallery import CORRECT, WRONG, class_label, draw_boxes, pluralise
 from retinanet.report.html import MAX_SIDE, Report, ReportImage
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _images(check: DataCheck, seed: int) -> list[ReportImage]:
         for g, box in enumerate(record.boxes_G4):
             mark = "× " if g in without else ""
             crowd = " (crowd)" if record.crowd_G[g] else ""
-            name = f"{mark}{check.data.classes[record.labels_G[g]]}{crowd}"
+            name = f"{mark}{class_label(check.data.classes, record.labels_G[g])}{crowd}"
             boxes.append((box * scale, name, WRONG if mark else CORRECT))
         draw_boxes(image, boxes)
         summary = f"{pluralise(len(record.boxes_G4), 'object')}, {len(without)} without a positive anchor"

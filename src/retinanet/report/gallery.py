@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from retinanet.evaluate.per_image import Group, ImageResults, match_detections
+from retinanet.fonts import legible_name, load_font
 from retinanet.images import decode_for_display
 from retinanet.report.html import MAX_SIDE, ReportImage
 
@@ -29,6 +27,8 @@ CORRECT: Final = (0, 114, 177)
 """Colour of an object or detection that has a match, RGB."""
 WRONG: Final = (194, 60, 0)
 """Colour of a missed object or a wrong detection, RGB."""
+FONT_SIZE: Final = 12
+"""Font size of labels, in pixels."""
 
 
 def choose_images(
@@ -69,11 +69,11 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
     left, right = image.resize(size, Image.Resampling.LANCZOS), image.resize(size, Image.Resampling.LANCZOS)
     for g in range(len(item.boxes_G4)):
         mark = "" if verdict.matched_G[g] else "× "
-        name = f"{mark}{_name(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
+        name = f"{mark}{class_label(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
         _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.matched_G[g] else WRONG)
     for d in np.flatnonzero(verdict.shown_D)[::-1]:
         mark = "" if verdict.correct_D[d] else "× "
-        name = f"{mark}{_name(classes, item.detected_labels_D[d])} {item.scores_D[d]:.2f}"
+        name = f"{mark}{class_label(classes, item.detected_labels_D[d])} {item.scores_D[d]:.2f}"
         _draw_box(right, np.asarray(item.detected_D4[d]) * scale, name, CORRECT if verdict.correct_D[d] else WRONG)
     w, h = size
     both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
@@ -94,14 +94,9 @@ def draw_boxes(image: Image.Image, boxes: Sequence[tuple[Floats, str, tuple[int,
         _draw_box(image, np.asarray(box), text, colour)
 
 
-def _name(classes: Sequence[str], label: int) -> str:
-    return classes[label] if 0 <= label < len(classes) else str(label)
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    """Return the font of matplotlib. It covers most alphabets; Pillow's own font covers few."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size=12)
+def class_label(classes: Sequence[str], label: int) -> str:
+    """Return the class name of a label, or the class id if no font has the name or the label has no class."""
+    return legible_name(classes[label], int(label)) if 0 <= label < len(classes) else str(label)
 
 
 def _draw_box(image: Image.Image, box: Floats, text: str, colour: tuple[int, int, int]) -> None:
@@ -111,7 +106,7 @@ def _draw_box(image: Image.Image, box: Floats, text: str, colour: tuple[int, int
     # A white outline below the colour keeps the box visible on any background.
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(255, 255, 255), width=4)
     draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
-    font = _font()
+    font = load_font((text,), FONT_SIZE)
     _, _, w, h = (round(value) for value in draw.textbbox((0, 0), text, font=font))
     x = min(max(0.0, x1 - 1), max(0, image.width - w - 6))
     y = y1 - h - 4 if y1 - h - 4 >= 0 else min(y2 + 2, image.height - h - 4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from retinanet.images import decode_for_display
-from retinanet.report.gallery import CORRECT, WRONG, draw_boxes, pluralise
+from retinanet.report.gallery import CORRECT, WRONG, class_label, draw_boxes, pluralise
 from retinanet.report.html import ReportImage
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def example_image(hard: HardExamples, example: HardExample, rank: int) -> Report
         is_example = is_object and record.annotation_ids[g] == example.annotation_id
         inside = box[0] < right and box[2] > left and box[1] < bottom and box[3] > top
         if inside and not is_example:
-            boxes.append((_to_crop(box, left, top, scale), classes[record.labels_G[g]], OTHER_OBJECT))
-    name = classes[example.label] + ("" if is_object else f" {example.score:.2f}?")
+            boxes.append((_to_crop(box, left, top, scale), class_label(classes, record.labels_G[g]), OTHER_OBJECT))
+    name = class_label(classes, example.label) + ("" if is_object else f" {example.score:.2f}?")
     boxes.append((_to_crop(np.array(example.box), left, top, scale), name, CORRECT if is_object else WRONG))
     draw_boxes(crop, boxes)
     annotation = f", object {example.annotation_id}" if is_object else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from retinanet.files import write_atomically
+from retinanet.fonts import default_path, font_path
 from retinanet.report.figures import CSS_COLOURS
 from retinanet.version import __version__
 
@@ -176,10 +178,18 @@ def svg(figure: Figure, *, alt: str, prefix: str) -> Markup:
         prefix: prefix of all ids in the SVG, so that ids are unique in the page.
     """
     import matplotlib as mpl
+    from matplotlib.text import Text
 
+    for label in figure.findobj(Text):
+        font = font_path(label.get_text())
+        if font not in {None, default_path()}:  # the layout needs the width of characters that DejaVu Sans lacks
+            properties = label.get_fontproperties().copy()
+            properties.set_file(str(font))
+            label.set_fontproperties(properties)
     data = io.StringIO()
     # fonttype none: text stays text, in the font of the page. Outlines would be ten times as large.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has its own fonts
         figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = data.getvalue()
     text = text[text.index("<svg") :]

@@ -26,6 +26,7 @@ from retinanet.study.variants import variants
 from retinanet.train import NonFiniteError, fit
 from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import report_progress, write_output
+from retinanet.train.run_lock import locked_run_folder
 
 VAL_SHARE: Final = 0.2
 """Share of the images that validate if there is no `--val`."""
@@ -40,11 +41,17 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
         options: options by name, as the flags of `retinanet study`.
 
     Raises:
-        ConfigError: the output folder holds a study with other options, or the data has too few images for a split.
+        ConfigError: the output folder holds a study with other options or is in use by another process, or the data has
+            too few images for a split.
         DataError: the data has faults.
     """
     config = config or resolve(StudyConfig, options)
-    config = with_options(config, train=data)
+    with locked_run_folder(config.folder.output):
+        return _study(with_options(config, train=data))
+
+
+def _study(config: StudyConfig) -> Study:
+    """Train all set-ups in a locked output folder."""
     _store_options(config)
     train, val, train_data, val_data = _split(config)
     plan = [
@@ -83,6 +90,9 @@ def _store_options(config: StudyConfig) -> None:
     free |= {"overwrite", "resume", "device", "devices", "worker_timeout"}
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
+        for folder in (config.folder.output / "runs").glob("*/"):
+            with locked_run_folder(folder):  # raises ConfigError if a process still trains in the folder
+                pass
         shutil.rmtree(config.folder.output / "runs")
     elif path.exists():
         stored = current_options(json.loads(path.read_text()), fixed, warn=False)

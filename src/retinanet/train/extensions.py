@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -16,6 +18,10 @@ from retinanet.plugins import call_factory
 from retinanet.train.loggers import load_logger
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    import lightning as L
+
     from retinanet.config import TrainConfig
     from retinanet.data.user_transform import Transform
 
@@ -108,3 +114,39 @@ def _refuse_object_name(option: str, value: str) -> None:
             f"{option}: the training run was started in Python with {value}, which config.yaml cannot store. "
             f"Resume in Python with fit(..., resume=True, {option}=...), or set {option} to package.module:factory"
         )
+
+
+@contextmanager
+def named_in_errors(extensions: Extensions, trainer: L.Trainer) -> Iterator[None]:
+    """Add a note to an exception of a callback or logger: its name, its method, the optimiser step and the epoch.
+
+    `apply_transform` adds such a note to an exception of a transform, with the image.
+    """
+    try:
+        yield
+    except Exception as error:
+        for frame, _ in walk_tb(error.__traceback__):
+            if (name := _user_object(frame, extensions)) is not None:
+                step, epoch = trainer.global_step, trainer.current_epoch + 1
+                error.add_note(f"raised by {name} at optimiser step {step}, in epoch {epoch}")
+                break
+        raise
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Return whether an exception has a note that it was raised by a transform, callback or logger of the user."""
+    return any(note.startswith("raised by ") for note in getattr(error, "__notes__", ()))
+
+
+def _user_object(frame: FrameType, extensions: Extensions) -> str | None:
+    """Return the callback or logger that a frame calls or executes, with its method; None for another frame."""
+    values, method = frame.f_locals, frame.f_code.co_name
+    if method.startswith("_call_callback"):  # Lightning calls the hook, which need not be a method (LambdaCallback)
+        value, method = values.get("callback"), values.get("hook_name", method.removeprefix("_call_callbacks_"))
+    else:
+        value = values.get(next(iter(frame.f_code.co_varnames[: frame.f_code.co_argcount]), ""))
+    for kind, items in (("callback", extensions.callbacks), ("logger", extensions.loggers)):
+        for item in items:
+            if item is value:
+                return f"{kind} {type(item).__module__}:{type(item).__qualname__} in {method}"
+    return None

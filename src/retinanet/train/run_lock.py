@@ -115,8 +115,8 @@ def _acquire(folder: Path) -> BaseFileLock:
             lock.acquire()
     except Timeout as error:
         raise ConfigError(
-            f"{folder} is in use: a training run is going on here ({_holder(path)}). Wait until it ends, or choose "
-            "another --output"
+            f"{folder} is in use: another process trains in this folder ({_holder(path)}). Wait until it ends, or "
+            "choose another --output"
         ) from error
     if not isinstance(lock, SoftFileLock):  # a SoftFileLock writes the same lines
         with suppress(OSError):  # a full disk

@@ -27,7 +27,13 @@ from retinanet.torch_state import building_state
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.devices import training_device
-from retinanet.train.extensions import Extensions, load_extensions, object_names
+from retinanet.train.extensions import (
+    Extensions,
+    is_user_error,
+    load_extensions,
+    named_in_errors,
+    object_names,
+)
 from retinanet.train.initial_model import build_model, with_start_model_options
 from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make_trainer, share_batchnorm
 from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
@@ -268,13 +274,15 @@ def _train(
         callbacks.stop.restored_handlers(),
         _user_errors(callbacks),
         explain_out_of_memory(model, config, train_data, trainer.strategy.root_device),
+        named_in_errors(extensions, trainer),
     ):
         if is_rank_zero():
             write_config(config, folder / "config.yaml")
         start_logging(trainer.loggers, config, resume=resume)
         trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
     if callbacks.checkpoints.unevaluated:
-        trainer.validate(module, data, verbose=False)
+        with named_in_errors(extensions, trainer):
+            trainer.validate(module, data, verbose=False)
         callbacks.checkpoints.save_if_best(trainer, module)
     report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
@@ -309,6 +317,7 @@ def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
         advice = f"resume with: {resume_command(folder)}" if can_resume else "start the training run again"
         raise DataError(f"{message}\nCorrect the data, then {advice}") from error
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}:
+        disk_errors = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}
+        if error.errno not in disk_errors or is_user_error(error):
             raise
         raise output_error(error, folder) from error

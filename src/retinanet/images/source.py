@@ -1,0 +1,124 @@
+"""Open images: sources, file suffixes, the formats that are read, and the errors of decoders."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
+"""Input of `decode`: a path, the bytes of a file, an open file, an array or a Pillow image."""
+IMAGE_SUFFIXES: Final = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+        *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm"),
+        *(".pnm", ".tga", ".icb", ".vda", ".vst", ".ico", ".pcx", ".psd", ".qoi", ".sgi", ".dds"),
+    )
+)
+"""Suffixes of the image files that a folder, a glob or a list contributes. A file that the user names may have any
+suffix."""
+VIDEO_SUFFIXES: Final = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv"))
+"""Suffixes of video files."""
+DECODER_ERRORS: Final = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+"""Exceptions that Pillow's decoders raise for broken files; a row that is too long raises MemoryError."""
+_REFUSED_FORMATS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
+"""Formats that are refused: Pillow passes them to another program (EPS to Ghostscript) or to a registered handler."""
+_HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+
+
+class ImageError(ValueError):
+    """An image that cannot be decoded. The message names the image and the reason."""
+
+
+def open_source(source: str | Path | bytes | BinaryIO) -> Image.Image:
+    """Open an image without decoding its pixels.
+
+    May raise any of `DECODER_ERRORS`, which `decoding_error` turns into an `ImageError`.
+    """
+    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
+        # Reading from a device or a pipe may never end.
+        raise ImageError(f"{source}: expected an image, found {'a folder' if Path(source).is_dir() else 'no file'}")
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+    except UnidentifiedImageError:
+        if not _is_heif(source):
+            raise
+        _register_heif(source_name(source))
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["HEIF"])
+
+
+def _is_heif(source: str | Path | bytes | BinaryIO) -> bool:
+    """Return whether an image is HEIF (.heic): its first box is `ftyp` with a brand of HEIF (ISO 23008-12)."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            head = file.read(12)
+    elif isinstance(source, bytes):
+        head = source[:12]
+    else:
+        source.seek(0)
+        head = source.read(12)
+        source.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _register_heif(name: str) -> None:
+    """Let Pillow decode HEIF. Raise `ImageError` if the package for it is not installed."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(f"{name}: HEIF images (.heic) need pillow-heif: pip install 'retinanet[heic]'") from error
+    pillow_heif.register_heif_opener()
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats to try, the most frequent first."""
+    Image.init()
+    return tuple(
+        sorted((name for name in Image.ID if name not in _REFUSED_FORMATS), key=lambda n: n not in {"JPEG", "PNG"})
+    )
+
+
+def source_name(source: object) -> str:
+    """Return the name of a source for messages."""
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"{len(source)} bytes"
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "image")
+    return str(getattr(source, "name", "file object"))
+
+
+def decoding_error(error: Exception, source: object, name: str) -> ImageError:
+    """Return an error that explains why a source cannot be decoded."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return ImageError(f"{name}: no such file")
+    if isinstance(error, IsADirectoryError):
+        return ImageError(f"{name}: expected an image, found a folder")
+    if isinstance(source, str | Path) and os.path.isfile(source) and not Path(source).stat().st_size:  # noqa: PTH113
+        return ImageError(f"{name}: empty file")
+    if isinstance(source, bytes) and not source:
+        return ImageError("expected the bytes of an image, found none")
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(f"{name}: not an image in a format that can be read")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError(
+            f"{name}: too many pixels to decode at once ({error}). Install rasterio to read it by windows: "
+            "pip install 'retinanet[large]'"
+        )
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name}: cannot be decoded: its header announces more pixels than fit into memory")
+    return ImageError(f"{name}: cannot be decoded ({error})")
