@@ -5,6 +5,7 @@ import torch
 
 from retinanet.config import MatchConfig
 from retinanet.matching import match
+from retinanet.ops import matching_torch
 from retinanet.ops.matching import match_torch
 from retinanet.types import Target
 from tests.device_double import DEVICE, double, peak_bytes, to_cpu, to_double
@@ -22,6 +23,22 @@ def test_counts_do_not_depend_on_images_and_boxes(counts, low_quality):
     with double() as count:
         result = match(to_double(anchors), to_double(targets), config)
     assert (count.kernels, count.syncs, count.transfers) == (50 if low_quality else 44, 0, 0), count
+    assert_equal(to_cpu(result), match(anchors, targets, config))
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+@pytest.mark.parametrize(
+    ("pairs", "kernels"), [(3000, (44, 50)), (2000, (68, 80)), (1000, (92, 110)), (500, (164, 260))]
+)
+def test_each_chunk_adds_a_fixed_number_of_kernels(monkeypatch, pairs, kernels, low_quality):
+    """Three images of 100 anchors x 10 boxes are chunks of three images, of two and one, of one, or of halves."""
+    monkeypatch.setattr(matching_torch, "PAIRS", pairs)
+    rng = torch.Generator().manual_seed(0)
+    anchors, targets = random_boxes(rng, 100, "grid"), [random_target(rng, count, "grid") for count in (10, 0, 4)]
+    config = MatchConfig(low_quality_matches=low_quality)
+    with double() as count:
+        result = match(to_double(anchors), to_double(targets), config)
+    assert (count.kernels, count.syncs) == (kernels[low_quality], 0)
     assert_equal(to_cpu(result), match(anchors, targets, config))
 
 
@@ -56,7 +73,7 @@ def test_anchors_and_targets_on_two_devices_are_an_error(moved):
 def test_peak_memory_for_201_600_anchors(images, boxes, most):
     """The peak is in MiB. It includes the result, 34 bytes per image and anchor: 105 MiB for 16 images.
 
-    A chunk of pairs takes up to 256 MiB. Tensors without values suffice, because no operation depends on a value.
+    A chunk of pairs takes up to 272 MiB. Tensors without values suffice, because no operation depends on a value.
     """
     target = Target(
         boxes_G4=torch.empty(boxes, 4, device=DEVICE),

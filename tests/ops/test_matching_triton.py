@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_the_triton_form_passes_its_tests_in_the_interpreter():
     if os.environ.get("RETINANET_NATIVE_LIBRARY"):
         pytest.skip("this test runs no C code, so a sanitized run does not need it")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(FORMS)]
-    command += ["-W", "ignore::RuntimeWarning:triton"]  # NumPy warns of NaN and overflow
+    command += ["-W", "ignore::RuntimeWarning"]  # NumPy warns of NaN and overflow
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stdout[-4000:] + completed.stderr[-4000:]
@@ -133,3 +134,22 @@ def test_triton_is_not_used_if_it_matches_wrongly(uncached, monkeypatch, caplog)
     matching.triton_matches.cache_clear()
     monkeypatch.setattr(matching, "match_triton", match_torch)
     assert matching.triton_matches(torch.device("cpu"))
+
+
+def test_triton_is_chosen_for_float32_tensors_on_one_cuda_device(monkeypatch):
+    """CUDA tensors cannot be created without a GPU, so objects with a device and a type stand for them."""
+
+    def tensor(device="cuda:0", dtype=torch.float32):
+        return SimpleNamespace(device=torch.device(device), dtype=dtype)
+
+    def supported(anchors, labels):
+        target = SimpleNamespace(boxes_G4=tensor(), labels_G=labels, crowd_G=tensor())
+        return matching.supports_match_triton(anchors, [target])
+
+    monkeypatch.setattr(matching, "triton_matches", lambda device: True)
+    assert supported(tensor(), tensor())
+    assert not supported(tensor(dtype=torch.float64), tensor())
+    assert not supported(tensor("cpu"), tensor())
+    assert not supported(tensor(), tensor("cuda:1"))
+    monkeypatch.setattr(matching, "triton_matches", lambda device: False)
+    assert not supported(tensor(), tensor())

@@ -92,14 +92,15 @@ def triton_matches(device: torch.device) -> bool:
     """
 
     def check() -> None:
-        anchors_44 = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 1], [9, 9, 11, 11], [20, 20, 21, 22]])
+        anchors = [[0, 0, 2, 2], [0, 0, 2, 1], [9, 9, 11, 11], [20, 20, 21, 22]]
+        anchors_44 = torch.tensor(anchors, dtype=torch.float32, device=device)
         target = Target(
-            boxes_G4=torch.tensor([[9.0, 9, 11, 11], [0, 0, 2, 2]]),
-            labels_G=torch.tensor([3, 7]),
-            crowd_G=torch.tensor([False, False]),
+            boxes_G4=torch.tensor([[9, 9, 11, 11], [0, 0, 2, 2]], dtype=torch.float32, device=device),
+            labels_G=torch.tensor([3, 7], dtype=torch.int64, device=device),
+            crowd_G=torch.tensor([False, False], dtype=torch.bool, device=device),
         )
         rule = {"positive_iou": 0.6, "negative_iou": 0.4, "low_quality_matches": True}
-        found = match_triton(anchors_44.to(device), [target.to(device)], **rule)
+        found = match_triton(anchors_44, [target], **rule)
         rows = torch.stack([found.positive_NA, found.ignored_NA, found.labels_NA, found.matched_NA]).tolist()
         expected = [[[1, 0, 1, 0]], [[0, 1, 0, 0]], [[7, 0, 3, 0]], [[1, 0, 0, 0]]]
         if rows != expected:

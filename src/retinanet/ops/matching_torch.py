@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from retinanet.types import Target
 
 PAIRS: Final = 2**24
-"""Largest number of pairs in a chunk on a GPU. A pair of float32 boxes needs 16 bytes, so a chunk needs 256 MiB."""
+"""Largest number of pairs in a chunk on a GPU. A pair of float32 boxes needs 17 bytes, so a chunk needs 272 MiB.
+
+Each chunk after the first launches 24 kernels more, or up to 42 with low-quality matches.
+"""
 PAIRS_PER_THREAD: Final = 2**16
-"""Largest number of pairs in a chunk on the CPU per thread: 1 MiB of float32 boxes, which fits into a core's cache."""
+"""Largest number of pairs in a chunk on the CPU, per thread: 1.1 MiB of float32 boxes, about a cache of a core."""
 
 
 def match_torch(

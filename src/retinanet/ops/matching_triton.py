@@ -36,7 +36,7 @@ HIGHEST_TILE: Final = 2048
 HIGHEST_WARPS: Final = 8
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _load_boxes(boxes, at, mask):  # type: ignore[no-untyped-def]
     """Return the coordinates and the area of boxes. A side is 0 for an inverted box, and NaN for NaN."""
     x1 = tl.load(boxes + 4 * at, mask=mask, other=0.0)
@@ -48,7 +48,7 @@ def _load_boxes(boxes, at, mask):  # type: ignore[no-untyped-def]
     return x1, y1, x2, y2, tl.where(width < 0, 0.0, width) * tl.where(height < 0, 0.0, height)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _compare(x1, y1, x2, y2, area, box_x1, box_y1, box_x2, box_y2, box_area):  # type: ignore[no-untyped-def]
     """Return the common area and the IoU of anchors with a box. The IoU is NaN if a coordinate is NaN."""
     width = tl.where(x2 < box_x2, x2, box_x2) - tl.where(x1 > box_x1, x1, box_x1)
@@ -198,5 +198,6 @@ def _packed(anchors_A4: Tensor, targets: Sequence[Target], G: int) -> tuple[Tens
     for column, size in zip(columns, (16, 8, 1), strict=True):
         for part in column:
             pieces += [part.contiguous().view(-1).view(torch.uint8), padding.expand(size * (G - len(part)))]
-    boxes, labels, crowd = torch.cat(pieces).split([16 * N * G, 8 * N * G, N * G])
+    packed = torch.cat(pieces)
+    boxes, labels, crowd = packed[: 16 * N * G], packed[16 * N * G : 24 * N * G], packed[24 * N * G :]
     return boxes.view(torch.float32), labels.view(torch.int64), crowd
