@@ -31,7 +31,7 @@ def test_counts_do_not_depend_on_images_and_boxes(counts, low_quality):
     ("pairs", "kernels"), [(3000, (44, 50)), (2000, (68, 80)), (1000, (92, 110)), (500, (164, 260))]
 )
 def test_each_chunk_adds_a_fixed_number_of_kernels(monkeypatch, pairs, kernels, low_quality):
-    """Three images of 100 anchors x 10 boxes are chunks of three images, of two and one, of one, or of halves."""
+    """Three images of 100 anchors x 10 boxes are chunks of three images, of two and one, or of half an image."""
     monkeypatch.setattr(matching_torch, "PAIRS", pairs)
     rng = torch.Generator().manual_seed(0)
     anchors, targets = random_boxes(rng, 100, "grid"), [random_target(rng, count, "grid") for count in (10, 0, 4)]
