@@ -115,6 +115,8 @@ def test_factory_functions_create_doubles_only_on_the_device():
             assert isinstance(make(3, device="meta"), Double)
             assert not isinstance(make(3), Double)
         assert isinstance(torch.arange(3, device=DEVICE), Double)
+        assert isinstance(torch.zeros_like(X, device=DEVICE), Double)
+        assert isinstance(X.new_zeros(3, device=DEVICE), Double)
         assert isinstance(torch.full((2,), 5.0, device=DEVICE), Double)
         assert torch.ones(3).pin_memory().is_pinned()
         assert not torch.ones(3).is_pinned()
@@ -160,6 +162,14 @@ def test_a_module_moves_to_the_double_and_back_and_loads_a_state():
             moved[0].weight.zero_()
         moved.load_state_dict(network.state_dict())
         assert torch.equal(moved.to("cpu")[0].weight, network[0].weight)
+
+
+def test_a_shared_parameter_stays_shared():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    network = to_double(nn.Sequential(first, second))
+    assert network[0].weight is network[1].weight
+    assert len(list(network.parameters())) == 3
 
 
 def test_peak_bytes_follow_the_lifetimes_of_tensors():
