@@ -125,13 +125,13 @@ def test_results_equal_the_reference(form, kind, low_quality):
 
 @pytest.mark.slow
 def test_10_000_cases_with_ties_equal_the_reference(form):
-    """Each call matches 100 cases with both settings. Every tenth box is a crowd region."""
+    """Each call matches 100 cases; every tenth box is a crowd region. In the slow interpreter, the settings alternate."""
     generator = torch.Generator().manual_seed(3)
-    for _ in range(100):
+    for call in range(100):
         anchors, boxes = random_cases(generator, 100)
         order = torch.arange(len(boxes))
         targets = [Target(boxes_G4=boxes, labels_G=order, crowd_G=order % 10 == 3)]
-        for low_quality in (False, True):
+        for low_quality in (call % 2 == 1,) if INTERPRETED else (False, True):
             config = MatchConfig(low_quality_matches=low_quality)
             assert_equal(form(anchors, targets, config), reference.match(anchors, targets, config))
 
