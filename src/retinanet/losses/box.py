@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from retinanet.boxes import decode, encode, generalized_iou
@@ -34,9 +35,8 @@ def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, b
         ValueError: the three shapes differ, or the last size is not 4.
     """
     _check_shapes(deltas_P4, boxes_P4, anchors_P4)
-    difference_P4 = (in_float32(deltas_P4) - encode(boxes_P4, anchors_P4)).abs()
-    square_P4 = 0.5 * difference_P4**2 / beta
-    return square_P4.where(difference_P4 < beta, difference_P4 - 0.5 * beta).sum(-1)
+    targets_P4 = encode(boxes_P4, anchors_P4)
+    return F.smooth_l1_loss(in_float32(deltas_P4), targets_P4, beta=beta, reduction="none").sum(-1)
 
 
 def l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
