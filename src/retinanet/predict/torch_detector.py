@@ -117,7 +117,9 @@ class Detector(BaseDetector):
         from retinanet.predict.fast_network import FastNetwork
 
         with inference_state(self.device):
-            input_N3HW = torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last)
+            input_N3HW = torch.from_numpy(images_N3HW).to(
+                self.device, memory_format=torch.channels_last, non_blocking=True
+            )
             # Post-processing never uses the offsets of anchors with lower scores.
             options = {"above": score_threshold_logit(config)} if isinstance(self._network, FastNetwork) else {}
             outputs: HeadOutputs = self._network(input_N3HW, **options)
