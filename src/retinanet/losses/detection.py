@@ -23,6 +23,7 @@ from retinanet.boxes import decode, iou
 from retinanet.config import LossConfig
 from retinanet.errors import ConfigError
 from retinanet.losses.base import make_box_loss, make_classification_loss
+from retinanet.ops.box_loss import box_loss, supports_box_loss
 from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
 
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ class DetectionLoss:
         scales = torch.split(scale_N, [len(targets.positive_NA) for _, targets in parts])
         scaled = list(zip(parts, scales, strict=True))
         classification = _joined([self._classification_N(*part, scale_N) for part, scale_N in scaled]).sum()
-        box_N = _joined([self._box_N(*part) for part in parts])
-        box = torch.dot(box_N, scale_N.to(box_N.dtype))
+        box = _joined([self._box_N(*part, scale_N) for part, scale_N in scaled]).sum()
         return DetectionLosses(
             total=torch.add(classification, box, alpha=self.box_loss_weight),
             classification=classification,
@@ -198,24 +198,29 @@ class DetectionLoss:
         own_NA = self.classification(logits_NA, target_NA, label_NA)
         return loss_NAK.scatter(2, label_NA.unsqueeze(-1), own_NA.unsqueeze(-1))
 
-    def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return the box loss of each image, summed over its positive anchors.
+    def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
+        """Return the box loss of each image, summed over its positive anchors, times `scale_N`.
 
-        On the CPU, the positives are selected, because they are few. On other devices, the CPU would wait for their
-        number. So the loss of all anchors is computed there, and a mask selects. A list of fixed length, the top k of
-        the mask, would need less memory traffic, but no assigner bounds the number of positives below the number of
-        anchors. All other offsets are replaced by 0, so that NaN in them reaches neither the loss nor the gradient.
+        On the CPU, the positives are selected, because they are few. On a GPU, the CPU would wait for their number. The
+        fused kernel has the least memory traffic: it reads offsets and boxes of the positives only. Where it does not
+        support the loss, the loss of all anchors is computed, and a mask selects. A list of fixed length, the top k of
+        the mask, is no choice, because no assigner bounds the number of positives below the number of anchors. For 16
+        images of 201,600 anchors, the tensors of smooth L1 for all anchors take 0.27 GiB, those of GIoU 0.43 GiB.
         """
         positive_NA, anchors_A4 = targets.positive_NA, outputs.anchors_A4
         if positive_NA.device.type == "cpu":
             n, a = torch.nonzero(positive_NA, as_tuple=True)
             loss_P = self.box(outputs.deltas_NA4[n, a], targets.boxes_NA4[n, a], anchors_A4[a])
-            return loss_P.new_zeros(len(positive_NA)).index_add(0, n, loss_P)
+            return loss_P.new_zeros(len(positive_NA)).index_add(0, n, loss_P) * scale_N
+        terms = self.box.fused_terms()
+        if terms is not None and supports_box_loss(outputs.deltas_NA4, targets.boxes_NA4, anchors_A4):
+            return box_loss(outputs.deltas_NA4, targets.boxes_NA4, anchors_A4, positive_NA, scale_N, terms)
         other_NA = ~positive_NA
+        # NaN in the offsets of another anchor must reach neither the loss nor the gradient.
         deltas_NA4 = outputs.deltas_NA4.masked_fill(other_NA.unsqueeze(-1), 0.0)
         anchors_NA4 = anchors_A4.expand_as(deltas_NA4)
         loss_P = self.box(*(rows.reshape(-1, 4) for rows in (deltas_NA4, targets.boxes_NA4, anchors_NA4)))
-        return loss_P.view_as(positive_NA).masked_fill(other_NA, 0.0).sum(dim=1)
+        return loss_P.view_as(positive_NA).masked_fill(other_NA, 0.0).sum(dim=1) * scale_N
 
     def _scale_N(self, positives_N: Tensor, positives: Tensor) -> Tensor:
         """Return the factor of the loss of each image, float32. Only this function normalises the loss.
