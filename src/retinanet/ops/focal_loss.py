@@ -179,23 +179,19 @@ class _FocalLoss(torch.autograd.Function):
 
 def _times(gradient_NAK: Tensor, incoming_N: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the stored gradient times the incoming gradient, in memory that the caller may overwrite."""
-    if not _is_one(incoming_N):
-        # The stored gradient must not change: another backward pass may need it. The product is computed in float32.
-        out_NAK = torch.empty_like(gradient_NAK, dtype=dtype)
-        return torch.mul(gradient_NAK, incoming_N.reshape(-1, 1, 1), out=out_NAK)
-    if gradient_NAK.dtype != dtype:
-        return gradient_NAK.to(dtype)
-    return gradient_NAK.clone() if _graph_is_kept() else gradient_NAK
-
-
-def _is_one(incoming_N: Tensor) -> bool:
-    """Return whether the incoming gradient is 1 for every image; False during the capture of a CUDA graph.
-
-    For a CUDA tensor, the call waits for the GPU, which a capture does not allow.
-    """
-    if incoming_N.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return bool((incoming_N == 1).all())
+    is_cpu = gradient_NAK.device.type == "cpu"
+    if is_cpu and bool((incoming_N == 1).all()):
+        if gradient_NAK.dtype != dtype:
+            return gradient_NAK.to(dtype)
+        return gradient_NAK.clone() if _graph_is_kept() else gradient_NAK
+    # On a GPU, a comparison with 1 would make the CPU wait. The product takes less time: it reads and writes the
+    # gradient once.
+    factor_N11 = incoming_N.reshape(-1, 1, 1)
+    if gradient_NAK.dtype == dtype and not is_cpu and not _graph_is_kept():
+        return gradient_NAK.mul_(factor_N11)
+    # The stored gradient must not change: another backward pass may need it. The product is computed in float32.
+    out_NAK = torch.empty_like(gradient_NAK, dtype=dtype)
+    return torch.mul(gradient_NAK, factor_N11, out=out_NAK)
 
 
 def _graph_is_kept() -> bool:

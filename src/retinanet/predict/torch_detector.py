@@ -123,7 +123,9 @@ class Detector(BaseDetector):
         from retinanet.predict.fast_network import FastNetwork
 
         with inference_state(self.device):
-            input_N3HW = torch.from_numpy(images_N3HW).to(self.device, memory_format=torch.channels_last)
+            input_N3HW = torch.from_numpy(images_N3HW).to(
+                self.device, memory_format=torch.channels_last, non_blocking=True
+            )
             # Post-processing never uses the offsets of anchors with lower scores. A GPU would have to wait for the
             # number of positions with higher scores, and computes all offsets instead.
             skips = self.device.type == "cpu" and isinstance(self._network, FastNetwork)
