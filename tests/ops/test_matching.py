@@ -125,7 +125,7 @@ def test_results_equal_the_reference(form, kind, low_quality):
 
 @pytest.mark.slow
 def test_10_000_cases_with_ties_equal_the_reference(form):
-    """Each call matches 100 cases; every tenth box is a crowd region. In the slow interpreter, the settings alternate."""
+    """Each call matches 100 cases; every tenth box is a crowd region. The slow interpreter alternates the settings."""
     generator = torch.Generator().manual_seed(3)
     for call in range(100):
         anchors, boxes = random_cases(generator, 100)
