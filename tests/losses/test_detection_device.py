@@ -28,7 +28,7 @@ KERNELS = {
     "balanced_ce": 50,
     "weighted": 50,
     "hard_negative_mining": 60,
-    "ohem": 55,
+    "ohem": 58,
     "quality_focal": 95,
     "varifocal": 87,
 }
@@ -236,16 +236,24 @@ def test_fused_gradients_on_a_gpu_can_be_computed_again(fused, factor):
         assert counts.syncs == 0
 
 
-def test_ohem_waits_again_only_if_too_few_anchors_are_left():
-    """All anchors are one box, so one of them is kept: of 4 x 4 = 16 anchors, of 64, of 256 and of all 300."""
+@pytest.mark.parametrize("ratio", [None, 1.0])
+def test_ohem_waits_again_only_if_too_few_anchors_are_left(ratio):
+    """The first 4 x 4 = 16 anchors are enough if none overlap, also if the only positive anchor is one of them.
+
+    If all anchors are one box, one is kept. Then 64, 256 and all 300 anchors are necessary.
+    """
     loss_NA, mask_NA = torch.rand(2, 300, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 300).bool()
-    anchors_A4 = torch.tensor([0.0, 0, 10, 10]).expand(300, 4)
-    expected = ohem(loss_NA, mask_NA, mask_NA, anchors_A4, examples=4)
-    with double() as counts:
-        kept = ohem(*to_double((loss_NA, mask_NA, mask_NA, anchors_A4.contiguous())), examples=4)
-    assert torch.equal(to_cpu(kept), expected)
-    assert (expected.sum(dim=1) == 1).all()
-    assert counts.syncs == 4
+    positive_NA = mask_NA.scatter(1, loss_NA.argmax(dim=1, keepdim=True), True)
+    place_A1 = 20.0 * torch.arange(300)[:, None]
+    for step, numbers in ((1.0, [4, 4] if ratio is None else [2, 2]), (0.0, [1, 1])):
+        anchors_A4 = torch.tensor([0.0, 0, 10, 10]) + step * place_A1
+        expected = ohem(loss_NA, positive_NA, mask_NA, anchors_A4, examples=4, ratio=ratio)
+        assert expected.sum(dim=1).tolist() == numbers
+        with double() as counts:
+            tensors = to_double((loss_NA, positive_NA, mask_NA, anchors_A4))
+            kept = ohem(*tensors, examples=4, ratio=ratio)
+        assert torch.equal(to_cpu(kept), expected)
+        assert (counts.syncs == 1) == (step == 1), counts
 
 
 def test_memory_of_the_box_loss_without_the_kernel_is_bounded():

@@ -36,7 +36,7 @@ def test_detections_are_those_of_the_cpu_with_one_wait_per_call(network, options
             model=copy.deepcopy(network),
             classes=["a", "b", "c", "d"],
             category_ids=[1, 2, 3, 4],
-            image_config=ImageConfig(image_size=64, max_size=96),
+            image_config=ImageConfig(image_size=48, max_size=64),
             postprocess_config=PostprocessConfig(max_detections=20, nms_threshold=0.8),
             device=device,
         )

@@ -87,25 +87,26 @@ def ohem(
     # -inf is below every loss, so the ignored anchors are sorted behind all others.
     loss_NA = loss_NA.detach().masked_fill(ignored_NA, -torch.inf)
     order_NA = loss_NA.argsort(dim=1, descending=True, stable=True)
+    positives_N1 = positive_NA.sum(dim=1, keepdim=True)
     kept: dict[int, Tensor] = {}
     length = 4 * examples
-    # Suppression of the first anchors does not depend on later ones. So the first anchors are copied to the CPU and
-    # suppressed there, and they become four times more until they are enough. A GPU is waited for once, rarely twice.
+    # Suppression of the first anchors does not depend on later ones. So only the first anchors are suppressed, and they
+    # become four times more until they are enough.
     while True:
         first_NF = order_NA[:, :length]
-        columns = (
-            anchors_A4[first_NF],
-            *(values.gather(1, first_NF).unsqueeze(2) for values in (loss_NA, positive_NA)),
-        )
-        rows_NF6 = torch.cat([values.float() for values in columns], dim=2).cpu()
-        for n in set(range(len(rows_NF6))) - kept.keys():
-            kept_n = _hardest_anchors(rows_NF6[n], length >= order_NA.shape[1], examples, nms_threshold, ratio)
+        loss_NF, positive_NF = loss_NA.gather(1, first_NF), positive_NA.gather(1, first_NF)
+        columns = (loss_NF, positive_NF, positives_N1.expand_as(loss_NF))
+        rows_NF7 = torch.cat([anchors_A4[first_NF].float(), torch.stack([c.float() for c in columns], dim=2)], dim=2)
+        if length == 4 * examples:
+            rows_NF7 = rows_NF7.cpu()  # the only wait for a GPU, unless an image needs more anchors
+        for n in set(range(len(rows_NF7))) - kept.keys():
+            kept_n = _hardest_anchors(rows_NF7[n], length >= order_NA.shape[1], examples, nms_threshold, ratio)
             if kept_n is not None:
-                kept[n] = kept_n
-        if len(kept) == len(rows_NF6):
+                kept[n] = kept_n.cpu()
+        if len(kept) == len(rows_NF7):
             break
         length *= 4
-    kept_NF = torch.zeros(rows_NF6.shape[:2], dtype=torch.bool, device="cpu")
+    kept_NF = torch.zeros(first_NF.shape, dtype=torch.bool, device="cpu")
     for n, index in kept.items():
         kept_NF[n, index] = True
     kept_NF = kept_NF.to(loss_NA.device, non_blocking=True)
@@ -186,29 +187,31 @@ def _check_masks(loss_NA: Tensor, **masks: Tensor) -> None:
 
 
 def _hardest_anchors(
-    rows_F6: Tensor, everything: bool, examples: int, nms_threshold: float, ratio: float | None
+    rows_F7: Tensor, everything: bool, examples: int, nms_threshold: float, ratio: float | None
 ) -> Tensor | None:
     """Return the indices of the anchors that OHEM keeps of one image, int64; None if more anchors are necessary.
 
     Args:
-        rows_F6: first anchors of the image by falling loss: anchor (xyxy), loss, whether the anchor is positive. The
-            loss of an ignored anchor is -inf.
+        rows_F7: first anchors of the image by falling loss: anchor (xyxy), loss, whether the anchor is positive, number
+            of positive anchors of the image. The loss of an ignored anchor is -inf.
         everything: whether these are all anchors of the image.
         examples: largest number of kept anchors.
         nms_threshold: IoU above which the anchor with the lower loss is suppressed.
         ratio: largest number of kept negatives per kept positive, or None.
     """
-    loss_F = rows_F6[:, 4]
-    candidates_F6 = rows_F6[~loss_F.isneginf()]
-    everything = everything or len(candidates_F6) < len(rows_F6)
-    unsuppressed = nms(candidates_F6[:, :4], candidates_F6[:, 4], threshold=nms_threshold)
+    candidates_F7 = rows_F7[~rows_F7[:, 4].isneginf()]
+    everything = everything or len(candidates_F7) < len(rows_F7)
+    unsuppressed = nms(candidates_F7[:, :4], candidates_F7[:, 4], threshold=nms_threshold)
     if ratio is None:
         return unsuppressed[:examples] if everything or len(unsuppressed) >= examples else None
-    is_positive = candidates_F6[unsuppressed, 5] > 0
+    positive_F = candidates_F7[:, 5] > 0
+    is_positive = positive_F[unsuppressed]
     positives, negatives = unsuppressed[is_positive], unsuppressed[~is_positive]
     most_positives = max(1, int(examples / (1 + ratio)))
-    if not everything and (len(positives) < most_positives or len(negatives) < examples - most_positives):
-        return None
+    if not everything and len(positives) < most_positives and positive_F.sum() < candidates_F7[0, 6]:
+        return None  # a later anchor may be a kept positive
     positives = positives[:most_positives]
     most_negatives = min(examples - len(positives), int(ratio * max(1, len(positives))))
+    if not everything and len(negatives) < most_negatives:
+        return None
     return torch.cat([positives, negatives[:most_negatives]])

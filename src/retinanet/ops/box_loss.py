@@ -76,7 +76,8 @@ def works(device: torch.device) -> bool:
         one_1 = torch.ones(1, dtype=torch.float32, device=device)
         for terms in (BoxTerms(kind="offsets"), BoxTerms(kind="giou")):
             positive_11 = torch.ones((1, 1), dtype=torch.bool, device=device)
-            loss = box_loss(torch.zeros_like(box_114), box_114, anchor_14, positive_11, one_1, terms).item()
+            deltas_114 = torch.zeros_like(box_114).requires_grad_()
+            loss = box_loss(deltas_114, box_114, anchor_14, positive_11, one_1, terms).item()
             if not math.isclose(loss, 1, rel_tol=1e-5):
                 raise RuntimeError(f"{terms.kind}: expected a loss of 1, found {loss}")
 
