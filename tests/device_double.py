@@ -129,11 +129,14 @@ def to_double(value: Any) -> Any:
     The value is a tensor, a module, a dataclass, or a list, tuple or dictionary of such values.
     """
     if isinstance(value, torch.nn.Module):
+        moved: dict[int, torch.nn.Parameter] = {}  # a parameter that several modules share stays shared
         for part in value.modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None and not isinstance(parameter, Double):
-                    on_double = Double(parameter.detach())
-                    part._parameters[name] = torch.nn.Parameter(on_double, requires_grad=parameter.requires_grad)
+                    if id(parameter) not in moved:
+                        on_double = Double(parameter.detach())
+                        moved[id(parameter)] = torch.nn.Parameter(on_double, requires_grad=parameter.requires_grad)
+                    part._parameters[name] = moved[id(parameter)]
             part._buffers.update({name: to_double(buffer) for name, buffer in part._buffers.items()})
         return value
     return _map_tensors(
@@ -251,7 +254,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], counts: Count
     name = _name(func)
     if name == "copy_":
         on_double = isinstance(args[0], Double)
-    elif name not in COPIES:
+    elif asked is None:
         _check_devices(func, name, args, given)
     _count(func, name, args, kwargs, counts, moved=name in COPIES and not (on_double and len(doubles) == len(given)))
     out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
@@ -311,7 +314,8 @@ def _count(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], 
 def _count_transfer(counts: Counts, name: str, *, blocking: bool) -> None:
     counts.kernels_by_op[name] += 1
     counts.transfers_by_op[name] += 1
-    counts.syncs_by_op[name] += blocking
+    if blocking:
+        counts.syncs_by_op[name] += 1
 
 
 def _name(func: Any) -> str:
