@@ -69,7 +69,7 @@ def training_rows(images: int, objects: int) -> dict[str, str]:
     """Return the counts of matching, loss and both together with the anchors."""
     outputs, targets = to_double(outputs_of(images)), to_double(targets_of(images, objects))
     config = MatchConfig(low_quality_matches=True)
-    loss = DetectionLoss(config=LossConfig(alpha=0.25, box_loss="l1", normaliser="image"))
+    loss = DetectionLoss(config=LossConfig())
     anchors = AnchorGenerator(config=ModelConfig())
     with double():
         matched = match(outputs.anchors_A4, targets, config)
