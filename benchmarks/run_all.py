@@ -19,7 +19,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (
     *("focal_loss", "matching", "postprocess", "prediction", "training_step", "evaluation", "cost_curves", "loader"),
-    *("gpu", "scaling", "soak", "bccd"),
+    *("launches", "gpu", "scaling", "soak", "bccd"),
 )
 
 

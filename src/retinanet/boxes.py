@@ -28,16 +28,14 @@ def xywh_to_xyxy(boxes_B4: Tensor) -> Tensor:
 
 def area(boxes_B4: Tensor) -> Tensor:
     """Return the area of each box in square pixels, (..., 4) -> (...); 0 for an inverted box."""
-    sides = (boxes_B4[..., 2:] - boxes_B4[..., :2]).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    low_B2, high_B2 = boxes_B4.chunk(2, dim=-1)
+    return _product((high_B2 - low_B2).clamp(min=0))
 
 
 def intersection(first_B4: Tensor, second_B4: Tensor) -> Tensor:
     """Return the common area of each pair in square pixels, broadcast over the leading dimensions."""
-    top_left = torch.maximum(first_B4[..., :2], second_B4[..., :2])
-    bottom_right = torch.minimum(first_B4[..., 2:], second_B4[..., 2:])
-    sides = (bottom_right - top_left).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    (low_B2, high_B2), (other_low_B2, other_high_B2) = first_B4.chunk(2, dim=-1), second_B4.chunk(2, dim=-1)
+    return _product((torch.minimum(high_B2, other_high_B2) - torch.maximum(low_B2, other_low_B2)).clamp(min=0))
 
 
 def iou(first_B4: Tensor, second_B4: Tensor) -> Tensor:
@@ -55,12 +53,10 @@ def generalized_iou(first_P4: Tensor, second_P4: Tensor) -> Tensor:
 
     Source: Rezatofighi et al., arXiv 1902.09630, algorithm 1.
     """
-    common = intersection(first_P4, second_P4)
-    union = area(first_P4) + area(second_P4) - common
-    hull_sides = torch.maximum(first_P4[..., 2:], second_P4[..., 2:]) - torch.minimum(
-        first_P4[..., :2], second_P4[..., :2]
-    )
-    hull = hull_sides[..., 0] * hull_sides[..., 1]
+    (low_P2, high_P2), (other_low_P2, other_high_P2) = first_P4.chunk(2, dim=-1), second_P4.chunk(2, dim=-1)
+    common = _product((torch.minimum(high_P2, other_high_P2) - torch.maximum(low_P2, other_low_P2)).clamp(min=0))
+    union = _product((high_P2 - low_P2).clamp(min=0)) + area(second_P4) - common
+    hull = _product(torch.maximum(high_P2, other_high_P2) - torch.minimum(low_P2, other_low_P2))
     # Clamping, unlike adding an epsilon, leaves the value exact for every box with an area above 0.
     tiny = torch.finfo(union.dtype).tiny
     return common / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
@@ -93,8 +89,15 @@ def decode(deltas_P4: Tensor, anchors_P4: Tensor) -> Tensor:
 
     dw and dh are limited to at most `MAX_LOG_SCALE`.
     """
+    shift_P2, log_scale_P2 = deltas_P4.chunk(2, dim=-1)
     anchor_sides_P2 = anchors_P4[..., 2:] - anchors_P4[..., :2]
     anchor_centres_P2 = (anchors_P4[..., :2] + anchors_P4[..., 2:]) / 2
-    centres_P2 = anchor_centres_P2 + deltas_P4[..., :2] * anchor_sides_P2
-    half_P2 = anchor_sides_P2 * torch.exp(deltas_P4[..., 2:].clamp(max=MAX_LOG_SCALE)) / 2
+    centres_P2 = anchor_centres_P2 + shift_P2 * anchor_sides_P2
+    half_P2 = anchor_sides_P2 * torch.exp(log_scale_P2.clamp(max=MAX_LOG_SCALE)) / 2
     return torch.cat([centres_P2 - half_P2, centres_P2 + half_P2], dim=-1)
+
+
+def _product(sides_B2: Tensor) -> Tensor:
+    """Return width times height."""
+    width_B, height_B = sides_B2.unbind(dim=-1)
+    return width_B * height_B

@@ -1,5 +1,7 @@
 """Tests of anchors: hand-worked numbers, and torchvision's anchors at sizes where its strides are exact."""
 
+import copy
+
 import pytest
 import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchvisionAnchors
@@ -8,6 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from retinanet.config import ModelConfig
 from retinanet.errors import ConfigError
 from retinanet.model import AnchorGenerator, cell_anchors
+from retinanet.model.anchors import MAX_STORED
 
 
 def level_sizes(height, width, levels=(3, 4, 5, 6, 7)):
@@ -75,3 +78,21 @@ def test_anchors_of_other_levels_sizes_and_ratios():
 def test_invalid_anchor_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**options)
+
+
+def test_anchors_are_stored_for_the_last_sizes():
+    """Equal sizes give the same tensor. It can be used in training although prediction computed it first."""
+    generator = AnchorGenerator(config=ModelConfig())
+    with torch.inference_mode():
+        first, _ = generator(level_sizes(64, 96), like=torch.zeros(1))
+    again, per_level = generator(level_sizes(64, 96), like=torch.zeros(1))
+    assert again is first
+    assert not again.is_inference()
+    fresh, expected = AnchorGenerator(config=ModelConfig())(level_sizes(64, 96), like=torch.zeros(1))
+    assert torch.equal(again, fresh)
+    assert per_level == expected
+    for height in range(64, 64 + 8 * MAX_STORED, 8):
+        generator(level_sizes(height, 64), like=torch.zeros(1))
+    assert len(generator._stored) == MAX_STORED
+    assert generator(level_sizes(64, 96), like=torch.zeros(1))[0] is not first
+    assert not copy.deepcopy(generator)._stored

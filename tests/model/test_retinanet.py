@@ -1,7 +1,10 @@
 """Tests of the shapes and the order of the network's outputs."""
 
+import copy
+
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from retinanet.model import RetinaNet
 
@@ -51,3 +54,23 @@ def test_a_bright_spot_changes_the_logits_of_nearby_anchors(x, y):
     change = (after.logits_NAK - before.logits_NAK).abs().sum(-1)[0][: before.anchors_per_level[0]]
     centre = ((before.anchors_A4[:, :2] + before.anchors_A4[:, 2:]) / 2)[change.argmax()]
     assert (centre - torch.tensor([x, y])).abs().max() <= 64
+
+
+@pytest.mark.slow
+def test_a_compiled_network_has_equal_outputs_and_is_rarely_compiled_again():
+    """Six sizes need at most 3 compilations. A copy is not compiled, and both have the same weights."""
+    model = RetinaNet(num_classes=2, **SMALL)
+    counter = CompileCounter()
+    copied = copy.deepcopy(model)
+    copied.compile(backend=counter)
+    for height, width in [(64, 96), (96, 64), (128, 160), (160, 128), (96, 96), (128, 128)]:
+        images_N3HW = torch.randn(2, 3, height, width)
+        expected, found = model(images_N3HW), copied(images_N3HW)
+        torch.testing.assert_close(found.logits_NAK, expected.logits_NAK)
+        torch.testing.assert_close(found.deltas_NA4, expected.deltas_NA4)
+        assert torch.equal(found.anchors_A4, expected.anchors_A4)
+    assert 1 <= counter.frame_count <= 3
+    before = counter.frame_count
+    copy.deepcopy(copied)(torch.randn(1, 3, 200, 72))
+    assert counter.frame_count == before
+    assert copied.state_dict().keys() == model.state_dict().keys()

@@ -5,14 +5,25 @@ import math
 import pytest
 import torch
 
-from retinanet.ops.candidates import candidates, candidates_torch
+from retinanet.ops import candidates as candidates_module
+from retinanet.ops.candidates import batch_candidates, candidates, candidates_torch
 from tests.ops import reference
 
 
-@pytest.fixture(params=["c", "torch"])
+def batch_form(logits_AK, anchors_per_level, **options):
+    """Return the candidates of the middle image of a batch of three, without the places that hold no candidate."""
+    logits_NAK = torch.stack([logits_AK.flip(0), logits_AK, -logits_AK])
+    columns = batch_candidates(logits_NAK, anchors_per_level, **options)
+    if columns[2][1].isnan().any():
+        logits_NAK = logits_NAK.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+        columns = batch_candidates(logits_NAK, anchors_per_level, **options)
+    return tuple(column[1][columns[2][1] > -math.inf] for column in columns)
+
+
+@pytest.fixture(params=["c", "torch", "batch"])
 def form(request):
-    if request.param == "torch":
-        return candidates_torch
+    if request.param != "c":
+        return candidates_torch if request.param == "torch" else batch_form
     request.getfixturevalue("native")
     return candidates
 
@@ -97,3 +108,15 @@ def test_logits_may_be_strided_or_require_a_gradient(form):
 def test_anchors_per_level_must_add_up(form):
     with pytest.raises(ValueError, match="add up to 50"):
         form(torch.zeros(50, 2), (30, 19), threshold=0.0, most=5)
+
+
+@pytest.mark.parametrize("most", [1, 5, 1000])
+def test_a_batch_in_several_parts_has_the_same_candidates(monkeypatch, most):
+    """`most` is smaller than, between and larger than the numbers of scores of the levels."""
+    logits = torch.randn(5, 60, 4, generator=torch.Generator().manual_seed(10)).round(decimals=1)
+    options = {"threshold": 0.2, "most": most}
+    expected = batch_candidates(logits, (48, 11, 1), **options)
+    monkeypatch.setattr(candidates_module, "_MOST_VALUES", 2 * sum(min(most, n) for n in (48, 11, 1)) * 4)
+    columns = batch_candidates(logits, (48, 11, 1), **options)
+    assert all(torch.equal(*pair) for pair in zip(columns, expected, strict=True))
+    assert expected[0].shape == (5, sum(min(most, 4 * n) for n in (48, 11, 1)))

@@ -20,6 +20,7 @@ from retinanet.ops.focal_loss_native import focal_loss_native
 from retinanet.ops.focal_loss_torch import focal_loss_torch
 from retinanet.ops.focal_terms import FocalTerms
 from retinanet.types import AnchorTargets, HeadOutputs
+from tests.device_double import double, to_cpu, to_double
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GAMMAS = [0.0, 0.5, 1.0, 2.0, 3.7, 5.0]
@@ -492,3 +493,32 @@ def test_concurrent_calls_from_python_threads(native):
         for loss_N, gradient in pool.map(lambda _: fused(x, case, terms, torch.device("cpu")), range(32)):
             assert torch.equal(loss_N, expected[0])
             assert torch.equal(gradient, expected[1])
+
+
+@pytest.mark.parametrize("with_gradient", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_torch_form_on_a_gpu_has_the_values_of_the_cpu_and_never_waits(gamma, dtype, with_gradient):
+    for N in (2, 5):
+        x = (torch.randn(N, 60, 7, generator=torch.Generator().manual_seed(13)) * 4).to(dtype)
+        case = random_case(x, positives=0.2)
+        x[:, 3:5], x[case[1]] = 1e4, torch.nan  # some logits are large, and those of ignored anchors are NaN
+        arguments = (x, *case[:3], class_terms(7, gamma, target=0.9), torch.linspace(0.1, 2, N))
+        expected = focal_loss_torch(*arguments, with_gradient)
+        with double() as counts:
+            found = focal_loss_torch(*to_double(arguments), with_gradient)
+        assert counts.syncs == 0, counts
+        for value, cpu_value in zip(found, expected, strict=True):
+            if with_gradient or cpu_value is not None:
+                assert torch.equal(to_cpu(value), cpu_value)
+        kernels = counts.kernels if N == 2 else kernels  # noqa: F821
+    assert counts.kernels == kernels, "the number of images does not change the number of kernels"
+
+
+def test_on_a_gpu_an_invalid_class_id_counts_as_background():
+    x, yes = torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(14)), torch.ones(1, 4, dtype=torch.bool)
+    labels = torch.tensor([[-1, 3, 2**40, -(2**40)]])
+    expected = focal_loss_torch(x, ~yes, ~yes, labels, class_terms(3, 2.0), None, True)
+    with double():
+        found = focal_loss_torch(*to_double((x, yes, ~yes, labels, class_terms(3, 2.0))), None, True)
+    assert all(torch.equal(*pair) for pair in zip(to_cpu(found), expected, strict=True))

@@ -1,6 +1,11 @@
-"""Matching in C and in torch against the reference, bit for bit."""
+"""Matching in C, torch and Triton against the reference, bit for bit.
+
+The Triton form is tested on a GPU. Without a GPU, `test_matching_triton.py` runs this file again through Triton's
+interpreter.
+"""
 
 import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,11 +14,14 @@ import torch
 from retinanet.config import MatchConfig, ModelConfig
 from retinanet.matching import match
 from retinanet.model.anchors import AnchorGenerator
-from retinanet.ops.matching import match_native, match_torch, supports_match_native
-from retinanet.types import Target
+from retinanet.ops import matching_torch
+from retinanet.ops.matching import match_native, match_torch, match_triton, supports_match_native, triton_matches
+from retinanet.types import AnchorTargets, Target
 from tests.ops import reference
 from tests.shared import num_examples
+from tests.test_matching_peers import random_cases
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")
 
 
@@ -30,8 +38,25 @@ def match_in_torch(anchors, targets, config):
     return match_torch(anchors, targets, **options(config))
 
 
-@pytest.fixture(params=["c", "torch"])
-def form(request):
+def match_in_triton(anchors, targets, config):
+    device = torch.device("cpu" if INTERPRETED else "cuda:0")
+    result = match_triton(anchors.to(device), [target.to(device) for target in targets], **options(config))
+    return AnchorTargets(**{name: getattr(result, name).cpu() for name in FIELDS})
+
+
+@pytest.fixture(params=["c", "torch", "triton"])
+def form(request, monkeypatch):
+    if request.param == "triton":
+        pytest.importorskip("triton", reason="Triton is not installed")
+        if not INTERPRETED:
+            if not torch.cuda.is_available():
+                pytest.skip("no GPU: test_matching_triton.py runs this test through Triton's interpreter")
+            assert triton_matches(torch.device("cuda:0"))
+        else:  # the time of the interpreter grows with the number of tiles, not with their size
+            monkeypatch.setattr("retinanet.ops.matching_triton.TILE", 1024)
+        return match_in_triton
+    if INTERPRETED:
+        pytest.skip("with TRITON_INTERPRET=1, only the Triton form is tested")
     if request.param == "torch":
         return match_in_torch
     request.getfixturevalue("native")
@@ -76,7 +101,8 @@ def test_results_equal_the_reference(form, kind, low_quality):
     """The numbers of anchors are around the sizes of lanes, tiles and blocks. Some images have no boxes."""
     rng = torch.Generator().manual_seed(len(kind))
     positives = low_quality_positives = 0
-    cases = num_examples(260)  # enough for every number of anchors, in the fast run, too
+    # Enough for every number of anchors, also in the fast run. The interpreter needs a third of a second per case.
+    cases = 26 if INTERPRETED else num_examples(260)
     for case in range(cases):
         anchors = random_boxes(rng, (1, 2, 15, 16, 17, 63, 64, 65, 300, 1023, 1024, 1025, 2500)[case % 13], kind)
         counts = [(0, 1, 3, 20)[int(torch.randint(4, (), generator=rng))] for _ in range(1 + case % 2)]
@@ -94,7 +120,20 @@ def test_results_equal_the_reference(form, kind, low_quality):
             usual_positive_NA = reference.match(anchors, targets, usual).positive_NA
             low_quality_positives += int((result.positive_NA & ~usual_positive_NA).sum())
     assert positives > 3 * cases
-    assert low_quality_positives > 10 or not low_quality
+    assert low_quality_positives > (1 if INTERPRETED else 10) or not low_quality
+
+
+@pytest.mark.slow
+def test_10_000_cases_with_ties_equal_the_reference(form):
+    """Each call matches 100 cases; every tenth box is a crowd region. The slow interpreter alternates the settings."""
+    generator = torch.Generator().manual_seed(3)
+    for call in range(100):
+        anchors, boxes = random_cases(generator, 100)
+        order = torch.arange(len(boxes))
+        targets = [Target(boxes_G4=boxes, labels_G=order, crowd_G=order % 10 == 3)]
+        for low_quality in (call % 2 == 1,) if INTERPRETED else (False, True):
+            config = MatchConfig(low_quality_matches=low_quality)
+            assert_equal(form(anchors, targets, config), reference.match(anchors, targets, config))
 
 
 def network_anchors(width, height):
@@ -140,6 +179,31 @@ def test_strided_tensors_and_other_types_give_equal_results(form):
         crowd_G=target.crowd_G.repeat(2)[:6],
     )
     assert_equal(form(columns, [strided], config), expected)
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+@pytest.mark.parametrize("pairs", [1, 700, 5000])
+def test_chunks_of_images_and_of_anchors_give_equal_results(monkeypatch, pairs, low_quality):
+    """Chunks are one pair, a part of an image, or two whole images; the last chunk is smaller."""
+    monkeypatch.setattr(matching_torch, "PAIRS_PER_THREAD", pairs)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    rng = torch.Generator().manual_seed(7)
+    anchors = random_boxes(rng, 101 if pairs > 1 else 12, "grid")
+    targets = [random_target(rng, count, "faults") for count in (20, 0, 3, 7, 19)]
+    config = MatchConfig(low_quality_matches=low_quality)
+    assert_equal(match_in_torch(anchors, targets, config), reference.match(anchors, targets, config))
+
+
+@pytest.mark.parametrize("pairs", [1, 50, 2**16])
+def test_best_anchors(monkeypatch, pairs):
+    """The first anchor wins among anchors with equal IoU, also if they are in different chunks."""
+    monkeypatch.setattr(matching_torch, "PAIRS_PER_THREAD", pairs)
+    anchors = torch.tensor([[20.0, 20, 30, 30], [0, 0, 4, 2], [0, 0, 2, 4], [0, 0, 4, 4]])
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 2, 2], [50, 50, 60, 60], [0, torch.nan, 4, 4]])
+    iou, anchor = matching_torch.best_anchors(anchors, boxes)
+    assert iou.tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert anchor.tolist() == [3, 1, 0, 0]
+    assert [len(part) for part in matching_torch.best_anchors(anchors, boxes[:0])] == [0, 0]
 
 
 def test_float64_anchors_use_the_torch_form():

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as torchvision_nms
 
-from retinanet.ops.nms import _shifted_by_class, nms, nms_torch
+from retinanet.ops.nms import nms, nms_torch
 from tests.ops import reference
 from tests.shared import num_examples
 
@@ -108,13 +108,6 @@ def test_iou_is_exact_for_large_class_ids(form):
         assert form(boxes, scores, labels, threshold=0.5).tolist() == exact
         wrong += batched_nms(boxes, scores, labels, 0.5).tolist() != exact
     assert wrong > 0
-
-
-def test_the_form_for_gpus_equals_the_reference():
-    boxes, scores, labels = random_boxes(torch.Generator().manual_seed(15), 400, 10)
-    order = scores.argsort(descending=True, stable=True)
-    expected = reference.nms(boxes, scores, labels, threshold=0.5)
-    assert order[_shifted_by_class(boxes[order], scores[order], labels[order], 0.5)].tolist() == expected
 
 
 def test_strided_boxes_and_other_types_give_equal_results(form):

@@ -12,7 +12,7 @@ import torch
 from retinanet.cli import main
 from retinanet.data import Batch
 from retinanet.model import RetinaNet
-from retinanet.train import NonFiniteError, fit, replay
+from retinanet.train import NonFiniteError, fit, optimisation, replay
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.flight_record import read_record
@@ -166,3 +166,55 @@ def test_overflow_in_the_sums_of_the_check_is_no_error(plain: Options, monkeypat
 def test_a_replay_freezes_the_same_parts(plain: Options):
     path = train_until_stopped({**plain, **TOO_HIGH_LEARNING_RATE, "freeze": "backbone"}, "is NaN or infinite at step")
     assert replay(path)[1]
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the fused optimiser of a GPU on the CPU. `FlightRecorder` then reads its checks only when they are due."""
+    monkeypatch.setattr(optimisation, "_has_fused_kernel", lambda parameters: True)
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_late_reading_names_the_first_bad_step_and_keeps_its_weights(
+    plain: Options, at_step, monkeypatch, optimizer: str
+):
+    """A weight becomes infinite before step 1. The check is read at the end of the epoch, after step 2.
+
+    The later steps change no weight, so the record holds the weights of step 1 and its batch.
+    """
+    read = []
+    original = FlightRecorder._read
+
+    def count_reads(self, trainer, pl_module):
+        read.append(trainer.global_step)
+        original(self, trainer, pl_module)
+
+    monkeypatch.setattr(FlightRecorder, "_read", count_reads)
+    seen = {}
+
+    def set_weight(model: RetinaNet, batch: Batch) -> None:
+        with torch.no_grad():
+            model.fpn.lateral[1].weight[0, 0] = torch.inf
+        weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+        seen.update(weights=weights, images=batch.images_N3HW.clone())
+
+    at_step(1, set_weight)
+    options = {**plain, "log_every": 100, "optimizer": optimizer, "clip_gradients": 1.0}
+    path = train_until_stopped(options, r"at step 1 of epoch 0\. Batch: .* the weight fpn\.lateral\.1\.weight")
+    assert read == [3]  # three steps in an epoch
+    record = read_record(path)
+    assert record["step"] == 1
+    assert torch.equal(record["images_N3HW"], seen["images"])
+    assert all(torch.equal(record["weights"][name], value) for name, value in seen["weights"].items())
+    assert replay(path) == (record["said"], True)
+
+
+@pytest.mark.usefixtures("fused")
+def test_a_late_reading_changes_nothing_in_a_healthy_run(plain: Options, tmp_path: Path):
+    """Runs that read every step and every 100 steps end with equal weights."""
+    weights = []
+    for log_every in (1, 100):
+        result = fit(**{**plain, "epochs": 1, "log_every": log_every, "output": tmp_path / f"every{log_every}"})
+        weights.append(torch.load(result.last, weights_only=True)["state_dict"])
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -18,7 +18,7 @@ from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.images import resized_size
 from retinanet.matching import Assigner, make_assigner
 from retinanet.model import AnchorGenerator
-from retinanet.ops.matching import best_overlaps
+from retinanet.ops.matching_torch import best_anchors
 from retinanet.types import Target
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) ->
     positive_A, ignored_A = targets.positive_NA[0], targets.ignored_NA[0]
     positives_G = torch.bincount(targets.matched_NA[0][positive_A], minlength=len(boxes_G4))
     object_O = torch.nonzero(~crowd_G).squeeze(1)
-    best_iou, best_anchor = _best_anchor(anchors_A4, boxes_G4[object_O])
+    best_iou, best_anchor = best_anchors(anchors_A4, boxes_G4[object_O])
     level_A = torch.repeat_interleave(torch.arange(len(per_level)), torch.tensor(per_level))
     areas_O = record.areas_G[object_O.numpy()]
     positives = int(positive_A.sum())
@@ -255,15 +255,6 @@ def _measure(record: Record, index: int, anchors: _Anchors, assign: Assigner) ->
         positives_L=torch.bincount(level_A[positive_A], minlength=len(per_level)).numpy(),
         anchors_L=np.array(per_level, dtype=np.int64),
     )
-
-
-def _best_anchor(anchors_A4: Tensor, boxes_O4: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the highest IoU of each box with any anchor, and the index of that anchor."""
-    best, number = torch.zeros(len(boxes_O4)), torch.zeros(len(boxes_O4), dtype=torch.int64)
-    for o in range(len(boxes_O4)):
-        iou_A, _, _ = best_overlaps(anchors_A4, boxes_O4[o : o + 1])
-        best[o], number[o] = iou_A.max(0)
-    return best, number
 
 
 def _worst_first(rows: object) -> list[tuple[str, int, int]]:

@@ -44,6 +44,9 @@ class ComputeConfig:
     precision: Literal["32", "bf16", "fp16"] = "32"
     """Number format of the network in training: float32 (32), or mixed precision in bfloat16 (bf16) or float16 (fp16).
     The loss is always computed in float32."""
+    compile: bool = False
+    """Compile the network with torch.compile, which takes some minutes at the start of the training. Needs a C++
+    compiler on the CPU, and Triton on a GPU."""
     devices: Annotated[int, Ge(0)] = 1
     """Number of devices to train on; 0: all devices of the machine."""
     nodes: Annotated[int, Gt(0)] = 1

@@ -20,6 +20,9 @@ class InferenceConfig:
     precision: Precision = "32"
     """Number format of the network in prediction: 32 (float32) or bf16 (bfloat16). bfloat16 takes about half the time
     on processors that support it."""
+    compile: bool = False
+    """On a GPU: compile the network of a checkpoint with torch.compile, and record it as a CUDA graph for each input
+    size. The first image of each size takes some seconds to a minute."""
 
     def __post_init__(self) -> None:
         check_options(self)

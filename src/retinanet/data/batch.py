@@ -1,13 +1,12 @@
 """Batches of images: the sampler that groups images, and `collate`, which turns samples into tensors.
 
-Shape suffixes: N batch, H, W; 3 is RGB.
+Shape suffixes: N batch, T objects of all images of the batch, H, W; 3 is RGB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,8 @@ class Batch:
             parts.append(
                 replace(
                     self,
-                    images_N3HW=self.images_N3HW[group, :, :H, :W],
+                    # Indexing with a list would copy the list to the device and wait for the copy.
+                    images_N3HW=torch.stack([self.images_N3HW[i, :, :H, :W] for i in group]),
                     targets=tuple(self.targets[i] for i in group),
                     frames=tuple(self.frames[i] for i in group),
                     indices=tuple(self.indices[i] for i in group),
@@ -108,26 +108,55 @@ class PixelBatch:
         return _unpickle, (self.pixels_N3HW, arrays, self.frames, self.indices, self.mean, self.std)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the normalised batch on a device. The copy is asynchronous if the pixels are in pinned memory.
+        """Return the normalised batch on a device, after two copies: the pixels, and one packed tensor of all the rest.
 
-        The images have the bits that `images.normalise` and `images.pad` give: a product, then a difference, each
-        rounded to float32, and 0 in the padding.
+        The copies are asynchronous if the pixels are in pinned memory. The images have the bits that `images.normalise`
+        and `images.pad` give: a product, then a difference, each rounded to float32, and 0 in the padding.
         """
+        device = torch.device(device)
         images_N3HW = self.pixels_N3HW.to(device, non_blocking=True).float()
-        to_tensor = partial(torch.tensor, dtype=torch.float32, device="cpu")  # also under another default dtype
-        scale_3 = to_tensor([1 / (255 * std) for std in self.std])
-        shift_3 = to_tensor([mean / std for mean, std in zip(self.mean, self.std, strict=True)])
-        for operation, values_3 in ((images_N3HW.mul_, scale_3), (images_N3HW.sub_, shift_3)):
-            operation(values_3.view(3, 1, 1).to(images_N3HW))
+        packed = self._packed()
+        if device.type == "cuda":
+            packed = packed.pin_memory()
+        scale_3, shift_3, boxes_T4, labels_T, crowd_T = _unpack(packed.to(device, non_blocking=True))
+        images_N3HW.mul_(scale_3.view(3, 1, 1)).sub_(shift_3.view(3, 1, 1))
         for image_3HW, frame in zip(images_N3HW, self.frames, strict=True):
-            image_3HW[:, frame.resized_height :] = 0
-            image_3HW[:, :, frame.resized_width :] = 0
-        targets = tuple(target.to(device) for target in self.targets)
+            # Slices without elements still cost a kernel launch.
+            if frame.resized_height < image_3HW.shape[1]:
+                image_3HW[:, frame.resized_height :] = 0
+            if frame.resized_width < image_3HW.shape[2]:
+                image_3HW[:, :, frame.resized_width :] = 0
+        counts = [len(target.labels_G) for target in self.targets]
+        columns = (torch.split(values_T, counts) for values_T in (boxes_T4, labels_T, crowd_T))
+        targets = tuple(Target(boxes_G4=b, labels_G=k, crowd_G=c) for b, k, c in zip(*columns, strict=True))
         return Batch(images_N3HW=images_N3HW, targets=targets, frames=self.frames, indices=self.indices)
+
+    def _packed(self) -> Tensor:
+        """Return an int32 tensor with the normalisation and all targets: six floats, then boxes, labels and crowds.
+
+        The floats are stored as their bits.
+        """
+        floats = torch.tensor(
+            [1 / (255 * std) for std in self.std] + [mean / std for mean, std in zip(self.mean, self.std, strict=True)],
+            dtype=torch.float32,
+            device="cpu",
+        )
+        boxes = [target.boxes_G4.to(torch.float32).flatten() for target in self.targets]
+        labels = [target.labels_G.to(torch.int32) for target in self.targets]
+        crowds = [target.crowd_G.to(torch.int32) for target in self.targets]
+        return torch.cat([torch.cat([floats, *boxes]).view(torch.int32), *labels, *crowds])
 
     def pin_memory(self) -> PixelBatch:
         """Return the batch with its pixels in pinned memory. `DataLoader(pin_memory=True)` calls this method."""
         return replace(self, pixels_N3HW=self.pixels_N3HW.pin_memory())
+
+
+def _unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return scale_3, shift_3, boxes_T4, labels_T and crowd_T of `PixelBatch._packed`, T objects of all images."""
+    T = (len(packed) - 6) // 6
+    bits, labels_T, crowd_T = torch.split(packed, [6 + 4 * T, T, T])
+    floats = bits.view(torch.float32)
+    return floats[:3], floats[3:6], floats[6:].view(T, 4), labels_T.to(torch.int64), crowd_T.to(torch.bool)
 
 
 def _unpickle(pixels_N3HW: Tensor, arrays: Sequence[Sequence[Any]], *rest: Any) -> PixelBatch:
@@ -216,10 +245,16 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         return self.batches_per_epoch - self.skip
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
+        yield from self.all_batches()[self.skip :]
+
+    def all_batches(self) -> list[list[SampleKey]]:
+        """Return the batches of the epoch on this rank, with the batches that `skip` leaves out."""
         rounds = self._global_batches(self.epoch)[self.rank :: self.world_size]
         sizes = self._rng(self.epoch, 1).choice(self.sizes, len(rounds)).tolist()
-        for indices, image_size in list(zip(rounds, sizes, strict=True))[self.skip :]:
-            yield [SampleKey(i, sample_seed(self.seed, self.epoch, i), image_size) for i in indices]
+        return [
+            [SampleKey(i, sample_seed(self.seed, self.epoch, i), image_size) for i in indices]
+            for indices, image_size in zip(rounds, sizes, strict=True)
+        ]
 
     def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
         """Set the epoch of the next iteration. The first `skip` batches of that epoch are left out."""

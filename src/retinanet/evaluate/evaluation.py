@@ -94,7 +94,11 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressBar) -> Evaluation:
     detector = load_detector(
-        path, config.hardware.device, config.inference.precision, bit_depth=config.value_range.bit_depth
+        path,
+        config.hardware.device,
+        config.inference.precision,
+        bit_depth=config.value_range.bit_depth,
+        compile=config.inference.compile,
     )
     data = _load(config)
     _, notes = match_classes(detector.classes, data.classes)

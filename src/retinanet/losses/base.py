@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retinanet.config import LossConfig
+    from retinanet.ops.box_loss import BoxTerms
     from retinanet.ops.focal_terms import FocalTerms
     from retinanet.types import AnchorTargets, HeadOutputs
 
@@ -92,7 +93,13 @@ class ClassificationLoss(ABC):
 
 
 class BoxLoss(ABC):
-    """Base class of the box losses. A subclass must define `__call__`."""
+    """Base class of the box losses. A subclass must define `__call__`; everything else has a default."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__call__" in cls.__dict__ and "fused_terms" not in cls.__dict__:
+            # An inherited fused_terms would make the kernel compute the parent's loss instead of this __call__.
+            cls.fused_terms = BoxLoss.fused_terms  # type: ignore[method-assign]
 
     @abstractmethod
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
@@ -103,6 +110,10 @@ class BoxLoss(ABC):
             boxes_P4: matched ground-truth boxes, xyxy, input pixels.
             anchors_P4: anchors, xyxy, input pixels.
         """
+
+    def fused_terms(self) -> BoxTerms | None:
+        """Return the parameters with which the fused kernel computes this loss; None if it cannot."""
+        return None
 
 
 def loss_class(name: str) -> type[ClassificationLoss]:

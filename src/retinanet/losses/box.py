@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from retinanet.boxes import decode, encode, generalized_iou
 from retinanet.config import LossConfig
 from retinanet.losses.base import BoxLoss
 from retinanet.losses.cross_entropy import in_float32
+from retinanet.ops.box_loss import BoxTerms
 
 
 def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, beta: float) -> Tensor:
@@ -34,9 +36,8 @@ def smooth_l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, *, b
         ValueError: the three shapes differ, or the last size is not 4.
     """
     _check_shapes(deltas_P4, boxes_P4, anchors_P4)
-    difference_P4 = (in_float32(deltas_P4) - encode(boxes_P4, anchors_P4)).abs()
-    square_P4 = 0.5 * difference_P4**2 / beta
-    return square_P4.where(difference_P4 < beta, difference_P4 - 0.5 * beta).sum(-1)
+    targets_P4 = encode(boxes_P4, anchors_P4)
+    return F.smooth_l1_loss(in_float32(deltas_P4), targets_P4, beta=beta, reduction="none").sum(-1)
 
 
 def l1_loss(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
@@ -82,6 +83,10 @@ class SmoothL1Loss(BoxLoss):
         """Return the smooth L1 loss of each positive anchor, shape (P,)."""
         return smooth_l1_loss(deltas_P4, boxes_P4, anchors_P4, beta=self.smooth_l1_beta)
 
+    def fused_terms(self) -> BoxTerms:
+        """Return the parameters of the fused kernel: smooth L1."""
+        return BoxTerms(kind="offsets", beta=self.smooth_l1_beta)
+
 
 class L1Loss(BoxLoss):
     """Box loss for training: `l1_loss`."""
@@ -90,6 +95,10 @@ class L1Loss(BoxLoss):
         """Return the L1 loss of each positive anchor, shape (P,)."""
         return l1_loss(deltas_P4, boxes_P4, anchors_P4)
 
+    def fused_terms(self) -> BoxTerms:
+        """Return the parameters of the fused kernel: smooth L1 with beta 0."""
+        return BoxTerms(kind="offsets")
+
 
 class GIoULoss(BoxLoss):
     """Box loss for training: `giou_loss`."""
@@ -97,6 +106,10 @@ class GIoULoss(BoxLoss):
     def __call__(self, deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
         """Return the GIoU loss of each positive anchor, shape (P,)."""
         return giou_loss(deltas_P4, boxes_P4, anchors_P4)
+
+    def fused_terms(self) -> BoxTerms:
+        """Return the parameters of the fused kernel: GIoU."""
+        return BoxTerms(kind="giou")
 
 
 def _check_shapes(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> None:

@@ -45,7 +45,7 @@ def sigmoid_cross_entropy(inputs: Tensor, targets: Tensor, reduction: Reduction 
         ValueError: the targets have another shape, or `reduction` is another word.
     """
     x, t = float32_pair(inputs, targets)
-    return reduce(t * F.softplus(-x) + (1 - t) * F.softplus(x), reduction)
+    return reduce(torch.lerp(F.softplus(x), F.softplus(-x), t), reduction)
 
 
 def balanced_cross_entropy(
@@ -148,10 +148,10 @@ class BalancedCrossEntropy(ClassificationLoss):
             target: target of a positive example: 1 minus the label smoothing.
             gamma: focusing parameter, 0 or more.
         """
-        alpha_K = logits_NAK.new_tensor(self.class_alpha or (self.alpha,), dtype=torch.float32)
-        alpha_K = alpha_K.expand(logits_NAK.shape[-1])
+        alpha_K = _float32(self.class_alpha or (self.alpha,)).expand(logits_NAK.shape[-1])
         positive_K = alpha_K * target + (1 - alpha_K) * (1 - target)
-        return FocalTerms(positive_weight_K=positive_K, negative_weight_K=1 - alpha_K, gamma=gamma, target=target)
+        weights_2K = torch.stack([positive_K, 1 - alpha_K]).to(logits_NAK.device, non_blocking=True)
+        return FocalTerms(positive_weight_K=weights_2K[0], negative_weight_K=weights_2K[1], gamma=gamma, target=target)
 
     def alpha_of(self, logits: Tensor, classes: Tensor | None) -> float | Tensor:
         """Return the weight of the positives: a number for all logits, or a tensor that broadcasts to the logits.
@@ -162,7 +162,7 @@ class BalancedCrossEntropy(ClassificationLoss):
         """
         if not self.class_alpha:
             return self.alpha
-        alpha_K = logits.new_tensor(self.class_alpha, dtype=torch.float32)
+        alpha_K = _float32(self.class_alpha).to(logits.device, non_blocking=True)
         return alpha_K if classes is None else alpha_K[classes]
 
 
@@ -213,7 +213,8 @@ def float32_pair(inputs: Tensor, targets: Tensor, name: str = "targets") -> tupl
             f"{name}: expected the shape of the inputs, {tuple(inputs.shape)}, found {tuple(targets.shape)}. Reshape "
             f"the {name}, for example with {name}.unsqueeze(-1) or one_hot()"
         )
-    return in_float32(inputs), in_float32(targets)
+    x = in_float32(inputs)
+    return x, targets.to(x.dtype)
 
 
 def broadcasts(values: Tensor, inputs: Tensor) -> bool:
@@ -251,7 +252,9 @@ def check_alpha(alpha: Any, inputs: Tensor, *, off: bool = False) -> None:
 
 def balance(targets: Tensor, alpha: float | Tensor) -> Tensor:
     """Return alpha_t = alpha t + (1 - alpha) (1 - t): alpha for a target t of 1, 1 - alpha for a target of 0."""
-    return alpha * targets + (1 - alpha) * (1 - targets)
+    if isinstance(alpha, Tensor):
+        return alpha * targets + (1 - alpha) * (1 - targets)
+    return torch.add(alpha * targets, 1 - targets, alpha=1 - alpha)
 
 
 def reduce(loss: Tensor, reduction: Reduction) -> Tensor:
@@ -267,3 +270,8 @@ def reduce(loss: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "sum":
         return loss.sum()
     raise ValueError(f"reduction must be 'none', 'mean' or 'sum', found {reduction!r}")
+
+
+def _float32(values: tuple[float, ...]) -> Tensor:
+    """Return numbers as a CPU tensor. A copy of it to a GPU with `non_blocking` does not make the CPU wait."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")

@@ -23,6 +23,7 @@ from retinanet.boxes import decode, iou
 from retinanet.config import LossConfig
 from retinanet.errors import ConfigError
 from retinanet.losses.base import make_box_loss, make_classification_loss
+from retinanet.ops.box_loss import box_loss, supports_box_loss
 from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
 
 if TYPE_CHECKING:
@@ -122,23 +123,26 @@ class DetectionLoss:
         Args:
             parts: outputs of the network and targets of the anchors of each part.
         """
-        counts = [targets.positive_NA.sum(dim=1) for _, targets in parts]
-        positives_N = torch.cat(counts)
-        scales = torch.split(self._scale_N(positives_N), [len(count) for count in counts])
+        positives_N = _joined([targets.positive_NA.sum(dim=1) for _, targets in parts])
+        positives = positives_N.sum()
+        scale_N = self._scale_N(positives_N, positives)
+        scales = torch.split(scale_N, [len(targets.positive_NA) for _, targets in parts])
         scaled = list(zip(parts, scales, strict=True))
         classification = _joined([self._classification_N(*part, scale_N) for part, scale_N in scaled]).sum()
-        box = _joined([self._box_N(*part) * scale_N for part, scale_N in scaled]).sum()
+        box = _joined([self._box_N(*part, scale_N) for part, scale_N in scaled]).sum()
         return DetectionLosses(
-            total=classification + self.box_loss_weight * box,
+            total=torch.add(classification, box, alpha=self.box_loss_weight),
             classification=classification,
             box=box,
-            num_positives=positives_N.sum(),
+            num_positives=positives,
         )
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
         """Return the classification loss of each image times `scale_N`, from the fused kernels if they support it."""
-        terms = self.classification.fused_terms(outputs.logits_NAK, self.positive_target)
-        if terms is None or not supports_focal_loss(outputs.logits_NAK):
+        terms = None
+        if supports_focal_loss(outputs.logits_NAK):
+            terms = self.classification.fused_terms(outputs.logits_NAK, self.positive_target)
+        if terms is None:
             return self.classification_NAK(outputs, targets).sum(dim=(1, 2)) * scale_N
         # With the scale inside, backward receives the gradient 1 and returns the stored gradient without another pass.
         masks = (targets.positive_NA, targets.ignored_NA, targets.labels_NA)
@@ -154,53 +158,93 @@ class DetectionLoss:
             targets: targets of the anchors.
             mine: whether hard example mining is applied. False keeps the loss of all anchors that are not ignored.
         """
-        logits_NAK = outputs.logits_NAK
-        # Nearly every target is 0. So all examples are computed as background, then the few positives are replaced by
-        # index. One-hot targets would take as much memory as the logits.
-        background = logits_NAK.new_zeros(())
-        loss_NAK = self.classification(logits_NAK, background)
+        # Nearly every target is 0. So all examples are computed as background, and the positives are then replaced.
+        # One-hot targets would take as much memory as the logits.
+        loss_NAK = self.classification(outputs.logits_NAK, outputs.logits_NAK.new_zeros(()))
+        if outputs.logits_NAK.device.type == "cpu":
+            loss_NAK = self._replace_positives_by_index(loss_NAK, outputs, targets)
+        else:
+            loss_NAK = self._replace_positives_by_label(loss_NAK, outputs, targets)
+        dropped_NA = targets.ignored_NA
+        if mine and self.classification.mines:
+            dropped_NA = ~self.classification.keep(loss_NAK.detach().sum(dim=2), outputs, targets)
+        return loss_NAK.masked_fill(dropped_NA.unsqueeze(-1), 0.0)
+
+    def _replace_positives_by_index(self, loss_NAK: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return the losses of all examples, with those of the positives computed from a list of the positives."""
         n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
         k = targets.labels_NA[n, a]
-        loss_P = self.classification(logits_NAK[n, a, k], self._positive_targets_P(outputs, targets, n, a), k)
-        loss_NAK = loss_NAK.index_put((n, a, k), loss_P)
-        keep_NA = ~targets.ignored_NA
-        if mine and self.classification.mines:
-            keep_NA = self.classification.keep(loss_NAK.detach().sum(dim=2), outputs, targets)
-        return loss_NAK.masked_fill(~keep_NA.unsqueeze(-1), 0.0)
-
-    def _positive_targets_P(self, outputs: HeadOutputs, targets: AnchorTargets, n: Tensor, a: Tensor) -> Tensor:
-        """Return the target of each positive anchor for its class: 1 minus the smoothing, or an IoU.
-
-        Args:
-            outputs: outputs of the network.
-            targets: targets of the anchors.
-            n: image index of each positive anchor, (P,).
-            a: anchor index of each positive anchor, (P,).
-        """
         if self.classification.target == "one":
-            return outputs.logits_NAK.new_full((len(n),), self.positive_target, dtype=torch.float32)
-        with torch.no_grad():
-            boxes_P4 = decode(outputs.deltas_NA4[n, a].float(), outputs.anchors_A4[a])
-            return iou(boxes_P4, targets.boxes_NA4[n, a])
+            target_P = outputs.logits_NAK.new_full((len(n),), self.positive_target, dtype=torch.float32)
+        else:
+            target_P = _predicted_iou(outputs.deltas_NA4[n, a], outputs.anchors_A4[a], targets.boxes_NA4[n, a])
+        return loss_NAK.index_put((n, a, k), self.classification(outputs.logits_NAK[n, a, k], target_P, k))
 
-    def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
-        """Return the box loss of each image, summed over its positive anchors."""
-        n, a = torch.nonzero(targets.positive_NA, as_tuple=True)
-        loss_P = self.box(outputs.deltas_NA4[n, a], targets.boxes_NA4[n, a], outputs.anchors_A4[a])
-        return loss_P.new_zeros(len(targets.positive_NA)).index_add(0, n, loss_P)
+    def _replace_positives_by_label(self, loss_NAK: Tensor, outputs: HeadOutputs, targets: AnchorTargets) -> Tensor:
+        """Return the losses of all examples, with one example of each anchor computed again, that of its label.
 
-    def _scale_N(self, positives_N: Tensor) -> Tensor:
+        The length of a list of the positives is known only on the device, and the CPU would wait for it. All sizes are
+        fixed here: each anchor has one label, and the target of an anchor that is not positive is 0, as before. The
+        additional work is 1 / K of the work for all examples.
+        """
+        label_NA = targets.labels_NA * targets.positive_NA  # a label that is not used may be no class id
+        if self.classification.target == "one":
+            target_NA = targets.positive_NA.float()
+            target_NA = target_NA if self.positive_target == 1 else target_NA * self.positive_target
+        else:
+            iou_NA = _predicted_iou(outputs.deltas_NA4, outputs.anchors_A4, targets.boxes_NA4)
+            target_NA = iou_NA.masked_fill(~targets.positive_NA, 0.0)
+        logits_NA = outputs.logits_NAK.gather(2, label_NA.unsqueeze(-1)).squeeze(-1)
+        own_NA = self.classification(logits_NA, target_NA, label_NA)
+        return loss_NAK.scatter(2, label_NA.unsqueeze(-1), own_NA.unsqueeze(-1))
+
+    def _box_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
+        """Return the box loss of each image, summed over its positive anchors, times `scale_N`.
+
+        On the CPU, the positives are selected, because they are few. On a GPU, the CPU would wait for their number. The
+        fused kernel has the least memory traffic: it reads offsets and boxes of the positives only. Where it does not
+        support the loss, the loss of all anchors is computed, and a mask selects. A list of fixed length, the top k of
+        the mask, is no choice, because no assigner bounds the number of positives below the number of anchors. For 16
+        images of 201,600 anchors, the tensors of smooth L1 for all anchors take 0.27 GiB, those of GIoU 0.43 GiB.
+        """
+        positive_NA, anchors_A4 = targets.positive_NA, outputs.anchors_A4
+        if positive_NA.device.type == "cpu":
+            n, a = torch.nonzero(positive_NA, as_tuple=True)
+            loss_P = self.box(outputs.deltas_NA4[n, a], targets.boxes_NA4[n, a], anchors_A4[a])
+            return loss_P.new_zeros(len(positive_NA)).index_add(0, n, loss_P) * scale_N
+        terms = self.box.fused_terms()
+        if terms is not None and supports_box_loss(outputs.deltas_NA4, targets.boxes_NA4, anchors_A4):
+            return box_loss(outputs.deltas_NA4, targets.boxes_NA4, anchors_A4, positive_NA, scale_N, terms)
+        other_NA = ~positive_NA
+        # NaN in the offsets of another anchor must reach neither the loss nor the gradient.
+        deltas_NA4 = outputs.deltas_NA4.masked_fill(other_NA.unsqueeze(-1), 0.0)
+        anchors_NA4 = anchors_A4.expand_as(deltas_NA4)
+        loss_P = self.box(*(rows.reshape(-1, 4) for rows in (deltas_NA4, targets.boxes_NA4, anchors_NA4)))
+        return loss_P.view_as(positive_NA).masked_fill(other_NA, 0.0).sum(dim=1) * scale_N
+
+    def _scale_N(self, positives_N: Tensor, positives: Tensor) -> Tensor:
         """Return the factor of the loss of each image, float32. Only this function normalises the loss.
 
         The normaliser "batch" gives 1 / P, with P the number of positives of the batch. The normaliser "image" gives
         1 / (P_n N), with P_n the number of positives of image n and N the number of images. A count of 0 becomes 1.
         P and N are counted over all ranks if `distributed`; see `_mean_over_ranks`.
+
+        Args:
+            positives_N: number of positives of each image, int64.
+            positives: number of positives of the batch, int64 scalar.
         """
         if self.normaliser == "image":
-            images, _ = _mean_over_ranks(positives_N.new_tensor(len(positives_N)).float(), self.distributed)
-            return 1 / (positives_N.clamp(min=1) * images.clamp(min=1)).float()
-        positives, smallest = _mean_over_ranks(positives_N.sum().float(), self.distributed)
-        return (1 / positives.clamp(min=smallest)).expand(len(positives_N))
+            count = positives_N.new_full((), len(positives_N), dtype=torch.float32)
+            images, _ = _mean_over_ranks(count, self.distributed)
+            return (positives_N.clamp(min=1) * images.clamp(min=1)).float().reciprocal()
+        mean, smallest = _mean_over_ranks(positives.float(), self.distributed)
+        return mean.clamp(min=smallest).reciprocal().expand(len(positives_N))
+
+
+@torch.no_grad()
+def _predicted_iou(deltas_P4: Tensor, anchors_P4: Tensor, boxes_P4: Tensor) -> Tensor:
+    """Return the IoU of each predicted box with its ground-truth box, the target of quality losses, float32."""
+    return iou(decode(deltas_P4.float(), anchors_P4), boxes_P4)
 
 
 def _mean_over_ranks(count: Tensor, distributed: bool) -> tuple[Tensor, float]:

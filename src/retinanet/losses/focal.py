@@ -15,6 +15,7 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from retinanet.config import LossConfig
@@ -78,10 +79,11 @@ def sigmoid_focal_loss(
     _check_gamma(gamma)
     check_alpha(alpha, inputs, off=True)
     x, t = float32_pair(inputs, targets)
-    loss = sigmoid_cross_entropy(x, t)
+    minus_x = -x
+    loss = torch.lerp(F.softplus(x), F.softplus(minus_x), t)  # cross-entropy
     if gamma > 0:
-        # This sum is 1 - p_t. The difference 1 - p_t itself would lose all digits near p_t = 1.
-        loss = _power(t * torch.sigmoid(-x) + (1 - t) * torch.sigmoid(x), gamma) * loss
+        # t sigmoid(-x) + (1 - t) sigmoid(x) is 1 - p_t. The difference itself would lose all digits near p_t = 1.
+        loss = _power(torch.lerp(torch.sigmoid(x), torch.sigmoid(minus_x), t), gamma) * loss
     if isinstance(alpha, torch.Tensor) or alpha >= 0:
         loss = balance(t, alpha) * loss
     return reduce(loss, reduction)

@@ -1,7 +1,7 @@
 """Hard example mining: select the anchors of each image with the highest losses and drop all others.
 
 Focal loss replaces this method: it keeps every anchor and reduces the loss of easy ones.
-Shape suffixes: N batch, A anchors, C candidates (anchors of one image that are not ignored).
+Shape suffixes: N batch, A anchors, F first anchors of an image by falling loss.
 """
 
 from __future__ import annotations
@@ -84,14 +84,33 @@ def ohem(
         ValueError: the shapes differ.
     """
     _check_masks(loss_NA, positive_NA=positive_NA, ignored_NA=ignored_NA)
-    rows = []
-    for loss_A, positive_A, ignored_A in zip(loss_NA.detach(), positive_NA, ignored_NA, strict=True):
-        candidates_C = torch.nonzero(~ignored_A).squeeze(1)
-        order_C = candidates_C[loss_A[candidates_C].argsort(descending=True, stable=True)]
-        kept_A = torch.zeros_like(positive_A)
-        kept_A[_hardest_anchors(loss_A, positive_A, anchors_A4, order_C, examples, nms_threshold, ratio)] = True
-        rows.append(kept_A)
-    return torch.stack(rows)
+    # -inf is below every loss, so the ignored anchors are sorted behind all others.
+    loss_NA = loss_NA.detach().masked_fill(ignored_NA, -torch.inf)
+    order_NA = loss_NA.argsort(dim=1, descending=True, stable=True)
+    positives_N1 = positive_NA.sum(dim=1, keepdim=True)
+    kept: dict[int, Tensor] = {}
+    length = 4 * examples
+    # Suppression of the first anchors does not depend on later ones. So only the first anchors are suppressed, and they
+    # become four times more until they are enough.
+    while True:
+        first_NF = order_NA[:, :length]
+        loss_NF, positive_NF = loss_NA.gather(1, first_NF), positive_NA.gather(1, first_NF)
+        columns = (loss_NF, positive_NF, positives_N1.expand_as(loss_NF))
+        rows_NF7 = torch.cat([anchors_A4[first_NF].float(), torch.stack([c.float() for c in columns], dim=2)], dim=2)
+        if length == 4 * examples:
+            rows_NF7 = rows_NF7.cpu()  # the only wait for a GPU, unless an image needs more anchors
+        for n in set(range(len(rows_NF7))) - kept.keys():
+            kept_n = _hardest_anchors(rows_NF7[n], length >= order_NA.shape[1], examples, nms_threshold, ratio)
+            if kept_n is not None:
+                kept[n] = kept_n.cpu()
+        if len(kept) == len(rows_NF7):
+            break
+        length *= 4
+    kept_NF = torch.zeros(first_NF.shape, dtype=torch.bool, device="cpu")
+    for n, index in kept.items():
+        kept_NF[n, index] = True
+    kept_NF = kept_NF.to(loss_NA.device, non_blocking=True)
+    return torch.zeros_like(positive_NA).scatter(1, first_NF, kept_NF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,33 +187,31 @@ def _check_masks(loss_NA: Tensor, **masks: Tensor) -> None:
 
 
 def _hardest_anchors(
-    loss_A: Tensor,
-    positive_A: Tensor,
-    anchors_A4: Tensor,
-    order_C: Tensor,
-    examples: int,
-    nms_threshold: float,
-    ratio: float | None,
-) -> Tensor:
-    """Return the indices of the anchors that OHEM keeps of one image, int64.
+    rows_F7: Tensor, everything: bool, examples: int, nms_threshold: float, ratio: float | None
+) -> Tensor | None:
+    """Return the indices of the anchors that OHEM keeps of one image, int64; None if more anchors are necessary.
 
-    `order_C` holds the candidates by falling loss. Suppression of the first candidates does not depend on later ones.
-    So the function suppresses a prefix of the list and makes the prefix four times longer until enough candidates are
-    left. This avoids the comparison of all 100,000 anchors.
+    Args:
+        rows_F7: first anchors of the image by falling loss: anchor (xyxy), loss, whether the anchor is positive, number
+            of positive anchors of the image. The loss of an ignored anchor is -inf.
+        everything: whether these are all anchors of the image.
+        examples: largest number of kept anchors.
+        nms_threshold: IoU above which the anchor with the lower loss is suppressed.
+        ratio: largest number of kept negatives per kept positive, or None.
     """
-    most_positives = examples if ratio is None else max(1, int(examples / (1 + ratio)))
-    length = 4 * examples
-    while True:
-        first_C = order_C[:length]
-        unsuppressed = first_C[nms(anchors_A4[first_C].float(), loss_A[first_C].float(), threshold=nms_threshold)]
-        is_positive = positive_A[unsuppressed]
-        positives, negatives = unsuppressed[is_positive], unsuppressed[~is_positive]
-        everything = len(first_C) == len(order_C)
-        if ratio is None:
-            if everything or len(unsuppressed) >= examples:
-                return unsuppressed[:examples]
-        elif everything or (len(positives) >= most_positives and len(negatives) >= examples - most_positives):
-            positives = positives[:most_positives]
-            most_negatives = min(examples - len(positives), int(ratio * max(1, len(positives))))
-            return torch.cat([positives, negatives[:most_negatives]])
-        length *= 4
+    candidates_F7 = rows_F7[~rows_F7[:, 4].isneginf()]
+    everything = everything or len(candidates_F7) < len(rows_F7)
+    unsuppressed = nms(candidates_F7[:, :4], candidates_F7[:, 4], threshold=nms_threshold)
+    if ratio is None:
+        return unsuppressed[:examples] if everything or len(unsuppressed) >= examples else None
+    positive_F = candidates_F7[:, 5] > 0
+    is_positive = positive_F[unsuppressed]
+    positives, negatives = unsuppressed[is_positive], unsuppressed[~is_positive]
+    most_positives = max(1, int(examples / (1 + ratio)))
+    if not everything and len(positives) < most_positives and positive_F.sum() < candidates_F7[0, 6]:
+        return None  # a later anchor may be a kept positive
+    positives = positives[:most_positives]
+    most_negatives = min(examples - len(positives), int(ratio * max(1, len(positives))))
+    if not everything and len(negatives) < most_negatives:
+        return None
+    return torch.cat([positives, negatives[:most_negatives]])

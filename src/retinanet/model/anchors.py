@@ -6,7 +6,7 @@ Shape suffixes: A anchors of all levels, C anchors per position, H, W.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retinanet.config import ModelConfig
+
+MAX_STORED: Final = 16
+"""Number of image sizes whose anchors a generator stores. At 800 x 1344 pixels, the anchors of one size take 3 MB."""
 
 
 class AnchorGenerator(nn.Module):
@@ -36,11 +39,18 @@ class AnchorGenerator(nn.Module):
             cell_anchors(size, scales=config.anchor_scales, ratios=config.anchor_ratios, style=self.style)
             for size in config.anchor_sizes
         ]
+        self._stored: dict[Any, tuple[Tensor, tuple[int, ...]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling, without the stored anchors."""
+        return {**super().__getstate__(), "_stored": {}}  # type: ignore[no-untyped-call]
 
     def forward(
         self, sizes: Sequence[tuple[int, int]], *, like: Tensor, input_size: tuple[int, int] | None = None
     ) -> tuple[Tensor, tuple[int, ...]]:
         """Return anchors_A4, float32, and the number of anchors of each level.
+
+        The anchors of the last `MAX_STORED` image sizes are stored, because computing them takes about 40 kernels.
 
         Args:
             sizes: (height, width) of each level's feature map.
@@ -50,15 +60,28 @@ class AnchorGenerator(nn.Module):
         Raises:
             ValueError: the style is "torchvision" and `input_size` is None.
         """
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+            return self._compute(sizes, like.device, input_size)
+        key = (tuple(sizes), like.device, input_size)
+        found = self._stored.get(key)
+        if found is None:
+            with torch.inference_mode(False):  # a stored inference tensor could not be used in training
+                found = self._compute(sizes, like.device, input_size)
+            self._stored = dict([*self._stored.items(), (key, found)][-MAX_STORED:])
+        return found
+
+    def _compute(
+        self, sizes: Sequence[tuple[int, int]], device: torch.device, input_size: tuple[int, int] | None
+    ) -> tuple[Tensor, tuple[int, ...]]:
         levels = []
         for (height, width), (stride_y, stride_x), cell_C4 in zip(
             sizes, self._strides(sizes, input_size), self.cells, strict=True
         ):
-            x = torch.arange(width, device=like.device, dtype=torch.float32) * stride_x
-            y = torch.arange(height, device=like.device, dtype=torch.float32) * stride_y
+            x = torch.arange(width, device=device, dtype=torch.float32) * stride_x
+            y = torch.arange(height, device=device, dtype=torch.float32) * stride_y
             y_HW, x_HW = torch.meshgrid(y, x, indexing="ij")
             centres_HW14 = torch.stack([x_HW, y_HW, x_HW, y_HW], dim=-1).unsqueeze(2)
-            levels.append((centres_HW14 + cell_C4.to(like.device)).reshape(-1, 4))
+            levels.append((centres_HW14 + cell_C4.to(device, non_blocking=True)).reshape(-1, 4))
         # shape[0] instead of len(): torch.export would make len() a constant.
         return torch.cat(levels), tuple(level.shape[0] for level in levels)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from retinanet.config import ModelConfig, resolve
@@ -11,6 +12,8 @@ from retinanet.model.build import build_parts
 from retinanet.types import HeadOutputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from retinanet.model.anchors import AnchorGenerator
@@ -84,6 +87,11 @@ class RetinaNet(nn.Module):
         self.backbone = parts["backbone"]
         self.fpn = parts["pyramid"]  # the name `fpn` is part of the checkpoint format
         self.class_head, self.box_head, self.anchors = parts["class_head"], parts["box_head"], parts["anchors"]
+        self._dense = dense_outputs
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling. A copy of a compiled network is not compiled."""
+        return {**super().__getstate__(), "_dense": dense_outputs}  # type: ignore[no-untyped-call]
 
     @property
     def config(self) -> ModelConfig:
@@ -101,18 +109,37 @@ class RetinaNet(nn.Module):
         Args:
             images_N3HW: float, normalised and padded as by `images.prepare`, of any height and width.
         """
-        levels = self.fpn(self.backbone(images_N3HW))
+        logits_NAK, deltas_NA4, sizes = self._dense(self, images_N3HW)
         anchors_A4, per_level = self.anchors(
-            [(m.shape[-2], m.shape[-1]) for m in levels],
-            like=images_N3HW,
-            input_size=(images_N3HW.shape[-2], images_N3HW.shape[-1]),
+            sizes, like=images_N3HW, input_size=(images_N3HW.shape[-2], images_N3HW.shape[-1])
         )
         return HeadOutputs(
-            logits_NAK=self.class_head(levels),
-            deltas_NA4=self.box_head(levels),
-            anchors_A4=anchors_A4,
-            anchors_per_level=per_level,
+            logits_NAK=logits_NAK, deltas_NA4=deltas_NA4, anchors_A4=anchors_A4, anchors_per_level=per_level
         )
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the network in place, with the arguments of `torch.compile`; `dynamic` is True by default.
+
+        The anchors are not compiled: their number would be a constant of the compiled code, which would be compiled
+        again for every image size.
+        """
+        self._dense = torch.compile(dense_outputs, *args, **{"dynamic": True, **options})
+
+
+def dense_outputs(model: Any, images_N3HW: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    """Return logits_NAK, deltas_NA4 and the sizes of the feature levels.
+
+    Args:
+        model: network with the parts `backbone`, `fpn`, `class_head` and `box_head`.
+        images_N3HW: float, normalised and padded as by `images.prepare`, of any height and width.
+    """
+    levels = model.fpn(model.backbone(images_N3HW))
+    return model.class_head(levels), model.box_head(levels), level_sizes(levels)
+
+
+def level_sizes(levels: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return (height, width) of each feature level."""
+    return [(m.shape[-2], m.shape[-1]) for m in levels]
 
 
 def _check_parts(parts: dict[str, Any], options: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""Candidates: the highest class scores of each feature level, in C for CPU tensors and in torch for all others.
+"""Candidates: the highest class scores of each feature level, in C or torch for an image, and in torch for a batch.
 
-A candidate is an (anchor, class) pair that prediction decodes to a box and passes to NMS. Both forms return equal
+A candidate is an (anchor, class) pair that prediction decodes to a box and passes to NMS. All forms return equal
 results. Source of the rule: Lin et al., arXiv 1708.02002, section 4.1, "Inference".
 
-Shape suffixes: A anchors of all levels, L anchors of one level, K classes, C candidates, R rows of B scores, V scores
-of the rows that may hold candidates.
+Shape suffixes: N batch, A anchors of all levels, L anchors of one level, K classes, C candidates, R rows of B scores,
+V scores of the rows that may hold candidates.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_MOST_VALUES = 1 << 24
+"""Number of scores of a batch that are sorted together. A sort needs about 400 MB for this number."""
 _BLOCK = 64
 """Number of scores in a row. Longer rows would hold more scores that are no candidates. Shorter rows would not fill the
 vector registers."""
@@ -81,6 +83,74 @@ def candidates_torch(
         return empty, empty, empty.float()
     anchor_C, label_C, logit_C = (torch.cat(column) for column in zip(*levels, strict=True))
     return anchor_C, label_C, logit_C
+
+
+def batch_candidates(
+    logits_NAK: Tensor, anchors_per_level: Sequence[int], *, threshold: float, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the candidates of each image of a batch in tensors of fixed size, for GPUs.
+
+    The CPU never waits for the device: no size depends on values. The number of operations does not depend on the
+    number of images, except that more than `_MOST_VALUES` scores are sorted in several parts.
+
+    The steps are those of `candidates_torch`, with one row for each anchor. Sorting is stable, so equal scores have the
+    order of their anchors and classes, which the top-k of a GPU does not guarantee.
+
+    Args:
+        logits_NAK: class scores of a batch before the sigmoid, any float type.
+        anchors_per_level: number of anchors of each level; they add up to A.
+        threshold: logit, compared in float32, that a candidate must exceed.
+        most: largest number of candidates of a level, above 0.
+
+    Returns:
+        anchor_NC: int64 index of the anchor among all A anchors.
+        label_NC: int64 class id.
+        logit_NC: float32 class score before the sigmoid; -inf at places without a candidate. If a score of an image is
+            NaN, all its values are NaN, and the scores must be passed again with -inf instead of NaN.
+
+        C is the sum of the largest numbers of candidates of all levels. The order is that of `candidates`; the places
+        without a candidate are at the end of each level.
+
+    Raises:
+        ValueError: `anchors_per_level` does not add up to A.
+    """
+    _, A, K = logits_NAK.shape
+    _check_levels(A, anchors_per_level)
+    rows = sum(min(most, count) for count in anchors_per_level)
+    images = max(1, _MOST_VALUES // max(1, rows * K))
+    parts = [
+        _part_candidates(part, anchors_per_level, threshold, most) for part in torch.split(logits_NAK.detach(), images)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    anchor_NC, label_NC, logit_NC = (torch.cat(column) for column in zip(*parts, strict=True))
+    return anchor_NC, label_NC, logit_NC
+
+
+def _part_candidates(
+    logits_NAK: Tensor, anchors_per_level: Sequence[int], threshold: float, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the candidates of some images of a batch: see `batch_candidates`."""
+    N, _, K = logits_NAK.shape
+    if not logits_NAK.numel():
+        empty_N0 = torch.zeros((N, 0), dtype=torch.int64, device=logits_NAK.device)
+        return empty_N0, empty_N0, empty_N0.float()
+    highest_NA = logits_NAK.amax(dim=2)
+    chosen, first = [], 0
+    for highest_NL in torch.split(highest_NA, list(anchors_per_level), dim=1):
+        chosen.append(highest_NL.sort(dim=1, descending=True, stable=True).indices[:, :most] + first)
+        first += highest_NL.shape[1]
+    anchor_NR = torch.cat(chosen, dim=1).sort(dim=1).values
+    value_NRK = logits_NAK.gather(1, anchor_NR.unsqueeze(2).expand(-1, -1, K)).float()
+    value_NRK = value_NRK.masked_fill(~(value_NRK > threshold), -torch.inf)
+    levels, first = [], 0
+    for value_NV in torch.split(value_NRK.flatten(1), [K * level.shape[1] for level in chosen], dim=1):
+        logit_NV, index_NV = value_NV.sort(dim=1, descending=True, stable=True)
+        levels.append((logit_NV[:, :most], index_NV[:, :most] + first))
+        first += value_NV.shape[1]
+    logit_NC, index_NC = (torch.cat(column, dim=1) for column in zip(*levels, strict=True))
+    logit_NC = logit_NC.masked_fill(highest_NA.isnan().any(dim=1, keepdim=True), torch.nan)
+    return anchor_NR.gather(1, index_NC // K), index_NC % K, logit_NC
 
 
 def _check_levels(A: int, anchors_per_level: Sequence[int]) -> None:

@@ -11,13 +11,12 @@ Shape suffixes: N batch, A anchors, K classes.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retinanet.ops import native_library
+from retinanet.ops import native_library, triton_check
 from retinanet.ops.focal_loss_native import focal_loss_native
 from retinanet.ops.focal_loss_torch import focal_loss_torch
 from retinanet.ops.focal_terms import FocalLossForm, FocalTerms
@@ -25,8 +24,6 @@ from retinanet.ops.native_library import DTYPE_CODES
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-log = logging.getLogger(__name__)
 
 
 def focal_loss(
@@ -111,7 +108,8 @@ def triton_works(device: torch.device) -> bool:
 
     The first call for a device computes a tiny batch with a known loss and stores the result for later calls.
     """
-    try:
+
+    def check() -> None:
         logits_NAK = torch.zeros((1, 1, 1), dtype=torch.float32, device=device)
         mask_NA = torch.zeros((1, 1), dtype=torch.bool, device=device)
         one_K = torch.ones(1, dtype=torch.float32, device=device)
@@ -119,10 +117,8 @@ def triton_works(device: torch.device) -> bool:
         sums_N, _ = focal_loss_triton(logits_NAK, mask_NA, mask_NA, mask_NA.long(), terms, None, True)
         if abs(sums_N.item() - 0.25 * math.log(2)) > 1e-5:
             raise RuntimeError(f"expected a loss of 0.1733, found {sums_N.item()}")
-    except Exception as error:  # noqa: BLE001 - a missing package, compiler or driver and an old GPU raise many types
-        log.warning("focal loss: Triton cannot be used on %s (%s); the slower torch code is used", device, error)
-        return False
-    return True
+
+    return triton_check.triton_works("focal loss", device, check)
 
 
 def focal_loss_triton(
@@ -183,23 +179,19 @@ class _FocalLoss(torch.autograd.Function):
 
 def _times(gradient_NAK: Tensor, incoming_N: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the stored gradient times the incoming gradient, in memory that the caller may overwrite."""
-    if not _is_one(incoming_N):
-        # The stored gradient must not change: another backward pass may need it. The product is computed in float32.
-        out_NAK = torch.empty_like(gradient_NAK, dtype=dtype)
-        return torch.mul(gradient_NAK, incoming_N.reshape(-1, 1, 1), out=out_NAK)
-    if gradient_NAK.dtype != dtype:
-        return gradient_NAK.to(dtype)
-    return gradient_NAK.clone() if _graph_is_kept() else gradient_NAK
-
-
-def _is_one(incoming_N: Tensor) -> bool:
-    """Return whether the incoming gradient is 1 for every image; False during the capture of a CUDA graph.
-
-    For a CUDA tensor, the call waits for the GPU, which a capture does not allow.
-    """
-    if incoming_N.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return bool((incoming_N == 1).all())
+    is_cpu = gradient_NAK.device.type == "cpu"
+    if is_cpu and bool((incoming_N == 1).all()):
+        if gradient_NAK.dtype != dtype:
+            return gradient_NAK.to(dtype)
+        return gradient_NAK.clone() if _graph_is_kept() else gradient_NAK
+    # On a GPU, a comparison with 1 would make the CPU wait. The product takes less time: it reads and writes the
+    # gradient once.
+    factor_N11 = incoming_N.reshape(-1, 1, 1)
+    if gradient_NAK.dtype == dtype and not is_cpu and not _graph_is_kept():
+        return gradient_NAK.mul_(factor_N11)
+    # The stored gradient must not change: another backward pass may need it. The product is computed in float32.
+    out_NAK = torch.empty_like(gradient_NAK, dtype=dtype)
+    return torch.mul(gradient_NAK, factor_N11, out=out_NAK)
 
 
 def _graph_is_kept() -> bool:

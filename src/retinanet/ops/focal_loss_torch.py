@@ -1,6 +1,7 @@
 """The focal loss of a batch in plain torch, in chunks: for CPU and CUDA tensors.
 
-Shape suffixes: N batch, A anchors, K classes, P positive anchors of a chunk.
+Shape suffixes: N batch, A anchors, K classes, R anchors of all images, C anchors of a chunk, P positive anchors of a
+chunk.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from retinanet.ops.focal_terms import FocalTerms, empty_gradient
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CHUNK: Final = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Number of elements of a chunk. On a CPU, a chunk is one megabyte, so that all steps work in the cache. On a GPU, a
-chunk is so large that the time of a kernel launch for each step is small."""
+_CPU_CHUNK: Final = 1 << 18
+"""Number of elements of a chunk on a CPU. A chunk is one megabyte, so that all steps work in the cache."""
+_GPU_CHUNK: Final = 1 << 24
+"""Number of elements of a chunk on a GPU. A chunk is so large that the time of a kernel launch for each step is
+small."""
 
 
 def focal_loss_torch(
@@ -31,43 +34,84 @@ def focal_loss_torch(
     """Return the loss sum of each image and the gradient in torch, on a CPU or CUDA device.
 
     The function computes all examples of a chunk of anchors as background. Then it replaces the examples of ignored
-    anchors and the true class of positive anchors. Arguments and results are those of `FocalLossForm`.
+    anchors and the true class of positive anchors. On a GPU, the number of operations depends on the number of elements
+    only, and the CPU never waits. Arguments and results are those of `FocalLossForm`.
 
     Raises:
-        ValueError: the class id of a positive anchor is negative, or K or more.
+        ValueError: the class id of a positive anchor is negative, or K or more. On a GPU, class ids are not checked:
+            such an anchor counts as background.
     """
     N, A, K = logits_NAK.shape
     gradient_NAK = empty_gradient(logits_NAK) if with_gradient else None
-    sums_N = logits_NAK.new_zeros(N, dtype=torch.float64)
-    rows = max(1, _CHUNK[logits_NAK.device.type] // max(K, 1))
-    work = logits_NAK.new_empty((6, min(rows, A), K), dtype=torch.float32)
-    weight_K = terms.negative_weight_K
-    for n in range(N):
-        scale = None if scale_N is None else scale_N[n]
-        for a in range(0, A, rows):
-            part = slice(a, min(a + rows, A))
-            x, positive, ignored = logits_NAK[n, part], positive_NA[n, part], ignored_NA[n, part]
-            slope = None if gradient_NAK is None else gradient_NAK[n, part]
-            out = slope if slope is None or slope.dtype == torch.float32 else work[5, : len(x)]
-            loss = _background(x, terms.gamma, weight_K, work[:5, : len(x)], out)
-            own = torch.nonzero(positive).squeeze(1)
-            label = labels_NA[n, part][own]
-            if len(own) and bool(((label < 0) | (label >= K)).any()):
-                wrong = label[(label < 0) | (label >= K)][0].item()
-                raise ValueError(f"labels_NA: expected class ids in 0..{K - 1} at positive anchors, found {wrong}")
-            own_loss, own_slope = _own_class(x[own, label], terms, label)
-            loss.index_put_((own, label), own_loss)
-            skipped = torch.nonzero(ignored).squeeze(1)
-            loss[skipped] = 0.0
-            sums_N[n] += loss.sum(dim=1).sum(dtype=torch.float64)
-            if slope is not None and out is not None:
-                out.index_put_((own, label), own_slope)
-                out[skipped] = 0.0
-                if scale is not None:
-                    out *= scale
-                if out is not slope:
-                    slope.copy_(out)
-    return sums_N, gradient_NAK
+    if logits_NAK.numel() == 0:
+        return logits_NAK.new_zeros(N, dtype=torch.float64), gradient_NAK
+    is_cpu = logits_NAK.device.type == "cpu"
+    replace = _replace_by_index if is_cpu else _replace_by_label
+    rows = min(N * A, max(1, (_CPU_CHUNK if is_cpu else _GPU_CHUNK) // K))
+    work = logits_NAK.new_empty((6, rows, K), dtype=torch.float32)
+    sums_R = logits_NAK.new_empty(N * A, dtype=torch.float32)
+    scale_R1 = None if scale_N is None else scale_N.view(N, 1).expand(N, A).reshape(N * A, 1)
+    for first in range(0, N * A, rows):
+        part = slice(first, min(first + rows, N * A))
+        x, positive, ignored, label = (
+            values.view(N * A, *values.shape[2:])[part] for values in (logits_NAK, positive_NA, ignored_NA, labels_NA)
+        )
+        slope = None if gradient_NAK is None else gradient_NAK.view(N * A, K)[part]
+        out = slope if slope is None or slope.dtype == torch.float32 else work[5, : len(x)]
+        loss = _background(x, terms.gamma, terms.negative_weight_K, work[:5, : len(x)], out)
+        replace(x, positive, ignored, label, terms, loss, out)
+        torch.sum(loss, dim=1, out=sums_R[part])
+        if slope is not None and out is not None:
+            if scale_R1 is not None:
+                out *= scale_R1[part]
+            if out is not slope:
+                slope.copy_(out)
+    return sums_R.view(N, A).sum(dim=1, dtype=torch.float64), gradient_NAK
+
+
+def _replace_by_index(
+    x_CK: Tensor,
+    positive_C: Tensor,
+    ignored_C: Tensor,
+    label_C: Tensor,
+    terms: FocalTerms,
+    loss_CK: Tensor,
+    slope_CK: Tensor | None,
+) -> None:
+    """Replace the examples of ignored anchors and the true class of positive anchors, from lists of these anchors."""
+    K = x_CK.shape[1]
+    own, skipped = torch.nonzero(positive_C).squeeze(1), torch.nonzero(ignored_C).squeeze(1)
+    label = label_C[own]
+    if len(own) and bool(((label < 0) | (label >= K)).any()):
+        wrong = label[(label < 0) | (label >= K)][0].item()
+        raise ValueError(f"labels_NA: expected class ids in 0..{K - 1} at positive anchors, found {wrong}")
+    own_loss, own_slope = _own_class(x_CK[own, label], terms, label)
+    for values, new in ((loss_CK, own_loss), (slope_CK, own_slope)):
+        if values is not None:
+            values.index_put_((own, label), new)
+            values[skipped] = 0.0
+
+
+def _replace_by_label(
+    x_CK: Tensor,
+    positive_C: Tensor,
+    ignored_C: Tensor,
+    label_C: Tensor,
+    terms: FocalTerms,
+    loss_CK: Tensor,
+    slope_CK: Tensor | None,
+) -> None:
+    """Replace the examples of ignored anchors and the true class of positive anchors, with tensors of fixed sizes.
+
+    The loss of one class is computed for every anchor, which takes 1 / K of the work. A mask selects the positives.
+    """
+    own_C1 = (positive_C & (label_C >= 0) & (label_C < x_CK.shape[1])).unsqueeze(1)
+    label_C1 = label_C.unsqueeze(1) * own_C1
+    ignored_C1 = ignored_C.unsqueeze(1)
+    for values, new_C1 in zip((loss_CK, slope_CK), _own_class(x_CK.gather(1, label_C1), terms, label_C1), strict=True):
+        if values is not None:
+            values.scatter_(1, label_C1, new_C1.where(own_C1, values.gather(1, label_C1)))
+            values.masked_fill_(ignored_C1, 0.0)
 
 
 def _background(x: Tensor, gamma: float, weight_K: Tensor, work: Tensor, slope: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ def nms(
     A box is dropped if its IoU with a kept box of its class and of a higher score is above `threshold`. Of equal
     scores, the first counts as the higher one. Every IoU is computed from the given coordinates. (torchvision's
     `batched_nms` shifts the boxes of each class in float32. The rounding of the shifted boxes changes decisions close
-    to the threshold. On a GPU, the torch form shifts the boxes in float64.)
+    to the threshold.)
 
     Args:
         boxes_B4: boxes, xyxy, any unit.
@@ -56,12 +56,11 @@ def nms_torch(
     if boxes_B4.dtype in {torch.float16, torch.bfloat16}:
         boxes_B4 = boxes_B4.float()
     order_B = scores_B.argsort(descending=True, stable=True)
-    suppress = _shifted_by_class if boxes_B4.is_cuda else _class_by_class
     length = len(order_B) if limit is None else 4 * limit
     while True:
         head_F = order_B[:length]
-        keep_F = suppress(boxes_B4[head_F], scores_B[head_F], None if labels_B is None else labels_B[head_F], threshold)
-        kept = head_F[keep_F]
+        labels_F = None if labels_B is None else labels_B[head_F]
+        kept = head_F[_class_by_class(boxes_B4[head_F], scores_B[head_F], labels_F, threshold)]
         if len(head_F) == len(order_B) or (limit is not None and len(kept) >= limit):
             return kept[:limit]
         length *= 4
@@ -143,17 +142,3 @@ def _by_pairs(boxes_F4: Tensor, counts: Tensor, threshold: float) -> Tensor:
         if keep[better]:  # final, because all pairs of a box precede the pairs of boxes with lower scores
             keep[worse] = False
     return torch.tensor(keep, dtype=torch.bool, device=boxes_F4.device)
-
-
-def _shifted_by_class(boxes_F4: Tensor, scores_F: Tensor, labels_F: Tensor | None, threshold: float) -> Tensor:
-    """Return which boxes are kept, bool. The boxes are sorted by falling score.
-
-    The boxes of each class are shifted in float64 so that boxes of two classes never overlap. Then one call of
-    torchvision's NMS suppresses all classes.
-    """
-    if labels_F is not None and len(boxes_F4):
-        far = 2 * boxes_F4.double().nan_to_num(nan=0, posinf=0, neginf=0).abs().max() + 1
-        boxes_F4 = boxes_F4.double() + (labels_F.double() * far)[:, None]
-    keep_F = torch.zeros(len(boxes_F4), dtype=torch.bool, device=boxes_F4.device)
-    keep_F[torchvision.ops.nms(boxes_F4, scores_F.to(boxes_F4.dtype), threshold)] = True
-    return keep_F

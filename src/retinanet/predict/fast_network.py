@@ -19,6 +19,7 @@ from retinanet.errors import ConfigError
 from retinanet.model.backbone import Backbone
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import Head
+from retinanet.model.retinanet import dense_outputs, level_sizes
 from retinanet.ops.convolution import prepare_convolution
 from retinanet.predict.batchnorm_folding import fold_batchnorm, join_activations
 from retinanet.predict.skipping_head import SkippingHead, positions_above
@@ -88,6 +89,7 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.backbone, self.fpn, self.anchors = model.backbone, model.fpn, model.anchors
         self.class_head, self.box_head = model.class_head, model.box_head
+        self._dense = dense_outputs
         levels = len(self.fpn.output) + len(self.fpn.coarse)
         if isinstance(self.backbone, Backbone):
             self.backbone.body = Cast(fold_batchnorm(self.backbone.body), dtype)
@@ -113,6 +115,14 @@ class FastNetwork(nn.Module):
                     if tensor.is_floating_point():
                         tensor.data = tensor.data.to(dtype)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling. A copy of a compiled network is not compiled."""
+        return {**super().__getstate__(), "_dense": dense_outputs}  # type: ignore[no-untyped-call]
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the network in place, with the arguments of `torch.compile`. The anchors are not compiled."""
+        self._dense = torch.compile(dense_outputs, *args, **options)
+
     def forward(self, images_N3HW: Tensor, above: float | None = None) -> HeadOutputs:
         """Return logits and offsets at every anchor.
 
@@ -120,16 +130,15 @@ class FastNetwork(nn.Module):
             images_N3HW: images as returned by `images.prepare`, of any height and width.
             above: logit up to which the offsets of a position are not needed and may be 0. None: all are needed.
         """
-        levels = self.fpn(self.backbone(images_N3HW))
-        logits_NAK = self.class_head(levels)
         if above is None or not self.skips_offsets:
-            deltas_NA4 = self.box_head(levels)
+            logits_NAK, deltas_NA4, sizes = self._dense(self, images_N3HW)
         else:
+            levels = self.fpn(self.backbone(images_N3HW))
+            logits_NAK = self.class_head(levels)
             deltas_NA4 = self.box_head(levels, wanted=positions_above(logits_NAK, levels, above))
+            sizes = level_sizes(levels)
         anchors_A4, per_level = self.anchors(
-            [(m.shape[-2], m.shape[-1]) for m in levels],
-            like=images_N3HW,
-            input_size=(images_N3HW.shape[-2], images_N3HW.shape[-1]),
+            sizes, like=images_N3HW, input_size=(images_N3HW.shape[-2], images_N3HW.shape[-1])
         )
         return HeadOutputs(
             logits_NAK=logits_NAK, deltas_NA4=deltas_NA4, anchors_A4=anchors_A4, anchors_per_level=per_level

@@ -88,7 +88,13 @@ def predict_files(
     detector = (
         model
         if isinstance(model, BaseDetector)
-        else load(model, config.hardware.device, config.inference.precision, bit_depth=config.value_range.bit_depth)
+        else load(
+            model,
+            config.hardware.device,
+            config.inference.precision,
+            bit_depth=config.value_range.bit_depth,
+            compile=config.inference.compile,
+        )
     )
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:

@@ -29,6 +29,7 @@ def load(
     threads: int = 0,
     bit_depth: int = 0,
     allow: Sequence[str] = (),
+    compile: bool = InferenceConfig.compile,
 ) -> BaseDetector:
     """Return the detector of a model file: `retinanet.load("runs/cells/best.ckpt").predict("image.jpg")`.
 
@@ -42,6 +43,7 @@ def load(
         allow: modules that a checkpoint's backbone may be imported from, see `plugins.is_allowed`.
         bit_depth: number of bits that 16-bit images use, 8 to 16; 0: as in training.
         threads: number of threads of an exported model; 0: all cores.
+        compile: True to compile the network of a checkpoint on a GPU, see `Detector`.
 
     Raises:
         UserError: the file does not exist or is not a model, or a required package is not installed.
@@ -54,6 +56,8 @@ def load(
         )
     try:
         if path.suffix.lower() in EXPORTED:
+            if compile:
+                raise ConfigError(f"compile expects a checkpoint, found the exported model {path}: leave it out")
             from retinanet.predict.runtime_detector import RuntimeDetector
 
             if precision == "bf16" and path.suffix.lower() != ".xml":
@@ -65,7 +69,7 @@ def load(
                 path, device=str(device), threads=threads, precision=hint
             )
         else:
-            detector = Detector.from_checkpoint(path, device, precision, allow=allow)
+            detector = Detector.from_checkpoint(path, device, precision, allow=allow, compile=compile)
     except ModuleNotFoundError as error:
         raise explain_missing(error, f"{path}") from error
     if bit_depth:

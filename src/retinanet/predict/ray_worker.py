@@ -46,6 +46,7 @@ class Worker:
             config.inference.precision,
             threads=1,
             bit_depth=config.value_range.bit_depth,
+            compile=config.inference.compile,
         )
         if not gpu and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)

@@ -23,6 +23,7 @@ from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
 from retinanet.train.nonfinite import finite_check
 from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, set_group_options
+from retinanet.train.progress import LossBar
 from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.train.resume import fingerprint
 
@@ -71,6 +72,8 @@ class DetectionModule(L.LightningModule):
         self.is_resumed = False
         self.step_observer: StepObserver | None = None
         self.finite_check: torch.Tensor | None = None
+        self.step_values: dict[str, torch.Tensor] = {}
+        """Loss, its two parts and positives per image of the last batch, mean over the ranks, on the device."""
         self.metrics: Metrics | None = None
         self.detections: list[tuple[int, ArrayDetections]] = []
         self.results: list[dict[str, Any]] = []
@@ -111,8 +114,10 @@ class DetectionModule(L.LightningModule):
             "box_loss": losses.box.detach(),
             "positives_per_image": losses.num_positives / images,
         }
-        for name, value in _mean_over_ranks(values).items():
-            self.log(name, value.float(), prog_bar=name in {"loss", "positives_per_image"}, batch_size=images)
+        self.step_values = {name: value.float() for name, value in _mean_over_ranks(values).items()}
+        # Lightning reads each value of a progress bar in every step, and a GPU waits for each reading.
+        bar = self.trainer.progress_bar_callback
+        self.log_dict(self.step_values, prog_bar=bar is not None and not isinstance(bar, LossBar), batch_size=images)
         return losses.total
 
     def on_after_backward(self) -> None:

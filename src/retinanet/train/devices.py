@@ -52,3 +52,21 @@ def training_device(config: TrainConfig) -> torch.device:
     if count > found:
         raise ConfigError(f"devices must be at most {found}, the number of GPUs of this machine, found {count}")
     return torch.device("cuda")
+
+
+def check_compiler(config: TrainConfig, device: torch.device) -> None:
+    """Compile a small function if the options require torch.compile, so that a missing compiler is known at once.
+
+    Raises:
+        ConfigError: torch.compile fails.
+    """
+    if not config.compute.compile:
+        return
+    try:
+        torch.compile(torch.square)(torch.zeros(2, device=device))
+    except Exception as error:  # each compiler has errors of its own
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"compile expects a C++ compiler on the CPU and Triton on a GPU; torch.compile failed on "
+            f"{device}: {reason}. Install it, or leave out --compile"
+        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -38,8 +40,33 @@ class NonFiniteError(UserError):
     """A loss, gradient or output became NaN or infinite. The next optimiser step would destroy the weights."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """A training step whose checks are on the device: one entry of `checks` and `random_states` for each batch.
+
+    Args:
+        step: number of optimiser steps before this step.
+        epoch: epoch of the step.
+        batches: position of each batch in its epoch.
+        checks: results of `finite_check`.
+        is_finite: bool scalar, true if losses, outputs and gradients are finite on all ranks.
+        random_states: random states before each batch.
+    """
+
+    step: int
+    epoch: int
+    batches: tuple[int, ...]
+    checks: tuple[Tensor, ...]
+    is_finite: Tensor
+    random_states: tuple[dict[str, Any], ...]
+
+
 class FlightRecorder(Callback):
     """Check each step before the optimiser changes the weights; stop or skip the step at a NaN or infinite value.
+
+    On a GPU, a run that stops at such a value reads the checks only when a log entry is due, before an evaluation or
+    a checkpoint, and at the end of an epoch, because the GPU would wait for each reading. The first bad step and all later steps until
+    then do not change the weights: the optimiser's kernel reads the result of the check on the device.
 
     Args:
         config: options of the training run.
@@ -52,9 +79,11 @@ class FlightRecorder(Callback):
         self.path = config.folder.output / FLIGHT_RECORD_FILE
         self.skipped = 0
         self.consecutive_skips = 0
-        self._batches: list[tuple[Batch, dict[str, Any]]] = []
+        self._batches: list[tuple[int, Batch, dict[str, Any]]] = []
         self._finite_checks: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
+        self._unread: list[_Step] = []
+        self._has_stopped: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of skipped steps, in all and consecutive."""
@@ -73,7 +102,7 @@ class FlightRecorder(Callback):
             if self.config.nonfinite.on_nonfinite == "skip":
                 # A trained BatchNorm updates its statistics in the forward pass, also with a batch that is skipped.
                 self._buffers = {name: buffer.clone() for name, buffer in pl_module.model.named_buffers()}
-        self._batches.append((batch, get_random_state()))
+        self._batches.append((batch_idx, batch, get_random_state()))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
         """Store the finite check of this batch, without a transfer from the device."""
@@ -83,19 +112,40 @@ class FlightRecorder(Callback):
     def on_before_optimizer_step(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Check losses, outputs and gradients of the step. They are summed first: one value is read from the device."""
-        total = torch.stack(self._finite_checks).sum()
+        """Check losses, outputs and gradients of the step, and read the result now or when a log entry is due."""
+        is_finite = torch.stack(self._finite_checks).all()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         # With float16, an overflow of the gradients is normal: the scaler skips the step and lowers the scale.
         if scaler is None and gradients:
-            total = total + torch.nn.utils.get_total_norm(gradients)
+            # The largest absolute value. The sum of squares could overflow.
+            is_finite = is_finite & torch.isfinite(torch.nn.utils.get_total_norm(gradients, norm_type=math.inf))
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)  # all ranks stop, or skip, together
-        if torch.isfinite(total) or self._only_sums_overflowed(pl_module, gradients, has_scaler=scaler is not None):
-            self.consecutive_skips = 0
+            bad_ranks = (~is_finite).float()
+            dist.all_reduce(bad_ranks)  # all ranks stop, or skip, together
+            is_finite = bad_ranks == 0
+        indices, _, random_states = zip(*self._batches, strict=True)
+        step = _Step(
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            batches=indices,
+            checks=tuple(self._finite_checks),
+            is_finite=is_finite,
+            random_states=random_states,
+        )
+        if self.config.nonfinite.on_nonfinite == "skip" or scaler is not None or not _is_fused(optimizer):
+            if is_finite:
+                self.consecutive_skips = 0
+            else:
+                self._handle(trainer, pl_module, step)
             return
-        self._handle(trainer, pl_module, optimizer)
+        stopped = ~is_finite if self._has_stopped is None else self._has_stopped | ~is_finite
+        self._has_stopped = stopped
+        # The fused kernel does not change the weights if this value is 1, as after an overflow of a gradient scaler.
+        optimizer.found_inf = stopped.float()  # type: ignore[attr-defined]
+        self._unread.append(step)
+        if (trainer.global_step + 1) % self.config.run.log_every == 0:
+            self._read(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,31 +154,47 @@ class FlightRecorder(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._batches = []
 
-    def _only_sums_overflowed(self, pl_module: DetectionModule, gradients: list[Tensor], *, has_scaler: bool) -> bool:
-        """Return whether only the sums of the check overflow, and all losses, outputs and gradients are finite."""
-        if has_scaler or (dist.is_available() and dist.is_initialized()):
-            return False
-        outputs_finite = all(bool(torch.isfinite(check)) for check in self._finite_checks)
-        return outputs_finite and all(bool(torch.isfinite(g).all()) for g in gradients)
+    def on_validation_start(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
+        """Read the checks before an evaluation, which may write checkpoints."""
+        self._read(trainer, pl_module)
 
-    def _handle(self, trainer: L.Trainer, pl_module: DetectionModule, optimizer: torch.optim.Optimizer) -> None:
+    def on_save_checkpoint(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: DetectionModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Read the checks before a checkpoint is written: the steps after a bad step change BatchNorm's statistics."""
+        self._read(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
+        """Read the checks before the sampler continues with the next epoch."""
+        self._read(trainer, pl_module)
+
+    def _read(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:
+        """Copy the checks of all unread steps from the device at once, and stop at the first bad step."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        finite = torch.stack([step.is_finite for step in unread]).tolist()
+        if not all(finite):
+            self._handle(trainer, pl_module, unread[finite.index(False)])
+
+    def _handle(self, trainer: L.Trainer, pl_module: DetectionModule, bad: _Step) -> None:
         skipping = self.config.nonfinite.on_nonfinite == "skip"
-        bad = next((i for i, check in enumerate(self._finite_checks) if not torch.isfinite(check)), None)
-        batch, random_state = self._batches[len(self._batches) - 1 if bad is None else bad]
-        step, epoch = trainer.global_step, trainer.current_epoch
+        position = next((i for i, check in enumerate(bad.checks) if not check), len(bad.checks) - 1)
+        batch = self._batch(trainer, pl_module, bad.batches[position])
+        step, epoch = bad.step, bad.epoch
         record: dict[str, Any] = {}
         sentence = "The record holds the first such step only."
         if not self.skipped or not skipping:
             sentence = "The cause is on another rank."
             if skipping:
                 self._restore_buffers(pl_module)
-            record = self._record(pl_module, batch, random_state, step=step, epoch=epoch)
+            record = self._record(pl_module, batch, bad.random_states[position], step=step, epoch=epoch)
             cause = find_cause(pl_module.model, batch, record, device=batch.images_N3HW.device)
             if cause is not None or trainer.world_size == 1:
                 sentence = describe_cause(cause, record)
                 record["said"] = sentence
                 record["module"], record["kind"] = (cause.module, cause.kind) if cause else ("", "")
-        optimizer.zero_grad()
+        pl_module.zero_grad()
         self.skipped, self.consecutive_skips = self.skipped + 1, self.consecutive_skips + 1
         limits = self.config.nonfinite
         too_many = self.consecutive_skips > limits.max_skipped_steps
@@ -152,6 +218,16 @@ class FlightRecorder(Callback):
             f"a loss, gradient or output is NaN or infinite at {where}. "
             f"Batch: {', '.join(files)}. {sentence}{written}\n{ADVICE}"
         )
+
+    def _batch(self, trainer: L.Trainer, pl_module: DetectionModule, position: int) -> Batch:
+        """Return a batch by its position in the epoch. A batch of an earlier step is loaded again."""
+        for index, batch, _ in self._batches:
+            if index == position:
+                return batch
+        loader: Any = trainer.train_dataloader
+        keys = loader.batch_sampler.all_batches()[position]
+        again: Batch = loader.collate_fn([loader.dataset[key] for key in keys]).to(pl_module.device)
+        return again
 
     def _restore_buffers(self, pl_module: DetectionModule) -> None:
         for name, buffer in pl_module.model.named_buffers():
@@ -187,3 +263,8 @@ class FlightRecorder(Callback):
         with translate_os_errors(path), atomic_path(path) as partial:
             torch.save(record, partial)
         return f"\nThe step is recorded in {path}. Run it again on the CPU with: retinanet replay {path}"
+
+
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the optimiser skips a step if `found_inf` is 1."""
+    return all(group.get("fused") for group in optimizer.param_groups)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.config import TrainConfig
@@ -23,8 +23,8 @@ from retinanet.train.flight_recorder import FlightRecorder
 from retinanet.train.graceful_stop import GracefulStop
 from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.metrics_file import MetricsFile
-from retinanet.train.precision import PRECISIONS
-from retinanet.train.progress import EpochLine, StepLimit
+from retinanet.train.precision import PRECISIONS, BFloat16Precision
+from retinanet.train.progress import EpochLine, LossBar, StepLimit
 from retinanet.train.run_folder import ReversibleStart
 from retinanet.train.running_average import RunningAverage
 
@@ -65,7 +65,7 @@ def make_callbacks(
     # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
     callbacks += [*extensions.callbacks, start, EpochLine(), checkpoints, stop]
     if sys.stdout.isatty() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(LossBar(config.run.log_every))
     return RunCallbacks(
         checkpoints=checkpoints, metrics_file=metrics_file, stop=stop, start=start, in_order=tuple(callbacks)
     )
@@ -91,7 +91,7 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
 def _trainer_options(config: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, Any]:
     return dict(
         **_device_options(config),
-        precision=PRECISIONS[config.compute.precision],
+        **_precision_options(config),
         max_epochs=config.schedule.epochs,
         accumulate_grad_batches=config.optimiser.accumulate,
         gradient_clip_val=config.optimiser.clip_gradients or None,
@@ -133,6 +133,12 @@ def _device_options(config: TrainConfig) -> dict[str, Any]:
     # `DetectionModule` copies the BatchNorm statistics of rank 0 itself, so DDP need not broadcast buffers.
     strategy = RestartableDDP(broadcast_buffers=False)
     return {"accelerator": device.type, "devices": devices, "num_nodes": nodes, "strategy": strategy}
+
+
+def _precision_options(config: TrainConfig) -> dict[str, Any]:
+    if config.compute.precision == "bf16":
+        return {"plugins": [BFloat16Precision(training_device(config).type)]}
+    return {"precision": PRECISIONS[config.compute.precision]}
 
 
 def _silence_lightning() -> None:

@@ -47,12 +47,15 @@ class Cause:
 
 
 def finite_check(losses: DetectionLosses, parts: Sequence[HeadOutputs]) -> Tensor:
-    """Return the sum of the loss and all outputs, a scalar on their device, which is finite only if they all are."""
+    """Return whether the loss and all outputs are finite: a bool scalar on their device, not copied to the CPU.
+
+    The smallest and the largest value of a tensor are finite only if all its values are. A sum could overflow.
+    """
     with torch.no_grad():
-        total = losses.total
+        values = [losses.total]
         for outputs in parts:
-            total = total + outputs.logits_NAK.sum(dtype=torch.float32) + outputs.deltas_NA4.sum(dtype=torch.float32)
-        return total
+            values += [*torch.aminmax(outputs.logits_NAK), *torch.aminmax(outputs.deltas_NA4)]
+        return torch.isfinite(torch.stack([value.float() for value in values])).all()
 
 
 def describe_cause(cause: Cause | None, record: dict[str, Any]) -> str:

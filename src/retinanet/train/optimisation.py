@@ -45,9 +45,18 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, images_per_step: in
         }
         for (in_backbone, decays), parameters in groups.items()
     ]
+    fused = _has_fused_kernel([p for parameters in groups.values() for p in parameters]) or None
     if config.optimiser.optimizer == "adamw":
-        return torch.optim.AdamW(settings, lr=lr)
-    return torch.optim.SGD(settings, lr=lr, momentum=0.9)
+        return torch.optim.AdamW(settings, lr=lr, fused=fused)
+    return torch.optim.SGD(settings, lr=lr, momentum=0.9, fused=fused)
+
+
+def _has_fused_kernel(parameters: Sequence[nn.Parameter]) -> bool:
+    """Return whether one kernel updates all parameters. It can skip a step by a value on the device.
+
+    `FlightRecorder` needs this to skip a step without a transfer from the device.
+    """
+    return all(parameter.device.type == "cuda" for parameter in parameters)
 
 
 def set_group_options(optimizer: Optimizer, scheduler: Any, groups: Sequence[Mapping[str, float]]) -> None:

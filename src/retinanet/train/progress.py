@@ -1,14 +1,33 @@
-"""Callbacks that report each epoch and stop training after `max_steps`."""
+"""Callbacks that show the progress of each step and epoch, and stop training after `max_steps`."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from retinanet.train.output_files import report_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LossBar(RichProgressBar):
+    """Progress bar of the terminal. It reads the losses only every `log_every` steps: a GPU waits for each reading."""
+
+    def __init__(self, log_every: int) -> None:
+        super().__init__(leave=False)
+        self.log_every = log_every
+        self._shown: dict[str, float] = {}
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: Any) -> Any:
+        """Return the loss and the number of positives per image of the last step that was read."""
+        values = pl_module.step_values
+        if values and (not self._shown or trainer.global_step % self.log_every == 0):
+            self._shown = {name: float(values[name]) for name in ("loss", "positives_per_image")}
+        return self._shown
 
 
 class StepLimit(Callback):
@@ -35,7 +54,7 @@ class EpochLine(Callback):
         self._start = 0.0
         self._first_epoch = 0
         self._evaluated = False
-        self._losses: list[float] = []
+        self._losses: list[Tensor] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record that this epoch was evaluated."""
@@ -46,11 +65,9 @@ class EpochLine(Callback):
         self._start = time.monotonic()
         self._first_epoch = trainer.current_epoch
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Store the loss on its device: a transfer to the CPU would make the device wait."""
-        self._losses.append(trainer.callback_metrics["loss"])  # type: ignore[arg-type]
+        self._losses.append(pl_module.step_values["loss"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the line."""

@@ -26,7 +26,7 @@ from retinanet.pixel_values import FULL_DEPTH, ValueRange
 from retinanet.torch_state import building_state
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
-from retinanet.train.devices import training_device
+from retinanet.train.devices import check_compiler, training_device
 from retinanet.train.extensions import (
     Extensions,
     is_user_error,
@@ -127,7 +127,7 @@ def fit(
     else:
         config = with_options(config, **named)
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
-    training_device(config)
+    check_compiler(config, training_device(config))
     with locked_run_folder(config.folder.output):
         if is_rank_zero():
             restore_backup(config.folder.output)
@@ -261,6 +261,8 @@ def _train(
     callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
+    if config.compute.compile:
+        model.compile()
     val_tiles = cut_into_tiles(val_data, config.tiling)
     module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
     data = DetectionDataModule(

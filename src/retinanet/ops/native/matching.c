@@ -1,4 +1,4 @@
-/* Matching of anchors and ground-truth boxes: match_native of retinanet.ops.matching.
+/* Matching of anchors and ground-truth boxes: match_native of retinanet.ops.matching_native.
 
    A box is compared only with tiles of anchors that it touches. Every float operation and its order are those of
    match_torch (no contraction, no reassociation). So both forms return equal results, bit for bit, also at the
