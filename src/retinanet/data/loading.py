@@ -45,7 +45,7 @@ def load(
     """
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
-        raise DataError(f"{data.source}: expected at least one image, found none")
+        raise DataError(f"{data.source}: expected at least one image, found none{_reasons(data)}")
     missing = [record for record in data.records if not is_file(record.path)] if open_images else []
     if missing and len(missing) == len(data.records):
         raise DataError(
@@ -59,15 +59,21 @@ def load(
     invalid_files = {fault.file for fault in image_faults}
     records = tuple(record for record in data.records if record.path not in invalid_files)
     data = dataclasses.replace(data, records=records, faults=faults, value_range=value_range)
-    left_out = f"; {len(faults)} faults were left out" if faults else ""
+    left_out = (f"; {len(faults)} faults were left out" if faults else "") + _reasons(data)
     if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
     if data.num_objects == data.num_crowd:
         crowd = f"; {data.num_crowd} crowd or difficult objects do not count" if data.num_crowd else ""
+        crowd += " (set `iscrowd` or `difficult` to 0 for single objects)" if data.num_crowd else ""
         raise DataError(
             f"{data.source}: expected objects, found none in {len(records)} images{crowd}{left_out}", faults
         )
     return data
+
+
+def _reasons(data: DetectionData) -> str:
+    """Return the notes of the reading, which may explain why nothing was found."""
+    return "".join(f". {note}" for note in data.notes)
 
 
 def _advice_for_missing_images(images: Path | str | None) -> str:

@@ -18,7 +18,14 @@ from typing import Final
 
 from retinanet.files import is_file
 from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
-from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.annotation_format import (
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
+    files_of_splits,
+)
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.csv_table import COLUMNS, CORNER_NAMES, SEPARATORS, Table, read_table
@@ -45,9 +52,19 @@ def _recognise_file(source: DataSource) -> Evidence | None:
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
-    for file in files_in(folder.path, ".csv"):
-        if not file.name.endswith(CLASS_FILE):
-            yield Candidate(DataSource(file), Evidence.COMMON_NAME, f" by its {file.name}")
+    files = _files_in(folder.path)
+    others = f", the first of {len(files)} files" if len(files) > 1 else ""
+    for file in files:
+        yield Candidate(DataSource(file), Evidence.COMMON_NAME, f" by its {file.name}{others}")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [file for file in files_in(folder, ".csv") if not file.name.endswith(CLASS_FILE)]
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the file of each split in a folder with several files: train.csv, val.csv."""
+    return files_of_splits(_files_in(folder))
 
 
 def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
@@ -122,7 +139,7 @@ def _read_row(
     image = images[name]
     cells = [row[column_of[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[column_of["class"]].strip()
-    if image is None or not any((*cells, written)):
+    if image is None or not any((*cells, written)) or table.is_placeholder(row):
         return image
     size = tuple(map(integer, declared_size))
     if None not in size and size != (image.width, image.height):
@@ -190,6 +207,7 @@ CSV: Final = AnnotationFormat(
     recognise_file=_recognise_file,
     recognise_folder=_recognise_folder,
     expects="a .csv (path,x1,y1,x2,y2,class)",
+    splits_in_folder=_splits_in_folder,
     writer=FormatWriter(
         write=write_csv,
         not_stored=frozenset(("crowd", "category_ids", "image_ids", "areas", "annotation_ids")),

@@ -13,7 +13,7 @@ from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.recognition import Recognised, recognise
 from retinanet.formats.records import DataError
 from retinanet.formats.registry import expected_inputs
-from retinanet.formats.splits import choose_folder, choose_split, separate_split, split_paths
+from retinanet.formats.splits import choose_file, choose_folder, choose_split, separate_split, split_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +62,7 @@ def read(
     requested = named or split
     folder, notes = choose_folder(source, requested, strict=named is not None)
     recognised = recognise(folder, format)
+    recognised, file_notes = choose_file(recognised, folder, requested, strict=named is not None)
     chosen, split_notes = choose_split(recognised, requested, strict=named is not None)
     options = ReadOptions(
         selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
@@ -74,7 +75,7 @@ def read(
         alternatives = f"; it could also be {' or '.join(recognised.others)}" if recognised.others else ""
         title = recognised.format.title + recognised.why
         notes.append(f"{folder} was read as {title}{alternatives} (--format overrides)")
-    return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
+    return dataclasses.replace(data, notes=(*notes, *file_notes, *split_notes, *data.notes))
 
 
 def _read_classes(

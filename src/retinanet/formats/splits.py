@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from retinanet.errors import did_you_mean
-from retinanet.formats.annotation_format import SPLIT_NAMES
+from retinanet.formats.annotation_format import SPLIT_NAMES, DataSource
 from retinanet.formats.recognition import Recognised, is_recognised, recognise
 from retinanet.formats.records import DataError
 
@@ -46,6 +47,23 @@ def choose_folder(path: Path, requested: str | None, *, strict: bool) -> tuple[P
     split = _nearest_split(requested or "train", list(below), path, strict=strict)
     others = ", ".join(name for name in below if name != split)
     return below[split], [f"of {path}, the split {split} was read" + (f" (there is also {others})" if others else "")]
+
+
+def choose_file(
+    found: Recognised, folder: Path, requested: str | None, *, strict: bool
+) -> tuple[Recognised, list[str]]:
+    """Return the file of the requested split and a note, if a folder has a file for each split.
+
+    A folder that can be read as a whole, such as a Pascal VOC folder, is divided only if a split is requested.
+    """
+    inside = found.format.splits_in_folder(folder) if folder.is_dir() else {}
+    if not inside or (found.source.path == folder and requested is None):
+        return found, []
+    split = _nearest_split(requested or "train", list(inside), folder, strict=strict)
+    others = ", ".join(name for name in inside if name != split)
+    also = f" (there is also {others})" if others else ""
+    note = f"of {folder}, {inside[split].relative_to(folder)} was read{also}"
+    return dataclasses.replace(found, source=DataSource(inside[split]), why=""), [note]
 
 
 def choose_split(found: Recognised, requested: str | None, *, strict: bool) -> tuple[str | None, list[str]]:

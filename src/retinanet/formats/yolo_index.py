@@ -126,7 +126,7 @@ def _class_names(names: Any, count: Any, source: Path) -> dict[int, str]:
 
 def _find_class_names(root: Path, source: Path) -> tuple[dict[int, str], tuple[int, int] | None]:
     """Return class names and key points of a folder or image list, from a classes.txt or data.yaml above it."""
-    for folder in (root, *root.absolute().parents[:2]):
+    for folder in (root, root / "labels", *root.absolute().parents[:2]):
         for name in ("classes.txt", "obj.names", "labels.txt"):
             if (folder / name).is_file():
                 return dict(enumerate(_read_class_file(folder / name))), None
