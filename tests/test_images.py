@@ -318,3 +318,42 @@ def test_heif_is_decoded_with_the_extra_and_named_without(tmp_path: Path, monkey
     assert images.decode(tmp_path / "b.heic").size == images.read_size(tmp_path / "b.heic") == (64, 48)
     with pytest.raises(images.ImageError, match="not an image|cannot be decoded"):
         images.decode(head)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"<!DOCTYPE html>\n<html>404</html>", "<!DOCTYPE html>"),
+        (b"version https://git-lfs\n", "version https://git-lfs"),
+    ],
+)
+def test_a_text_file_with_the_name_of_an_image_is_quoted(content: bytes, line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(images.ImageError, match=rf"not an image in a format that can be read, but text: '{line}'"):
+        images.verify(tmp_path / "a.jpg")
+
+
+def test_the_preview_in_a_raw_file_is_refused(tmp_path: Path) -> None:
+    """The first page of a camera's .dng is a small copy (NewSubfileType 1), which has other pixels than the photo."""
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.dng", "TIFF", tiffinfo={254: 1})
+    for decode in (images.decode, images.read_size, images.verify):
+        with pytest.raises(images.ImageError, match=r"a\.dng: expected an image, found a camera's raw file.* 10x8 pix"):
+            decode(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_frames_and_pages_are_counted(suffix: str, tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 10, 3), value, np.uint8)) for value in (10, 120, 250)]
+    frames[0].save(tmp_path / f"one{suffix}")
+    frames[0].save(tmp_path / f"three{suffix}", save_all=True, append_images=frames[1:])
+    assert [images.verify(tmp_path / f"{name}{suffix}").frames for name in ("one", "three")] == [1, 3]
+
+
+def test_reduced_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    image, copy = Image.new("RGB", (10, 8)), Image.new("RGB", (5, 4))
+    copy.encoderinfo = {"tiffinfo": {254: 1}}  # what Pillow's writer reads for a further page
+    image.save(tmp_path / "a.tif", save_all=True, append_images=[copy])
+    with Image.open(tmp_path / "a.tif") as saved_image:
+        saved_image.seek(1)
+        assert saved_image.tag_v2[254] == 1
+    assert images.verify(tmp_path / "a.tif").frames == 1

@@ -66,6 +66,14 @@ so a file below this limit does not contain the pixels that its header announces
 _MAX_BLOCK_BYTES: Final = 1_000_000_000
 """Maximum size in bytes of one stored block (tile or strip) of an image. A block is always decoded whole."""
 
+_TIFF_MAGIC: Final = frozenset((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+_HEAD_BYTES: Final = 40
+"""Number of bytes at the start of a file that recognise its kind, or that a message shows."""
+_NEW_SUBFILE_TYPE: Final = 254
+"""TIFF tag whose lowest bit marks a reduced copy of another page."""
+_ANIMATED_FORMATS: Final = frozenset(("GIF", "PNG", "WEBP"))
+_MAX_PAGES: Final = 1000
+"""Number of pages of a TIFF from which pages are not counted further."""
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -129,12 +137,14 @@ class _Decoded(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """Result of decoding all pixels of an image."""
+    """Result of decoding all pixels of an image, and of counting its frames."""
 
     size: tuple[int, int]
     """Width and height in pixels, after EXIF rotation."""
     largest: int | None
     """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+    frames: int = 1
+    """Number of frames of an animation, or of pages of a TIFF. Only the first one is decoded."""
 
 
 class Frame(NamedTuple):
@@ -193,6 +203,12 @@ def _decode(source: Source, bit_depth: int) -> _Decoded:
             return _to_rgb(source, name, bit_depth)
         with _open(source) as image:
             return _to_rgb(image, name, bit_depth)
+    except UnidentifiedImageError as error:
+        windows = _open_large(source, bit_depth) if isinstance(source, str | Path) else None
+        if windows is None or windows.size[0] * windows.size[1] > MAX_PIXELS_AT_ONCE:
+            raise _image_error(error, source, name) from error
+        with windows:
+            return _Decoded(windows.crop((0, 0, *windows.size)), windows.largest)
     except _DECODER_ERRORS as error:
         raise _image_error(error, source, name) from error
 
@@ -251,10 +267,29 @@ def open_windows(source: Source, *, bit_depth: int = FULL_DEPTH) -> Windows:
 
 
 def verify(source: Source) -> Verified:
-    """Decode all pixels of an image and return its size and largest value. Raises `ImageError`."""
+    """Decode all pixels of an image and return its size, its largest value and its frames. Raises `ImageError`."""
     with open_windows(source) as image:
         image.reduced((1, 1))
-        return Verified(image.size, image.largest)
+        size, largest = image.size, image.largest
+    return Verified(size, largest, _count_frames(source) if isinstance(source, str | Path | bytes) else 1)
+
+
+def _count_frames(source: str | Path | bytes) -> int:
+    """Return the number of frames of an animation, or of the readable pages of a TIFF.
+
+    Previews and reduced copies in a TIFF are no pages. The second image of a camera's MPO file is a preview as well.
+    """
+    count = 1
+    try:
+        with _open(source) as image:
+            if image.format in _ANIMATED_FORMATS:
+                return int(getattr(image, "n_frames", 1))
+            while image.format == "TIFF" and count < _MAX_PAGES:
+                image.seek(image.tell() + 1)
+                count += not _is_preview(image)
+    except _DECODER_ERRORS:  # EOFError after the last page, or a broken page
+        return count
+    return count
 
 
 class Windows:
@@ -316,11 +351,15 @@ class _FileWindows(Windows):
             return _from_array(colors[pixels_CHW[0]], FULL_DEPTH).image
         if kinds[1:] == ["alpha"]:
             pixels_CHW = pixels_CHW[[0, 0, 0, 1]]
-        elif len(pixels_CHW) == 4 and kinds[3] != "alpha":
+        elif len(pixels_CHW) not in {1, 3, 4} or (len(pixels_CHW) == 4 and kinds[3] != "alpha"):
             raise ImageError(
-                f"{self.path}: expected grey, RGB or RGBA, found the channels {', '.join(kinds)}. Convert it first"
+                f"{self.path}: expected grey, RGB or RGBA, found {len(kinds)} channels: {', '.join(kinds)}. "
+                "Convert it first"
             )
-        image, largest = _from_array(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+        try:
+            image, largest = _from_array(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+        except ImageError as error:
+            raise ImageError(f"{self.path}: {error}. Convert it first") from error
         if largest is not None:
             self.largest = max(self.largest or 0, largest)
         return image
@@ -337,7 +376,9 @@ class _FileWindows(Windows):
 
 
 def _open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> _FileWindows | None:
-    """Return an image of more than `MAX_PIXELS_AT_ONCE` pixels for reading by windows; None for any other source.
+    """Return an image of more than `MAX_PIXELS_AT_ONCE` pixels, or a TIFF that Pillow cannot read, by windows.
+
+    Any other source gives None.
 
     Raises:
         ImageError: rasterio cannot read the file.
@@ -347,6 +388,10 @@ def _open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> _Fil
     try:
         with _open(source) as image:
             pixels, orientation = image.width * image.height, _orientation(image)
+    except UnidentifiedImageError:
+        if not _is_tiff(source):
+            return None
+        pixels, orientation = MAX_PIXELS_AT_ONCE + 1, 1  # GDAL reads more kinds of TIFF than Pillow
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels, orientation = MAX_PIXELS_AT_ONCE + 1, 1
     except _DECODER_ERRORS:
@@ -525,6 +570,26 @@ def _resize_all(images: Sequence[Image.Image | Scaled], config: InputSettings) -
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
+    image = _open_any(source)
+    if _is_preview(image):
+        image.close()
+        raise ImageError(
+            f"{_source_name(source)}: expected an image, found a camera's raw file, of which only a preview of "
+            f"{image.width}x{image.height} pixels could be read. Convert it to JPEG, PNG or TIFF first"
+        )
+    return image
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Return whether a page of a TIFF is marked as a reduced copy of another page (TIFF 6.0, NewSubfileType).
+
+    Raw files of cameras (.dng, .nef, .arw) begin with such a page.
+    """
+    kind = getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0)
+    return isinstance(kind, int) and bool(kind & 1)
+
+
+def _open_any(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         # Reading from a device or a pipe may never end.
         raise ImageError(f"{source}: expected an image, found {'a folder' if Path(source).is_dir() else 'no file'}")
@@ -537,18 +602,28 @@ def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["HEIF"])
 
 
+def _is_tiff(source: object) -> bool:
+    """Return whether the file or the bytes begin as a TIFF or BigTIFF does."""
+    return isinstance(source, str | Path | bytes) and _head(source)[:4] in _TIFF_MAGIC
+
+
 def _is_heif(source: str | Path | bytes | BinaryIO) -> bool:
     """Return whether an image is HEIF (.heic): its first box is `ftyp` with a brand of HEIF (ISO 23008-12)."""
+    head = _head(source)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _head(source: str | Path | bytes | BinaryIO) -> bytes:
+    """Return the first bytes of a file."""
+    if isinstance(source, bytes):
+        return source[:_HEAD_BYTES]
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            head = file.read(12)
-    elif isinstance(source, bytes):
-        head = source[:12]
-    else:
-        source.seek(0)
-        head = source.read(12)
-        source.seek(0)
-    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+            return file.read(_HEAD_BYTES)
+    source.seek(0)
+    head = source.read(_HEAD_BYTES)
+    source.seek(0)
+    return head
 
 
 def _register_heif(name: str) -> None:
@@ -592,7 +667,7 @@ def _image_error(error: Exception, source: object, name: str) -> ImageError:
     if isinstance(source, bytes) and not source:
         return ImageError("expected the bytes of an image, found none")
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"{name}: not an image in a format that can be read")
+        return ImageError(f"{name}: {_describe_unidentified(source)}")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
             f"{name}: too many pixels to decode at once ({error}). Install rasterio to read it by windows: "
@@ -601,6 +676,19 @@ def _image_error(error: Exception, source: object, name: str) -> ImageError:
     if isinstance(error, MemoryError):
         return ImageError(f"{name}: cannot be decoded: its header announces more pixels than fit into memory")
     return ImageError(f"{name}: cannot be decoded ({error})")
+
+
+def _describe_unidentified(source: object) -> str:
+    """Return the reason why a file is no image: its content is text, or a TIFF with unusual channels."""
+    if _is_tiff(source):
+        return (
+            "a TIFF with channels or values that cannot be read. Install rasterio to read more kinds of TIFF, "
+            "pip install 'retinanet[large]', or convert it to grey or RGB of 8 or 16 bits"
+        )
+    what = "not an image in a format that can be read"
+    lines = _head(source).splitlines() if isinstance(source, str | Path | bytes) else []
+    is_text = bool(lines) and all(line.isascii() and line.decode().isprintable() for line in lines)
+    return f"{what}, but text: {lines[0].decode()!r}" if is_text else what
 
 
 def _from_array(array: npt.NDArray[Any], bit_depth: int) -> _Decoded:

@@ -12,7 +12,7 @@ from retinanet.files import is_file
 from retinanet.formats import read
 from retinanet.formats.image_files import images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
-from retinanet.images import ImageError, verify
+from retinanet.images import ImageError, Verified, verify
 from retinanet.pixel_values import ValueRange
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def load(
             f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
             f"{missing[0].path}. {_advice_for_missing_images(images)}"
         )
-    image_faults, value_range = _check_images(data, workers=workers) if open_images else ([], None)
+    image_faults, value_range, notes = _check_images(data, workers=workers) if open_images else ([], None, [])
+    data = dataclasses.replace(data, notes=(*data.notes, *notes))
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
@@ -129,30 +130,37 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
     return _check_images(data, workers=workers)[0]
 
 
-def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], ValueRange | None]:
-    """Return the faults of the images, and the value range of the valid images with 16 bits per channel."""
+def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], ValueRange | None, list[str]]:
+    """Return the faults of the images, the value range of the valid images with 16 bits per channel, and notes."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        checked = list(pool.map(_check_image, data.records))
-    faults = [fault for fault, _ in checked if fault is not None]
-    largest = {record.path: value for record, (_, value) in zip(data.records, checked, strict=True)}
-    return faults, ValueRange.of(largest.values())
+        checked = list(zip(data.records, pool.map(_check_image, data.records), strict=True))
+    faults = [result for _, result in checked if isinstance(result, Fault)]
+    valid = {record.path: result for record, result in checked if isinstance(result, Verified)}
+    several = {path: result.frames for path, result in valid.items() if result.frames > 1}
+    notes = []
+    if several:
+        path, frames = next(iter(several.items()))
+        count = f"{len(several):,} {'image has' if len(several) == 1 else 'images have'}"
+        notes.append(f"{count} several frames or pages, of which the first is read, such as {path} ({frames:,})")
+    return faults, ValueRange.of(result.largest for result in valid.values()), notes
 
 
-def _check_image(record: Record) -> tuple[Fault | None, int | None]:
-    """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel."""
+def _check_image(record: Record) -> Fault | Verified:
+    """Return the fault of an image, or what decoding it gives."""
     advice = SKIP_IMAGE
     if not is_file(record.path):
         advice = "Put the image at this path, give its folder with --images, or leave it out with --skip-invalid"
-        return Fault(file=record.path, where="", what="image not found", advice=advice), None
+        return Fault(file=record.path, where="", what="image not found", advice=advice)
     try:
-        (width, height), largest = verify(record.path)
+        verified = verify(record.path)
     except ImageError as error:
         what = str(error).removeprefix(f"{record.path}: ")
-        return Fault(file=record.path, where="", what=what, advice=advice), None
+        return Fault(file=record.path, where="", what=what, advice=advice)
+    width, height = verified.size
     if (width, height) == (record.width, record.height):
-        return None, largest
+        return verified
     what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
     if (height, width) == (record.width, record.height):
         what += ". The image was annotated before its EXIF rotation, or rotated after annotation"
         advice = "Annotate the upright image, remove its EXIF orientation, or leave the image out with --skip-invalid"
-    return Fault(file=record.path, where="", what=what, advice=advice), None
+    return Fault(file=record.path, where="", what=what, advice=advice)
