@@ -12,7 +12,7 @@ import numpy as np
 
 from retinanet.analysis.finding import Finding
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.data.duplicates import fingerprints, identical_images, near_duplicates
+from retinanet.data.duplicates import fingerprints, group_numbers, identical_images, near_duplicates
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
 from retinanet.evaluate.detection_limit import crowded_images, describe, highest_ap
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
@@ -252,17 +252,18 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
     findings = []
     for kind, groups in (
         ("identical pixels", identical_images(prints)),
-        ("nearly identical pixels", [[i, j] for i, j, _ in near_duplicates(prints)]),
+        ("nearly identical pixels", _groups(len(prints), near_duplicates(prints))),
     ):
         across = [group for group in groups if len({places[i][0] for i in group}) > 1]
         within = [group for group in groups if len({places[i][0] for i in group}) == 1]
         nearly = kind.startswith("nearly")
+        noun = "image" if not nearly else "pair" if all(len(group) == 2 for group in groups) else "group"
         if across:
             findings.append(
                 Finding(
                     kind="near-duplicates in both sets" if nearly else "images in both sets",
                     severity="warning",
-                    what=f"{_number(len(across), 'pair' if nearly else 'image')} with {kind} in more than one of "
+                    what=f"{_number(len(across), noun)} with {kind} in more than one of "
                     f"{', '.join(name for name, _ in sets)}",
                     cause="The data was not split by image, or files were copied"
                     + (", or the images are neighbouring video frames or microscope fields" if nearly else "")
@@ -277,7 +278,7 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
                 Finding(
                     kind="near-duplicates" if nearly else "duplicate images",
                     severity="note" if nearly else "warning",
-                    what=f"{_number(len(within), 'pair' if nearly else 'image')} with {kind} within a set",
+                    what=f"{_number(len(within), noun)} with {kind} within a set",
                     cause="Files were copied, or the same image was annotated twice. Such images count double, and "
                     "their annotations may disagree",
                     advice="Keep one image of each group",
@@ -285,6 +286,14 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
                 )
             )
     return findings
+
+
+def _groups(count: int, pairs: Sequence[tuple[int, int, float]]) -> list[list[int]]:
+    """Return the groups of items that pairs connect."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(group_numbers(count, [pair[:2] for pair in pairs])):
+        members.setdefault(group, []).append(index)
+    return [group for group in members.values() if len(group) > 1]
 
 
 def _object_name(record: Record, index: int) -> str:
