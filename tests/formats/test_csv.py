@@ -122,3 +122,11 @@ def test_a_folder_gives_the_file_of_the_requested_split(tmp_path: Path, write_im
         assert list(boxes(data.load(tmp_path, split=split))) == [name]
     with pytest.raises(DataError, match="expected the split 'test', found train, val"):
         data.load(f"{tmp_path}#test")
+
+
+def test_a_name_with_a_back_slash(tmp_path: Path, write_image: Write) -> None:
+    """A back-slash is a part of the name if such a file exists, and otherwise the separator of Windows."""
+    write_image(tmp_path / "c\\d.jpg", W, H)
+    write_image(tmp_path / "e" / "f.jpg", W, H)
+    found = data.load(write_rows(tmp_path, write_image, "c\\d.jpg,1,2,30,40,cat\ne\\f.jpg,1,2,30,40,cat\n"))
+    assert boxes(found) == {"c\\d.jpg": [("cat", CAT)], "f.jpg": [("cat", CAT)]}

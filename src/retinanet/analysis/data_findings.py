@@ -5,6 +5,7 @@ Shape suffixes: K classes, P images, G objects of an image.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +61,19 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
             "objects, the model learns them as background",
             advice="Label the objects, or remove the class from the class list",
             where=tuple(absent),
+        )
+    alike: dict[str, list[str]] = {}
+    for name in counts.classes:
+        alike.setdefault(re.sub(r"[\s_-]+", "", name.casefold()) or name, []).append(name)
+    if similar := [" = ".join(names) for names in alike.values() if len(names) > 1]:
+        yield Finding(
+            kind="similar class names",
+            severity="warning",
+            what=f"{_number(len(similar), 'group')} of class names that differ only in case, spaces, - or _",
+            cause="The names were probably typed by hand. The model learns each name as a class of its own, so that a "
+            "detection of the other class counts as false",
+            advice="Unite the classes with --rename old=new",
+            where=tuple(similar),
         )
     rare = [f"{name}: {n}" for name, n in zip(counts.classes, counts.objects_K.tolist(), strict=True) if 0 < n < RARE]
     if rare:

@@ -123,20 +123,20 @@ def _read_row(
     if not name:
         builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
         return None
-    name = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
+    key = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
     declared_size = _declared_size(row, table)
-    if name not in images:
+    if key not in images:
         path = builder.find_image(finder, name, file=builder.source, where=where)
         if path is None:
-            images[name] = None
+            images[key] = None
             return None
         try:
-            images[name] = AnnotatedImage(path, *image_size(path, *declared_size))
+            images[key] = AnnotatedImage(path, *image_size(path, *declared_size))
         except ImageError as error:
-            images[name] = None
+            images[key] = None
             what = f"image not found at {path}" if not is_file(path) else str(error)
             builder.add_fault(builder.source, where, what, SKIP_IMAGE)
-    image = images[name]
+    image = images[key]
     cells = [row[column_of[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[column_of["class"]].strip()
     if image is None or not any((*cells, written)) or table.is_placeholder(row):
