@@ -360,3 +360,18 @@ def test_a_folder_named_annotations_with_json_files(write_coco: Write, write_ima
     found = data.load(root)
     assert found.num_objects == 1
     assert "by its Annotations/a.json, the first of 2 files" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "found"),
+    [({"image_id": 1, "segments_info": []}, "panoptic segments"), ({"image_id": 1, "caption": "a cat"}, "captions")],
+)
+def test_files_of_other_tasks_are_named(annotation: dict[str, Any], found: str, write_coco: Write) -> None:
+    """vision#8845: the stuff, panoptic and caption files of COCO have no boxes of objects."""
+    source = write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}])
+    content = json.loads(source.read_text())
+    content["annotations"] = [annotation]
+    for sections in (content, {key: value for key, value in content.items() if key != "categories"}):
+        source.write_text(json.dumps(sections))
+        with pytest.raises(DataError, match=rf"found {found}\. Give the file of the instances"):
+            data.load(source)

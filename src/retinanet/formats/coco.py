@@ -115,13 +115,22 @@ def _check_sections(content: Any, source: Path) -> dict[str, list[Any]]:
         raise DataError(f"{expected}; found a list{' of detections: COCO results, not ground truth' if scored else ''}")
     if not isinstance(content, dict):
         raise DataError(f"{expected}; found {type(content).__name__}")
-    sections = {}
+    sections: dict[str, list[Any]] = {}
     for section in _SECTIONS:
         if not isinstance(entries := _as_list(content.get(section)), list):
             problem = f"{section!r} that is no list" if section in content else f"no {section!r}"
-            raise DataError(f"{expected}; found {problem}")
+            raise DataError(f"{expected}; found {problem}{_other_task(sections.get('annotations'))}")
         sections[section] = entries
+    if other := _other_task(sections["annotations"]):
+        raise DataError(f"{expected}{other}")
     return sections
+
+
+def _other_task(annotations: list[Any] | None) -> str:
+    """Return advice if the annotations are those of another task of COCO, or an empty text."""
+    first = annotations[0] if annotations and isinstance(annotations[0], dict) else {}
+    found = "panoptic segments" if "segments_info" in first else "captions" if "caption" in first else ""
+    return f"; found {found}. Give the file of the instances" if found else ""
 
 
 def _as_list(section: Any) -> Any:
