@@ -9,6 +9,7 @@ import yaml
 
 from retinanet import data
 from retinanet.data import DataError
+from retinanet.formats import splits_of
 from tests.formats.samples import CAT, H, W, Write, boxes, shares, write_yolo
 
 
@@ -156,3 +157,22 @@ def test_class_names_beside_the_labels(tmp_path: Path, write_image: Write) -> No
     (tmp_path / "labels" / "classes.txt").write_text("dog\ncat\n")
     found = data.load(tmp_path)
     assert (found.classes, boxes(found)) == (("dog", "cat"), {"a.jpg": [("cat", CAT)]})
+
+
+@pytest.mark.parametrize("order", ["images/{}", "{}/images"])
+def test_a_folder_without_a_yaml_gives_the_requested_split(order: str, tmp_path: Path, write_image: Write) -> None:
+    """luxonis-train#213: validation read the training images."""
+    root = tmp_path / "set"
+    for split, name in (("train", "a"), ("valid", "b")):
+        images = root / order.format(split)
+        write_image(images / f"{name}.jpg", W, H)
+        labels = Path(str(images).replace("images", "labels"))
+        labels.mkdir(parents=True)
+        (labels / f"{name}.txt").write_text(f"0 {shares(CAT)}\n")
+    (root / "classes.txt").write_text("cat\n")
+    whole, train, val = (boxes(data.load(root, split=split)) for split in (None, "train", "val"))
+    assert (list(whole), train, val) == (["a.jpg", "b.jpg"], {"a.jpg": [("cat", CAT)]}, {"b.jpg": [("cat", CAT)]})
+    assert {name: list(boxes(data.load(path))) for name, path in splits_of(root).items()} == {
+        "train": ["a.jpg"],
+        "val": ["b.jpg"],
+    }

@@ -36,7 +36,9 @@ def split_paths(path: Path, format_name: str | None) -> dict[str, Path]:
         file = found.source.path
         return {name: file.with_name(f"{file.name}#{name}") for name in names}
     inside = found.format.splits_in_folder(path) if path.is_dir() else {}
-    return dict(inside) or {"": path}
+    # A folder inside may not be recognised alone: it has no class list.
+    named = {name: path.with_name(f"{path.name}#{name}") if place.is_dir() else place for name, place in inside.items()}
+    return named or {"": path}
 
 
 def choose_folder(path: Path, requested: str | None, *, strict: bool) -> tuple[Path, list[str]]:

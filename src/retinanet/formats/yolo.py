@@ -19,7 +19,14 @@ from typing import Any, Final
 import yaml
 
 from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
-from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.annotation_format import (
+    SPLIT_NAMES,
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
+)
 from retinanet.formats.box_numbers import Box, BoxNumbers
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
@@ -58,6 +65,18 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
     has_names = any((folder.path / name).is_file() for name in ("obj.names", "classes.txt"))
     if has_names and files_in(folder.path, ".txt"):
         yield Candidate(folder, Evidence.TEXT_FILES, " by the .txt files and the class names in it")
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the folder of the images of each split, images/train or train/images, if no file declares the splits."""
+    if any((folder / name).is_file() for name in (*YAML_NAMES, "obj.data")):
+        return {}
+    places = {
+        split: next((p for n in names for p in (folder / "images" / n, folder / n / "images") if p.is_dir()), None)
+        for split, names in SPLIT_NAMES.items()
+    }
+    found = {split: place for split, place in places.items() if place is not None}
+    return found if len(found) > 1 else {}
 
 
 def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
@@ -260,6 +279,7 @@ YOLO: Final = AnnotationFormat(
     expects="a YOLO data.yaml",
     reads_folder=True,
     splits_in_file=splits_in_file,
+    splits_in_folder=_splits_in_folder,
     writer=FormatWriter(
         write=write_yolo,
         not_stored=frozenset(("crowd", "category_ids", "image_ids", "areas", "annotation_ids")),
