@@ -91,3 +91,12 @@ def test_a_group_of_many_images_is_shortened_in_the_message_only():
     finding = Finding(kind="near-duplicates", severity="note", what="w", cause="c", advice="a", where=(place,))
     assert len(str(finding)) < 250
     assert finding.to_json()["where"] == [place]
+
+
+def test_equal_boxes_are_listed_once_each():
+    data = dataset_from_boxes([[(0, 10, 10, 60, 60)] * 4])
+    assert finding_of_kind(data_findings(data), "duplicate boxes").where == (
+        "0.png: object 1 and object 2",
+        "0.png: object 1 and object 3",
+        "0.png: object 1 and object 4",
+    )
