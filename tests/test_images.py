@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -357,3 +359,26 @@ def test_reduced_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
         saved_image.seek(1)
         assert saved_image.tag_v2[254] == 1
     assert images.verify(tmp_path / "a.tif").frames == 1
+
+
+def png_of_16_bits(color_type: int, pixels: np.ndarray, transparent: tuple[int, ...]) -> bytes:
+    """Return a PNG with 16 bits per channel and one transparent colour, which Pillow cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = chunk(b"IHDR", header) + chunk(b"tRNS", np.array(transparent, ">u2").tobytes())
+    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bit_depth", [16, 12])
+def test_the_transparent_colour_of_16_bit_images_is_white(bit_depth: int) -> None:
+    """supervision#2588: a PNG may declare one colour as transparent. 1000 and 1001 have the same high byte."""
+    shift = bit_depth - 8
+    colours = np.array([[[1000, 0, 0], [1001, 0, 0]]])
+    decoded = np.asarray(images.decode(png_of_16_bits(2, colours, (1000, 0, 0)), bit_depth=bit_depth))
+    np.testing.assert_array_equal(decoded, [[[255, 255, 255], [1001 >> shift, 0, 0]]])
+    decoded = np.asarray(images.decode(png_of_16_bits(0, np.array([[1000, 1001]]), (1000,)), bit_depth=bit_depth))
+    np.testing.assert_array_equal(decoded, [[[255] * 3, [1001 >> shift] * 3]])
