@@ -14,6 +14,7 @@ import pytest
 
 from retinanet import data
 from retinanet.data import DataError
+from retinanet.formats import splits_of, write
 
 Write = Callable[..., Path]
 
@@ -375,3 +376,16 @@ def test_files_of_other_tasks_are_named(annotation: dict[str, Any], found: str, 
         source.write_text(json.dumps(sections))
         with pytest.raises(DataError, match=rf"found {found}\. Give the file of the instances"):
             data.load(source)
+
+
+def test_a_converted_folder_gives_the_requested_split(write_coco: Write, tmp_path: Path) -> None:
+    """`convert` and `split` write train.json and val.json beside images/. Files of labelme may have such names."""
+    found = data.load(write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}]))
+    write({"train": found, "val": found}, tmp_path / "out", "coco")
+    for split in ("train", "val"):
+        assert data.load(tmp_path / "out", split=split).records[0].path.parent.name == split
+    assert [path.name for path in splits_of(tmp_path / "out").values()] == ["train.json", "val.json"]
+    labelme = '{"shapes": [], "imagePath": "train.jpg", "imageWidth": 1, "imageHeight": 1}'
+    for split in ("train", "val"):
+        (tmp_path / "out" / f"{split}.json").write_text(labelme)
+    assert "was read as labelme" in " ".join(data.read(tmp_path / "out", split="val").notes)

@@ -42,9 +42,11 @@ def _recognise_file(source: DataSource) -> Evidence | None:
     """Return evidence for every .json file: if no other format recognises it, the reader reports what is missing."""
     if source.suffix != ".json":
         return None
-    content = source.json
-    is_coco = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
-    return Evidence.OWN_FILE if is_coco else Evidence.SUFFIX
+    return Evidence.OWN_FILE if _is_coco(source.json) else Evidence.SUFFIX
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
@@ -52,6 +54,9 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
     others = f", the first of {len(files)} files" if len(files) > 1 else ""
     for file in files:
         yield Candidate(DataSource(file), Evidence.EXPORT, f" by its {file.relative_to(folder.path)}{others}")
+    first = folder.first_json
+    if not files and _splits_in_folder(folder.path) and first is not None and _is_coco(first.json):
+        yield Candidate(first, Evidence.EXPORT, f" by its {first.path.name}")
 
 
 def _exported_files(folder: Path) -> list[Path]:
@@ -69,8 +74,8 @@ def _exported_files(folder: Path) -> list[Path]:
 
 
 def _splits_in_folder(folder: Path) -> dict[str, Path]:
-    """Return the file of each split in a folder with several files: instances_Train.json, instances_val2017.json."""
-    return files_of_splits(_exported_files(folder))
+    """Return the file of each split in a folder with several files: instances_val2017.json, or a plain val.json."""
+    return files_of_splits(_exported_files(folder) or files_in(folder, ".json"))
 
 
 def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
