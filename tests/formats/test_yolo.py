@@ -172,6 +172,11 @@ def test_a_folder_without_a_yaml_gives_the_requested_split(order: str, tmp_path:
     (root / "classes.txt").write_text("cat\n")
     whole, train, val = (boxes(data.load(root, split=split)) for split in (None, "train", "val"))
     assert (list(whole), train, val) == (["a.jpg", "b.jpg"], {"a.jpg": [("cat", CAT)]}, {"b.jpg": [("cat", CAT)]})
+    if order.startswith("images"):
+        moved = (root / "images").rename(tmp_path / "elsewhere")
+        assert boxes(data.load(root, split="val", images=moved)) == val
+        assert boxes(data.load(root, images=moved)) == whole
+        moved.rename(root / "images")
     assert {name: list(boxes(data.load(path))) for name, path in splits_of(root).items()} == {
         "train": ["a.jpg"],
         "val": ["b.jpg"],

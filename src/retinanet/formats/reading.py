@@ -62,11 +62,12 @@ def read(
     requested = named or split
     folder, notes = choose_folder(source, requested, strict=named is not None)
     recognised = recognise(folder, format)
-    recognised, file_notes = choose_file(recognised, folder, requested, strict=named is not None)
+    image_folder = Path(images) if images is not None else None
+    recognised, file_notes = choose_file(recognised, folder, requested, images=image_folder, strict=named is not None)
     chosen, split_notes = choose_split(recognised, requested, strict=named is not None)
     options = ReadOptions(
         selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
-        images=Path(images) if images is not None else None,
+        images=image_folder,
         split=chosen,
         allow_outside=allow_outside,
     )

@@ -52,16 +52,19 @@ def choose_folder(path: Path, requested: str | None, *, strict: bool) -> tuple[P
 
 
 def choose_file(
-    found: Recognised, folder: Path, requested: str | None, *, strict: bool
+    found: Recognised, folder: Path, requested: str | None, *, images: Path | None, strict: bool
 ) -> tuple[Recognised, list[str]]:
     """Return the file of the requested split and a note, if a folder has a file for each split.
 
-    A folder that can be read as a whole, such as a Pascal VOC folder, is divided only if a split is requested.
+    A folder that can be read as a whole, such as a Pascal VOC folder, is divided only if a split is requested. Folders
+    of images are no splits if the images lie elsewhere (`images`).
     """
     inside = found.format.splits_in_folder(folder) if folder.is_dir() else {}
     if not inside or (found.source.path == folder and requested is None):
         return found, []
     split = _nearest_split(requested or "train", list(inside), folder, strict=strict)
+    if images is not None and inside[split].is_dir():
+        return found, []
     others = ", ".join(name for name in inside if name != split)
     also = f" (there is also {others})" if others else ""
     note = f"of {folder}, {inside[split].relative_to(folder)} was read{also}"
