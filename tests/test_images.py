@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +320,65 @@ def test_heif_is_decoded_with_the_extra_and_named_without(tmp_path: Path, monkey
     assert images.decode(tmp_path / "b.heic").size == images.read_size(tmp_path / "b.heic") == (64, 48)
     with pytest.raises(images.ImageError, match="not an image|cannot be decoded"):
         images.decode(head)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"<!DOCTYPE html>\n<html>404</html>", "<!DOCTYPE html>"),
+        (b"version https://git-lfs\n", "version https://git-lfs"),
+    ],
+)
+def test_a_text_file_with_the_name_of_an_image_is_quoted(content: bytes, line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(images.ImageError, match=rf"not an image in a format that can be read, but text: '{line}'"):
+        images.verify(tmp_path / "a.jpg")
+
+
+def test_the_preview_in_a_raw_file_is_refused(tmp_path: Path) -> None:
+    """The first page of a camera's .dng is a small copy (NewSubfileType 1), which has other pixels than the photo."""
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.dng", "TIFF", tiffinfo={254: 1})
+    for decode in (images.decode, images.read_size, images.verify):
+        with pytest.raises(images.ImageError, match=r"a\.dng: expected an image, found a camera's raw file.* 10x8 pix"):
+            decode(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_frames_and_pages_are_counted(suffix: str, tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 10, 3), value, np.uint8)) for value in (10, 120, 250)]
+    frames[0].save(tmp_path / f"one{suffix}")
+    frames[0].save(tmp_path / f"three{suffix}", save_all=True, append_images=frames[1:])
+    assert [images.verify(tmp_path / f"{name}{suffix}").frames for name in ("one", "three")] == [1, 3]
+
+
+def test_reduced_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    image, copy = Image.new("RGB", (10, 8)), Image.new("RGB", (5, 4))
+    copy.encoderinfo = {"tiffinfo": {254: 1}}  # what Pillow's writer reads for a further page
+    image.save(tmp_path / "a.tif", save_all=True, append_images=[copy])
+    with Image.open(tmp_path / "a.tif") as saved_image:
+        saved_image.seek(1)
+        assert saved_image.tag_v2[254] == 1
+    assert images.verify(tmp_path / "a.tif").frames == 1
+
+
+def png_of_16_bits(color_type: int, pixels: np.ndarray, transparent: tuple[int, ...]) -> bytes:
+    """Return a PNG with 16 bits per channel and one transparent colour, which Pillow cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = chunk(b"IHDR", header) + chunk(b"tRNS", np.array(transparent, ">u2").tobytes())
+    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bit_depth", [16, 12])
+def test_the_transparent_colour_of_16_bit_images_is_white(bit_depth: int) -> None:
+    """supervision#2588: a PNG may declare one colour as transparent. 1000 and 1001 have the same high byte."""
+    shift = bit_depth - 8
+    colours = np.array([[[1000, 0, 0], [1001, 0, 0]]])
+    decoded = np.asarray(images.decode(png_of_16_bits(2, colours, (1000, 0, 0)), bit_depth=bit_depth))
+    np.testing.assert_array_equal(decoded, [[[255, 255, 255], [1001 >> shift, 0, 0]]])
+    decoded = np.asarray(images.decode(png_of_16_bits(0, np.array([[1000, 1001]]), (1000,)), bit_depth=bit_depth))
+    np.testing.assert_array_equal(decoded, [[[255] * 3, [1001 >> shift] * 3]])

@@ -98,3 +98,17 @@ def test_messages_are_short_and_printable():
     assert shorten([1, 2]) == "[1, 2]"
     assert shorten(list(range(20))) == "[0, 1, 2, 3, 4, 5, 6, 7, ...]"
     assert len(shorten("x" * 10_000)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("declared", "codec"),
+    [("GB2312", "gbk"), ("Big5", "big5"), ("Shift_JIS", "cp932"), ("EUC-KR", "euc_kr"), ("utf-8", "utf-16")],
+)
+def test_xml_in_encodings_that_expat_cannot_decode(declared: str, codec: str, tmp_path: Path):
+    path = tmp_path / "a.xml"
+    word = "한국" if codec == "euc_kr" else "大山"
+    path.write_bytes(f'<?xml version="1.0" encoding="{declared}"?><name>{word}</name>'.encode(codec))
+    assert parse_xml(path).text == word
+    path.write_bytes(b'<?xml version="1.0" encoding="gb2312"?><name>\xff</name>')
+    with pytest.raises(ParseError, match="XML that cannot be read"):
+        parse_xml(path)

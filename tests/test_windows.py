@@ -159,3 +159,29 @@ def test_an_image_above_pillows_limit_is_predicted_and_drawn(tmp_path: Path) -> 
     assert [float(v) for v in row.split(",")[1:5]] == pytest.approx([4000, 9000, 4600, 9700], abs=20)
     assert peak < 250e6, "the pixels alone are 588 MB"
     assert Image.open(tmp_path / "out" / "drawn" / "big.jpg").size == (4096, 4096)
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(3, "uint16"), (5, "uint8"), (10, "uint16"), (3, "float32")])
+def test_a_tiff_that_pillow_cannot_read(
+    bands: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ultralytics#20262: GDAL reads more kinds of TIFF. Other channels than grey and RGB are named."""
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    pixels = np.arange(bands * 8 * 10).reshape(bands, 8, 10).astype(dtype) * (100 if dtype == "uint16" else 1)
+    with rasterio.open(path, "w", driver="GTiff", width=10, height=8, count=bands, dtype=dtype) as file:
+        file.write(pixels)
+    if (bands, dtype) == (3, "uint16"):
+        expected = (pixels >> 8).astype(np.uint8).transpose(1, 2, 0)
+        np.testing.assert_array_equal(np.asarray(decode(path)), expected)
+        assert (read_size(path), verify(path).largest) == ((10, 8), int(pixels.max()))
+    else:
+        found = "found float32" if dtype == "float32" else f"found {bands} channels: gray, undefined"
+        for function in (decode, verify):
+            with pytest.raises(ImageError, match=rf"a\.tif: expected .*{found}.*Convert it first"):
+                function(path)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(
+        ImageError, match=r"a\.tif: a TIFF with channels or values that cannot be read.*retinanet\[large"
+    ):
+        decode(path)

@@ -6,6 +6,7 @@ caller adds the path of the file.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import reprlib
@@ -25,6 +26,14 @@ MAX_YAML_VALUES: Final = 1_000_000
 MAX_YAML_DEPTH: Final = 100
 """Maximum nesting depth of YAML. PyYAML's time grows with its square: 2,000 brackets take seconds."""
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+_XML_ENCODING: Final = re.compile(rb"\s*<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.:-]+)")
+_MULTI_BYTE: Final = {
+    **dict.fromkeys((b"gb2312", b"gbk", b"gb18030"), "gb18030"),
+    **{b"big5": "big5", b"euc-kr": "cp949", b"euc-jp": "euc_jp", b"iso-2022-jp": "iso2022_jp"},
+    **dict.fromkeys((b"shift_jis", b"windows-31j"), "cp932"),
+}
+"""Python's name of each declared encoding with several bytes per character. A superset decodes each of them."""
 
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxtuple = 3, 8, 8, 8
@@ -180,6 +189,19 @@ def parse_json(data: bytes) -> Any:
     return content
 
 
+def _xml_text(data: bytes) -> str | bytes:
+    """Return XML as text if its encoding is one that expat cannot decode, or otherwise as it is.
+
+    These are encodings with several bytes per character, such as GB2312, Big5 and Shift-JIS, and UTF-16 that the
+    declaration calls UTF-8.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    if (declared := _XML_ENCODING.match(data)) is None or declared[1].lower() not in _MULTI_BYTE:
+        return data
+    return data.decode(_MULTI_BYTE[declared[1].lower()])
+
+
 def parse_xml(path: Path) -> ET.Element:
     """Return the root of an XML file. Entities, which could expand or name other files, are refused.
 
@@ -188,13 +210,13 @@ def parse_xml(path: Path) -> ET.Element:
         OSError: the file cannot be read.
     """
     try:
-        root: ET.Element | None = SafeET.parse(path).getroot()
+        root: ET.Element | None = SafeET.fromstring(_xml_text(path.read_bytes()))
     except ET.ParseError as error:
         line, column = error.position
         raise ParseError(f"not XML ({str(error).split(':')[0]})", f"line {line}, column {column + 1}") from error
     except DefusedXmlException as error:
         raise ParseError(f"XML that cannot be read ({error})") from error
-    except (ValueError, LookupError) as error:  # an unknown encoding
+    except (ValueError, LookupError) as error:  # an unknown encoding, or bytes that are invalid in it
         raise ParseError(f"XML that cannot be read ({shorten(str(error))})") from error
     if root is None:
         raise ParseError("not XML (no element)")

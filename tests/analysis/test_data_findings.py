@@ -7,6 +7,7 @@ from PIL import Image
 from retinanet.analysis.anchor_findings import anchor_findings
 from retinanet.analysis.coverage import coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings
+from retinanet.analysis.finding import Finding
 from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.data import load
 from tests.analysis.datasets import dataset_from_boxes, random_dataset
@@ -76,3 +77,26 @@ def test_identical_pixels_in_both_sets(squares, tmp_path):
     findings = duplicate_findings([("train", train), ("val", val)])
     assert finding_of_kind(findings, "images in both sets").where == ("train/2.png = val/copy.bmp",)
     assert finding_of_kind(findings, "duplicate images").where == ("1.png = 1.png",)
+
+
+def test_class_names_that_differ_only_in_case_or_spaces():
+    data = dataclasses.replace(random_dataset(10), classes=("traffic light", "Traffic_Light"), category_ids=(1, 2))
+    assert finding_of_kind(data_findings(data), "similar class names").where == ("traffic light = Traffic_Light",)
+    data = dataclasses.replace(data, classes=("c", "c++"))
+    assert "similar class names" not in finding_kinds(data_findings(data))
+
+
+def test_a_group_of_many_images_is_shortened_in_the_message_only():
+    place = " = ".join(f"{number:05}.png" for number in range(1000))
+    finding = Finding(kind="near-duplicates", severity="note", what="w", cause="c", advice="a", where=(place,))
+    assert len(str(finding)) < 250
+    assert finding.to_json()["where"] == [place]
+
+
+def test_equal_boxes_are_listed_once_each():
+    data = dataset_from_boxes([[(0, 10, 10, 60, 60)] * 4])
+    assert finding_of_kind(data_findings(data), "duplicate boxes").where == (
+        "0.png: object 1 and object 2",
+        "0.png: object 1 and object 3",
+        "0.png: object 1 and object 4",
+    )

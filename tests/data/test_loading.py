@@ -89,3 +89,12 @@ def test_a_dataset_without_images_or_objects_is_an_error(write_voc: Write) -> No
     (invalid / "Annotations" / "a.xml").unlink()
     with pytest.raises(DataError, match="at least one image, found none"):
         data.load(invalid)
+
+
+def test_images_with_several_pages_are_noted(tmp_path: Path) -> None:
+    """yolov5#11840: channels or slices as pages of a TIFF. Only the first page is read."""
+    pages = [Image.new("L", (64, 48), value) for value in (1, 2, 3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "a.csv").write_text("a.tif,1,1,9,9,cat\n")
+    note = "1 image has several frames or pages, of which the first is read, such as"
+    assert any(n.startswith(note) and n.endswith("a.tif (3)") for n in data.load(tmp_path / "a.csv").notes)

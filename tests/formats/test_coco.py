@@ -14,6 +14,7 @@ import pytest
 
 from retinanet import data
 from retinanet.data import DataError
+from retinanet.formats import splits_of, write
 
 Write = Callable[..., Path]
 
@@ -270,3 +271,121 @@ def test_reference_detections_have_the_expected_metrics(shared_data: Path) -> No
         evaluation.summarize()
     expected = json.loads((folder / "expected.json").read_text())
     np.testing.assert_allclose(evaluation.stats, list(expected.values()), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "box"),
+    [
+        # cvat#6785: CVAT writes the box before its rotation. 20 x 10 about (20, 15) becomes 10 x 20.
+        ({"bbox": [10, 10, 20, 10], "segmentation": [], "attributes": {"rotation": 90.0}}, (15, 5, 25, 25)),
+        ({"bbox": [10, 10, 20, 10], "attributes": {"rotation": 0.0}}, (10, 10, 30, 20)),
+        ({"bbox": [10, 10, 20, 10], "attributes": {"rotation": "left"}}, (10, 10, 30, 20)),
+        ({"bbox": [10, 10, 20, 10], "attributes": []}, (10, 10, 30, 20)),
+        # supervision#205: one polygon without the list around it
+        ({"segmentation": [10, 10, 30, 10, 30, 20, 10, 20]}, (10, 10, 30, 20)),
+    ],
+)
+def test_boxes_of_labelling_tools(write_coco: Write, annotation: dict[str, Any], box: tuple[float, ...]) -> None:
+    found = data.load(write_coco([{"id": 1, "image_id": 1, **annotation}]))
+    np.testing.assert_allclose(found.records[0].boxes_G4, [box], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [24, 32], "counts": [0, 4, 764]}, "a mask of the size of the 64x48 image, found 32x24"),
+        ([[810, 20, 60, 20, 7, 9, 1]], "an odd number of coordinates. Run lengths are written as"),
+        ([], "four finite numbers"),
+    ],
+)
+def test_invalid_segmentations_are_explained(write_coco: Write, segmentation: Any, message: str) -> None:
+    """darwin-py#1178, cvat#6014, X-AnyLabeling#397: masks of another size, run lengths as a polygon, empty shapes."""
+    source = write_coco(
+        [{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}, {"id": 2, "image_id": 1, "segmentation": segmentation}]
+    )
+    with pytest.raises(DataError, match=rf"1 fault\n.*annotation 2: .*{message}"):
+        data.load(source)
+
+
+def test_sections_may_be_objects_of_entries(write_coco: Write) -> None:
+    """LIVECell: the annotations are an object {id: annotation}."""
+    source = write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}])
+    content = json.loads(source.read_text())
+    content["annotations"] = {"1": content["annotations"][0]}
+    source.write_text(json.dumps(content))
+    assert data.load(source).num_objects == 1
+
+
+@pytest.mark.parametrize(
+    ("supercategory", "count"), [("none", 2), ("animal", 2)], ids=["rf-detr#609", "other supercategory"]
+)
+def test_a_category_0_with_objects_is_kept(write_coco: Write, supercategory: str, count: int) -> None:
+    source = write_coco(
+        [{"id": 1, "image_id": 1, "category_id": 0, "bbox": [1, 1, 9, 9]}], categories={0: "cat", 1: "dog"}
+    )
+    content = json.loads(source.read_text())
+    for category in content["categories"]:
+        category["supercategory"] = supercategory
+    source.write_text(json.dumps(content))
+    found = data.load(source)
+    assert (found.classes, len(found.classes)) == (("cat", "dog"), count)
+
+
+def test_a_folder_gives_the_instances_of_the_requested_split(write_coco: Write, tmp_path: Path) -> None:
+    """A COCO folder also has captions and key points of the same images, which sort around the instances."""
+    annotations = tmp_path / "coco" / "annotations"
+    annotations.mkdir(parents=True)
+    source = write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}])
+    for split, x in (("train", 1), ("val", 2)):
+        content = json.loads(source.read_text())
+        content["annotations"][0]["bbox"][0] = x
+        (annotations / f"instances_{split}2017.json").write_text(json.dumps(content))
+        for kind in ("captions", "person_keypoints"):
+            (annotations / f"{kind}_{split}2017.json").write_text('{"images": [], "annotations": []}')
+    for split, x in (("train", 1), ("val", 2)):
+        found = data.read(annotations.parent, split=split)
+        assert found.records[0].boxes_G4[0, 0] == x
+        assert f"annotations/instances_{split}2017.json was read (there is also" in " ".join(found.notes)
+    assert data.read(f"{annotations.parent}#val").records[0].boxes_G4[0, 0] == 2
+
+
+def test_a_folder_named_annotations_with_json_files(write_coco: Write, write_image: Write, tmp_path: Path) -> None:
+    """datumaro#1630: Annotations/ with .json files was read as Pascal VOC. Of several files, a note says which."""
+    root = tmp_path / "set"
+    write_image(root / "Images" / "1.jpg", 64, 48)
+    (root / "Annotations").mkdir()
+    content = json.loads(write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}]).read_text())
+    content["images"] = [{"id": 1, "file_name": "1.jpg", "width": 64, "height": 48}]
+    for name in ("a", "b"):
+        (root / "Annotations" / f"{name}.json").write_text(json.dumps(content))
+    found = data.load(root)
+    assert found.num_objects == 1
+    assert "by its Annotations/a.json, the first of 2 files" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "found"),
+    [({"image_id": 1, "segments_info": []}, "panoptic segments"), ({"image_id": 1, "caption": "a cat"}, "captions")],
+)
+def test_files_of_other_tasks_are_named(annotation: dict[str, Any], found: str, write_coco: Write) -> None:
+    """vision#8845: the stuff, panoptic and caption files of COCO have no boxes of objects."""
+    source = write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}])
+    content = json.loads(source.read_text())
+    content["annotations"] = [annotation]
+    for sections in (content, {key: value for key, value in content.items() if key != "categories"}):
+        source.write_text(json.dumps(sections))
+        with pytest.raises(DataError, match=rf"found {found}\. Give the file of the instances"):
+            data.load(source)
+
+
+def test_a_converted_folder_gives_the_requested_split(write_coco: Write, tmp_path: Path) -> None:
+    """`convert` and `split` write train.json and val.json beside images/. Files of labelme may have such names."""
+    found = data.load(write_coco([{"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9]}]))
+    write({"train": found, "val": found}, tmp_path / "out", "coco")
+    for split in ("train", "val"):
+        assert data.load(tmp_path / "out", split=split).records[0].path.parent.name == split
+    assert [path.name for path in splits_of(tmp_path / "out").values()] == ["train.json", "val.json"]
+    labelme = '{"shapes": [], "imagePath": "train.jpg", "imageWidth": 1, "imageHeight": 1}'
+    for split in ("train", "val"):
+        (tmp_path / "out" / f"{split}.json").write_text(labelme)
+    assert "was read as labelme" in " ".join(data.read(tmp_path / "out", split="val").notes)

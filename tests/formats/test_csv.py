@@ -122,3 +122,28 @@ def test_declared_sizes_are_compared_with_the_images(tmp_path: Path, write_image
         data.load(write_rows(tmp_path, write_image, mixed))
     sides = f"{header}a.jpg,29,38,cat,1,2,30,40\n"  # the columns hold the sides of the box
     assert boxes(data.load(write_rows(tmp_path, write_image, sides))) == {"a.jpg": [("cat", CAT)]}
+
+
+@pytest.mark.parametrize("box", ["0,0,0,0", "0.0,0.0,0.0,0.0", "NaN,nan,NaN,NaN"])
+def test_placeholders_of_images_without_objects(box: str, tmp_path: Path, write_image: Write) -> None:
+    """DeepForest writes 0,0,0,0 for an image without objects, and pandas writes NaN."""
+    found = data.load(write_rows(tmp_path, write_image, f"a.jpg,1,2,30,40,cat\nb.jpg,{box},tree\n"))
+    assert boxes(found) == {"a.jpg": [("cat", CAT)], "b.jpg": []}
+    assert "1 lines with 0,0,0,0 or NaN are images without objects" in " ".join(found.notes)
+
+
+def test_a_folder_gives_the_file_of_the_requested_split(tmp_path: Path, write_image: Write) -> None:
+    write_rows(tmp_path, write_image, "a.jpg,1,2,30,40,cat\n", "train.csv")
+    write_rows(tmp_path, write_image, "b.jpg,1,2,30,40,cat\n", "val.csv")
+    for split, name in (("train", "a.jpg"), ("val", "b.jpg")):
+        assert list(boxes(data.load(tmp_path, split=split))) == [name]
+    with pytest.raises(DataError, match="expected the split 'test', found train, val"):
+        data.load(f"{tmp_path}#test")
+
+
+def test_a_name_with_a_back_slash(tmp_path: Path, write_image: Write) -> None:
+    """A back-slash is a part of the name if such a file exists, and otherwise the separator of Windows."""
+    write_image(tmp_path / "c\\d.jpg", W, H)
+    write_image(tmp_path / "e" / "f.jpg", W, H)
+    found = data.load(write_rows(tmp_path, write_image, "c\\d.jpg,1,2,30,40,cat\ne\\f.jpg,1,2,30,40,cat\n"))
+    assert boxes(found) == {"c\\d.jpg": [("cat", CAT)], "f.jpg": [("cat", CAT)]}

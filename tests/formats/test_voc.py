@@ -216,3 +216,31 @@ def test_flags_of_labelling_tools(write_voc: Write, flag: str, is_difficult: boo
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
     text = f"<object><name>cat</name><difficult>{flag}</difficult>{box}</object>"
     assert data.load(write_voc({"a": [CAT, text]})).records[0].crowd_G.tolist() == [False, is_difficult]
+
+
+def test_a_box_of_cvat_before_its_rotation(write_voc: Write) -> None:
+    """cvat#6785: 20 x 10 pixels about (20, 15), rotated by 90 degrees, are 10 x 20."""
+    rotation = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+    box = "<bndbox><xmin>10</xmin><ymin>10</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
+    found = data.load(write_voc({"a": [f"<object><name>cat</name>{box}{rotation}</object>"]}))
+    np.testing.assert_allclose(found.records[0].boxes_G4, [[15, 5, 25, 25]], atol=1e-9)
+
+
+def test_a_requested_split_of_a_folder(write_voc: Write) -> None:
+    """`check` reads the whole folder. Training and validation read their lists, if the lists name all images."""
+    root = write_voc({"a": [CAT], "b": [CAT]})
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    assert len(data.read(root, split="train").records) == 2  # b is in no list
+    (lists / "val.txt").write_text("b\n")
+    stems = {split: [r.path.stem for r in data.read(root, split=split).records] for split in (None, "train", "val")}
+    assert stems == {None: ["a", "b"], "train": ["a"], "val": ["b"]}
+    assert [r.path.stem for r in data.read(f"{root}#val").records] == ["b"]
+
+
+def test_a_name_that_ends_with_a_number_in_a_list(write_voc: Write) -> None:
+    """The column 1, 0 or -1 of a list is no part of the name, unless an image has this name."""
+    root = write_voc({"img 1": [CAT], "img": [CAT]})
+    (root / "list.txt").write_text("img 1\nimg  -1\n")
+    assert [r.path.stem for r in data.load(root / "list.txt").records] == ["img 1", "img"]

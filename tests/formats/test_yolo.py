@@ -9,7 +9,8 @@ import yaml
 
 from retinanet import data
 from retinanet.data import DataError
-from tests.formats.samples import CAT, Write, boxes, shares, write_yolo
+from retinanet.formats import splits_of
+from tests.formats.samples import CAT, H, W, Write, boxes, shares, write_yolo
 
 
 def test_polygons_and_oriented_boxes_become_boxes_with_a_note(tmp_path: Path, write_image: Write) -> None:
@@ -97,6 +98,8 @@ def test_invalid_class_names_are_refused(names: str, message: str, tmp_path: Pat
         ("0 0.5 0.5 nan 0.2", "finite"),
         ("0 320 240 20 20", "maybe pixels"),
         ("0 1.5 0.5 0.2 0.2", "within the 64x48 image"),
+        ("0 0.5 0.5 0.2 0.2 0.98", "found 6 columns: the last one may be the confidence"),
+        ("cow 0.5 0.5 0.2 0.2", "finite numbers, found 'cow"),
     ],
 )
 def test_an_invalid_line_is_reported(tmp_path: Path, write_image: Write, line: str, message: str) -> None:
@@ -121,3 +124,60 @@ def test_a_dataset_without_label_files_is_refused(tmp_path: Path, write_image: W
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": ["cat"]}))
     with pytest.raises(DataError, match=r"none of its 1 images has a label file; the first was expected at"):
         data.read(tmp_path / "data.yaml")
+
+
+def test_images_that_share_a_label_file_are_faults(tmp_path: Path, write_image: Write) -> None:
+    """Labels of a.txt cannot belong to both a.jpg and a.png. a.jpg.txt belongs to a.jpg only."""
+    root = write_yolo(tmp_path, write_image)
+    write_image(root / "images" / "train" / "b.png", W, H)
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
+    assert list(boxes(data.load(root))) == ["a.jpg", "b.jpg", "b.png"]  # both have no objects
+    labels = root / "labels" / "train"
+    (labels / "b.txt").write_text(f"0 {shares(CAT)}\n")
+    with pytest.raises(DataError, match=r"2 faults\n.*b\.jpg: expected one image for the labels in .*b\.jpg, b\.png"):
+        data.load(root)
+    (labels / "b.txt").rename(labels / "b.png.txt")
+    found = boxes(data.load(root))
+    assert (found["b.jpg"], found["b.png"]) == ([], [("cat", CAT)])
+
+
+def test_the_name_of_a_class_instead_of_its_id(tmp_path: Path, write_image: Write) -> None:
+    """fastdup#85: some tools write class names."""
+    root = write_yolo(tmp_path, write_image)
+    (root / "labels" / "train" / "b.txt").write_text(f"dog {shares(CAT)}\n")
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": ["cat", "x", "dog"]}))
+    assert boxes(data.load(root))["b.jpg"] == [("dog", CAT)]
+
+
+def test_class_names_beside_the_labels(tmp_path: Path, write_image: Write) -> None:
+    """labelImg#482: labelImg writes classes.txt into the folder of the labels."""
+    write_image(tmp_path / "images" / "a.jpg", W, H)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(f"1 {shares(CAT)}\n")
+    (tmp_path / "labels" / "classes.txt").write_text("dog\ncat\n")
+    found = data.load(tmp_path)
+    assert (found.classes, boxes(found)) == (("dog", "cat"), {"a.jpg": [("cat", CAT)]})
+
+
+@pytest.mark.parametrize("order", ["images/{}", "{}/images"])
+def test_a_folder_without_a_yaml_gives_the_requested_split(order: str, tmp_path: Path, write_image: Write) -> None:
+    """luxonis-train#213: validation read the training images."""
+    root = tmp_path / "set"
+    for split, name in (("train", "a"), ("valid", "b")):
+        images = root / order.format(split)
+        write_image(images / f"{name}.jpg", W, H)
+        labels = Path(str(images).replace("images", "labels"))
+        labels.mkdir(parents=True)
+        (labels / f"{name}.txt").write_text(f"0 {shares(CAT)}\n")
+    (root / "classes.txt").write_text("cat\n")
+    whole, train, val = (boxes(data.load(root, split=split)) for split in (None, "train", "val"))
+    assert (list(whole), train, val) == (["a.jpg", "b.jpg"], {"a.jpg": [("cat", CAT)]}, {"b.jpg": [("cat", CAT)]})
+    if order.startswith("images"):
+        moved = (root / "images").rename(tmp_path / "elsewhere")
+        assert boxes(data.load(root, split="val", images=moved)) == val
+        assert boxes(data.load(root, images=moved)) == whole
+        moved.rename(root / "images")
+    assert {name: list(boxes(data.load(path))) for name, path in splits_of(root).items()} == {
+        "train": ["a.jpg"],
+        "val": ["b.jpg"],
+    }

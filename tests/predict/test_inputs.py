@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,18 @@ def test_addresses_of_files_are_read_and_all_others_are_refused_in_words(folder:
     with pytest.raises(UserError, match="0: no such file or folder. The number of a camera is no input"):
         expand_inputs(["0"])
     assert local_path("C:/images/a.jpg") == Path("C:/images/a.jpg")
+
+
+@pytest.mark.parametrize("name", ["[2024] set", "a[1]", "what?", "star*"])
+def test_special_characters_in_the_name_of_a_folder(name: str, folder: Path) -> None:
+    """ultralytics#24257: brackets in the path of a folder are no pattern."""
+    if os.name == "nt" and set(name) & set("?*"):
+        pytest.skip("Windows does not allow this name")
+    moved = folder.rename(folder.with_name(name))
+    assert names(expand_inputs([str(moved / "*.png")]), moved) == ["a.png"]
+    assert names(expand_inputs([str(moved / "**" / "*.png")]), moved) == [
+        "a.png",
+        "sub/a.png",
+        "sub/deep/c.png",
+    ]
+    assert names(expand_inputs([moved / "sub"]), moved) == ["sub/a.png", "sub/deep/c.png"]

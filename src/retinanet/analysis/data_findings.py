@@ -5,6 +5,7 @@ Shape suffixes: K classes, P images, G objects of an image.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from retinanet.analysis.finding import Finding
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.data.duplicates import fingerprints, identical_images, near_duplicates
+from retinanet.data.duplicates import fingerprints, group_numbers, identical_images, near_duplicates
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
 from retinanet.evaluate.detection_limit import crowded_images, describe, highest_ap
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
@@ -60,6 +61,19 @@ def _classes(counts: DataStatistics) -> Iterable[Finding]:
             "objects, the model learns them as background",
             advice="Label the objects, or remove the class from the class list",
             where=tuple(absent),
+        )
+    alike: dict[str, list[str]] = {}
+    for name in counts.classes:
+        alike.setdefault(re.sub(r"[\s_-]+", "", name.casefold()) or name, []).append(name)
+    if similar := [" = ".join(names) for names in alike.values() if len(names) > 1]:
+        yield Finding(
+            kind="similar class names",
+            severity="warning",
+            what=f"{_number(len(similar), 'group')} of class names that differ only in case, spaces, - or _",
+            cause="The names were probably typed by hand. The model learns each name as a class of its own, so that a "
+            "detection of the other class counts as false",
+            advice="Unite the classes with --rename old=new",
+            where=tuple(similar),
         )
     rare = [f"{name}: {n}" for name, n in zip(counts.classes, counts.objects_K.tolist(), strict=True) if 0 < n < RARE]
     if rare:
@@ -129,16 +143,19 @@ def _boxes(data: DetectionData) -> Iterable[Finding]:
 
 
 def _same_boxes(record: Record) -> Iterable[tuple[int, int]]:
-    """Yield each pair of objects of an image whose boxes have an IoU of at least `SAME_BOX`."""
+    """Yield each object whose box has an IoU of at least `SAME_BOX` with an earlier one, after the first of these."""
     indices = np.flatnonzero(~record.crowd_G)
     boxes = record.boxes_G4[indices]
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    is_found = np.zeros(len(indices), np.bool_)
     for first in range(len(indices) - 1):
         rest = boxes[first + 1 :]
         sides = np.minimum(boxes[first, 2:], rest[:, 2:]) - np.maximum(boxes[first, :2], rest[:, :2])
         intersection = sides.clip(0).prod(axis=1)
         same = intersection >= SAME_BOX * (area[first] + area[first + 1 :] - intersection)
-        for offset in np.flatnonzero(same):
+        new = same & ~is_found[first + 1 :]  # of 4,000 equal boxes, 3,999 are listed, not 8 million pairs
+        is_found[first + 1 :] |= same
+        for offset in np.flatnonzero(new):
             yield int(indices[first]), int(indices[first + 1 + offset])
 
 
@@ -252,17 +269,18 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
     findings = []
     for kind, groups in (
         ("identical pixels", identical_images(prints)),
-        ("nearly identical pixels", [[i, j] for i, j, _ in near_duplicates(prints)]),
+        ("nearly identical pixels", _groups(len(prints), near_duplicates(prints))),
     ):
         across = [group for group in groups if len({places[i][0] for i in group}) > 1]
         within = [group for group in groups if len({places[i][0] for i in group}) == 1]
         nearly = kind.startswith("nearly")
+        noun = "image" if not nearly else "pair" if all(len(group) == 2 for group in groups) else "group"
         if across:
             findings.append(
                 Finding(
                     kind="near-duplicates in both sets" if nearly else "images in both sets",
                     severity="warning",
-                    what=f"{_number(len(across), 'pair' if nearly else 'image')} with {kind} in more than one of "
+                    what=f"{_number(len(across), noun)} with {kind} in more than one of "
                     f"{', '.join(name for name, _ in sets)}",
                     cause="The data was not split by image, or files were copied"
                     + (", or the images are neighbouring video frames or microscope fields" if nearly else "")
@@ -277,7 +295,7 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
                 Finding(
                     kind="near-duplicates" if nearly else "duplicate images",
                     severity="note" if nearly else "warning",
-                    what=f"{_number(len(within), 'pair' if nearly else 'image')} with {kind} within a set",
+                    what=f"{_number(len(within), noun)} with {kind} within a set",
                     cause="Files were copied, or the same image was annotated twice. Such images count double, and "
                     "their annotations may disagree",
                     advice="Keep one image of each group",
@@ -285,6 +303,14 @@ def duplicate_findings(sets: Sequence[tuple[str, DetectionData]], *, workers: in
                 )
             )
     return findings
+
+
+def _groups(count: int, pairs: Sequence[tuple[int, int, float]]) -> list[list[int]]:
+    """Return the groups of items that pairs connect."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(group_numbers(count, [pair[:2] for pair in pairs])):
+        members.setdefault(group, []).append(index)
+    return [group for group in members.values() if len(group) > 1]
 
 
 def _object_name(record: Record, index: int) -> str:

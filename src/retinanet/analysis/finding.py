@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from retinanet.former_names import FINDING_KINDS
+from retinanet.parse import printable
 
+MAX_PLACE: Final = 200
+"""Largest number of characters of one place in a message: a group of nearly identical images may have thousands."""
 Severity = Literal["error", "warning", "note"]
 
 
@@ -37,5 +40,6 @@ class Finding:
         return {**document, "where": list(self.where)}
 
     def __str__(self) -> str:
-        places = f" ({', '.join(self.where[:5])}{', ...' if len(self.where) > 5 else ''})" if self.where else ""
+        first = [printable(place, MAX_PLACE) for place in self.where[:5]]
+        places = f" ({', '.join([*first, *(['...'] if len(self.where) > 5 else [])])})" if self.where else ""
         return f"{self.severity}: {self.what}{places}. {self.cause}. {self.advice}."

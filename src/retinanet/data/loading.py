@@ -12,7 +12,7 @@ from retinanet.files import is_file
 from retinanet.formats import read
 from retinanet.formats.image_files import advice_for_missing_image, images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
-from retinanet.images import ImageError, verify
+from retinanet.images import ImageError, Verified, verify
 from retinanet.pixel_values import ValueRange
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def load(
     """
     data = read(source, images=images, classes=classes, **reading)
     if not data.records and not data.faults:
-        raise DataError(f"{data.source}: expected at least one image, found none")
+        raise DataError(f"{data.source}: expected at least one image, found none{_reasons(data)}")
     missing = [record for record in data.records if not is_file(record.path)] if open_images else []
     if missing and len(missing) == len(data.records):
         raise DataError(
@@ -53,24 +53,33 @@ def load(
             f"{missing[0].path}. {_advice_for_missing_images(images)}"
         )
     folder = None if images is None else Path(images)
-    image_faults, value_range = _check_images(data, workers=workers, images=folder) if open_images else ([], None)
+    checked = _check_images(data, workers=workers, images=folder) if open_images else ([], None, [])
+    image_faults, value_range, notes = checked
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
     invalid_files = {fault.file for fault in image_faults}
     records = tuple(record for record in data.records if record.path not in invalid_files)
     lost = data.num_objects - sum(len(record.boxes_G4) for record in records)
-    notes = (*data.notes, *([f"{lost:,} objects of missing or invalid image files were left out"] if lost else []))
-    data = dataclasses.replace(data, records=records, faults=faults, notes=notes, value_range=value_range)
-    left_out = f"; {len(faults)} faults were left out" if faults else ""
+    if lost:
+        notes.append(f"{lost:,} objects of missing or invalid image files were left out")
+    notes = [*data.notes, *notes]
+    data = dataclasses.replace(data, records=records, faults=faults, notes=tuple(notes), value_range=value_range)
+    left_out = (f"; {len(faults)} faults were left out" if faults else "") + _reasons(data)
     if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
     if data.num_objects == data.num_crowd:
         crowd = f"; {data.num_crowd} crowd or difficult objects do not count" if data.num_crowd else ""
+        crowd += " (set `iscrowd` or `difficult` to 0 for single objects)" if data.num_crowd else ""
         raise DataError(
             f"{data.source}: expected objects, found none in {len(records)} images{crowd}{left_out}", faults
         )
     return data
+
+
+def _reasons(data: DetectionData) -> str:
+    """Return the notes of the reading, which may explain why nothing was found."""
+    return "".join(f". {note}" for note in data.notes)
 
 
 def _advice_for_missing_images(images: Path | str | None) -> str:
@@ -128,33 +137,38 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
 
 def _check_images(
     data: DetectionData, *, workers: int, images: Path | None = None
-) -> tuple[list[Fault], ValueRange | None]:
-    """Return the faults of the images, and the value range of the valid images with 16 bits per channel."""
+) -> tuple[list[Fault], ValueRange | None, list[str]]:
+    """Return the faults of the images, the value range of the valid images with 16 bits per channel, and notes."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        checked = list(pool.map(lambda record: _check_image(record, images), data.records))
-    faults = [fault for fault, _ in checked if fault is not None]
-    largest = {record.path: value for record, (_, value) in zip(data.records, checked, strict=True)}
-    return faults, ValueRange.of(largest.values())
+        results = pool.map(lambda record: _check_image(record, images), data.records)
+        checked = list(zip(data.records, results, strict=True))
+    faults = [result for _, result in checked if isinstance(result, Fault)]
+    valid = {record.path: result for record, result in checked if isinstance(result, Verified)}
+    several = {path: result.frames for path, result in valid.items() if result.frames > 1}
+    notes = []
+    if several:
+        path, frames = next(iter(several.items()))
+        count = f"{len(several):,} {'image has' if len(several) == 1 else 'images have'}"
+        notes.append(f"{count} several frames or pages, of which the first is read, such as {path} ({frames:,})")
+    return faults, ValueRange.of(result.largest for result in valid.values()), notes
 
 
-def _check_image(record: Record, images: Path | None) -> tuple[Fault | None, int | None]:
-    """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel.
-
-    `images` is the folder of `--images`, if it was given.
-    """
+def _check_image(record: Record, images: Path | None) -> Fault | Verified:
+    """Return the fault of an image, or what decoding it gives. `images` is the folder of `--images`, if it was given."""
     advice = SKIP_IMAGE
     if not is_file(record.path):
         advice = advice_for_missing_image(images)
-        return Fault(file=record.path, where="", what="image not found", advice=advice), None
+        return Fault(file=record.path, where="", what="image not found", advice=advice)
     try:
-        (width, height), largest = verify(record.path)
+        verified = verify(record.path)
     except ImageError as error:
         what = str(error).removeprefix(f"{record.path}: ")
-        return Fault(file=record.path, where="", what=what, advice=advice), None
+        return Fault(file=record.path, where="", what=what, advice=advice)
+    width, height = verified.size
     if (width, height) == (record.width, record.height):
-        return None, largest
+        return verified
     what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
     if (height, width) == (record.width, record.height):
         what += ". The image was annotated before its EXIF rotation, or rotated after annotation"
         advice = "Annotate the upright image, remove its EXIF orientation, or leave the image out with --skip-invalid"
-    return Fault(file=record.path, where="", what=what, advice=advice), None
+    return Fault(file=record.path, where="", what=what, advice=advice)

@@ -99,9 +99,11 @@ def divide(
     for number, name in enumerate(shares):
         chosen = np.flatnonzero(part_P == number)
         if not len(chosen):
+            kept = len({index for link in similar for index in link})
+            copies = f"; --no-near-duplicates separates the {kept:,} images that are nearly identical" if kept else ""
             raise ConfigError(
                 f"expected at least one image in {name}, found none: {groups.max() + 1} groups of images are too few "
-                f"for {len(shares)} parts. Raise the share of {name}, or add images"
+                f"for {len(shares)} parts. Raise the share of {name}, or add images{copies}"
             )
         parts[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in chosen), faults=(), notes=())
     by_name = group_numbers(len(data.records), links)

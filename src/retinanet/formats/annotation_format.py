@@ -26,6 +26,16 @@ SPLIT_NAMES: Final = {"train": ("train",), "val": ("val", "valid", "validation")
 """Each split, with its names as a key or as a folder."""
 
 
+def files_of_splits(files: Sequence[Path]) -> dict[str, Path]:
+    """Return the file of each split by the last word of its name: instances_val2017.json, train.csv."""
+    last_word = {file: file.stem.lower().split("_")[-1] for file in files}
+    matching = {
+        split: next((file for file in files if last_word[file].startswith(names)), None)
+        for split, names in SPLIT_NAMES.items()
+    }
+    return {split: file for split, file in matching.items() if file is not None} if len(files) > 1 else {}
+
+
 class DataSource:
     """A file or folder of annotations. A JSON file is parsed once, for all formats."""
 
@@ -131,7 +141,7 @@ class AnnotationFormat:
         expects: description of the input, for the message about an unrecognised path; empty to omit the format.
         reads_folder: whether `read` accepts a folder.
         splits_in_file: function that returns the splits (train, val, test) in a file; the options of `read` name one.
-        splits_in_folder: function that returns the path of each split in a folder that `read` also reads as a whole.
+        splits_in_folder: function that returns the path of each split in a folder, such as its train.csv and val.csv.
         writer: writer of datasets; None if the format can only be read.
     """
 

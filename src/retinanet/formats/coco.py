@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from retinanet.formats.annotated_image import AnnotatedImage
 from retinanet.formats.annotation_format import (
-    SPLIT_NAMES,
     AnnotationFormat,
     Candidate,
     DataSource,
     Evidence,
     FormatWriter,
+    files_of_splits,
 )
 from retinanet.formats.box_numbers import BoxNumbers
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
@@ -42,34 +42,40 @@ def _recognise_file(source: DataSource) -> Evidence | None:
     """Return evidence for every .json file: if no other format recognises it, the reader reports what is missing."""
     if source.suffix != ".json":
         return None
-    content = source.json
-    is_coco = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
-    return Evidence.OWN_FILE if is_coco else Evidence.SUFFIX
+    return Evidence.OWN_FILE if _is_coco(source.json) else Evidence.SUFFIX
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
-    for file in _exported_files(folder.path):
-        yield Candidate(DataSource(file), Evidence.EXPORT, f" by its {file.relative_to(folder.path)}")
+    files = _exported_files(folder.path)
+    others = f", the first of {len(files)} files" if len(files) > 1 else ""
+    for file in files:
+        yield Candidate(DataSource(file), Evidence.EXPORT, f" by its {file.relative_to(folder.path)}{others}")
+    first = folder.first_json
+    if not files and _splits_in_folder(folder.path) and first is not None and _is_coco(first.json):
+        yield Candidate(first, Evidence.EXPORT, f" by its {first.path.name}")
 
 
 def _exported_files(folder: Path) -> list[Path]:
-    """Return the COCO files in exports of Roboflow, Label Studio (result.json) and CVAT (annotations/*.json)."""
+    """Return the COCO files in exports of Roboflow, Label Studio (result.json), FiftyOne and CVAT (annotations/)."""
     files = [folder / "_annotations.coco.json", folder / "result.json"]
-    files += files_in(folder / "annotations", ".json")
+    if (folder / "data").is_dir():  # the images of FiftyOne
+        files.append(folder / "labels.json")
+    for place in (folder / "annotations", folder / "Annotations"):
+        if place.is_dir():
+            found = files_in(place, ".json")
+            # COCO's other files have captions, key points or panoptic segments of the same images.
+            files += [file for file in found if file.name.startswith("instances")] or found
+            break
     return [file for file in files if file.is_file()]
 
 
 def _splits_in_folder(folder: Path) -> dict[str, Path]:
-    """Return the file of each split in a folder with several files: instances_Train.json, instances_val2017.json."""
-    files = _exported_files(folder)
-    if len(files) < 2:
-        return {}
-    splits = {}
-    for split, names in SPLIT_NAMES.items():
-        matching = (f for f in files if any(f.stem.lower().split("_")[-1].startswith(name) for name in names))
-        if (file := next(matching, None)) is not None:
-            splits[split] = file
-    return splits
+    """Return the file of each split in a folder with several files: instances_val2017.json, or a plain val.json."""
+    return files_of_splits(_exported_files(folder) or files_in(folder, ".json"))
 
 
 def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
@@ -115,11 +121,28 @@ def _check_sections(content: Any, source: Path) -> dict[str, list[Any]]:
         raise DataError(f"{expected}; found a list{' of detections: COCO results, not ground truth' if scored else ''}")
     if not isinstance(content, dict):
         raise DataError(f"{expected}; found {type(content).__name__}")
+    sections: dict[str, list[Any]] = {}
     for section in _SECTIONS:
-        if not isinstance(content.get(section), list):
+        if not isinstance(entries := _as_list(content.get(section)), list):
             problem = f"{section!r} that is no list" if section in content else f"no {section!r}"
-            raise DataError(f"{expected}; found {problem}")
-    return content
+            raise DataError(f"{expected}; found {problem}{_other_task(sections.get('annotations'))}")
+        sections[section] = entries
+    if other := _other_task(sections["annotations"]):
+        raise DataError(f"{expected}{other}")
+    return sections
+
+
+def _other_task(annotations: list[Any] | None) -> str:
+    """Return advice if the annotations are those of another task of COCO, or an empty text."""
+    first = annotations[0] if annotations and isinstance(annotations[0], dict) else {}
+    found = "panoptic segments" if "segments_info" in first else "captions" if "caption" in first else ""
+    return f"; found {found}. Give the file of the instances" if found else ""
+
+
+def _as_list(section: Any) -> Any:
+    """Return the entries of a section that is an object {id: entry}, as in LIVECell, or the section as it is."""
+    is_object = isinstance(section, dict) and section and all(isinstance(entry, dict) for entry in section.values())
+    return list(section.values()) if is_object else section
 
 
 def _drop_parent(names: dict[int, str], content: dict[str, list[Any]]) -> list[str]:

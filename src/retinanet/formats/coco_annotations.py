@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
-from retinanet.formats.geometry import box_around
+from retinanet.formats.geometry import box_around, turn_box
 from retinanet.formats.text import finite_number, integer, truth
 from retinanet.parse import shorten
 
@@ -17,6 +17,8 @@ _MAX_COORDINATE: Final = 1e12
 """Maximum absolute coordinate."""
 _IDS_END: Final = 2**63
 """Limit of ids, which evaluators store in 64 bits."""
+_RUN_LENGTHS: Final = '{"size": [height, width], "counts": [...]}'
+"""A run-length encoded mask, for a message."""
 
 
 def read_annotation(
@@ -38,9 +40,10 @@ def read_annotation(
         return None
     if fault := selection.fault(name):
         return fault
-    box = _read_box(entry.get("bbox"), entry.get("segmentation"))
-    if isinstance(box, str):
-        return box
+    shape = _read_box(entry, image)
+    if isinstance(shape, str):
+        return shape
+    box, is_reduced = shape
     if (crowd := truth(entry.get("iscrowd"))) is None:
         return f"expected 0 or 1 as iscrowd, found {shorten(entry['iscrowd'])}"
     area = _float(entry.get("area"))
@@ -50,7 +53,7 @@ def read_annotation(
         box=box,
         crowd=crowd,
         area=area if area is not None and area > 0 else None,
-        reduced=not entry.get("bbox"),
+        reduced=is_reduced,
     )
 
 
@@ -83,33 +86,46 @@ class AnnotationIds:
         return notes
 
 
-def _read_box(bbox: Any, segmentation: Any) -> Box | str:
-    """Return the xyxy box of a bbox or, without a bbox, of a segmentation; or a text that describes its fault."""
+def _read_box(entry: dict[str, Any], image: AnnotatedImage) -> tuple[Box, bool] | str:
+    """Return the xyxy box of an annotation, and whether it was computed from another shape; or the text of its fault.
+
+    Without a bbox, the box is the one around the segmentation. CVAT writes the bbox before its rotation, and the
+    clockwise rotation about its centre, in degrees, as an attribute.
+    """
+    bbox, segmentation, attributes = entry.get("bbox"), entry.get("segmentation"), entry.get("attributes")
     if not bbox and segmentation:
-        return _box_around_segmentation(segmentation)
+        around = _box_around_segmentation(segmentation, image)
+        return around if isinstance(around, str) else (around, True)
     numbers = [_float(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers:
         return f"expected four finite numbers (x, y, width, height) as bbox, found {shorten(bbox)}"
     x, y, w, h = (value for value in numbers if value is not None)
-    return x, y, x + w, y + h
+    degrees = finite_number(attributes.get("rotation")) if isinstance(attributes, dict) and not segmentation else None
+    return turn_box((x, y, x + w, y + h), degrees or 0.0), bool(degrees)
 
 
-def _box_around_segmentation(segmentation: Any) -> Box | str:
+def _box_around_segmentation(segmentation: Any, image: AnnotatedImage) -> Box | str:
     """Return the xyxy box around polygons or a run-length encoded mask, or a text that describes the fault."""
     fault = f"expected polygons or a run-length encoded mask as segmentation, found {shorten(segmentation)}"
     if isinstance(segmentation, list):
+        if not isinstance(segmentation[0], list):  # one polygon without the list around it
+            segmentation = [segmentation]
         polygons = [[_float(v) for v in polygon] if isinstance(polygon, list) else [] for polygon in segmentation]
         points: list[tuple[float, float]] = []
         for polygon in polygons:
             values = [value for value in polygon if value is not None]
-            if len(values) < max(6, len(polygon)) or len(values) % 2:
+            if len(values) < max(6, len(polygon)):
                 return fault
+            if len(values) % 2:
+                return f"{fault}, an odd number of coordinates. Run lengths are written as {_RUN_LENGTHS}"
             points += zip(values[::2], values[1::2], strict=True)
         return box_around(points)
     from hotcoco import mask
 
     try:
         height, width = (int(side) for side in segmentation["size"])
+        if (width, height) != (image.width, image.height):
+            return f"expected a mask of the size of the {image.width}x{image.height} image, found {width}x{height}"
         is_encoded = isinstance(segmentation["counts"], str)
         encoded = segmentation if is_encoded else mask.fr_py_objects(segmentation, height, width)
         x, y, w, h = mask.to_bbox(encoded).tolist()

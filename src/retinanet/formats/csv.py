@@ -18,7 +18,14 @@ from typing import Final
 
 from retinanet.files import is_file
 from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
-from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.annotation_format import (
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
+    files_of_splits,
+)
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.csv_table import COLUMNS, CORNER_NAMES, SEPARATORS, Table, read_table
@@ -45,9 +52,19 @@ def _recognise_file(source: DataSource) -> Evidence | None:
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
-    for file in files_in(folder.path, ".csv"):
-        if not file.name.endswith(CLASS_FILE):
-            yield Candidate(DataSource(file), Evidence.COMMON_NAME, f" by its {file.name}")
+    files = _files_in(folder.path)
+    others = f", the first of {len(files)} files" if len(files) > 1 else ""
+    for file in files:
+        yield Candidate(DataSource(file), Evidence.COMMON_NAME, f" by its {file.name}{others}")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [file for file in files_in(folder, ".csv") if not file.name.endswith(CLASS_FILE)]
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the file of each split in a folder with several files: train.csv, val.csv."""
+    return files_of_splits(_files_in(folder))
 
 
 def read_csv(source: DataSource, options: ReadOptions) -> DetectionData:
@@ -106,20 +123,20 @@ def _read_row(
     if not name:
         builder.add_fault(builder.source, where, "expected the path of an image, found none", SKIP_OBJECT)
         return None
-    name = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
+    key = name.replace("\\", "/").removeprefix("./")  # one image, however its path is written
     declared_size = _declared_size(row, table)
-    if name not in images:
-        images[name] = None
+    if key not in images:
+        images[key] = None
         if (path := builder.find_image(finder, name, file=builder.source, where=where)) is not None:
             try:
-                images[name] = AnnotatedImage(path, *image_size(path, *declared_size))
+                images[key] = AnnotatedImage(path, *image_size(path, *declared_size))
             except ImageError as error:
                 what = str(error) if is_file(path) else f"image not found at {path}"
                 builder.add_image_fault(path, what, file=builder.source, where=where)
-    image = images[name]
+    image = images[key]
     cells = [row[column_of[corner]].strip() for corner in ("x1", "y1", "x2", "y2")]
     written = row[column_of["class"]].strip()
-    has_object = any((*cells, written))
+    has_object = any((*cells, written)) and not table.is_placeholder(row)
     if image is None:
         builder.objects_without_image += has_object
     if image is None or not has_object:
@@ -190,6 +207,7 @@ CSV: Final = AnnotationFormat(
     recognise_file=_recognise_file,
     recognise_folder=_recognise_folder,
     expects="a .csv (path,x1,y1,x2,y2,class)",
+    splits_in_folder=_splits_in_folder,
     writer=FormatWriter(
         write=write_csv,
         not_stored=frozenset(("crowd", "category_ids", "image_ids", "areas", "annotation_ids")),

@@ -27,6 +27,7 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 CORNER_NAMES: Final = frozenset(alias for corner in ("x1", "y1", "x2", "y2") for alias in _ALIASES[corner])
 """Names of the columns that hold the box."""
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
+_NOT_A_NUMBER: Final = frozenset(("nan", "none", "null"))
 _SAMPLE: Final = 100_000
 _SAMPLE_LINES: Final = 50
 """Number of characters, and of lines, at the start of a file from which the separator is recognised."""
@@ -62,6 +63,16 @@ class Table:
         has_comma = self.separator != "," and text.count(",") == 1 and "." not in text
         return finite_number(text.replace(",", ".") if has_comma else text)
 
+    def is_placeholder(self, row: Sequence[str]) -> bool:
+        """Return whether a line is an image without objects: its box is 0,0,0,0 (DeepForest) or NaN (pandas)."""
+        if len(row) <= max(self.column_of.values()):
+            return False
+        cells = (row[self.column_of[name]].strip() for name in ("x1", "y1", "x2", "y2"))
+        first = next(cells)
+        if first.lower() in _NOT_A_NUMBER:
+            return all(cell.lower() in _NOT_A_NUMBER for cell in cells)
+        return self.number(first) == 0 and all(self.number(cell) == 0 for cell in cells)
+
     def notes(self, source: Path) -> list[str]:
         """Return sentences about the separator, the comments and the columns if they are not the usual ones."""
         notes = []
@@ -69,6 +80,8 @@ class Table:
             notes.append(f"{source} was read with the separator {SEPARATORS[self.separator]}")
         if self.comments:
             notes.append(f"{source}: {self.comments} lines that start with # were left out as comments")
+        if placeholders := sum(self.is_placeholder(row) for _, row in self.rows):
+            notes.append(f"{source}: {placeholders:,} lines with 0,0,0,0 or NaN are images without objects")
         if self.column_of["path"] != 0 or self.column_of["class"] != len(COLUMNS) - 1:
             columns = ", ".join(f"column {self.column_of[name] + 1} as {name}" for name in COLUMNS)
             notes.append(f"the header line of {source} was read as: {columns}")

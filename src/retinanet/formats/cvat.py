@@ -1,8 +1,8 @@
 """The format "CVAT for images 1.1": one annotations.xml, with <box> and <polygon> in pixels.
 
-Polygons, ellipses, masks and rotated boxes are replaced by their bounding boxes. Points and lines enclose no area and
-are faults. Classes are the labels of the task, in their order. CVAT's COCO, VOC and YOLO exports are read in their own
-formats.
+Polygons, ellipses, masks, cuboids and rotated boxes are replaced by their bounding boxes. Points, lines and skeletons
+enclose no area and are faults. Tags belong to the whole image and are left out. Classes are the labels of the task, in
+their order, without the parts of skeletons. CVAT's COCO, VOC and YOLO exports are read in their own formats.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
 from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
-from retinanet.formats.geometry import box_around, box_around_rotated
+from retinanet.formats.geometry import box_around, box_around_rotated, turn_box
 from retinanet.formats.image_files import ImageFinder, image_size
 from retinanet.formats.records import DataError, DetectionData
 from retinanet.formats.text import finite_number
@@ -25,6 +25,8 @@ from retinanet.images import ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
 
 _SHAPES: Final = ("box", "polygon", "ellipse", "mask", "polyline", "points", "cuboid", "skeleton")
+_CUBOID_CORNERS: Final = tuple(f"{row}{column}{side}" for row in "tb" for column in "lr" for side in "12")
+"""Corners of a cuboid. Its attributes xtl1 and ytl1 are the coordinates of the corner tl1."""
 FILE_NAME: Final = "annotations.xml"
 
 
@@ -61,7 +63,10 @@ def read_cvat(source: DataSource, options: ReadOptions) -> DetectionData:
         if split is not None and len(subsets) > 1 and not subset.startswith(split):
             continue
         _read_image(node, builder, finder)
-    labels = [name for node in root.iterfind("meta//labels/label") if (name := (node.findtext("name") or "").strip())]
+    if tags := sum(1 for _ in root.iterfind("image/tag")):
+        builder.notes.append(f"{tags:,} tags of whole images were left out")
+    nodes = (node for node in root.iterfind("meta//labels/label") if not (node.findtext("parent") or "").strip())
+    labels = [name for node in nodes if (name := (node.findtext("name") or "").strip())]
     return builder.build(list(dict.fromkeys(labels)) or None)
 
 
@@ -123,6 +128,11 @@ def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
         if len(valid) < len(points):
             return f"expected points x,y;x,y of finite numbers, found {shorten(shape.get('points'))}"
         return box_around(valid)
+    if shape.tag == "cuboid":
+        xs, ys = ([finite_number(shape.get(f"{axis}{corner}")) for corner in _CUBOID_CORNERS] for axis in "xy")
+        corners = [(x, y) for x, y in zip(xs, ys, strict=True) if x is not None and y is not None]
+        is_complete = len(corners) == len(_CUBOID_CORNERS)
+        return box_around(corners) if is_complete else f"expected 8 corners, found {shorten(dict(shape.attrib))}"
     if shape.tag not in keys:
         return f"expected a box, a polygon, an ellipse or a mask, found {shape.tag}"
     a, b, c, d = (finite_number(shape.get(key)) for key in keys[shape.tag])
@@ -133,9 +143,7 @@ def _corners(shape: ET.Element) -> tuple[float, float, float, float] | str:
         return a, b, a + c, b + d
     if shape.tag == "ellipse":
         return box_around_rotated(a - c, b - d, 2 * c, 2 * d, degrees, about=(a, b))
-    if c <= a or d <= b:
-        return a, b, c, d  # `add_object` returns the fault
-    return box_around_rotated(a, b, c - a, d - b, degrees, about=((a + c) / 2, (b + d) / 2))
+    return turn_box((a, b, c, d), degrees)
 
 
 CVAT: Final = AnnotationFormat(

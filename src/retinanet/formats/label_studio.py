@@ -7,7 +7,9 @@ ground truth is read, otherwise the first. Label Studio's COCO, VOC, YOLO and CS
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
@@ -16,15 +18,16 @@ from retinanet.formats.box_numbers import BoxNumbers
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.geometry import box_around, box_around_rotated
-from retinanet.formats.image_files import ImageFinder, image_size
+from retinanet.formats.image_files import ImageFinder, image_size, readings
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData
 from retinanet.formats.text import finite_number
-from retinanet.images import ImageError
+from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import shorten
 
 _IMAGE_TAGS: Final = {"choices": "choices", "number": "number", "textarea": "text"}
 """Type of a result that may describe the whole image -> key of its value."""
 _IMAGE_KEYS: Final = ("image", "img", "picture", "photo")
+_SHAPE_KEYS: Final = ("x", "y", "width", "height", "rotation", "radiusX", "radiusY", "points")
 
 
 def is_label_studio(content: Any) -> bool:
@@ -35,7 +38,7 @@ def is_label_studio(content: Any) -> bool:
         and "score" not in first
         and (
             ("annotations" in first and isinstance(first.get("data"), dict))
-            or ("annotator" in first and "image" in first)
+            or ("annotator" in first and ("image" in first or "annotation_id" in first))
         )
     )
 
@@ -58,7 +61,7 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
         )
     builder = DatasetBuilder(source.path, options, BoxNumbers("xywh", "percent"))
     finder = ImageFinder.for_file(source.path, options.images)
-    several = 0
+    several = unlabelled = 0
     for number, task in enumerate(content, 1):
         where = f"task {task.get('id', number)}" if isinstance(task, dict) else f"task {number}"
         if not isinstance(task, dict) or (name := _image_name(task)) is None:
@@ -66,22 +69,39 @@ def read_label_studio(source: DataSource, options: ReadOptions) -> DetectionData
             continue
         results, has_several = _results(task)
         several += has_several
+        if results is None:
+            unlabelled += 1
+            continue
         if (path := builder.find_image(finder, name, file=source.path, where=where, objects=len(results))) is None:
             continue
-        sized = next((r for r in results if isinstance(r, dict) and r.get("original_width")), {})
-        try:
-            size = image_size(path, sized.get("original_width"), sized.get("original_height"))
-        except ImageError as error:
-            what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
-            builder.add_image_fault(path, what, file=source.path, where=where, objects=len(results))
+        if (image := _image(path, results, builder, where)) is None:
             continue
-        image = AnnotatedImage(path, *size)
         image.add_properties(_fields(task, results))
         builder.images.append(image)
         _add_objects(results, image, where, builder)
     if several:
         builder.notes.append(f"{several:,} tasks have several annotations: the ground truth or the first was read")
+    if unlabelled:
+        builder.notes.append(
+            f"{unlabelled:,} tasks were left out: they have no annotation, or only predictions and skipped annotations"
+        )
     return builder.build()
+
+
+def _image(path: Path, results: list[Any], builder: DatasetBuilder, where: str) -> AnnotatedImage | None:
+    """Return the image of a task, or None after adding a fault."""
+    fields = [result for result in results if isinstance(result, dict)]
+    if turned := next((result["image_rotation"] for result in fields if result.get("image_rotation")), None):
+        what = f"expected regions of the upright image, found image_rotation {shorten(turned)}"
+        builder.add_fault(builder.source, where, what, "Turn the image back in Label Studio, and export it again")
+        return None
+    sized = next((result for result in fields if result.get("original_width")), {})
+    try:
+        return AnnotatedImage(path, *image_size(path, sized.get("original_width"), sized.get("original_height")))
+    except ImageError as error:
+        what = f"expected the image size, found it neither in the annotations nor in the image ({error})"
+        builder.add_image_fault(path, what, file=builder.source, where=where, objects=len(results))
+        return None
 
 
 def _image_name(task: dict[str, Any]) -> str | None:
@@ -89,7 +109,9 @@ def _image_name(task: dict[str, Any]) -> str | None:
     fields = task["data"] if isinstance(task.get("data"), dict) else task
     value = next((fields[key] for key in _IMAGE_KEYS if isinstance(fields.get(key), str)), None)
     if value is None:
-        value = next((v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]), None)
+        texts = [v for v in fields.values() if isinstance(v, str) and "." in v.rsplit("/", 1)[-1]]
+        named = (v for v in texts if any(PurePosixPath(r).suffix.lower() in IMAGE_SUFFIXES for r in readings(v)))
+        value = next(named, texts[0] if texts else None)
     return value
 
 
@@ -105,17 +127,30 @@ def _fields(task: dict[str, Any], results: list[Any]) -> dict[str, Any]:
     return fields
 
 
-def _results(task: dict[str, Any]) -> tuple[list[Any], bool]:
-    """Return the results of one annotation of a task, and whether the task has other annotations."""
-    if not isinstance(task.get("annotations"), list):  # JSON-MIN: a field of the task for each tag
-        fields = [v for v in task.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-        return [result for results in fields for result in results], False
+def _results(task: dict[str, Any]) -> tuple[list[Any] | None, bool]:
+    """Return the results of one annotation of a task, or None without any, and whether the task has several."""
+    if not isinstance(task.get("annotations"), list):
+        return list(_results_of_fields(task)), False
     annotations = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
     if not annotations:
-        return [], False
+        return None, False
     chosen = next((a for a in annotations if a.get("ground_truth")), annotations[0])
     results = chosen.get("result")
     return (results if isinstance(results, list) else []), len(annotations) > 1
+
+
+def _results_of_fields(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the results of a JSON-MIN task, which has a field for each tag of the labelling interface.
+
+    Separate tags for shape and label repeat the shape in both fields. Equal shapes of two fields get one id.
+    """
+    for field in task.values():
+        counts = Counter[str]()
+        for result in field if isinstance(field, list) else ():
+            if isinstance(result, dict):
+                shape = str([result.get(key) for key in _SHAPE_KEYS])
+                counts[shape] += 1
+                yield {"id": f"{shape} {counts[shape]}", **result}
 
 
 def _add_objects(results: list[Any], image: AnnotatedImage, where: str, builder: DatasetBuilder) -> None:
@@ -177,8 +212,11 @@ def _corners(value: dict[str, Any], image: AnnotatedImage) -> tuple[float, float
             return "expected finite numbers in x, y, radiusX, radiusY"
         return box_around_rotated((x - rx) * W, (y - ry) * H, 2 * rx * W, 2 * ry * H, degrees, about=(x * W, y * H))
     x, y, w, h = (finite_number(value.get(key)) for key in ("x", "y", "width", "height"))
-    if x is None or y is None or w is None or h is None or "rle" in value:
+    if "rle" in value or "width" not in value or "height" not in value:
         return "expected a rectangle, a polygon or an ellipse, found another shape"
+    if x is None or y is None or w is None or h is None:
+        found = shorten([value.get(key) for key in ("x", "y", "width", "height")])
+        return f"expected finite numbers in x, y, width, height, found {found}"
     return box_around_rotated(x * W, y * H, w * W, h * H, degrees, about=(x * W, y * H))
 
 

@@ -1,6 +1,7 @@
 """The labelme format: one .json beside each image, with `shapes` in pixels.
 
 Polygons, circles and masks are replaced by their bounding boxes. Points and lines enclose no area and are faults.
+X-AnyLabeling adds shapes (rotated boxes, quadrilaterals, cuboids) and the flag `difficult`: such objects are ignored.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from retinanet.formats.folder_walk import walk
 from retinanet.formats.geometry import box_around
 from retinanet.formats.image_files import FileIndex, ImageFinder, image_size
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData
-from retinanet.formats.text import finite_number, read_json, word
+from retinanet.formats.text import finite_number, read_json, truth, word
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import shorten
 
 _IMAGE_FIELDS: Final = frozenset(("version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"))
 _SHAPE_FIELDS: Final = frozenset(("label", "points", "shape_type", "group_id", "mask"))
-_REDUCED: Final = frozenset(("polygon", "circle", "mask", "oriented_rectangle"))
+_MIN_POINTS: Final = {
+    **{"rectangle": 2, "mask": 2, "circle": 2},
+    **{"polygon": 3, "oriented_rectangle": 3, "rotation": 3, "quadrilateral": 3, "cuboid": 3},
+}
+"""Smallest number of points of each kind of shape that encloses an area."""
 
 
 def is_labelme(content: Any) -> bool:
@@ -104,7 +109,7 @@ def _parse_object(shape: Any, number: int, selection: ClassSelection) -> Annotat
         if x is None or y is None:
             return f"expected points (x, y) of finite numbers, found {shorten(point)}"
         points.append((x, y))
-    needed = {"rectangle": 2, "mask": 2, "circle": 2, "oriented_rectangle": 3, "polygon": 3}.get(str(kind))
+    needed = _MIN_POINTS.get(str(kind))
     if needed is None:
         return f"expected a rectangle, a polygon or a circle, found {shorten(kind)}"
     if len(points) < needed:
@@ -113,7 +118,9 @@ def _parse_object(shape: Any, number: int, selection: ClassSelection) -> Annotat
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
         points = [(x - radius, y - radius), (x + radius, y + radius)]
-    return AnnotatedObject(number, name, box_around(points), reduced=kind in _REDUCED)
+    if (difficult := truth(shape.get("difficult"))) is None:
+        return f"expected true or false as `difficult`, found {shorten(shape['difficult'])}"
+    return AnnotatedObject(number, name, box_around(points), difficult, reduced=kind != "rectangle")
 
 
 LABELME: Final = AnnotationFormat(

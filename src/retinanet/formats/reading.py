@@ -13,7 +13,7 @@ from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.recognition import Recognised, recognise
 from retinanet.formats.records import DataError
 from retinanet.formats.registry import expected_inputs
-from retinanet.formats.splits import choose_folder, choose_split, separate_split, split_paths
+from retinanet.formats.splits import choose_file, choose_folder, choose_split, separate_split, split_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,10 +62,12 @@ def read(
     requested = named or split
     folder, notes = choose_folder(source, requested, strict=named is not None)
     recognised = recognise(folder, format)
+    image_folder = Path(images) if images is not None else None
+    recognised, file_notes = choose_file(recognised, folder, requested, images=image_folder, strict=named is not None)
     chosen, split_notes = choose_split(recognised, requested, strict=named is not None)
     options = ReadOptions(
         selection=ClassSelection(class_list=None if classes is None else tuple(classes), rename=rename or {}),
-        images=Path(images) if images is not None else None,
+        images=image_folder,
         split=chosen,
         allow_outside=allow_outside,
     )
@@ -74,7 +76,7 @@ def read(
         alternatives = f"; it could also be {' or '.join(recognised.others)}" if recognised.others else ""
         title = recognised.format.title + recognised.why
         notes.append(f"{folder} was read as {title}{alternatives} (--format overrides)")
-    return dataclasses.replace(data, notes=(*notes, *split_notes, *data.notes))
+    return dataclasses.replace(data, notes=(*notes, *file_notes, *split_notes, *data.notes))
 
 
 def _read_classes(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from retinanet.errors import did_you_mean
-from retinanet.formats.annotation_format import SPLIT_NAMES
+from retinanet.formats.annotation_format import SPLIT_NAMES, DataSource
 from retinanet.formats.recognition import Recognised, is_recognised, recognise
 from retinanet.formats.records import DataError
 
@@ -35,7 +36,9 @@ def split_paths(path: Path, format_name: str | None) -> dict[str, Path]:
         file = found.source.path
         return {name: file.with_name(f"{file.name}#{name}") for name in names}
     inside = found.format.splits_in_folder(path) if path.is_dir() else {}
-    return dict(inside) or {"": path}
+    # A folder inside may not be recognised alone: it has no class list.
+    named = {name: path.with_name(f"{path.name}#{name}") if place.is_dir() else place for name, place in inside.items()}
+    return named or {"": path}
 
 
 def choose_folder(path: Path, requested: str | None, *, strict: bool) -> tuple[Path, list[str]]:
@@ -46,6 +49,26 @@ def choose_folder(path: Path, requested: str | None, *, strict: bool) -> tuple[P
     split = _nearest_split(requested or "train", list(below), path, strict=strict)
     others = ", ".join(name for name in below if name != split)
     return below[split], [f"of {path}, the split {split} was read" + (f" (there is also {others})" if others else "")]
+
+
+def choose_file(
+    found: Recognised, folder: Path, requested: str | None, *, images: Path | None, strict: bool
+) -> tuple[Recognised, list[str]]:
+    """Return the file of the requested split and a note, if a folder has a file for each split.
+
+    A folder that can be read as a whole, such as a Pascal VOC folder, is divided only if a split is requested. Folders
+    of images are no splits if the images lie elsewhere (`images`).
+    """
+    inside = found.format.splits_in_folder(folder) if folder.is_dir() else {}
+    if not inside or (found.source.path == folder and requested is None):
+        return found, []
+    split = _nearest_split(requested or "train", list(inside), folder, strict=strict)
+    if images is not None and inside[split].is_dir():
+        return found, []
+    others = ", ".join(name for name in inside if name != split)
+    also = f" (there is also {others})" if others else ""
+    note = f"of {folder}, {inside[split].relative_to(folder)} was read{also}"
+    return dataclasses.replace(found, source=DataSource(inside[split]), why=""), [note]
 
 
 def choose_split(found: Recognised, requested: str | None, *, strict: bool) -> tuple[str | None, list[str]]:

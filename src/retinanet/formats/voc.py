@@ -29,7 +29,7 @@ from retinanet.formats.box_numbers import Box
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.folder_walk import files_in, walk
-from retinanet.formats.geometry import box_around, box_around_rotated
+from retinanet.formats.geometry import box_around, box_around_rotated, turn_box
 from retinanet.formats.image_files import (
     AMBIGUOUS_ADVICE,
     AmbiguousImageError,
@@ -69,7 +69,8 @@ def _recognise_file(source: DataSource) -> Evidence | None:
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
-    if (folder.path / "Annotations").is_dir():
+    annotations = folder.path / "Annotations"
+    if annotations.is_dir() and not (files_in(annotations, ".json") and not files_in(annotations, ".xml")):
         yield Candidate(folder, Evidence.OWN_FOLDER)
     # A folder with an annotations.xml is CVAT's: its other .xml files are no evidence of VOC.
     if files_in(folder.path, ".xml") and not (folder.path / "annotations.xml").is_file():
@@ -151,6 +152,8 @@ def _listed_files(builder: DatasetBuilder, annotations: Path, index: FileIndex) 
         match = _SPLIT_LINE.match(line)
         if match is None or not (stem := match["stem"].replace("\\", "/")):
             continue
+        if is_file(annotations / f"{line}.xml"):  # the name of the image ends with " 1"
+            stem = line
         if PurePosixPath(stem).suffix.lower() in IMAGE_SUFFIXES:
             stem = stem[: -len(PurePosixPath(stem).suffix)]
         file, what = _annotations_of(stem, annotations, index, allowed)
@@ -228,9 +231,18 @@ def _parse_object(node: ET.Element, number: int, selection: ClassSelection) -> A
         return f"expected 0 or 1 in <difficult>, found {shorten(node.findtext('difficult'))}"
     if node.find("bndbox") is not None:
         corners = _numbers(node, "bndbox", _COORDINATES)
-        return corners if isinstance(corners, str) else AnnotatedObject(number, name, corners, difficult)
+        if isinstance(corners, str):
+            return corners
+        degrees = _rotation(node)
+        return AnnotatedObject(number, name, turn_box(corners, degrees), difficult, reduced=bool(degrees))
     corners = _corners_of_shape(node)
     return corners if isinstance(corners, str) else AnnotatedObject(number, name, corners, difficult, reduced=True)
+
+
+def _rotation(node: ET.Element) -> float:
+    """Return the clockwise rotation of a box about its centre, in degrees: an attribute that CVAT writes."""
+    texts = (a.findtext("value") for a in node.iterfind("attributes/attribute") if a.findtext("name") == "rotation")
+    return next((number for text in texts if (number := finite_number(text)) is not None), 0.0)
 
 
 def _numbers(node: ET.Element, parent: str, keys: Sequence[str]) -> Box | str:

@@ -19,7 +19,14 @@ from typing import Any, Final
 import yaml
 
 from retinanet.formats.annotated_image import AnnotatedImage, AnnotatedObject
-from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, FormatWriter
+from retinanet.formats.annotation_format import (
+    SPLIT_NAMES,
+    AnnotationFormat,
+    Candidate,
+    DataSource,
+    Evidence,
+    FormatWriter,
+)
 from retinanet.formats.box_numbers import Box, BoxNumbers
 from retinanet.formats.builder import DatasetBuilder, ReadOptions
 from retinanet.formats.class_selection import ClassSelection
@@ -60,6 +67,18 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
         yield Candidate(folder, Evidence.TEXT_FILES, " by the .txt files and the class names in it")
 
 
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    """Return the folder of the images of each split, images/train or train/images, if no file declares the splits."""
+    if any((folder / name).is_file() for name in (*YAML_NAMES, "obj.data")):
+        return {}
+    places = {
+        split: next((p for n in names for p in (folder / "images" / n, folder / n / "images") if p.is_dir()), None)
+        for split, names in SPLIT_NAMES.items()
+    }
+    found = {split: place for split, place in places.items() if place is not None}
+    return found if len(found) > 1 else {}
+
+
 def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
     """Read a YOLO dataset: see `formats.read`. Category ids are YOLO's own plus 1, as COCO's begin at 1.
 
@@ -73,11 +92,18 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
     names, paths = index.names, index.images
     rows = _RowReader(names, index.key_points, builder.selection)
     finder = LabelFinder(index.label_folders)
+    files = [finder.find(path) for path in paths]
+    shared = _shared_labels(paths, files)
     label_files: set[Path] = set()
     unlabelled = 0
-    for path in paths:
-        file = finder.find(path)
+    for path, file in zip(paths, files, strict=True):
         label_files.add(file or expected_label(path))
+        if file in shared:
+            names_of = ", ".join(sorted(image.name for image in shared[file]))
+            what = f"expected one image for the labels in {file}, found {len(shared[file])}: {names_of}"
+            advice = "Remove or rename one of the images and its labels, or leave the images out with --skip-invalid"
+            builder.add_fault(path, "", what, advice)
+            continue
         try:
             image = AnnotatedImage(path, *read_size(path))
         except ImageError as error:
@@ -101,6 +127,15 @@ def read_yolo(source: DataSource, options: ReadOptions) -> DetectionData:
     for label, name in names.items():
         ids.setdefault(options.selection.rename.get(name, name), label + 1)
     return builder.build(list(names.values()), ids)
+
+
+def _shared_labels(paths: Sequence[Path], files: Sequence[Path | None]) -> dict[Path | None, set[Path]]:
+    """Return the images of each label file that has objects and belongs to several images: a.jpg and a.png."""
+    images: dict[Path | None, set[Path]] = {}
+    for path, file in zip(paths, files, strict=True):
+        if file is not None:
+            images.setdefault(file, set()).add(path)
+    return {file: of for file, of in images.items() if len(of) > 1 and file is not None and file.stat().st_size > 0}
 
 
 def _read_labels(file: Path, image: AnnotatedImage, rows: _RowReader, builder: DatasetBuilder) -> None:
@@ -127,12 +162,15 @@ class _RowReader:
 
     def __init__(self, names: Mapping[int, str], key_points: tuple[int, int] | None, selection: ClassSelection) -> None:
         self.names, self.key_points, self.selection = names, key_points, selection
+        self.ids = {name: class_id for class_id, name in names.items()}
         self.with_key_points = 0
         self.columns_of_polygons = Counter[int]()
 
     def read(self, words: Sequence[str], line: int, image: AnnotatedImage) -> AnnotatedObject | str | None:
         """Return the object of a line, a text that describes its fault, or None if its class is left out."""
         numbers = [finite_number(word) for word in words]
+        if len(words) >= _COLUMNS_OF_A_BOX and numbers[0] is None:  # the name of a class instead of its id
+            numbers[0] = self.ids.get(words[0])
         finite = [number for number in numbers if number is not None]
         if len(finite) < len(words) or not finite:
             return f"expected finite numbers, found {shorten(' '.join(words))}"
@@ -195,7 +233,9 @@ class _RowReader:
             declared = " x ".join(map(str, self.key_points))
             return f"expected {_COLUMNS_OF_A_BOX} or {expected} columns (kpt_shape {declared}), found {columns} columns"
         if len(values) < 6 or len(values) % 2:
-            return f"expected `class x y width height` or the corners of a polygon, found {columns} columns"
+            what = f"expected `class x y width height` or the corners of a polygon, found {columns} columns"
+            is_detection = columns == _COLUMNS_OF_A_BOX + 1 and 0 <= values[-1] <= 1
+            return f"{what}: the last one may be the confidence of a detection" if is_detection else what
         self.columns_of_polygons[columns] += 1
         return box_around(zip(values[::2], values[1::2], strict=True)), True
 
@@ -239,6 +279,7 @@ YOLO: Final = AnnotationFormat(
     expects="a YOLO data.yaml",
     reads_folder=True,
     splits_in_file=splits_in_file,
+    splits_in_folder=_splits_in_folder,
     writer=FormatWriter(
         write=write_yolo,
         not_stored=frozenset(("crowd", "category_ids", "image_ids", "areas", "annotation_ids")),

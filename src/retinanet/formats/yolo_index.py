@@ -73,12 +73,17 @@ def read_index(builder: DatasetBuilder) -> YoloIndex:
     else:
         names, key_points = _find_class_names(root, source)
         if source.is_dir():
-            found.add_folder(images or root)
+            found.add_folder(root if images is None else _split_below(images, builder.options.split))
         else:
             found.add_list(source)
-    likely = [place for place in (root / "labels" / split, root / "labels", root) if place.is_dir()]
+    likely = [place for place in (_split_below(root / "labels", builder.options.split), root) if place.is_dir()]
     places = found.label_folders or likely[:1]
     return YoloIndex(names, found.paths, found.folders, None if images is None else places, key_points)
+
+
+def _split_below(folder: Path, split: str | None) -> Path:
+    """Return the subfolder of a requested split, such as val or valid, or the folder itself if it has none."""
+    return next((folder / name for name in SPLIT_NAMES.get(split or "", ()) if (folder / name).is_dir()), folder)
 
 
 def _key_points(content: dict[str, Any], source: Path) -> tuple[int, int] | None:
@@ -126,7 +131,7 @@ def _class_names(names: Any, count: Any, source: Path) -> dict[int, str]:
 
 def _find_class_names(root: Path, source: Path) -> tuple[dict[int, str], tuple[int, int] | None]:
     """Return class names and key points of a folder or image list, from a classes.txt or data.yaml above it."""
-    for folder in (root, *root.absolute().parents[:2]):
+    for folder in (root, root / "labels", *root.absolute().parents[:2]):
         for name in ("classes.txt", "obj.names", "labels.txt"):
             if (folder / name).is_file():
                 return dict(enumerate(_read_class_file(folder / name))), None

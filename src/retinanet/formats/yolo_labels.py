@@ -52,8 +52,9 @@ class LabelFinder:
     def find(self, image: Path) -> Path | None:
         """Return the label file of an image, or None if there is none."""
         for place in mirrors(image):
-            if (found := self._existing(place.with_suffix(".txt"))) is not None:
-                return found
+            for name in (f"{place.name}.txt", f"{place.stem}.txt"):  # a.jpg.txt belongs to a.jpg only
+                if (found := self._existing(place.with_name(name))) is not None:
+                    return found
         count, files = self.index.best_matches(image.with_suffix("").as_posix()) if self.folders else (0, [])
         for file in files:
             if any(count >= len(file.relative_to(f).parts) for f in self.folders if file.is_relative_to(f)):
@@ -108,13 +109,13 @@ def add_labels_without_image(
     whole = [*elsewhere, *(place for folder in folders for place in label_folders(folder) if place != folder)]
     files |= {os.path.abspath(path) for place in whole for path in walk(place, {".txt"}).files}  # noqa: PTH100
     not_listed = []
-    image_stems: dict[Path, set[str]] = {}
+    image_names: dict[Path, set[str]] = {}
     for path in map(Path, sorted(files - used_paths)):
         if path.name.lower() in _NOT_LABELS:
             continue
-        if path.parent not in image_stems:
-            image_stems[path.parent] = _image_stems(path.parent)
-        if unicodedata.normalize("NFC", path.stem) in image_stems[path.parent]:
+        if path.parent not in image_names:
+            image_names[path.parent] = _image_names(path.parent)
+        if unicodedata.normalize("NFC", path.stem) in image_names[path.parent]:
             not_listed.append(path)
             continue
         what = f"labels without an image: expected an image named {path.stem}, found none"
@@ -126,10 +127,11 @@ def add_labels_without_image(
         )
 
 
-def _image_stems(labels: Path) -> set[str]:
-    """Return the stems, in Unicode form NFC, of the images that belong to a folder of label files."""
+def _image_names(labels: Path) -> set[str]:
+    """Return the names with and without suffix, in Unicode form NFC, of the images of a folder of label files."""
     return {
-        unicodedata.normalize("NFC", Path(image).stem)
+        unicodedata.normalize("NFC", name)
         for place in mirrors(labels, of="labels", to="images")
-        for image in listed_files(str(place), IMAGE_SUFFIXES)
+        for image in map(Path, listed_files(str(place), IMAGE_SUFFIXES))
+        for name in (image.stem, image.name)
     }

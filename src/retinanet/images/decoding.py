@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from retinanet.images.resizing import Scaled, resize, resized_size
 from retinanet.images.rgb import Decoded, array_to_rgb, image_to_rgb, read_orientation, stored_rgb, turn_upright
-from retinanet.images.source import DECODER_ERRORS, Source, decoding_error, open_source, source_name
-from retinanet.images.windows import Windows, open_large
+from retinanet.images.source import DECODER_ERRORS, Source, decoding_error, is_preview, open_source, source_name
+from retinanet.images.windows import MAX_PIXELS_AT_ONCE, Windows, open_large
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 
 
+_ANIMATED_FORMATS: Final = frozenset(("GIF", "PNG", "WEBP"))
+_MAX_PAGES: Final = 1000
+"""Number of pages of a TIFF from which pages are not counted further."""
+
+
 class Verified(NamedTuple):
-    """Result of decoding all pixels of an image."""
+    """Result of decoding all pixels of an image, and of counting its frames."""
 
     size: tuple[int, int]
     """Width and height in pixels, after EXIF rotation."""
     largest: int | None
     """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+    frames: int = 1
+    """Number of frames of an animation, or of pages of a TIFF. Only the first one is decoded."""
 
 
 def decode(source: Source, *, bit_depth: int = FULL_DEPTH) -> Image.Image:
@@ -67,6 +74,12 @@ def _decode(source: Source, bit_depth: int) -> Decoded:
             return image_to_rgb(source, name, bit_depth)
         with open_source(source) as image:
             return image_to_rgb(image, name, bit_depth)
+    except UnidentifiedImageError as error:
+        windows = open_large(source, bit_depth) if isinstance(source, str | Path) else None
+        if windows is None or windows.size[0] * windows.size[1] > MAX_PIXELS_AT_ONCE:
+            raise decoding_error(error, source, name) from error
+        with windows:
+            return Decoded(windows.crop((0, 0, *windows.size)), windows.largest)
     except DECODER_ERRORS as error:
         raise decoding_error(error, source, name) from error
 
@@ -125,10 +138,29 @@ def open_windows(source: Source, *, bit_depth: int = FULL_DEPTH) -> Windows:
 
 
 def verify(source: Source) -> Verified:
-    """Decode all pixels of an image and return its size and largest value. Raises `ImageError`."""
+    """Decode all pixels of an image and return its size, its largest value and its frames. Raises `ImageError`."""
     with open_windows(source) as image:
         image.reduced((1, 1))
-        return Verified(image.size, image.largest)
+        size, largest = image.size, image.largest
+    return Verified(size, largest, _count_frames(source) if isinstance(source, str | Path | bytes) else 1)
+
+
+def _count_frames(source: str | Path | bytes) -> int:
+    """Return the number of frames of an animation, or of the readable pages of a TIFF.
+
+    Previews and reduced copies in a TIFF are no pages. The second image of a camera's MPO file is a preview as well.
+    """
+    count = 1
+    try:
+        with open_source(source) as image:
+            if image.format in _ANIMATED_FORMATS:
+                return int(getattr(image, "n_frames", 1))
+            while image.format == "TIFF" and count < _MAX_PAGES:
+                image.seek(image.tell() + 1)
+                count += not is_preview(image)
+    except DECODER_ERRORS:  # EOFError after the last page, or a broken page
+        return count
+    return count
 
 
 def read_size(source: str | Path) -> tuple[int, int]:

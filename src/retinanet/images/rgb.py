@@ -75,7 +75,10 @@ def stored_rgb(image: Image.Image, name: str, bit_depth: int) -> Decoded:
     if image.mode.startswith(("I", "F")):
         values_HW = _grey_values(image, name)
         largest = int(values_HW.max())
-        image = Image.fromarray(to_8_bits(values_HW, bit_depth))
+        reduced_HW = to_8_bits(values_HW, bit_depth)
+        if isinstance(transparent := image.info.get("transparency"), int):  # PNG: one grey value is transparent
+            reduced_HW = np.where(values_HW == transparent, np.uint8(255), reduced_HW)
+        image = Image.fromarray(reduced_HW)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -86,7 +89,8 @@ def stored_rgb(image: Image.Image, name: str, bit_depth: int) -> Decoded:
 
 def _reduced_colour(image: Image.Image, bit_depth: int) -> Decoded:
     """Return an image with 16 bits per channel as 8 bits per channel, and the largest value of its colours."""
-    if (bit_depth or FULL_DEPTH) == FULL_DEPTH:
+    transparent = image.info.get("transparency")  # PNG: one colour is transparent
+    if (bit_depth or FULL_DEPTH) == FULL_DEPTH and transparent is None:
         image.load()  # Pillow keeps the high byte of each value
         bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
         return Decoded(image, int(max(band[1] for band in bands)) << 8 | 0xFF)  # type: ignore[index]
@@ -94,6 +98,8 @@ def _reduced_colour(image: Image.Image, bit_depth: int) -> Decoded:
     colours = 1 if values_HWC.shape[2] == 2 else 3
     reduced_HWC = to_8_bits(values_HWC, FULL_DEPTH)  # transparency is not scaled
     reduced_HWC[..., :colours] = to_8_bits(values_HWC[..., :colours], bit_depth)
+    if isinstance(transparent, tuple):
+        reduced_HWC[(values_HWC == transparent).all(axis=2)] = 255
     return Decoded(Image.fromarray(reduced_HWC, mode=image.mode), int(values_HWC[..., :colours].max()))
 
 

@@ -33,6 +33,11 @@ DECODER_ERRORS: Final = (
 """Exceptions that Pillow's decoders raise for broken files; a row that is too long raises MemoryError."""
 _REFUSED_FORMATS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
 """Formats that are refused: Pillow passes them to another program (EPS to Ghostscript) or to a registered handler."""
+_TIFF_MAGIC: Final = frozenset((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+_HEAD_BYTES: Final = 40
+"""Number of bytes at the start of a file that recognise its kind, or that a message shows."""
+_NEW_SUBFILE_TYPE: Final = 254
+"""TIFF tag whose lowest bit marks a reduced copy of another page."""
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
 
@@ -45,6 +50,26 @@ def open_source(source: str | Path | bytes | BinaryIO) -> Image.Image:
 
     May raise any of `DECODER_ERRORS`, which `decoding_error` turns into an `ImageError`.
     """
+    image = _open_any(source)
+    if is_preview(image):
+        image.close()
+        raise ImageError(
+            f"{source_name(source)}: expected an image, found a camera's raw file, of which only a preview of "
+            f"{image.width}x{image.height} pixels could be read. Convert it to JPEG, PNG or TIFF first"
+        )
+    return image
+
+
+def is_preview(image: Image.Image) -> bool:
+    """Return whether a page of a TIFF is marked as a reduced copy of another page (TIFF 6.0, NewSubfileType).
+
+    Raw files of cameras (.dng, .nef, .arw) begin with such a page.
+    """
+    kind = getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0)
+    return isinstance(kind, int) and bool(kind & 1)
+
+
+def _open_any(source: str | Path | bytes | BinaryIO) -> Image.Image:
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
         # Reading from a device or a pipe may never end.
         raise ImageError(f"{source}: expected an image, found {'a folder' if Path(source).is_dir() else 'no file'}")
@@ -57,18 +82,28 @@ def open_source(source: str | Path | bytes | BinaryIO) -> Image.Image:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["HEIF"])
 
 
+def is_tiff(source: object) -> bool:
+    """Return whether the file or the bytes begin as a TIFF or BigTIFF does."""
+    return isinstance(source, str | Path | bytes) and _head(source)[:4] in _TIFF_MAGIC
+
+
 def _is_heif(source: str | Path | bytes | BinaryIO) -> bool:
     """Return whether an image is HEIF (.heic): its first box is `ftyp` with a brand of HEIF (ISO 23008-12)."""
+    head = _head(source)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _head(source: str | Path | bytes | BinaryIO) -> bytes:
+    """Return the first bytes of a file."""
+    if isinstance(source, bytes):
+        return source[:_HEAD_BYTES]
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            head = file.read(12)
-    elif isinstance(source, bytes):
-        head = source[:12]
-    else:
-        source.seek(0)
-        head = source.read(12)
-        source.seek(0)
-    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+            return file.read(_HEAD_BYTES)
+    source.seek(0)
+    head = source.read(_HEAD_BYTES)
+    source.seek(0)
+    return head
 
 
 def _register_heif(name: str) -> None:
@@ -113,7 +148,7 @@ def decoding_error(error: Exception, source: object, name: str) -> ImageError:
     if isinstance(source, bytes) and not source:
         return ImageError("expected the bytes of an image, found none")
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"{name}: not an image in a format that can be read")
+        return ImageError(f"{name}: {_describe_unidentified(source)}")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
             f"{name}: too many pixels to decode at once ({error}). Install rasterio to read it by windows: "
@@ -122,3 +157,16 @@ def decoding_error(error: Exception, source: object, name: str) -> ImageError:
     if isinstance(error, MemoryError):
         return ImageError(f"{name}: cannot be decoded: its header announces more pixels than fit into memory")
     return ImageError(f"{name}: cannot be decoded ({error})")
+
+
+def _describe_unidentified(source: object) -> str:
+    """Return the reason why a file is no image: its content is text, or a TIFF with unusual channels."""
+    if is_tiff(source):
+        return (
+            "a TIFF with channels or values that cannot be read. Install rasterio to read more kinds of TIFF, "
+            "pip install 'retinanet[large]', or convert it to grey or RGB of 8 or 16 bits"
+        )
+    what = "not an image in a format that can be read"
+    lines = _head(source).splitlines() if isinstance(source, str | Path | bytes) else []
+    is_text = bool(lines) and all(line.isascii() and line.decode().isprintable() for line in lines)
+    return f"{what}, but text: {lines[0].decode()!r}" if is_text else what

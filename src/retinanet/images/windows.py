@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from retinanet.images.resizing import resize
 from retinanet.images.rgb import array_to_rgb, read_orientation
-from retinanet.images.source import DECODER_ERRORS, ImageError, open_source
+from retinanet.images.source import DECODER_ERRORS, ImageError, is_tiff, open_source
 from retinanet.pixel_values import FULL_DEPTH
 
 MAX_PIXELS_AT_ONCE: Final = 64_000_000
@@ -96,11 +96,15 @@ class FileWindows(Windows):
             return array_to_rgb(colors[pixels_CHW[0]], FULL_DEPTH).image
         if kinds[1:] == ["alpha"]:
             pixels_CHW = pixels_CHW[[0, 0, 0, 1]]
-        elif len(pixels_CHW) == 4 and kinds[3] != "alpha":
+        elif len(pixels_CHW) not in {1, 3, 4} or (len(pixels_CHW) == 4 and kinds[3] != "alpha"):
             raise ImageError(
-                f"{self.path}: expected grey, RGB or RGBA, found the channels {', '.join(kinds)}. Convert it first"
+                f"{self.path}: expected grey, RGB or RGBA, found {len(kinds)} channels: {', '.join(kinds)}. "
+                "Convert it first"
             )
-        image, largest = array_to_rgb(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+        try:
+            image, largest = array_to_rgb(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+        except ImageError as error:
+            raise ImageError(f"{self.path}: {error}. Convert it first") from error
         if largest is not None:
             self.largest = max(self.largest or 0, largest)
         return image
@@ -118,7 +122,9 @@ class FileWindows(Windows):
 
 
 def open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> FileWindows | None:
-    """Return an image of more than `MAX_PIXELS_AT_ONCE` pixels for reading by windows; None for any other source.
+    """Return an image of more than `MAX_PIXELS_AT_ONCE` pixels, or a TIFF that Pillow cannot read, by windows.
+
+    Any other source gives None.
 
     Raises:
         ImageError: rasterio cannot read the file.
@@ -128,6 +134,10 @@ def open_large(source: str | Path | bytes, bit_depth: int = FULL_DEPTH) -> FileW
     try:
         with open_source(source) as image:
             pixels, orientation = image.width * image.height, read_orientation(image)
+    except UnidentifiedImageError:
+        if not is_tiff(source):
+            return None
+        pixels, orientation = MAX_PIXELS_AT_ONCE + 1, 1  # GDAL reads more kinds of TIFF than Pillow
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels, orientation = MAX_PIXELS_AT_ONCE + 1, 1
     except DECODER_ERRORS:

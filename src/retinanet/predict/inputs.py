@@ -82,7 +82,7 @@ def _search(entry: str, left_out: LeftOut) -> list[Path]:
     if not glob.has_magic(entry):
         return [existing_path(path)]
     head, pattern = _split_pattern(path.parts)
-    matches = [Path(name) for name in glob.glob(str(Path(*head)))]  # noqa: PTH207 - supports absolute patterns
+    matches = [Path(name) for name in glob.glob(_escape_existing(head))]  # noqa: PTH207 - supports absolute patterns
     if pattern:
         return [
             file
@@ -100,6 +100,14 @@ def _search(entry: str, left_out: LeftOut) -> list[Path]:
         else:
             left_out.add(OTHER_KIND if match.is_file() else BROKEN, match)
     return files
+
+
+def _escape_existing(parts: Sequence[str]) -> str:
+    """Return a glob in which the longest beginning that exists stands for itself: folder names may have brackets."""
+    for count in range(len(parts), 0, -1):
+        if os.path.lexists(existing := Path(*parts[:count])):
+            return str(Path(glob.escape(str(existing)), *parts[count:]))
+    return str(Path(*parts))
 
 
 def _walk(folder: Path, left_out: LeftOut) -> list[Path]:
