@@ -14,7 +14,6 @@ from retinanet.images.source import DECODER_ERRORS, Source, decoding_error, is_p
 from retinanet.images.windows import MAX_PIXELS_AT_ONCE, Windows, open_large
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 
-
 _ANIMATED_FORMATS: Final = frozenset(("GIF", "PNG", "WEBP"))
 _MAX_PAGES: Final = 1000
 """Number of pages of a TIFF from which pages are not counted further."""

@@ -65,8 +65,8 @@ class FlightRecorder(Callback):
     """Check each step before the optimiser changes the weights; stop or skip the step at a NaN or infinite value.
 
     On a GPU, a run that stops at such a value reads the checks only when a log entry is due, before an evaluation or
-    a checkpoint, and at the end of an epoch, because the GPU would wait for each reading. The first bad step and all later steps until
-    then do not change the weights: the optimiser's kernel reads the result of the check on the device.
+    a checkpoint, and at the end of an epoch, because the GPU would wait for each reading. The first bad step and all
+    later steps until then do not change the weights: the optimiser's kernel reads the check on the device.
 
     Args:
         config: options of the training run.
