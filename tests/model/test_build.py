@@ -57,8 +57,8 @@ def test_a_network_from_parts_equals_the_one_from_options():
     ("name", "message"),
     [
         ("no_channels", "expected an attribute `channels` with 3 numbers.*8, 16, 32, found None"),
-        ("too_coarse", r"expected feature maps of shapes \[\(1, 4, 16, 16\).*found \[\(1, 4, 8, 8\)"),
-        ("broken", "an image of 128 x 128 pixels raised ZeroDivisionError: division by zero"),
+        ("too_coarse", r"expected feature maps of shapes \[\(1, 4, 12, 20\).*found \[\(1, 4, 6, 10\)"),
+        ("broken", "an image of 160 x 96 pixels raised ZeroDivisionError: division by zero"),
         ("no_module", "expected a factory that returns a torch.nn.Module, found str"),
     ],
 )
