@@ -46,6 +46,7 @@ from retinanet.train.resume import (
     check_resumed_data,
     check_resumed_options,
     read_saved_run,
+    why_ended,
     with_computed_options,
     with_run_options,
 )
@@ -156,7 +157,9 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     model, config = build_model(config, train_data.classes, has_checkpoint)
     config = with_batch_size(model, config, train_data)
     check_shared_memory(config, train_data, val_data)
-    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
+    if (ended := why_ended(config, saved) if saved is not None else None) is not None:
+        report_progress(f"nothing is left to train: {ended}")
+    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint, ended=ended is not None)
 
 
 def _load_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
@@ -250,9 +253,10 @@ def _train(
     extensions: Extensions,
     *,
     resume: bool,
+    ended: bool,
 ) -> TrainResult:
     folder, last = config.folder.output, config.folder.output / "last.ckpt"
-    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume)
+    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
     val_tiles = cut_into_tiles(val_data, config.tiling)
