@@ -30,6 +30,7 @@ from retinanet.former_names import current_options
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
 from retinanet.train.progress import Patience
+from retinanet.train.run_folder import continue_from_best
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData
@@ -109,7 +110,10 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
     Raises:
         CheckpointError: the file is damaged, is not a retinanet checkpoint, or holds no state of a training run.
     """
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {continue_from_best(path)}") from error
     missing = [name for name in NEEDED if name not in checkpoint]
     if missing:
         raise CheckpointError(

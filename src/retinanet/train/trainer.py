@@ -133,8 +133,8 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     """Train in a locked run folder. Nothing is written before the options, the data and the weights are checked."""
     if is_restart() and not config.run.resume:
         config = _resume_after_restart(config)
-    has_checkpoint = check_run_files(config)
-    saved = read_saved_run(config.folder.output / "last.ckpt", config) if has_checkpoint else None
+    checkpoint = check_run_files(config)
+    saved = read_saved_run(checkpoint, config) if checkpoint is not None else None
     if saved is not None:
         config = with_computed_options(config, saved)
         check_resumed_options(config, saved, report=True)
@@ -143,10 +143,12 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     # An invalid loss or assigner raises its error here, before the data is read.
     DetectionLoss(config=config.loss)
     make_assigner(config.matching)
-    if config.run.resume and not has_checkpoint:
+    if config.run.resume and checkpoint is None:
         report_progress(
             f"{config.folder.output} holds a training run without a checkpoint: training starts from the beginning"
         )
+    elif checkpoint is not None and checkpoint.name != "last.ckpt":
+        report_progress(f"{config.folder.output / 'last.ckpt'} does not exist: training continues from {checkpoint}")
     L.seed_everything(config.random.seed, workers=False, verbose=False)
     config, train_data, val_data = _load_data(config)
     config = _with_fitted_options(train_data, config)
@@ -154,12 +156,12 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
         check_resumed_options(config, saved, report=False)
         check_resumed_data(train_data, val_data, saved)
     report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
-    model, config = build_model(config, train_data.classes, has_checkpoint)
+    model, config = build_model(config, train_data.classes, checkpoint is not None)
     config = with_batch_size(model, config, train_data)
     check_shared_memory(config, train_data, val_data)
     if (ended := why_ended(config, saved) if saved is not None else None) is not None:
         report_progress(f"nothing is left to train: {ended}")
-    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint, ended=ended is not None)
+    return _train(model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=ended is not None)
 
 
 def _load_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
@@ -252,10 +254,10 @@ def _train(
     val_data: DetectionData,
     extensions: Extensions,
     *,
-    resume: bool,
+    checkpoint: Path | None,
     ended: bool,
 ) -> TrainResult:
-    folder, last = config.folder.output, config.folder.output / "last.ckpt"
+    folder, resume = config.folder.output, checkpoint is not None
     callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
@@ -276,14 +278,14 @@ def _train(
         if is_rank_zero():
             write_config(config, folder / "config.yaml")
         start_logging(trainer.loggers, config, resume=resume)
-        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if callbacks.checkpoints.unevaluated:
         trainer.validate(module, data, verbose=False)
         callbacks.checkpoints.save_if_best(trainer, module)
     report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
         best=folder / "best.ckpt",
-        last=last,
+        last=folder / "last.ckpt",
         ap=callbacks.checkpoints.best_ap,
         seconds=callbacks.metrics_file.seconds(),
         config=config,
