@@ -91,6 +91,14 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def user_path(name: str | PurePath) -> Path:
+    """Return a path with a leading `~` or `~user` replaced by the home folder, as a shell does.
+
+    A shell leaves `~` in `--output=~/runs`, and text from Python and YAML does not pass through a shell.
+    """
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's function raises for an unknown user
+
+
 def local_path(name: str) -> Path:
     """Return the path that a name stands for: a path, or an address of a file on this machine (file://).
 
@@ -99,7 +107,7 @@ def local_path(name: str) -> Path:
     """
     address = ADDRESS.match(name)
     if address is None or os.path.exists(name):  # noqa: PTH110 - False for a name that no file system accepts
-        return Path(name)
+        return user_path(name)
     scheme, host, place = address["scheme"].lower(), address["host"] or "", address["place"]
     if scheme == "file" and host in {"", "localhost"}:
         return Path(url2pathname(place))

@@ -13,6 +13,7 @@ from cyclopts import App, ArgumentCollection
 from retinanet.commands.options import token_text
 from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError, did_you_mean
+from retinanet.files import user_path
 from retinanet.former_names import OPTIONS, REMOVED_OPTIONS, current_options
 
 _FLAG: Final = re.compile(r"--(?P<no>no-|empty-)?(?P<name>[a-z-]+)(?P<value>=.*)?", re.DOTALL)
@@ -28,7 +29,7 @@ def fill_options(file: Path | None, app: App, commands: tuple[str, ...], argumen
     if file is not None:
         _fill(read_yaml(file), str(file), app, commands, arguments)
     if _given(arguments, "--resume") == "True" and (folder := _given(arguments, "--output")):
-        path = Path(folder) / "config.yaml"
+        path = user_path(folder) / "config.yaml"
         if path.exists():
             values = {k: v for k, v in read_yaml(path).items() if k not in {"output", "resume"}}
             values = current_options(values, _names(arguments), warn=False)

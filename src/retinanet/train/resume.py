@@ -26,6 +26,7 @@ from retinanet.config import (
 )
 from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError
+from retinanet.files import user_path
 from retinanet.former_names import current_options
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
@@ -173,7 +174,7 @@ def with_run_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a call, completed with the options in the config.yaml of the run to resume."""
     if options.get("resume") is not True or "output" not in options:
         return options
-    path = Path(options["output"]) / "config.yaml"
+    path = user_path(options["output"]) / "config.yaml"
     if not path.exists():
         return options
     known = options_of(TrainConfig)
