@@ -114,7 +114,7 @@ def fit(
         OutputError: the run folder cannot be written.
         OutOfMemoryError: a training step does not fit into memory.
         WorkerError: a worker died or is stuck, or the shared memory is too small for the batches of the workers.
-        StopRequest: SIGTERM or Ctrl-C stopped training, after a checkpoint was saved.
+        StopRequest: SIGTERM, Ctrl-C or a closed terminal stopped training, after a checkpoint was saved.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
     if config is None:
