@@ -301,6 +301,7 @@ def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
         DataError: an image cannot be read. The traceback that a worker adds to its message is removed.
         OutputError: the run folder cannot be written.
         WorkerError: a worker died or is stuck.
+        ConfigError: BatchNorm cannot be trained with such small images.
     """
     folder = callbacks.start.folder
     try:
@@ -318,3 +319,11 @@ def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES}:
             raise
         raise output_error(error, folder) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "training BatchNorm needs more than one position per batch in each feature map, found an image without "
+            "another of its size in a batch, and so small that a feature map has 1 x 1 positions: give a larger "
+            "--image-size, or keep the BatchNorm layers of pretrained weights fixed (--freeze-batchnorm)"
+        ) from error
