@@ -68,9 +68,9 @@ def current_flags(tokens: Sequence[str], app: App) -> list[str]:
     stands for standard output and which cyclopts reads as a flag, is joined to the flag before it: `--json=-`.
     """
     tokens = _join_dashes(tokens)
-    for flag, value in itertools.pairwise(tokens):
-        if flag == "--resume":
-            _refuse_checkpoint(user_path(value))
+    for word, following in itertools.pairwise(tokens):
+        if word == "--resume":
+            _refuse_checkpoint(user_path(following))
     former = {name.replace("_", "-") for name in (*OPTIONS, *REMOVED_OPTIONS)}
     flags = [_FLAG.fullmatch(token) for token in tokens]
     if not any(flag and flag["name"] in former for flag in flags):
