@@ -102,6 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     If the program that reads the output has ended (`retinanet check DATA | head`), the command ends without a word.
     """
+    # Figures go into files. In a notebook, `!retinanet` inherits the notebook's backend, which this Python may lack.
+    os.environ["MPLBACKEND"] = "agg"
     print_any_text()
     show_progress()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our source

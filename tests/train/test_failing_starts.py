@@ -184,6 +184,11 @@ NEW: dict[str, tuple[Prepare, int, str]] = {
     "nothing to resume": (options(resume=True), 2, "nothing to resume"),
     "another rank": (variable("RANK", "1"), 2, "the environment variable RANK is 1"),
     "another local rank": (variable("LOCAL_RANK", "3"), 2, "the environment variable LOCAL_RANK is 3"),
+    "tasks of SLURM": (
+        both(variable("SLURM_NTASKS", "4"), variable("SLURM_JOB_NAME", "job"), variable("SLURM_PROCID", "0")),
+        2,
+        "In an interactive session of SLURM, set SLURM_JOB_NAME=interactive",
+    ),
     "BatchNorm of one position": (
         options(image_size=32, max_size=32, batch_size=1),
         2,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -91,9 +92,11 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
     try:
         return L.Trainer(callbacks=list(callbacks), logger=logger, **options)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
+        in_session = ". In an interactive session of SLURM, set SLURM_JOB_NAME=interactive"
         raise ConfigError(
             f"training cannot start with --device {config.hardware.device}, --devices {config.compute.devices}, "
             f"--nodes {config.compute.nodes} and --precision {config.compute.precision}: {error}"
+            f"{in_session if SLURMEnvironment.detect() else ''}"
         ) from error
 
 
