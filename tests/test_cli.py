@@ -1,6 +1,7 @@
 """The command line as a whole: help, imports, and train, evaluate, predict in a row."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,25 @@ def test_help_imports_neither_a_command_nor_anything_heavy():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "convert-weights" in found.stdout
     assert found.stderr.strip() == "[]"
+
+
+def test_the_drawing_backend_of_a_notebook_has_no_effect(monkeypatch):
+    """matplotlib refuses to be imported with a backend that is not installed."""
+    monkeypatch.setenv("MPLBACKEND", "module://no_such_module.backend_inline")
+    assert run("--version") == 0
+    code = "import matplotlib; print(matplotlib.get_backend())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "agg\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes")
+def test_a_reader_that_has_ended_gives_no_traceback():
+    """As in `retinanet check DATA | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "retinanet", "--help"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_train_evaluate_predict(tiny, squares, tmp_path: Path, capsys):

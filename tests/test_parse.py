@@ -40,6 +40,9 @@ def test_words_stay_as_written():
         ("a: 1\nb: &b [*b]", "line 2: YAML with an alias that contains itself"),
         ("[" * (MAX_YAML_DEPTH + 2), f"more than {MAX_YAML_DEPTH} nested values"),
         ("when: 2020-99-99", "YAML with an invalid value"),
+        ("lr: 1e-3\n\nlr: 1e-2", "line 3: 'lr' is set twice, first in line 1"),
+        ("names: {0: cat, 1: dog, 0: cow}", "line 1: '0' is set twice, first in line 1"),
+        ("a: &x {b: 1}\nc: [*x, {d: 1, 'd': 2}]", "line 2: 'd' is set twice"),
     ],
 )
 def test_invalid_yaml_is_refused(text: str, message: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -97,13 +98,22 @@ def _launch(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options."""
+    """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options.
+
+    If the program that reads the output has ended (`retinanet check DATA | head`), the command ends without a word.
+    """
+    # Figures go into files. In a notebook, `!retinanet` inherits the notebook's backend, which this Python may lack.
+    os.environ["MPLBACKEND"] = "agg"
     print_any_text()
     show_progress()
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our source
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         status = app.meta(arguments, result_action="return_value")
+        print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+        sys.exit(1)
     except (UserError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError):
             error = explain_missing(error, "this command")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+import pickle
 import re
+import zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -89,6 +91,14 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def user_path(name: str | PurePath) -> Path:
+    """Return a path with a leading `~` or `~user` replaced by the home folder, as a shell does.
+
+    A shell leaves `~` in `--output=~/runs`, and text from Python and YAML does not pass through a shell.
+    """
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's function raises for an unknown user
+
+
 def local_path(name: str) -> Path:
     """Return the path that a name stands for: a path, or an address of a file on this machine (file://).
 
@@ -97,7 +107,7 @@ def local_path(name: str) -> Path:
     """
     address = ADDRESS.match(name)
     if address is None or os.path.exists(name):  # noqa: PTH110 - False for a name that no file system accepts
-        return Path(name)
+        return user_path(name)
     scheme, host, place = address["scheme"].lower(), address["host"] or "", address["place"]
     if scheme == "file" and host in {"", "localhost"}:
         return Path(url2pathname(place))
@@ -120,6 +130,45 @@ def existing_path(path: Path) -> Path:
         raise UserError(f"{path}: there is no folder {parent}")
     near = did_you_mean(path.name, [entry.name for entry in parent.iterdir()])
     raise UserError(f"{path}: no such file or folder{near}")
+
+
+def missing_file(path: Path, what: str) -> str:
+    """Return a message for a path at which no file exists: nothing, or a folder. `what` names the file, for example
+    "checkpoint". In a folder of a training run, the message names best.ckpt.
+    """
+    if not is_folder(path):
+        return f"{what} {path} does not exist"
+    best = path / "best.ckpt"
+    advice = f"Give {best}" if best.is_file() else "Give a file"
+    return f"{what}: expected a file, found the folder {path}. {advice}"
+
+
+def explain_unreadable(path: Path, error: Exception) -> str:
+    """Return why `torch.load` refused a file and what to do, without PyTorch's advice to run the code in the file."""
+    with path.open("rb") as file:
+        start = file.read(1000)
+    if not start:
+        return "expected tensors, found an empty file. Copy or download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "expected tensors, found a pointer of Git LFS, which stands for the file. Download it with: git lfs pull"
+    if start.lstrip()[:1] == b"<":
+        return "expected tensors, found a web page. Download the file itself"
+    if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        size = path.stat().st_size
+        return f"the file is not complete: it ends after {size:,} bytes. Copy or download it again"
+    if path.suffix != ".safetensors" and not start.startswith((b"PK", b"\x80")):  # a ZIP archive or a pickle
+        return "expected a file of torch.save, found another kind of file"
+    text = str(error)
+    if "TorchScript" in text:
+        return "expected tensors and plain values, found a TorchScript archive: save model.state_dict() with torch.save"
+    if isinstance(error, pickle.UnpicklingError):
+        if refused := re.search(r"GLOBAL (\S+)", text):
+            return (
+                f"expected tensors and plain values, found the object {refused[1]}, whose code could do anything: save "
+                "model.state_dict() alone with torch.save"
+            )
+        return "expected a file of torch.save, found a damaged file"
+    return text
 
 
 def _percent(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -18,7 +18,7 @@ from defusedxml import ElementTree as SafeET
 from defusedxml.common import DefusedXmlException
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 MAX_YAML_VALUES: Final = 1_000_000
@@ -95,8 +95,8 @@ def parse_yaml(text: str, *, words: Collection[str] = ()) -> Any:
             any value stays None.
 
     Raises:
-        ParseError: the text is not YAML, is nested deeper than `MAX_YAML_DEPTH`, has an alias that contains itself, or
-            expands to more than `MAX_YAML_VALUES` values.
+        ParseError: the text is not YAML, is nested deeper than `MAX_YAML_DEPTH`, has an alias that contains itself,
+            expands to more than `MAX_YAML_VALUES` values, or has a key twice.
     """
     try:
         loader = _DepthLimitedLoader(text)
@@ -105,6 +105,7 @@ def parse_yaml(text: str, *, words: Collection[str] = ()) -> Any:
             if node is None:
                 return None
             _check_expanded_size(node)
+            _refuse_repeated_keys(node)
             _keep_words(node, words)
             return loader.construct_document(node)
         finally:
@@ -120,24 +121,44 @@ def parse_yaml(text: str, *, words: Collection[str] = ()) -> Any:
         raise ParseError(f"YAML with an invalid value ({type(error).__name__}: {shorten(str(error))})") from error
 
 
+def _refuse_repeated_keys(root: yaml.Node) -> None:
+    """Raise `ParseError` for a key that a mapping holds twice. PyYAML would drop the first value without a word."""
+    for node in _nodes_below(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                what = f"{shorten(key.value)} is set twice, first in line {lines[name]}: remove one of the two"
+                raise ParseError(what, f"line {line}")
+            lines[name] = line
+
+
 def _keep_words(root: yaml.Node, keys: Collection[str]) -> None:
     """Mark every scalar below some keys of a mapping as text."""
     if not isinstance(root, yaml.MappingNode):
         return
-    open_nodes = [
+    below = [
         value
         for key, value in root.value
         if isinstance(key, yaml.ScalarNode) and key.value in keys and value.tag != "tag:yaml.org,2002:null"
     ]
-    seen: set[int] = set()
+    for node in _nodes_below(*below):
+        if isinstance(node, yaml.ScalarNode):
+            node.tag = "tag:yaml.org,2002:str"
+
+
+def _nodes_below(*roots: yaml.Node) -> Iterator[yaml.Node]:
+    """Yield some nodes and all nodes below these, each once."""
+    open_nodes, seen = list(roots), set[int]()
     while open_nodes:
         node = open_nodes.pop()
         if id(node) in seen:  # an alias
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.ScalarNode):
-            node.tag = "tag:yaml.org,2002:str"
-        elif isinstance(node, yaml.MappingNode):
+        yield node
+        if isinstance(node, yaml.MappingNode):
             open_nodes += [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             open_nodes += node.value

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from retinanet.model import Backbone, BackboneError, load_pretrained
 from retinanet.train import CheckpointError, fit, load_checkpoint
 from tests.checkpoint.helpers import forward_torchvision, small_file
 from tests.shared import TRAINED
@@ -65,3 +66,32 @@ def test_a_safetensors_file_loads(tmp_path):
     model, _ = small_file(tmp_path)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
     assert load_checkpoint(tmp_path / "model.safetensors").model.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS.*git lfs pull"),
+        (b"\n<!DOCTYPE html><html></html>", "found a web page"),
+        (b"PK\x03\x04" + bytes(96), "not complete: it ends after 100 bytes"),
+        (b"hello", "expected a file of torch.save, found another kind of file"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_described(tmp_path, content, message):
+    """Downloads that failed, in both readers of weights."""
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+    with pytest.raises(BackboneError, match=message) as error:
+        load_pretrained(Backbone(name="test_resnet"), weights=str(path))
+    assert "weights_only" not in str(error.value)
+
+
+def test_a_folder_instead_of_a_checkpoint_names_the_file_in_it(tmp_path):
+    with pytest.raises(CheckpointError, match=r"expected a file, found the folder .*\. Give a file"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "best.ckpt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"found the folder .*\. Give .*best\.ckpt"):
+        load_checkpoint(tmp_path)

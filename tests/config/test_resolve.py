@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import retinanet.config as module
@@ -88,6 +89,30 @@ def test_a_config_built_from_its_sections_has_given_options_that_differ_from_the
     assert given_options(built) == {*PATHS, "preset", "loss", "lr", "box_loss_weight"}
 
 
+def test_numbers_arrays_and_ranges_become_plain_values():
+    config = train(
+        lr=np.float32(0.5),
+        epochs=np.int64(3),
+        pretrained=np.False_,
+        class_alpha=np.array([0.25, 0.5]),
+        levels=range(3, 8),
+    )
+    assert (config.optimiser.lr, config.schedule.epochs, config.start.pretrained) == (0.5, 3, False)
+    assert (config.loss.class_alpha, config.model.levels) == ((0.25, 0.5), (3, 4, 5, 6, 7))
+    assert type(to_dict(config)["epochs"]) is int
+
+
+def test_the_home_folder_in_paths(monkeypatch, tmp_path):
+    """No shell replaces ~ in Python, in YAML and in --output=~/run. The name of an unknown user stays as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = train(output="~/run", start_from="~no-such-user/a.ckpt", val=Path("~") / "val.json", images="a/~b")
+    assert config.folder.output == tmp_path / "run"
+    assert config.val == tmp_path / "val.json"
+    assert config.start.start_from == Path("~no-such-user/a.ckpt")
+    assert config.dataset.selection.images == Path("a/~b")
+
+
 def test_a_saved_dictionary_may_lack_options_and_hold_others():
     assert section_from_dict(LossConfig, {"gamma": 1, "backbone": "x", "gone": 3}) == LossConfig(gamma=1.0)
 
@@ -107,6 +132,9 @@ def test_other_values_for_some_options():
     ("options", "message"),
     [
         ({"epoch": 3}, "unknown option 'epoch'. Did you mean 'epochs'"),
+        ({"preset": ["small"]}, r"unknown preset \['small'\]"),
+        ({"class_alpha": "0.2"}, "class_alpha needs any number of values, found '0.2'"),
+        ({"levels": {3, 4, 5}}, "levels needs any number of values"),
         ({"preset": "smal"}, "unknown preset 'smal'.* Did you mean 'small'"),
         ({"epochs": "many"}, "epochs must be of type int, found 'many'"),
         ({"epochs": 1.5}, "epochs must be of type int, found 1.5"),

@@ -33,6 +33,7 @@ from retinanet.errors import ConfigError
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
+        (RandomConfig, {"seed": 2**32}, "seed must be between 0 and 4294967295, found 4294967296"),
         (ScheduleConfig, {"epochs": -1}, "epochs must be above 0, found -1"),
         (ScheduleConfig, {"max_steps": 0}, "max_steps must be above 0, or -1 for no limit, found 0"),
         (OptimiserConfig, {"ema": 1.0}, "ema must be 0 or more and below 1, found 1.0"),
@@ -56,7 +57,7 @@ from retinanet.errors import ConfigError
         (TileConfig, {"overlap": 0.9}, "overlap must be 0 or more and below 0.9"),
         (LoadingConfig, {"workers": -1}, "workers must be 0 or more, found -1"),
         (BatchConfig, {"batch_size": -1}, "batch_size must be 0 or more, found -1"),
-        (RandomConfig, {"seed": -1}, "seed must be 0 or more, found -1"),
+        (RandomConfig, {"seed": -1}, "seed must be between 0 and 4294967295, found -1"),
         (ServeConfig, {"workers": 0}, "workers must be above 0, found 0"),
         (ExportConfig, {"int8": True}, "give --calibrate DATA"),
     ],

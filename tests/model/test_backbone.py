@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from retinanet.model import Backbone, RetinaNet
+from retinanet.model import Backbone, BackboneError, RetinaNet
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
@@ -74,3 +74,22 @@ def test_a_seed_gives_the_weights_of_earlier_versions():
     timm.create_model("test_resnet", features_only=True)
     second = timm.create_model("test_resnet", features_only=True, out_indices=(2, 3, 4))
     assert torch.equal(next(first.body.parameters()), next(second.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("visformer_tiny", "an image of 160 x 96 pixels raised AssertionError: Input height"),
+        ("mambaout_femto", r"\(1, 96, 12, 20\).* for an image of 160 x 96 pixels, found \[\(1, 12, 20, 96\)"),
+        ("csatv2", r"\(1, 32, 6, 10\).* found \[\(1, 32, 12, 20\), \(1, 32, 12, 20\), \(1, 72, 6, 10\)"),
+    ],
+)
+def test_a_timm_model_whose_maps_differ_from_timms_description_is_refused(name, message):
+    """A fixed image size, channels last, and strides of 8, 8 and 16 that timm declares as 8, 16 and 32."""
+    with pytest.raises(BackboneError, match=message):
+        Backbone(name=name)
+
+
+def test_an_unknown_name_with_hub_and_weights_names_the_nearest_model():
+    with pytest.raises(BackboneError, match="'timm/resnet18.a1_in1k'. Did you mean 'resnet18'"):
+        Backbone(name="timm/resnet18.a1_in1k")

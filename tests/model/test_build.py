@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,8 +26,16 @@ def test_invalid_options_are_refused():
         RetinaNet(num_classes=1, backbone="resnet5")
     with pytest.raises(BackboneError, match=r"expected feature maps at strides \[8, 16, 32\], found"):
         RetinaNet(num_classes=1, backbone="vit_tiny_patch16_224")
-    with pytest.raises(ValueError, match="num_classes must be 1 or more"):
-        RetinaNet(num_classes=0)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "3", True, None, ["cat"]])
+def test_the_number_of_classes_is_an_integer_of_1_or_more(number):
+    with pytest.raises(ValueError, match="num_classes must be an integer of 1 or more, found"):
+        RetinaNet(num_classes=number, backbone="test_resnet")
+
+
+def test_numpys_integers_are_a_number_of_classes():
+    assert type(RetinaNet(num_classes=np.int64(2), backbone="test_resnet", **SMALL).num_classes) is int
 
 
 OUTSIDE = "tests.outside_parts"
@@ -57,8 +66,8 @@ def test_a_network_from_parts_equals_the_one_from_options():
     ("name", "message"),
     [
         ("no_channels", "expected an attribute `channels` with 3 numbers.*8, 16, 32, found None"),
-        ("too_coarse", r"expected feature maps of shapes \[\(1, 4, 16, 16\).*found \[\(1, 4, 8, 8\)"),
-        ("broken", "an image of 128 x 128 pixels raised ZeroDivisionError: division by zero"),
+        ("too_coarse", r"expected feature maps of shapes \[\(1, 4, 12, 20\).*found \[\(1, 4, 6, 10\)"),
+        ("broken", "an image of 160 x 96 pixels raised ZeroDivisionError: division by zero"),
         ("no_module", "expected a factory that returns a torch.nn.Module, found str"),
     ],
 )

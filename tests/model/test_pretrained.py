@@ -21,6 +21,16 @@ def test_pretrained_weights_load_from_a_file(tmp_path: Path):
         assert all(torch.equal(value, state[key]) for key, value in backbone.body.state_dict().items())
 
 
+def test_of_two_networks_in_a_file_of_timms_training_the_average_is_loaded(tmp_path: Path):
+    """As timm's own `load_checkpoint`. The weights of the last step are 0 here."""
+    average = timm.create_model("test_resnet").state_dict()
+    last = {name: torch.zeros_like(value) for name, value in average.items()}
+    torch.save({"state_dict": last, "state_dict_ema": average, "epoch": 3}, tmp_path / "checkpoint.pth")
+    backbone = Backbone(name="test_resnet")
+    load_pretrained(backbone, weights=tmp_path / "checkpoint.pth")
+    assert all(torch.equal(value, average[name]) for name, value in backbone.body.state_dict().items())
+
+
 def test_weights_that_do_not_fit_change_nothing(tmp_path: Path):
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "r18.safetensors")
     backbone = Backbone(name="resnet34")

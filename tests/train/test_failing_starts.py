@@ -108,6 +108,15 @@ def add_class(content: dict[str, Any]) -> None:
     content["categories"].append({"id": 40, "name": "ring"})
 
 
+def variable(name: str, value: str) -> Prepare:
+    """Return a preparation that sets an environment variable."""
+    return lambda flags, tmp_path, patch: patch.setenv(name, value)
+
+
+def the_checkpoint_as_folder(flags: Options, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    flags.update(output=flags["output"] / "last.ckpt", resume=True)
+
+
 def both(*prepares: Prepare) -> Prepare:
     def prepare(flags: Options, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
         for step in prepares:
@@ -173,6 +182,18 @@ NEW: dict[str, tuple[Prepare, int, str]] = {
     "logger unknown": (options(logger="wanbd"), 2, "Did you mean 'wandb'"),
     "logger whose factory fails": (options(logger=f"{HERE}:failing_factory"), 2, "no licence"),
     "nothing to resume": (options(resume=True), 2, "nothing to resume"),
+    "another rank": (variable("RANK", "1"), 2, "the environment variable RANK is 1"),
+    "another local rank": (variable("LOCAL_RANK", "3"), 2, "the environment variable LOCAL_RANK is 3"),
+    "tasks of SLURM": (
+        both(variable("SLURM_NTASKS", "4"), variable("SLURM_JOB_NAME", "job"), variable("SLURM_PROCID", "0")),
+        2,
+        "In an interactive session of SLURM, set SLURM_JOB_NAME=interactive",
+    ),
+    "BatchNorm of one position": (
+        options(image_size=32, max_size=32, batch_size=1),
+        2,
+        "training BatchNorm needs more than one position per batch",
+    ),
 }
 """Name of a start in a new folder -> what makes it fail, the exit status, and a part of the message."""
 
@@ -191,6 +212,8 @@ EXISTING: dict[str, tuple[Prepare, int, str]] = {
         1,
         "holds no optimizer_states",
     ),
+    "resume, a checkpoint as folder": (the_checkpoint_as_folder, 2, "Resume the run with: retinanet train --resume -o"),
+    "resume, fewer epochs": (options(resume=True, epochs=1), 2, "epochs must be 2 or more"),
     "resume, device": (options(resume=True, device="tpu"), 2, "device 'tpu' is not available"),
     "resume, optimiser": (options(resume=True, optimizer="sgd"), 2, "optimizer was adamw, is sgd"),
     "resume, frozen parts": (options(resume=True, freeze="backbone"), 2, "freeze was none, is backbone"),

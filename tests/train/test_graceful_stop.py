@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.train.checkpointing import Checkpoints
+from retinanet.train.graceful_stop import GracefulStop
 from tests.train.runs import Options, assert_same_run, read_rows, run, wait_for_rows
 from tests.train.signals import SignalAt
 
@@ -25,6 +27,7 @@ from tests.train.signals import SignalAt
         (signal.SIGTERM, "validation_step", 1, {}),
         (signal.SIGTERM, "validation_step", 4, {"workers": 2}),
         (signal.SIGINT, "training_step", 1, {}),
+        (signal.SIGHUP, "training_step", 2, {}),
         (signal.SIGTERM, "training_step", 2, {"max_steps": 4}),
     ],
     ids=lambda value: str(value),
@@ -119,3 +122,14 @@ class _WithEnvironment:
         os.environ.update(self.environment)
         if self.then is not None:
             self.then()
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nohup` starts a program with SIGHUP ignored. The other signals stop training."""
+    stop = GracefulStop(checkpoints=Checkpoints(folder=tmp_path), folder=tmp_path)
+    handlers: dict[int, object] = {signal.SIGHUP: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "getsignal", lambda signum: handlers.get(signum, signal.SIG_DFL))
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    stop.on_train_start(None, None)  # type: ignore[arg-type]
+    assert handlers.pop(signal.SIGHUP) == signal.SIG_IGN
+    assert set(handlers) == {signal.SIGTERM, signal.SIGINT, signal.SIGXCPU}

@@ -14,7 +14,7 @@ from retinanet.config import IMAGENET_MEAN, TrainConfig, resolve
 from retinanet.errors import ConfigError
 from retinanet.model import RetinaNet
 from retinanet.train import CheckpointError, fit, load_checkpoint
-from retinanet.train.initial_model import build_model, transfer_class_rows, with_start_model_options
+from retinanet.train.initial_model import build_model, random_parts, transfer_class_rows, with_start_model_options
 
 
 @pytest.fixture
@@ -174,3 +174,18 @@ def test_options_that_contradict_the_model_are_refused(first, tiny, tmp_path):
         fit(**options, freeze="fpn")
     with pytest.raises(CheckpointError, match="gone.ckpt does not exist"):
         fit(**{**options, "start_from": tmp_path / "gone.ckpt"})
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"freeze": "backbone"}, ()),
+        ({"freeze": "backbone+fpn"}, ("fpn",)),
+        ({"freeze": "backbone+fpn", "pretrained": False}, ("backbone", "fpn")),
+        ({"freeze": "backbone+fpn", "start_from": "m.ckpt"}, ()),
+        ({"pretrained": False}, ()),
+    ],
+)
+def test_frozen_parts_with_random_weights(options, parts):
+    config = resolve(TrainConfig, {"train": "t", "val": "v", "output": "o", **options})
+    assert random_parts(config) == parts

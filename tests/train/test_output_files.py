@@ -20,8 +20,19 @@ def test_a_table_is_truncated_to_an_earlier_size(tmp_path: Path):
     assert size == len(b"step,loss\r\n1,0.5\r\n")
 
 
-@pytest.mark.parametrize("content", [None, "step,loss\r\n"])
-def test_a_missing_or_short_table_is_replaced_by_its_header(tmp_path: Path, content: str | None):
+def test_a_table_with_other_line_ends_keeps_its_complete_lines(tmp_path: Path):
+    """An editor has replaced the line ends of 3 lines with 25 bytes; a crash has cut another table."""
+    table = CsvTable(tmp_path / "metrics.csv", ("step", "loss"))
+    table.path.write_bytes(b"step,loss\n1,0.5\n2,0.4\n")
+    table.truncate(25)
+    assert table.path.read_bytes() == b"step,loss\n1,0.5\n2,0.4\n"
+    table.path.write_bytes(b"step,loss\r\n1,0.5\r\n2,0")
+    table.truncate(25)
+    assert table.path.read_bytes() == b"step,loss\r\n1,0.5\r\n"
+
+
+@pytest.mark.parametrize("content", [None, "step,loss\r\n", "", "step,l", "step;loss\r\n1;0.5\r\n"])
+def test_a_table_without_its_header_is_replaced_by_the_header(tmp_path: Path, content: str | None):
     table = CsvTable(tmp_path / "metrics.csv", ("step", "loss"))
     if content is not None:
         table.path.write_text(content, newline="")

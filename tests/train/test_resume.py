@@ -1,6 +1,7 @@
 """Changed options and changed data of a resumed training run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from retinanet.commands.terminal import show_progress
 from retinanet.config import TrainConfig, resolve
 from retinanet.errors import ConfigError
 from retinanet.train import fit
-from retinanet.train.resume import SavedRun, check_resumed_options, read_saved_run, with_computed_options
+from retinanet.train.resume import (
+    RunProgress,
+    SavedRun,
+    check_resumed_options,
+    read_saved_run,
+    why_ended,
+    with_computed_options,
+)
 from tests.train.run_files import metrics_rows
 from tests.train.runs import Options
 
@@ -103,3 +111,47 @@ def test_initial_weights_are_not_needed_to_resume(run_folder: Path, tiny: Option
     Path(model).unlink()
     fit(output=output, resume=True, epochs=2)
     assert metrics_rows(output)[-1]["epoch"] == "1"
+
+
+def test_a_finished_run_names_the_option_that_continues_it(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    """`run_folder` holds 2 complete epochs."""
+    weights = (run_folder / "last.ckpt").read_bytes()
+    fit(output=run_folder, resume=True)
+    assert "nothing is left to train: all 2 epochs are done: a larger --epochs" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="epochs must be 2 or more, the number of complete epochs.*, found 1"):
+        fit(output=run_folder, resume=True, epochs=1)
+    assert (run_folder / "last.ckpt").read_bytes() == weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"patience": 3}, {"patience": 0}])
+def test_a_run_that_patience_had_stopped_continues_with_more_patience(
+    tiny: Options, changes: Options, capsys: pytest.CaptureFixture[str]
+):
+    """The threshold of 1 removes every detection, so the AP is 0 after each epoch and never rises."""
+    fit(**tiny, epochs=6, patience=1, score_threshold=1.0)
+    assert [row["epoch"] for row in metrics_rows(tiny["output"]) if row["AP"]] == ["0", "1"]
+    fit(output=tiny["output"], resume=True)
+    assert "nothing is left to train: evaluations without a better AP: 1, the --patience" in capsys.readouterr().out
+    fit(output=tiny["output"], resume=True, epochs=4, **changes)
+    assert [row["epoch"] for row in metrics_rows(tiny["output"]) if row["AP"]] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("progress", "options", "reason"),
+    [
+        (RunProgress(epochs=2, steps=6), {"epochs": 3}, None),
+        (RunProgress(epochs=3, steps=9), {"epochs": 3}, "all 3 epochs are done"),
+        (RunProgress(epochs=2, steps=6, stopped=True), {"max_steps": 6}, "all 6 steps of --max-steps are done"),
+        (RunProgress(epochs=2, steps=6, stopped=True), {"max_steps": 7}, None),
+        (RunProgress(epochs=2, steps=6, stopped=True), {}, None),
+        (RunProgress(epochs=2, steps=5, stopped=True), {}, "a callback had stopped training. Start a new.*last.ckpt"),
+    ],
+)
+def test_why_a_resumed_run_has_ended(tmp_path: Path, progress: RunProgress, options: Options, reason: str | None):
+    """The checkpoint was saved with `max_steps` 6. At step 5, only a callback can have stopped training."""
+    config = resolve(TrainConfig, {"train": "t", "val": "v", "output": "o", **options})
+    path = tmp_path / "last.ckpt"
+    saved = SavedRun(path=path, options={"max_steps": 6}, classes=(), data={}, within_epoch=False, progress=progress)
+    found = why_ended(config, saved)
+    assert found is None if reason is None else re.search(reason, found or "")

@@ -1,15 +1,17 @@
 """Run folder: checks before training, and the replacement of an older run."""
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from retinanet.commands.terminal import show_progress
 from retinanet.data import DataError
 from retinanet.errors import ConfigError
-from retinanet.train import OutputError, fit
+from retinanet.train import CheckpointError, OutputError, fit
 from retinanet.train.detection_module import DetectionModule
 from retinanet.train.run_folder import BACKUP_FOLDER, FLIGHT_RECORD_FILE
 from tests.train.run_files import metrics_rows
@@ -95,3 +97,24 @@ def test_the_old_run_is_restored_if_an_overwriting_run_is_killed_in_its_first_st
     with pytest.raises(ConfigError, match="already holds a training run"):
         fit(**options)
     assert {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()} == before
+
+
+def test_a_lost_last_checkpoint_is_replaced_by_the_best(run_folder: Path, capsys: pytest.CaptureFixture[str]):
+    """`run_folder` holds 2 epochs without any detection: the first is the best."""
+    show_progress()
+    (run_folder / "last.ckpt").unlink()
+    fit(output=run_folder, resume=True)
+    assert f"last.ckpt does not exist: training continues from {run_folder / 'best.ckpt'}" in capsys.readouterr().out
+    rows = [row["epoch"] for row in metrics_rows(run_folder) if row["AP"]]
+    assert rows == ["0", "1"]
+
+
+def test_a_damaged_last_checkpoint_names_the_best(run_folder: Path):
+    (run_folder / "last.ckpt").unlink()  # it may be a link to best.ckpt
+    (run_folder / "last.ckpt").write_bytes(b"")
+    copy = re.escape(f"cp {run_folder / 'best.ckpt'} {run_folder / 'last.ckpt'}")
+    with pytest.raises(CheckpointError, match=rf"found an empty file\..* up to its best epoch\..* first: {copy}"):
+        fit(output=run_folder, resume=True)
+    (run_folder / "best.ckpt").unlink()
+    with pytest.raises(CheckpointError, match="Start the training run again: --overwrite"):
+        fit(output=run_folder, resume=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import re
 import struct
 import zipfile
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 from retinanet.checkpoint.holders import StoredObject, describe_content, find_states
 from retinanet.checkpoint.loaded_model import FORMAT, KEY, CheckpointError
+from retinanet.files import explain_unreadable, missing_file
 from retinanet.parse import shorten
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read_file(path: Path) -> Any:
         CheckpointError: the file is missing or damaged, or holds other values than tensors, arrays and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
+        raise CheckpointError(missing_file(path, "checkpoint"))
     _refuse_archive_bombs(path)
     try:
         if path.suffix == ".safetensors":
@@ -75,20 +75,7 @@ def read_file(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (*BROKEN_FILE_ERRORS, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return why a file cannot be read, without PyTorch's advice to run the code in the file."""
-    text = str(error)
-    if "TorchScript" in text:
-        return "expected tensors and plain values, found a TorchScript archive: save model.state_dict() with torch.save"
-    if isinstance(error, pickle.UnpicklingError) and (refused := re.search(r"GLOBAL (\S+)", text)):
-        return (
-            f"expected tensors and plain values, found the object {refused[1]}, whose code could do anything: save "
-            "model.state_dict() alone with torch.save"
-        )
-    return text
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {explain_unreadable(path, error)}") from error
 
 
 class _InertUnpickler(pickle.Unpickler):

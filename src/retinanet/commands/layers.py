@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,7 @@ from cyclopts import App, ArgumentCollection
 from retinanet.commands.options import token_text
 from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError, did_you_mean
+from retinanet.files import user_path
 from retinanet.former_names import OPTIONS, REMOVED_OPTIONS, current_options
 
 _FLAG: Final = re.compile(r"--(?P<no>no-|empty-)?(?P<name>[a-z-]+)(?P<value>=.*)?", re.DOTALL)
@@ -28,11 +31,21 @@ def fill_options(file: Path | None, app: App, commands: tuple[str, ...], argumen
     if file is not None:
         _fill(read_yaml(file), str(file), app, commands, arguments)
     if _given(arguments, "--resume") == "True" and (folder := _given(arguments, "--output")):
-        path = Path(folder) / "config.yaml"
+        _refuse_checkpoint(user_path(folder))
+        path = user_path(folder) / "config.yaml"
         if path.exists():
             values = {k: v for k, v in read_yaml(path).items() if k not in {"output", "resume"}}
             values = current_options(values, _names(arguments), warn=False)
             _fill(values, str(path), app, commands, arguments)
+
+
+def _refuse_checkpoint(path: Path) -> None:
+    """Raise `ConfigError` for a checkpoint that was given as the run to resume, as other tools take it."""
+    if path.suffix in {".ckpt", ".pt", ".pth"} and not path.is_dir():
+        raise ConfigError(
+            f"--resume needs the folder of the training run, found the checkpoint {path}. Resume the run with: "
+            f"{shlex.join(('retinanet', 'train', '--resume', '-o', str(path.parent)))}"
+        )
 
 
 def _fill(
@@ -55,6 +68,9 @@ def current_flags(tokens: Sequence[str], app: App) -> list[str]:
     stands for standard output and which cyclopts reads as a flag, is joined to the flag before it: `--json=-`.
     """
     tokens = _join_dashes(tokens)
+    for word, following in itertools.pairwise(tokens):
+        if word == "--resume":
+            _refuse_checkpoint(user_path(following))
     former = {name.replace("_", "-") for name in (*OPTIONS, *REMOVED_OPTIONS)}
     flags = [_FLAG.fullmatch(token) for token in tokens]
     if not any(flag and flag["name"] in former for flag in flags):

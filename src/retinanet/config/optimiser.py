@@ -28,7 +28,8 @@ class OptimiserConfig:
     weight_decay: Annotated[float, Ge(0)] = 1e-4
     """Weight decay of the optimiser. Biases and normalisation layers have no weight decay."""
     accumulate: Annotated[int, Gt(0)] = 1
-    """Number of batches whose gradients are added before each optimiser step."""
+    """Number of batches whose gradients are added before each optimiser step. The loss of each batch is divided by the
+    positive anchors of that batch, so the sum is close to the gradient of one large batch, but not equal."""
     clip_gradients: Annotated[float, Ge(0)] = 10.0
     """Largest L2 norm of the gradient; larger gradients are scaled down. 0: no clipping."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0

@@ -7,7 +7,7 @@ and `given_options` returns their names: an option given with the value of its d
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from retinanet.config.annotations import Word
 from retinanet.config.presets import PRESETS
 from retinanet.config.validation import Hint, read_hint
 from retinanet.errors import ConfigError, did_you_mean
+from retinanet.files import user_path
 from retinanet.former_names import current_options
 
 CONFIG_VERSION: Final = 1
@@ -100,7 +101,7 @@ def resolve(cls: type[C], options: Mapping[str, Any], *, given: Collection[str] 
     options = current_options(options, known)
     _refuse_unknown(options, known)
     preset = options.get("preset", "default")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         near = did_you_mean(preset, PRESETS)
         raise ConfigError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}{near}")
     merged = {**{name: value for name, value in PRESETS[preset].items() if name in known}, **options}
@@ -200,11 +201,14 @@ def _refuse_unknown(options: Mapping[str, Any], known: Mapping[str, Option]) -> 
 
 
 def _to_type(name: str, value: Any, hint: Hint) -> Any:
-    """Bring a value as YAML writes it to the annotated type, or refuse it."""
+    """Bring a value as YAML writes it, or a number, array or tensor, to the annotated type, or refuse it."""
     if value is None and hint.optional:
         return None
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if hint.items is not None:
-        if not isinstance(value, (list, tuple)) or (hint.length is not None and len(value) != hint.length):
+        is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        if not is_list or (hint.length is not None and len(value) != hint.length):
             count = "any number of" if hint.length is None else hint.length
             raise ConfigError(f"{name} needs {count} values, found {value!r:.200}")
         return tuple(_to_type(name, item, hint.items) for item in value)
@@ -215,7 +219,7 @@ def _to_type(name: str, value: Any, hint: Hint) -> Any:
         return value if isinstance(value, str) else str(value)  # `check_options` compares it with the choices
     right = isinstance(value, bool) if hint.kind is bool else not isinstance(value, bool)
     try:
-        converted = hint.kind(value)
+        converted = user_path(value) if hint.kind is Path else hint.kind(value)
     except (TypeError, ValueError, OverflowError):
         right = False
     if not right or (hint.kind is int and isinstance(value, float) and value != converted):

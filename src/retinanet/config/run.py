@@ -15,7 +15,7 @@ class RandomConfig:
 
     PANEL: ClassVar = "Run"
 
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
     """Seed of the random numbers. Equal seeds and options give equal results."""
 
     def __post_init__(self) -> None:

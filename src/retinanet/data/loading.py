@@ -154,7 +154,7 @@ def _check_images(
 
 
 def _check_image(record: Record, images: Path | None) -> Fault | Verified:
-    """Return the fault of an image, or what decoding it gives. `images` is the folder of `--images`, if it was given."""
+    """Return the fault of an image, or what decoding it gives. `images` is the folder that `--images` gives."""
     advice = SKIP_IMAGE
     if not is_file(record.path):
         advice = advice_for_missing_image(images)

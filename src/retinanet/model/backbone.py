@@ -86,7 +86,8 @@ class Backbone(nn.Module):
         body: custom network, see `check_body`. None: timm's model `name`.
 
     Raises:
-        BackboneError: timm has no such model, the model has no maps at these strides, or `check_body` rejects `body`.
+        BackboneError: timm has no such model, the model has no maps at these strides, or `check_body` rejects the
+            network.
     """
 
     def __init__(
@@ -166,30 +167,42 @@ def check_body(body: object, name: str, strides: Sequence[int]) -> nn.Module:
             f"backbone {name}: expected an attribute `channels` with {len(strides)} numbers, one for each of the "
             f"strides {', '.join(map(str, strides))}, found {channels!r:.200}"
         )
-    side, modes = 4 * max(strides), [(module, module.training) for module in body.modules()]
+    _check_maps(body, name, strides, channels)
+    return body
+
+
+def _check_maps(body: nn.Module, name: str, strides: Sequence[int], channels: Sequence[int]) -> None:
+    """Run a network on one image, and raise `BackboneError` if its feature maps do not have the expected shapes.
+
+    The image is not square and has no usual size: some networks accept the image size of their pretraining only, and
+    timm declares wrong strides for some.
+    """
+    H, W = 3 * max(strides), 5 * max(strides)
+    modes = [(module, module.training) for module in body.modules()]
     try:
         with torch.no_grad():
-            maps: Any = body.eval()(torch.zeros(1, 3, side, side))
+            maps: Any = body.eval()(torch.zeros(1, 3, H, W))
     except Exception as error:  # the user's network runs here and can raise anything
         raise BackboneError(
-            f"backbone {name}: an image of {side} x {side} pixels raised {type(error).__name__}: {error}"
+            f"backbone {name} must accept images whose sides are any multiples of {max(strides)} pixels, but an image "
+            f"of {W} x {H} pixels raised {type(error).__name__}: {error}. Choose another backbone"
         ) from error
     for module, mode in modes:
         module.training = mode
-    expected = [(1, c, side // stride, side // stride) for c, stride in zip(channels, strides, strict=True)]
+    expected = [(1, c, H // stride, W // stride) for c, stride in zip(channels, strides, strict=True)]
     found = [tuple(m.shape) for m in maps] if isinstance(maps, Sequence) else type(maps).__name__
     if found != expected:
         raise BackboneError(
-            f"backbone {name}: expected feature maps of shapes {expected} for an image of {side} x {side} pixels, "
+            f"backbone {name}: expected feature maps of shapes {expected} for an image of {W} x {H} pixels, "
             f"found {found}"
         )
-    return body
 
 
 def _timm_body(name: str, strides: Sequence[int]) -> nn.Module:
     """Return timm's model, with random weights, that outputs the deepest feature map of each stride."""
     if not timm.is_model(name):
-        raise BackboneError(f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}")
+        near = did_you_mean(name.rpartition("/")[2].partition(".")[0], timm.list_models())
+        raise BackboneError(f"timm has no model {name!r}{near}")
     # Outside a meta device, building the model draws random numbers. It must happen on every call, because the weights
     # that a seed gives are drawn after it.
     reductions = _reductions_on_meta(name) if torch.empty(0).is_meta else _reductions(name)
@@ -200,8 +213,10 @@ def _timm_body(name: str, strides: Sequence[int]) -> nn.Module:
         )
     # If several maps have the same stride, the last one is the deepest.
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
-    body: nn.Module = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices)
-    return body
+    body: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices)
+    if not torch.empty(0).is_meta:  # on the meta device, a trained network is loaded
+        _check_maps(body, name, strides, body.feature_info.channels())
+    return body  # type: ignore[no-any-return]
 
 
 def _reductions(name: str) -> list[int]:

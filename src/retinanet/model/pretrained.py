@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from retinanet.config import IMAGENET_MEAN, IMAGENET_STD
+from retinanet.files import explain_unreadable, missing_file
 from retinanet.model.backbone import Backbone, BackboneError
 from retinanet.plugins import is_dotted
 
@@ -55,7 +56,7 @@ def pretrained_normalisation(name: str) -> tuple[tuple[float, float, float], tup
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def load_pretrained(backbone: Backbone, *, weights: Path | None = None) -> PretrainedInfo:
+def load_pretrained(backbone: Backbone, *, weights: str | Path | None = None) -> PretrainedInfo:
     """Load ImageNet weights into a backbone, in place. Sources: a file, an installed package, or timm's hub.
 
     Args:
@@ -70,7 +71,7 @@ def load_pretrained(backbone: Backbone, *, weights: Path | None = None) -> Pretr
     if is_dotted(backbone.name) and weights is None:
         return _load_custom(backbone)
     if weights is not None:
-        state, source = _read_state(weights), str(weights)
+        state, source = _read_state(Path(weights)), str(weights)
     elif (path := _packaged_weights(backbone.name)) is not None:
         state, source = _read_state(path), f"the package {OFFLINE_PACKAGES[backbone.name][1]}"
     else:
@@ -106,12 +107,13 @@ def _packaged_weights(name: str) -> Path | None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors or .pth file by name. Raises `BackboneError`."""
     if not path.is_file():
-        raise BackboneError(f"backbone weights: {path} does not exist")
+        raise BackboneError(missing_file(path, "backbone weights"))
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # each library raises exceptions of its own
-        raise BackboneError(f"backbone weights: {path} cannot be read as .safetensors or .pth: {error}") from error
-    for key in ("state_dict", "model"):
+        reason = explain_unreadable(path, error)
+        raise BackboneError(f"backbone weights: {path} cannot be read as .safetensors or .pth: {reason}") from error
+    for key in ("state_dict_ema", "state_dict", "model"):  # timm's training script saves both, and prefers the average
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

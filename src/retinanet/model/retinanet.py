@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,8 +77,7 @@ class RetinaNet(nn.Module):
         if from_parts:
             _check_parts(parts, options)
             num_classes = parts["class_head"].values if num_classes is None else num_classes
-        if num_classes is None or num_classes < 1:
-            raise ValueError(f"num_classes must be 1 or more, found {num_classes}")
+        num_classes = _checked_count(num_classes)
         if not from_parts:
             config = config or resolve(ModelConfig, options)
             built = build_parts(num_classes=num_classes, config=config)
@@ -148,3 +148,11 @@ def _check_parts(parts: dict[str, Any], options: dict[str, Any]) -> None:
         raise ValueError(f"expected all of the parts {', '.join(parts)}, missing: {', '.join(missing)}")
     if options:
         raise ValueError(f"expected either parts or options, found parts and the options {', '.join(options)}")
+
+
+def _checked_count(num_classes: object) -> int:
+    """Return the number of classes. Raises `ValueError` for everything but an integer of 1 or more."""
+    count = operator.index(num_classes) if hasattr(num_classes, "__index__") else 0
+    if count < 1 or isinstance(num_classes, bool):
+        raise ValueError(f"num_classes must be an integer of 1 or more, found {num_classes!r:.100}")
+    return count

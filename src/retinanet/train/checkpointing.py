@@ -28,10 +28,12 @@ class Checkpoints(Callback):
 
     Args:
         folder: run folder.
+        ended: whether the resumed training run has no step left to train.
     """
 
-    def __init__(self, *, folder: Path) -> None:
+    def __init__(self, *, folder: Path, ended: bool = False) -> None:
         self.folder = folder
+        self.ended = ended
         self.best_ap = -1.0
         self.best_epoch = -1
         self.unevaluated = False
@@ -54,8 +56,8 @@ class Checkpoints(Callback):
         self.unevaluated, self._stopped = state_dict["unevaluated"], state_dict["stopped"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop at once if the resumed training run had already ended early (`patience`, `max_steps`)."""
-        if self._stopped:
+        """Stop at once if the resumed training run has no step left (`patience`, `max_steps`, a callback)."""
+        if self.ended:
             trainer.should_stop = True
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from retinanet.config import torch_device_name
 from retinanet.errors import ConfigError
 from retinanet.predict.torch_detector import pick_device
+from retinanet.train.run_lock import RANKS
 
 if TYPE_CHECKING:
     from retinanet.config import TrainConfig
@@ -40,6 +41,8 @@ def training_device(config: TrainConfig) -> torch.device:
             f"with the environment variable CUDA_VISIBLE_DEVICES={name}"
         )
     count, nodes = device_counts(config)
+    if (count, nodes) == (1, 1):
+        _check_single_process()
     known, found = torch_device_name(name), torch.cuda.device_count()
     uses_gpus = known.startswith("cuda") or (known == "auto" and found > 0)
     if (count, nodes) == (1, 1) or not uses_gpus or not found:
@@ -70,3 +73,18 @@ def check_compiler(config: TrainConfig, device: torch.device) -> None:
             f"compile expects a C++ compiler on the CPU and Triton on a GPU; torch.compile failed on "
             f"{device}: {reason}. Install it, or leave out --compile"
         ) from error
+
+
+def _check_single_process() -> None:
+    """Raise `ConfigError` if the environment gives the one process of a training run another rank than 0.
+
+    Such a process would write no progress, no config.yaml and no lock. Launchers of clusters leave these variables, and
+    start several processes, each of which would train alone in the same folder.
+    """
+    name = next((name for name in RANKS if os.environ.get(name)), None)
+    if name is not None and os.environ[name] != "0":
+        raise ConfigError(
+            f"training on one device needs one process of rank 0, but the environment variable {name} is "
+            f"{os.environ[name]}. Remove the variable (unset {name}), or start training on several devices with "
+            "torchrun or --devices"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.distributed as dist
@@ -24,12 +24,23 @@ if TYPE_CHECKING:
     from retinanet.train.checkpointing import Checkpoints
 
 
+def _existing_signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Return the signals of these names that the operating system has. Windows lacks most."""
+    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)
+
+
+STOPS: Final = _existing_signals("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU")
+"""Signals that stop training: of a user or a scheduler, Ctrl-C, a closed terminal, and a limit of CPU time."""
+REQUEUE: Final = _existing_signals("SIGUSR1")
+"""Signal with which SLURM announces the end of a job's time."""
+
+
 class StopRequest(SystemExit):  # an exit, as SystemExit is
     """A signal stopped training after a checkpoint was saved. `code` is the exit status: 128 plus the signal number."""
 
 
 class GracefulStop(Callback):
-    """Save a checkpoint and stop at SIGTERM and Ctrl-C; a second Ctrl-C stops at once, without a checkpoint.
+    """Save a checkpoint and stop at a signal of `STOPS`; a second Ctrl-C stops at once, without a checkpoint.
 
     Lightning's signal handlers act within a step, when no consistent state can be saved. The handlers of this callback
     only store the signal. The callback acts on the signal after the step, on all ranks after the same step. SLURM's
@@ -54,7 +65,7 @@ class GracefulStop(Callback):
         if threading.current_thread() is not threading.main_thread():  # Python sets handlers in the main thread only
             yield
             return
-        before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+        before = {signum: signal.getsignal(signum) for signum in (*STOPS, *REQUEUE)}
         try:
             yield
         finally:
@@ -62,14 +73,16 @@ class GracefulStop(Callback):
                 signal.signal(signum, handler)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Replace the signal handlers that Lightning has just set."""
+        """Replace the signal handlers that Lightning has just set. A signal that `nohup` ignores stays ignored."""
         if threading.current_thread() is not threading.main_thread():
             return
-        if SLURMEnvironment.detect() and callable(handler := signal.getsignal(signal.SIGUSR1)):
-            self._requeue = handler
-            signal.signal(signal.SIGUSR1, lambda signum, _: self._store_signal(signum))
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda signum, _: self._store_signal(signum))
+        for signum in REQUEUE:
+            if SLURMEnvironment.detect() and callable(handler := signal.getsignal(signum)):
+                self._requeue = handler
+                signal.signal(signum, lambda signum, _: self._store_signal(signum))
+        for signum in STOPS:
+            if signum in {signal.SIGTERM, signal.SIGINT} or signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, lambda signum, _: self._store_signal(signum))
 
     def _store_signal(self, signum: int) -> None:
         if signum == signal.SIGINT and self._signal:
@@ -147,7 +160,7 @@ class GracefulStop(Callback):
         signum, self._signal = self._signal, 0
         if save:
             self.checkpoints.save(trainer)
-        if signum == signal.SIGUSR1:
+        if signum in REQUEUE:
             self._requeue(signum, None)  # Lightning calls scontrol, and writes a checkpoint that is not needed
             for file in self.folder.glob("hpc_ckpt_*.ckpt"):
                 file.unlink(missing_ok=True)

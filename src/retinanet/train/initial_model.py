@@ -23,7 +23,8 @@ from retinanet.config import (
 from retinanet.errors import ConfigError, list_names
 from retinanet.model import RetinaNet, load_pretrained
 from retinanet.plugins import check_allowed_parts, named_modules
-from retinanet.train.output_files import report_progress
+from retinanet.progress import progress_log
+from retinanet.train.output_files import is_rank_zero, report_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +70,11 @@ def build_model(
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
         report_progress(f"frozen: {' and '.join(parts)}; {trainable:,} of {total:,} weights are trained")
+    if not has_checkpoint and (random := random_parts(config)) and is_rank_zero():
+        progress_log.warning(
+            f"--freeze {config.start.freeze} keeps the random weights of the {' and '.join(random)}, from which little "
+            "can be learnt: start from a trained model (--from), or freeze less"
+        )
     return model.to(memory_format=torch.channels_last), config
 
 
@@ -80,6 +86,15 @@ def freeze_parts(model: RetinaNet, config: TrainConfig) -> tuple[str, ...]:
     if parts or (config.start.freeze_batchnorm and (config.start.pretrained or config.start.start_from is not None)):
         model.backbone.freeze_batchnorm()
     return parts
+
+
+def random_parts(config: TrainConfig) -> tuple[str, ...]:
+    """Return the frozen parts that have random weights: all without `--from`, except a pretrained backbone."""
+    if config.start.start_from is not None:
+        return ()
+    return tuple(
+        part for part in FROZEN_PARTS[config.start.freeze] if part != "backbone" or not config.start.pretrained
+    )
 
 
 def with_start_model_options(config: TrainConfig) -> TrainConfig:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from timm.layers.norm_act import convert_sync_batchnorm
 
 from retinanet.config import TrainConfig
@@ -24,7 +26,7 @@ from retinanet.train.graceful_stop import GracefulStop
 from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.metrics_file import MetricsFile
 from retinanet.train.precision import PRECISIONS, BFloat16Precision
-from retinanet.train.progress import EpochLine, LossBar, StepLimit
+from retinanet.train.progress import EpochLine, LossBar, Patience, StepLimit
 from retinanet.train.run_folder import ReversibleStart
 from retinanet.train.running_average import RunningAverage
 
@@ -46,11 +48,19 @@ class RunCallbacks:
 
 
 def make_callbacks(
-    config: TrainConfig, classes: Sequence[str], extensions: Extensions, *, resume: bool
+    config: TrainConfig, classes: Sequence[str], extensions: Extensions, *, resume: bool, ended: bool
 ) -> RunCallbacks:
-    """Return the callbacks of a training run. Lightning calls them in the order of `in_order`."""
+    """Return the callbacks of a training run. Lightning calls them in the order of `in_order`.
+
+    Args:
+        config: options of the training run.
+        classes: class names of the training data.
+        extensions: callbacks and loggers of the user.
+        resume: whether training continues from last.ckpt.
+        ended: whether no step is left to train after the resume.
+    """
     folder = config.folder.output
-    checkpoints = Checkpoints(folder=folder)
+    checkpoints = Checkpoints(folder=folder, ended=ended)
     metrics_file = MetricsFile(path=folder / "metrics.csv", log_every=config.run.log_every)
     stop = GracefulStop(checkpoints=checkpoints, folder=folder)
     start = ReversibleStart(config, resume=resume)
@@ -59,7 +69,7 @@ def make_callbacks(
     callbacks += [FlightRecorder(config=config, classes=classes), metrics_file]
     callbacks.append(ImbalanceFile(folder=folder, config=config, classes=classes))
     if patience := config.schedule.patience:
-        callbacks.append(EarlyStopping("AP", mode="max", patience=patience, check_on_train_epoch_end=False))
+        callbacks.append(Patience(patience))
     if config.schedule.max_steps > 0:
         callbacks.append(StepLimit(config.schedule.max_steps))
     # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
@@ -82,9 +92,11 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
     try:
         return L.Trainer(callbacks=list(callbacks), logger=logger, **options)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
+        in_session = ". In an interactive session of SLURM, set SLURM_JOB_NAME=interactive"
         raise ConfigError(
             f"training cannot start with --device {config.hardware.device}, --devices {config.compute.devices}, "
             f"--nodes {config.compute.nodes} and --precision {config.compute.precision}: {error}"
+            f"{in_session if SLURMEnvironment.detect() else ''}"
         ) from error
 
 
@@ -145,5 +157,7 @@ def _silence_lightning() -> None:
     """Suppress Lightning's messages that advertise, or that repeat messages of this package."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for pattern in ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"):
+    without_patience = re.escape(f'add the following callbacks: ["{Patience.STATE_KEY}"]')
+    patterns = ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval")
+    for pattern in (*patterns, without_patience):
         warnings.filterwarnings("ignore", f".*{pattern}.*", module="lightning")

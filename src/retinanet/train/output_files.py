@@ -98,13 +98,15 @@ class CsvTable:
     def truncate(self, size: int) -> None:
         """Drop the rows after the first `size` bytes, which a resumed training run writes again.
 
-        A file that is missing or too short is replaced by a new file with the header only.
+        Of a file that another program has saved again (with other line ends, for example), the complete lines within
+        `size` bytes stay. A file that is missing or has another header is replaced by a new file with the header only.
         """
-        if not self.path.exists() or self.path.stat().st_size < size or not size:
+        content = self.path.read_bytes()[:size] if self.path.exists() else b""
+        if content.split(b"\n")[0].rstrip(b"\r") != ",".join(self.columns).encode() or b"\n" not in content:
             self.write_header()
             return
         with translate_os_errors(self.path):
-            os.truncate(self.path, size)
+            os.truncate(self.path, content.rindex(b"\n") + 1)
 
 
 def report_progress(line: str) -> None:

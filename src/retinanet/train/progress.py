@@ -1,12 +1,12 @@
-"""Callbacks that show the progress of each step and epoch, and stop training after `max_steps`."""
+"""Callbacks that show the progress of steps and epochs, and stop training after `max_steps` or `patience`."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 
 from retinanet.train.output_files import report_progress
 
@@ -45,6 +45,28 @@ class StepLimit(Callback):
         """Request the stop after the last step."""
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+
+
+class Patience(EarlyStopping):
+    """Stop training after `patience` evaluations without a better AP.
+
+    Lightning's own class replaces its patience by the value in the checkpoint when a training run is resumed.
+    """
+
+    STATE_KEY: Final = "EarlyStopping{'monitor': 'AP', 'mode': 'max'}"
+    """Key of the state in checkpoints of all versions."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__("AP", mode="max", patience=patience, check_on_train_epoch_end=False)
+
+    @property
+    def state_key(self) -> str:
+        """Return the key of Lightning's own class, which checkpoints of earlier versions hold."""
+        return self.STATE_KEY
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best AP and the number of evaluations since, without the patience."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class EpochLine(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,9 +26,12 @@ from retinanet.config import (
 )
 from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError
+from retinanet.files import user_path
 from retinanet.former_names import current_options
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
+from retinanet.train.progress import Patience
+from retinanet.train.run_folder import continue_from_best
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData
@@ -61,6 +64,23 @@ NEEDED: Final = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "ca
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """How far the training run of a checkpoint had come.
+
+    Args:
+        epochs: number of complete epochs.
+        steps: number of optimiser steps.
+        waited: number of evaluations since the best AP, counted for `patience`.
+        stopped: whether training had ended before `epochs`, by `patience`, `max_steps` or a callback.
+    """
+
+    epochs: int = 0
+    steps: int = 0
+    waited: int = 0
+    stopped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SavedRun:
     """What the checkpoint of a training run to resume holds.
 
@@ -70,6 +90,7 @@ class SavedRun:
         classes: class names of the training data.
         data: fingerprints of the training and the validation data; empty for checkpoints of earlier versions.
         within_epoch: whether the checkpoint was saved between two steps of an epoch.
+        progress: how far training had come.
     """
 
     path: Path
@@ -77,6 +98,7 @@ class SavedRun:
     classes: tuple[str, ...]
     data: Mapping[str, Any]
     within_epoch: bool
+    progress: RunProgress = field(default_factory=lambda: RunProgress())
 
     @property
     def new_run(self) -> str:
@@ -90,7 +112,10 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
     Raises:
         CheckpointError: the file is damaged, is not a retinanet checkpoint, or holds no state of a training run.
     """
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {continue_from_best(path)}") from error
     missing = [name for name in NEEDED if name not in checkpoint]
     if missing:
         raise CheckpointError(
@@ -106,8 +131,15 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
     own = {name: str(getattr(config, name)) for name in ("train", "val")}
     complete = flatten(section_from_dict(TrainConfig, {**own, "output": str(config.folder.output), **saved}))
     try:
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        within_epoch = not progress["is_last_batch"] and progress["current"]["processed"] > 0
+        loop, callbacks = checkpoint["loops"]["fit_loop"], checkpoint["callbacks"]
+        batches = loop["epoch_loop.batch_progress"]
+        within_epoch = not batches["is_last_batch"] and batches["current"]["processed"] > 0
+        progress = RunProgress(
+            epochs=loop["epoch_progress"]["current"]["processed"],
+            steps=checkpoint["global_step"],
+            waited=callbacks.get(Patience.STATE_KEY, {}).get("wait_count", 0),
+            stopped=callbacks["Checkpoints"]["stopped"],
+        )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be resumed: it holds no position within the training run") from error
     return SavedRun(
@@ -116,14 +148,34 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
         classes=tuple(entry.get("classes", ())),
         data=checkpoint.get("data", {}),
         within_epoch=within_epoch,
+        progress=progress,
     )
+
+
+def why_ended(config: TrainConfig, saved: SavedRun) -> str | None:
+    """Return why a training run has no step left with the options of its resume, and how to go on; otherwise None."""
+    done, schedule = saved.progress, config.schedule
+    if done.epochs >= schedule.epochs:
+        return f"all {schedule.epochs} epochs are done: a larger --epochs would train further"
+    if 0 < schedule.max_steps <= done.steps:
+        return f"all {schedule.max_steps} steps of --max-steps are done: --max-steps -1 would train further"
+    had_waited = 0 < saved.options.get("patience", 0) <= done.waited
+    had_all_steps = 0 < saved.options.get("max_steps", -1) <= done.steps
+    if done.stopped and had_waited and 0 < schedule.patience <= done.waited:
+        return (
+            f"evaluations without a better AP: {done.waited}, the --patience of the training run. A larger --patience, "
+            "or --patience 0, would train further"
+        )
+    if done.stopped and not had_waited and not had_all_steps:
+        return f"a callback had stopped training. Start a new training run with its weights: {saved.new_run}"
+    return None
 
 
 def with_run_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a call, completed with the options in the config.yaml of the run to resume."""
     if options.get("resume") is not True or "output" not in options:
         return options
-    path = Path(options["output"]) / "config.yaml"
+    path = user_path(options["output"]) / "config.yaml"
     if not path.exists():
         return options
     known = options_of(TrainConfig)
@@ -160,9 +212,14 @@ def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool)
         report: whether to report the allowed changes in a line.
 
     Raises:
-        ConfigError: an option has changed that must not change.
+        ConfigError: an option has changed that must not change, or `epochs` is less than the number of complete epochs.
     """
     values = flatten(config)
+    if config.schedule.epochs < saved.progress.epochs:
+        raise ConfigError(
+            f"epochs must be {saved.progress.epochs} or more, the number of complete epochs of the training run in "
+            f"{config.folder.output}, found {config.schedule.epochs}"
+        )
     skipped = set(UNNAMED | DATA_OPTIONS)
     if config.fitted.anchors == "auto":
         skipped |= {"anchors", "anchor_sizes", "anchor_ratios", "levels"}

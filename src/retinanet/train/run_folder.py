@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -46,8 +47,10 @@ def files_of_run(folder: Path) -> list[str]:
     return [] if present == [FLIGHT_RECORD_FILE] else present
 
 
-def check_run_files(config: TrainConfig) -> bool:
-    """Return whether the run folder has a checkpoint to resume from. The folder does not change.
+def check_run_files(config: TrainConfig) -> Path | None:
+    """Return the checkpoint to resume from: last.ckpt, else best.ckpt; None for none. The folder does not change.
+
+    If last.ckpt is lost, best.ckpt holds the complete state of the training run after its best epoch.
 
     Raises:
         ConfigError: the folder holds a training run but neither `resume` nor `overwrite` is set, or `resume` is set and
@@ -58,13 +61,22 @@ def check_run_files(config: TrainConfig) -> bool:
     if config.run.resume:
         if not present:
             raise ConfigError(f"nothing to resume: {folder / 'last.ckpt'} does not exist; train without --resume")
-        return (folder / "last.ckpt").exists()
+        return next((folder / name for name in ("last.ckpt", "best.ckpt") if name in present), None)
     if present and not config.existing.overwrite and is_rank_zero():
         raise ConfigError(
             f"{folder} already holds a training run ({', '.join(present)}): use --resume to continue it, "
             "--overwrite to replace it, or choose another --output"
         )
-    return False
+    return None
+
+
+def continue_from_best(last: Path) -> str:
+    """Return what to do with a training run whose last.ckpt is lost: best.ckpt holds the state of its best epoch."""
+    best = last.with_name("best.ckpt")
+    if not best.is_file() or (last.is_file() and best.samefile(last)):
+        return "Start the training run again: --overwrite replaces the files of this run"
+    copy = shlex.join(("cp", str(best), str(last)))
+    return f"best.ckpt holds the training run up to its best epoch. To resume from that epoch, first: {copy}"
 
 
 def back_up_run(folder: Path) -> None:

@@ -52,6 +52,7 @@ from retinanet.train.resume import (
     check_resumed_data,
     check_resumed_options,
     read_saved_run,
+    why_ended,
     with_computed_options,
     with_run_options,
 )
@@ -119,7 +120,7 @@ def fit(
         OutputError: the run folder cannot be written.
         OutOfMemoryError: a training step does not fit into memory.
         WorkerError: a worker died or is stuck, or the shared memory is too small for the batches of the workers.
-        StopRequest: SIGTERM or Ctrl-C stopped training, after a checkpoint was saved.
+        StopRequest: SIGTERM, Ctrl-C or a closed terminal stopped training, after a checkpoint was saved.
     """
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
     if config is None:
@@ -138,8 +139,8 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     """Train in a locked run folder. Nothing is written before the options, the data and the weights are checked."""
     if is_restart() and not config.run.resume:
         config = _resume_after_restart(config)
-    has_checkpoint = check_run_files(config)
-    saved = read_saved_run(config.folder.output / "last.ckpt", config) if has_checkpoint else None
+    checkpoint = check_run_files(config)
+    saved = read_saved_run(checkpoint, config) if checkpoint is not None else None
     if saved is not None:
         config = with_computed_options(config, saved)
         check_resumed_options(config, saved, report=True)
@@ -148,10 +149,12 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     # An invalid loss or assigner raises its error here, before the data is read.
     DetectionLoss(config=config.loss)
     make_assigner(config.matching)
-    if config.run.resume and not has_checkpoint:
+    if config.run.resume and checkpoint is None:
         report_progress(
             f"{config.folder.output} holds a training run without a checkpoint: training starts from the beginning"
         )
+    elif checkpoint is not None and checkpoint.name != "last.ckpt":
+        report_progress(f"{config.folder.output / 'last.ckpt'} does not exist: training continues from {checkpoint}")
     L.seed_everything(config.random.seed, workers=False, verbose=False)
     config, train_data, val_data = _load_data(config)
     config = _with_fitted_options(train_data, config)
@@ -159,10 +162,12 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
         check_resumed_options(config, saved, report=False)
         check_resumed_data(train_data, val_data, saved)
     report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
-    model, config = build_model(config, train_data.classes, has_checkpoint)
+    model, config = build_model(config, train_data.classes, checkpoint is not None)
     config = with_batch_size(model, config, train_data)
     check_shared_memory(config, train_data, val_data)
-    return _train(model, config, train_data, val_data, extensions, resume=has_checkpoint)
+    if (ended := why_ended(config, saved) if saved is not None else None) is not None:
+        report_progress(f"nothing is left to train: {ended}")
+    return _train(model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=ended is not None)
 
 
 def _load_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
@@ -255,10 +260,11 @@ def _train(
     val_data: DetectionData,
     extensions: Extensions,
     *,
-    resume: bool,
+    checkpoint: Path | None,
+    ended: bool,
 ) -> TrainResult:
-    folder, last = config.folder.output, config.folder.output / "last.ckpt"
-    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume)
+    folder, resume = config.folder.output, checkpoint is not None
+    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
     if config.compute.compile:
@@ -281,7 +287,7 @@ def _train(
         if is_rank_zero():
             write_config(config, folder / "config.yaml")
         start_logging(trainer.loggers, config, resume=resume)
-        trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if callbacks.checkpoints.unevaluated:
         with named_in_errors(extensions, trainer):
             trainer.validate(module, data, verbose=False)
@@ -289,7 +295,7 @@ def _train(
     report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
         best=folder / "best.ckpt",
-        last=last,
+        last=folder / "last.ckpt",
         ap=callbacks.checkpoints.best_ap,
         seconds=callbacks.metrics_file.seconds(),
         config=config,
@@ -305,6 +311,7 @@ def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
         DataError: an image cannot be read. The traceback that a worker adds to its message is removed.
         OutputError: the run folder cannot be written.
         WorkerError: a worker died or is stuck.
+        ConfigError: BatchNorm cannot be trained with such small images.
     """
     folder = callbacks.start.folder
     try:
@@ -323,3 +330,11 @@ def _user_errors(callbacks: RunCallbacks) -> Iterator[None]:
         if error.errno not in disk_errors or is_user_error(error):
             raise
         raise output_error(error, folder) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "training BatchNorm needs more than one position per batch in each feature map, found an image without "
+            "another of its size in a batch, and so small that a feature map has 1 x 1 positions: give a larger "
+            "--image-size, or keep the BatchNorm layers of pretrained weights fixed (--freeze-batchnorm)"
+        ) from error
