@@ -318,3 +318,36 @@ def test_heif_is_decoded_with_the_extra_and_named_without(tmp_path: Path, monkey
     assert images.decode(tmp_path / "b.heic").size == images.read_size(tmp_path / "b.heic") == (64, 48)
     with pytest.raises(images.ImageError, match="not an image|cannot be decoded"):
         images.decode(head)
+
+
+@pytest.mark.parametrize("format", ["TIFF", "GIF", "WEBP", "PNG", "MPO"])
+def test_a_file_with_several_images_is_told_from_one_with_a_single_image(format: str) -> None:
+    """The further images of an .mpo photo are views for glasses and displays of the same photo."""
+    first, second = Image.new("RGB", (12, 8), "red"), Image.new("RGB", (12, 8), "blue")
+    several = saved(first, format, save_all=True, append_images=[second])
+    assert images.verify(several).is_first_of_several == (format != "MPO")
+    scaled = images.decode_for(several, image_size=8, max_size=12)
+    assert scaled.is_first_of_several == (format != "MPO")
+    assert np.asarray(scaled.image)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=2)
+    assert not images.verify(saved(first, "JPEG" if format == "MPO" else format)).is_first_of_several
+
+
+def test_the_overviews_of_a_tiff_are_no_further_images(tmp_path: Path) -> None:
+    """Maps and slides hold reduced copies of the image (NewSubfileType 1)."""
+    rasterio = pytest.importorskip("rasterio")
+    options = {"width": 64, "height": 64, "count": 3, "dtype": "uint8", "transform": rasterio.Affine.scale(2.0)}
+    with rasterio.open(tmp_path / "map.tif", "w", driver="GTiff", **options) as file:
+        file.write(np.full((3, 64, 64), 9, np.uint8))
+    with rasterio.open(tmp_path / "map.tif", "r+") as file:
+        file.build_overviews([2, 4])
+    with Image.open(tmp_path / "map.tif") as image:
+        assert image.n_frames == 3
+    assert not images.verify(tmp_path / "map.tif").is_first_of_several
+
+
+def test_an_error_says_what_a_file_contains_instead_of_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    with pytest.raises(images.ImageError, match=r"a\.jpg: not an image .*, found a pointer of Git LFS: run `git"):
+        images.decode(tmp_path / "a.jpg")
+    with pytest.raises(images.ImageError, match=r"not an image in a format that can be read, found an HTML page"):
+        images.decode(b"<!doctype html><title>404</title>")

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from urllib.request import url2pathname
 
 from retinanet.errors import UserError, did_you_mean
+from retinanet.file_kinds import START_BYTES, recognise_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +180,15 @@ def read_text(path: Path) -> str:
     """
     data = path.read_bytes()
     return data.decode(text_encoding(data))
+
+
+def content_of(path: Path) -> str:
+    """Return what a file contains, in words for an error message; an empty text if it is not recognised."""
+    try:
+        with path.open("rb") as file:
+            return recognise_content(file.read(START_BYTES))
+    except OSError:
+        return ""
 
 
 def partial_path(path: Path) -> Path:

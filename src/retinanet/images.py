@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from retinanet.file_kinds import START_BYTES, recognise_content
 from retinanet.pixel_values import FULL_DEPTH, has_wide_colour, recognise_depth, to_8_bits, wide_colour_values
 
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
@@ -59,6 +60,9 @@ _WINDOW_DRIVERS: Final = ("GTiff", "PNG", "JPEG", "BMP", "WEBP", "JP2OpenJPEG")
 
 _REFUSED_FORMATS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
 """Formats that are refused: Pillow passes them to another program (EPS to Ghostscript) or to a registered handler."""
+_SEVERAL_IMAGES: Final = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
+"""Formats whose files hold pages or frames."""
+_NEW_SUBFILE_TYPE: Final = 254
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _MIN_FILE_SHARE: Final = 1 / 5000
 """Minimum file size per decoded byte of an image that is read by windows. Deflate packs at most 1,032 bytes into one,
@@ -119,13 +123,16 @@ class Scaled(NamedTuple):
     """Original height, after EXIF rotation."""
     largest: int | None = None
     """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+    is_first_of_several: bool = False
+    """Whether the file holds further images: see `_is_first_of_several`."""
 
 
 class _Decoded(NamedTuple):
-    """An image as upright RGB, and its largest value if it has 16 bits per channel."""
+    """An image as upright RGB, its largest value if it has 16 bits per channel, and whether its file holds more."""
 
     image: Image.Image
     largest: int | None = None
+    is_first_of_several: bool = False
 
 
 class Verified(NamedTuple):
@@ -135,6 +142,8 @@ class Verified(NamedTuple):
     """Width and height in pixels, after EXIF rotation."""
     largest: int | None
     """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+    is_first_of_several: bool = False
+    """Whether the file holds further images: see `_is_first_of_several`."""
 
 
 class Frame(NamedTuple):
@@ -179,7 +188,7 @@ def decode_for_display(source: Source) -> Image.Image:
     Raises:
         ImageError: see `decode`.
     """
-    image, largest = _decode(source, FULL_DEPTH)
+    image, largest, _ = _decode(source, FULL_DEPTH)
     bit_depth = FULL_DEPTH if largest is None else recognise_depth(largest)
     return image if bit_depth == FULL_DEPTH else decode(source, bit_depth=bit_depth)
 
@@ -192,7 +201,8 @@ def _decode(source: Source, bit_depth: int) -> _Decoded:
         if isinstance(source, Image.Image):
             return _to_rgb(source, name, bit_depth)
         with _open(source) as image:
-            return _to_rgb(image, name, bit_depth)
+            several = _is_first_of_several(image)
+            return _to_rgb(image, name, bit_depth)._replace(is_first_of_several=several)
     except _DECODER_ERRORS as error:
         raise _image_error(error, source, name) from error
 
@@ -211,18 +221,19 @@ def decode_for(source: Source, *, image_size: int, max_size: int, bit_depth: int
         if (windows := _open_large(source, bit_depth)) is not None:
             with windows:
                 size = resized_size(*windows.size, image_size=image_size, max_size=max_size)
-                return Scaled(windows.reduced(size), *windows.size, windows.largest)
+                return Scaled(windows.reduced(size), *windows.size, windows.largest, windows.is_first_of_several)
         try:
             with _open(source) as image:
                 if image.format in {"JPEG", "MPO"}:
                     return _reduced_jpeg(image, _source_name(source), image_size=image_size, max_size=max_size)
-                decoded, largest = _to_rgb(image, _source_name(source), bit_depth)
+                several = _is_first_of_several(image)
+                decoded, largest, _ = _to_rgb(image, _source_name(source), bit_depth)
         except _DECODER_ERRORS as error:
             raise _image_error(error, source, _source_name(source)) from error
     else:
-        decoded, largest = _decode(source, bit_depth)
+        decoded, largest, several = _decode(source, bit_depth)
     size = resized_size(*decoded.size, image_size=image_size, max_size=max_size)
-    return Scaled(resize(decoded, size), *decoded.size, largest)
+    return Scaled(resize(decoded, size), *decoded.size, largest, several)
 
 
 def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: int) -> Scaled:
@@ -254,7 +265,7 @@ def verify(source: Source) -> Verified:
     """Decode all pixels of an image and return its size and largest value. Raises `ImageError`."""
     with open_windows(source) as image:
         image.reduced((1, 1))
-        return Verified(image.size, image.largest)
+        return Verified(image.size, image.largest, image.is_first_of_several)
 
 
 class Windows:
@@ -263,12 +274,14 @@ class Windows:
     Args:
         image: upright RGB.
         largest: largest value of the decoded parts before the reduction to 8 bits; None for an image of 8 bits.
+        is_first_of_several: whether the file holds further images.
     """
 
-    def __init__(self, image: Image.Image, largest: int | None = None) -> None:
+    def __init__(self, image: Image.Image, largest: int | None = None, is_first_of_several: bool = False) -> None:
         self.image = image
         self.size = image.size
         self.largest = largest
+        self.is_first_of_several = is_first_of_several
 
     def __enter__(self) -> Self:
         return self
@@ -292,6 +305,7 @@ class _FileWindows(Windows):
         self.path = path
         self.bit_depth = bit_depth
         self.largest = None
+        self.is_first_of_several = len(dataset.subdatasets) > 1  # pages of a TIFF, without overviews
         self.dataset = dataset
         self.env = env  # limits the cache of decoded blocks
         self.size = (dataset.width, dataset.height)
@@ -320,7 +334,7 @@ class _FileWindows(Windows):
             raise ImageError(
                 f"{self.path}: expected grey, RGB or RGBA, found the channels {', '.join(kinds)}. Convert it first"
             )
-        image, largest = _from_array(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+        image, largest, _ = _from_array(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
         if largest is not None:
             self.largest = max(self.largest or 0, largest)
         return image
@@ -537,6 +551,26 @@ def _open(source: str | Path | bytes | BinaryIO) -> Image.Image:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["HEIF"])
 
 
+def _is_first_of_several(image: Image.Image) -> bool:
+    """Return whether an image file holds further images: pages of a TIFF, frames of an animation.
+
+    Overviews and masks of a TIFF do not count (bits 0 and 2 of NewSubfileType, TIFF 6.0), nor do the further views of a
+    photo (.mpo) and the sizes of an icon.
+    """
+    if image.format not in _SEVERAL_IMAGES or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    try:
+        for page in range(1, image.n_frames):  # type: ignore[attr-defined]
+            image.seek(page)
+            if not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 0b101:  # type: ignore[attr-defined]
+                return True
+    finally:
+        image.seek(0)
+    return False
+
+
 def _is_heif(source: str | Path | bytes | BinaryIO) -> bool:
     """Return whether an image is HEIF (.heic): its first box is `ftyp` with a brand of HEIF (ISO 23008-12)."""
     if isinstance(source, str | Path):
@@ -592,7 +626,8 @@ def _image_error(error: Exception, source: object, name: str) -> ImageError:
     if isinstance(source, bytes) and not source:
         return ImageError("expected the bytes of an image, found none")
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"{name}: not an image in a format that can be read")
+        found = _content(source)
+        return ImageError(f"{name}: not an image in a format that can be read{f', found {found}' if found else ''}")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
             f"{name}: too many pixels to decode at once ({error}). Install rasterio to read it by windows: "
@@ -603,25 +638,37 @@ def _image_error(error: Exception, source: object, name: str) -> ImageError:
     return ImageError(f"{name}: cannot be decoded ({error})")
 
 
+def _content(source: object) -> str:
+    """Return what a source contains instead of an image, if that is recognised."""
+    found = recognise_content(source) if isinstance(source, bytes) else ""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            found = recognise_content(file.read(START_BYTES))
+    return "" if found == "an image" else found
+
+
 def _from_array(array: npt.NDArray[Any], bit_depth: int) -> _Decoded:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in {2, 3} or channels not in {1, 3, 4} or not array.size:
         raise ImageError(f"expected an array HxW, HxWx1, HxWx3 RGB or HxWx4 RGBA, found shape {array.shape}")
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        raise ImageError(f"expected an array of uint8 or uint16, found {array.dtype}")
+        raise ImageError(
+            f"expected an array of uint8 or uint16, found {array.dtype}. Convert the pixels first, for example with "
+            "image.astype(numpy.uint8)"
+        )
     largest = None
     if array.dtype.itemsize == 2:
         largest = int(array[..., :3].max() if channels == 4 else array.max())
         array = to_8_bits(array, bit_depth)
     if array.ndim == 3 and channels == 1:
         array = array[:, :, 0]
-    image, _ = _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array", FULL_DEPTH)
-    return _Decoded(image, largest)
+    rgb = _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array", FULL_DEPTH).image
+    return _Decoded(rgb, largest)
 
 
 def _to_rgb(image: Image.Image, name: str, bit_depth: int) -> _Decoded:
     """Return an image as upright RGB. May raise any of `_DECODER_ERRORS`."""
-    rgb, largest = _stored_rgb(image, name, bit_depth)
+    rgb, largest, _ = _stored_rgb(image, name, bit_depth)
     # The orientation is read after load(), which turns a TIFF upright itself.
     return _Decoded(_upright(rgb, _orientation(image)), largest)
 
@@ -637,7 +684,7 @@ def _stored_rgb(image: Image.Image, name: str, bit_depth: int) -> _Decoded:
     """Return an image as RGB in its stored orientation."""
     largest = None
     if has_wide_colour(image):
-        image, largest = _reduced_colour(image, bit_depth)
+        image, largest, _ = _reduced_colour(image, bit_depth)
     image.load()
     if image.mode.startswith(("I", "F")):
         values_HW = _grey_values(image, name)

@@ -65,3 +65,31 @@ def test_a_safetensors_file_loads(tmp_path):
     model, _ = small_file(tmp_path)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors")
     assert load_checkpoint(tmp_path / "model.safetensors").model.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        (
+            "a.ckpt",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+            "a pointer of Git LFS",
+        ),
+        ("a.pth", b"<!DOCTYPE html><html>Sign in</html>", "an HTML page"),
+        ("a.ckpt", b"\x89PNG\r\n\x1a\n", "an image"),
+        ("a.ckpt", b"\x08\x08\x12\x07pytorch", "an ONNX model: name it .onnx"),
+        ("a.safetensors", b"", "an empty file"),
+        ("a.ckpt", bytes(100), "no file of torch.save or safetensors"),
+    ],
+)
+def test_an_error_says_what_a_file_contains_instead_of_a_checkpoint(tmp_path, name, content, found):
+    """torch.load advises to load such a file with weights_only=False, and to report a bug."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read as a checkpoint: found {found}"):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_run_folder_in_place_of_a_checkpoint_lists_its_checkpoints(tmp_path):
+    (tmp_path / "best.ckpt").touch()
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint, found a folder\. Checkpoints .*best\.ckpt"):
+        load_checkpoint(tmp_path)

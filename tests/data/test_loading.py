@@ -88,3 +88,15 @@ def test_a_dataset_without_images_or_objects_is_an_error(write_voc: Write) -> No
     (invalid / "Annotations" / "a.xml").unlink()
     with pytest.raises(DataError, match="at least one image, found none"):
         data.load(invalid)
+
+
+def test_files_with_several_images_are_named(write_voc: Write) -> None:
+    """Of a stack of a microscope, only the first plane is used: the boxes were drawn on one plane."""
+    root = write_voc({"a": [CAT], "b": [CAT]})
+    path = root / "JPEGImages" / "a.jpg"
+    with Image.open(path) as image:
+        image.save(path.with_suffix(".tif"), save_all=True, append_images=[image.copy()])
+    path.unlink()
+    (note,) = [note for note in data.load(root).notes if "several images" in note]
+    assert note.startswith("1 files hold several images")
+    assert note.endswith("a.tif")

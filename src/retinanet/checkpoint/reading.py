@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from retinanet.checkpoint.holders import StoredObject, describe_content, find_states
 from retinanet.checkpoint.loaded_model import FORMAT, KEY, CheckpointError
+from retinanet.errors import list_names
+from retinanet.files import content_of
 from retinanet.parse import shorten
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ def read_file(path: Path) -> Any:
     Raises:
         CheckpointError: the file is missing or damaged, or holds other values than tensors, arrays and plain values.
     """
+    if path.is_dir():
+        inside = list_names(sorted(str(file) for file in path.glob("*.ckpt"))) or "none"
+        raise CheckpointError(f"{path}: expected a checkpoint, found a folder. Checkpoints in the folder: {inside}")
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     _refuse_archive_bombs(path)
@@ -75,12 +80,14 @@ def read_file(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (*BROKEN_FILE_ERRORS, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_reason(error, path)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: Path) -> str:
     """Return why a file cannot be read, without PyTorch's advice to run the code in the file."""
     text = str(error)
+    if not _is_torch_archive(path) and (found := content_of(path)):
+        return f"found {found}"
     if "TorchScript" in text:
         return "expected tensors and plain values, found a TorchScript archive: save model.state_dict() with torch.save"
     if isinstance(error, pickle.UnpicklingError) and (refused := re.search(r"GLOBAL (\S+)", text)):
@@ -88,6 +95,8 @@ def _reason(error: Exception) -> str:
             f"expected tensors and plain values, found the object {refused[1]}, whose code could do anything: save "
             "model.state_dict() alone with torch.save"
         )
+    if isinstance(error, pickle.UnpicklingError):
+        return "found no file of torch.save or safetensors: it is damaged, or of another kind"
     return text
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinanet.errors import list_names
 from retinanet.files import is_file
 from retinanet.formats import read
 from retinanet.formats.image_files import images_below
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Fault, Record
-from retinanet.images import ImageError, verify
+from retinanet.images import ImageError, Verified, verify
 from retinanet.pixel_values import ValueRange
 
 if TYPE_CHECKING:
@@ -52,13 +53,15 @@ def load(
             f"{data.source}: expected {len(missing)} image files, found none of them. The first was expected at "
             f"{missing[0].path}. {_advice_for_missing_images(images)}"
         )
-    image_faults, value_range = _check_images(data, workers=workers) if open_images else ([], None)
+    image_faults, value_range, notes = _check_images(data, workers=workers) if open_images else ([], None, ())
     faults = (*data.faults, *image_faults)
     if faults and not skip_invalid:
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
     invalid_files = {fault.file for fault in image_faults}
     records = tuple(record for record in data.records if record.path not in invalid_files)
-    data = dataclasses.replace(data, records=records, faults=faults, value_range=value_range)
+    data = dataclasses.replace(
+        data, records=records, faults=faults, value_range=value_range, notes=(*data.notes, *notes)
+    )
     left_out = f"; {len(faults)} faults were left out" if faults else ""
     if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
@@ -123,30 +126,44 @@ def verify_images(data: DetectionData, *, workers: int = 2) -> list[Fault]:
     return _check_images(data, workers=workers)[0]
 
 
-def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], ValueRange | None]:
-    """Return the faults of the images, and the value range of the valid images with 16 bits per channel."""
+def _check_images(data: DetectionData, *, workers: int) -> tuple[list[Fault], ValueRange | None, tuple[str, ...]]:
+    """Return the faults of the images, the value range of the valid images with 16 bits, and notes on the images."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         checked = list(pool.map(_check_image, data.records))
-    faults = [fault for fault, _ in checked if fault is not None]
-    largest = {record.path: value for record, (_, value) in zip(data.records, checked, strict=True)}
-    return faults, ValueRange.of(largest.values())
+    faults = [found for found in checked if isinstance(found, Fault)]
+    verified = {
+        record.path: found for record, found in zip(data.records, checked, strict=True) if isinstance(found, Verified)
+    }
+    return faults, ValueRange.of(found.largest for found in verified.values()), _several_note(verified)
 
 
-def _check_image(record: Record) -> tuple[Fault | None, int | None]:
-    """Return the fault of an image, or otherwise its largest value if it has 16 bits per channel."""
+def _several_note(verified: Mapping[Path, Verified]) -> tuple[str, ...]:
+    """Return a note about the files of which only the first image is used."""
+    several = [str(path) for path, found in verified.items() if found.is_first_of_several]
+    if not several:
+        return ()
+    return (
+        f"{len(several):,} files hold several images (pages of a TIFF, or an animation), of which only the first is "
+        f"used: {list_names(several)}",
+    )
+
+
+def _check_image(record: Record) -> Fault | Verified:
+    """Return the fault of an image, or otherwise the result of decoding it."""
     advice = SKIP_IMAGE
     if not is_file(record.path):
         advice = "Put the image at this path, give its folder with --images, or leave it out with --skip-invalid"
-        return Fault(file=record.path, where="", what="image not found", advice=advice), None
+        return Fault(file=record.path, where="", what="image not found", advice=advice)
     try:
-        (width, height), largest = verify(record.path)
+        verified = verify(record.path)
     except ImageError as error:
         what = str(error).removeprefix(f"{record.path}: ")
-        return Fault(file=record.path, where="", what=what, advice=advice), None
+        return Fault(file=record.path, where="", what=what, advice=advice)
+    width, height = verified.size
     if (width, height) == (record.width, record.height):
-        return None, largest
+        return verified
     what = f"expected {record.width}x{record.height} pixels as annotated, found {width}x{height}"
     if (height, width) == (record.width, record.height):
         what += ". The image was annotated before its EXIF rotation, or rotated after annotation"
         advice = "Annotate the upright image, remove its EXIF orientation, or leave the image out with --skip-invalid"
-    return Fault(file=record.path, where="", what=what, advice=advice), None
+    return Fault(file=record.path, where="", what=what, advice=advice)
