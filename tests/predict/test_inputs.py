@@ -101,3 +101,13 @@ def test_addresses_of_files_are_read_and_all_others_are_refused_in_words(folder:
     with pytest.raises(UserError, match="0: no such file or folder. The number of a camera is no input"):
         expand_inputs(["0"])
     assert local_path("C:/images/a.jpg") == Path("C:/images/a.jpg")
+
+
+@pytest.mark.parametrize("pattern", ["*.png", "**/*.png"])
+def test_brackets_of_an_existing_folder_are_no_pattern(tmp_path: Path, pattern: str) -> None:
+    """Windows and browsers add [1] and (1) to names. A pattern in front of the folder remains a pattern."""
+    for name in ("run [1]/a.png", "run 1/b.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert expand_inputs([str(tmp_path / "run [1]" / pattern)]) == [tmp_path / "run [1]" / "a.png"]
+    assert expand_inputs([str(tmp_path / "run [12]" / pattern)]) == [tmp_path / "run 1" / "b.png"]

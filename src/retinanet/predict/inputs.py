@@ -82,7 +82,7 @@ def _search(entry: str, left_out: LeftOut) -> list[Path]:
     if not glob.has_magic(entry):
         return [existing_path(path)]
     head, pattern = _split_pattern(path.parts)
-    matches = [Path(name) for name in glob.glob(str(Path(*head)))]  # noqa: PTH207 - supports absolute patterns
+    matches = [Path(name) for name in glob.glob(_escape_folders(head))]  # noqa: PTH207 - supports absolute patterns
     if pattern:
         return [
             file
@@ -100,6 +100,14 @@ def _search(entry: str, left_out: LeftOut) -> list[Path]:
         else:
             left_out.add(OTHER_KIND if match.is_file() else BROKEN, match)
     return files
+
+
+def _escape_folders(parts: Sequence[str]) -> str:
+    """Return a glob in which the leading folders that exist as written, such as `run [1]`, stand for themselves."""
+    literal = 0
+    while literal < len(parts) and Path(*parts[: literal + 1]).is_dir():
+        literal += 1
+    return str(Path(*(glob.escape(part) for part in parts[:literal]), *parts[literal:]))
 
 
 def _walk(folder: Path, left_out: LeftOut) -> list[Path]:
