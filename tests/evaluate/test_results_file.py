@@ -103,3 +103,17 @@ def test_texts_as_ids_are_numbers_or_names(tmp_path: Path) -> None:
         assert any("5 times as image_id and 5 times as category_id" in note for note in found.notes)
     with pytest.raises(EvaluationError, match="image_id 'nowhere' is not in the ground truth"):
         evaluate(write(tmp_path / "r.json", [{**rows[0], "image_id": "nowhere"}]), data=truth)
+
+
+def test_scores_and_repetitions_that_mislead_the_metrics_are_named(tmp_path: Path) -> None:
+    """Joined files of two processes, a detector without scores, and scores in percent: all are valid COCO results."""
+    truth = write_scenes(tmp_path)
+    rows = [{**row, "score": 0.5 + i / 100} for i, row in enumerate(perfect_results(truth))]
+
+    def notes(rows: list[dict[str, Any]]) -> str:
+        return " ".join(evaluate(write(tmp_path / "results.json", rows), data=truth).notes)
+
+    assert "results" not in notes(rows)
+    assert f"2 of {len(rows) + 2} results repeat another result" in notes([*rows, *rows[:2]])
+    assert f"all {len(rows)} results have the score 1: AP needs scores" in notes([{**row, "score": 1} for row in rows])
+    assert "scores reach 90: AP only ranks them" in notes([*rows, {**rows[0], "score": 90}])
