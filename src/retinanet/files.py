@@ -6,6 +6,7 @@ import codecs
 import hashlib
 import os
 import re
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -180,6 +181,24 @@ def read_text(path: Path) -> str:
     """
     data = path.read_bytes()
     return data.decode(text_encoding(data))
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Raise `UserError` if no file can be written at one of the paths. A missing folder is created.
+
+    Long work calls this function before it starts, so that its results are not lost. None and `STDOUT` need no file.
+    """
+    for path in paths:
+        if path is None or path == STDOUT:
+            continue
+        if path.is_dir():
+            raise UserError(f"{path}: expected a file to write, found a folder: give a file in the folder")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}): give another path") from error
 
 
 def content_of(path: Path) -> str:

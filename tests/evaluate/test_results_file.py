@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from retinanet.data import DataError
+from retinanet.errors import UserError
 from retinanet.evaluate import EvaluationError, evaluate
 from tests.evaluate.block_scenes import write_scenes
 
@@ -117,3 +118,10 @@ def test_scores_and_repetitions_that_mislead_the_metrics_are_named(tmp_path: Pat
     assert f"2 of {len(rows) + 2} results repeat another result" in notes([*rows, *rows[:2]])
     assert f"all {len(rows)} results have the score 1: AP needs scores" in notes([{**row, "score": 1} for row in rows])
     assert "scores reach 90: AP only ranks them" in notes([*rows, {**rows[0], "score": 90}])
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_evaluation(tmp_path: Path) -> None:
+    """Before, the metrics of a long evaluation were lost."""
+    for option in ("results", "json", "report"):
+        with pytest.raises(UserError, match="expected a file to write, found a folder"):
+            evaluate(tmp_path / "not-read.ckpt", data=tmp_path / "not-read.json", **{option: tmp_path})
