@@ -192,7 +192,8 @@ def _reason(error: Exception, path: Path) -> str:
         return f"found {found}"
     if path.suffix.lower() == ".xml" and not weights.exists():
         return f"expected its weights in {weights}, found no such file: keep both files in one folder"
-    return str(error).strip().rpartition("\n")[2] or type(error).__name__
+    text = str(error).strip().rpartition("\n")[2] or type(error).__name__
+    return f"{text.rstrip('.')}. If the file is damaged or incomplete, copy or export it again"
 
 
 def _onnx_providers(device: str, available: Sequence[str]) -> list[Any]:
