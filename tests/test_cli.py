@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -88,3 +89,34 @@ def test_an_error_is_printed_with_its_notes(monkeypatch, capsys):
         main([])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: too many\nraised by callback my:Callback\n"
+
+
+def convert_to(stdout: Any, squares: tuple[Path, Path], output: Path, **environment: str) -> tuple[int, str]:
+    """Return the exit status and stderr of `retinanet convert`, which prints the written files, with a given stdout."""
+    arguments = [sys.executable, "-m", "retinanet", "convert", str(squares[1]), str(output), "--format", "coco"]
+    ended = subprocess.run(
+        arguments, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env={**os.environ, **environment}
+    )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_of_stdout_that_stops_early_ends_a_command_quietly(squares, tmp_path, unbuffered):
+    """`retinanet ... | head -0`: no traceback, neither of the command nor of the interpreter at its exit."""
+    read, write = os.pipe()
+    os.close(read)
+    assert convert_to(write, squares, tmp_path / "out", PYTHONUNBUFFERED=unbuffered) == (1, "")
+    os.close(write)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device of a full disk")
+def test_a_full_disk_at_stdout_ends_a_command_with_one_line(squares, tmp_path):
+    with Path("/dev/full").open("w") as full:
+        assert convert_to(full, squares, tmp_path / "out") == (1, "error: No space left on device\n")
+
+
+def test_a_folder_that_cannot_be_written_ends_a_command_with_one_line(squares, tmp_path, capsys):
+    """The operating system's errors name their file; a traceback would not help."""
+    (tmp_path / "file").touch()
+    assert run("convert", squares[1], tmp_path / "file" / "out", "--format", "coco") == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file' / 'out'}: Not a directory\n"

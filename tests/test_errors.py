@@ -8,6 +8,7 @@ from retinanet.errors import UserError, did_you_mean, explain_missing, list_name
 def test_only_a_near_word_is_suggested():
     assert did_you_mean("foca", ["focal", "ce"]) == ". Did you mean 'focal'?"
     assert did_you_mean(12, [123, 900]) == ". Did you mean '123'?"
+    assert did_you_mean("COCO", ["coco", "voc"]) == ". Did you mean 'coco'?"
     assert did_you_mean("xyz", ["focal", "ce"]) == ""
     assert did_you_mean("focal", []) == ""
 

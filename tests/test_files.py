@@ -9,6 +9,7 @@ import pytest
 
 from retinanet.errors import UserError
 from retinanet.files import (
+    STDOUT,
     AllowedFolders,
     atomic_path,
     existing_path,
@@ -18,6 +19,7 @@ from retinanet.files import (
     path_from_text,
     path_text,
     read_text,
+    require_writable,
     valid_text,
     write_atomically,
 )
@@ -138,3 +140,13 @@ def test_a_partial_file_has_a_name_that_file_systems_accept(tmp_path: Path) -> N
     assert partial_path(Path("a/b.json")) == Path("a/b.json.partial")
     write_atomically(tmp_path / ("写" * 83 + ".json"), "[]")
     assert [path.name for path in tmp_path.iterdir()] == ["写" * 83 + ".json"]
+
+
+def test_an_output_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    require_writable(None, STDOUT, tmp_path / "new" / "a.json")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"], "the folder is created, the file is not"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"b\.json: cannot be written \((Not a directory|File exists)\)"):
+        require_writable(tmp_path / "file" / "b.json")
+    with pytest.raises(UserError, match="new: expected a file to write, found a folder"):
+        require_writable(tmp_path / "new")

@@ -322,43 +322,12 @@ def test_heif_is_decoded_with_the_extra_and_named_without(tmp_path: Path, monkey
         images.decode(head)
 
 
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        (b"<!DOCTYPE html>\n<html>404</html>", "<!DOCTYPE html>"),
-        (b"version https://git-lfs\n", "version https://git-lfs"),
-    ],
-)
-def test_a_text_file_with_the_name_of_an_image_is_quoted(content: bytes, line: str, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(images.ImageError, match=rf"not an image in a format that can be read, but text: '{line}'"):
-        images.verify(tmp_path / "a.jpg")
-
-
 def test_the_preview_in_a_raw_file_is_refused(tmp_path: Path) -> None:
     """The first page of a camera's .dng is a small copy (NewSubfileType 1), which has other pixels than the photo."""
     Image.new("RGB", (10, 8)).save(tmp_path / "a.dng", "TIFF", tiffinfo={254: 1})
     for decode in (images.decode, images.read_size, images.verify):
         with pytest.raises(images.ImageError, match=r"a\.dng: expected an image, found a camera's raw file.* 10x8 pix"):
             decode(tmp_path / "a.dng")
-
-
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
-def test_frames_and_pages_are_counted(suffix: str, tmp_path: Path) -> None:
-    frames = [Image.fromarray(np.full((8, 10, 3), value, np.uint8)) for value in (10, 120, 250)]
-    frames[0].save(tmp_path / f"one{suffix}")
-    frames[0].save(tmp_path / f"three{suffix}", save_all=True, append_images=frames[1:])
-    assert [images.verify(tmp_path / f"{name}{suffix}").frames for name in ("one", "three")] == [1, 3]
-
-
-def test_reduced_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
-    image, copy = Image.new("RGB", (10, 8)), Image.new("RGB", (5, 4))
-    copy.encoderinfo = {"tiffinfo": {254: 1}}  # what Pillow's writer reads for a further page
-    image.save(tmp_path / "a.tif", save_all=True, append_images=[copy])
-    with Image.open(tmp_path / "a.tif") as saved_image:
-        saved_image.seek(1)
-        assert saved_image.tag_v2[254] == 1
-    assert images.verify(tmp_path / "a.tif").frames == 1
 
 
 def png_of_16_bits(color_type: int, pixels: np.ndarray, transparent: tuple[int, ...]) -> bytes:
@@ -382,3 +351,36 @@ def test_the_transparent_colour_of_16_bit_images_is_white(bit_depth: int) -> Non
     np.testing.assert_array_equal(decoded, [[[255, 255, 255], [1001 >> shift, 0, 0]]])
     decoded = np.asarray(images.decode(png_of_16_bits(0, np.array([[1000, 1001]]), (1000,)), bit_depth=bit_depth))
     np.testing.assert_array_equal(decoded, [[[255] * 3, [1001 >> shift] * 3]])
+
+
+@pytest.mark.parametrize("format", ["TIFF", "GIF", "WEBP", "PNG", "MPO"])
+def test_a_file_with_several_images_is_told_from_one_with_a_single_image(format: str) -> None:
+    """The further images of an .mpo photo are views for glasses and displays of the same photo."""
+    first, second = Image.new("RGB", (12, 8), "red"), Image.new("RGB", (12, 8), "blue")
+    several = saved(first, format, save_all=True, append_images=[second])
+    assert images.verify(several).is_first_of_several == (format != "MPO")
+    scaled = images.decode_for(several, image_size=8, max_size=12)
+    assert scaled.is_first_of_several == (format != "MPO")
+    assert np.asarray(scaled.image)[0, 0].tolist() == pytest.approx([255, 0, 0], abs=2)
+    assert not images.verify(saved(first, "JPEG" if format == "MPO" else format)).is_first_of_several
+
+
+def test_the_overviews_of_a_tiff_are_no_further_images(tmp_path: Path) -> None:
+    """Maps and slides hold reduced copies of the image (NewSubfileType 1)."""
+    rasterio = pytest.importorskip("rasterio")
+    options = {"width": 64, "height": 64, "count": 3, "dtype": "uint8", "transform": rasterio.Affine.scale(2.0)}
+    with rasterio.open(tmp_path / "map.tif", "w", driver="GTiff", **options) as file:
+        file.write(np.full((3, 64, 64), 9, np.uint8))
+    with rasterio.open(tmp_path / "map.tif", "r+") as file:
+        file.build_overviews([2, 4])
+    with Image.open(tmp_path / "map.tif") as image:
+        assert image.n_frames == 3
+    assert not images.verify(tmp_path / "map.tif").is_first_of_several
+
+
+def test_an_error_says_what_a_file_contains_instead_of_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    with pytest.raises(images.ImageError, match=r"a\.jpg: not an image .*, found a pointer of Git LFS: run `git"):
+        images.decode(tmp_path / "a.jpg")
+    with pytest.raises(images.ImageError, match=r"not an image in a format that can be read, found an HTML page"):
+        images.decode(b"<!doctype html><title>404</title>")

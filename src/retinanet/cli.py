@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Group, Parameter
 
-from retinanet.commands.terminal import print_any_text, show_progress
+from retinanet.commands.terminal import flush_stdout, print_any_text, show_progress
 from retinanet.errors import ConfigError, UserError, explain_missing
+from retinanet.files import valid_text
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ COMMANDS: Final = (
 )
 """Each is a function in the file of its name in `commands/`."""
 
+PIPE_CLOSED: Final = 1
+"""Exit status if the reader of stdout has closed the pipe, as Rich and the interpreter end in that case."""
 OPTION_FILE: Final = Group("Option file", sort_key=99)
 
 app = App(
@@ -98,9 +101,8 @@ def _launch(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options.
-
-    If the program that reads the output has ended (`retinanet check DATA | head`), the command ends without a word.
+    """Run the command line and exit: 0 done, 1 done with faults or refused by the data, 2 wrong options. It is also 1
+    if the reader of stdout has closed the pipe (`retinanet ... | head`).
     """
     # Figures go into files. In a notebook, `!retinanet` inherits the notebook's backend, which this Python may lack.
     os.environ["MPLBACKEND"] = "agg"
@@ -109,14 +111,36 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our source
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
+        status = _run(arguments)
+        failure = flush_stdout()
+    except OSError as error:
+        # Rich and logging handle their own failures, so this one is of the command's own files or of print().
+        failure = flush_stdout() or error
+    if failure is not None:
+        status = _report(failure)
+    sys.exit(status)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command line and return the exit status. Print the message of an error that the user can correct."""
+    try:
         status = app.meta(arguments, result_action="return_value")
-        print(end="", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
-        sys.exit(1)
     except (UserError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError):
             error = explain_missing(error, "this command")
         print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 2 if isinstance(error, ConfigError) else 1
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: OSError) -> int:
+    """Print which file the operating system refused, and why, and return the exit status. Print nothing for a pipe
+    that its reader has closed: the reader needs no more.
+    """
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        return PIPE_CLOSED
+    if error.errno is None:
+        raise error  # not from the operating system, but from a library
+    file = "" if error.filename is None else f"{valid_text(os.fsdecode(error.filename))}: "
+    print(f"error: {file}{error.strerror}", file=sys.stderr)
+    return 1

@@ -16,9 +16,13 @@ class ConfigError(UserError):
 
 
 def did_you_mean(found: object, known: Any) -> str:
-    """Return '. Did you mean X?' with the known word nearest to `found`, or an empty text if none is near."""
-    near = difflib.get_close_matches(str(found), [str(name) for name in known], n=1, cutoff=0.5)
-    return f". Did you mean {near[0]!r}?" if near else ""
+    """Return '. Did you mean X?' with the known word nearest to `found`, or an empty text if none is near.
+
+    Words are compared without case: 'COCO' is near 'coco'.
+    """
+    names = {str(name).casefold(): str(name) for name in known}
+    near = difflib.get_close_matches(str(found).casefold(), names, n=1, cutoff=0.5)
+    return f". Did you mean {names[near[0]]!r}?" if near else ""
 
 
 EXTRAS: Final = {

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import re
+import tempfile
 import zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 from urllib.request import url2pathname
 
 from retinanet.errors import UserError, did_you_mean
+from retinanet.file_kinds import START_BYTES, recognise_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,18 +148,14 @@ def missing_file(path: Path, what: str) -> str:
 def explain_unreadable(path: Path, error: Exception) -> str:
     """Return why `torch.load` refused a file and what to do, without PyTorch's advice to run the code in the file."""
     with path.open("rb") as file:
-        start = file.read(1000)
-    if not start:
-        return "expected tensors, found an empty file. Copy or download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "expected tensors, found a pointer of Git LFS, which stands for the file. Download it with: git lfs pull"
-    if start.lstrip()[:1] == b"<":
-        return "expected tensors, found a web page. Download the file itself"
+        start = file.read(START_BYTES)
     if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
         size = path.stat().st_size
         return f"the file is not complete: it ends after {size:,} bytes. Copy or download it again"
-    if path.suffix != ".safetensors" and not start.startswith((b"PK", b"\x80")):  # a ZIP archive or a pickle
-        return "expected a file of torch.save, found another kind of file"
+    if not start.startswith((b"PK", b"\x80")):  # a ZIP archive or a pickle
+        found = recognise_content(start)
+        if path.suffix != ".safetensors" or found:
+            return f"expected a file of torch.save or safetensors, found {found or 'another kind of file'}"
     text = str(error)
     if "TorchScript" in text:
         return "expected tensors and plain values, found a TorchScript archive: save model.state_dict() with torch.save"
@@ -228,6 +226,33 @@ def read_text(path: Path) -> str:
     """
     data = path.read_bytes()
     return data.decode(text_encoding(data))
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Raise `UserError` if no file can be written at one of the paths. A missing folder is created.
+
+    Long work calls this function before it starts, so that its results are not lost. None and `STDOUT` need no file.
+    """
+    for path in paths:
+        if path is None or path == STDOUT:
+            continue
+        if path.is_dir():
+            raise UserError(f"{path}: expected a file to write, found a folder: give a file in the folder")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}): give another path") from error
+
+
+def content_of(path: Path) -> str:
+    """Return what a file contains, in words for an error message; an empty text if it is not recognised."""
+    try:
+        with path.open("rb") as file:
+            return recognise_content(file.read(START_BYTES))
+    except OSError:
+        return ""
 
 
 def partial_path(path: Path) -> Path:

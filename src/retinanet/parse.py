@@ -17,6 +17,8 @@ import yaml
 from defusedxml import ElementTree as SafeET
 from defusedxml.common import DefusedXmlException
 
+from retinanet.file_kinds import recognise_content
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
@@ -202,11 +204,14 @@ def parse_json(data: bytes) -> Any:
         if _SURROGATE.search(data):
             json.dumps(content, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise ParseError(f"not JSON ({error.msg})", f"line {error.lineno}, column {error.colno}") from error
+        found = recognise_content(data)
+        reason = error.msg if found in {"", "text", "JSON text"} else f"found {found}"
+        raise ParseError(f"not JSON ({reason})", f"line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise ParseError("JSON that is nested too deeply") from error
     except ValueError as error:  # no UTF-8, an unpaired surrogate, or a number with too many digits
-        raise ParseError(f"not JSON ({shorten(str(error))})") from error
+        found = recognise_content(data)
+        raise ParseError(f"not JSON ({f'found {found}' if found else shorten(str(error))})") from error
     return content
 
 

@@ -69,18 +69,22 @@ def test_a_safetensors_file_loads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        (b"", "found an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS.*git lfs pull"),
-        (b"\n<!DOCTYPE html><html></html>", "found a web page"),
-        (b"PK\x03\x04" + bytes(96), "not complete: it ends after 100 bytes"),
-        (b"hello", "expected a file of torch.save, found another kind of file"),
+        ("a.pth", b"", "found an empty file"),
+        ("a.safetensors", b"", "found an empty file"),
+        ("a.ckpt", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS.*git lfs pull"),
+        ("a.pth", b"\n<!DOCTYPE html><html></html>", "found an HTML page"),
+        ("a.ckpt", b"\x89PNG\r\n\x1a\n", "found an image"),
+        ("a.ckpt", b"\x08\x08\x12\x07pytorch", "found an ONNX model: name it .onnx"),
+        ("a.ckpt", b"PK\x03\x04" + bytes(96), "not complete: it ends after 100 bytes"),
+        ("a.ckpt", b"hello", "expected a file of torch.save or safetensors, found text"),
+        ("a.ckpt", bytes(100), "found another kind of file"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_described(tmp_path, content, message):
-    """Downloads that failed, in both readers of weights."""
-    path = tmp_path / "model.pth"
+def test_a_file_that_is_no_checkpoint_is_described(tmp_path, name, content, message):
+    """Downloads that failed, in both readers of weights. torch.load advises to use weights_only=False."""
+    path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)

@@ -91,10 +91,13 @@ def test_a_dataset_without_images_or_objects_is_an_error(write_voc: Write) -> No
         data.load(invalid)
 
 
-def test_images_with_several_pages_are_noted(tmp_path: Path) -> None:
-    """yolov5#11840: channels or slices as pages of a TIFF. Only the first page is read."""
-    pages = [Image.new("L", (64, 48), value) for value in (1, 2, 3)]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    (tmp_path / "a.csv").write_text("a.tif,1,1,9,9,cat\n")
-    note = "1 image has several frames or pages, of which the first is read, such as"
-    assert any(n.startswith(note) and n.endswith("a.tif (3)") for n in data.load(tmp_path / "a.csv").notes)
+def test_files_with_several_images_are_named(write_voc: Write) -> None:
+    """Of a stack of a microscope, only the first plane is used: the boxes were drawn on one plane."""
+    root = write_voc({"a": [CAT], "b": [CAT]})
+    path = root / "JPEGImages" / "a.jpg"
+    with Image.open(path) as image:
+        image.save(path.with_suffix(".tif"), save_all=True, append_images=[image.copy()])
+    path.unlink()
+    (note,) = [note for note in data.load(root).notes if "several images" in note]
+    assert note.startswith("1 file holds several images")
+    assert note.endswith("a.tif")

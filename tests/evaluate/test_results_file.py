@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from retinanet.data import DataError
+from retinanet.errors import UserError
 from retinanet.evaluate import EvaluationError, evaluate
 from tests.evaluate.block_scenes import write_scenes
 
@@ -105,3 +106,24 @@ def test_texts_as_ids_are_numbers_or_names(tmp_path: Path) -> None:
         assert any("5 times as image_id and 5 times as category_id" in note for note in found.notes)
     with pytest.raises(EvaluationError, match="image_id 'nowhere' is not in the ground truth"):
         evaluate(write(tmp_path / "r.json", [{**rows[0], "image_id": "nowhere"}]), data=truth)
+
+
+def test_scores_and_repetitions_that_mislead_the_metrics_are_named(tmp_path: Path) -> None:
+    """Joined files of two processes, a detector without scores, and scores in percent: all are valid COCO results."""
+    truth = write_scenes(tmp_path)
+    rows = [{**row, "score": 0.5 + i / 100} for i, row in enumerate(perfect_results(truth))]
+
+    def notes(rows: list[dict[str, Any]]) -> str:
+        return " ".join(evaluate(write(tmp_path / "results.json", rows), data=truth).notes)
+
+    assert "results" not in notes(rows)
+    assert f"2 of {len(rows) + 2} results repeat another result" in notes([*rows, *rows[:2]])
+    assert f"all {len(rows)} results have the score 1: AP needs scores" in notes([{**row, "score": 1} for row in rows])
+    assert "scores reach 90: AP only ranks them" in notes([*rows, {**rows[0], "score": 90}])
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_evaluation(tmp_path: Path) -> None:
+    """Before, the metrics of a long evaluation were lost."""
+    for option in ("results", "json", "report"):
+        with pytest.raises(UserError, match="expected a file to write, found a folder"):
+            evaluate(tmp_path / "not-read.ckpt", data=tmp_path / "not-read.json", **{option: tmp_path})

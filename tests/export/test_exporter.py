@@ -88,8 +88,10 @@ def test_a_raw_export_returns_only_dense_outputs(exports: Path, tmp_path: Path, 
     assert 'output [ { name: "p3_logits" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]' in config
 
 
-def test_invalid_options_are_refused(exports: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(exports: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model, images = exports / "model.ckpt", (str(exports / "images"),)
+    folder = tmp_path_factory.mktemp("made") / "folder.onnx"
+    folder.mkdir()
     for options, message in (
         ({}, "give a file to write"),
         ({"output": tmp_path / "m.bin"}, "expected a name that ends in .onnx, .xml, .pt2"),
@@ -97,6 +99,7 @@ def test_invalid_options_are_refused(exports: Path, tmp_path: Path) -> None:
         ({"output": tmp_path / "m.onnx", "int8": True}, "--calibrate"),
         ({"output": tmp_path / "m.onnx", "bf16": True}, "--format openvino"),
         ({"output": exports / "m.onnx"}, "exists already: give --overwrite"),
+        ({"output": folder, "overwrite": True}, "expected a file to write, found a folder"),
         ({"output": tmp_path / "m.pt2", "raw": True}, "pt2"),
         ({"output": tmp_path / "m.onnx", "format": "onxn"}, "Did you mean 'onnx'"),
     ):

@@ -33,6 +33,9 @@ def test_openvino_returns_the_detections_of_the_checkpoint(exports: Path, tmp_pa
     (tmp_path / "text.xml").write_text("<no/>")
     with pytest.raises(ExportError, match="cannot be read as an OpenVINO model"):
         retinanet.load(tmp_path / "text.xml")
+    (tmp_path / "m.bin").rename(tmp_path / "other.bin")
+    with pytest.raises(ExportError, match=r"expected its weights in .*m\.bin, found no such file: keep both files in"):
+        retinanet.load(tmp_path / "m.xml")
 
 
 @pytest.mark.slow

@@ -109,3 +109,13 @@ def test_only_a_few_images_are_read_ahead() -> None:
 def test_a_detector_has_its_classes_and_category_ids() -> None:
     assert block_detector().classes == CLASSES
     assert block_detector().category_ids == (3, 7, 90)
+
+
+def test_a_file_with_several_images_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a stack or an animation, only the first image is used."""
+    image = made_image((100, 80), {1: (20, 20, 60, 60)})
+    for name in ("a.tif", "b.gif"):
+        image.save(tmp_path / name, save_all=True, append_images=[made_image((100, 80), {2: (5, 5, 50, 50)})])
+    block_detector().predict([tmp_path / "a.tif", tmp_path / "b.gif"])
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'a.tif'}: expected one image, found several")

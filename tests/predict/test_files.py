@@ -11,6 +11,7 @@ from PIL import Image
 from retinanet.errors import ConfigError, UserError
 from retinanet.predict.files import image_ids, predict_files
 from tests.evaluate.block_detector_fake import block_detector, made_image
+from tests.predict.made_video import write_video
 
 TALL = ((100, 300), {1: (20, 200, 80, 260)})
 
@@ -105,3 +106,19 @@ def test_image_ids_from_a_dataset(folder: Path, tmp_path: Path) -> None:
     assert [row["image_id"] for row in json.loads(summary.results.read_text())] == [900, 8, 70]
     with pytest.raises(UserError, match=r"truth\.json does not contain .*c\.png"):
         predict_files(block_detector(), [folder], output=tmp_path / "out2", ids_from=truth)
+
+
+def test_drawings_of_an_earlier_prediction_are_no_inputs(tmp_path: Path) -> None:
+    """A second run with another output folder below the inputs would detect the boxes that the first one drew."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    made_image(*TALL).save(folder / "a.png")
+    write_video(folder / "clip.mp4", count=1)
+    (folder / "data" / "drawn").mkdir(parents=True)  # not beside results: the user's own folder
+    made_image(*TALL).save(folder / "data" / "drawn" / "b.png")
+    for name in ("first", "second"):
+        found = predict_files(block_detector(), [folder], output=folder / name)
+        assert (found.images, len(found.videos)) == (2, 1)
+    assert any("that an earlier prediction drew: 3" in sentence for sentence in found.left_out)
+    named = predict_files(block_detector(), [folder / "first" / "drawn"], output=tmp_path / "out")
+    assert (named.images, len(named.videos)) == (2, 1), "a folder that the user names is read"

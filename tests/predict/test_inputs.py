@@ -117,3 +117,13 @@ def test_special_characters_in_the_name_of_a_folder(name: str, folder: Path) -> 
         "sub/deep/c.png",
     ]
     assert names(expand_inputs([moved / "sub"]), moved) == ["sub/a.png", "sub/deep/c.png"]
+
+
+@pytest.mark.parametrize("pattern", ["*.png", "**/*.png"])
+def test_brackets_of_an_existing_folder_are_no_pattern(tmp_path: Path, pattern: str) -> None:
+    """Windows and browsers add [1] and (1) to names. A pattern in front of the folder remains a pattern."""
+    for name in ("run [1]/a.png", "run 1/b.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert expand_inputs([str(tmp_path / "run [1]" / pattern)]) == [tmp_path / "run [1]" / "a.png"]
+    assert expand_inputs([str(tmp_path / "run [12]" / pattern)]) == [tmp_path / "run 1" / "b.png"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,32 @@ def test_objects_keep_their_track_numbers(tmp_path: Path) -> None:
     assert "" not in green | blue
     assert {row["track"] for row in rows if row["class"] == "green" and row["track"]} == green
     assert clip.drawn is None
+
+
+class Recording:
+    """Frames of a block that moves 120 pixels per second, at the given times."""
+
+    name, fps, pixel_aspect = "recording", 10.0, Fraction(1)
+
+    def __init__(self, times: Sequence[float]) -> None:
+        self.times = times
+        self.count = len(times)
+
+    def frames(self) -> Iterator[VideoFrame]:
+        for number, seconds in enumerate(self.times):
+            x = 10 + round(120 * seconds)
+            yield VideoFrame(number, seconds, np.asarray(made_image((240, 150), {1: (x, 40, x + 40, 80)})))
+
+
+@pytest.mark.parametrize("times", [(0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0), (0, 0.1, 0.1, 0.2, 0.15, 0.2, 0.3)])
+def test_an_object_keeps_its_track_over_dropped_frames(tmp_path: Path, times: Sequence[float]) -> None:
+    """Phones and surveillance cameras drop frames: in 0.5 seconds, the block moves by 1.5 times its width."""
+    pytest.importorskip("trackers")
+    options = {"output": tmp_path, "track": True, "draw": False, "workers": 0}
+    rows = read_rows(predict_video(block_detector(), Recording(times), resolve(PredictConfig, options), int).results)
+    assert len(rows) == len(times)
+    assert len({row["track"] for row in rows if row["track"]}) == 1
+    assert rows[-1]["track"], "the object has a track in the last frame"
 
 
 def test_numbered_frames_are_a_video_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -137,11 +164,51 @@ def test_invalid_videos_are_refused(tmp_path: Path) -> None:
     Image.fromarray(make_frame(0)).save(image)
     with pytest.raises(ConfigError, match="track expects a video, found only images"):
         predict_files(block_detector(), [image], output=tmp_path / "out", track=True)
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_video(tmp_path / name / "clip.mp4", count=1)
+    (tmp_path / "clip").mkdir()
+    image.rename(tmp_path / "clip" / "0.png")
+    write_video(tmp_path / "clip.mp4", count=1)
     with pytest.raises(UserError, match="two videos are named clip"):
-        predict_files(block_detector(), [tmp_path / "one", tmp_path / "two"], output=tmp_path / "out")
+        predict_files(block_detector(), [tmp_path / "clip", tmp_path / "clip.mp4"], output=tmp_path / "out", fps=5)
+
+
+def test_videos_with_equal_names_keep_their_results_apart(tmp_path: Path) -> None:
+    """Cameras number their files alike: cam1/0001.mp4, cam2/0001.mp4, and 0001.avi beside 0001.mp4."""
+    for name in ("cam1/0001.mp4", "cam2/0001.mp4", "cam2/0001.avi"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / "in" / name, count=1)
+    videos = predict_files(block_detector(), [tmp_path / "in"], output=tmp_path / "out", draw=False).videos
+    assert [video.results.relative_to(tmp_path / "out").as_posix() for video in videos] == [
+        "cam1/0001.csv", "cam2/0001.avi.csv", "cam2/0001.mp4.csv"
+    ]  # fmt: skip
+    assert all(len(read_rows(video.results)) == 1 for video in videos)
+
+
+def test_a_video_named_detections_does_not_share_a_file_with_the_images(tmp_path: Path) -> None:
+    """detections.csv holds the detections in the images. Before, it replaced those in the video."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_video(folder / "Detections.mp4", count=1)
+    made_image((100, 80), {1: (20, 20, 60, 60)}).save(folder / "a.png")
+    found = predict_files(block_detector(), [folder], output=tmp_path / "out", format="csv", draw=False)
+    assert found.videos[0].results.name == "Detections.mp4.csv"
+    assert found.results == tmp_path / "out" / "detections.csv"
+    assert len(read_rows(found.videos[0].results)) == 1
+
+
+def test_a_file_that_is_no_video_does_not_stop_the_others(tmp_path: Path) -> None:
+    """.ts is also the suffix of TypeScript; a recording that was cut off is empty."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "page.ts").write_text("let count: number = 1;\n")
+    (folder / "empty.mp4").touch()
+    write_video(folder / "good.mp4", count=2)
+    made_image((100, 80), {1: (20, 20, 60, 60)}).save(folder / "a.png")
+    found = predict_files(block_detector(), [folder], output=tmp_path / "out", draw=False)
+    assert (found.images, [video.frames for video in found.videos]) == (1, [2])
+    assert [error for _, error in found.failed] == [
+        f"{folder / 'empty.mp4'}: not a video in a supported format (found an empty file)",
+        f"{folder / 'page.ts'}: not a video in a supported format (found text)",
+    ]
 
 
 def test_a_playlist_named_as_a_video_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ INPUTS = ("images", "frames", "score_threshold", "nms_threshold", "max_detection
 
 def test_files_that_are_not_exports_are_refused(exports: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
+    shutil.copy(exports / "model.ckpt", tmp_path / "renamed.onnx")
     model = onnx.load(exports / "m.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
     for name, message in (
-        ("text.onnx", "cannot be read as an ONNX model"),
+        ("text.onnx", "cannot be read as an ONNX model: found text"),
+        ("renamed.onnx", "cannot be read as an ONNX model: found a ZIP archive, as a checkpoint"),
         ("foreign.onnx", "expected a file written by `retinanet export`"),
     ):
         with pytest.raises(ExportError, match=message):

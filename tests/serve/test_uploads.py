@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import struct
 import tracemalloc
@@ -109,8 +110,15 @@ BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "0 bytes": (lambda: b"", 415, "expected an image file, found 0 bytes"),
     "one byte": (lambda: b"\xff", 415, "not a readable image"),
     "text": (lambda: b"GET / HTTP/1.1", 415, "not a readable image"),
-    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not a readable image"),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "not a readable image"),
+    "html": (lambda: b"<!doctype html><script>alert(1)</script>", 415, "not a readable image, found an HTML page"),
+    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "found an SVG drawing: export it as PNG"),
+    "base64": (
+        lambda: base64.b64encode(jpeg()),
+        415,
+        "found base64 text: decode it to the bytes of the file",
+    ),
+    "data URI": (lambda: b"data:image/jpeg;base64," + base64.b64encode(jpeg()), 415, "found base64 text"),
+    "base64 in JSON": (lambda: b'{"image": "' + base64.b64encode(jpeg()) + b'"}', 415, "found JSON text"),
     "zip": (lambda: b"PK\x03\x04" + bytes(100), 415, "not a readable image"),
     "pdf": (lambda: b"%PDF-1.7\n", 415, "not a readable image"),
     "postscript": (

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from retinanet.commands.options import Flags
 from retinanet.commands.terminal import print_faults, print_findings, result_console, write_json
 from retinanet.config import CheckConfig
-from retinanet.files import STDOUT
+from retinanet.files import STDOUT, require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +33,7 @@ def check(
     `retinanet check runs/first/best.ckpt data/val.json --hard`
     """
     options = options or CheckConfig()
+    require_writable(options.files.json, options.files.report)
     if data is None:
         return _check_data(model_or_data, options)
     from retinanet.commands.check_model import check_model

@@ -48,7 +48,7 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
     for _, error in summary.failed:
         print(f"error: {error}", file=sys.stderr)
     if summary.failed:
-        print(f"{len(summary.failed):,} images could not be read", file=sys.stderr)
+        print(f"{len(summary.failed):,} files could not be read", file=sys.stderr)
     return 1 if summary.failed or any(video.error for video in summary.videos) else 0
 
 

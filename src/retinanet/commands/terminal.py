@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,22 @@ def print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not pythonw's None, nor a notebook's stream
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush_stdout() -> OSError | None:
+    """Write what stdout still holds. If that fails, discard it and return the error: a closed pipe or a full disk.
+
+    Otherwise Python would print "Exception ignored" with a traceback at its exit.
+    """
+    if sys.stdout is None:  # pythonw
+        return None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 class _TerminalHandler(logging.Handler):

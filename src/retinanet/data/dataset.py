@@ -145,7 +145,7 @@ class DetectionDataset(Dataset[Sample]):
     def _read(self, record: Record, image_size: int, *, resize: bool = True) -> transforms.Scene:
         """Return the image, or the tile, of a record with its objects. With `resize`, decoding may reduce its size."""
         try:
-            image, width, height, _ = self._decode(record, image_size, resize=resize)
+            image, width, height, *_ = self._decode(record, image_size, resize=resize)
         except images.ImageError as error:
             raise DataError(
                 f"{error}. The image was readable when the dataset was checked: restore the file and start again"

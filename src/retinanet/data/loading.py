@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinanet.errors import list_names
 from retinanet.files import is_file
 from retinanet.formats import read
 from retinanet.formats.image_files import advice_for_missing_image, images_below
@@ -144,13 +145,19 @@ def _check_images(
         checked = list(zip(data.records, results, strict=True))
     faults = [result for _, result in checked if isinstance(result, Fault)]
     valid = {record.path: result for record, result in checked if isinstance(result, Verified)}
-    several = {path: result.frames for path, result in valid.items() if result.frames > 1}
-    notes = []
-    if several:
-        path, frames = next(iter(several.items()))
-        count = f"{len(several):,} {'image has' if len(several) == 1 else 'images have'}"
-        notes.append(f"{count} several frames or pages, of which the first is read, such as {path} ({frames:,})")
-    return faults, ValueRange.of(result.largest for result in valid.values()), notes
+    return faults, ValueRange.of(result.largest for result in valid.values()), _several_note(valid)
+
+
+def _several_note(valid: Mapping[Path, Verified]) -> list[str]:
+    """Return a note about the files of which only the first image is used."""
+    several = [str(path) for path, result in valid.items() if result.is_first_of_several]
+    if not several:
+        return []
+    count = "1 file holds" if len(several) == 1 else f"{len(several):,} files hold"
+    return [
+        f"{count} several images (pages of a TIFF, or an animation), of which only the first is used: "
+        f"{list_names(several)}"
+    ]
 
 
 def _check_image(record: Record, images: Path | None) -> Fault | Verified:

@@ -15,7 +15,7 @@ from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, Metrics, evaluate_resul
 from retinanet.evaluate.detection_limit import limit_notes
 from retinanet.evaluate.ground_truth import EvaluationError, GroundTruth
 from retinanet.evaluate.results_file import read_results
-from retinanet.files import STDOUT, write_atomically
+from retinanet.files import STDOUT, require_writable, write_atomically
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.predict.loading import load as load_detector
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -67,8 +67,10 @@ def evaluate(
     Raises:
         EvaluationError: the results do not fit the data, or model and data have no class in common.
         DataError: the data has faults.
+        UserError: an output file cannot be written. This is checked before the evaluation.
     """
     config = config or resolve(EvaluateConfig, options)
+    require_writable(config.files.json, config.files.report, config.results)
     model = Path(model)
     if model.suffix.lower() == ".json":
         evaluation = _evaluate_file(model, config)

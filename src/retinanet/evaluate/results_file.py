@@ -53,7 +53,30 @@ def read_results(path: Path, data: DetectionData, config: EvaluateConfig) -> tup
     rows, note = _select_classes(rows, data, config)
     rows = check_results(load_ground_truth(data.to_coco()), rows, str(path))
     _check_boxes(rows, data, path)
-    return rows, (*notes, *note)
+    return rows, (*notes, *note, *_score_notes(rows))
+
+
+def _score_notes(rows: Rows) -> list[str]:
+    """Return notes about valid results whose scores or repetitions make the metrics misleading."""
+    notes = []
+    times = Counter((row["image_id"], row["category_id"], *row["bbox"], row["score"]) for row in rows)
+    if repeated := len(rows) - len(times):
+        notes.append(
+            f"{repeated:,} of {len(rows):,} results repeat another result (same image, category, box and score) and "
+            "count as false positives: was a part of the images predicted twice, or were files joined twice?"
+        )
+    scores = {row["score"] for row in rows}
+    if len(rows) > 1 and len(scores) == 1:
+        notes.append(
+            f"all {len(rows):,} results have the score {scores.pop():g}: AP needs scores that rank the results, and "
+            "depends on their order in the file otherwise"
+        )
+    elif scores and max(scores) > 1:
+        notes.append(
+            f"scores reach {max(scores):g}: AP only ranks them, but thresholds such as that of the confusion matrix "
+            "expect scores in [0, 1]"
+        )
+    return notes
 
 
 def _match_texts(rows: Rows, data: DetectionData) -> tuple[Rows, list[str]]:

@@ -191,6 +191,8 @@ def _choose_target(config: ExportConfig) -> tuple[ExportTarget, Path]:
         if getattr(config, option) and option not in TARGETS[name].options:
             able = [known for known, target in TARGETS.items() if option in target.options]
             raise ConfigError(f"{option} is not possible for a {path.suffix} file: give --format {' or '.join(able)}")
+    if path.is_dir():
+        raise ConfigError(f"output {path}: expected a file to write, found a folder: give a file in the folder")
     if path.exists() and not config.existing.overwrite:
         raise ConfigError(f"{path} exists already: give --overwrite to replace it, or another name")
     return TARGETS[name], path

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from retinanet.images.resizing import Scaled, resize, resized_size
 from retinanet.images.rgb import Decoded, array_to_rgb, image_to_rgb, read_orientation, stored_rgb, turn_upright
-from retinanet.images.source import DECODER_ERRORS, Source, decoding_error, is_preview, open_source, source_name
+from retinanet.images.source import (
+    DECODER_ERRORS,
+    Source,
+    decoding_error,
+    is_first_of_several,
+    open_source,
+    source_name,
+)
 from retinanet.images.windows import MAX_PIXELS_AT_ONCE, Windows, open_large
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 
-_ANIMATED_FORMATS: Final = frozenset(("GIF", "PNG", "WEBP"))
-_MAX_PAGES: Final = 1000
-"""Number of pages of a TIFF from which pages are not counted further."""
-
 
 class Verified(NamedTuple):
-    """Result of decoding all pixels of an image, and of counting its frames."""
+    """Result of decoding all pixels of an image."""
 
     size: tuple[int, int]
     """Width and height in pixels, after EXIF rotation."""
     largest: int | None
     """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
-    frames: int = 1
-    """Number of frames of an animation, or of pages of a TIFF. Only the first one is decoded."""
+    is_first_of_several: bool = False
+    """Whether the file holds further images, see `is_first_of_several`."""
 
 
 def decode(source: Source, *, bit_depth: int = FULL_DEPTH) -> Image.Image:
@@ -59,7 +62,7 @@ def decode_for_display(source: Source) -> Image.Image:
     Raises:
         ImageError: see `decode`.
     """
-    image, largest = _decode(source, FULL_DEPTH)
+    image, largest, _ = _decode(source, FULL_DEPTH)
     bit_depth = FULL_DEPTH if largest is None else recognise_depth(largest)
     return image if bit_depth == FULL_DEPTH else decode(source, bit_depth=bit_depth)
 
@@ -72,13 +75,15 @@ def _decode(source: Source, bit_depth: int) -> Decoded:
         if isinstance(source, Image.Image):
             return image_to_rgb(source, name, bit_depth)
         with open_source(source) as image:
-            return image_to_rgb(image, name, bit_depth)
+            several = is_first_of_several(image)
+            return image_to_rgb(image, name, bit_depth)._replace(is_first_of_several=several)
     except UnidentifiedImageError as error:
         windows = open_large(source, bit_depth) if isinstance(source, str | Path) else None
         if windows is None or windows.size[0] * windows.size[1] > MAX_PIXELS_AT_ONCE:
             raise decoding_error(error, source, name) from error
         with windows:
-            return Decoded(windows.crop((0, 0, *windows.size)), windows.largest)
+            rgb = windows.crop((0, 0, *windows.size))
+            return Decoded(rgb, windows.largest, windows.is_first_of_several)
     except DECODER_ERRORS as error:
         raise decoding_error(error, source, name) from error
 
@@ -97,18 +102,19 @@ def decode_for(source: Source, *, image_size: int, max_size: int, bit_depth: int
         if (windows := open_large(source, bit_depth)) is not None:
             with windows:
                 size = resized_size(*windows.size, image_size=image_size, max_size=max_size)
-                return Scaled(windows.reduced(size), *windows.size, windows.largest)
+                return Scaled(windows.reduced(size), *windows.size, windows.largest, windows.is_first_of_several)
         try:
             with open_source(source) as image:
                 if image.format in {"JPEG", "MPO"}:
                     return _reduced_jpeg(image, source_name(source), image_size=image_size, max_size=max_size)
-                decoded, largest = image_to_rgb(image, source_name(source), bit_depth)
+                several = is_first_of_several(image)
+                decoded, largest, _ = image_to_rgb(image, source_name(source), bit_depth)
         except DECODER_ERRORS as error:
             raise decoding_error(error, source, source_name(source)) from error
     else:
-        decoded, largest = _decode(source, bit_depth)
+        decoded, largest, several = _decode(source, bit_depth)
     size = resized_size(*decoded.size, image_size=image_size, max_size=max_size)
-    return Scaled(resize(decoded, size), *decoded.size, largest)
+    return Scaled(resize(decoded, size), *decoded.size, largest, several)
 
 
 def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: int) -> Scaled:
@@ -137,29 +143,14 @@ def open_windows(source: Source, *, bit_depth: int = FULL_DEPTH) -> Windows:
 
 
 def verify(source: Source) -> Verified:
-    """Decode all pixels of an image and return its size, its largest value and its frames. Raises `ImageError`."""
+    """Decode all pixels of an image and return its size, its largest value and whether its file holds more images.
+
+    Raises:
+        ImageError: see `decode`.
+    """
     with open_windows(source) as image:
         image.reduced((1, 1))
-        size, largest = image.size, image.largest
-    return Verified(size, largest, _count_frames(source) if isinstance(source, str | Path | bytes) else 1)
-
-
-def _count_frames(source: str | Path | bytes) -> int:
-    """Return the number of frames of an animation, or of the readable pages of a TIFF.
-
-    Previews and reduced copies in a TIFF are no pages. The second image of a camera's MPO file is a preview as well.
-    """
-    count = 1
-    try:
-        with open_source(source) as image:
-            if image.format in _ANIMATED_FORMATS:
-                return int(getattr(image, "n_frames", 1))
-            while image.format == "TIFF" and count < _MAX_PAGES:
-                image.seek(image.tell() + 1)
-                count += not is_preview(image)
-    except DECODER_ERRORS:  # EOFError after the last page, or a broken page
-        return count
-    return count
+        return Verified(image.size, image.largest, image.is_first_of_several)
 
 
 def read_size(source: str | Path) -> tuple[int, int]:

@@ -32,6 +32,8 @@ class Scaled(NamedTuple):
     """Original height, after EXIF rotation."""
     largest: int | None = None
     """Largest value before the reduction to 8 bits, if the image has 16 bits per channel."""
+    is_first_of_several: bool = False
+    """Whether the file holds further images: pages of a TIFF, frames of an animation."""
 
 
 def resized_size(width: int, height: int, *, image_size: int, max_size: int) -> tuple[int, int]:

@@ -28,10 +28,11 @@ _UPRIGHT: Final = {
 
 
 class Decoded(NamedTuple):
-    """An image as upright RGB, and its largest value if it has 16 bits per channel."""
+    """An image as upright RGB, its largest value if it has 16 bits per channel, and whether its file holds more."""
 
     image: Image.Image
     largest: int | None = None
+    is_first_of_several: bool = False
 
 
 def array_to_rgb(array: npt.NDArray[Any], bit_depth: int) -> Decoded:
@@ -40,20 +41,23 @@ def array_to_rgb(array: npt.NDArray[Any], bit_depth: int) -> Decoded:
     if array.ndim not in {2, 3} or channels not in {1, 3, 4} or not array.size:
         raise ImageError(f"expected an array HxW, HxWx1, HxWx3 RGB or HxWx4 RGBA, found shape {array.shape}")
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        raise ImageError(f"expected an array of uint8 or uint16, found {array.dtype}")
+        raise ImageError(
+            f"expected an array of uint8 or uint16, found {array.dtype}. Convert the pixels first, for example with "
+            "image.astype(numpy.uint8)"
+        )
     largest = None
     if array.dtype.itemsize == 2:
         largest = int(array[..., :3].max() if channels == 4 else array.max())
         array = to_8_bits(array, bit_depth)
     if array.ndim == 3 and channels == 1:
         array = array[:, :, 0]
-    image, _ = image_to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array", FULL_DEPTH)
-    return Decoded(image, largest)
+    rgb = image_to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array", FULL_DEPTH).image
+    return Decoded(rgb, largest)
 
 
 def image_to_rgb(image: Image.Image, name: str, bit_depth: int) -> Decoded:
     """Return an image as upright RGB. May raise any of `DECODER_ERRORS`."""
-    rgb, largest = stored_rgb(image, name, bit_depth)
+    rgb, largest, _ = stored_rgb(image, name, bit_depth)
     # The orientation is read after load(), which turns a TIFF upright itself.
     return Decoded(turn_upright(rgb, read_orientation(image)), largest)
 
@@ -70,7 +74,7 @@ def stored_rgb(image: Image.Image, name: str, bit_depth: int) -> Decoded:
     """Return an image as RGB in its stored orientation."""
     largest = None
     if has_wide_colour(image):
-        image, largest = _reduced_colour(image, bit_depth)
+        image, largest, _ = _reduced_colour(image, bit_depth)
     image.load()
     if image.mode.startswith(("I", "F")):
         values_HW = _grey_values(image, name)

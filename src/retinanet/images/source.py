@@ -13,6 +13,8 @@ from typing import BinaryIO, Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from retinanet.file_kinds import START_BYTES, recognise_content
+
 Source = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 """Input of `decode`: a path, the bytes of a file, an open file, an array or a Pillow image."""
 IMAGE_SUFFIXES: Final = frozenset(
@@ -34,8 +36,8 @@ DECODER_ERRORS: Final = (
 _REFUSED_FORMATS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
 """Formats that are refused: Pillow passes them to another program (EPS to Ghostscript) or to a registered handler."""
 _TIFF_MAGIC: Final = frozenset((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
-_HEAD_BYTES: Final = 40
-"""Number of bytes at the start of a file that recognise its kind, or that a message shows."""
+_SEVERAL_IMAGES: Final = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
+"""Formats whose files hold pages or frames."""
 _NEW_SUBFILE_TYPE: Final = 254
 """TIFF tag whose lowest bit marks a reduced copy of another page."""
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
@@ -65,8 +67,33 @@ def is_preview(image: Image.Image) -> bool:
 
     Raw files of cameras (.dng, .nef, .arw) begin with such a page.
     """
+    return bool(_page_kind(image) & 0b1)
+
+
+def is_first_of_several(image: Image.Image) -> bool:
+    """Return whether an image file holds further images: pages of a TIFF, frames of an animation.
+
+    Overviews and masks of a TIFF do not count (bits 0 and 2 of NewSubfileType, TIFF 6.0), nor do the further views of a
+    photo (.mpo) and the sizes of an icon. May raise any of `DECODER_ERRORS`.
+    """
+    if image.format not in _SEVERAL_IMAGES or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    try:
+        for page in range(1, image.n_frames):  # type: ignore[attr-defined]
+            image.seek(page)
+            if not _page_kind(image) & 0b101:
+                return True
+    finally:
+        image.seek(0)
+    return False
+
+
+def _page_kind(image: Image.Image) -> int:
+    """Return the NewSubfileType of a page of a TIFF; 0 if it is missing or no number."""
     kind = getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0)
-    return isinstance(kind, int) and bool(kind & 1)
+    return kind if isinstance(kind, int) else 0
 
 
 def _open_any(source: str | Path | bytes | BinaryIO) -> Image.Image:
@@ -96,12 +123,12 @@ def _is_heif(source: str | Path | bytes | BinaryIO) -> bool:
 def _head(source: str | Path | bytes | BinaryIO) -> bytes:
     """Return the first bytes of a file."""
     if isinstance(source, bytes):
-        return source[:_HEAD_BYTES]
+        return source[:START_BYTES]
     if isinstance(source, str | Path):
         with Path(source).open("rb") as file:
-            return file.read(_HEAD_BYTES)
+            return file.read(START_BYTES)
     source.seek(0)
-    head = source.read(_HEAD_BYTES)
+    head = source.read(START_BYTES)
     source.seek(0)
     return head
 
@@ -160,13 +187,12 @@ def decoding_error(error: Exception, source: object, name: str) -> ImageError:
 
 
 def _describe_unidentified(source: object) -> str:
-    """Return the reason why a file is no image: its content is text, or a TIFF with unusual channels."""
+    """Return the reason why a file is no image: a TIFF with unusual channels, or another kind of file."""
     if is_tiff(source):
         return (
             "a TIFF with channels or values that cannot be read. Install rasterio to read more kinds of TIFF, "
             "pip install 'retinanet[large]', or convert it to grey or RGB of 8 or 16 bits"
         )
-    what = "not an image in a format that can be read"
-    lines = _head(source).splitlines() if isinstance(source, str | Path | bytes) else []
-    is_text = bool(lines) and all(line.isascii() and line.decode().isprintable() for line in lines)
-    return f"{what}, but text: {lines[0].decode()!r}" if is_text else what
+    found = recognise_content(_head(source)) if isinstance(source, str | Path | bytes) else ""
+    kind = f", found {found}" if found and found != "an image" else ""
+    return f"not an image in a format that can be read{kind}"

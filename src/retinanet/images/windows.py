@@ -42,12 +42,14 @@ class Windows:
     Args:
         image: upright RGB.
         largest: largest value of the decoded parts before the reduction to 8 bits; None for an image of 8 bits.
+        is_first_of_several: whether the file holds further images.
     """
 
-    def __init__(self, image: Image.Image, largest: int | None = None) -> None:
+    def __init__(self, image: Image.Image, largest: int | None = None, is_first_of_several: bool = False) -> None:
         self.image = image
         self.size = image.size
         self.largest = largest
+        self.is_first_of_several = is_first_of_several
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +73,7 @@ class FileWindows(Windows):
         self.path = path
         self.bit_depth = bit_depth
         self.largest = None
+        self.is_first_of_several = len(dataset.subdatasets) > 1  # pages of a TIFF, without overviews
         self.dataset = dataset
         self.env = env  # limits the cache of decoded blocks
         self.size = (dataset.width, dataset.height)
@@ -102,7 +105,7 @@ class FileWindows(Windows):
                 "Convert it first"
             )
         try:
-            image, largest = array_to_rgb(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
+            image, largest, _ = array_to_rgb(pixels_CHW.transpose(1, 2, 0), self.bit_depth)
         except ImageError as error:
             raise ImageError(f"{self.path}: {error}. Convert it first") from error
         if largest is not None:

@@ -52,7 +52,7 @@ class BaseDetector(ABC):
     def __init__(self, info: ModelInfo, *, images_per_call: int | None = None) -> None:
         self.info = info
         self.images_per_call = images_per_call
-        self._value_warnings: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class BaseDetector(ABC):
             return []
         batch = InputBatch(sources=[], errors=[], images=[], frames=[], decodable=[])
         for image in images:
-            self._check_values(image, "image")
+            self._warn(image, "image")
             pixels_3HW, frame = self._prepare(image, self.image_config)
             batch.images.append(pixels_3HW)
             batch.frames.append(frame)
@@ -331,7 +331,7 @@ class BaseDetector(ABC):
             except ImageError as error:
                 batch.errors.append(error)
                 continue
-            self._check_values(scaled, source)
+            self._warn(scaled, source)
             pixels_3HW, frame = self._prepare(scaled, config)
             batch.errors.append(None)
             batch.images.append(pixels_3HW)
@@ -343,15 +343,24 @@ class BaseDetector(ABC):
         """Return an image, decoded and resized. Raises `ImageError`."""
         return decode_for(source, image_size=config.image_size, max_size=config.max_size, bit_depth=config.bit_depth)
 
-    def _check_values(self, image: Scaled | Image.Image, source: object) -> None:
-        """Warn of 16-bit images that do not fit the model's number of bits: once for too dark, once for too bright."""
-        if not isinstance(image, Scaled) or image.largest is None:
+    def _warn(self, image: Scaled | Image.Image, source: object) -> None:
+        """Warn once of a file with several images, and once each of 16-bit values too dark or bright for the model."""
+        if not isinstance(image, Scaled):
+            return
+        if image.is_first_of_several and "several" not in self._warned:
+            self._warned.add("several")
+            log.warning(
+                "%s: expected one image, found several (pages of a TIFF, or an animation): only the first is used. "
+                "Save each as a file of its own, or an animation as a video. Further such files are not reported",
+                source if isinstance(source, str | Path) else "an image file",
+            )
+        if image.largest is None:
             return
         depth, own_depth = self.image_config.bit_depth or FULL_DEPTH, recognise_depth(image.largest)
         kind = "bright" if image.largest >= 2**depth else "dark"
-        if own_depth == depth or kind in self._value_warnings or (kind == "dark" and self.image_config.bit_depth):
+        if own_depth == depth or kind in self._warned or (kind == "dark" and self.image_config.bit_depth):
             return  # a dark image of a sensor with a known number of bits is a dark image
-        self._value_warnings.add(kind)
+        self._warned.add(kind)
         log.warning(
             "%s: expected values of %d bits, as the model reads 16-bit images, found values up to %s (%d bits). "
             "%s. If the image is of another sensor, give its number of bits: --bit-depth %d. "

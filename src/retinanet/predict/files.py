@@ -21,7 +21,7 @@ from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import DRAWN, draw_file, save_jpeg
 from retinanet.predict.inputs import find_inputs, is_video, natural_key
 from retinanet.predict.loading import load
-from retinanet.predict.video import NumberedFrames, VideoFile, predict_video
+from retinanet.predict.video import NumberedFrames, VideoError, VideoFile, predict_video
 from retinanet.predict.writers import OutputImage, find_writer, open_writer, output_names
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -36,7 +36,7 @@ class PredictSummary:
     Args:
         images: number of images that were processed, without failed images.
         detections: number of detections that were written.
-        failed: path of each image that cannot be decoded, and the reason.
+        failed: path of each image that cannot be decoded and of each file that is no video, and the reason.
         results: file or folder with the detections; None if the inputs are only videos.
         drawn: folder of the drawn images; None if no image was drawn.
         videos: result of each video.
@@ -80,7 +80,7 @@ def predict_files(
     """
     config = config or resolve(PredictConfig, options)
     outputs = find_writer(config.format).outputs
-    paths, videos, left_out = _find_inputs(inputs, config)
+    paths, videos, failed, left_out = _find_inputs(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else image_ids(paths, config.ids_from)
     if config.track and not videos:
         raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
@@ -101,7 +101,7 @@ def predict_files(
         return PredictSummary(
             images=0,
             detections=0,
-            failed=(),
+            failed=tuple(failed),
             results=None,
             drawn=None,
             videos=video_summaries,
@@ -118,7 +118,7 @@ def predict_files(
         tiling=config.tiling,
         tta=config.inference.tta,
     )
-    total, failed, bit_depth = 0, [], detector.image_config.bit_depth
+    total, failed_videos, bit_depth = 0, len(failed), detector.image_config.bit_depth
     with writer, progress("predict", len(paths)) as advance:
         for path, name, image_id, result in zip(paths, output_names(paths), ids, stream, strict=True):
             advance()
@@ -135,7 +135,7 @@ def predict_files(
                     drawn / f"{name}.jpg",
                 )
     return PredictSummary(
-        images=len(paths) - len(failed),
+        images=len(paths) - len(failed) + failed_videos,
         detections=total,
         failed=tuple(failed),
         results=folder / outputs[0],
@@ -148,20 +148,48 @@ def predict_files(
 
 def _find_inputs(
     inputs: Sequence[str | Path], config: PredictConfig
-) -> tuple[list[Path], list[Video], tuple[str, ...]]:
-    """Return the images and the videos that the inputs name, and sentences about what was left out."""
+) -> tuple[list[Path], list[Video], list[tuple[Path, str]], tuple[str, ...]]:
+    """Return the images, the videos, the files that are no videos, and sentences about what was left out.
+
+    Raises:
+        UserError: there is no input, or two videos would have the same results.
+    """
     searched = find_inputs(inputs, exclude=config.folder.output)
-    found = searched.files
-    videos: list[Video] = [VideoFile(path) for path in found if is_video(path)]
-    images = [path for path in found if not is_video(path)]
+    images = [path for path in searched.files if not is_video(path)]
+    video_paths = [path for path in searched.files if is_video(path)]
+    reserved = find_writer(config.format).outputs if images and not config.fps else ()
+    videos: list[Video] = []
+    errors: list[tuple[Path, VideoError]] = []
+    for path, name in zip(video_paths, _video_names(video_paths, reserved), strict=True):
+        try:
+            videos.append(VideoFile(path, name=name))
+        except VideoError as error:
+            errors.append((path, error))
+    if errors and not images and not videos:
+        raise errors[0][1]
     if config.fps and images:
         images.sort(key=natural_key)
         videos.append(NumberedFrames(images, name=images[0].resolve().parent.name or "frames", fps=config.fps))
         images = []
-    count = Counter(video.name for video in videos)
-    if repeated := [name for name, times in count.items() if times > 1]:
+    count = Counter(video.name.casefold() for video in videos)
+    if repeated := [video.name for video in videos if count[video.name.casefold()] > 1]:
         raise UserError(f"two videos are named {repeated[0]}: predict on them one at a time, or rename one")
-    return images, videos, tuple(searched.left_out.sentences())
+    return images, videos, [(path, str(error)) for path, error in errors], tuple(searched.left_out.sentences())
+
+
+def _video_names(paths: Sequence[Path], reserved: Sequence[str]) -> list[str]:
+    """Return the name of each video's results: its file name without suffix, or its path if names would be equal.
+
+    Args:
+        paths: video files.
+        reserved: names of the files with the detections of images, such as detections.csv.
+    """
+    names = [path.stem for path in paths]
+    if len({name.casefold() for name in names}) < len(names):
+        names = [str(name) for name in output_names(paths)]
+    return [
+        path.name if f"{name}.csv".casefold() in reserved else name for path, name in zip(paths, names, strict=True)
+    ]
 
 
 def _predict_one_video(

@@ -14,8 +14,12 @@ from retinanet.errors import UserError
 from retinanet.files import existing_path, local_path
 from retinanet.formats.folder_walk import BROKEN, OTHER_KIND, REPEATED, FolderFiles, LeftOut, walk
 from retinanet.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from retinanet.predict.draw import DRAWN
 
 NOT_SEARCHED: Final = "folders that a pattern matches (give the folder itself to search it)"
+RESULTS: Final = ("detections.json", "detections.csv", "Annotations", "labels")
+"""Names of the results that `predict` writes beside the folder `DRAWN`; videos have a .csv file of their own name."""
+DRAWINGS: Final = "images and videos that an earlier prediction drew"
 OWN_OUTPUT: Final = "images and videos in the output folder"
 
 
@@ -113,7 +117,26 @@ def _escape_existing(parts: Sequence[str]) -> str:
 def _walk(folder: Path, left_out: LeftOut) -> list[Path]:
     found = walk(folder, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     left_out.update(found.left_out)
-    return found.files
+    files = []
+    for file in found.files:
+        if _is_drawing(file, folder):
+            left_out.add(DRAWINGS, file)
+        else:
+            files.append(file)
+    return files
+
+
+def _is_drawing(file: Path, searched: Path) -> bool:
+    """Return whether an earlier prediction drew a file: it lies in a folder `drawn` beside results, below `searched`.
+
+    The boxes and labels on such an image would be detected, too.
+    """
+    inside = file.relative_to(searched).parts[:-1]
+    drawn = [searched.joinpath(*inside[: i + 1]) for i, name in enumerate(inside) if name == DRAWN]
+    return any(
+        any((folder.parent / name).exists() for name in (*RESULTS, file.relative_to(folder).with_suffix(".csv")))
+        for folder in drawn
+    )
 
 
 def _split_pattern(parts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

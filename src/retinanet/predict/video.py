@@ -20,7 +20,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.errors import ConfigError, UserError
-from retinanet.files import partial_path, replace_file
+from retinanet.files import content_of, partial_path, replace_file
 from retinanet.images import ImageError
 from retinanet.images import decode as decode_image
 from retinanet.pixel_values import FULL_DEPTH
@@ -79,11 +79,16 @@ class Video(Protocol):
 
 
 class VideoFile:
-    """A video file. Raises `VideoError` if the file is not a video."""
+    """A video file. Raises `VideoError` if the file is not a video.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        name: path of the results in the output folder, without suffix; None: the name of the file without suffix.
+    """
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = path.stem if name is None else name
         with self._open() as container:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or stream.guessed_rate or 25)
@@ -114,7 +119,8 @@ class VideoFile:
         try:
             container = av.open(str(self.path), options={"format_whitelist": _CONTAINERS})
         except av.error.FFmpegError as error:
-            raise VideoError(f"{self.path}: not a video in a supported format ({error.strerror})") from error
+            found = content_of(self.path) or error.strerror
+            raise VideoError(f"{self.path}: not a video in a supported format (found {found})") from error
         if not container.streams.video:
             container.close()
             raise VideoError(f"{self.path}: expected a video stream, found only other streams such as audio")
@@ -207,7 +213,7 @@ def predict_video(
             frame = pending.pop(0)
             detections = detector.named(result.result())
             if track is not None:
-                detections = track(detections)
+                detections = track(detections, frame.seconds)
             rows.write(frame, detections)
             if drawn is not None:
                 image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.draw_threshold)
@@ -220,9 +226,11 @@ def predict_video(
     return VideoSummary(frames=count, detections=total, results=results, drawn=target, error=error)
 
 
-def _tracker(fps: float, threshold: float) -> Callable[[sv.Detections], sv.Detections]:
+def _tracker(fps: float, threshold: float) -> Callable[[sv.Detections, float], sv.Detections]:
     """Return a function that adds track numbers to the detections of the next frame: ByteTrack (arXiv 2110.06864).
 
+    The function also takes the time of the frame in seconds: after a gap, an object has moved further than from one
+    frame to the next, so that a tracker that counts frames would lose it.
     The track number `tracker_id` is -1 for a detection without a track. Only detections with a score of at least
     `threshold` start a track. Detections with lower scores only continue tracks.
     """
@@ -234,8 +242,12 @@ def _tracker(fps: float, threshold: float) -> Callable[[sv.Detections], sv.Detec
         frame_rate=max(fps, 1.0), track_activation_threshold=threshold, high_conf_det_threshold=threshold
     )
 
-    def track(detections: sv.Detections) -> sv.Detections:
-        tracked = tracker.update(detections)
+    latest = -1.0
+
+    def track(detections: sv.Detections, seconds: float) -> sv.Detections:
+        nonlocal latest
+        latest = max(latest + 1e-3, seconds)  # the times of a damaged file may repeat or step back
+        tracked = tracker.update(detections, timestamp=latest)
         order = np.argsort(-scores(tracked), kind="stable")  # ByteTrack returns detections with a track first
         return cast(sv.Detections, tracked[order])
 

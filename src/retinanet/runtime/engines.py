@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from retinanet.config import torch_device_name
 from retinanet.errors import ConfigError
+from retinanet.files import content_of
 from retinanet.runtime.description import KEY, ExportError, GraphInput
 
 Arrays = list[npt.NDArray[Any]]
@@ -159,7 +160,7 @@ class OnnxEngine:
             source = self._files.content[0] if self._files.content else str(path)
             self._session = ort.InferenceSession(source, options, providers=[*providers, _ONNX_CPU])
         except Exception as error:  # onnxruntime's exception classes have no common base class
-            raise ExportError(f"{path} cannot be read as an ONNX model: {error}") from error
+            raise ExportError(f"{path} cannot be read as an ONNX model: {_reason(error, path)}") from error
         self._session.disable_fallback()  # otherwise a failing call moves the model to the CPU
         self.device = self._session.get_providers()[0]
         self.on_cpu = self.device == _ONNX_CPU
@@ -182,6 +183,17 @@ class OnnxEngine:
         if self._session is None:
             self._open()
         return list(self._session.run(list(outputs), dict(inputs)))
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Return why a runtime cannot read a model: what the file contains instead, or the last line of the error."""
+    found, weights = content_of(path), path.with_suffix(".bin")
+    if found and not found.startswith(("XML", "an ONNX")):
+        return f"found {found}"
+    if path.suffix.lower() == ".xml" and not weights.exists():
+        return f"expected its weights in {weights}, found no such file: keep both files in one folder"
+    text = str(error).strip().rpartition("\n")[2] or type(error).__name__
+    return f"{text.rstrip('.')}. If the file is damaged or incomplete, copy or export it again"
 
 
 def _onnx_providers(device: str, available: Sequence[str]) -> list[Any]:
@@ -282,7 +294,7 @@ class OpenVinoEngine:
         try:
             self._model = self._core.read_model(*(content or (path,)))
         except RuntimeError as error:
-            raise ExportError(f"{path} cannot be read as an OpenVINO model: {error}") from error
+            raise ExportError(f"{path} cannot be read as an OpenVINO model: {_reason(error, path)}") from error
         has_description = self._model.has_rt_info([KEY])
         self.description = _require_description(self._model.get_rt_info([KEY]).value if has_description else None, path)
         self.device = f"OpenVINO {self._device}"

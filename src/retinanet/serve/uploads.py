@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from retinanet.file_kinds import recognise_content
 from retinanet.images import ImageError, Scaled, decode_for, decode_for_display
 
 Image.init()  # fills Image.OPEN; some builds of Pillow lack some formats
@@ -177,7 +178,11 @@ def size_of(upload: Upload, *, max_pixels: int) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise RefusedError(413, f"{upload.name}: the image exceeds the limit of {max_pixels:,} pixels") from error
     except Exception as error:
-        raise RefusedError(415, f"{upload.name}: not a readable image. Send one of {', '.join(FORMATS)}") from error
+        found = recognise_content(upload.data)
+        reason = f", found {found}" if found not in {"", "an image"} else ""
+        raise RefusedError(
+            415, f"{upload.name}: not a readable image{reason}. Send the bytes of one of {', '.join(FORMATS)}"
+        ) from error
     if width * height > max_pixels:
         raise RefusedError(
             413,
