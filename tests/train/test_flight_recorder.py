@@ -168,6 +168,16 @@ def test_a_replay_freezes_the_same_parts(plain: Options):
     assert replay(path)[1]
 
 
+def test_weights_that_the_last_step_destroys_are_not_saved(plain: Options):
+    """No later step would find them."""
+    options = {**plain, **TOO_HIGH_LEARNING_RATE, "lr": 1e38, "max_steps": 1}
+    with pytest.raises(
+        NonFiniteError, match=r"the weight .* is NaN or infinite after step 0 of epoch 0\. No checkpoint"
+    ):
+        fit(**options)
+    assert not list(options["output"].glob("*.ckpt"))
+
+
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the fused optimiser of a GPU on the CPU. `FlightRecorder` then reads its checks only when they are due."""

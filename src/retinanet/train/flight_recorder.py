@@ -161,8 +161,17 @@ class FlightRecorder(Callback):
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: L.Trainer, pl_module: DetectionModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Read the checks before a checkpoint is written: the steps after a bad step change BatchNorm's statistics."""
+        """Read the checks before a checkpoint is written, and check the weights: the last step may have destroyed them.
+
+        The steps after a bad step change BatchNorm's statistics, which a checkpoint must not hold.
+        """
         self._read(trainer, pl_module)
+        for name, value in pl_module.model.named_parameters():
+            if not torch.isfinite(value).all():
+                raise NonFiniteError(
+                    f"the weight {name} is NaN or infinite after step {trainer.global_step - 1} of epoch "
+                    f"{trainer.current_epoch}. No checkpoint was written. {ADVICE}"
+                )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
         """Read the checks before the sampler continues with the next epoch."""
