@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
-import numpy as np
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from retinanet.analysis.auto_anchors import fit_anchors
-from retinanet.analysis.class_balance import class_alphas
 from retinanet.analysis.coverage import training_coverage
-from retinanet.config import TrainConfig, flatten, resolve, to_dict, with_options
-from retinanet.data import DataError, DetectionData, cut_into_tiles, load_train_and_val
+from retinanet.config import TrainConfig, resolve, to_dict, with_options
+from retinanet.data import DataError, DetectionData, cut_into_tiles
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
-from retinanet.pixel_values import FULL_DEPTH, ValueRange
 from retinanet.torch_state import building_state
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
@@ -56,6 +52,7 @@ from retinanet.train.resume import (
     with_computed_options,
     with_run_options,
 )
+from retinanet.train.run_data import load_run_data, with_fitted_options
 from retinanet.train.run_folder import check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
 from retinanet.version import __version__
@@ -156,8 +153,8 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     elif checkpoint is not None and checkpoint.name != "last.ckpt":
         report_progress(f"{config.folder.output / 'last.ckpt'} does not exist: training continues from {checkpoint}")
     L.seed_everything(config.random.seed, workers=False, verbose=False)
-    config, train_data, val_data = _load_data(config)
-    config = _with_fitted_options(train_data, config)
+    config, train_data, val_data = load_run_data(config)
+    config = with_fitted_options(train_data, config)
     if saved is not None:
         check_resumed_options(config, saved, report=False)
         check_resumed_data(train_data, val_data, saved)
@@ -168,57 +165,6 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     if (ended := why_ended(config, saved) if saved is not None else None) is not None:
         report_progress(f"nothing is left to train: {ended}")
     return _train(model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=ended is not None)
-
-
-def _load_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
-    """Return the config with the bit depth of the images, the training data (cut into tiles if the options say so) and
-    the validation data. Report both datasets.
-    """
-    train_data, val_data = load_train_and_val(config)
-    for name, data in (("train", train_data), ("val", val_data)):
-        for note in data.notes:
-            report_progress(f"{name}: {note}")
-        left_out = f", {len(data.faults)} faults left out (--skip-invalid)" if data.faults else ""
-        report_progress(
-            f"{name}: {len(data.records)} images, {data.num_objects} objects, {len(data.classes)} classes{left_out}"
-        )
-    config = _with_bit_depth(config, ValueRange.join((train_data.value_range, val_data.value_range)))
-    tiling = config.tiling
-    if tiling.tile:
-        train_data = cut_into_tiles(train_data, tiling).data
-        report_progress(f"train: {len(train_data.records)} tiles and whole images; tile size {tiling.tile} pixels")
-    return config, train_data, val_data
-
-
-def _with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfig:
-    """Return the config with the options that depend on the data: anchors (`anchors`), alphas (`balance_classes`).
-
-    The options then hold the computed numbers, so that config.yaml repeats the training run with the same numbers.
-    """
-    if config.fitted.anchors == "auto":
-        fitted = fit_anchors(
-            data,
-            model_config=config.model,
-            match_config=config.matching,
-            image_config=config.image,
-            seed=config.random.seed,
-        )
-        report_progress(f"auto-anchors: {fitted.sentence()}")
-        config = with_options(config, anchors="given", **flatten(fitted.model_config))
-    if config.fitted.balance_classes:
-        labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
-        counts = np.bincount(labels, minlength=len(data.classes)).tolist()
-        alphas = class_alphas(counts, alpha=config.loss.alpha)
-        by_class = ", ".join(f"{name} {alpha:.2f}" for name, alpha in zip(data.classes, alphas, strict=True))
-        report_progress(f"alpha by class: {by_class}")
-        config = with_options(config, class_alpha=alphas, balance_classes=False)
-    if config.loss.class_alpha and len(config.loss.class_alpha) != len(data.classes):
-        raise ConfigError(
-            f"class_alpha needs one value for each of the {len(data.classes)} classes, found "
-            f"{len(config.loss.class_alpha)}: {config.loss.class_alpha}. Set one value per class, in the order of the "
-            "class ids"
-        )
-    return config
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
@@ -237,20 +183,6 @@ def _resume_after_restart(config: TrainConfig) -> TrainConfig:
         return config
     report_progress(f"restarted by SLURM or torchrun: resuming {config.folder.output}")
     return with_options(config, resume=True, overwrite=False)
-
-
-def _with_bit_depth(config: TrainConfig, value_range: ValueRange | None) -> TrainConfig:
-    """Return the config with the number of bits that 16-bit images use, if there are such images and it is auto."""
-    if value_range is None:
-        return config
-    given = config.image.bit_depth
-    depth = given or value_range.bit_depth
-    if depth < FULL_DEPTH:
-        other = "--bit-depth sets another number" if not given else "--bit-depth sets this number"
-        report_progress(f"{value_range.describe()}. Value {2**depth - 1:,} is read as white ({other})")
-    if value_range.largest >= 2**depth:
-        report_progress(f"values above {2**depth - 1:,} become white, and their differences are lost")
-    return with_options(config, bit_depth=depth)
 
 
 def _train(
