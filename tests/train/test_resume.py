@@ -48,6 +48,8 @@ def test_a_changed_learning_rate_takes_effect(run_folder: Path):
 def test_a_refused_change_names_the_option_and_the_run_continues_without_it(run_folder: Path):
     with pytest.raises(ConfigError, match=r"optimizer was adamw, is sgd\. Resume without .*--from .*last.ckpt -o NEW"):
         fit(output=run_folder, resume=True, epochs=3, optimizer="sgd")
+    with pytest.raises(ConfigError, match="sampler was natural, is balanced; repeat_threshold was 0.0, is 0.5"):
+        fit(output=run_folder, resume=True, epochs=3, sampler="balanced", repeat_threshold=0.5)
     fit(output=run_folder, resume=True, epochs=3)
     assert metrics_rows(run_folder)[-1]["epoch"] == "2"
 
