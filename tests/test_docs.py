@@ -29,6 +29,7 @@ LONG = {  # pages whose blocks train, export or run a study
     "docs/how-to/extend/callback-and-logger.md",
     "docs/how-to/extend/loss-and-assigner.md",
     "docs/how-to/extend/transform.md",
+    "docs/how-to/rare-classes.md",
     "docs/how-to/run-a-loss-study.md",
     "docs/how-to/train.md",
     "docs/how-to/train-on-little-data.md",

@@ -19,6 +19,12 @@ def test_flags_and_python_arguments_give_the_same_config(seen):
     assert to_dict(seen[0]) == to_dict(resolve(TrainConfig, {**options, "scale_jitter": [0.5, 2]}))
 
 
+@pytest.mark.parametrize(("text", "value"), [("auto", 0.0), ("0.05", 0.05)])
+def test_a_flag_takes_a_word_or_a_number(seen, text, value):
+    assert run("train", *DATA, "--repeat-threshold", text) == 0
+    assert seen[0].sampling.repeat_threshold == value
+
+
 @pytest.mark.parametrize(
     ("words", "text", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 
@@ -62,6 +63,20 @@ def test_batches_depend_only_on_seed_and_epoch() -> None:
     assert list(sampler(SIDES, seed=1)) != first
     b.set_epoch(1)
     assert list(b) == second
+
+
+def test_batches_without_expected_draws_do_not_change() -> None:
+    """The hash covers the indices, seeds and image sizes of batches that were recorded before `expected_draws`."""
+    recorded = []
+    for seed in (0, 7, 2**40):
+        for world_size in (1, 3):
+            for rank in range(world_size):
+                a = sampler(SIDES, seed=seed, rank=rank, world_size=world_size, multi_scale=(64, 96))
+                for epoch in range(4):
+                    a.set_epoch(epoch)
+                    recorded.append([[tuple(key) for key in batch] for batch in a])
+    digest = hashlib.sha256(repr(recorded).encode()).hexdigest()
+    assert digest == "963ddf220b49d42da50ed82d5a3f9f8deae625de205a7be5e7e5dc18f4bd380b"
 
 
 def test_skip_continues_an_interrupted_epoch() -> None:

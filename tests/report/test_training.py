@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,10 @@ def test_the_error_of_an_invalid_cell_names_line_and_column(tmp_path: Path) -> N
     (tmp_path / "metrics.csv").write_text("epoch,loss\n0,1.5\n1,abc\n")
     with pytest.raises(ValueError, match=r"metrics\.csv, line 3, loss: expected a number, found 'abc'"):
         training_report(tmp_path)
+
+
+def test_a_sampler_that_is_not_the_default_is_named(tmp_path: Path) -> None:
+    write_metrics(tmp_path, metrics_rows([0.2]))
+    for sampler, is_named in (("natural", False), ("balanced", True)):
+        (tmp_path / "sampling.json").write_text(json.dumps({"sampler": sampler, "sentence": "cat 3 (4)"}))
+        assert ("Sampling: cat 3 (4)" in written_report(tmp_path).text) is is_named

@@ -142,7 +142,7 @@ def assert_same_run(first: Path, second: Path) -> None:
         for key in ("optimizer_states", "lr_schedulers", "randomness", "epoch", "global_step"):
             assert_same(a[key], b[key], f"{name}: {key}")
     assert read_rows(first / "metrics.csv") == read_rows(second / "metrics.csv")
-    for name in ("imbalance.csv", "start.json", "evaluation.json", "detections.json"):
+    for name in ("imbalance.csv", "start.json", "sampling.json", "evaluation.json", "detections.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     assert not list(second.glob("*.partial")), "temporary files were left"
 

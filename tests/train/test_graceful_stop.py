@@ -29,6 +29,7 @@ from tests.train.signals import SignalAt
         (signal.SIGINT, "training_step", 1, {}),
         (signal.SIGHUP, "training_step", 2, {}),
         (signal.SIGTERM, "training_step", 2, {"max_steps": 4}),
+        (signal.SIGTERM, "training_step", 6, {"sampler": "repeat_factor", "repeat_threshold": 1.0}),
     ],
     ids=lambda value: str(value),
 )

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.checkpoint.loaded_model import KEY
 from retinanet.commands.terminal import show_progress
-from retinanet.config import TrainConfig, resolve
+from retinanet.config import TrainConfig, resolve, with_options
 from retinanet.errors import ConfigError
 from retinanet.train import fit
 from retinanet.train.resume import (
@@ -56,8 +57,27 @@ def test_a_changed_learning_rate_takes_effect(run_folder: Path):
 def test_a_refused_change_names_the_option_and_the_run_continues_without_it(run_folder: Path):
     with pytest.raises(ConfigError, match=r"optimizer was adamw, is sgd\. Resume without .*--from .*last.ckpt -o NEW"):
         fit(output=run_folder, resume=True, epochs=3, optimizer="sgd")
+    with pytest.raises(ConfigError, match="sampler was natural, is balanced; repeat_threshold was 0.0, is 0.5"):
+        fit(output=run_folder, resume=True, epochs=3, sampler="balanced", repeat_threshold=0.5)
     fit(output=run_folder, resume=True, epochs=3)
     assert metrics_rows(run_folder)[-1]["epoch"] == "2"
+
+
+def test_an_option_missing_in_the_checkpoint_must_keep_its_default(run_folder: Path, tiny: Options):
+    checkpoint = torch.load(run_folder / "last.ckpt", weights_only=True)
+    for name in ("sampler", "repeat_threshold"):
+        del checkpoint[KEY]["config"][name]
+    torch.save(checkpoint, run_folder / "last.ckpt")
+    config = resolve(TrainConfig, {**tiny, "score_threshold": 0.001, "epochs": 2})
+    for sampler in ("natural", "balanced"):
+        changed = with_options(config, sampler=sampler)
+        saved = read_saved_run(run_folder / "last.ckpt", changed)
+        changed = with_computed_options(changed, saved)
+        if sampler == "natural":
+            check_resumed_options(changed, saved, report=False)
+        else:
+            with pytest.raises(ConfigError, match="sampler was natural, is balanced. Resume without"):
+                check_resumed_options(changed, saved, report=False)
 
 
 def test_the_batch_size_must_not_change_within_an_epoch(run_folder: Path, tiny: Options):

@@ -120,7 +120,7 @@ def _annotation(option: Option, panel: Group) -> Any:
     words = {mark.word: mark.value for mark in marks if isinstance(mark, Word)}
     parameter = Parameter(
         alias=[mark.alias for mark in marks if isinstance(mark, Flag)],
-        converter=functools.partial(_number_or_word, words) if words else None,
+        converter=functools.partial(_number_or_word, words, hint.kind) if words else None,
         group=(panel,),
         show_default=_default_text if option.default not in ((), None) else False,
         help=" ".join(filter(None, (_help_texts(option.section)[option.name], range_text(hint)))),
@@ -159,9 +159,9 @@ def _without_marks(hint: Hint) -> Any:
     return kind | None if hint.optional else kind
 
 
-def _number_or_word(words: Mapping[str, int], _: Any, tokens: Sequence[Token]) -> int:
+def _number_or_word(words: Mapping[str, int], kind: type, _: Any, tokens: Sequence[Token]) -> Any:
     value = token_text(tokens[-1])
-    return words[value] if value in words else int(value)
+    return kind(words.get(value, value))
 
 
 @functools.cache

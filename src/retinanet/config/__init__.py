@@ -41,6 +41,7 @@ from retinanet.config.resolve import (
     with_options,
 )
 from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
+from retinanet.config.sampling import SamplerName, SamplingConfig
 from retinanet.config.serve import ServeConfig
 from retinanet.config.split import SplitConfig
 from retinanet.config.start import FittedConfig, FreezeName, PresetConfig, StartConfig
@@ -97,6 +98,8 @@ __all__ = [
     "RandomConfig",
     "ReportConfig",
     "RunConfig",
+    "SamplerName",
+    "SamplingConfig",
     "ScheduleConfig",
     "ServeConfig",
     "SplitConfig",

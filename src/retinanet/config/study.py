@@ -21,6 +21,7 @@ from retinanet.config.output import ExistingConfig, FolderConfig
 from retinanet.config.part_tables import LOSSES
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
+from retinanet.config.sampling import SamplingConfig
 from retinanet.config.start import FittedConfig, PresetConfig, StartConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.train import check_training_rules
@@ -59,6 +60,7 @@ class StudyConfig:
     existing: ExistingConfig = field(default_factory=ExistingConfig)
     base: PresetConfig = field(default_factory=PresetConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     tiling: TileConfig = field(default_factory=TileConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)

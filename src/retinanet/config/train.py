@@ -17,6 +17,7 @@ from retinanet.config.optimiser import OptimiserConfig, ScheduleConfig
 from retinanet.config.output import ExistingConfig, FolderConfig
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
+from retinanet.config.sampling import SamplingConfig
 from retinanet.config.start import FittedConfig, PresetConfig, StartConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.validation import check_options
@@ -41,6 +42,7 @@ class TrainConfig:
     existing: ExistingConfig = field(default_factory=ExistingConfig)
     base: PresetConfig = field(default_factory=PresetConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     tiling: TileConfig = field(default_factory=TileConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)

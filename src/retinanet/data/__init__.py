@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from retinanet.data.evaluation_batches import eval_batches
 from retinanet.data.loading import load, load_train, load_train_and_val, verify_images
+from retinanet.data.sampling import EpochSampling
 from retinanet.data.tiling import TiledData, cut_into_tiles
 from retinanet.formats import read
 from retinanet.formats.records import DataError, DetectionData, Fault, Record
@@ -28,6 +29,7 @@ __all__ = [
     "DataError",
     "DetectionData",
     "DetectionDataset",
+    "EpochSampling",
     "Fault",
     "PixelBatch",
     "Record",

@@ -5,11 +5,14 @@ Shape suffixes: N batch, T objects of all images of the batch, H, W; 3 is RGB.
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
@@ -17,6 +20,7 @@ from torch.utils.data import Sampler, get_worker_info
 from retinanet import images
 from retinanet.config import ImageConfig
 from retinanet.data.dataset import Sample, SampleKey
+from retinanet.data.sampling import draw_images
 from retinanet.images import Frame
 from retinanet.types import Target
 
@@ -193,9 +197,10 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     """Yield shuffled batches of images of similar shape, for `DataLoader(batch_sampler=...)`.
 
     Landscape and portrait images go into separate batches, which avoids most padding. Images left over after the full
-    batches of both shapes share the last batches. Every image comes once per epoch, and every rank gets the same
-    number of batches. If batches are missing for that, the largest ones are split. Images repeat only if there are
-    fewer images than ranks.
+    batches of both shapes share the last batches. Without `expected_draws`, every image comes once per epoch. Every
+    rank gets the same number of batches, equal in all epochs. If batches are missing for that, the largest ones are
+    split. Batches of one image are repeated instead. An image that repeats within an epoch has another sample seed each
+    time.
 
     The batches depend only on (seed, epoch). A resumed run continues with `set_epoch(epoch, skip=finished_batches)`.
 
@@ -205,6 +210,8 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         batch_size: number of images per batch.
         seed: seed of the order of images, of the image sizes and of the seeds of samples.
         image_size: shorter side of the resized images, pixels.
+        expected_draws: expected number of draws of each image per epoch, see `EpochSampling.draws_N`. The sum is a
+            whole number. None: every image once.
         multi_scale: values of `image_size`, one of which is drawn for each batch, equal on all ranks. Empty: off.
         rank: index of this process, from 0.
         world_size: number of processes that share the data.
@@ -218,6 +225,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         batch_size: int,
         seed: int,
         image_size: int,
+        expected_draws: Sequence[float] | npt.NDArray[np.float64] | None = None,
         multi_scale: Sequence[int] = (),
         rank: int = 0,
         world_size: int = 1,
@@ -227,6 +235,13 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(f"expected batch_size >= 1, 0 <= rank < world_size: {batch_size}, {rank}, {world_size}")
         self.landscape = np.asarray(widths) >= np.asarray(heights)
+        self.draws_N = np.ones(len(widths)) if expected_draws is None else np.asarray(expected_draws, np.float64)
+        self.images_per_epoch = int(self.draws_N.sum().round())
+        if self.draws_N.shape != self.landscape.shape or abs(self.images_per_epoch - self.draws_N.sum()) > 1e-3:
+            raise ValueError(
+                f"expected_draws must hold {len(widths)} numbers whose sum is a whole number, found "
+                f"{len(self.draws_N)} with sum {self.draws_N.sum()}"
+            )
         self.batch_size = batch_size
         self.seed = seed
         self.sizes = tuple(multi_scale) or (image_size,)
@@ -238,7 +253,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     @property
     def batches_per_epoch(self) -> int:
         """Number of batches per rank in a complete epoch."""
-        batches = -(-len(self.landscape) // self.batch_size)
+        batches = -(-self.images_per_epoch // self.batch_size)
         return -(-batches // self.world_size)
 
     def __len__(self) -> int:
@@ -249,11 +264,14 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
     def all_batches(self) -> list[list[SampleKey]]:
         """Return the batches of the epoch on this rank, with the batches that `skip` leaves out."""
-        rounds = self._global_batches(self.epoch)[self.rank :: self.world_size]
-        sizes = self._rng(self.epoch, 1).choice(self.sizes, len(rounds)).tolist()
+        # For each image, the number of its earlier occurrences in the epoch, on all ranks.
+        repeats: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
+        batches = [[(i, next(repeats[i])) for i in indices] for indices in self._global_batches(self.epoch)]
+        mine = batches[self.rank :: self.world_size]
+        sizes = self._rng(self.epoch, 1).choice(self.sizes, len(mine)).tolist()
         return [
-            [SampleKey(i, sample_seed(self.seed, self.epoch, i), image_size) for i in indices]
-            for indices, image_size in zip(rounds, sizes, strict=True)
+            [SampleKey(i, sample_seed(self.seed, self.epoch, i, repeat), image_size) for i, repeat in batch]
+            for batch, image_size in zip(mine, sizes, strict=True)
         ]
 
     def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
@@ -268,7 +286,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     def _global_batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of all ranks. Their number is a multiple of `world_size`."""
         rng = self._rng(epoch, 0)
-        order = rng.permutation(len(self.landscape))
+        order = rng.permutation(draw_images(self.draws_N, self._rng(epoch, 2)))
         groups = [order[self.landscape[order]].tolist(), order[~self.landscape[order]].tolist()]
         b = self.batch_size
         batches: list[list[int]] = []
@@ -285,13 +303,14 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
                 batches.remove(largest)
                 batches += [largest[:half], largest[half:]]
             else:
-                batches.append(batches[len(batches) % len(self.landscape)])
+                batches.append(batches[len(batches) % len(order)])
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Return a hashed seed, 0 to 2^63 - 1, for one image in one epoch."""
-    mixed = np.random.SeedSequence([_unsigned(seed), epoch, index]).generate_state(1, np.uint64)[0]
+def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
+    """Return a hashed seed, 0 to 2^63 - 1, for one image in one epoch; `repeat` counts its earlier occurrences."""
+    entropy = [_unsigned(seed), epoch, index, *([repeat] if repeat else [])]
+    mixed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return int(mixed >> np.uint64(1))
 
 

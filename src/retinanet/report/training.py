@@ -78,6 +78,9 @@ def training_report(
     start = run / "start.json"
     if start.exists():
         report.in_short.append(f"Start of training: {json.loads(start.read_text(encoding='utf-8'))['said']}")
+    sampling = json.loads(path.read_text(encoding="utf-8")) if (path := run / "sampling.json").exists() else {}
+    if sampling.get("sampler", "natural") != "natural":
+        report.in_short.append(f"Sampling: {sampling['sentence']}")
     _training_curves(report.section("Training"), rows)
     if shares:
         shares_over_time(report.section("Shares of the classification loss"), shares)

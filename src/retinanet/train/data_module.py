@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from retinanet.data import DetectionDataset, TrainBatchSampler, collate, eval_batches
+from retinanet.data import DetectionDataset, EpochSampling, TrainBatchSampler, collate, eval_batches
 from retinanet.train.loader_workers import (
     BATCHES_PER_WORKER,
     Watchdog,
@@ -102,6 +102,7 @@ class DetectionDataModule(L.LightningDataModule):
         self.config = config
         self.train_data = train_data
         self.val_data = val_data
+        self.sampling = EpochSampling.of(train_data, config.sampling)
         self.sampler: TrainBatchSampler | None = None
         self.loaders: list[LazyLoader] = []
 
@@ -120,6 +121,7 @@ class DetectionDataModule(L.LightningDataModule):
             batch_size=self.config.batch.batch_size,
             seed=self.config.random.seed,
             image_size=self.config.image.image_size,
+            expected_draws=self.sampling.draws_N,
             multi_scale=self.config.augmentation.multi_scale if self.config.augmentation.augment else (),
             rank=trainer.global_rank,
             world_size=trainer.world_size,

@@ -86,7 +86,8 @@ class SavedRun:
 
     Args:
         path: the checkpoint.
-        options: options of the training run by name, without options that its version did not have.
+        options: options of the training run by name. An option that its version did not have is missing, or has its
+            default if the resumed run sets it.
         classes: class names of the training data.
         data: fingerprints of the training and the validation data; empty for checkpoints of earlier versions.
         within_epoch: whether the checkpoint was saved between two steps of an epoch.
@@ -128,6 +129,7 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
         raise CheckpointError(f"{path}: expected a dictionary of training options, found {type(saved).__name__}")
     known = options_of(TrainConfig)
     saved = {name: v for name, v in current_options(saved, known, warn=False).items() if name in known}
+    saved.setdefault("bit_depth", FULL_DEPTH)  # a run of a version without this option used all 16 bits
     own = {name: str(getattr(config, name)) for name in ("train", "val")}
     complete = flatten(section_from_dict(TrainConfig, {**own, "output": str(config.folder.output), **saved}))
     try:
@@ -144,7 +146,7 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
         raise CheckpointError(f"{path} cannot be resumed: it holds no position within the training run") from error
     return SavedRun(
         path=path,
-        options={name: complete[name] for name in saved},
+        options={name: complete[name] for name in (*saved, *sorted(given_options(config) - set(saved)))},
         classes=tuple(entry.get("classes", ())),
         data=checkpoint.get("data", {}),
         within_epoch=within_epoch,
@@ -196,8 +198,8 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     if not config.batch.batch_size:
         names.add("batch_size")
     computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
-    if not config.image.bit_depth:  # a checkpoint of an earlier version has no bit depth: that run used all 16 bits
-        computed["bit_depth"] = saved.options.get("bit_depth", FULL_DEPTH)
+    if not config.image.bit_depth and "bit_depth" in saved.options:
+        computed["bit_depth"] = saved.options["bit_depth"]
     return with_options(config, **computed)
 
 

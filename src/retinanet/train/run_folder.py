@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 FLIGHT_RECORD_FILE: Final = "nonfinite.pt"
 """Name of the flight record."""
+SAMPLING_FILE: Final = "sampling.json"
+"""Name of the file with the expected number of times that an epoch uses each class."""
 RUN_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", FLIGHT_RECORD_FILE),
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
+    SAMPLING_FILE,
 )
 """Names of all files that belong to a training run."""
-RESUME_CHANGES: Final = ("config.yaml", "metrics.csv", "imbalance.csv", "logger.json", "start.json")
+RESUME_CHANGES: Final = ("config.yaml", "metrics.csv", "imbalance.csv", "logger.json", "start.json", SAMPLING_FILE)
 """Files that a resumed training run changes before its first step."""
 BACKUP_FOLDER: Final = "overwritten-run"
 """Folder in the run folder with the files that `--overwrite` replaces or that `--resume` changes, until the started run

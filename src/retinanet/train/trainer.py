@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ from retinanet.train.resume import (
     with_run_options,
 )
 from retinanet.train.run_data import load_run_data, with_fitted_options
-from retinanet.train.run_folder import check_run_files, files_of_run, restore_backup
+from retinanet.train.run_folder import SAMPLING_FILE, check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
 from retinanet.version import __version__
 
@@ -206,6 +207,8 @@ def _train(
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
+    sampling = data.sampling.to_dict()
+    report_progress(sampling["sentence"])
     start = time.monotonic()
     if is_rank_zero():
         check_free_space(folder, checkpoint_size(model, config))
@@ -218,6 +221,7 @@ def _train(
     ):
         if is_rank_zero():
             write_config(config, folder / "config.yaml")
+            write_output(folder / SAMPLING_FILE, json.dumps(sampling, indent=2))
         start_logging(trainer.loggers, config, resume=resume)
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if callbacks.checkpoints.unevaluated:

@@ -1,0 +1,28 @@
+"""How often an epoch uses each training image."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Interval
+
+from retinanet.config.annotations import Word
+from retinanet.config.validation import check_options
+
+SamplerName = Literal["natural", "repeat_factor", "balanced"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How often an epoch uses each training image."""
+
+    PANEL: ClassVar = "Data"
+
+    sampler: SamplerName = "natural"
+    """How often an epoch uses each training image: natural (once), repeat_factor (images with a rare class several
+    times) or balanced (every class equally often). No measurement supports a gain of repeat_factor or balanced yet."""
+    repeat_threshold: Annotated[float, Interval(ge=0, le=1), Word("auto", 0)] = 0.0
+    """With `--sampler repeat_factor`: a class is rare if a smaller fraction of the images than this contains it. auto
+    (0) divides the fraction of images with objects by the number of classes. The paper uses 0.001 on LVIS."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
