@@ -39,6 +39,7 @@ def test_images_are_the_only_required_input(exports: Path) -> None:
     assert description["train_config"]["backbone"] == "resnet18"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reuse_network")
 def test_an_export_without_input_defaults_requires_every_input(exports: Path, tmp_path: Path) -> None:
     images = (str(exports / "images"),)

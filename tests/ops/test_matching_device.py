@@ -69,7 +69,9 @@ def test_anchors_and_targets_on_two_devices_are_an_error(moved):
         match(anchors, targets, MatchConfig())
 
 
-@pytest.mark.parametrize(("images", "boxes", "most"), [(16, 500, 370), (16, 30, 310), (2, 100, 290)])
+@pytest.mark.parametrize(
+    ("images", "boxes", "most"), [pytest.param(16, 500, 370, marks=pytest.mark.slow), (16, 30, 310), (2, 100, 290)]
+)
 def test_peak_memory_for_201_600_anchors(images, boxes, most):
     """The peak is in MiB. It includes the result, 34 bytes per image and anchor: 105 MiB for 16 images.
 

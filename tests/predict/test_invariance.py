@@ -123,6 +123,7 @@ def test_batches_order_and_neighbours(detector: BaseDetector, images: list[Path]
         assert_same([rows[0] for rows in pool.map(lambda image: run(detector, [image]), images)], alone)
 
 
+@pytest.mark.slow
 def test_tiles_and_views(detector: BaseDetector, images: list[Path]) -> None:
     for options in ({"tiling": TileConfig(tile=96)}, {"tta": True}):
         alone = [run(detector, [image], **options)[0] for image in images[:6]]
@@ -166,7 +167,7 @@ STATES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 }
 
 
-IN_EVERY_RUN = ("default dtype torch.bfloat16", "default device", "torch.bfloat16", "2 threads")
+IN_EVERY_RUN = ("default dtype torch.bfloat16", "torch.bfloat16")
 
 
 @pytest.mark.parametrize(

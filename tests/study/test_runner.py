@@ -117,7 +117,9 @@ def test_a_study_is_refused_while_another_process_writes_into_its_folder(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(False, [True, False]), (True, [True, True])])
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(False, [True, False]), pytest.param(True, [True, True], marks=pytest.mark.slow)]
+)
 def test_keep_checkpoints_keeps_the_best_checkpoint_of_every_seed(options, squares, monkeypatch, keep, kept):
     """By default only the first seed keeps best.ckpt. No run keeps last.ckpt: a finished run is not continued."""
 

@@ -13,6 +13,7 @@ from retinanet.train.progress import Patience
 Options = dict[str, Any]
 
 
+@pytest.mark.slow
 def test_the_users_own_progress_bar_is_accepted(tiny: Options) -> None:
     fit(**tiny, epochs=1, max_steps=1, callbacks=[TQDMProgressBar(refresh_rate=0)])
 

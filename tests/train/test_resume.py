@@ -105,6 +105,7 @@ def test_values_that_the_first_start_computed_replace_options_that_are_not_given
         check_resumed_options(config, saved, report=False)
 
 
+@pytest.mark.slow
 def test_corrected_data_in_the_same_place_is_reported_and_moved_data_is_the_same(
     tiny: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -123,6 +124,7 @@ def test_corrected_data_in_the_same_place_is_reported_and_moved_data_is_the_same
     )
 
 
+@pytest.mark.slow
 def test_initial_weights_are_not_needed_to_resume(run_folder: Path, tiny: Options, tmp_path: Path):
     model = shutil.copy(run_folder / "best.ckpt", tmp_path / "model.ckpt")
     output = tmp_path / "second"

@@ -25,7 +25,8 @@ def hold(folder: Path, held: Any, fork: bool) -> None:
         threading.Event().wait(60)
 
 
-@pytest.mark.parametrize("fork", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fork", [False, True])
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path, fork: bool):
     """A forked loader worker inherits the file of the lock, but not the lock."""
     folder, context = tmp_path / "run", fork_server()
