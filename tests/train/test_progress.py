@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 
