@@ -13,6 +13,8 @@ from retinanet.config import LOSSES, LossConfig
 from retinanet.data import load
 from retinanet.images import Frame
 from retinanet.losses import DetectionLoss, sigmoid_focal_loss
+from retinanet.train import fit, imbalance_file
+from retinanet.train.imbalance_file import row_of
 from retinanet.types import AnchorTargets, HeadOutputs, Target
 
 CLASSES = ("a", "b", "c")
@@ -164,3 +166,13 @@ def test_training_writes_imbalance_csv_and_a_checkpoint_can_be_measured(trained_
     assert result.objects == data.num_objects
     assert result.positive_anchors == result.size_positives.sum() == result.level_positives_L.sum()
     assert len(result.to_json()["per_level"]) == 5
+
+
+def test_training_measures_the_loss_of_its_own_steps(tiny, monkeypatch):
+    """The weights of GHM-C depend on the batch. A measurement with another state would give another sum."""
+    measured = []
+    monkeypatch.setattr(imbalance_file, "row_of", lambda result: measured.append(result) or row_of(result))
+    fit(**tiny, loss="ghm_c", max_steps=1)
+    with (tiny["output"] / "metrics.csv").open(newline="") as file:
+        (loss,) = [float(row["classification_loss"]) for row in csv.DictReader(file) if row["loss"]]
+    assert measured[0].loss_SE.sum() / measured[0].positive_anchors == pytest.approx(loss, rel=1e-4)
