@@ -48,7 +48,7 @@ def equalization_loss_v2(
     For example, G = mu gives f = 0.5, so q = 3 and r = 0.5. G = 0, a class without objects so far, gives q = 5.0 and
     r = 0.00007.
 
-    Source: Tan et al., arXiv 2012.08548, section 4, with alpha = 4, gamma = 12 and mu = 0.8.
+    Source: Tan et al., arXiv 2012.08548, "gradient guided reweighing", with alpha = 4, gamma = 12 and mu = 0.8.
 
     Args:
         inputs: logits, any shape and float type.

@@ -39,7 +39,7 @@ def ghm_c_loss(inputs: Tensor, targets: Tensor, counts: Tensor, reduction: Reduc
     For example, 10 intervals and 4 examples in the interval [0, 0.1) give GD = 40 for p = 0.05 and t = 0, and the loss
     0.05129 / 40 = 0.00128.
 
-    Source: Li et al., arXiv 1811.05181, section 3: GHM-C loss and the unit region approximation, with beta = N / GD and
+    Source: Li et al., arXiv 1811.05181, "GHM-C loss" and "unit region approximation", with beta = N / GD and
     the loss sum(beta CE) / N.
 
     Args:
