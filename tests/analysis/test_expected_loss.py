@@ -35,7 +35,7 @@ def test_objects_by_hand():
     weighted = LossConfig(loss="weighted")
     result = expected_loss(positives=10, negatives=1000, num_classes=1, prior=0.01, loss_config=weighted)
     assert result.background == pytest.approx(0.5 * 1000 * -math.log(0.99) / 10)
-    for other in ("ohem", "hard_negative_mining", "quality_focal", "varifocal"):
+    for other in ("ohem", "hard_negative_mining", "quality_focal", "varifocal", "ghm_c"):
         config = LossConfig(loss=other)
         assert expected_loss(positives=1, negatives=9, num_classes=1, prior=0.01, loss_config=config) is None
 
@@ -70,6 +70,7 @@ def test_the_explanation_has_the_cause():
     [
         ("focal", 0.01),
         ("ce", 0.5),
+        ("eql_v2", 0.01),
         *(
             pytest.param(*setting, marks=pytest.mark.slow)
             for setting in (("focal", 0.5), ("ce", 0.01), ("weighted", 0.01), ("weighted", 0.5))

@@ -121,8 +121,10 @@ def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], toleran
     [
         {"normaliser": "batch", "ema": 0.9, "epochs": 2, "patience": 5},
         {"normaliser": "image", "accumulate": 2},
+        {"loss": "eql_v2"},
+        {"loss": "ghm_c"},
     ],
-    ids=["batch normaliser, running average", "image normaliser, accumulation"],
+    ids=["batch normaliser, running average", "image normaliser, accumulation", "eql_v2", "ghm_c"],
 )
 def test_two_processes_equal_one_to_a_millionth(more: dict[str, Any], data: tuple[Path, Path], tmp_path: Path) -> None:
     one, *two = train_with_one_and_two(tmp_path, data, **more)
@@ -147,6 +149,7 @@ def test_two_processes_equal_one_to_a_millionth(more: dict[str, Any], data: tupl
         assert ap_0 == ap_1
     saved = [torch.load(tmp_path / n / "run" / "last.ckpt", weights_only=True) for n in ("one", "two")]
     assert_close(saved[0]["state_dict"], saved[1]["state_dict"], 1e-6, "last.ckpt")
+    assert_close(saved[0]["loss_state"], saved[1]["loss_state"], 1e-6, "state of the loss")
     if "ema" in more:
         assert_close(
             saved[0]["current_model_state"], saved[1]["current_model_state"], 1e-6, "weights without the average"

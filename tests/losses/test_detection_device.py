@@ -31,9 +31,11 @@ KERNELS = {
     "ohem": 58,
     "quality_focal": 95,
     "varifocal": 87,
+    "eql_v2": 100,
+    "ghm_c": 103,
 }
 """Kernels of each classification loss with smooth L1, for a batch of any size. Quality losses need the IoUs of the
-predicted boxes."""
+predicted boxes; `eql_v2` and `ghm_c` compute their weights, here in the first step."""
 BOX_KERNELS = {"smooth_l1": 0, "l1": 1, "giou": 24}
 """Kernels of each box loss, minus those of smooth L1."""
 
@@ -159,6 +161,24 @@ def test_parts_of_a_batch_have_the_values_of_the_cpu_without_waiting():
         found = dataclasses.astuple(to_cpu(loss.over_parts(to_double(parts))))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     assert counts.syncs == 0
+
+
+@pytest.mark.parametrize("options", [{"loss": "eql_v2"}, {"loss": "ghm_c"}, {"loss": "ghm_c", "ghm_bins": 3}])
+def test_losses_with_a_state_have_the_values_of_the_cpu_in_each_step_without_waiting(options):
+    """The state of a checkpoint lies on the CPU. Its copy to the device is not waited for."""
+    batches = [make_batch(2, 70, seed=seed) for seed in range(3)]
+    on_cpu, on_device, resumed = (DetectionLoss(config=LossConfig(**options)) for _ in range(3))
+    for step, batch in enumerate(batches):
+        expected = dataclasses.astuple(to_cpu(on_cpu(*batch)))
+        if step == 2:
+            resumed.load_state_dict(to_cpu(on_device.state_dict()))
+        with double() as counts:
+            found = [loss(*to_double(batch)) for loss in ([on_device, resumed] if step == 2 else [on_device])]
+        for losses in found:
+            torch.testing.assert_close(dataclasses.astuple(to_cpu(losses)), expected, rtol=1e-5, atol=0)
+        assert counts.syncs == 0
+    for loss in (on_device, resumed):
+        torch.testing.assert_close(to_cpu(loss.state_dict()), on_cpu.state_dict())
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,6 +1,7 @@
 """All classification losses: hand-worked values, float32 against float64, extreme logits, and gradients."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from retinanet.losses import (
     balanced_cross_entropy,
+    equalization_loss_v2,
+    ghm_c_loss,
     quality_focal_loss,
     sigmoid_cross_entropy,
     sigmoid_focal_loss,
@@ -25,7 +28,12 @@ ALL = {
     "focal": sigmoid_focal_loss,
     "quality_focal": quality_focal_loss,
     "varifocal": varifocal_loss,
+    "eql_v2": partial(
+        equalization_loss_v2, positive_gradient=torch.tensor(0.4), negative_gradient=torch.tensor(0.5), alpha=0.5
+    ),
+    "ghm_c": partial(ghm_c_loss, counts=torch.tensor([1 / 3, 2 / 3, 2 / 3])),
 }
+"""Every loss. Equalization loss v2 has the weights q = 1.25 and r = 0.5, GHM-C 1 up to a norm of 1/3, then 0.5."""
 
 
 def logit(p):
@@ -86,7 +94,7 @@ def test_extreme_logits_give_finite_losses_and_exact_gradients(name, dtype, targ
         assert loss[right] == 0
         assert x.grad[right] == 0
         assert loss[wrong] > 1e3
-        assert 0.2 < x.grad[wrong].abs() <= 1
+        assert 0.2 < x.grad[wrong].abs() <= 1.25
 
 
 @pytest.mark.parametrize("name", ALL)

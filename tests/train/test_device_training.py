@@ -69,13 +69,18 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fused")
-def test_a_step_does_not_wait_for_the_device(tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "loss", ["focal", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("eql_v2", "ghm_c"))]
+)
+def test_a_step_does_not_wait_for_the_device(
+    tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
     """The losses equal those on the CPU. No step without a log entry waits, Lightning's own work included.
 
     The first step of an epoch waits: Lightning moves the sums of 4 logged values to the device, 12 numbers. In the
     first step of the run, the measured loss is also compared with the expected loss.
     """
-    options = {**tiny, "epochs": 1, "log_every": 1000, "measure_imbalance": 0, "clip_gradients": 1.0}
+    options = {**tiny, "epochs": 1, "log_every": 1000, "measure_imbalance": 0, "clip_gradients": 1.0, "loss": loss}
     on_cpu = StepCounts()
     fit(**options, callbacks=[on_cpu], logger=False)
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ import torch
 
 from retinanet.cli import main
 from retinanet.data import Batch
+from retinanet.losses import DetectionLoss
 from retinanet.model import RetinaNet
 from retinanet.train import NonFiniteError, fit, optimisation, replay
 from retinanet.train.data_module import DetectionDataModule
@@ -121,18 +122,21 @@ def test_an_infinite_gradient_with_finite_outputs_and_loss_is_found(plain: Optio
 
 
 @pytest.mark.slow
-def test_a_skipped_step_does_not_change_the_weights(plain: Options, at_step, monkeypatch, capsys):
-    """The weights before and after a skipped step are equal, and all weights remain finite."""
+@pytest.mark.parametrize("loss", ["focal", "eql_v2", "ghm_c"])
+def test_a_skipped_step_does_not_change_the_weights(plain: Options, at_step, monkeypatch, capsys, loss: str):
+    """Weights and state of the loss before and after a skipped step are equal, and all weights remain finite."""
     weights = {}
     original = FlightRecorder.on_train_batch_end
 
     def store_weights(self, trainer, pl_module, outputs, batch, batch_idx):
         original(self, trainer, pl_module, outputs, batch, batch_idx)
-        weights[trainer.global_step] = {k: v.clone() for k, v in pl_module.model.state_dict().items()}
+        weights[trainer.global_step] = {
+            k: v.clone() for k, v in {**pl_module.model.state_dict(), **pl_module.loss.state_dict()}.items()
+        }
 
     monkeypatch.setattr(FlightRecorder, "on_train_batch_end", store_weights)
     at_step(1, set_pixel_to_nan)
-    fit(**{**plain, "epochs": 1, "on_nonfinite": "skip", "freeze_batchnorm": False})
+    fit(**{**plain, "epochs": 1, "on_nonfinite": "skip", "freeze_batchnorm": False, "loss": loss})
     for name, value in weights[1].items():
         assert name.endswith("num_batches_tracked") or torch.equal(value, weights[2][name]), name
     assert any(not torch.equal(value, weights[3][name]) for name, value in weights[2].items())
@@ -185,15 +189,16 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fused")
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("optimizer", "loss"), [("sgd", "focal"), ("adamw", "focal"), ("sgd", "eql_v2")])
 def test_a_late_reading_names_the_first_bad_step_and_keeps_its_weights(
-    plain: Options, at_step, monkeypatch, optimizer: str
+    plain: Options, at_step, monkeypatch, optimizer: str, loss: str
 ):
     """A weight becomes infinite before step 1. The check is read at the end of the epoch, after step 2.
 
-    The later steps change no weight, so the record holds the weights of step 1 and its batch.
+    The later steps change no weight, so the record holds the weights of step 1, its batch, and the state of the loss
+    before the step.
     """
-    read = []
+    read, states = [], []
     original = FlightRecorder._read
 
     def count_reads(self, trainer, pl_module):
@@ -201,6 +206,13 @@ def test_a_late_reading_names_the_first_bad_step_and_keeps_its_weights(
         original(self, trainer, pl_module)
 
     monkeypatch.setattr(FlightRecorder, "_read", count_reads)
+    over_parts = DetectionLoss.over_parts
+
+    def store_state(self, parts):
+        states.append(self.state_dict())
+        return over_parts(self, parts)
+
+    monkeypatch.setattr(DetectionLoss, "over_parts", store_state)
     seen = {}
 
     def set_weight(model: RetinaNet, batch: Batch) -> None:
@@ -210,13 +222,15 @@ def test_a_late_reading_names_the_first_bad_step_and_keeps_its_weights(
         seen.update(weights=weights, images=batch.images_N3HW.clone())
 
     at_step(1, set_weight)
-    options = {**plain, "log_every": 100, "optimizer": optimizer, "clip_gradients": 1.0}
+    options = {**plain, "log_every": 100, "optimizer": optimizer, "clip_gradients": 1.0, "loss": loss}
     path = train_until_stopped(options, r"at step 1 of epoch 0\. Batch: .* the weight fpn\.lateral\.1\.weight")
     assert read == [3]  # three steps in an epoch
     record = read_record(path)
     assert record["step"] == 1
     assert torch.equal(record["images_N3HW"], seen["images"])
     assert all(torch.equal(record["weights"][name], value) for name, value in seen["weights"].items())
+    assert record["loss_state"].keys() == states[1].keys() == (set() if loss == "focal" else {"earlier_2K", "step_2K"})
+    assert all(torch.equal(record["loss_state"][name], value) for name, value in states[1].items())
     assert replay(path) == (record["said"], True)
 
 

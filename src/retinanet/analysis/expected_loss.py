@@ -60,10 +60,10 @@ def expected_loss(
 
     Returns:
         The expected loss. None for hard example mining, which selects among equal losses, and for a loss with IoU
-        targets, which depend on the boxes of the untrained network.
+        targets, which depend on the boxes of the untrained network; and for a loss whose weights depend on the batch.
     """
     loss = make_classification_loss(loss_config)
-    if loss.mines or loss.target == "iou":
+    if loss.mines or loss.target == "iou" or loss.depends_on_batch:
         return None
     logit = torch.tensor(math.log(prior / (1 - prior)), dtype=torch.float64)
     per_class = logit.repeat(num_classes)

@@ -18,7 +18,6 @@ from torchvision.ops import batched_nms
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
 from retinanet.files import write_atomically
-from retinanet.losses import DetectionLoss
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.types import AnchorTargets, HeadOutputs, Target
 
@@ -183,7 +182,7 @@ def hard_examples(
         batch_size: number of images per batch.
         progress: function that opens a progress bar.
     """
-    loss = DetectionLoss(config=trained.loss_config)
+    loss = trained.make_loss()
     background, objects = _Hardest(count), _Hardest(count)
     unreached: list[HardExample] = []
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):

@@ -40,6 +40,7 @@ class ImbalanceMeter:
         levels: levels of the feature pyramid, as in `ModelConfig.levels`.
         loss_config: the loss to measure.
         easy_from: minimum p_t of an easy example, in (0, 1).
+        loss: object with which training computes the loss of `loss_config`, if its state changes in training.
 
     Raises:
         ValueError: `easy_from` is out of its range.
@@ -52,13 +53,14 @@ class ImbalanceMeter:
         loss_config: LossConfig,
         levels: Sequence[int] = ModelConfig.levels,
         easy_from: float = 0.5,
+        loss: DetectionLoss | None = None,
     ) -> None:
         if not 0 < easy_from < 1:
             raise ValueError(f"expected easy_from between 0 and 1, found {easy_from}")
         self.classes = tuple(classes)
         self.levels = tuple(levels)
         self.loss_config = loss_config
-        self.loss = DetectionLoss(config=loss_config)
+        self.loss = loss or DetectionLoss(config=loss_config)
         self.easy_from = easy_from
         K = len(self.classes)
         self._images = 0
@@ -221,6 +223,7 @@ def measure(
         levels=trained.model.config.levels,
         loss_config=loss_config or trained.loss_config,
         easy_from=easy_from,
+        loss=trained.make_loss() if loss_config is None else None,
     )
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
         meter.add(dense.outputs, dense.targets, dense.batch.targets, dense.batch.frames)

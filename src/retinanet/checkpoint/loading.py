@@ -8,7 +8,7 @@ import torch
 
 from retinanet.checkpoint.holders import find_states
 from retinanet.checkpoint.import_weights import WeightsError, find_project, holds_network, import_model
-from retinanet.checkpoint.loaded_model import KEY, CheckpointError, LoadedModel
+from retinanet.checkpoint.loaded_model import KEY, LOSS_STATE, CheckpointError, LoadedModel
 from retinanet.checkpoint.reading import BROKEN_FILE_ERRORS, OWN_MARKER, read_any_file, validate_checkpoint
 from retinanet.config import (
     ImageConfig,
@@ -69,6 +69,7 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
         postprocess_config=postprocess_config,
         tiling=tiling,
         train_config=config,
+        loss_state=_loss_state(checkpoint, path),
     )
 
 
@@ -122,6 +123,14 @@ def _description(entry: dict[str, Any], path: Path) -> tuple[tuple[str, ...], tu
     if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
         raise CheckpointError(f"{path}: expected a dictionary of training options, found {shorten(config)}")
     return tuple(classes), tuple(ids), config
+
+
+def _loss_state(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    """Return the state of the training loss by name, empty for earlier versions. Raises `CheckpointError`."""
+    state = checkpoint.get(LOSS_STATE, {})
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: expected {LOSS_STATE} to be a dictionary of tensors, found {shorten(state)}")
+    return state
 
 
 def _state(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:

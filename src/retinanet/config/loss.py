@@ -19,7 +19,8 @@ class LossConfig:
 
     loss: Annotated[str, MostUsed()] = "focal"
     """Classification loss: focal; cross-entropy (ce, balanced_ce with alpha, weighted as in YOLO); hard example mining
-    (hard_negative_mining as in SSD, ohem); IoU-aware (quality_focal, varifocal). Or your own, as
+    (hard_negative_mining as in SSD, ohem); IoU-aware (quality_focal, varifocal); balanced by gradients
+    (eql_v2 per class, ghm_c per difficulty; no measurement here supports a gain yet). Or your own, as
     package.module:Class."""
     alpha: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.75
     """Weight of positive examples in the classification loss; negative examples have the weight 1 - alpha. The paper
@@ -40,6 +41,18 @@ class LossConfig:
     considered."""
     ohem_balanced: bool = False
     """Limit the negative anchors in the loss `ohem` to `negatives_per_positive` per positive anchor."""
+    eql_alpha: Annotated[float, Ge(0)] = 4.0
+    """Largest addition to the weight 1 of positive examples in the loss `eql_v2`."""
+    eql_gamma: Annotated[float, Gt(0)] = 12.0
+    """Steepness with which the weights of the loss `eql_v2` follow the ratio of positive to negative gradients of a
+    class."""
+    eql_mu: Annotated[float, Ge(0)] = 0.8
+    """Ratio of positive to negative gradients of a class at which the loss `eql_v2` gives negative examples the weight
+    0.5."""
+    ghm_bins: Annotated[int, Gt(0)] = 10
+    """Number of intervals of the gradient norm in which the loss `ghm_c` counts examples."""
+    ghm_momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.75
+    """Weight of the earlier steps in the counts of the loss `ghm_c`. 0 uses the counts of the step alone."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Amount subtracted from the target 1 of positive examples. The target of negative examples stays 0."""
     box_loss: str = "smooth_l1"

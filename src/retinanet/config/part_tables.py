@@ -18,6 +18,8 @@ LOSSES: Final = {
     "ohem": "retinanet.losses.mining:Ohem",
     "quality_focal": "retinanet.losses.focal:QualityFocalLoss",
     "varifocal": "retinanet.losses.focal:VarifocalLoss",
+    "eql_v2": "retinanet.losses.equalization:EqualizationLossV2",
+    "ghm_c": "retinanet.losses.ghm:GHMC",
 }
 """Classification losses: subclasses of `losses.ClassificationLoss`."""
 

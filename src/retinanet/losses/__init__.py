@@ -1,7 +1,7 @@
 """Classification losses, box losses, and the loss of a batch.
 
 Classification losses: cross-entropy (plain, alpha-balanced, weighted), focal loss, quality focal loss, varifocal loss,
-and cross-entropy with hard example mining. Box losses: smooth L1, L1 and GIoU.
+equalization loss v2, GHM-C, and cross-entropy with hard example mining. Box losses: smooth L1, L1 and GIoU.
 
 Each loss is a function of tensors and a class that training uses. The tables in `config.part_tables` map the names of
 the losses to their classes. `DetectionLoss` adds a classification and a box loss over a batch and normalises the sum.
@@ -24,6 +24,7 @@ from retinanet.losses.cross_entropy import (
     weighted_cross_entropy,
 )
 from retinanet.losses.detection import DetectionLoss, DetectionLosses
+from retinanet.losses.equalization import EqualizationLossV2, equalization_loss_v2
 from retinanet.losses.focal import (
     FocalLoss,
     QualityFocalLoss,
@@ -32,15 +33,18 @@ from retinanet.losses.focal import (
     sigmoid_focal_loss,
     varifocal_loss,
 )
+from retinanet.losses.ghm import GHMC, ghm_c_loss
 from retinanet.losses.mining import HardNegativeMining, Ohem, hard_negative_mining, ohem
 
 __all__ = [
+    "GHMC",
     "BalancedCrossEntropy",
     "BoxLoss",
     "ClassificationLoss",
     "CrossEntropy",
     "DetectionLoss",
     "DetectionLosses",
+    "EqualizationLossV2",
     "FocalLoss",
     "GIoULoss",
     "HardNegativeMining",
@@ -51,6 +55,8 @@ __all__ = [
     "VarifocalLoss",
     "WeightedCrossEntropy",
     "balanced_cross_entropy",
+    "equalization_loss_v2",
+    "ghm_c_loss",
     "giou_loss",
     "hard_negative_mining",
     "l1_loss",

@@ -10,12 +10,15 @@ Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from retinanet.config import BOX_LOSSES, LOSSES
 from retinanet.plugins import find_class, make_part
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
     from retinanet.config import LossConfig
@@ -38,6 +41,8 @@ class ClassificationLoss(ABC):
     """Target of a positive example: "one" is 1; "iou" is the IoU of the predicted box with the ground-truth box."""
     mines: ClassVar[bool] = False
     """Whether the loss selects anchors by hard example mining: `keep` then drops more than the ignored anchors."""
+    depends_on_batch: ClassVar[bool] = False
+    """Whether the loss of an example depends on the other examples of the batch, also in the first step."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -81,6 +86,29 @@ class ClassificationLoss(ABC):
             targets: targets of the anchors.
         """
         return ~targets.ignored_NA
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `update` stores, by name. Checkpoints store them, too. Empty before the first step."""
+        return {}
+
+    def update(  # noqa: B027 - most losses have no state
+        self,
+        parts: Sequence[tuple[HeadOutputs, AnchorTargets]],
+        *,
+        target: float,
+        sum_over_ranks: Callable[[Tensor], Tensor],
+    ) -> None:
+        """Change `state` before the loss of a training step. The default has no state and does nothing.
+
+        `DetectionLoss` calls this method once for each batch, and not while gradients are disabled, as in evaluations.
+        A tensor of `state` must be replaced, not changed in place, because a skipped step restores the former tensors.
+
+        Args:
+            parts: outputs of the network and targets of the anchors of each part of the batch.
+            target: target of a positive example: 1 minus the label smoothing.
+            sum_over_ranks: function that returns the sum of a tensor over all ranks. All ranks must call it.
+        """
 
     def fused_terms(self, logits_NAK: Tensor, target: float) -> FocalTerms | None:
         """Return the parameters with which the fused focal-loss kernels compute this loss; None if they cannot.

@@ -14,6 +14,7 @@ Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -27,7 +28,7 @@ from retinanet.ops.box_loss import box_loss, supports_box_loss
 from retinanet.ops.focal_loss import focal_loss, supports_focal_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -56,7 +57,8 @@ class DetectionLoss:
     """Compute the loss of a batch from the outputs of the network and the targets of the anchors.
 
     `DetectionLoss(config=...)` builds the two losses that a config names. `DetectionLoss(classification=..., box=...)`
-    uses existing loss objects. The object has no state that changes in training.
+    uses existing loss objects. Only a classification loss can have a state that changes in training: see
+    `ClassificationLoss.update`.
 
     Args:
         config: names of the two losses and their options. With a config, only `distributed` is read of the other
@@ -123,6 +125,9 @@ class DetectionLoss:
         Args:
             parts: outputs of the network and targets of the anchors of each part.
         """
+        if torch.is_grad_enabled():
+            total = partial(_sum_over_ranks, distributed=self.distributed)
+            self.classification.update(parts, target=self.positive_target, sum_over_ranks=total)
         positives_N = _joined([targets.positive_NA.sum(dim=1) for _, targets in parts])
         positives = positives_N.sum()
         scale_N = self._scale_N(positives_N, positives)
@@ -136,6 +141,15 @@ class DetectionLoss:
             box=box,
             num_positives=positives,
         )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors of the classification loss that change in training, by name; empty for most losses."""
+        return dict(self.classification.state)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the state by one that `state_dict` returned."""
+        self.classification.state.clear()
+        self.classification.state.update(state)
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
         """Return the classification loss of each image times `scale_N`, from the fused kernels if they support it."""
@@ -253,10 +267,20 @@ def _mean_over_ranks(count: Tensor, distributed: bool) -> tuple[Tensor, float]:
     DDP averages gradients over the ranks. If each rank divides its loss by the mean count, the averaged gradient equals
     the gradient of the summed loss of all ranks, divided by the total count.
     """
-    if not (distributed and dist.is_available() and dist.is_initialized()):
+    if not _has_ranks(distributed):
         return count, 1.0
-    dist.all_reduce(count)
-    return count / dist.get_world_size(), 1 / dist.get_world_size()
+    return _sum_over_ranks(count, distributed) / dist.get_world_size(), 1 / dist.get_world_size()
+
+
+def _sum_over_ranks(values: Tensor, distributed: bool) -> Tensor:
+    """Return the sum of a tensor over the ranks, in the memory of the tensor."""
+    if _has_ranks(distributed):
+        dist.all_reduce(values)
+    return values
+
+
+def _has_ranks(distributed: bool) -> bool:
+    return distributed and dist.is_available() and dist.is_initialized()
 
 
 def _joined(parts_N: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from retinanet.analysis.model_outputs import run_by_shape
-from retinanet.checkpoint.loaded_model import KEY, describe_run
+from retinanet.checkpoint.loaded_model import KEY, LOSS_STATE, describe_run
 from retinanet.evaluate import Metrics, detections_to_array, detections_to_coco, evaluate_results
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, SUMMARY
 from retinanet.losses import DetectionLoss
@@ -200,15 +200,20 @@ class DetectionModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add classes, options and preprocessing, which users of the weights need; and what only a resume needs."""
+        """Add classes, options and preprocessing, which users of the weights need; and what only a resume needs.
+
+        The state of the loss is kept apart from the weights. Analyses of the trained network use it, too.
+        """
         checkpoint[KEY] = describe_run(self.run_config, self.data.train.classes, self.data.train.category_ids)
         checkpoint["data"] = self.data.fingerprints
         checkpoint["randomness"] = get_random_state()
+        checkpoint[LOSS_STATE] = self.loss.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random states."""
+        """Restore the random states and the state of the loss, which checkpoints of earlier versions lack."""
         self.is_resumed = True
         set_random_state(checkpoint["randomness"])
+        self.loss.load_state_dict(checkpoint.get(LOSS_STATE, {}))
 
 
 def _mean_over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

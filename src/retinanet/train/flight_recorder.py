@@ -51,6 +51,7 @@ class _Step:
         checks: results of `finite_check`.
         is_finite: bool scalar, true if losses, outputs and gradients are finite on all ranks.
         random_states: random states before each batch.
+        loss_states: states of the loss before each batch.
     """
 
     step: int
@@ -59,6 +60,7 @@ class _Step:
     checks: tuple[Tensor, ...]
     is_finite: Tensor
     random_states: tuple[dict[str, Any], ...]
+    loss_states: tuple[dict[str, Tensor], ...]
 
 
 class FlightRecorder(Callback):
@@ -79,7 +81,7 @@ class FlightRecorder(Callback):
         self.path = config.folder.output / FLIGHT_RECORD_FILE
         self.skipped = 0
         self.consecutive_skips = 0
-        self._batches: list[tuple[int, Batch, dict[str, Any]]] = []
+        self._batches: list[tuple[int, Batch, dict[str, Any], dict[str, Tensor]]] = []
         self._finite_checks: list[Tensor] = []
         self._buffers: dict[str, Tensor] = {}
         self._unread: list[_Step] = []
@@ -102,7 +104,7 @@ class FlightRecorder(Callback):
             if self.config.nonfinite.on_nonfinite == "skip":
                 # A trained BatchNorm updates its statistics in the forward pass, also with a batch that is skipped.
                 self._buffers = {name: buffer.clone() for name, buffer in pl_module.model.named_buffers()}
-        self._batches.append((batch_idx, batch, get_random_state()))
+        self._batches.append((batch_idx, batch, get_random_state(), pl_module.loss.state_dict()))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: DetectionModule) -> None:  # type: ignore[override]
         """Store the finite check of this batch, without a transfer from the device."""
@@ -124,7 +126,7 @@ class FlightRecorder(Callback):
             bad_ranks = (~is_finite).float()
             dist.all_reduce(bad_ranks)  # all ranks stop, or skip, together
             is_finite = bad_ranks == 0
-        indices, _, random_states = zip(*self._batches, strict=True)
+        indices, _, random_states, loss_states = zip(*self._batches, strict=True)
         step = _Step(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
@@ -132,6 +134,7 @@ class FlightRecorder(Callback):
             checks=tuple(self._finite_checks),
             is_finite=is_finite,
             random_states=random_states,
+            loss_states=loss_states,
         )
         if self.config.nonfinite.on_nonfinite == "skip" or scaler is not None or not _is_fused(optimizer):
             if is_finite:
@@ -197,7 +200,9 @@ class FlightRecorder(Callback):
             sentence = "The cause is on another rank."
             if skipping:
                 self._restore_buffers(pl_module)
-            record = self._record(pl_module, batch, bad.random_states[position], step=step, epoch=epoch)
+            record = self._record(pl_module, batch, step=step, epoch=epoch)
+            record["randomness"] = bad.random_states[position]
+            record["loss_state"] = {name: value.cpu() for name, value in bad.loss_states[position].items()}
             cause = find_cause(pl_module.model, batch, record, device=batch.images_N3HW.device)
             if cause is not None or trainer.world_size == 1:
                 sentence = describe_cause(cause, record)
@@ -212,6 +217,7 @@ class FlightRecorder(Callback):
         written = self._write(trainer, record) if "said" in record else ""
         if skipping and not too_many:
             self._restore_buffers(pl_module)
+            pl_module.loss.load_state_dict(bad.loss_states[0])
             report_progress(
                 f"skipped {where}: a loss, gradient or output is NaN or infinite. "
                 f"Batch: {list_names(files)}. {sentence}{written}"
@@ -230,7 +236,7 @@ class FlightRecorder(Callback):
 
     def _batch(self, trainer: L.Trainer, pl_module: DetectionModule, position: int) -> Batch:
         """Return a batch by its position in the epoch. A batch of an earlier step is loaded again."""
-        for index, batch, _ in self._batches:
+        for index, batch, *_ in self._batches:
             if index == position:
                 return batch
         loader: Any = trainer.train_dataloader
@@ -242,10 +248,8 @@ class FlightRecorder(Callback):
         for name, buffer in pl_module.model.named_buffers():
             buffer.copy_(self._buffers[name])
 
-    def _record(
-        self, pl_module: DetectionModule, batch: Batch, random_state: dict[str, Any], *, step: int, epoch: int
-    ) -> dict[str, Any]:
-        """Return the content of the flight record: tensors and plain values."""
+    def _record(self, pl_module: DetectionModule, batch: Batch, *, step: int, epoch: int) -> dict[str, Any]:
+        """Return the content of the flight record without the states before the step: tensors and plain values."""
         records = pl_module.data.train.records
         return {
             KEY: FORMAT,
@@ -263,7 +267,6 @@ class FlightRecorder(Callback):
             "frames": [list(frame) for frame in batch.frames],
             "indices": list(batch.indices),
             "weights": {name: value.detach().cpu() for name, value in pl_module.model.state_dict().items()},
-            "randomness": random_state,
         }
 
     def _write(self, trainer: L.Trainer, record: dict[str, Any]) -> str:

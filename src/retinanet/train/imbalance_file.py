@@ -97,6 +97,7 @@ class ImbalanceFile(Callback):
             levels=self.config.model.levels,
             loss_config=self.loss_config,
             easy_from=self.config.imbalance.easy_from,
+            loss=pl_module.loss,
         )
         for part in parts:
             meter.add(part.outputs, part.targets, part.batch.targets, part.batch.frames)

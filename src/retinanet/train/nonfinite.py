@@ -82,7 +82,7 @@ def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device
     Args:
         model: network in training mode.
         batch: batch of the step, on the device of the network.
-        record: flight record, or its part with "config", "files" and "randomness".
+        record: flight record, or its part with "config", "files" and "randomness", and "loss_state" if there is one.
         device: device of the network.
     """
     cause = _check_input_and_weights(model, batch)
@@ -91,7 +91,7 @@ def find_cause(model: RetinaNet, batch: Batch, record: dict[str, Any], *, device
     random_state, gradients = get_random_state(), [p.grad for p in model.parameters()]
     try:
         set_random_state(record["randomness"])
-        return _forward_backward(model, batch, record["config"], str(torch.device(device).type))
+        return _forward_backward(model, batch, record, str(torch.device(device).type))
     finally:
         set_random_state(random_state)
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
@@ -112,8 +112,10 @@ def _check_input_and_weights(model: nn.Module, batch: Batch) -> Cause | None:
     return None
 
 
-def _forward_backward(model: RetinaNet, batch: Batch, config: dict[str, Any], device: str) -> Cause | None:
+def _forward_backward(model: RetinaNet, batch: Batch, record: dict[str, Any], device: str) -> Cause | None:
+    config = record["config"]
     loss = DetectionLoss(config=section_from_dict(LossConfig, config), distributed=False)
+    loss.load_state_dict(record.get("loss_state", {}))
     assign = make_assigner(section_from_dict(MatchConfig, config))
     for parameter in model.parameters():
         parameter.grad = None
