@@ -67,7 +67,7 @@ def test_values_are_those_of_the_cpu_and_counts_those_of_cuda(function, kernels,
 
 
 def test_assignment_of_tensors_with_a_mask_waits():
-    """Assignment of a number, `x[x > 2] = 0`, waits up to torch 2.11 and not in torch 2.15. `masked_fill_` never does."""
+    """Assigning a number, `x[x > 2] = 0`, waits in torch 2.11 and not in torch 2.15. `masked_fill_` never waits."""
     with double() as counts:
         x = to_double(X.clone())
         x.masked_fill_(x > 2, 0)
