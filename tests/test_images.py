@@ -318,7 +318,7 @@ def test_heif_is_decoded_with_the_extra_and_named_without(tmp_path: Path, monkey
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "b.heic")
     assert images.decode(tmp_path / "b.heic").size == images.read_size(tmp_path / "b.heic") == (64, 48)
-    with pytest.raises(images.ImageError, match="not an image|cannot be decoded"):
+    with pytest.raises(images.ImageError, match="a HEIF image that is damaged"):
         images.decode(head)
 
 

@@ -187,7 +187,9 @@ def decoding_error(error: Exception, source: object, name: str) -> ImageError:
 
 
 def _describe_unidentified(source: object) -> str:
-    """Return the reason why a file is no image: a TIFF with unusual channels, or another kind of file."""
+    """Return why a file is no image: a TIFF with unusual channels, a damaged HEIF, or another kind of file."""
+    if isinstance(source, str | Path | bytes) and _is_heif(source):
+        return "a HEIF image that is damaged, or of a kind that pillow-heif does not read"
     if is_tiff(source):
         return (
             "a TIFF with channels or values that cannot be read. Install rasterio to read more kinds of TIFF, "
