@@ -165,7 +165,8 @@ def explain_unreadable(path: Path, error: Exception) -> str:
                 f"expected tensors and plain values, found the object {refused[1]}, whose code could do anything: save "
                 "model.state_dict() alone with torch.save"
             )
-        return "expected a file of torch.save, found a damaged file"
+        if "weights_only" in text or not text:  # PyTorch's own words
+            return "expected a file of torch.save, found a damaged file"
     return text
 
 

@@ -118,12 +118,14 @@ class RetinaNet(nn.Module):
         )
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Compile the network in place, with the arguments of `torch.compile`; `dynamic` is True by default.
+        """Compile the network in place, with the arguments of `torch.compile`.
 
-        The anchors are not compiled: their number would be a constant of the compiled code, which would be compiled
-        again for every image size.
+        By default, one compiled code accepts any image size. The anchors are not compiled: their number would be a
+        constant of the code. A backbone with TensorFlow's padding, whose width depends on the image size, is compiled
+        for each size: the search for one code takes torch more than five minutes.
         """
-        self._dense = torch.compile(dense_outputs, *args, **{"dynamic": True, **options})
+        pads_by_size = any(type(module).__name__.endswith("Same") for module in self.backbone.modules())  # timm's names
+        self._dense = torch.compile(dense_outputs, *args, **{"dynamic": not pads_by_size, **options})
 
 
 def dense_outputs(model: Any, images_N3HW: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:

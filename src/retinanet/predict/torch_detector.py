@@ -196,7 +196,7 @@ def _compile_network(network: nn.Module, device: torch.device) -> None:
         raise ConfigError("compile expects a GPU, found device cpu, whose network is already optimised: leave it out")
     if not isinstance(network, FastNetwork):
         raise ConfigError(f"compile expects a RetinaNet, found {type(network).__name__}: leave out compile")
-    network.compile(mode="reduce-overhead")
+    network.compile(mode="reduce-overhead", dynamic=False)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
