@@ -80,7 +80,7 @@ def ohem_over_all_anchors(loss, positive, boxes, examples, threshold, ratio):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([0.3, 0.5, 0.7]), st.sampled_from([None, 1.0, 3.0]))
-@settings(max_examples=num_examples(60), deadline=None)
+@settings(max_examples=num_examples(30), deadline=None)
 def test_ohem_equals_suppression_over_all_anchors(seed, examples, threshold, ratio):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(200, 2, generator=generator) * 60

@@ -167,7 +167,7 @@ STATES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 }
 
 
-IN_EVERY_RUN = ("default dtype torch.bfloat16", "torch.bfloat16")
+IN_EVERY_RUN = ("default dtype torch.bfloat16",)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def test_a_job_returns_the_detections_of_a_detector(folder: Path, tmp_path: Path
     assert (rows[0]["width"], rows[0]["height"]) == (200, 140)
 
 
+@pytest.mark.slow
 def test_a_second_run_processes_only_missing_shards(folder: Path, tmp_path: Path, fake_ray: FakeRay) -> None:
     run_job(folder, tmp_path / "out")
     files = sorted((tmp_path / "out" / "shards").iterdir())

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,12 @@ def to_words(flags: Options) -> Iterator[str]:
             yield from (f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,)))
 
 
+def slow_after_the_first_step(starts: Iterable[str]) -> list[Any]:
+    """Return the names of the starts. Those that reach a training step run in CI only."""
+    is_late = ("first step", "batch size auto")
+    return [pytest.param(name, marks=pytest.mark.slow) if name.endswith(is_late) else name for name in starts]
+
+
 def assert_fails(flags: Options, status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train", *to_words(flags)])
@@ -260,7 +266,7 @@ def assert_fails(flags: Options, status: int, message: str, capsys: pytest.Captu
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", slow_after_the_first_step(NEW))
 def test_a_failing_start_leaves_no_folder(
     name: str, tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -271,7 +277,7 @@ def test_a_failing_start_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", EXISTING)
+@pytest.mark.parametrize("name", slow_after_the_first_step(EXISTING))
 def test_a_failing_start_leaves_an_existing_run_unchanged(
     name: str,
     tiny: Options,

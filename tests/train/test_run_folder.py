@@ -99,6 +99,7 @@ def test_the_old_run_is_restored_if_an_overwriting_run_is_killed_in_its_first_st
     assert {path.name: path.read_bytes() for path in old.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_lost_last_checkpoint_is_replaced_by_the_best(run_folder: Path, capsys: pytest.CaptureFixture[str]):
     """`run_folder` holds 2 epochs without any detection: the first is the best."""
     show_progress()
