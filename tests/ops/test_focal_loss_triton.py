@@ -1,9 +1,6 @@
 """The Triton form of the focal loss without a GPU, through Triton's interpreter, and the choice of a form."""
 
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,23 +8,15 @@ import torch
 
 from retinanet.ops import focal_loss as focal
 from retinanet.ops.focal_loss_torch import focal_loss_torch
+from tests.ops.triton_interpreter import run_triton_tests
 
 FORMS = Path(__file__).with_name("test_focal_loss.py")
 
 
 @pytest.mark.slow
 def test_the_triton_form_passes_its_tests_in_the_interpreter():
-    """TRITON_INTERPRET must be set before Triton is imported, so the tests run in a new process."""
-    pytest.importorskip("triton", reason="Triton is not installed")
-    if os.environ.get("RETINANET_NATIVE_LIBRARY"):
-        pytest.skip("this test runs no C code, so a sanitized run does not need it")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(FORMS)]
     # The interpreter casts NaN to an integer, about which NumPy warns.
-    command += ["-W", "ignore:invalid value encountered in cast:RuntimeWarning"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stdout[-4000:] + completed.stderr[-4000:]
-    assert "passed" in completed.stdout
+    run_triton_tests(FORMS, ignored_warning="ignore:invalid value encountered in cast:RuntimeWarning")
 
 
 @pytest.fixture

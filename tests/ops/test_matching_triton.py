@@ -3,8 +3,6 @@
 import logging
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +13,7 @@ from retinanet.ops import matching
 from retinanet.ops.matching_torch import match_torch
 from retinanet.types import Target
 from tests.device_double import double, to_double
+from tests.ops.triton_interpreter import run_triton_tests
 
 FORMS = Path(__file__).with_name("test_matching.py")
 RULE = {"positive_iou": 0.5, "negative_iou": 0.4}
@@ -29,16 +28,8 @@ POINTERS = {
 
 @pytest.mark.slow
 def test_the_triton_form_passes_its_tests_in_the_interpreter():
-    """TRITON_INTERPRET must be set before Triton is imported, so the tests run in a new process."""
-    pytest.importorskip("triton", reason="Triton is not installed")
-    if os.environ.get("RETINANET_NATIVE_LIBRARY"):
-        pytest.skip("this test runs no C code, so a sanitized run does not need it")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", str(FORMS)]
-    command += ["-W", "ignore::RuntimeWarning"]  # NumPy warns of NaN and overflow
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stdout[-4000:] + completed.stderr[-4000:]
-    assert "passed" in completed.stdout
+    # NumPy warns of NaN and overflow.
+    run_triton_tests(FORMS, ignored_warning="ignore::RuntimeWarning")
 
 
 def _float_instructions(kernel, *, warps, **constants):

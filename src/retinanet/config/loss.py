@@ -18,9 +18,9 @@ class LossConfig:
     PANEL: ClassVar = "Loss"
 
     loss: Annotated[str, MostUsed()] = "focal"
-    """Classification loss: focal; cross-entropy (ce, balanced_ce with alpha, weighted as in YOLO); hard example mining
-    (hard_negative_mining as in SSD, ohem); IoU-aware (quality_focal, varifocal); balanced by gradients
-    (eql_v2 per class, ghm_c per difficulty; no measurement here supports a gain yet). Or your own, as
+    """Classification loss. Focal loss: focal. Cross-entropy: ce, balanced_ce with alpha, weighted as in YOLO. Hard
+    example mining: hard_negative_mining as in SSD, ohem. IoU-aware: quality_focal, varifocal. Balanced by gradients:
+    eql_v2 per class, ghm_c per difficulty. No measurement supports a gain of eql_v2 or ghm_c yet. Your own loss:
     package.module:Class."""
     alpha: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.75
     """Weight of positive examples in the classification loss; negative examples have the weight 1 - alpha. The paper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -81,10 +82,12 @@ def is_first_of_several(image: Image.Image) -> bool:
     if image.format != "TIFF":
         return True
     try:
-        for page in range(1, image.n_frames):  # type: ignore[attr-defined]
+        for page in itertools.count(1):  # n_frames would read the headers of all pages
             image.seek(page)
             if not _page_kind(image) & 0b101:
                 return True
+    except EOFError:  # after the last page
+        return False
     finally:
         image.seek(0)
     return False

@@ -102,7 +102,8 @@ class ClassificationLoss(ABC):
         """Change `state` before the loss of a training step. The default has no state and does nothing.
 
         `DetectionLoss` calls this method once for each batch, and not while gradients are disabled, as in evaluations.
-        A tensor of `state` must be replaced, not changed in place, because a skipped step restores the former tensors.
+        A tensor of `state` must be replaced, not changed in place, because a skipped step restores the
+        earlier tensors.
 
         Args:
             parts: outputs of the network and targets of the anchors of each part of the batch.

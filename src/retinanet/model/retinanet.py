@@ -22,7 +22,44 @@ if TYPE_CHECKING:
     from retinanet.model.heads import Head
 
 
-class RetinaNet(nn.Module):
+def dense_outputs(model: Any, images_N3HW: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    """Return logits_NAK, deltas_NA4 and the sizes of the feature levels.
+
+    Args:
+        model: network with the parts `backbone`, `fpn`, `class_head` and `box_head`.
+        images_N3HW: float, normalised and padded as by `images.prepare`, of any height and width.
+    """
+    levels = model.fpn(model.backbone(images_N3HW))
+    return model.class_head(levels), model.box_head(levels), level_sizes(levels)
+
+
+def level_sizes(levels: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return (height, width) of each feature level."""
+    return [(m.shape[-2], m.shape[-1]) for m in levels]
+
+
+class CompilableNetwork(nn.Module):
+    """Base class of networks with the parts of `dense_outputs`, which torch.compile compiles in place."""
+
+    _dense = staticmethod(dense_outputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling. A copy of a compiled network is not compiled."""
+        state = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_dense"}
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the network in place, with the arguments of `torch.compile`.
+
+        By default, one compiled code accepts any image size. The anchors are not compiled: their number would be a
+        constant of the code. A backbone with TensorFlow's padding, whose width depends on the image size, is compiled
+        for each size: the search for one code takes torch more than five minutes.
+        """
+        pads_by_size = any(type(module).__name__.endswith("Same") for module in self.modules())  # timm's names
+        self._dense = torch.compile(dense_outputs, *args, **{"dynamic": not pads_by_size, **options})
+
+
+class RetinaNet(CompilableNetwork):
     """RetinaNet (Lin et al., arXiv 1708.02002). Maps images_N3HW to `HeadOutputs`, in train and eval mode alike.
 
     `RetinaNet(num_classes=3, backbone="resnet50")` builds the parts that the options describe. With `pyramid`,
@@ -87,11 +124,6 @@ class RetinaNet(nn.Module):
         self.backbone = parts["backbone"]
         self.fpn = parts["pyramid"]  # the name `fpn` is part of the checkpoint format
         self.class_head, self.box_head, self.anchors = parts["class_head"], parts["box_head"], parts["anchors"]
-        self._dense = dense_outputs
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickling. A copy of a compiled network is not compiled."""
-        return {**super().__getstate__(), "_dense": dense_outputs}  # type: ignore[no-untyped-call]
 
     @property
     def config(self) -> ModelConfig:
@@ -116,32 +148,6 @@ class RetinaNet(nn.Module):
         return HeadOutputs(
             logits_NAK=logits_NAK, deltas_NA4=deltas_NA4, anchors_A4=anchors_A4, anchors_per_level=per_level
         )
-
-    def compile(self, *args: Any, **options: Any) -> None:
-        """Compile the network in place, with the arguments of `torch.compile`.
-
-        By default, one compiled code accepts any image size. The anchors are not compiled: their number would be a
-        constant of the code. A backbone with TensorFlow's padding, whose width depends on the image size, is compiled
-        for each size: the search for one code takes torch more than five minutes.
-        """
-        pads_by_size = any(type(module).__name__.endswith("Same") for module in self.backbone.modules())  # timm's names
-        self._dense = torch.compile(dense_outputs, *args, **{"dynamic": not pads_by_size, **options})
-
-
-def dense_outputs(model: Any, images_N3HW: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Return logits_NAK, deltas_NA4 and the sizes of the feature levels.
-
-    Args:
-        model: network with the parts `backbone`, `fpn`, `class_head` and `box_head`.
-        images_N3HW: float, normalised and padded as by `images.prepare`, of any height and width.
-    """
-    levels = model.fpn(model.backbone(images_N3HW))
-    return model.class_head(levels), model.box_head(levels), level_sizes(levels)
-
-
-def level_sizes(levels: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """Return (height, width) of each feature level."""
-    return [(m.shape[-2], m.shape[-1]) for m in levels]
 
 
 def _check_parts(parts: dict[str, Any], options: dict[str, Any]) -> None:

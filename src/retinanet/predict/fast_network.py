@@ -19,7 +19,7 @@ from retinanet.errors import ConfigError
 from retinanet.model.backbone import Backbone
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import Head
-from retinanet.model.retinanet import dense_outputs, level_sizes
+from retinanet.model.retinanet import CompilableNetwork, level_sizes
 from retinanet.ops.convolution import prepare_convolution
 from retinanet.predict.batchnorm_folding import fold_batchnorm, join_activations
 from retinanet.predict.skipping_head import SkippingHead, positions_above
@@ -77,7 +77,7 @@ class SteadyGroupNorm(nn.Module):
         return y_NPC.to(x_NCHW.dtype).view(N, H, W, C).permute(0, 3, 1, 2)
 
 
-class FastNetwork(nn.Module):
+class FastNetwork(CompilableNetwork):
     """A network in eval mode that only predicts: see `for_inference`. Its parts have the names of `RetinaNet`'s parts.
 
     Args:
@@ -89,7 +89,6 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.backbone, self.fpn, self.anchors = model.backbone, model.fpn, model.anchors
         self.class_head, self.box_head = model.class_head, model.box_head
-        self._dense = dense_outputs
         levels = len(self.fpn.output) + len(self.fpn.coarse)
         if isinstance(self.backbone, Backbone):
             self.backbone.body = Cast(fold_batchnorm(self.backbone.body), dtype)
@@ -114,14 +113,6 @@ class FastNetwork(nn.Module):
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                     if tensor.is_floating_point():
                         tensor.data = tensor.data.to(dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickling. A copy of a compiled network is not compiled."""
-        return {**super().__getstate__(), "_dense": dense_outputs}  # type: ignore[no-untyped-call]
-
-    def compile(self, *args: Any, **options: Any) -> None:
-        """Compile the network in place, with the arguments of `torch.compile`. The anchors are not compiled."""
-        self._dense = torch.compile(dense_outputs, *args, **options)
 
     def forward(self, images_N3HW: Tensor, above: float | None = None) -> HeadOutputs:
         """Return logits and offsets at every anchor.
