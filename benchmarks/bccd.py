@@ -18,14 +18,14 @@ EPOCHS = 12
 def main() -> None:
     """Run both trainings one after the other, print their results as one table, and write the table."""
     sys.path.insert(0, str(HERE))
-    from bccd_torchvision import SHARED
+    from torchvision_retinanet import SHARED
 
     if not (SHARED / "bccd").exists():
         print(f"bccd: skipped: expected the BCCD dataset in {SHARED / 'bccd'}, found no such folder")
         return
     RESULTS.mkdir(exist_ok=True)
     rows = []
-    for name, script in (("retinanet `small`", "bccd_retinanet.py"), ("torchvision", "bccd_torchvision.py")):
+    for name, script in (("retinanet `small`", "bccd_retinanet.py"), ("torchvision", "torchvision_retinanet.py")):
         out = RESULTS / f"{Path(script).stem}.json"
         command = [sys.executable, str(HERE / script), "--epochs", str(EPOCHS), "--out", str(out)]
         subprocess.run(command, check=True)

@@ -1,4 +1,4 @@
-"""Train and evaluate the preset `small` on BCCD, for comparison with `bccd_torchvision.py`.
+"""Train and evaluate the preset `small` on BCCD, for comparison with `torchvision_retinanet.py`.
 
 The script calls the functions behind the command line. It trains on `train`, chooses the best epoch on `val`, and
 evaluates once on `test`, which influences no choice.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from bccd_torchvision import SHARED, cpu_model
+from torchvision_retinanet import SHARED, cpu_model
 
 import retinanet
 from retinanet.evaluate import evaluate

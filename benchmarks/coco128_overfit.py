@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bccd_torchvision import SHARED, cpu_model
+from torchvision_retinanet import SHARED, cpu_model
 
 from retinanet.train import fit
 

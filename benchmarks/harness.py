@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from bccd_torchvision import cpu_model
+from torchvision_retinanet import cpu_model
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bccd_torchvision import SHARED
 from harness import Section, interleave, write
 from PIL import Image
 from r50_peer import detector, image, like, peer, raise_bias
+from torchvision_retinanet import SHARED
 
 from retinanet.postprocess import score_threshold_logit
 from retinanet.predict.torch_detector import Detector

@@ -175,3 +175,23 @@ def test_a_missing_scikit_learn_is_an_error_with_the_install_command(
 def test_invalid_options_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
         make_scenes(tmp_path / "scenes", **{**SMALL, **options})
+
+
+def test_a_scene_holds_the_digits_asked_for_in_their_order_and_sizes() -> None:
+    """Digits 3, 1, 7, 7 of 10 x 30 pixels: these labels in this order; tall boxes within the tolerance of rotation and crop."""
+    material = load_material()["train"]
+    scene = make_scene(
+        material,
+        np.random.default_rng(0),
+        size=(224, 160),
+        digits=[3, 1, 7, 7],
+        digit_size=lambda _, height: (10.0, 30.0 * height / 160),
+        min_side=4,
+    )
+    assert scene.labels.tolist() == [3, 1, 7, 7]
+    widths, heights = (scene.boxes[:, 2:] - scene.boxes[:, :2]).T
+    assert (widths >= 4).all()
+    assert (widths <= 16).all()
+    assert (heights >= 24).all()
+    assert (heights <= 36).all()
+    assert make_scene(material, np.random.default_rng(0), size=(224, 160), digits=[]).boxes.shape == (0, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -110,10 +110,31 @@ def load_material() -> dict[str, Material]:
     return material
 
 
-def make_scene(material: Material, rng: np.random.Generator, *, size: tuple[int, int]) -> Scene:
-    """Return one random scene of `size` (width, height), with up to 8 digits.
+def demo_digit_size(rng: np.random.Generator, scene_height: int) -> tuple[float, float]:
+    """Return a random width and height of a digit before its rotation, pixels: the sizes of the demo's digits."""
+    low, high = DIGIT_HEIGHT
+    height = float(np.exp(rng.uniform(np.log(low), np.log(min(high, 0.7 * scene_height)))))
+    return height * rng.uniform(0.85, 1.25), height
 
-    One scene in twelve has no digit. The others have 2 to 8, or fewer if the free space does not suffice.
+
+def make_scene(
+    material: Material,
+    rng: np.random.Generator,
+    *,
+    size: tuple[int, int],
+    digits: Sequence[int] | None = None,
+    digit_size: Callable[[np.random.Generator, int], tuple[float, float]] = demo_digit_size,
+    min_side: int = MIN_WIDTH,
+) -> Scene:
+    """Return one random scene, with fewer digits than asked for if the free space does not suffice.
+
+    Args:
+        material: source images.
+        rng: source of all random numbers.
+        size: (width, height) of the scene, pixels.
+        digits: class ids of the digits. By default, one scene in twelve has no digit, and the others have 2 to 8.
+        digit_size: function of `rng` and the scene's height that returns the width and height of a digit.
+        min_side: minimum side of a box, pixels.
     """
     background = _background(material, rng, size)
     canvas = background.astype(np.float32)
@@ -121,14 +142,15 @@ def make_scene(material: Material, rng: np.random.Generator, *, size: tuple[int,
     boxes: list[tuple[int, int, int, int]] = []
     labels: list[int] = []
     inked = np.zeros((height, width), dtype=bool)
-    count = 0 if rng.random() < 1 / 12 else int(rng.integers(2, 9))
+    count = len(digits) if digits is not None else 0 if rng.random() < 1 / 12 else int(rng.integers(2, 9))
     for _ in range(4 * count):
         if len(boxes) == count:
             break
-        label = int(rng.integers(len(CLASSES)))
-        alpha = _ink(material.digits[rng.choice(np.flatnonzero(material.labels == label))], rng, height)
+        label = int(rng.integers(len(CLASSES))) if digits is None else digits[len(boxes)]
+        source = material.digits[rng.choice(np.flatnonzero(material.labels == label))]
+        alpha = _ink(source, rng, *digit_size(rng, height))
         h, w = alpha.shape
-        if w < MIN_WIDTH or w > width or h > height:
+        if min(w, h) < min_side or w > width or h > height:
             continue
         x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
         box = (x, y, x + w, y + h)
@@ -175,17 +197,14 @@ def _background(material: Material, rng: np.random.Generator, size: tuple[int, i
     return result
 
 
-def _ink(digit: Floats, rng: np.random.Generator, scene_height: int) -> Floats:
+def _ink(digit: Floats, rng: np.random.Generator, width: float, height: float) -> Floats:
     """Return the opacity of an enlarged, rotated digit, (h, w) from 0 to 1, cropped to its box. `digit` is (8, 8)."""
-    low, high = DIGIT_HEIGHT
-    height = float(np.exp(rng.uniform(np.log(low), np.log(min(high, 0.7 * scene_height)))))
-    width = height * rng.uniform(0.85, 1.25)
     # Interpolation and rotation need a margin: two of the digit's 8 x 8 pixels.
     image = Image.fromarray(np.pad(digit, 2))
     smooth = image.resize((round(width * 12 / 8), round(height * 12 / 8)), Image.Resampling.BICUBIC)
     turned = smooth.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
     # A steep ramp turns the blurred digit into a pen stroke with edges of about two pixels at every size.
-    ramp = 0.3 * (low / height) ** 0.5
+    ramp = 0.3 * (DIGIT_HEIGHT[0] / height) ** 0.5
     alpha: Floats = ((np.asarray(turned, dtype=np.float32) - (0.46 - ramp / 2)) / ramp).clip(0, 1)
     rows, columns = np.nonzero(alpha >= INK_ALPHA)
     if not len(rows):
@@ -263,14 +282,14 @@ def make_scenes(
         built = Path(scratch) / folder.name
         for number, split in enumerate(SPLITS):
             rngs = (np.random.default_rng((seed, number, index)) for index in range(counts[split]))
-            _write_split(built, split, (make_scene(material[split], rng, size=size) for rng in rngs))
+            write_split(built, split, (make_scene(material[split], rng, size=size) for rng in rngs))
         files = {p.relative_to(built).as_posix(): p.stat().st_size for p in sorted(built.rglob("*")) if p.is_file()}
         (built / MANIFEST).write_text(json.dumps({"parameters": parameters, "files": files}, indent=1))
         _move_into_place(built, folder, parameters, Path(scratch))
     return data
 
 
-def _write_split(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
+def write_split(folder: Path, split: str, scenes: Iterable[Scene]) -> None:
     """Write the images folder/<split>/00000.jpg, 00001.jpg, ... and the annotations folder/<split>.json."""
     (folder / split).mkdir(parents=True)
     images: list[dict[str, Any]] = []

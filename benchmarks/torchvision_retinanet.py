@@ -1,10 +1,10 @@
-"""Train and evaluate torchvision's RetinaNet on BCCD, as an experienced user of torchvision would.
+"""Train and evaluate torchvision's RetinaNet, as an experienced user of torchvision would.
 
 The script imports nothing of `retinanet`, so its results depend on torchvision alone. The images, backbone, weights,
-image size and schedule are those of `bccd_retinanet.py`. Losses, matching, boxes and post-processing are torchvision's
-defaults.
+image size and schedule are those of the preset `small`. Losses, matching, boxes and post-processing are torchvision's
+defaults. The data is BCCD, or the COCO files of `--train` and `--test`.
 
-    python benchmarks/bccd_torchvision.py --out peer_bccd.json
+    python benchmarks/torchvision_retinanet.py --out peer_bccd.json
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.transforms.functional import pil_to_tensor
 
-CLASSES = ("Platelets", "RBC", "WBC")  # RetinaNet has one sigmoid per class and no background class: labels start at 0
+BCCD_CLASSES = ("Platelets", "RBC", "WBC")  # RetinaNet has one sigmoid per class and no background: labels start at 0
 STRIDES = (8, 16, 32)
 FPN_WIDTH = 128
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -44,7 +44,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @dataclass(frozen=True)
 class Record:
-    """An annotated image. Boxes are xyxy in pixels, as in the XML file, without the `dropped` boxes of zero area."""
+    """An annotated image. Boxes are xyxy in pixels, as in the file, without the `dropped` boxes of zero area."""
 
     image_path: Path
     width: int
@@ -58,7 +58,7 @@ def read_voc(root: Path, split: str) -> list[Record]:
     """Return the records of a split in `ImageSets/Main` of a Pascal VOC folder.
 
     Raises:
-        ValueError: the class of an object is not in CLASSES.
+        ValueError: the class of an object is not in BCCD_CLASSES.
     """
     records = []
     for stem in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
@@ -68,16 +68,35 @@ def read_voc(root: Path, split: str) -> list[Record]:
         boxes, labels, dropped = [], [], 0
         for item in ET.parse(annotation).getroot().iter("object"):  # noqa: S314  a local dataset
             name = item.findtext("name", "")
-            if name not in CLASSES:
-                raise ValueError(f"{annotation}: expected one of the classes {', '.join(CLASSES)}; found {name!r}")
+            if name not in BCCD_CLASSES:
+                raise ValueError(f"{annotation}: expected one of the classes {', '.join(BCCD_CLASSES)}; found {name!r}")
             x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{key}", "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))
             if not (x1 > x0 and y1 > y0):
                 dropped += 1
                 continue
             boxes.append([x0, y0, x1, y1])
-            labels.append(CLASSES.index(name))
+            labels.append(BCCD_CLASSES.index(name))
         records.append(Record(image_path, width, height, boxes, labels, dropped))
     return records
+
+
+def read_coco(path: Path) -> tuple[list[Record], tuple[str, ...]]:
+    """Return the records and the class names of a COCO file without crowd regions."""
+    content = json.loads(path.read_text())
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    label = {category["id"]: index for index, category in enumerate(categories)}
+    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    for item in content["annotations"]:
+        objects[item["image_id"]].append(item)
+    records = []
+    for image in content["images"]:
+        items = [item for item in objects[image["id"]] if min(item["bbox"][2:]) > 0]
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in (item["bbox"] for item in items)]
+        labels = [label[item["category_id"]] for item in items]
+        dropped = len(objects[image["id"]]) - len(items)
+        image_path = path.parent / image["file_name"]
+        records.append(Record(image_path, image["width"], image["height"], boxes, labels, dropped))
+    return records, tuple(category["name"] for category in categories)
 
 
 class Images(Dataset[tuple[Tensor, dict[str, Tensor]]]):
@@ -144,16 +163,17 @@ class Backbone(nn.Module):
         return maps
 
 
-def build_model(weights: Path) -> RetinaNet:
-    """Build torchvision's RetinaNet with its default head and anchors. Images of 640x480 are resized to 512x384."""
+def build_model(weights: Path, classes: int, *, min_size: int, max_size: int) -> RetinaNet:
+    """Build torchvision's RetinaNet with its default head and anchors."""
     half = [0.5, 0.5, 0.5]
-    return RetinaNet(Backbone(weights), len(CLASSES), min_size=384, max_size=512, image_mean=half, image_std=half)
+    backbone = Backbone(weights)
+    return RetinaNet(backbone, classes, min_size=min_size, max_size=max_size, image_mean=half, image_std=half)
 
 
 def train(model: RetinaNet, records: list[Record], args: argparse.Namespace) -> list[dict[str, float]]:
     """Train the model in place. Return one row per epoch: mean losses, last learning rate, steps and seconds."""
     loader = DataLoader(
-        Images(records, flip=True),
+        Images(records, flip=not args.no_flip),
         batch_size=args.batch_size,
         shuffle=True,
         num_workers=1,
@@ -223,7 +243,7 @@ def detect(model: RetinaNet, records: list[Record]) -> list[dict[str, Any]]:
     return results
 
 
-def evaluate(records: list[Record], results: list[dict[str, Any]]) -> dict[str, Any]:
+def evaluate(records: list[Record], results: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
     """Return the 12 COCO numbers, and AP and AP50 of each class (None for a class without ground truth)."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -235,7 +255,7 @@ def evaluate(records: list[Record], results: list[dict[str, Any]]) -> dict[str, 
             w, h = x1 - x0, y1 - y0
             entry = {"image_id": image_id, "category_id": label + 1, "bbox": [x0, y0, w, h], "area": w * h}
             annotations.append(entry | {"id": len(annotations) + 1, "iscrowd": 0})
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
+    categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
     truth = hotcoco.COCO({"images": images, "annotations": annotations, "categories": categories})
     evaluator = hotcoco.COCOeval(truth, truth.load_res(results), "bbox")
     evaluator.run()
@@ -249,7 +269,7 @@ def evaluate(records: list[Record], results: list[dict[str, Any]]) -> dict[str, 
     return {
         "metrics": dict(zip(METRICS, map(float, evaluator.stats), strict=True)),
         "per_class": {
-            name: {"AP": mean(precision[:, :, i]), "AP50": mean(precision[0, :, i])} for i, name in enumerate(CLASSES)
+            name: {"AP": mean(precision[:, :, i]), "AP50": mean(precision[0, :, i])} for i, name in enumerate(classes)
         },
         "detections": len(results),
     }
@@ -265,9 +285,14 @@ def cpu_model() -> str:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Train and evaluate torchvision's RetinaNet on BCCD.")
+    parser = argparse.ArgumentParser(description="Train and evaluate torchvision's RetinaNet.")
     weights = SHARED / "weights" / "tf_efficientnet_lite0-imagenet-timm.safetensors"
     parser.add_argument("--data", type=Path, default=SHARED / "bccd", help="Pascal VOC folder of the BCCD dataset")
+    parser.add_argument("--train", type=Path, default=None, help="COCO file of the training images, instead of --data")
+    parser.add_argument("--test", type=Path, default=None, help="COCO file of the test images, instead of --data")
+    parser.add_argument("--min-size", type=int, default=384, help="length of the shorter side of the input, pixels")
+    parser.add_argument("--max-size", type=int, default=512, help="longest side of the input, pixels")
+    parser.add_argument("--no-flip", action="store_true", help="train without horizontal flips")
     parser.add_argument("--weights", type=Path, default=weights, help="file of ImageNet weights with timm's names")
     parser.add_argument("--epochs", type=int, default=12, help="number of epochs")
     parser.add_argument("--batch-size", type=int, default=4, help="number of images per batch")
@@ -289,12 +314,17 @@ def main() -> None:
     np.random.seed(args.seed)  # noqa: NPY002  libraries use the global state
     torch.manual_seed(args.seed)
 
-    train_records, test_records = read_voc(args.data, "train"), read_voc(args.data, "test")
+    if args.train is None:
+        train_records, test_records, classes = read_voc(args.data, "train"), read_voc(args.data, "test"), BCCD_CLASSES
+    else:
+        (train_records, classes), (test_records, test_classes) = read_coco(args.train), read_coco(args.test)
+        if classes != test_classes:
+            raise ValueError(f"{args.test}: expected the classes {classes} of {args.train}, found {test_classes}")
     test_records = test_records[: args.max_test or None]
     for name, records in (("train", train_records), ("test", test_records)):
         boxes, dropped = sum(len(r.boxes) for r in records), sum(r.dropped for r in records)
         print(f"{name}: {len(records)} images, {boxes} boxes; dropped {dropped} boxes of zero area")
-    model = build_model(args.weights)
+    model = build_model(args.weights, len(classes), min_size=args.min_size, max_size=args.max_size)
 
     started = time.perf_counter()
     history = train(model, train_records, args)
@@ -303,7 +333,7 @@ def main() -> None:
     results = detect(model, test_records)
     detect_seconds = time.perf_counter() - started
 
-    report = evaluate(test_records, results) | {
+    report = evaluate(test_records, results, classes) | {
         "train_seconds": train_seconds,
         "detect_seconds": detect_seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
