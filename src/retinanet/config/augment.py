@@ -35,6 +35,9 @@ class AugmentConfig:
     outside."""
     min_crop: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Smallest crop, as a fraction of each side of the image."""
+    copy_paste: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
+    """Probability of pasting 1 to 3 objects of other training images, objects of rare classes most often. A pasted
+    object never touches an object of the image. No measurement supports a gain of copy-paste yet."""
     transform: str | None = None
     """Your own transform for training images, as package.module:factory. It runs after retinanet's own augmentation
     (flips, crops, colours) and before the image is resized for the network. With `--no-augment`, the transform is the
@@ -45,3 +48,8 @@ class AugmentConfig:
         low, high = self.scale_jitter
         if not 0 < low <= high:
             raise ConfigError(f"scale_jitter must be two factors above 0, the smaller first, found {self.scale_jitter}")
+
+    @property
+    def combines_images(self) -> bool:
+        """Whether an augmentation combines a training image with other images."""
+        return self.copy_paste > 0
