@@ -10,53 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from retinanet import boxes
 from retinanet.config import AugmentConfig, ImageConfig
-from retinanet.data import DetectionData, DetectionDataset, Record, SampleKey, copy_paste
-from retinanet.data.copy_paste import MAX_PASTES, PasteSources, paste, visible_objects
-from retinanet.data.transforms import Scene
+from retinanet.data import DetectionDataset, SampleKey, copy_paste
+from retinanet.data.copy_paste import MAX_PASTES, PasteSources, paste
+from retinanet.data.transforms import Scene, visible_objects
+from tests.data.helpers import noise_dataset, noise_scene
 from tests.shared import num_examples
 
 CONFIG = ImageConfig(image_size=48, max_size=64)
-
-
-def scene(size: tuple[int, int], objects: list[list[float]], *, seed: int = 0) -> Scene:
-    """Return a noise image with objects of the classes 0, 1, 2, ..."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    count = len(objects)
-    return Scene(
-        image=Image.fromarray(pixels),
-        boxes_G4=torch.tensor(objects, dtype=torch.float64).reshape(count, 4),
-        labels_G=torch.arange(count),
-        crowd_G=torch.zeros(count, dtype=torch.bool),
-    )
-
-
-def dataset(folder: Path, labels: list[list[int]], *, size: tuple[int, int] = (64, 48)) -> DetectionData:
-    """Return a dataset with an image for each list of class ids. Its objects are 10 x 12 pixels, in a row."""
-    records = []
-    for i, image_labels in enumerate(labels):
-        left = 2.0 + 12 * np.arange(len(image_labels))
-        top = np.full(len(left), 3.0)
-        path = folder / f"{i}.png"
-        scene(size, [], seed=i).image.save(path)
-        records.append(
-            Record(
-                path=path,
-                width=size[0],
-                height=size[1],
-                boxes_G4=np.stack([left, top, left + 10, top + 12], axis=1),
-                labels_G=np.array(image_labels, np.int64),
-                crowd_G=np.zeros(len(image_labels), np.bool_),
-                areas_G=np.full(len(image_labels), 120.0),
-                annotation_ids=tuple(range(len(image_labels))),
-                image_id=i + 1,
-            )
-        )
-    classes = tuple("abc")
-    return DetectionData(records=tuple(records), classes=classes, category_ids=(1, 2, 3), source=folder)
 
 
 def pasted(source: Scene, target: Scene, index: int = 0, *, seed: int = 0, flip: float = 0.0) -> Scene:
@@ -69,7 +32,7 @@ def test_the_box_holds_the_pixels_of_the_object_and_the_edges_fade_out(
 ) -> None:
     """A 20 x 10 object has a context of 2 pixels: the opacities 1/4 and 3/4 of the pixel centres 0.5 and 1.5."""
     monkeypatch.setattr(copy_paste, "SCALES", (1.0, 1.0))
-    source, target = scene((40, 30), [[5, 6, 25, 16]], seed=1), scene((60, 50), [], seed=2)
+    source, target = noise_scene((40, 30), [[5, 6, 25, 16]], seed=1), noise_scene((60, 50), [], seed=2)
     result = pasted(source, target, flip=flip)
     x1, y1, x2, y2 = (int(value) for value in result.boxes_G4[0].tolist())
     assert (x2 - x1, y2 - y1) == (20, 10)
@@ -87,29 +50,29 @@ def test_the_box_holds_the_pixels_of_the_object_and_the_edges_fade_out(
 
 def test_an_object_at_the_border_of_its_image_fades_out_inside_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copy_paste, "SCALES", (1.0, 1.0))
-    result = pasted(scene((40, 30), [[0, 0, 40, 30]], seed=1), scene((40, 30), [], seed=2))
+    result = pasted(noise_scene((40, 30), [[0, 0, 40, 30]], seed=1), noise_scene((40, 30), [], seed=2))
     assert result.boxes_G4.tolist() == [[0, 0, 40, 30]]
-    source, after = np.array(scene((40, 30), [], seed=1).image), np.array(result.image)
+    source, after = np.array(noise_scene((40, 30), [], seed=1).image), np.array(result.image)
     assert (source[2:-2, 2:-2] == after[2:-2, 2:-2]).all()
     assert (source[0] != after[0]).mean() > 0.9
 
 
 def test_a_large_object_shrinks_to_fit_and_a_small_one_is_not_pasted() -> None:
     """The context of a 40 x 20 object is 4 x 2 pixels on each side: 48 x 24 pixels."""
-    source = scene((60, 40), [[10, 10, 50, 30]])
+    source = noise_scene((60, 40), [[10, 10, 50, 30]])
     for seed in range(20):
-        result = pasted(source, scene((40, 50), []), seed=seed)
+        result = pasted(source, noise_scene((40, 50), []), seed=seed)
         x1, _, x2, _ = result.boxes_G4[0].tolist()
         assert 0.8 * 40 - 1 <= x2 - x1 <= 40 / 48 * 40 + 1
     for target, scale in (((38, 50), 1.0), ((40, 18), 1.0), ((100, 100), 0.15)):
-        image = scene(target, [])
+        image = noise_scene(target, [])
         result = paste(image, source, 0, ratio=1.0, input_scale=scale, flip=0, rng=np.random.default_rng(0))
         assert result is image, "0.8 times its size is still too large, or 1.25 times its size is below 4 pixels"
 
 
 def test_the_size_of_an_object_in_the_input_of_the_network_is_kept() -> None:
     """The pixels of the source are twice as large in the input as those of the scene, which is twice the input."""
-    source, target = scene((60, 40), [[10, 10, 30, 20]]), scene((200, 200), [])
+    source, target = noise_scene((60, 40), [[10, 10, 30, 20]]), noise_scene((200, 200), [])
     for seed in range(10):
         result = paste(target, source, 0, ratio=2.0, input_scale=0.5, flip=0, rng=np.random.default_rng(seed))
         width, height = (result.boxes_G4[0, 2:] - result.boxes_G4[0, :2]).tolist()
@@ -121,7 +84,7 @@ def test_objects_that_overlap_the_pasted_object_come_with_it(monkeypatch: pytest
     """Object 1 shows 60 of its 100 square pixels, object 2 only 50, and object 3 does not overlap."""
     monkeypatch.setattr(copy_paste, "SCALES", (1.0, 1.0))
     objects = [[10, 10, 30, 30], [24, 12, 34, 22], [25, 22, 35, 32], [40, 10, 50, 20]]
-    result = pasted(scene((60, 40), objects), scene((100, 100), []))
+    result = pasted(noise_scene((60, 40), objects), noise_scene((100, 100), []))
     x, y = (result.boxes_G4[0, :2] - 10).tolist()
     expected = torch.tensor([[10, 10, 30, 30], [24, 12, 30, 22], [25, 22, 30, 30]]) + torch.tensor([x, y, x, y])
     assert torch.equal(result.boxes_G4, expected)
@@ -130,7 +93,7 @@ def test_objects_that_overlap_the_pasted_object_come_with_it(monkeypatch: pytest
 
 
 def test_visible_objects_are_clipped() -> None:
-    visible = visible_objects(scene((60, 40), [[0, 0, 10, 10], [5, 0, 15, 10], [30, 0, 40, 10]]), (4, 0, 30, 20))
+    visible = visible_objects(noise_scene((60, 40), [[0, 0, 10, 10], [5, 0, 15, 10], [30, 0, 40, 10]]), (4, 0, 30, 20))
     assert visible.boxes_G4.tolist() == [[4, 0, 10, 10], [5, 0, 15, 10]]
     assert visible.crowd_G.tolist() == [False, False]
 
@@ -142,9 +105,9 @@ def test_a_pasted_object_never_touches_an_object(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 50, (count, 2))
     objects = np.concatenate([corners, corners + rng.uniform(1, 14, (count, 2))], axis=1).tolist()
-    target = scene((64, 64), objects)
+    target = noise_scene((64, 64), objects)
     target.crowd_G[::2] = True
-    source = scene((60, 40), [[10, 10, 30, 20]])
+    source = noise_scene((60, 40), [[10, 10, 30, 20]])
     added = 0
     for _ in range(3):
         result = paste(target, source, 0, ratio=1.0, input_scale=1.0, flip=0.5, rng=rng)
@@ -161,7 +124,7 @@ def test_a_pasted_object_never_touches_an_object(seed: int, count: int) -> None:
 
 def test_a_class_is_pasted_in_proportion_to_one_over_its_objects(tmp_path: Path) -> None:
     """8 objects of a, 2 of b, 1 of c: 1/8, 1/2 and 1 of a sum of 13/8."""
-    data = dataset(tmp_path, [[0, 0, 0, 0], [0, 0, 0, 0], [1, 2], [1]])
+    data = noise_dataset(tmp_path, [[0, 0, 0, 0], [0, 0, 0, 0], [1, 2], [1]])
     sources = PasteSources.of(data)
     np.testing.assert_allclose(sources.probability_K, [1 / 13, 4 / 13, 8 / 13])
     rng = np.random.default_rng(0)
@@ -178,7 +141,7 @@ def test_a_class_is_pasted_in_proportion_to_one_over_its_objects(tmp_path: Path)
 
 
 def test_crowd_regions_and_tiny_objects_are_not_pasted(tmp_path: Path) -> None:
-    data = dataset(tmp_path, [[0, 1, 2], [2]])
+    data = noise_dataset(tmp_path, [[0, 1, 2], [2]])
     data.records[0].crowd_G[0] = True
     data.records[0].boxes_G4[1, 2] = data.records[0].boxes_G4[1, 0] + 3.9
     sources = PasteSources.of(data)
@@ -187,7 +150,7 @@ def test_crowd_regions_and_tiny_objects_are_not_pasted(tmp_path: Path) -> None:
 
 
 def test_samples_receive_one_to_three_objects_of_other_images(tmp_path: Path) -> None:
-    data = dataset(tmp_path, [[], [0], [1], []], size=(200, 150))
+    data = noise_dataset(tmp_path, [[], [0], [1], []], size=(200, 150))
     image_config = ImageConfig(image_size=150, max_size=200)
     on = DetectionDataset(data=data, image_config=image_config, augment=AugmentConfig(flip=0, copy_paste=1))
     off = DetectionDataset(data=data, image_config=image_config, augment=AugmentConfig(flip=0))
@@ -203,7 +166,7 @@ def test_samples_receive_one_to_three_objects_of_other_images(tmp_path: Path) ->
 
 @pytest.mark.parametrize("labels", [[[0]], [[], []], [[0, 1, 2], []]])
 def test_data_without_objects_in_other_images_is_left_as_it_is(tmp_path: Path, labels: list[list[int]]) -> None:
-    data = dataset(tmp_path, labels)
+    data = noise_dataset(tmp_path, labels)
     on = DetectionDataset(data=data, image_config=CONFIG, augment=AugmentConfig(flip=0, copy_paste=1))
     for seed in range(3):
         assert torch.equal(on[SampleKey(0, seed, 48)].pixels_3HW, on[0].pixels_3HW)

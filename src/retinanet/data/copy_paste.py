@@ -16,8 +16,7 @@ from PIL import Image, ImageOps
 
 from retinanet import boxes, images
 from retinanet.data.sampling import ImageClasses
-from retinanet.data.tiling import MIN_VISIBLE_SHARE
-from retinanet.data.transforms import Scene
+from retinanet.data.transforms import Scene, visible_objects
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -143,20 +142,6 @@ def paste(
         labels_G=torch.cat([scene.labels_G, added.labels_G]),
         crowd_G=torch.cat([scene.crowd_G, added.crowd_G]),
     )
-
-
-def visible_objects(scene: Scene, window: Window) -> Scene:
-    """Return the scene with only the objects inside a window, clipped to it. The image and the origin do not change.
-
-    An object of which the window shows less than `MIN_VISIBLE_SHARE` becomes a crowd region, as in a tile.
-    """
-    window_4 = scene.boxes_G4.new_tensor(window)
-    share_G = boxes.intersection(scene.boxes_G4, window_4) / boxes.area(scene.boxes_G4)
-    clipped_G4 = torch.cat(
-        [torch.maximum(scene.boxes_G4[:, :2], window_4[:2]), torch.minimum(scene.boxes_G4[:, 2:], window_4[2:])], dim=1
-    )
-    clipped = replace(scene, boxes_G4=clipped_G4, crowd_G=scene.crowd_G | (share_G < MIN_VISIBLE_SHARE))
-    return clipped.keep(share_G > 0)
 
 
 def _with_context(box: list[float], size: tuple[int, int]) -> tuple[int, int, int, int]:

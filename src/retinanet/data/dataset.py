@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -34,7 +35,7 @@ class SampleKey(NamedTuple):
     image_size: int
     """Shorter side of the resized image, pixels, before scale jitter."""
     combine: bool = True
-    """Whether the augmentations that use further images, such as copy-paste, are on for this sample."""
+    """Whether copy-paste, mosaic and mixup, which use further images, are on for this sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +65,8 @@ class DetectionDataset(Dataset[Sample]):
         image_config: size of the resized images.
         augment: options of the augmentation. None, or options with `augment=False`, switch it off.
         transform: custom transform, applied after the augmentation. By default, the one that `augment.transform` names.
+        expected_draws: expected number of draws of each image per epoch, see `EpochSampling.draws_N`. The further
+            images of mosaic and mixup are drawn in proportion. None: all images alike.
     """
 
     def __init__(
@@ -73,13 +76,16 @@ class DetectionDataset(Dataset[Sample]):
         image_config: ImageConfig,
         augment: AugmentConfig | None = None,
         transform: Transform | None = None,
+        expected_draws: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.data = data
         self.image_config = image_config
         self.augment = augment if augment is not None and augment.augment else None
         self.combiner = None
         if self.augment is not None and self.augment.combines_images:
-            self.combiner = ImageCombiner(data=data, augment=self.augment, image_config=image_config)
+            self.combiner = ImageCombiner(
+                data=data, augment=self.augment, image_config=image_config, expected_draws=expected_draws
+            )
         spec = augment.transform if augment is not None else None
         self.transform = load_transform(spec) if transform is None and spec else transform
         self.transform_name = spec or type(transform).__qualname__
