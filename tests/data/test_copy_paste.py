@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from retinanet import boxes
-from retinanet.config import AugmentConfig, ImageConfig
-from retinanet.data import DetectionDataset, SampleKey, copy_paste
+from retinanet.config import AugmentConfig, ImageConfig, TileConfig, ValueRangeConfig
+from retinanet.data import DetectionDataset, SampleKey, copy_paste, cut_into_tiles
 from retinanet.data.copy_paste import MAX_PASTES, PasteSources, paste
 from retinanet.data.transforms import Scene, visible_objects
 from tests.data.helpers import noise_dataset, noise_scene
@@ -162,6 +163,27 @@ def test_samples_receive_one_to_three_objects_of_other_images(tmp_path: Path) ->
         closed, plain = on[SampleKey(1, seed, 150, combine=False)], off[SampleKey(1, seed, 150)]
         assert torch.equal(closed.pixels_3HW, plain.pixels_3HW)
         assert torch.equal(closed.target.boxes_G4, plain.target.boxes_G4)
+
+
+def test_an_object_of_a_tile_is_read_as_images_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source is a grey image of 12 of 16 bits, read by windows. Its only object lies in the tile on the right."""
+    monkeypatch.setattr(copy_paste, "SCALES", (1.0, 1.0))
+    data = noise_dataset(tmp_path, [[], [0]], size=(96, 48))
+    data.records[1].boxes_G4[:] = [[80, 20, 90, 32]]
+    grey = np.random.default_rng(1).integers(0, 4096, (48, 96)).astype(np.uint16)
+    Image.fromarray(grey).save(data.records[1].path)
+    tiles = cut_into_tiles(data, TileConfig(tile=48, overlap=0)).data
+    assert [(record.window, len(record.boxes_G4)) for record in tiles.records] == [
+        *(((0, 0, 48, 48), 0), ((48, 0, 96, 48), 0), (None, 0)),
+        *(((0, 0, 48, 48), 0), ((48, 0, 96, 48), 1), (None, 1)),
+    ]
+    image_config = ImageConfig(image_size=48, max_size=96, value_range=ValueRangeConfig(bit_depth=12))
+    config = AugmentConfig(flip=0, copy_paste=1)
+    sample = DetectionDataset(data=tiles, image_config=image_config, augment=config)[SampleKey(1, 0, 48)]
+    expected = (grey[20:32, 80:90] >> 4).astype(np.uint8)
+    assert len(sample.target.boxes_G4) > 0
+    for x1, y1, x2, y2 in sample.target.boxes_G4.int().tolist():
+        assert (sample.pixels_3HW[:, y1:y2, x1:x2].numpy() == expected).all()
 
 
 @pytest.mark.parametrize("labels", [[[0]], [[], []], [[0, 1, 2], []]])

@@ -140,6 +140,15 @@ def test_further_images_are_drawn_in_proportion_to_the_sampler(tmp_path: Path) -
             assert abs(frequency - share) <= 4 * (share * (1 - share) / 2000) ** 0.5
 
 
+def test_the_most_images_of_a_sample() -> None:
+    most = [
+        AugmentConfig(**options).most_images for options in ({}, {"mosaic": 0.1}, {"mixup": 0.1}, {"copy_paste": 1})
+    ]
+    assert most == [1, 4, 2, 1]
+    assert AugmentConfig(mosaic=1, mixup=1).most_images == 5
+    assert AugmentConfig(mosaic=1, mixup=1, augment=False).most_images == 1
+
+
 @pytest.mark.parametrize("option", ["mosaic", "mixup"])
 def test_each_option_changes_all_or_no_samples(tmp_path: Path, option: str) -> None:
     data = noise_dataset(tmp_path, [[0], [1], [2], []])

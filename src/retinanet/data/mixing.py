@@ -50,7 +50,8 @@ def mosaic(parts: Sequence[tuple[Scene, float]], *, size: tuple[int, int], rng: 
     image = Image.new("RGB", size)
     objects = []
     for corner, part_size, number in zip(corners, sizes, rng.permutation(4), strict=True):
-        part = _random_part(*parts[number], part_size, rng)
+        source, ratio = parts[number]
+        part = _random_part(source, ratio, part_size, rng)
         image.paste(part.image, corner)
         objects.append(_moved(part, corner))
     return _joined(image, objects)
