@@ -51,7 +51,7 @@ def test_objects_are_pasted_until_the_last_epochs_in_workers_that_outlive_an_epo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DetectionModule, "training_step", count_objects)
         fit(**options, epochs=3, close_augment=1)
-    assert "copy-paste, mosaic and mixup are on in the first 2 of 3 epochs" in capsys.readouterr().out
+    assert "copy_paste: in epochs 1 to 2 of 3\n" in capsys.readouterr().out
     assert objects[2] == len(truth["annotations"]) < min(objects[0], objects[1])
 
 
@@ -68,7 +68,7 @@ def test_objects_are_pasted_until_the_last_epochs_in_workers_that_outlive_an_epo
         ({"epochs": 9, "max_steps": 7, "accumulate": 2, "close_augment": 1}, 3),
     ],
 )
-def test_close_augment_counts_from_the_end_of_the_schedule(tiny, options, epochs):
+def test_close_augment_counts_from_the_end_of_the_schedule(tiny, options, epochs, caplog):
     """An epoch of 12 images has 3 batches: 3 steps, or 2 with 2 batches per step. A resume starts at a later epoch."""
     config = resolve(TrainConfig, {**tiny, **options, "copy_paste": 0.5})
     data = load(config.train)
@@ -77,6 +77,8 @@ def test_close_augment_counts_from_the_end_of_the_schedule(tiny, options, epochs
         module.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=epoch)
         batches = module.train_dataloader().batch_sampler
         assert {key.combine for batch in batches for key in batch} == {epoch < epochs}
+    assert (f"copy_paste: in epochs 1 to {epochs} of " in caplog.text) == (epochs > 0)
+    assert ("copy_paste: in none of " in caplog.text) == (epochs == 0)
 
 
 def test_close_augment_is_at_most_the_number_of_epochs(tiny):

@@ -58,9 +58,9 @@ class AugmentConfig:
             raise ConfigError(f"scale_jitter must be two factors above 0, the smaller first, found {self.scale_jitter}")
 
     @property
-    def combines_images(self) -> bool:
-        """Whether an augmentation combines a training image with other images."""
-        return self.augment and max(self.copy_paste, self.mosaic, self.mixup) > 0
+    def combining(self) -> tuple[str, ...]:
+        """Names of the augmentations in use that combine a training image with other images."""
+        return tuple(name for name in ("copy_paste", "mosaic", "mixup") if self.augment and getattr(self, name) > 0)
 
     @property
     def most_images(self) -> int:

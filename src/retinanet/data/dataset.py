@@ -82,7 +82,7 @@ class DetectionDataset(Dataset[Sample]):
         self.image_config = image_config
         self.augment = augment if augment is not None and augment.augment else None
         self.combiner = None
-        if self.augment is not None and self.augment.combines_images:
+        if self.augment is not None and self.augment.combining:
             self.combiner = ImageCombiner(
                 data=data, augment=self.augment, image_config=image_config, expected_draws=expected_draws
             )

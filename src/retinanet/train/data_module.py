@@ -132,10 +132,10 @@ class DetectionDataModule(L.LightningDataModule):
         epochs = self.config.schedule.started_epochs(steps_per_epoch)
         # The keys of the samples carry the switch to the workers, which outlive an epoch.
         self.sampler.combine_epochs = max(0, epochs - self.config.augmentation.close_augment)
-        if self.config.augmentation.combines_images:
-            report_progress(
-                f"copy-paste, mosaic and mixup are on in the first {self.sampler.combine_epochs} of {epochs} epochs"
-            )
+        if names := self.config.augmentation.combining:
+            last = self.sampler.combine_epochs
+            when = f"in epochs 1 to {last} of {epochs}" if last else f"in none of {epochs} epochs (--close-augment)"
+            report_progress(f"{', '.join(names)}: {when}")
         self.sampler.set_epoch(trainer.current_epoch)
         return self._loader(dataset, self.sampler)
 
