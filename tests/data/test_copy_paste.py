@@ -81,14 +81,18 @@ def test_the_size_of_an_object_in_the_input_of_the_network_is_kept() -> None:
         assert 0.8 * 20 - 1 <= height <= 1.25 * 20 + 1
 
 
-def test_objects_that_overlap_the_pasted_object_come_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_objects_that_overlap_the_pasted_object_come_with_it(flip: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Object 1 shows 60 of its 100 square pixels, object 2 only 50, and object 3 does not overlap."""
     monkeypatch.setattr(copy_paste, "SCALES", (1.0, 1.0))
     objects = [[10, 10, 30, 30], [24, 12, 34, 22], [25, 22, 35, 32], [40, 10, 50, 20]]
-    result = pasted(noise_scene((60, 40), objects), noise_scene((100, 100), []))
-    x, y = (result.boxes_G4[0, :2] - 10).tolist()
-    expected = torch.tensor([[10, 10, 30, 30], [24, 12, 30, 22], [25, 22, 30, 30]]) + torch.tensor([x, y, x, y])
-    assert torch.equal(result.boxes_G4, expected)
+    result = pasted(noise_scene((60, 40), objects), noise_scene((100, 100), []), flip=flip)
+    expected = [
+        [0, 0, 20, 20],
+        [0, 2, 6, 12] if flip else [14, 2, 20, 12],
+        [0, 12, 5, 20] if flip else [15, 12, 20, 20],
+    ]
+    assert (result.boxes_G4 - result.boxes_G4[0, :2].repeat(2)).tolist() == expected
     assert result.labels_G.tolist() == [0, 1, 2]
     assert result.crowd_G.tolist() == [False, False, True]
 
