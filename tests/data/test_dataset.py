@@ -21,7 +21,16 @@ from retinanet.data import Batch, DataError, DetectionDataset, SampleKey, TrainB
 
 Write = Callable[..., Path]
 CONFIG = ImageConfig(image_size=32, max_size=64, size_divisor=32)
-ALL_AUGMENTATIONS = AugmentConfig(flip=0.5, vertical_flip=0.5, color_jitter=0.5, crop=0.5, scale_jitter=(0.8, 1.25))
+ALL_AUGMENTATIONS = AugmentConfig(
+    flip=0.5,
+    vertical_flip=0.5,
+    color_jitter=0.5,
+    crop=0.5,
+    scale_jitter=(0.8, 1.25),
+    copy_paste=0.5,
+    mosaic=0.5,
+    mixup=0.5,
+)
 
 
 @pytest.fixture
@@ -170,6 +179,16 @@ def test_an_image_that_is_damaged_after_the_check_is_named(root: Path, workers: 
     Image.new("RGB", (48, 64)).save(data.records[4].path)
     with pytest.raises(DataError, match=r"e\.jpg: expected 64x48 pixels, found 48x64"):
         list(loader)
+
+
+@pytest.mark.parametrize("option", ["copy_paste", "mosaic", "mixup"])
+def test_a_further_image_that_is_damaged_is_named(root: Path, option: str) -> None:
+    data = load(root)
+    dataset = DetectionDataset(data=data, image_config=CONFIG, augment=AugmentConfig(**{option: 1.0}))
+    for record in data.records[1:]:
+        record.path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"[b-i]\.jpg: empty file.*restore the file and start again"):
+        dataset[SampleKey(0, 1, 32)]
 
 
 def test_boxes_follow_the_upright_image(tmp_path: Path, write_coco: Write) -> None:

@@ -23,6 +23,10 @@ def test_a_resumed_run_equals_an_uninterrupted_run(tiny, tmp_path, loss):
         "crop": 0.5,
         "scale_jitter": (0.8, 1.2),
         "multi_scale": (64, 80),
+        "copy_paste": 0.5,
+        "mosaic": 0.5,
+        "mixup": 0.5,
+        "close_augment": 1,
         "epochs": 3,
     }
     fit(**options)

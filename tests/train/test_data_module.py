@@ -2,12 +2,17 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from retinanet.commands.terminal import show_progress
+from retinanet.config import TrainConfig, resolve
+from retinanet.data import load
+from retinanet.errors import ConfigError
 from retinanet.train import fit
+from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
 
 
@@ -27,6 +32,58 @@ def test_each_epoch_has_its_own_order_and_augmentation(tiny, monkeypatch):
     assert [len(epoch_images) for epoch_images in images] == [12, 12, 12]
     for first, second in ((0, 1), (1, 2), (0, 2)):
         assert not any(torch.equal(a, b) for a in images[first] for b in images[second])
+
+
+@pytest.mark.slow
+def test_objects_are_pasted_until_the_last_epochs_in_workers_that_outlive_an_epoch(tiny, capsys):
+    """The `training_step` of each epoch receives more objects than the data has, in the last epoch exactly as many."""
+    truth = json.loads(tiny["train"].read_text())
+    objects: dict[int, int] = {}
+    original = DetectionModule.training_step
+
+    def count_objects(self, batch, batch_idx):
+        count = sum(len(target.labels_G) for target in batch.targets)
+        objects[self.current_epoch] = objects.get(self.current_epoch, 0) + count
+        return original(self, batch, batch_idx)
+
+    options = {**tiny, "workers": 2, "evaluate_every": 3, "measure_imbalance": 0, "copy_paste": 1.0}
+    show_progress()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DetectionModule, "training_step", count_objects)
+        fit(**options, epochs=3, close_augment=1)
+    assert "copy_paste: in epochs 1 to 2 of 3\n" in capsys.readouterr().out
+    assert objects[2] == len(truth["annotations"]) < min(objects[0], objects[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ({"epochs": 5, "close_augment": 2}, 3),
+        ({"epochs": 5}, 5),
+        ({"epochs": 5, "close_augment": 5}, 0),
+        ({"epochs": 9, "max_steps": 7, "close_augment": 1}, 2),
+        ({"epochs": 9, "max_steps": 6, "close_augment": 1}, 1),
+        ({"epochs": 9, "max_steps": 3, "close_augment": 2}, 0),
+        ({"epochs": 2, "max_steps": 100, "close_augment": 1}, 1),
+        ({"epochs": 9, "max_steps": 7, "accumulate": 2, "close_augment": 1}, 3),
+    ],
+)
+def test_close_augment_counts_from_the_end_of_the_schedule(tiny, options, epochs, caplog):
+    """An epoch of 12 images has 3 batches: 3 steps, or 2 with 2 batches per step. A resume starts at a later epoch."""
+    config = resolve(TrainConfig, {**tiny, **options, "copy_paste": 0.5})
+    data = load(config.train)
+    module = DetectionDataModule(config=config, train_data=data, val_data=data)
+    for epoch in range(5):
+        module.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=epoch)
+        batches = module.train_dataloader().batch_sampler
+        assert {key.combine for batch in batches for key in batch} == {epoch < epochs}
+    assert (f"copy_paste: in epochs 1 to {epochs} of " in caplog.text) == (epochs > 0)
+    assert ("copy_paste: in none of " in caplog.text) == (epochs == 0)
+
+
+def test_close_augment_is_at_most_the_number_of_epochs(tiny):
+    with pytest.raises(ConfigError, match="close_augment must be at most epochs, 2, found 3"):
+        resolve(TrainConfig, {**tiny, "epochs": 2, "close_augment": 3})
 
 
 def test_the_sampler_draws_the_batches_of_training(tiny, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Gt, Interval
+from annotated_types import Ge, Gt, Interval
 
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
@@ -35,6 +35,17 @@ class AugmentConfig:
     outside."""
     min_crop: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Smallest crop, as a fraction of each side of the image."""
+    copy_paste: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
+    """Probability of pasting 1 to 3 objects of other training images, objects of rare classes most often, never onto
+    an object. Off by default: no measurement supports a gain of copy-paste yet."""
+    mosaic: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
+    """Probability of a mosaic: random parts of 4 training images, 2 x 2 in one image, at 0.5 to 1 times their size. Off
+    by default: no measurement supports a gain of mosaic yet."""
+    mixup: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
+    """Probability of mixup: the weighted mean of two training images, with the objects of both. Off by default: no
+    measurement supports a gain of mixup yet."""
+    close_augment: Annotated[int, Ge(0)] = 0
+    """Number of epochs at the end of training without `copy_paste`, `mosaic` and `mixup`; at most `epochs`."""
     transform: str | None = None
     """Your own transform for training images, as package.module:factory. It runs after retinanet's own augmentation
     (flips, crops, colours) and before the image is resized for the network. With `--no-augment`, the transform is the
@@ -45,3 +56,13 @@ class AugmentConfig:
         low, high = self.scale_jitter
         if not 0 < low <= high:
             raise ConfigError(f"scale_jitter must be two factors above 0, the smaller first, found {self.scale_jitter}")
+
+    @property
+    def combining(self) -> tuple[str, ...]:
+        """Names of the augmentations in use that combine a training image with other images."""
+        return tuple(name for name in ("copy_paste", "mosaic", "mixup") if self.augment and getattr(self, name) > 0)
+
+    @property
+    def most_images(self) -> int:
+        """Maximum number of images whose objects a training sample holds, besides single objects of copy-paste."""
+        return 1 + self.augment * (3 * (self.mosaic > 0) + (self.mixup > 0))

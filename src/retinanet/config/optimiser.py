@@ -62,3 +62,7 @@ class ScheduleConfig:
         check_options(self)
         if self.max_steps == 0 or self.max_steps < -1:
             raise ConfigError(f"max_steps must be above 0, or -1 for no limit, found {self.max_steps}")
+
+    def started_epochs(self, steps_per_epoch: int) -> int:
+        """Return the number of epochs that `epochs` and `max_steps` allow. `max_steps` may end within the last one."""
+        return self.epochs if self.max_steps < 0 else min(self.epochs, -(-self.max_steps // steps_per_epoch))

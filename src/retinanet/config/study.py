@@ -24,7 +24,7 @@ from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig,
 from retinanet.config.sampling import SamplingConfig
 from retinanet.config.start import FittedConfig, PresetConfig, StartConfig
 from retinanet.config.tile import TileConfig
-from retinanet.config.train import check_training_rules
+from retinanet.config.train import check_closing, check_training_rules
 from retinanet.config.validation import check_options
 from retinanet.config.validation_data import ValidationConfig
 from retinanet.errors import ConfigError
@@ -91,3 +91,4 @@ class StudyConfig:
             for value in getattr(self, name):
                 check_part(name, value, LOSSES)
         check_training_rules(self.fitted, self.loss, self.run, self.existing)
+        check_closing(self.augmentation, self.schedule)

@@ -70,6 +70,7 @@ class TrainConfig:
         if self.validation.val is None:
             raise ConfigError("val must name the validation data, found None")
         check_training_rules(self.fitted, self.loss, self.run, self.existing)
+        check_closing(self.augmentation, self.schedule)
 
     @property
     def val(self) -> Path:
@@ -84,3 +85,12 @@ def check_training_rules(fitted: FittedConfig, loss: LossConfig, run: RunConfig,
         raise ConfigError("balance_classes and class_alpha exclude each other: balance_classes computes class_alpha")
     if run.resume and existing.overwrite:
         raise ConfigError("resume and overwrite exclude each other: resume continues the run, overwrite replaces it")
+
+
+def check_closing(augmentation: AugmentConfig, schedule: ScheduleConfig) -> None:
+    """Raise `ConfigError` if copy-paste, mosaic and mixup would be off for more epochs than training has."""
+    if augmentation.close_augment > schedule.epochs:
+        raise ConfigError(
+            f"close_augment must be at most epochs, {schedule.epochs}, found {augmentation.close_augment}: give fewer "
+            "epochs without copy-paste, mosaic and mixup, or train for more epochs"
+        )

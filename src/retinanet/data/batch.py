@@ -212,6 +212,8 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         image_size: shorter side of the resized images, pixels.
         expected_draws: expected number of draws of each image per epoch, see `EpochSampling.draws_N`. The sum is a
             whole number. None: every image once.
+        combine_epochs: number of epochs, from the first, whose samples may use further images (`SampleKey.combine`).
+            None: all epochs.
         multi_scale: values of `image_size`, one of which is drawn for each batch, equal on all ranks. Empty: off.
         rank: index of this process, from 0.
         world_size: number of processes that share the data.
@@ -226,6 +228,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         seed: int,
         image_size: int,
         expected_draws: Sequence[float] | npt.NDArray[np.float64] | None = None,
+        combine_epochs: int | None = None,
         multi_scale: Sequence[int] = (),
         rank: int = 0,
         world_size: int = 1,
@@ -245,6 +248,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         self.batch_size = batch_size
         self.seed = seed
         self.sizes = tuple(multi_scale) or (image_size,)
+        self.combine_epochs = combine_epochs
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
@@ -269,8 +273,9 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         batches = [[(i, next(repeats[i])) for i in indices] for indices in self._global_batches(self.epoch)]
         mine = batches[self.rank :: self.world_size]
         sizes = self._rng(self.epoch, 1).choice(self.sizes, len(mine)).tolist()
+        combine = self.combine_epochs is None or self.epoch < self.combine_epochs
         return [
-            [SampleKey(i, sample_seed(self.seed, self.epoch, i, repeat), image_size) for i, repeat in batch]
+            [SampleKey(i, sample_seed(self.seed, self.epoch, i, repeat), image_size, combine) for i, repeat in batch]
             for batch, image_size in zip(mine, sizes, strict=True)
         ]
 

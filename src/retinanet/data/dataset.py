@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -13,6 +15,7 @@ from torch.utils.data import Dataset
 from retinanet import images
 from retinanet.config import AugmentConfig, ImageConfig, is_object_name
 from retinanet.data import transforms
+from retinanet.data.combining import ImageCombiner
 from retinanet.data.user_transform import Transform, apply_transform, load_transform, transform_seed
 from retinanet.formats.records import DataError, DetectionData, Record
 from retinanet.images import Frame
@@ -31,6 +34,8 @@ class SampleKey(NamedTuple):
     """Seed of all random numbers of this sample, 0 to 2^63 - 1."""
     image_size: int
     """Shorter side of the resized image, pixels, before scale jitter."""
+    combine: bool = True
+    """Whether copy-paste, mosaic and mixup, which use further images, are on for this sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +65,8 @@ class DetectionDataset(Dataset[Sample]):
         image_config: size of the resized images.
         augment: options of the augmentation. None, or options with `augment=False`, switch it off.
         transform: custom transform, applied after the augmentation. By default, the one that `augment.transform` names.
+        expected_draws: expected number of draws of each image per epoch, see `EpochSampling.draws_N`. The further
+            images of mosaic and mixup are drawn in proportion. None: all images alike.
     """
 
     def __init__(
@@ -69,10 +76,16 @@ class DetectionDataset(Dataset[Sample]):
         image_config: ImageConfig,
         augment: AugmentConfig | None = None,
         transform: Transform | None = None,
+        expected_draws: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.data = data
         self.image_config = image_config
         self.augment = augment if augment is not None and augment.augment else None
+        self.combiner = None
+        if self.augment is not None and self.augment.combining:
+            self.combiner = ImageCombiner(
+                data=data, augment=self.augment, image_config=image_config, expected_draws=expected_draws
+            )
         spec = augment.transform if augment is not None else None
         self.transform = load_transform(spec) if transform is None and spec else transform
         self.transform_name = spec or type(transform).__qualname__
@@ -127,8 +140,11 @@ class DetectionDataset(Dataset[Sample]):
             image_size = transforms.jittered_size(image_size, self.augment, generator)
         # Crops and custom transforms work on original pixels, so the image must not be reduced while decoding.
         needs_original = self.transform is not None or (self.augment is not None and self.augment.crop > 0)
-        scene = self._read(record, image_size, resize=not needs_original)
+        read = partial(self._read, image_size=image_size, resize=not needs_original)
+        scene = read(record)
         factor = record.width / scene.image.width
+        if self.combiner is not None and key.combine:
+            scene = self.combiner.combine(scene, read, index=key.index, seed=key.seed, image_size=image_size)
         if self.augment is not None:
             scene = transforms.augment(scene, self.augment, generator)
         if self.transform is not None:

@@ -15,7 +15,8 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from retinanet import images
+from retinanet import boxes, images
+from retinanet.data.tiling import MIN_VISIBLE_SHARE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -137,6 +138,20 @@ def resize(scene: Scene, config: ImageConfig, *, image_size: int) -> Scene:
     sides_G2 = boxes_G4[:, 2:] - boxes_G4[:, :2]
     scene = replace(scene, image=images.resize(scene.image, (width, height)), boxes_G4=boxes_G4)
     return scene.keep((sides_G2 >= MIN_BOX_SIDE - 1e-6).all(dim=1))
+
+
+def visible_objects(scene: Scene, window: tuple[float, float, float, float]) -> Scene:
+    """Return the scene with only the objects inside a window, clipped to it. The image and the origin do not change.
+
+    An object of which the window shows less than `MIN_VISIBLE_SHARE` becomes a crowd region, as in a tile.
+    """
+    window_4 = scene.boxes_G4.new_tensor(window)
+    share_G = boxes.intersection(scene.boxes_G4, window_4) / boxes.area(scene.boxes_G4)
+    clipped_G4 = torch.cat(
+        [torch.maximum(scene.boxes_G4[:, :2], window_4[:2]), torch.minimum(scene.boxes_G4[:, 2:], window_4[2:])], dim=1
+    )
+    clipped = replace(scene, boxes_G4=clipped_G4, crowd_G=scene.crowd_G | (share_G < MIN_VISIBLE_SHARE))
+    return clipped.keep(share_G > 0)
 
 
 def max_size_for(config: ImageConfig, *, image_size: int) -> int:

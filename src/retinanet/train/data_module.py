@@ -19,6 +19,7 @@ from retinanet.train.loader_workers import (
     kill_workers,
     worker_failure,
 )
+from retinanet.train.output_files import report_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +115,7 @@ class DetectionDataModule(L.LightningDataModule):
             image_config=self.config.image,
             augment=self.config.augmentation,
             transform=self.transform,
+            expected_draws=self.sampling.draws_N,
         )
         self.sampler = TrainBatchSampler(
             widths=[record.width for record in self.train_data.records],
@@ -126,6 +128,14 @@ class DetectionDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        steps_per_epoch = -(-self.sampler.batches_per_epoch // self.config.optimiser.accumulate)
+        epochs = self.config.schedule.started_epochs(steps_per_epoch)
+        # The keys of the samples carry the switch to the workers, which outlive an epoch.
+        self.sampler.combine_epochs = max(0, epochs - self.config.augmentation.close_augment)
+        if names := self.config.augmentation.combining:
+            last = self.sampler.combine_epochs
+            when = f"in epochs 1 to {last} of {epochs}" if last else f"in none of {epochs} epochs (--close-augment)"
+            report_progress(f"{', '.join(names)}: {when}")
         self.sampler.set_epoch(trainer.current_epoch)
         return self._loader(dataset, self.sampler)
 

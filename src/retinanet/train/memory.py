@@ -106,7 +106,8 @@ def measure_step_memory(model: RetinaNet, config: TrainConfig, data: DetectionDa
     try:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            one, two = (_peak_memory(probe, config, shape, len(crowded.boxes_G4), n, device) for n in (1, 2))
+            objects = len(crowded.boxes_G4) * config.augmentation.most_images
+            one, two = (_peak_memory(probe, config, shape, objects, n, device) for n in (1, 2))
     finally:
         del probe
         gc.collect()

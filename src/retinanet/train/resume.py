@@ -49,7 +49,7 @@ CHANGEABLE: Final = frozenset(
     (
         *("epochs", "max_steps", "schedule", "warmup_steps", "patience", "evaluate_every", "log_every"),
         *("measure_imbalance", "easy_from", "on_nonfinite", "max_skipped_steps", "workers", "worker_timeout"),
-        *("device", "devices", "nodes", "precision", "compile", "sync_batchnorm"),
+        *("device", "devices", "nodes", "precision", "compile", "sync_batchnorm", "close_augment"),
         *("logger", "callbacks", "backbone_weights"),
         *("lr", "lr_batch_size", "backbone_lr_factor", "weight_decay", "clip_gradients", "batch_size", "accumulate"),
         *options_of(PostprocessConfig),
