@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from retinanet import images
 from retinanet.config import AugmentConfig, ImageConfig, is_object_name
 from retinanet.data import transforms
+from retinanet.data.image_cache import ImageCache
 from retinanet.data.user_transform import Transform, apply_transform, load_transform, transform_seed
 from retinanet.formats.records import DataError, DetectionData, Record
 from retinanet.images import Frame
@@ -60,6 +61,7 @@ class DetectionDataset(Dataset[Sample]):
         image_config: size of the resized images.
         augment: options of the augmentation. None, or options with `augment=False`, switch it off.
         transform: custom transform, applied after the augmentation. By default, the one that `augment.transform` names.
+        cache: images in memory, which are not read from their files.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class DetectionDataset(Dataset[Sample]):
         image_config: ImageConfig,
         augment: AugmentConfig | None = None,
         transform: Transform | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.data = data
+        self.cache = cache
         self.image_config = image_config
         self.augment = augment if augment is not None and augment.augment else None
         spec = augment.transform if augment is not None else None
@@ -165,11 +169,15 @@ class DetectionDataset(Dataset[Sample]):
 
     def _decode(self, record: Record, image_size: int, *, resize: bool) -> images.Scaled:
         bit_depth = self.image_config.bit_depth
+        max_size = transforms.max_size_for(self.image_config, image_size=image_size)
+        if self.cache is not None:
+            cached = self.cache.get(record, image_size=image_size, max_size=max_size, resize=resize)
+            if cached is not None:
+                return cached
         if record.window is None and not resize:
             image = images.decode(record.path, bit_depth=bit_depth)
             return images.Scaled(image, *image.size)
         if record.window is None:
-            max_size = transforms.max_size_for(self.image_config, image_size=image_size)
             return images.decode_for(record.path, image_size=image_size, max_size=max_size, bit_depth=bit_depth)
         with images.open_windows(record.path, bit_depth=bit_depth) as windows:
             if record.window[2] > windows.size[0] or record.window[3] > windows.size[1]:
