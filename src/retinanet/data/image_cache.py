@@ -150,24 +150,28 @@ class ImageCache:
             max_size: largest longer side of the resized image, pixels.
             resize: whether the image is resized. False: original pixels. Tiles are never resized.
         """
-        if (entry := self._entries.get(Form(record.path, "whole"))) is not None:
-            x1, y1, x2, y2 = record.window or (0, 0, *entry.file_size)
-            if x2 <= entry.size[0] and y2 <= entry.size[1] and (entry.is_resizable or not resize or record.window):
-                image = Image.fromarray(np.ascontiguousarray(self._pixels(entry)[y1:y2, x1:x2]))
-                if resize and record.window is None:
-                    size = images.resized_size(*image.size, image_size=image_size, max_size=max_size)
-                    return images.Scaled(images.resize(image, size), *image.size)
-                return images.Scaled(image, *image.size)
+        if resize and record.window is None:
+            form = Form(record.path, "resized", (image_size, max_size))
+            if (entry := self._entries.get(form)) is not None:
+                return images.Scaled(Image.fromarray(self._pixels(entry)), *entry.file_size)
+            size = images.resized_size(record.width, record.height, image_size=image_size, max_size=max_size)
+            scale = images.jpeg_scale(record.width, record.height, size)
+            if (entry := self._entries.get(Form(record.path, "jpeg", (scale,)))) is not None:
+                image = Image.fromarray(self._pixels(entry))
+                jpeg = images.ReducedJpeg(image, *entry.file_size, scale, entry.orientation)
+                return jpeg.resized(image_size=image_size, max_size=max_size)
+        if (entry := self._entries.get(Form(record.path, "whole"))) is None:
+            return None
+        x1, y1, x2, y2 = record.window or (0, 0, *entry.size)
+        if x2 > entry.size[0] or y2 > entry.size[1]:
+            return None  # the file has changed: reading it raises the error
+        image = Image.fromarray(np.ascontiguousarray(self._pixels(entry)[y1:y2, x1:x2]))
         if record.window is not None or not resize:
+            return images.Scaled(image, *image.size)
+        if not entry.is_resizable:
             return None
-        if (entry := self._entries.get(Form(record.path, "resized", (image_size, max_size)))) is not None:
-            return images.Scaled(Image.fromarray(self._pixels(entry)), *entry.file_size)
-        size = images.resized_size(record.width, record.height, image_size=image_size, max_size=max_size)
-        scale = images.jpeg_scale(record.width, record.height, size)
-        if (entry := self._entries.get(Form(record.path, "jpeg", (scale,)))) is None:
-            return None
-        jpeg = images.ReducedJpeg(Image.fromarray(self._pixels(entry)), *entry.file_size, scale, entry.orientation)
-        return jpeg.resized(image_size=image_size, max_size=max_size)
+        size = images.resized_size(*image.size, image_size=image_size, max_size=max_size)
+        return images.Scaled(images.resize(image, size), *image.size)
 
     def _pixels(self, entry: _Entry) -> npt.NDArray[np.uint8]:
         width, height = entry.size
