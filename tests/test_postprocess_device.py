@@ -82,6 +82,16 @@ def test_every_limit_gives_the_detections_of_the_cpu(candidates_per_level, max_d
     assert 0 < min(numbers) <= max(numbers) <= max_detections
 
 
+@pytest.mark.parametrize("limit", [5, 20, 1000])
+def test_class_agnostic_nms_gives_the_detections_of_the_cpu_with_as_many_kernels(limit):
+    outputs = make_outputs(2, 4)
+    numbers, counts = check_equal_to_cpu(outputs, max_detections=limit, agnostic_nms=True)
+    assert counts.kernels == KERNELS * counts.syncs
+    assert numbers != check_equal_to_cpu(outputs, max_detections=limit)[0] or limit < 1000
+    rounded = dataclasses.replace(outputs, logits_NAK=outputs.logits_NAK.round())
+    check_equal_to_cpu(rounded, max_detections=limit, agnostic_nms=True)
+
+
 @pytest.mark.parametrize("decimals", [0, 1])
 @pytest.mark.parametrize("shift", [0.0, 30.0])
 def test_equal_scores_keep_the_order_of_the_cpu(decimals, shift):

@@ -1,4 +1,4 @@
-"""Turn network outputs into detections: threshold, top-k, decode, clip, per-class NMS, scale to original pixels.
+"""Turn network outputs into detections: threshold, top-k, decode, clip, NMS, scale to original pixels.
 
 Shape suffixes: N batch, A anchors, K classes, C candidates of an image, F first candidates of an image by falling
 score, D detections of an image.
@@ -33,8 +33,9 @@ def postprocess(outputs: HeadOutputs, *, frames: Sequence[Frame], config: Postpr
     """Return the detections of each image, xyxy in original pixels, by descending score. The detections are on the CPU.
 
     On each feature level, the `candidates_per_level` highest scores above `score_threshold` are decoded. NMS drops a
-    box whose IoU with a higher-scoring box of its class is above `nms_threshold`. The `max_detections` highest scores
-    are returned. Source: arXiv 1708.02002, section 4.1, "Inference".
+    box whose IoU with a higher-scoring box of its class is above `nms_threshold`. With `agnostic_nms`, NMS compares the
+    boxes of all classes. The `max_detections` highest scores are returned. Source: arXiv 1708.02002, section 4.1,
+    "Inference".
 
     Args:
         outputs: outputs of the network, of any float dtype. Boxes are decoded in float32.
@@ -118,7 +119,8 @@ def _suppress(
     """Return the boxes in input pixels, scores and class ids that NMS keeps, at most `max_detections`."""
     if config.clip_before_nms:
         box_C4 = clip(box_C4, width=frame.resized_width, height=frame.resized_height)
-    keep_D = nms(box_C4, score_C, label_C, threshold=config.nms_threshold, limit=config.max_detections)
+    group_C = None if config.agnostic_nms else label_C
+    keep_D = nms(box_C4, score_C, group_C, threshold=config.nms_threshold, limit=config.max_detections)
     return box_C4[keep_D], score_C[keep_D], label_C[keep_D]
 
 

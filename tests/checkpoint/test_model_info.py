@@ -32,6 +32,13 @@ def test_info_fields_of_a_subclass_build_a_model_info() -> None:
     assert info.train_config == {"epochs": 3}
 
 
+def test_only_a_given_kind_of_nms_replaces_that_of_the_model() -> None:
+    agnostic = INFO.with_agnostic_nms(True)
+    assert agnostic.postprocess_config == PostprocessConfig(agnostic_nms=True)
+    assert INFO.with_agnostic_nms(None) is INFO
+    assert agnostic.with_agnostic_nms(False) == INFO
+
+
 def test_importing_model_info_does_not_import_torch() -> None:
     code = "import sys; from retinanet.checkpoint import ModelInfo; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

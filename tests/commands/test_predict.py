@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from retinanet.cli import main
 from retinanet.commands.predict import predict
 from retinanet.config import PredictConfig, resolve
+from retinanet.predict.detector import BaseDetector
 from tests.evaluate.block_detector_fake import block_detector, made_image
 from tests.predict.made_video import write_video
 
@@ -44,3 +47,30 @@ def test_the_command_says_what_it_did(
     said = capsys.readouterr().out
     assert f"20 detections in 12 frames: {tmp_path / 'out' / 'clip.csv'}" in said
     assert "clip.mp4" in said
+
+
+@pytest.mark.slow
+def test_commands_pass_the_kind_of_nms_to_the_model(
+    folder: Path, tmp_path: Path, trained_run: Path, squares: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kind of NMS of each model that `predict`, `evaluate` and `check` use, by the option that is given."""
+    used: list[bool] = []
+    stream = BaseDetector.stream
+
+    def recorded(detector: BaseDetector, *arguments: Any, **options: Any) -> Any:
+        used.append(detector.postprocess_config.agnostic_nms)
+        return stream(detector, *arguments, **options)
+
+    monkeypatch.setattr(BaseDetector, "stream", recorded)
+    model, data = trained_run / "best.ckpt", squares[1]
+    for words in (
+        ["predict", model, folder / "a.png", "-o", tmp_path / "out", "--overwrite"],
+        ["evaluate", model, "--data", data],
+        ["check", model, data],
+    ):
+        used.clear()
+        for option in ([], ["--agnostic-nms"], ["--no-agnostic-nms"]):
+            with pytest.raises(SystemExit) as stop:
+                main([str(word) for word in [*words, *option]])
+            assert stop.value.code == 0
+        assert used == [False, True, False], words[0]

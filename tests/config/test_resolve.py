@@ -181,6 +181,7 @@ def test_each_option_is_declared_once():
     )
     several = {name for name, count in declared.items() if count > 1}
     assert several == {
+        "agnostic_nms",
         "classes",
         "compile",
         "data",

@@ -166,6 +166,17 @@ def test_two_processes_nearly_equal_one_with_bf16(data: tuple[Path, Path], tmp_p
         assert (gradients[0] - gradients[1]).norm() < 0.1 * gradients[0].norm()
 
 
+def test_a_cache_in_each_rank_changes_no_number(data: tuple[Path, Path], tmp_path: Path) -> None:
+    losses = []
+    for cache in ("none", "ram"):
+        folder = tmp_path / cache
+        process = launch(folder, options(data, folder / "run", epochs=2, cache=cache), ranks=2)
+        assert process.returncode == 0, process.stderr[-3000:]
+        losses.append([read_results(folder, rank, 2)["loss"] for rank in (0, 1)])
+    assert losses[0] == losses[1]
+    assert "cache: ram" in (tmp_path / "ram" / "run" / "config.yaml").read_text()
+
+
 def test_ranks_share_batchnorm_statistics_and_the_last_epoch(data: tuple[Path, Path], tmp_path: Path) -> None:
     """All ranks have the BatchNorm statistics of rank 0 and stop early at the same epoch.
 

@@ -11,9 +11,9 @@ from retinanet.export.parity import compare_detections
 from retinanet.types import ArrayDetections
 
 
-def equal_detections(first: Any, second: Any) -> bool:
+def equal_detections(first: Any, second: Any, **options: Any) -> bool:
     a, b = (
         ArrayDetections(boxes_D4=d.xyxy, scores_D=d.confidence, labels_D=np.asarray(d.class_id, np.int64))
         for d in (first, second)
     )
-    return compare_detections(a, b, PostprocessConfig()).agrees
+    return compare_detections(a, b, PostprocessConfig(**options)).agrees

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import supervision as sv
 import torch
 from PIL import Image
 
 import retinanet
 from retinanet.cli import main
+from retinanet.config import PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.export import base_target
 from retinanet.export.exporter import ExportMismatchError, export
 from retinanet.images import decode_for
 from retinanet.runtime.description import ExportError
+from tests.export.made_exports import equal_detections
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -170,3 +173,37 @@ def test_an_environment_without_torch_runs_an_export(exports: Path, tmp_path: Pa
         refused = run_python(*command_line, *arguments)
         assert refused.returncode == 1
         assert "pip install 'retinanet[train]'" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("reuse_network")
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
+def test_class_agnostic_nms_is_exported_and_compared(exports: Path, tmp_path: Path, name: str) -> None:
+    """The checkpoint has NMS per class. The export has class-agnostic NMS and refuses the other kind."""
+    if name.endswith(".xml"):
+        pytest.importorskip("openvino")
+    images = (str(exports / "images"),)
+    summary = export(exports / "model.ckpt", output=tmp_path / name, compare_images=images, agnostic_nms=True)
+    assert summary.about.postprocess_config.agnostic_nms
+    assert all(d.agrees and d.compared > 20 for d in summary.differences)
+    original = retinanet.load(exports / "model.ckpt", "cpu", agnostic_nms=True)
+    exported = retinanet.load(tmp_path / name)
+    per_class = retinanet.load(exports / "model.ckpt", "cpu")
+    files = sorted((exports / "images").iterdir())
+    for options in ({}, {"tile": 96}, {"tta": True}):
+        for file in files[:2]:
+            found = original.predict(file, **options)
+            assert equal_detections(found, exported.predict(file, **options), agnostic_nms=True), options
+            again = per_class.predict(file, agnostic_nms=True, **options)
+            assert (again.xyxy == found.xyxy).all()
+            if not options:
+                other = per_class.predict(file)
+                highest = [(sv.box_iou_batch(d.xyxy, d.xyxy) - np.eye(len(d))).max() for d in (found, other)]
+                assert highest[0] < 0.5001 < highest[1]
+    message = "contains class-agnostic NMS .*, found a request for NMS per class: .*--no-agnostic-nms"
+    with pytest.raises(ConfigError, match=message):
+        retinanet.load(tmp_path / name, agnostic_nms=False)
+    with pytest.raises(ConfigError, match=message):
+        exported.predict(files[0], agnostic_nms=False)
+    with pytest.raises(ConfigError, match=message):
+        exported.detect([Image.open(files[0])], config=PostprocessConfig())

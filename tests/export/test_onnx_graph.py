@@ -56,6 +56,8 @@ def detections(outputs: list[Any], n: int) -> ArrayDetections:
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.0, max_detections=5000)),
         (2, 64, 64, PostprocessConfig(candidates_per_level=50, score_threshold=0.9999)),  # almost no detections
         (3, 96, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False)),  # as in Detectron2
+        (5, 96, 64, PostprocessConfig(candidates_per_level=50, agnostic_nms=True)),
+        (2, 64, 64, PostprocessConfig(candidates_per_level=50, agnostic_nms=True, clip_before_nms=False)),
         (3, 64, 64, PostprocessConfig(candidates_per_level=50, clip_before_nms=False, max_detections=9)),
     ],
 )
@@ -87,6 +89,26 @@ def test_the_graph_equals_postprocess(K: int, H: int, W: int, config: Postproces
         assert difference.agrees, difference
         assert difference.compared + difference.at_threshold == len(expected[n].scores_D)
         assert (np.diff(results[1][n]) <= 0).all(), "best first"
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, [1, 0]), ({"agnostic_nms": True}, [1])])
+def test_two_classes_with_an_iou_of_0_6(options: dict[str, Any], expected: list[int]) -> None:
+    """Position (0, 0) of level 3 has the boxes 0 0 20 20 (class 0, score 0.5) and 0 0 20 12 (class 1, score 0.75)."""
+    cells = ((0.0, 0.0, 20.0, 20.0), (0.0, 0.0, 20.0, 12.0))
+    about = described(2, levels=(3,), cells=(cells,), postprocess_config=PostprocessConfig(**options))
+    logits_NAK = np.full((1, 64 * 2, 2), -9.0, np.float32)
+    logits_NAK[0, 0, 0], logits_NAK[0, 1, 1] = 0, math.log(3)
+    inputs = {
+        "images": np.zeros((1, 3, 64, 64), np.float32),
+        "frames": np.zeros((1, 4), np.float32),
+        "score_threshold": np.array([0.05], np.float32),
+        "nms_threshold": np.array([0.5], np.float32),
+        "max_detections": np.array([4]),
+        "p3_logits": logits_NAK,
+        "p3_deltas": np.zeros((1, 64 * 2, 4), np.float32),
+    }
+    _, _, labels, counts = run(decoding_graph(about), inputs, DETECTIONS)
+    assert labels[0, : counts[0]].tolist() == expected
 
 
 def test_one_box_by_hand() -> None:

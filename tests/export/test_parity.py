@@ -60,6 +60,19 @@ def test_a_missing_detection_disagrees_unless_it_lies_at_a_threshold() -> None:
     )
 
 
+def test_class_agnostic_comparison() -> None:
+    """With class-agnostic NMS, boxes of two classes compete: nearly equal scores may be ordered either way."""
+    agnostic = PostprocessConfig(agnostic_nms=True)
+    tied = detections((10, 10, 50, 50, 0.80001, 0)), detections((10, 10, 50, 50, 0.8, 1))
+    assert compare_detections(*tied, CONFIG).missing == 2
+    assert compare_detections(*tied, agnostic).at_threshold == 2
+    lower = detections((10, 10, 50, 50, 0.6, 1))
+    assert compare_detections(tied[0], lower, agnostic).missing == 1, "nothing suppressed the higher score"
+    at_iou = (10 + 40 / 3, 10, 50 + 40 / 3, 50, 0.7, 1)
+    assert compare_detections(detections(FIRST, at_iou), detections(FIRST), CONFIG).missing == 1
+    assert compare_detections(detections(FIRST, at_iou), detections(FIRST), agnostic).at_threshold == 1
+
+
 def test_boxes_that_are_all_shifted_disagree() -> None:
     """Each box is shifted by a fifth of its width, so that its counterpart could have suppressed it."""
     rows = [(i * 100, 0, i * 100 + 50, 50, 0.9 - 0.05 * i, 0) for i in range(8)]

@@ -49,9 +49,11 @@ NONE = make_detections()
 TILES = [(0, 0, 100, 100), (80, 0, 180, 100)]
 
 
-def merge(whole: ArrayDetections, first: ArrayDetections, second: ArrayDetections) -> list[tuple[Any, ...]]:
+def merge(
+    whole: ArrayDetections, first: ArrayDetections, second: ArrayDetections, config: PostprocessConfig = CONFIG
+) -> list[tuple[Any, ...]]:
     """Return (box, score, label) of each detection that remains after merging two tiles and the whole image."""
-    result = merge_tiles(whole, [first, second], TILES, width=180, height=100, whole_from=20, config=CONFIG)
+    result = merge_tiles(whole, [first, second], TILES, width=180, height=100, whole_from=20, config=config)
     boxes = [tuple(round(v) for v in box) for box in result.boxes_D4.tolist()]
     return list(zip(boxes, [round(s, 2) for s in result.scores_D.tolist()], result.labels_D.tolist(), strict=True))
 
@@ -142,6 +144,32 @@ def test_tiles_detect_small_objects_that_vanish_in_the_reduced_image(detector: D
     assert len(detector.predict(small, tile=64)) == len(detector.predict(small)), (
         "an image not larger than a tile is not cut"
     )
+
+
+def test_class_agnostic_merging_ignores_the_class() -> None:
+    """Two complete boxes with an IoU of 1, a cut box in a complete one, and two cut boxes with an IoU of 0.8."""
+    agnostic = PostprocessConfig(agnostic_nms=True)
+    complete = make_detections((85, 10, 95, 20, 0.8, 0)), make_detections((5, 10, 15, 20, 0.9, 1))
+    assert len(merge(NONE, *complete)) == 2
+    assert merge(NONE, *complete, agnostic) == [((85, 10, 95, 20), 0.9, 1)]
+    whole, part = make_detections((70, 10, 130, 40, 0.6, 1)), make_detections((90, 10, 100, 40, 0.7, 0))
+    assert len(merge(whole, part, NONE)) == 2
+    assert merge(whole, part, NONE, agnostic) == [((70, 10, 130, 40), 0.6, 1)]
+    cut = make_detections((90, 50, 100, 70, 0.7, 0), (90, 50, 100, 66, 0.6, 2))
+    assert len(merge(NONE, cut, NONE)) == 2
+    assert merge(NONE, cut, NONE, agnostic) == [((90, 50, 100, 70), 0.7, 0)]
+
+
+def test_class_agnostic_merging_of_views_keeps_one_class_with_the_score_of_its_boxes() -> None:
+    """Class 0 has the scores 0.8 and 0.4 in two views, mean 0.6. Class 1 (0.7) is suppressed and gives no score."""
+    views = [
+        make_detections((10, 10, 50, 50, 0.8, 0)),
+        make_detections((10, 10, 50, 50, 0.7, 1), (10, 10, 50, 50, 0.4, 0)),
+    ]
+    assert merge_views(views, config=CONFIG).labels_D.tolist() == [0, 1]
+    result = merge_views(views, config=PostprocessConfig(agnostic_nms=True))
+    assert result.labels_D.tolist() == [0]
+    np.testing.assert_allclose(result.scores_D, [0.6], rtol=1e-6)
 
 
 def test_invalid_tile_options_are_refused() -> None:

@@ -75,6 +75,8 @@ def test_a_second_run_processes_only_missing_shards(folder: Path, tmp_path: Path
         run_job(folder, tmp_path / "out", threshold=0.9)
     with pytest.raises(ConfigError, match=r"another job \(bit_depth differ\)"):
         run_job(folder, tmp_path / "out", bit_depth=12)
+    with pytest.raises(ConfigError, match=r"another job \(agnostic_nms differ\)"):
+        run_job(folder, tmp_path / "out", agnostic_nms=True)
     fewer = run_job(folder, tmp_path / "out", threshold=0.9, overwrite=True)
     assert fewer.done_before == 0
     assert fewer.detections < sum(len(row["boxes"]) for row in expected)

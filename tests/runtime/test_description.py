@@ -33,3 +33,9 @@ def test_the_keys_of_the_json_keep_their_order() -> None:
         "version",
         "train_config",
     ]
+
+
+def test_files_of_earlier_versions_have_nms_per_class() -> None:
+    values = json.loads(described(2).to_json())
+    assert values["postprocess_config"].pop("agnostic_nms") is False
+    assert not Description.from_json(json.dumps(values), "m").postprocess_config.agnostic_nms

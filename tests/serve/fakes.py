@@ -64,6 +64,7 @@ class Fake(BaseDetector):
         )
         self.seconds = seconds
         self.batches: list[int] = []
+        self.agnostic: list[bool] = []
         self.seen: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -71,6 +72,7 @@ class Fake(BaseDetector):
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         self.gate.wait(20)
         self.batches.append(len(batch.frames))
+        self.agnostic.append(config.agnostic_nms)
         time.sleep(self.seconds * len(batch.frames))
         std, mean = self.image_config.image_std[0], self.image_config.image_mean[0]
         out = []
@@ -107,11 +109,13 @@ class Fake(BaseDetector):
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
 
-def load(path: Path, device: str, *, threads: int = 0, bit_depth: int = 0) -> Fake:
+def load(path: Path, device: str, *, threads: int = 0, bit_depth: int = 0, agnostic_nms: bool | None = None) -> Fake:
     """Replace `retinanet.load`. The stem of the file name is the number of milliseconds that an image takes."""
     if path.stem == "broken":
         raise ConfigError("this model is broken")
-    return Fake(seconds=int(path.stem) / 1000)
+    fake = Fake(seconds=int(path.stem) / 1000)
+    fake.info = fake.info.with_agnostic_nms(agnostic_nms)
+    return fake
 
 
 class Server:

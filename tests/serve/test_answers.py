@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
+from retinanet.config import TileConfig
 from tests.serve.fakes import Fake, detections, expected, png
 from tests.serve.rounding import rounded
 
@@ -37,6 +39,38 @@ def test_threshold_classes_and_max_detections(client: TestClient):
     assert detected_classes("?classes=platelet&max_detections=1") == ["platelet"]
     assert detected_classes(threshold="0.5", classes=["platelet", "white, cell"]) == ["platelet"]
     assert detected_classes("?threshold=0.1", threshold="0.7") == ["cell"]
+
+
+def test_each_request_chooses_the_kind_of_nms(client: TestClient, fake: Fake):
+    """One image runs when the service starts. Requests with two kinds of NMS never share a batch."""
+    for query in ("?agnostic_nms=true", "", "?agnostic_nms=false"):
+        assert client.post(f"/v1/detect{query}", content=png(40)).status_code == 200
+    assert fake.agnostic == [False, True, False, False]
+    files = [("file", png(red)) for red in (24, 96)]
+    assert client.post("/v1/detect", files=files, data={"agnostic_nms": "true"}).status_code == 200
+    assert set(fake.agnostic[4:]) == {True}
+    assert client.get("/v1/model").json()["agnostic_nms"] is False
+    assert client.post("/v1/detect?agnostic_nms=perhaps", content=png(40)).status_code == 422
+    explained = [
+        client.post(f"/v1/explain?x=1&y=1&threshold=0&agnostic_nms={value}", content=png(40)).json()
+        for value in ("true", "false")
+    ]
+    assert len(explained[0]["detections"]) < len(explained[1]["detections"])
+
+
+def test_tiles_use_the_kind_of_nms_of_the_request(client: TestClient, fake: Fake):
+    fake.info = dataclasses.replace(fake.info, tiling=TileConfig(tile=64))
+    assert client.post("/v1/detect?agnostic_nms=true", content=png(40, 100, 100)).status_code == 200
+    assert set(fake.agnostic[1:]) == {True}
+
+
+def test_the_nms_of_an_exported_model_is_fixed(client: TestClient, fake: Fake):
+    fake.fixed_agnostic_nms = False
+    for path in ("/v1/detect?", "/v1/explain?x=1&y=1&"):
+        assert client.post(f"{path}agnostic_nms=false", content=png(40)).status_code == 200
+        refused = client.post(f"{path}agnostic_nms=true", content=png(40))
+        assert refused.status_code == 422
+        assert refused.json()["detail"].endswith("export the checkpoint again with --agnostic-nms")
 
 
 def test_drawn_images(client: TestClient):

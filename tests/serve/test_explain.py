@@ -82,6 +82,15 @@ def test_the_fate_of_each_box():
     assert (apart["fate"], apart["detection"]) == ("detected", 1)
 
 
+def test_class_agnostic_nms_suppresses_the_box_of_another_class():
+    """Box b (0.6) has an IoU of 0.8 with box a (0.9)."""
+    answer = explained(33, 3, agnostic_nms=True)
+    assert [(d["class"], d["score"]) for d in answer["detections"]] == [
+        ("a", pytest.approx(0.9)),
+        ("a", pytest.approx(0.3)),
+    ]
+
+
 def test_covering_boxes_come_from_any_position_without_near_duplicates():
     first, second = explained(10, 10)["levels"]
     assert [(p["score"], p["fate"]) for p in first["covering"]] == [

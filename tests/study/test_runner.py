@@ -93,6 +93,19 @@ def test_a_study_continues_with_options_stored_under_former_names(tmp_path):
         _store_options(options)
 
 
+def test_a_study_of_a_version_without_an_option_continues_with_its_default(tmp_path):
+    """`cache` does not change results, so a study may change it."""
+    _store_options(config(output=tmp_path))
+    path = tmp_path / "options.json"
+    stored = json.loads(path.read_text())
+    del stored["agnostic_nms"]
+    path.write_text(json.dumps(stored))
+    _store_options(config(output=tmp_path, cache="ram"))
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"\(agnostic_nms was False, is True\)"):
+        _store_options(config(output=tmp_path, agnostic_nms=True))
+
+
 @pytest.mark.parametrize("place", [".", "runs/ce-seed0"])
 def test_a_study_is_refused_while_another_process_writes_into_its_folder(tmp_path, place):
     (tmp_path / "runs/focal-seed0").mkdir(parents=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from retinanet.config import (
     ImageConfig,
@@ -13,6 +13,7 @@ from retinanet.config import (
     PostprocessConfig,
     TileConfig,
     section_from_dict,
+    with_options,
 )
 
 
@@ -45,6 +46,12 @@ class ModelInfo:
     def loss_config(self) -> LossConfig:
         """Options of the training losses."""
         return section_from_dict(LossConfig, self.train_config)
+
+    def with_agnostic_nms(self, value: bool | None) -> Self:
+        """Return the record with this `agnostic_nms` in `postprocess_config`; None: unchanged."""
+        if value is None:
+            return self
+        return dataclasses.replace(self, postprocess_config=with_options(self.postprocess_config, agnostic_nms=value))
 
     def info_fields(self) -> dict[str, Any]:
         """Return the fields of `ModelInfo` by name, without the fields of subclasses."""

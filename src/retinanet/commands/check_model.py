@@ -37,7 +37,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.evaluate import evaluate_model
     from retinanet.predict.torch_detector import Detector
 
-    trained = load_for_analysis(model, device=config.hardware.device)
+    trained = load_for_analysis(model, device=config.hardware.device).with_agnostic_nms(config.nms.agnostic_nms)
     data = load(
         path,
         images=config.dataset.selection.images,

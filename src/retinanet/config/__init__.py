@@ -18,8 +18,8 @@ from retinanet.config.export import ExportConfig
 from retinanet.config.extensions import ExtensionConfig, is_object_name, name_object
 from retinanet.config.hardware import ComputeConfig, DeviceConfig, torch_device_name
 from retinanet.config.image import ImageConfig, Std
-from retinanet.config.inference import InferenceConfig, Precision
-from retinanet.config.loading import BatchConfig, LoadingConfig, WaitingConfig
+from retinanet.config.inference import InferenceConfig, NmsConfig, Precision
+from retinanet.config.loading import BatchConfig, CacheConfig, LoadingConfig, WaitingConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PositiveNumbers
@@ -62,6 +62,7 @@ __all__ = [
     "PRESETS",
     "AugmentConfig",
     "BatchConfig",
+    "CacheConfig",
     "CheckConfig",
     "ClassesConfig",
     "ComputeConfig",
@@ -86,6 +87,7 @@ __all__ = [
     "LossConfig",
     "MatchConfig",
     "ModelConfig",
+    "NmsConfig",
     "NonfiniteConfig",
     "OptimiserConfig",
     "Option",

@@ -9,6 +9,7 @@ from annotated_types import Gt
 from retinanet.config.data import DataConfig
 from retinanet.config.hardware import DeviceConfig
 from retinanet.config.image import ImageConfig
+from retinanet.config.inference import NmsConfig
 from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
@@ -42,6 +43,7 @@ class CheckConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     matching: MatchConfig = field(default_factory=MatchConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     files: ReportConfig = field(default_factory=ReportConfig)
     folder: FolderConfig = field(default_factory=lambda: FolderConfig(output=Path("runs/check")))
     imbalance: ImbalanceConfig = field(default_factory=ImbalanceConfig)

@@ -8,7 +8,7 @@ from annotated_types import Gt, Interval
 
 from retinanet.config.data import DataConfig
 from retinanet.config.hardware import DeviceConfig
-from retinanet.config.inference import InferenceConfig
+from retinanet.config.inference import InferenceConfig, NmsConfig
 from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.output import ReportConfig
 from retinanet.config.tile import TileConfig
@@ -38,6 +38,7 @@ class EvaluateConfig:
     files: ReportConfig = field(default_factory=ReportConfig)
     tiling: TileConfig = field(default_factory=TileConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     hardware: DeviceConfig = field(default_factory=DeviceConfig)

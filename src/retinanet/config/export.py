@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 
 from retinanet.config.annotations import Flag
 from retinanet.config.data import ClassesConfig
+from retinanet.config.inference import NmsConfig
 from retinanet.config.output import ExistingConfig
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
@@ -48,6 +49,7 @@ class ExportConfig:
     recognised. Default: the validation data of the training run."""
     triton: Path | None = None
     """Folder of a model repository for Triton Inference Server. The exported model is written into this repository."""
+    nms: NmsConfig = field(default_factory=NmsConfig)
     selection: ClassesConfig = field(default_factory=ClassesConfig)
     existing: ExistingConfig = field(default_factory=ExistingConfig)
 

@@ -9,6 +9,21 @@ Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class NmsConfig:
+    """Non-maximum suppression (NMS) of a trained model."""
+
+    PANEL: ClassVar = "Model"
+
+    agnostic_nms: bool | None = None
+    """Class-agnostic NMS: a box suppresses overlapping boxes of every class, not of its own class only. Default: the
+    setting of the model, which is off unless training or export set it. An exported model contains one setting and
+    refuses the other."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
     """How a trained model is applied to images."""
 

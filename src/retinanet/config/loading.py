@@ -1,7 +1,7 @@
 """How images are loaded and batched."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
@@ -19,6 +19,21 @@ class LoadingConfig:
     workers: Annotated[int, Ge(0)] = 2
     """Number of workers that load images: processes in training, threads in other commands. With 0, the main process
     loads the images."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """Whether training keeps decoded images in memory."""
+
+    PANEL: ClassVar = "Data"
+
+    cache: Literal["none", "ram"] = "none"
+    """ram: decode every training and validation image once, before the first step, and keep the pixels in memory. The
+    results are those of none, which reads the files in every epoch. For small datasets: training is refused if the
+    images of all processes take more than 80 % of the free memory."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -18,6 +18,9 @@ class PostprocessConfig:
     """Lowest score of a candidate. Candidates with lower scores are dropped before NMS."""
     nms_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """IoU threshold of NMS: of two boxes of a class that overlap more, the box with the lower score is dropped."""
+    agnostic_nms: bool = False
+    """Class-agnostic NMS: a box suppresses overlapping boxes of every class. By default, a box suppresses overlapping
+    boxes of its own class only. Use it if two objects never overlap, so that an object gets one class."""
     candidates_per_level: Annotated[int, Gt(0)] = 1000
     """Greatest number of candidates per feature level, the highest scores first."""
     max_detections: Annotated[int, Gt(0)] = 100

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Interval
 
 from retinanet.config.hardware import DeviceConfig
-from retinanet.config.inference import InferenceConfig
+from retinanet.config.inference import InferenceConfig, NmsConfig
 from retinanet.config.loading import BatchConfig, LoadingConfig
 from retinanet.config.output import ExistingConfig, FolderConfig
 from retinanet.config.tile import TileConfig
@@ -42,6 +42,7 @@ class PredictConfig:
     """With `--engine ray`: number of images per Parquet file."""
     tiling: TileConfig = field(default_factory=TileConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
     hardware: DeviceConfig = field(default_factory=DeviceConfig)

@@ -7,6 +7,7 @@ from typing import Annotated
 from annotated_types import Gt, Interval
 
 from retinanet.config.hardware import DeviceConfig
+from retinanet.config.inference import NmsConfig
 from retinanet.config.validation import check_options
 from retinanet.config.value_range import ValueRangeConfig
 
@@ -17,6 +18,7 @@ class ServeConfig:
 
     hardware: DeviceConfig = field(default_factory=DeviceConfig)
     value_range: ValueRangeConfig = field(default_factory=ValueRangeConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     host: str = "127.0.0.1"
     """Address to listen on. 127.0.0.1 accepts requests from this machine only; 0.0.0.0 accepts requests from every
     machine."""

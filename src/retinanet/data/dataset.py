@@ -16,6 +16,7 @@ from retinanet import images
 from retinanet.config import AugmentConfig, ImageConfig, is_object_name
 from retinanet.data import transforms
 from retinanet.data.combining import ImageCombiner
+from retinanet.data.image_cache import ImageCache
 from retinanet.data.user_transform import Transform, apply_transform, load_transform, transform_seed
 from retinanet.formats.records import DataError, DetectionData, Record
 from retinanet.images import Frame
@@ -67,6 +68,7 @@ class DetectionDataset(Dataset[Sample]):
         transform: custom transform, applied after the augmentation. By default, the one that `augment.transform` names.
         expected_draws: expected number of draws of each image per epoch, see `EpochSampling.draws_N`. The further
             images of mosaic and mixup are drawn in proportion. None: all images alike.
+        cache: images in memory, which are not read from their files.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class DetectionDataset(Dataset[Sample]):
         augment: AugmentConfig | None = None,
         transform: Transform | None = None,
         expected_draws: npt.NDArray[np.float64] | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.data = data
+        self.cache = cache
         self.image_config = image_config
         self.augment = augment if augment is not None and augment.augment else None
         self.combiner = None
@@ -181,11 +185,15 @@ class DetectionDataset(Dataset[Sample]):
 
     def _decode(self, record: Record, image_size: int, *, resize: bool) -> images.Scaled:
         bit_depth = self.image_config.bit_depth
+        max_size = transforms.max_size_for(self.image_config, image_size=image_size)
+        if self.cache is not None:
+            cached = self.cache.get(record, image_size=image_size, max_size=max_size, resize=resize)
+            if cached is not None:
+                return cached
         if record.window is None and not resize:
             image = images.decode(record.path, bit_depth=bit_depth)
             return images.Scaled(image, *image.size)
         if record.window is None:
-            max_size = transforms.max_size_for(self.image_config, image_size=image_size)
             return images.decode_for(record.path, image_size=image_size, max_size=max_size, bit_depth=bit_depth)
         with images.open_windows(record.path, bit_depth=bit_depth) as windows:
             if record.window[2] > windows.size[0] or record.window[3] > windows.size[1]:

@@ -100,6 +100,7 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressB
         config.hardware.device,
         config.inference.precision,
         bit_depth=config.value_range.bit_depth,
+        agnostic_nms=config.nms.agnostic_nms,
         compile=config.inference.compile,
     )
     data = _load(config)

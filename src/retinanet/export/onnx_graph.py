@@ -110,8 +110,8 @@ def decoding_graph(about: Description) -> onnx.ModelProto:
     """Return the graph from the dense outputs to the detections of a batch, with the rules of `postprocess`.
 
     The graph selects the `candidates_per_level` best scores of each level, and decodes and clips their boxes. Scores
-    below the threshold are removed, and non-maximum suppression runs per class. The best `max_detections` are returned,
-    padded.
+    below the threshold are removed, and non-maximum suppression runs per class, or over all classes with
+    `agnostic_nms`. The best `max_detections` are returned, padded.
     """
     g = Graph("decode_")
     names = dense_names(about.levels)
@@ -128,7 +128,7 @@ def decoding_graph(about: Description) -> onnx.ModelProto:
     limit_N14 = g("Concat", frame["rw"], frame["rh"], frame["rw"], frame["rh"], axis=2)
     if about.postprocess_config.clip_before_nms:
         boxes_NM4 = g("Min", g("Max", boxes_NM4, g.const(0, np.float32)), limit_N14)
-    kept_NM = _suppress(g, boxes_NM4, scores_NM, labels_NM, len(about.classes))
+    kept_NM = _suppress(g, boxes_NM4, scores_NM, labels_NM, about)
 
     # Scores of -1 are appended, so that TopK always has max_detections values.
     count = g("Shape", kept_NM)
@@ -258,11 +258,13 @@ def _select_candidates(
     return boxes_NT4, g("Sigmoid", logits_NT), label_NT
 
 
-def _suppress(g: Graph, boxes_NM4: str, scores_NM: str, labels_NM: str, num_classes: int) -> str:
+def _suppress(g: Graph, boxes_NM4: str, scores_NM: str, labels_NM: str, about: Description) -> str:
     """Return scores_NM with -1 for scores below the threshold and for boxes that NMS suppresses."""
-    class_1K1 = g.const(np.arange(num_classes).reshape(1, -1, 1))
-    own_NKM = g("Equal", g("Unsqueeze", labels_NM, g.const([1])), class_1K1)
-    scores_NKM = g("Where", own_NKM, g("Unsqueeze", scores_NM, g.const([1])), g.const(-1, np.float32))
+    scores_NKM = g("Unsqueeze", scores_NM, g.const([1]))  # one class for all boxes, if NMS is class-agnostic
+    if not about.postprocess_config.agnostic_nms:
+        class_1K1 = g.const(np.arange(len(about.classes)).reshape(1, -1, 1))
+        own_NKM = g("Equal", g("Unsqueeze", labels_NM, g.const([1])), class_1K1)
+        scores_NKM = g("Where", own_NKM, scores_NKM, g.const(-1, np.float32))
     # The limit per class is the number of candidates, not max_detections: all detections may be of one class, and
     # OpenVINO does not accept the graph's max_detections input as this limit.
     limit = g("Gather", g("Shape", scores_NM), g.const([1]))

@@ -18,6 +18,7 @@ import supervision as sv
 from retinanet.config import TileConfig
 from retinanet.images import decode_for
 from retinanet.predict.batches import batched
+from retinanet.types import concatenate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -154,11 +155,11 @@ def compare_detections(first: ArrayDetections, second: ArrayDetections, config: 
         (detections, other, np.setdiff1d(np.arange(len(detections)), matched))
         for detections, other, matched in ((first, second, rows), (second, first, columns))
     ]
-    unmatched_boxes = [(detections.boxes_D4[i], detections.labels_D[i]) for detections, _, i in unmatched]
+    rivals = concatenate([detections[indices] for detections, _, indices in unmatched])
     num_at_threshold = missing = 0
     for detections, other, indices in unmatched:
         for i in indices:
-            at_threshold = _is_at_threshold(detections, int(i), other, config, unmatched_boxes)
+            at_threshold = _is_at_threshold(detections, int(i), other, config, rivals)
             num_at_threshold, missing = num_at_threshold + at_threshold, missing + (not at_threshold)
     return Difference(
         image_size=0,
@@ -201,7 +202,7 @@ def _is_at_threshold(
     i: int,
     other: ArrayDetections,
     config: PostprocessConfig,
-    unmatched_boxes: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]],
+    rivals: ArrayDetections,
 ) -> bool:
     """Return whether a detection lies so near a threshold that keeping and dropping it are both correct.
 
@@ -210,7 +211,7 @@ def _is_at_threshold(
         i: index of a detection that the other model does not have.
         other: detections of the other model.
         config: thresholds of both models.
-        unmatched_boxes: boxes and labels of the detections that only the first, and only the second, model has.
+        rivals: detections that only the first, or only the second, model has.
     """
     score, label = detections.scores_D[i], detections.labels_D[i]
     if score <= config.score_threshold + SCORE_TOLERANCE:
@@ -218,15 +219,19 @@ def _is_at_threshold(
     if len(other) >= config.max_detections and score <= other.scores_D.min(initial=1.0) + SCORE_TOLERANCE:
         return True
     box = detections.boxes_D4[i : i + 1]
-    boxes = np.concatenate(
-        [d.boxes_D4[(d.labels_D == label) & (d.scores_D >= score - SCORE_TOLERANCE)] for d in (detections, other)]
-    )
+
+    def suppressing(some: ArrayDetections) -> ArrayDetections:
+        own_class = (some.labels_D == label) | config.agnostic_nms
+        return some[own_class & (some.scores_D >= score - SCORE_TOLERANCE)]
+
+    boxes = np.concatenate([suppressing(d).boxes_D4 for d in (detections, other)])
     if (np.abs(sv.box_iou_batch(box, boxes) - config.nms_threshold) <= IOU_TOLERANCE).any():
         return True
     # A detection that only one of the two models kept may have suppressed this one.
-    rivals = np.concatenate([b[labels == label] for b, labels in unmatched_boxes])
-    rivals = rivals[(rivals != box).any(axis=1)]
-    return bool((sv.box_iou_batch(box, rivals) > config.nms_threshold - IOU_TOLERANCE).any()) if len(rivals) else False
+    rivals = suppressing(rivals)
+    rivals = rivals[(rivals.boxes_D4 != box).any(axis=1) | (rivals.labels_D != label)]  # without the detection itself
+    overlaps = len(rivals) and (sv.box_iou_batch(box, rivals.boxes_D4) > config.nms_threshold - IOU_TOLERANCE).any()
+    return bool(overlaps)
 
 
 def compare_dense(

@@ -3,7 +3,18 @@
 Training, prediction and the server share these functions. They need NumPy and Pillow, never torch.
 """
 
-from retinanet.images.decoding import Verified, decode, decode_for, decode_for_display, open_windows, read_size, verify
+from retinanet.images.decoding import (
+    ReducedJpeg,
+    Verified,
+    decode,
+    decode_for,
+    decode_for_display,
+    decode_jpeg,
+    jpeg_scale,
+    open_windows,
+    read_size,
+    verify,
+)
 from retinanet.images.network_input import (
     InputSettings,
     group_equal,
@@ -24,6 +35,7 @@ __all__ = [
     "Frame",
     "ImageError",
     "InputSettings",
+    "ReducedJpeg",
     "Scaled",
     "Source",
     "Verified",
@@ -31,7 +43,9 @@ __all__ = [
     "decode",
     "decode_for",
     "decode_for_display",
+    "decode_jpeg",
     "group_equal",
+    "jpeg_scale",
     "normalise",
     "open_windows",
     "pad",

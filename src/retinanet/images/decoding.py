@@ -117,19 +117,64 @@ def decode_for(source: Source, *, image_size: int, max_size: int, bit_depth: int
     return Scaled(resize(decoded, size), *decoded.size, largest, several)
 
 
+class ReducedJpeg(NamedTuple):
+    """A JPEG that was decoded at 1/`scale` of its size, in its stored orientation. `resized` completes `decode_for`."""
+
+    image: Image.Image
+    """RGB, at 1/`scale` of the size, not turned upright."""
+    width: int
+    """Stored width of the file."""
+    height: int
+    """Stored height of the file."""
+    scale: int
+    orientation: int
+    """EXIF orientation."""
+
+    def resized(self, *, image_size: int, max_size: int) -> Scaled:
+        """Return the upright image, resized."""
+        rgb, width, height, scale, orientation = self
+        size = resized_size(width, height, image_size=image_size, max_size=max_size)
+        if scale > 1:
+            rgb = rgb.resize(size, Image.Resampling.BILINEAR, box=(0, 0, width / scale, height / scale))
+        if orientation in {5, 6, 7, 8}:
+            width, height, size = height, width, size[::-1]
+        return Scaled(resize(turn_upright(rgb, orientation), size), width, height)
+
+
+def jpeg_scale(width: int, height: int, size: tuple[int, int]) -> int:
+    """Return the scale, 1, 2, 4 or 8, at which `decode_for` decodes a JPEG that is resized to `size` (by Pillow)."""
+    least = min(width // size[0], height // size[1])
+    return next((scale for scale in (8, 4, 2) if least >= scale), 1)
+
+
+def decode_jpeg(data: bytes, scale: int) -> ReducedJpeg | None:
+    """Return a JPEG decoded at a scale of `jpeg_scale`, or None if the bytes are no JPEG or have fewer pixels.
+
+    Raises:
+        ImageError: see `decode`.
+    """
+    try:
+        with open_source(data) as image:
+            if image.format not in {"JPEG", "MPO"} or min(image.size) < scale:
+                return None
+            return _draft_jpeg(image, source_name(data), (image.width // scale, image.height // scale))
+    except DECODER_ERRORS as error:
+        raise decoding_error(error, data, source_name(data)) from error
+
+
 def _reduced_jpeg(image: Image.Image, name: str, *, image_size: int, max_size: int) -> Scaled:
+    size = resized_size(*image.size, image_size=image_size, max_size=max_size)
+    return _draft_jpeg(image, name, size).resized(image_size=image_size, max_size=max_size)
+
+
+def _draft_jpeg(image: Image.Image, name: str, size: tuple[int, int]) -> ReducedJpeg:
+    """Return an opened JPEG decoded at the smallest scale that is at least `size`."""
     width, height = image.size
-    size = resized_size(width, height, image_size=image_size, max_size=max_size)
     image.draft("RGB", size)
     # A scaled JPEG is rounded up to whole pixels: the last one may be covered only in part.
     scale = next((s for s in (1, 2, 4, 8) if image.size == (-(-width // s), -(-height // s))), 1)
     rgb = stored_rgb(image, name, FULL_DEPTH).image
-    orientation = read_orientation(image)
-    if scale > 1:
-        rgb = rgb.resize(size, Image.Resampling.BILINEAR, box=(0, 0, width / scale, height / scale))
-    if orientation in {5, 6, 7, 8}:
-        width, height, size = height, width, size[::-1]
-    return Scaled(resize(turn_upright(rgb, orientation), size), width, height)
+    return ReducedJpeg(rgb, width, height, scale, read_orientation(image))
 
 
 def open_windows(source: Source, *, bit_depth: int = FULL_DEPTH) -> Windows:

@@ -18,6 +18,7 @@ import supervision as sv
 from PIL import Image
 
 from retinanet.config import BatchConfig, ImageConfig, LoadingConfig, PostprocessConfig, TileConfig
+from retinanet.errors import ConfigError
 from retinanet.images import Frame, ImageError, Scaled, decode_for, group_equal, open_windows, prepare, tiles
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
@@ -48,6 +49,8 @@ class BaseDetector(ABC):
 
     device: object = "cpu"
     """Device that runs the network. Its text names the device: cpu, cuda:0, CPUExecutionProvider, ..."""
+    fixed_agnostic_nms: bool | None = None
+    """The setting of `agnostic_nms` inside an exported graph; None: each call chooses."""
 
     def __init__(self, info: ModelInfo, *, images_per_call: int | None = None) -> None:
         self.info = info
@@ -82,6 +85,17 @@ class BaseDetector(ABC):
     @abstractmethod
     def _infer(self, images_N3HW: Pixels, frames: Sequence[Frame], config: PostprocessConfig) -> list[ArrayDetections]:
         """Return the detections of each image of a network input, best first, original pixels."""
+
+    def check_nms(self, config: PostprocessConfig) -> None:
+        """Raise `ConfigError` if `agnostic_nms` is not the setting of the exported graph."""
+        if self.fixed_agnostic_nms not in {None, config.agnostic_nms}:
+            own, other = "NMS per class", "class-agnostic NMS (agnostic_nms)"
+            flag = "--agnostic-nms" if config.agnostic_nms else "--no-agnostic-nms"
+            raise ConfigError(
+                f"the exported model contains {other if self.fixed_agnostic_nms else own}, found a request for "
+                f"{other if config.agnostic_nms else own}: leave out the request, or export the checkpoint again with "
+                f"{flag}"
+            )
 
     def _detect(self, batch: InputBatch, config: PostprocessConfig) -> list[ArrayDetections]:
         """Return the detections of each decoded image, best first, original pixels.
@@ -139,6 +153,7 @@ class BaseDetector(ABC):
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
         tta: bool = False,
+        agnostic_nms: bool | None = None,
     ) -> sv.Detections: ...
     @overload
     def predict(
@@ -149,6 +164,7 @@ class BaseDetector(ABC):
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
         tta: bool = False,
+        agnostic_nms: bool | None = None,
     ) -> list[sv.Detections]: ...
     def predict(
         self,
@@ -158,6 +174,7 @@ class BaseDetector(ABC):
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
         tta: bool = False,
+        agnostic_nms: bool | None = None,
     ) -> sv.Detections | list[sv.Detections]:
         """Return the detections of one image, or of each image of a list; best first.
 
@@ -169,6 +186,7 @@ class BaseDetector(ABC):
             overlap: share of a tile that overlaps its neighbour.
             tta: test-time augmentation: also detect in flipped and rescaled images. It improves boxes at six times the
                 cost.
+            agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
 
         Raises:
             ImageError: an image cannot be decoded, or a source is no image.
@@ -177,7 +195,9 @@ class BaseDetector(ABC):
         is_list = is_list_of_images(source)
         sources: Iterable[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
         batches = batched(sources, BatchConfig.batch_size)
-        results = self.stream(batches, workers=0, threshold=threshold, tiling=tiling, tta=tta)
+        results = self.stream(
+            batches, workers=0, threshold=threshold, tiling=tiling, tta=tta, agnostic_nms=agnostic_nms
+        )
         detections = [self.named(result.result()) for result in results]
         return detections if is_list else detections[0]
 
@@ -188,6 +208,7 @@ class BaseDetector(ABC):
         batch_size: int = BatchConfig.batch_size,
         workers: int = LoadingConfig.workers,
         threshold: float | None = None,
+        agnostic_nms: bool | None = None,
     ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
         """Yield (source, detections) of each image in order. An image that cannot be decoded yields (source, error).
 
@@ -198,13 +219,15 @@ class BaseDetector(ABC):
             batch_size: number of images per batch.
             workers: number of threads that decode images.
             threshold: lowest score of a detection; None: the model's `score_threshold`.
+            agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
 
         Raises:
             ImageError: `sources` is a single image.
         """
         if not is_list_of_images(sources) and not isinstance(sources, Set):
             raise ImageError(f"sources: expected a list or an iterator of images, found a {type(sources).__name__}")
-        for result in self.stream(batched(sources, batch_size), workers=workers, threshold=threshold):
+        batches = batched(sources, batch_size)
+        for result in self.stream(batches, workers=workers, threshold=threshold, agnostic_nms=agnostic_nms):
             outcome = result.error if result.detections is None else self.named(result.detections)
             yield result.source, outcome  # type: ignore[misc]
 
@@ -217,6 +240,7 @@ class BaseDetector(ABC):
         tiling: TileConfig | None = None,
         tta: bool = False,
         min_limit: int = 0,
+        agnostic_nms: bool | None = None,
     ) -> Iterator[ImageResult]:
         """Yield the result of each image, in order.
 
@@ -227,10 +251,15 @@ class BaseDetector(ABC):
             tiling: tiling of large images; None: as in training.
             tta: test-time augmentation: detect in six views of each image, flipped and rescaled.
             min_limit: a lower `max_detections` of the model is raised to this number of detections per image.
+            agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
+
+        Raises:
+            ConfigError: the exported model contains another NMS than `agnostic_nms`.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
-        config = self.postprocess_config
+        config = self.info.with_agnostic_nms(agnostic_nms).postprocess_config
+        self.check_nms(config)
         if threshold is not None:
             config = dataclasses.replace(config, score_threshold=threshold)
         config = dataclasses.replace(config, max_detections=max(config.max_detections, min_limit))

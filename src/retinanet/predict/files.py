@@ -93,6 +93,7 @@ def predict_files(
             config.hardware.device,
             config.inference.precision,
             bit_depth=config.value_range.bit_depth,
+            agnostic_nms=config.nms.agnostic_nms,
             compile=config.inference.compile,
         )
     )

@@ -28,6 +28,7 @@ def load(
     *,
     threads: int = 0,
     bit_depth: int = 0,
+    agnostic_nms: bool | None = None,
     allow: Sequence[str] = (),
     compile: bool = InferenceConfig.compile,
 ) -> BaseDetector:
@@ -42,11 +43,14 @@ def load(
             Among exported models, only OpenVINO's support bf16.
         allow: modules that a checkpoint's backbone may be imported from, see `plugins.is_allowed`.
         bit_depth: number of bits that 16-bit images use, 8 to 16; 0: as in training.
+        agnostic_nms: whether a box suppresses overlapping boxes of every class; None: the setting of the model, which
+            an exported model requires.
         threads: number of threads of an exported model; 0: all cores.
         compile: True to compile the network of a checkpoint on a GPU, see `Detector`.
 
     Raises:
-        UserError: the file does not exist or is not a model, or a required package is not installed.
+        UserError: the file does not exist or is not a model, a required package is not installed, or an exported model
+            contains another NMS than `agnostic_nms`.
     """
     path = existing_path(Path(path))
     if path.suffix.lower() == ".pt2":
@@ -75,4 +79,6 @@ def load(
     if bit_depth:
         image_config = with_options(detector.image_config, bit_depth=bit_depth)
         detector.info = dataclasses.replace(detector.info, image_config=image_config)
+    detector.info = detector.info.with_agnostic_nms(agnostic_nms)
+    detector.check_nms(detector.postprocess_config)
     return detector

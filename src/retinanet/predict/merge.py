@@ -34,7 +34,7 @@ Indices = npt.NDArray[np.int64]
 
 
 def nms(boxes_D4: Floats, scores_D: Floats, labels_D: Indices, threshold: float) -> Indices:
-    """Return the indices of the boxes that per-class non-maximum suppression keeps, best first.
+    """Return the indices of the boxes that non-maximum suppression within each class keeps, best first.
 
     A box is suppressed if its IoU with a better box of its class is higher than `threshold`, as in
     `torchvision.ops.batched_nms`. Of equal scores, the first is better. supervision's `box_non_max_suppression` is not
@@ -54,13 +54,19 @@ def nms(boxes_D4: Floats, scores_D: Floats, labels_D: Indices, threshold: float)
     return order[keep]
 
 
+def suppression_groups(labels_D: Indices, config: PostprocessConfig) -> Indices:
+    """Return the class ids within which NMS compares boxes: the given ones, or 0 for all if it is class-agnostic."""
+    return np.zeros_like(labels_D) if config.agnostic_nms else labels_D
+
+
 def merge_views(views: Sequence[ArrayDetections], *, config: PostprocessConfig) -> ArrayDetections:
     """Return the detections of one image from those of several views (flipped, rescaled), best first.
 
     Non-maximum suppression with `nms_threshold` selects the best box of each object. Its corners are replaced by the
     score-weighted mean of all boxes of its class with an IoU above `SAME_OBJECT_IOU` (box voting, arXiv 1505.01749,
     section 4.3). Its score is the mean, over all views, of the best score of these boxes; a view without such a box
-    counts as 0.
+    counts as 0. With `agnostic_nms`, the selection is class-agnostic; corners and score still come from boxes of one
+    class.
 
     Args:
         views: detections of each view, in original pixels of the image.
@@ -71,7 +77,7 @@ def merge_views(views: Sequence[ArrayDetections], *, config: PostprocessConfig) 
         return all_D
     boxes_D4, scores_D, labels_D = all_D.boxes_D4, all_D.scores_D, all_D.labels_D
     view_D = np.concatenate([np.full(len(view), i) for i, view in enumerate(views)])
-    keep_K = nms(boxes_D4, scores_D, labels_D, config.nms_threshold)
+    keep_K = nms(boxes_D4, scores_D, suppression_groups(labels_D, config), config.nms_threshold)
     voted, means = [], []
     for kept_R in _split_rows(keep_K, len(boxes_D4)):
         iou_RD = sv.box_iou_batch(boxes_D4[kept_R], boxes_D4)
@@ -109,7 +115,8 @@ def merge_tiles(
 
     A box that ends at a border between tiles may show only a part of an object. It is dropped in two cases: more than
     `COVERED` of its area lies inside a complete box of its class, or inside a larger cut box of its class whose score
-    is at least `MIN_SCORE_RATIO` of its own. The remaining cut boxes pass through non-maximum suppression.
+    is at least `MIN_SCORE_RATIO` of its own. The remaining cut boxes pass through non-maximum suppression. With
+    `agnostic_nms`, the class is ignored in all of these comparisons.
 
     Args:
         whole: detections in the whole image, original pixels.
@@ -136,12 +143,13 @@ def merge_tiles(
     all_D, cut_D = concatenate(placed), np.concatenate(cut)
     complete_K = _kept_by_nms(all_D, np.flatnonzero(~cut_D), config)
     cut_off_D = np.flatnonzero(cut_D)
+    group_D = suppression_groups(all_D.labels_D, config)
     duplicate_D = np.zeros(len(cut_off_D), np.bool_)
-    for label in np.unique(all_D.labels_D[cut_off_D]):
-        of_label_D = all_D.labels_D[cut_off_D] == label
-        complete_W4 = all_D.boxes_D4[complete_K[all_D.labels_D[complete_K] == label]]
-        part_D4, part_scores_D = all_D.boxes_D4[cut_off_D[of_label_D]], all_D.scores_D[cut_off_D[of_label_D]]
-        duplicate_D[of_label_D] = (_covered_share(part_D4, complete_W4) > COVERED) | _inside_larger(
+    for group in np.unique(group_D[cut_off_D]):
+        of_group_D = group_D[cut_off_D] == group
+        complete_W4 = all_D.boxes_D4[complete_K[group_D[complete_K] == group]]
+        part_D4, part_scores_D = all_D.boxes_D4[cut_off_D[of_group_D]], all_D.scores_D[cut_off_D[of_group_D]]
+        duplicate_D[of_group_D] = (_covered_share(part_D4, complete_W4) > COVERED) | _inside_larger(
             part_D4, part_scores_D
         )
     keep_D = np.concatenate([complete_K, _kept_by_nms(all_D, cut_off_D[~duplicate_D], config)])
@@ -151,7 +159,8 @@ def merge_tiles(
 def _kept_by_nms(found: ArrayDetections, index: Indices, config: PostprocessConfig) -> Indices:
     """Return the elements of `index` whose detections NMS keeps."""
     some = found[index]
-    return index[nms(some.boxes_D4, some.scores_D, some.labels_D, config.nms_threshold)]
+    group_D = suppression_groups(some.labels_D, config)
+    return index[nms(some.boxes_D4, some.scores_D, group_D, config.nms_threshold)]
 
 
 def _split_rows(index: Indices, others: int) -> Iterator[Indices]:

@@ -46,6 +46,7 @@ class Worker:
             config.inference.precision,
             threads=1,
             bit_depth=config.value_range.bit_depth,
+            agnostic_nms=config.nms.agnostic_nms,
             compile=config.inference.compile,
         )
         if not gpu and "torch" in sys.modules:

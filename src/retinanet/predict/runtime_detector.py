@@ -47,6 +47,8 @@ class RuntimeDetector(BaseDetector):
         self.engine = engine
         self.device = engine.device
         self.description = description
+        if not description.raw:
+            self.fixed_agnostic_nms = description.postprocess_config.agnostic_nms
 
     @classmethod
     def from_file(
@@ -133,6 +135,7 @@ class RuntimeDetector(BaseDetector):
                 "this model was exported with --raw: it returns logits and offsets, not detections. "
                 "Export the checkpoint without --raw"
             )
+        self.check_nms(config)
         outputs = self.engine.run(DETECTIONS, self._inputs(images_N3HW, frames, config))
         return [
             ArrayDetections(

@@ -68,8 +68,9 @@ class ExportError(UserError):
 class Description(ModelInfo):
     """Description of an exported model, stored beside its graph.
 
-    The graph itself contains the normalisation of `image_config` and the `candidates_per_level` of
-    `postprocess_config`. The thresholds of `postprocess_config` are the defaults of the graph's inputs.
+    The graph itself contains the normalisation of `image_config`, and the `candidates_per_level`, `clip_before_nms` and
+    `agnostic_nms` of `postprocess_config`. The thresholds of `postprocess_config` are the defaults of the graph's
+    inputs.
 
     Args:
         levels: pyramid levels; level l has stride 2^l.

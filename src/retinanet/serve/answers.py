@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 from collections.abc import Awaitable
@@ -12,8 +13,8 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from retinanet.config import ServeConfig
-from retinanet.errors import did_you_mean
+from retinanet.config import PostprocessConfig, ServeConfig
+from retinanet.errors import ConfigError, did_you_mean
 from retinanet.predict.draw import draw
 from retinanet.serve.explain import explain
 from retinanet.serve.front import validation_message
@@ -126,6 +127,7 @@ async def answer_explain(request: Request, options: ExplainOptions) -> Response:
 
 async def _explain(service: Service, upload: Upload, options: ExplainOptions) -> Response:
     detector = service.detector
+    config = _postprocess_config(detector, options.agnostic_nms)
     dense, width, height, _ = await service.dense(upload)
     if options.x > width or options.y > height:
         raise RefusedError(
@@ -142,7 +144,7 @@ async def _explain(service: Service, upload: Upload, options: ExplainOptions) ->
             height=height,
             classes=detector.classes,
             threshold=threshold,
-            config=detector.postprocess_config,
+            config=config,
         )
         return json.dumps(content, ensure_ascii=False).encode()
 
@@ -163,6 +165,7 @@ def answer_model(app: FastAPI) -> ModelResponse:
         tile=detector.tiling.tile or None,
         score_threshold=detector.postprocess_config.score_threshold,
         nms_threshold=detector.postprocess_config.nms_threshold,
+        agnostic_nms=detector.postprocess_config.agnostic_nms,
         max_detections=detector.postprocess_config.max_detections,
         device=str(detector.device),
         precision=getattr(description, "precision", None),
@@ -218,7 +221,25 @@ def _detect_settings(detector: ServedDetector, options: DetectOptions) -> Detect
         threshold=defaults.score_threshold if options.threshold is None else options.threshold,
         max_detections=options.max_detections or defaults.max_detections,
         labels=tuple(labels) or None,
+        agnostic_nms=_postprocess_config(detector, options.agnostic_nms).agnostic_nms,
     )
+
+
+def _postprocess_config(detector: ServedDetector, agnostic_nms: bool | None) -> PostprocessConfig:
+    """Return the post-processing of the model with this `agnostic_nms`; None: the model's.
+
+    Raises:
+        RefusedError: 422, an exported model contains another NMS.
+    """
+    config = detector.postprocess_config
+    if agnostic_nms is None or agnostic_nms == config.agnostic_nms:
+        return config
+    config = dataclasses.replace(config, agnostic_nms=agnostic_nms)
+    try:
+        detector.check_nms(config)
+    except ConfigError as error:
+        raise RefusedError(422, str(error)) from error
+    return config
 
 
 def _accepted_format(header: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from retinanet.predict.merge import nms
+from retinanet.predict.merge import nms, suppression_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def explain(
     """
     flat = _FlatOutputs.of(dense)
     candidate_AK = _candidates(flat, threshold, config.candidates_per_level)
-    kept = _nms(flat, candidate_AK, config.nms_threshold)
+    kept = _nms(flat, candidate_AK, config)
 
     def proposal(anchor: int, label: int) -> dict[str, Any]:
         fate = _fate(flat, anchor, label, threshold=threshold, config=config, candidate_AK=candidate_AK, kept=kept)
@@ -156,9 +156,10 @@ def _candidates(flat: _FlatOutputs, threshold: float, per_level: int) -> npt.NDA
     return candidate_AK
 
 
-def _nms(flat: _FlatOutputs, candidate_AK: npt.NDArray[np.bool_], iou_threshold: float) -> _NmsResult:
+def _nms(flat: _FlatOutputs, candidate_AK: npt.NDArray[np.bool_], config: PostprocessConfig) -> _NmsResult:
     anchor_C, label_C = np.nonzero(candidate_AK)
-    keep_D = nms(flat.boxes_A4[anchor_C], flat.scores_AK[anchor_C, label_C], label_C, iou_threshold)
+    group_C = suppression_groups(label_C, config)
+    keep_D = nms(flat.boxes_A4[anchor_C], flat.scores_AK[anchor_C, label_C], group_C, config.nms_threshold)
     return _NmsResult(anchor_D=anchor_C[keep_D], label_D=label_C[keep_D])
 
 
@@ -197,7 +198,8 @@ def _fate(
         )
     # Several kept boxes can overlap this one too much. NMS removed it because of the one with the highest score.
     overlap_D = _iou(flat.boxes_A4[anchor], flat.boxes_A4[kept.anchor_D])
-    better_D = (kept.label_D == label) & (flat.scores_AK[kept.anchor_D, kept.label_D] >= score)
+    better_D = flat.scores_AK[kept.anchor_D, kept.label_D] >= score
+    better_D &= (kept.label_D == label) | config.agnostic_nms
     number = int(np.flatnonzero(better_D & (overlap_D > config.nms_threshold))[0])
     overlap = round(float(overlap_D[number]), 4)
     detection = number if number < config.max_detections else None

@@ -35,6 +35,11 @@ class DetectOptions(_Options):
     max_detections: int | None = Field(
         None, ge=1, le=MAX_DETECTIONS, description="Maximum number of detections per image. Default: the model's."
     )
+    agnostic_nms: bool | None = Field(
+        None,
+        description="Class-agnostic NMS: a box suppresses overlapping boxes of every class. "
+        "Default: the model's setting. An exported model accepts its own setting only.",
+    )
     format: Literal["json", "jpeg", "png"] | None = Field(
         None,
         description="Format of the answer: JSON, or the image with drawn boxes as JPEG or PNG. "
@@ -53,6 +58,11 @@ class ExplainOptions(_Options):
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="Score threshold of detections. Default: the model's."
+    )
+    agnostic_nms: bool | None = Field(
+        None,
+        description="Class-agnostic NMS: a box suppresses overlapping boxes of every class. "
+        "Default: the model's setting. An exported model accepts its own setting only.",
     )
 
 
@@ -151,6 +161,7 @@ class ModelResponse(BaseModel):
     tile: int | None
     score_threshold: float
     nms_threshold: float
+    agnostic_nms: bool = Field(description="Whether a box suppresses overlapping boxes of every class.")
     max_detections: int
     device: str = Field(description="Device that runs the network, such as cuda:0 or CPUExecutionProvider.")
     precision: str | None

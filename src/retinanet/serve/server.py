@@ -94,7 +94,13 @@ def _load(load: Load, model: Path, config: ServeConfig) -> ServedDetector:
     cores = os.cpu_count() or 1
     # 0: a single process leaves the number of threads to the runtime. Several processes share the cores.
     threads = 0 if config.workers == 1 else max(1, cores // config.workers)
-    detector = load(model, config.hardware.device, threads=threads, bit_depth=config.value_range.bit_depth)
+    detector = load(
+        model,
+        config.hardware.device,
+        threads=threads,
+        bit_depth=config.value_range.bit_depth,
+        agnostic_nms=config.nms.agnostic_nms,
+    )
     if getattr(getattr(detector, "description", None), "raw", False):
         raise UserError(
             f"{model}: expected a model that returns detections, found one exported with --raw, which returns logits "

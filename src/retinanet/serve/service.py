@@ -59,13 +59,18 @@ class ServedDetector(Protocol):
     def tiling(self) -> TileConfig:
         """Size and overlap of tiles; tile 0 means no tiles."""
 
+    def check_nms(self, config: PostprocessConfig) -> None:
+        """Raise `ConfigError` if the model cannot run the NMS of `config`."""
+
     def detect(self, images: Sequence[Scaled], *, config: PostprocessConfig | None = None) -> list[ArrayDetections]:
         """Return the detections of each decoded image. All images form one batch."""
 
     def dense(self, source: Scaled) -> DenseOutputs:
         """Return scores and boxes at every position of every feature level."""
 
-    def stream(self, batches: Any, *, workers: int, threshold: float | None = None) -> Any:
+    def stream(
+        self, batches: Any, *, workers: int, threshold: float | None = None, agnostic_nms: bool | None = None
+    ) -> Any:
         """Yield a result for each image of the batches, cut into tiles if `tiling` is set."""
 
     def named(self, detections: ArrayDetections) -> sv.Detections:
@@ -74,12 +79,14 @@ class ServedDetector(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectSettings:
-    """Threshold, limit and class filter of a detection request."""
+    """Threshold, limit, class filter and NMS of a detection request."""
 
     threshold: float
     max_detections: int
     labels: tuple[int, ...] | None = None
     """Class ids to return. None: all classes."""
+    agnostic_nms: bool = False
+    """Whether a box suppresses overlapping boxes of every class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,14 +220,14 @@ class Service:
         return {name: round(1000 * span, 2) for name, span in spans.items()}
 
     def _key(self, item: _Item) -> object:
-        """Return the key of an item: the size of the padded input, or the item itself if it cannot share a batch."""
+        """Return the key of an item: padded size and kind of NMS, or the item itself if it cannot share a batch."""
         if item.settings is None or item.data is not None:
             return item
         config = self.detector.image_config
         size = resized_size(
             item.scaled.width, item.scaled.height, image_size=config.image_size, max_size=config.max_size
         )
-        return padded_size(*size, divisor=config.size_divisor)
+        return *padded_size(*size, divisor=config.size_divisor), item.settings.agnostic_nms
 
     def _work(self, items: Sequence[_Item]) -> list[Any]:
         began = time.perf_counter()
@@ -236,13 +243,15 @@ class Service:
         # below a request's own threshold never changes which boxes above that threshold are kept. For the same reason
         # the first n detections are the best n.
         settings = [item.settings for item in items if item.settings is not None]
-        threshold = min(one.threshold for one in settings)
+        threshold, agnostic_nms = min(one.threshold for one in settings), settings[0].agnostic_nms
         if items[0].data is not None:
-            (result,) = self.detector.stream([[items[0].data]], workers=0, threshold=threshold)
+            batches = [[items[0].data]]
+            (result,) = self.detector.stream(batches, workers=0, threshold=threshold, agnostic_nms=agnostic_nms)
             return [result.result()]
         config = dataclasses.replace(
             self.detector.postprocess_config,
             score_threshold=threshold,
+            agnostic_nms=agnostic_nms,
             max_detections=max(
                 one.max_detections if one.labels is None else max(DETECTIONS_BEFORE_FILTER, one.max_detections)
                 for one in settings

@@ -87,7 +87,7 @@ def _store_options(config: StudyConfig) -> None:
     """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
     free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
-    free |= {"overwrite", "resume", "device", "devices", "worker_timeout"}
+    free |= {"overwrite", "resume", "device", "devices", "worker_timeout", "cache"}
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         for folder in (config.folder.output / "runs").glob("*/"):
@@ -95,7 +95,9 @@ def _store_options(config: StudyConfig) -> None:
                 pass
         shutil.rmtree(config.folder.output / "runs")
     elif path.exists():
-        stored = current_options(json.loads(path.read_text()), fixed, warn=False)
+        # An option that the version of the study did not have has its default.
+        defaults = to_dict(section_from_dict(StudyConfig, {"output": config.folder.output}))
+        stored = defaults | current_options(json.loads(path.read_text()), fixed, warn=False)
         changed = [name for name in fixed if fixed[name] != stored.get(name)]
         if changed:
             differences = ", ".join(f"{name} was {stored.get(name)}, is {fixed[name]}" for name in changed)

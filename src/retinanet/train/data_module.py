@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from retinanet.data import DetectionDataset, EpochSampling, TrainBatchSampler, collate, eval_batches
+from retinanet.data.image_cache import ImageCache, plan_cache
+from retinanet.train.cache_memory import check_cache_memory
 from retinanet.train.loader_workers import (
     BATCHES_PER_WORKER,
     Watchdog,
@@ -22,12 +25,14 @@ from retinanet.train.loader_workers import (
 from retinanet.train.output_files import report_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.process import BaseProcess
 
     from retinanet.config import TrainConfig
     from retinanet.data import Batch, DetectionData, PixelBatch
+    from retinanet.data.image_cache import Form
     from retinanet.data.user_transform import Transform
+    from retinanet.formats.records import Record
 
 
 class LazyLoader(DataLoader[Any]):
@@ -106,6 +111,35 @@ class DetectionDataModule(L.LightningDataModule):
         self.sampling = EpochSampling.of(train_data, config.sampling)
         self.sampler: TrainBatchSampler | None = None
         self.loaders: list[LazyLoader] = []
+        self.cache: ImageCache | None = None
+
+    def cache_forms(self, val_records: Iterable[Record]) -> dict[Form, int]:
+        """Return what `--cache ram` keeps of the training images and of these validation images: see `plan_cache`."""
+        has_transform = self.transform is not None or self.config.augmentation.transform is not None
+        forms = plan_cache(
+            self.train_data.records, self.config.image, augment=self.config.augmentation, whole=has_transform
+        )
+        return plan_cache(val_records, self.config.image) | forms
+
+    def check_memory(self) -> None:
+        """Raise `OutOfMemoryError` if the images do not fit into memory, before any image is decoded."""
+        if self.config.cached.cache == "ram":
+            forms = self.cache_forms(self.val_data.records)
+            check_cache_memory(self.config, sum(forms.values()), len({form.path for form in forms}))
+
+    def setup(self, stage: str) -> None:
+        """Decode the images of this rank for `--cache ram`, once, before worker processes start."""
+        if self.config.cached.cache == "none" or self.cache is not None:
+            return
+        start = time.monotonic()
+        own = sorted({index for batch in self._val_batches() for index in batch})
+        forms = self.cache_forms(self.val_data.records[index] for index in own)
+        threads = max(1, self.config.loading.workers)
+        self.cache = ImageCache(forms, bit_depth=self.config.image.bit_depth, threads=threads)
+        report_progress(
+            f"image cache: {len(self.cache):,} images, {self.cache.nbytes / 1e6:,.0f} MB, decoded in "
+            f"{time.monotonic() - start:.1f} s"
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, set to the trainer's epoch, which is not the first after a resume."""
@@ -116,6 +150,7 @@ class DetectionDataModule(L.LightningDataModule):
             augment=self.config.augmentation,
             transform=self.transform,
             expected_draws=self.sampling.draws_N,
+            cache=self.cache,
         )
         self.sampler = TrainBatchSampler(
             widths=[record.width for record in self.train_data.records],
@@ -141,14 +176,17 @@ class DetectionDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation loader. Each image is read by one rank, once."""
+        dataset = DetectionDataset(data=self.val_data, image_config=self.config.image, augment=None, cache=self.cache)
+        return self._loader(dataset, self._val_batches())
+
+    def _val_batches(self) -> list[list[int]]:
+        """Return the indices of the validation images of this rank, batch by batch."""
         trainer = self._attached()
-        dataset = DetectionDataset(data=self.val_data, image_config=self.config.image, augment=None)
         world = trainer.world_size
-        size = min(self.config.batch.batch_size, -(-len(dataset) // world))
+        size = min(self.config.batch.batch_size, -(-len(self.val_data.records) // world))
         batches = eval_batches(self.val_data, size, rank=trainer.global_rank, world_size=world)
         # Lightning skips the evaluation on a rank without batches, and the other ranks would wait for it forever.
-        batches = batches or [[0]]
-        return self._loader(dataset, batches)
+        return batches or [[0]]
 
     def transfer_batch_to_device(self, batch: PixelBatch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the normalised batch on a device."""

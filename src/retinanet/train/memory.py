@@ -156,19 +156,28 @@ def memory_budget(device: torch.device) -> int:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(min(SHARE * total, free))
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    memory = main_memory()
+    if memory is None:
         raise ConfigError(
             "--batch-size auto needs the amount of free memory, which this system does not report: set --batch-size to "
             "a number"
         )
+    free, total = memory
+    return int(min(SHARE * total, free))
+
+
+def main_memory() -> tuple[int, int] | None:
+    """Return the free and the total main memory, bytes, within the limit of a container; None if it is not reported."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
     values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines()}
     total, free = values["MemTotal"], values["MemAvailable"]
     for limit_file, used_file in _CGROUPS:
         if limit_file.exists() and used_file.exists() and limit_file.read_text().strip().isdigit():
             limit = int(limit_file.read_text())
             total, free = min(total, limit), min(free, max(0, limit - int(used_file.read_text())))
-    return int(min(SHARE * total, free))
+    return free, total
 
 
 _CGROUPS: Final = tuple(

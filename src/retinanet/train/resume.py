@@ -48,7 +48,7 @@ DATA_OPTIONS: Final = frozenset(
 CHANGEABLE: Final = frozenset(
     (
         *("epochs", "max_steps", "schedule", "warmup_steps", "patience", "evaluate_every", "log_every"),
-        *("measure_imbalance", "easy_from", "on_nonfinite", "max_skipped_steps", "workers", "worker_timeout"),
+        *("measure_imbalance", "easy_from", "on_nonfinite", "max_skipped_steps", "workers", "worker_timeout", "cache"),
         *("device", "devices", "nodes", "precision", "compile", "sync_batchnorm", "close_augment"),
         *("logger", "callbacks", "backbone_weights"),
         *("lr", "lr_batch_size", "backbone_lr_factor", "weight_decay", "clip_gradients", "batch_size", "accumulate"),

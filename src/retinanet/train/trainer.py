@@ -207,6 +207,7 @@ def _train(
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
+    data.check_memory()
     sampling = data.sampling.to_dict()
     report_progress(sampling["sentence"])
     start = time.monotonic()
