@@ -26,6 +26,7 @@ from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimize
 from retinanet.train.progress import LossBar
 from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.train.resume import fingerprint
+from retinanet.train.validation_loss import CollectedLosses, validation_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ class DetectionModule(L.LightningModule):
         """Loss, its two parts and positives per image of the last batch, mean over the ranks, on the device."""
         self.metrics: Metrics | None = None
         self.detections: list[tuple[int, ArrayDetections]] = []
+        self.image_losses = CollectedLosses()
         self.results: list[dict[str, Any]] = []
 
     def on_train_start(self) -> None:
@@ -138,23 +140,25 @@ class DetectionModule(L.LightningModule):
                 buffer.copy_(values.view_as(buffer))
 
     def on_validation_epoch_start(self) -> None:
-        """Delete the detections of the previous evaluation."""
-        self.detections, self.results = [], []
+        """Delete the detections and losses of the previous evaluation."""
+        self.detections, self.results, self.image_losses = [], [], CollectedLosses()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Detect objects, and store the detections for the evaluation at the end of the epoch."""
-        for part in batch.split_by_shape(divisor=self.run_config.image.size_divisor):
-            outputs = self.model(part.images_N3HW.to(memory_format=torch.channels_last))
-            per_image = postprocess(outputs, frames=part.frames, config=self.postprocess_config)
-            self.detections += zip(part.indices, (detections.numpy() for detections in per_image), strict=True)
+        """Detect objects and compute the losses, and store both for the evaluation at the end of the epoch."""
+        for part in run_by_shape(self.model, batch, self.assign, divisor=self.run_config.image.size_divisor):
+            self.image_losses.add(part.batch.indices, self.loss.per_image([(part.outputs, part.targets)]))
+            per_image = postprocess(part.outputs, frames=part.batch.frames, config=self.postprocess_config)
+            self.detections += zip(part.batch.indices, (detections.numpy() for detections in per_image), strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
+        """Evaluate the detections of all ranks on every rank, and log the COCO numbers and the validation losses."""
+        loss_rows = self.image_losses.rows()
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, self.detections)
+            gathered: list[Any] = [None for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, (self.detections, loss_rows))
             # A rank without images of its own evaluates image 0, too. The dictionary counts each image once.
-            self.detections = list({index: detections for rank in gathered for index, detections in rank}.items())
+            self.detections = list({index: found for rank, _ in gathered for index, found in rank}.items())
+            loss_rows = [row for _, rank in gathered for row in rank]
         val = self.data.val
         by_image = [(val.records[number].image_id, detections) for number, detections in self._merged_detections()]
         for image_id, detections in by_image:
@@ -164,6 +168,7 @@ class DetectionModule(L.LightningModule):
         limit = max(COCO_MAX_DETECTIONS, self.postprocess_config.max_detections)
         self.metrics = evaluate_results(val.to_coco(), array_D7, max_detections=limit)
         numbers = {name: getattr(self.metrics, name) for name in SUMMARY}
+        numbers |= validation_losses(loss_rows, self.loss)
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
     def _merged_detections(self) -> Iterator[tuple[int, ArrayDetections]]:

@@ -70,7 +70,7 @@ class Patience(EarlyStopping):
 
 
 class EpochLine(Callback):
-    """Report one line per epoch with the loss, the AP, the elapsed time and the remaining time."""
+    """Report one line per epoch with the loss, the validation loss, the AP, the elapsed time and the remaining time."""
 
     def __init__(self) -> None:
         self._start = 0.0
@@ -103,6 +103,7 @@ class EpochLine(Callback):
         remaining = elapsed / (epoch - self._first_epoch) * (epochs - epoch)
         line = f"epoch {epoch}/{epochs}  loss {sum(losses) / max(1, len(losses)):.4f}"
         if self._evaluated:
+            line += f"  val loss {float(values['val_loss']):.4f}"
             line += f"  AP {float(values['AP']):.3f}  AP50 {float(values['AP50']):.3f}"
         self._evaluated = False
         report_progress(f"{line}  elapsed {format_duration(elapsed)}, remaining {format_duration(remaining)}")

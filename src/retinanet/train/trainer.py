@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.analysis.coverage import training_coverage
+from retinanet.analysis.overfitting import find_overfitting
 from retinanet.config import TrainConfig, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut_into_tiles
 from retinanet.errors import ConfigError
@@ -36,6 +37,7 @@ from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make
 from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import checkpoint_size, explain_out_of_memory, with_batch_size
+from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import (
     check_free_space,
     is_rank_zero,
@@ -228,6 +230,8 @@ def _train(
         with named_in_errors(extensions, trainer):
             trainer.validate(module, data, verbose=False)
         callbacks.checkpoints.save_if_best(trainer, module)
+    if is_rank_zero():
+        _report_overfitting(folder / "metrics.csv")
     report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
         best=folder / "best.ckpt",
@@ -237,6 +241,13 @@ def _train(
         config=config,
         val_data=val_data,
     )
+
+
+def _report_overfitting(metrics: Path) -> None:
+    """Report overfitting that metrics.csv shows. A file that a user has damaged does not fail a finished run."""
+    with suppress(ValueError):
+        if (overfitting := find_overfitting(read_metrics(metrics))) is not None:
+            report_progress(overfitting.sentence())
 
 
 @contextmanager
