@@ -12,7 +12,8 @@ from retinanet.train.metrics_table import read_metrics
 def trainer(step: int, **values: float) -> SimpleNamespace:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.01}])
     return SimpleNamespace(
-        is_global_zero=True, global_step=step, current_epoch=0, callback_metrics=values, optimizers=[optimizer]
+        **{"is_global_zero": True, "global_step": step, "current_epoch": 0, "callback_metrics": values},
+        **{"optimizers": [optimizer], "state": SimpleNamespace(fn="fit")},
     )
 
 
@@ -33,6 +34,16 @@ def test_rows_are_written_for_the_first_step_each_nth_step_and_each_evaluation(t
     ]
     assert [row["val_loss"] for row in rows] == [None, None, None, 1.5]
     assert {row["lr"] for row in rows} == {0.01}
+
+
+def test_an_evaluation_after_training_belongs_to_the_last_epoch(tmp_path: Path):
+    """Lightning has then counted the last epoch as complete."""
+    file = MetricsFile(path=tmp_path / "metrics.csv", log_every=2)
+    file.on_fit_start(trainer(0), None)
+    after = trainer(6, AP=0.25)
+    after.current_epoch, after.state.fn = 3, "validate"
+    file.on_validation_end(after, None)
+    assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == [2]
 
 
 def test_a_resumed_run_drops_the_rows_that_it_repeats(tmp_path: Path):

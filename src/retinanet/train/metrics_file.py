@@ -28,6 +28,11 @@ TRAIN_COLUMNS: Final = ("loss", "classification_loss", "box_loss", "positives_pe
 EVALUATION_COLUMNS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", *VALIDATION_LOSSES)
 
 
+def last_epoch(trainer: L.Trainer) -> int:
+    """Return the number of the epoch that was trained last, from 0. After training, Lightning has counted one more."""
+    return trainer.current_epoch - (trainer.state.fn == "validate")
+
+
 class MetricsFile(Callback):
     """Write RUN/metrics.csv: a row for step 1, a row every `log_every` steps, and a row for each evaluation.
 
@@ -80,7 +85,8 @@ class MetricsFile(Callback):
             return
         values = trainer.callback_metrics
         row: dict[str, Any] = {name: f"{float(values[name]):.6g}" for name in names if name in values}
-        row |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
+        epoch = last_epoch(trainer)
+        row |= {"epoch": epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
         row["lr"] = f"{trainer.optimizers[0].param_groups[-1]['lr']:.6g}"
         self.table.append(row)
 
