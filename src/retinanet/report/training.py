@@ -77,6 +77,8 @@ def training_report(
     threshold = best_threshold(gallery) if threshold is None else threshold
     report.in_short += summary.image_counts(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
+    if (path := run / "time-budget.json").exists():
+        report.in_short.append(json.loads(path.read_text(encoding="utf-8"))["sentence"])
     report.in_short += notes
     shares = read_metrics(run / "imbalance.csv")
     report.in_short += shares_sentence(shares)

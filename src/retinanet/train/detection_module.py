@@ -22,7 +22,7 @@ from retinanet.matching import make_assigner
 from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
 from retinanet.train.nonfinite import finite_check
-from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, set_group_options
+from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, planned_lr_factor, set_group_options
 from retinanet.train.progress import LossBar
 from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.train.resume import fingerprint
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
+    from retinanet.train.time_plan import TimePlan
     from retinanet.types import ArrayDetections
 
     StepObserver = Callable[["DetectionModule", int, list[DenseBatch], DetectionLosses], None]
@@ -50,6 +51,7 @@ class DetectionModule(L.LightningModule):
         train_data: training data, the source of class names and of file names in messages.
         val_data: validation data, the ground truth of the evaluation.
         val_tiles: images of the validation loader: `val_data`, cut into tiles if `config` requires tiles.
+        time_plan: plan of a training run with a time budget.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class DetectionModule(L.LightningModule):
         train_data: DetectionData,
         val_data: DetectionData,
         val_tiles: TiledData,
+        time_plan: TimePlan | None = None,
     ) -> None:
         super().__init__()
+        self.time_plan = _Shared(time_plan)
         self.model = model
         self.run_config = config
         self.assign = make_assigner(config.matching)
@@ -198,11 +202,20 @@ class DetectionModule(L.LightningModule):
         images = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, images_per_step=images)
         self.groups = [{name: group[name] for name in GROUP_OPTIONS} for group in optimizer.param_groups]
+        if (plan := self.time_plan.value) is not None:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, planned_lr_factor(config, plan))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         total = int(self.trainer.estimated_stepping_batches)
         if config.schedule.max_steps > 0:
             total = min(total, config.schedule.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Set the learning rate of the next step. A time budget first measures the step that ends here."""
+        if (plan := self.time_plan.value) is not None:
+            plan.end_step(self.trainer.global_step)
+        scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add classes, options and preprocessing, which users of the weights need; and what only a resume needs.
@@ -228,6 +241,16 @@ def _mean_over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     stacked = torch.stack([value.float() for value in values.values()])
     dist.all_reduce(stacked)
     return dict(zip(values, stacked / dist.get_world_size(), strict=True))
+
+
+class _Shared:
+    """Hold an object. A deep copy returns the same holder, as for `_DataHolder`."""
+
+    def __init__(self, value: TimePlan | None) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
 class _DataHolder:

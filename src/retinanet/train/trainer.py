@@ -58,6 +58,7 @@ from retinanet.train.resume import (
 from retinanet.train.run_data import load_run_data, with_fitted_options
 from retinanet.train.run_folder import SAMPLING_FILE, check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
+from retinanet.train.time_budget import check_length_options, make_time_plan
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
     from retinanet.data.user_transform import Transform
     from retinanet.model import RetinaNet
+    from retinanet.train.time_plan import TimePlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +99,7 @@ def fit(
     transform: str | Transform | None = None,
     callbacks: Sequence[str | Callback] = (),
     logger: str | Logger | Sequence[Logger] | Literal[False] | None = None,
+    started: float | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a detector: `fit(train=..., val=..., output=..., preset="small", epochs=20)`.
@@ -110,6 +113,7 @@ def fit(
             `package.module:factory`.
         callbacks: Lightning callbacks, or `package.module:factory` for each.
         logger: Lightning logger or loggers, or a name accepted by `--logger`, or False for none. Default: TensorBoard.
+        started: value of `time.monotonic` at which `time_budget` starts. Default: the call of this function.
         options: options by name, as in the flags of `retinanet train`. `preset` sets the options that are not passed.
 
     Raises:
@@ -122,20 +126,22 @@ def fit(
         WorkerError: a worker died or is stuck, or the shared memory is too small for the batches of the workers.
         StopRequest: SIGTERM, Ctrl-C or a closed terminal stopped training, after a checkpoint was saved.
     """
+    started = time.monotonic() if started is None else started
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
     if config is None:
         config = resolve(TrainConfig, with_run_options({**options, **named}))
     else:
         config = with_options(config, **named)
+    check_length_options(config)
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
     check_compiler(config, training_device(config))
     with locked_run_folder(config.folder.output):
         if is_rank_zero():
             restore_backup(config.folder.output)
-        return _fit_in_folder(config, extensions)
+        return _fit_in_folder(config, extensions, started)
 
 
-def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
+def _fit_in_folder(config: TrainConfig, extensions: Extensions, started: float) -> TrainResult:
     """Train in a locked run folder. Nothing is written before the options, the data and the weights are checked."""
     if is_restart() and not config.run.resume:
         config = _resume_after_restart(config)
@@ -167,12 +173,19 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     check_shared_memory(config, train_data, val_data)
     if (ended := why_ended(config, saved) if saved is not None else None) is not None:
         report_progress(f"nothing is left to train: {ended}")
-    return _train(model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=ended is not None)
+    has_ended = ended is not None
+    plan = make_time_plan(config, started)
+    return _train(
+        model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=has_ended, time_plan=plan
+    )
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write every option as YAML. `retinanet train --config FILE -o NEW` repeats the training run."""
     values = to_dict(with_options(config, resume=False, overwrite=False))
+    # The time budget and the number of epochs exclude each other.
+    for name in ("epochs", "max_steps") if config.schedule.time_budget is not None else ():
+        del values[name]
     for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
@@ -197,15 +210,23 @@ def _train(
     *,
     checkpoint: Path | None,
     ended: bool,
+    time_plan: TimePlan | None,
 ) -> TrainResult:
     folder, resume = config.folder.output, checkpoint is not None
-    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended)
+    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended, time_plan=time_plan)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
     if config.compute.compile:
         model.compile()
     val_tiles = cut_into_tiles(val_data, config.tiling)
-    module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
+    module = DetectionModule(
+        model=model,
+        config=config,
+        train_data=train_data,
+        val_data=val_data,
+        val_tiles=val_tiles,
+        time_plan=time_plan,
+    )
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
@@ -232,6 +253,8 @@ def _train(
         callbacks.checkpoints.save_if_best(trainer, module)
     if is_rank_zero():
         _report_overfitting(folder / "metrics.csv")
+    if callbacks.time_budget is not None and not ended:
+        callbacks.time_budget.write_result(trainer.global_step)
     report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
         best=folder / "best.ckpt",
