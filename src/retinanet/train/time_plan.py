@@ -150,8 +150,9 @@ class TimePlan:
             per_evaluation = self.shape.steps_per_epoch * self.shape.evaluate_every
             affordable = max(0, math.floor((self._for_evaluations() - self._evaluated_seconds) / cost))
             # Evaluations after each epoch, or fewer evaluations if these would take too much of the time.
-            steps = max(left / (seconds + cost / per_evaluation), (left - affordable * cost) / seconds)
-        total = step + max(1, math.floor(steps))
+            evaluations = min(affordable, math.floor(left / (seconds * per_evaluation + cost)))
+            steps = (left - evaluations * cost) / seconds
+        total = step + max(1, math.floor(steps + 1e-6))
         numbers = self.share([float(total), cost, seconds])
         self.total_steps, self.evaluation_seconds = int(numbers[0]), numbers[1]
         if self.warmup is None:
