@@ -176,6 +176,7 @@ def _silence_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     without_patience = re.escape(f'add the following callbacks: ["{Patience.STATE_KEY}"]')
-    patterns = ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval")
+    patterns = ["does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"]
+    patterns.append("sync_dist=True")  # all ranks log the same numbers
     for pattern in (*patterns, without_patience):
         warnings.filterwarnings("ignore", f".*{pattern}.*", module="lightning")
