@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.parse import MAX_YAML_DEPTH, ParseError, parse_json, parse_xml, parse_yaml, printable, shorten
+from retinanet.parse import (
+    MAX_YAML_DEPTH,
+    ParseError,
+    parse_duration,
+    parse_json,
+    parse_xml,
+    parse_yaml,
+    printable,
+    shorten,
+)
 
 
 def test_yaml_content():
@@ -115,3 +124,17 @@ def test_xml_in_encodings_that_expat_cannot_decode(declared: str, codec: str, tm
     path.write_bytes(b'<?xml version="1.0" encoding="gb2312"?><name>\xff</name>')
     with pytest.raises(ParseError, match="XML that cannot be read"):
         parse_xml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1h 5s", 3605), (" 2H ", 7200), ("1h2m3s", 3723)],
+)
+def test_durations(text: str, seconds: int):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "1.5h", "-3m", "30 min", "m", "0s", "30m1h", "1:30", "1d"])
+def test_the_error_of_a_duration_states_the_format(text: str):
+    with pytest.raises(ValueError, match=r"expected a duration such as 90s, 30m, 2h or 1h30m, above 0, found"):
+        parse_duration(text)

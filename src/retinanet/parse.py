@@ -48,6 +48,22 @@ def printable(text: str, max_length: int = 2000) -> str:
     return safe if len(safe) <= max_length else f"{safe[: max_length // 2]} ... {safe[-max_length // 2 :]}"
 
 
+_DURATION: Final = re.compile(r"(?:(?P<h>\d{1,6})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,9})s)?", re.ASCII)
+
+
+def parse_duration(text: str) -> int:
+    """Return a duration in seconds: `90s`, `30m`, `2h` or `1h30m`.
+
+    Raises:
+        ValueError: the text has another form, or the duration is 0.
+    """
+    match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    hours, minutes, seconds = (int(match[unit] or 0) for unit in "hms") if match else (0, 0, 0)
+    if not (total := 3600 * hours + 60 * minutes + seconds):
+        raise ValueError(f"expected a duration such as 90s, 30m, 2h or 1h30m, above 0, found {shorten(text)}")
+    return total
+
+
 class ParseError(ValueError):
     """An invalid text, or one that would grow without bound.
 

@@ -13,6 +13,6 @@ __all__ = ["many", "seen"]
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Return the configs that `train` was called with, instead of training."""
     configs: list[TrainConfig] = []
-    monkeypatch.setattr(retinanet.train, "fit", configs.append)
+    monkeypatch.setattr(retinanet.train, "fit", lambda config, **_: configs.append(config))
     monkeypatch.setattr("retinanet.train.output_files.is_rank_zero", lambda: False)  # nothing is printed or reported
     return configs

@@ -147,6 +147,11 @@ def test_two_processes_equal_one_to_a_millionth(more: dict[str, Any], data: tupl
         assert sorted(images_0 + images_1) == [0, 1, 2, 3, 4]
         assert rows_0 == rows_1
         assert ap_0 == ap_1
+    validation = [[row for row in rows(tmp_path / n / "run") if row["val_loss"]] for n in ("one", "two")]
+    assert len(validation[0]) == len(validation[1]) == more.get("epochs", 1)
+    for row_of_one, row_of_two in zip(*validation, strict=True):
+        for name in ("val_loss", "val_classification_loss", "val_box_loss"):
+            assert float(row_of_two[name]) == pytest.approx(float(row_of_one[name]), rel=1e-5), "five images, once each"
     saved = [torch.load(tmp_path / n / "run" / "last.ckpt", weights_only=True) for n in ("one", "two")]
     assert_close(saved[0]["state_dict"], saved[1]["state_dict"], 1e-6, "last.ckpt")
     assert_close(saved[0]["loss_state"], saved[1]["loss_state"], 1e-6, "state of the loss")

@@ -1,5 +1,6 @@
 """`DetectionLoss`: which anchors enter the sum, the normalisation, and each choice of loss."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 from retinanet.boxes import decode, encode
 from retinanet.config import LOSSES, LossConfig
 from retinanet.losses import DetectionLoss
+from retinanet.losses.detection import ImageLosses
 from retinanet.types import AnchorTargets, HeadOutputs
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [10, 0, 30, 10], [0, 10, 10, 20], [5, 5, 25, 45]])
@@ -208,3 +210,30 @@ def test_mining_gives_easy_negatives_no_gradient(loss):
     losses.classification.backward()
     has_gradient = (out.logits_NAK.grad != 0).any(dim=2)[0].tolist()
     assert has_gradient == [True, False, False, True], "the positive anchor and the negative with the high score"
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("normaliser", ["batch", "image"])
+def test_the_loss_of_a_dataset_is_that_of_one_batch(loss, normaliser):
+    """The images come in two batches. A state of the loss is used and stays as it is."""
+    config = LossConfig(loss=loss, normaliser=normaliser, negatives_per_positive=1, ohem_examples=2)
+    detection_loss = DetectionLoss(config=config)
+    out = random_outputs()
+    detection_loss(out, TWO_IMAGES)  # a training step, which sets the state
+    state = {name: value.clone() for name, value in detection_loss.state_dict().items()}
+    with torch.no_grad():
+        expected = detection_loss(out, TWO_IMAGES)
+    images = [detection_loss.per_image([one_image(out, TWO_IMAGES, i)]) for i in (0, 1)]
+    assert detection_loss.state_dict().keys() == state.keys()
+    assert all(torch.equal(detection_loss.state_dict()[name], value) for name, value in state.items())
+    names = ("classification_N", "box_N", "positives_N")
+    joined = ImageLosses(**{name: torch.cat([getattr(image, name) for image in images]) for name in names})
+    found = detection_loss.over_dataset(joined)
+    for name in ("total", "classification", "box", "num_positives"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def one_image(outputs, targets, index):
+    one = slice(index, index + 1)
+    outputs = dataclasses.replace(outputs, logits_NAK=outputs.logits_NAK[one], deltas_NA4=outputs.deltas_NA4[one])
+    return outputs, AnchorTargets(**{f.name: getattr(targets, f.name)[one] for f in dataclasses.fields(targets)})

@@ -8,12 +8,17 @@ from typing import Any
 
 COLUMNS = (
     *("epoch", "step", "lr", "loss", "classification_loss", "box_loss", "positives_per_image"),
-    *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "val_loss", "val_classification_loss", "val_box_loss", "seconds"),
 )
 
 
-def metrics_rows(aps: list[float], losses: list[float] | None = None) -> list[dict[str, Any]]:
-    """Return two rows per epoch: one with the losses, one with the APs. The default losses are 1, 1/2, 1/3, ..."""
+def metrics_rows(
+    aps: list[float], losses: list[float] | None = None, val_losses: list[float] | None = None
+) -> list[dict[str, Any]]:
+    """Return two rows per epoch: one with the losses, one with the APs. The default losses are 1, 1/2, 1/3, ...
+
+    Without `val_losses`, the rows have no validation losses, as in files of earlier versions.
+    """
     rows: list[dict[str, Any]] = []
     for epoch, ap in enumerate(aps):
         loss = losses[epoch] if losses else 1 / (epoch + 1)
@@ -21,7 +26,11 @@ def metrics_rows(aps: list[float], losses: list[float] | None = None) -> list[di
         rows.append(
             {**step, "loss": loss, "classification_loss": loss / 2, "box_loss": loss / 2, "positives_per_image": 9}
         )
-        rows.append({**step, "AP": ap, "AP50": ap, "AP75": ap, "APs": -1, "APm": ap, "APl": ap})
+        evaluation = {**step, "AP": ap, "AP50": ap, "AP75": ap, "APs": -1, "APm": ap, "APl": ap}
+        if val_losses:
+            half = val_losses[epoch] / 2
+            evaluation |= {"val_loss": 2 * half, "val_classification_loss": half, "val_box_loss": half}
+        rows.append(evaluation)
     return rows
 
 

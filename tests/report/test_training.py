@@ -112,3 +112,13 @@ def test_a_sampler_that_is_not_the_default_is_named(tmp_path: Path) -> None:
     for sampler, is_named in (("natural", False), ("balanced", True)):
         (tmp_path / "sampling.json").write_text(json.dumps({"sampler": sampler, "sentence": "cat 3 (4)"}))
         assert ("Sampling: cat 3 (4)" in written_report(tmp_path).text) is is_named
+
+
+def test_validation_losses_have_a_chart_and_a_sentence_on_overfitting(tmp_path: Path) -> None:
+    val_losses = [1.0, 0.8, 0.7, 0.6, 0.7, 0.8, 0.9, 1.0]
+    without = written_report(write_metrics(tmp_path / "old", metrics_rows([0.3] * 8)))
+    page = written_report(write_metrics(tmp_path / "new", metrics_rows([0.3] * 8, val_losses=val_losses)))
+    assert len(page.all("svg")) == len(without.all("svg")) + 1
+    assert "Loss of the validation images after each evaluated epoch" in page.text
+    assert "The validation loss has risen by 36 % since epoch 3" in page.text
+    assert "overfit" not in without.text

@@ -141,7 +141,7 @@ def test_an_option_given_with_the_value_of_its_default_is_not_taken_from_the_mod
 @pytest.mark.parametrize("where", ["flags", "yaml"])
 def test_the_command_line_and_yaml_give_options_with_the_value_of_the_default(where, ce_model, tmp_path, monkeypatch):
     configs = []
-    monkeypatch.setattr("retinanet.train.fit", lambda config: configs.append(config) or sys.exit())
+    monkeypatch.setattr("retinanet.train.fit", lambda config, **_: configs.append(config) or sys.exit())
     words = ["train", "--train", "t", "--val", "v", "-o", "o", "--from", str(ce_model), "--preset", "small"]
     if where == "flags":
         words += ["--loss", "focal", "--image-size", "512", "--max-size", "512"]

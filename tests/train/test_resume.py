@@ -167,6 +167,17 @@ def test_a_run_that_patience_had_stopped_continues_with_more_patience(
         (RunProgress(epochs=2, steps=6, stopped=True), {"max_steps": 6}, "all 6 steps of --max-steps are done"),
         (RunProgress(epochs=2, steps=6, stopped=True), {"max_steps": 7}, None),
         (RunProgress(epochs=2, steps=6, stopped=True), {}, None),
+        (
+            RunProgress(epochs=20, steps=60, stopped=True, time_budget=60.0, time_is_used=True),
+            {"time_budget": "60s"},
+            "the --time-budget of 60s is used: a larger --time-budget would train further",
+        ),
+        (
+            RunProgress(epochs=20, steps=60, stopped=True, time_budget=60.0, time_is_used=True),
+            {"time_budget": "2m"},
+            None,
+        ),
+        (RunProgress(epochs=20, steps=60, time_budget=60.0), {"time_budget": "60s"}, None),
         (RunProgress(epochs=2, steps=5, stopped=True), {}, "a callback had stopped training. Start a new.*last.ckpt"),
     ],
 )

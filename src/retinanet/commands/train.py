@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ def train(*, options: Flags[TrainConfig]) -> None:
 
     `retinanet train --train data/train.json --val data/val.json -o runs/first --preset small`
     """
+    started = time.monotonic()
     from retinanet.train.run_lock import locked_run_folder
 
     with locked_run_folder(options.folder.output):  # before the imports below, which take seconds
         from retinanet.train import fit
         from retinanet.train.output_files import is_rank_zero
 
-        result = fit(options)
+        result = fit(options, started=started)
         if is_rank_zero():
             print(f"best AP {result.ap:.3f}: {result.best}\nreport: {write_report(result)}", flush=True)
 

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Interval
 from retinanet.config.annotations import MostUsed
 from retinanet.config.validation import check_options
 from retinanet.errors import ConfigError
+from retinanet.parse import parse_duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,9 @@ class ScheduleConfig:
 
     epochs: Annotated[int, Gt(0), MostUsed()] = 12
     """Number of passes over the training data."""
+    time_budget: str | None = None
+    """Train for this time instead of `epochs`: 90s, 30m, 2h or 1h30m. The time includes start and evaluations; the
+    schedule is fitted to it after the first steps."""
     max_steps: int = -1
     """Stop after this many optimiser steps; -1: no limit besides `epochs`; otherwise above 0."""
     schedule: Literal["step", "cosine"] = "step"
@@ -60,6 +64,11 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.time_budget is not None:
+            try:
+                parse_duration(self.time_budget)
+            except ValueError as error:
+                raise ConfigError(f"time_budget: {error}") from error
         if self.max_steps == 0 or self.max_steps < -1:
             raise ConfigError(f"max_steps must be above 0, or -1 for no limit, found {self.max_steps}")
 

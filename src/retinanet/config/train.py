@@ -90,7 +90,7 @@ def check_training_rules(fitted: FittedConfig, loss: LossConfig, run: RunConfig,
 
 def check_closing(augmentation: AugmentConfig, schedule: ScheduleConfig) -> None:
     """Raise `ConfigError` if copy-paste, mosaic and mixup would be off for more epochs than training has."""
-    if augmentation.close_augment > schedule.epochs:
+    if schedule.time_budget is None and augmentation.close_augment > schedule.epochs:
         raise ConfigError(
             f"close_augment must be at most epochs, {schedule.epochs}, found {augmentation.close_augment}: give fewer "
             "epochs without copy-paste, mosaic and mixup, or train for more epochs"

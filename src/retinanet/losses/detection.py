@@ -8,6 +8,9 @@ total = (sum of C over all classes of all anchors that are not ignored + box_los
 Source: Lin et al., arXiv 1708.02002, section 4.1: the sum is divided by the number of positive anchors, not by all
 anchors, because nearly all anchors are easy background.
 
+The validation loss is the loss of all validation images as one batch: the sums run over all images of all ranks, and P
+is the number of positives of all images (1 if there are none). The size of the evaluation batches has no effect.
+
 Shape suffixes: N batch, A anchors, K classes, P positive anchors of the batch.
 """
 
@@ -51,6 +54,21 @@ class DetectionLosses:
     classification: Tensor
     box: Tensor
     num_positives: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageLosses:
+    """The losses of single images before any division: the terms of the loss of a dataset.
+
+    Args:
+        classification_N: classification loss of each image, summed over anchors and classes.
+        box_N: box loss of each image before its weight, summed over positive anchors.
+        positives_N: number of positive anchors of each image, int64.
+    """
+
+    classification_N: Tensor
+    box_N: Tensor
+    positives_N: Tensor
 
 
 class DetectionLoss:
@@ -128,19 +146,23 @@ class DetectionLoss:
         if torch.is_grad_enabled():
             total = partial(_sum_over_ranks, distributed=self.distributed)
             self.classification.update(parts, target=self.positive_target, sum_over_ranks=total)
-        positives_N = _joined([targets.positive_NA.sum(dim=1) for _, targets in parts])
-        positives = positives_N.sum()
-        scale_N = self._scale_N(positives_N, positives)
-        scales = torch.split(scale_N, [len(targets.positive_NA) for _, targets in parts])
-        scaled = list(zip(parts, scales, strict=True))
-        classification = _joined([self._classification_N(*part, scale_N) for part, scale_N in scaled]).sum()
-        box = _joined([self._box_N(*part, scale_N) for part, scale_N in scaled]).sum()
-        return DetectionLosses(
-            total=torch.add(classification, box, alpha=self.box_loss_weight),
-            classification=classification,
-            box=box,
-            num_positives=positives,
-        )
+        positives_N = _positives_N(parts)
+        scale_N, positives = self._scale_N(positives_N, distributed=self.distributed)
+        classification_N, box_N = self._scaled_losses(parts, scale_N)
+        return self._add_up(classification_N, box_N, positives)
+
+    @torch.no_grad()
+    def per_image(self, parts: Sequence[tuple[HeadOutputs, AnchorTargets]]) -> ImageLosses:
+        """Return the losses of single images, for `over_dataset`. The state of the loss is used and does not change."""
+        positives_N = _positives_N(parts)
+        ones_N = torch.ones_like(positives_N, dtype=torch.float32)
+        classification_N, box_N = self._scaled_losses(parts, ones_N)
+        return ImageLosses(classification_N=classification_N, box_N=box_N, positives_N=positives_N)
+
+    def over_dataset(self, images: ImageLosses) -> DetectionLosses:
+        """Return the losses of a dataset as those of one batch of all its images, without communication."""
+        scale_N, positives = self._scale_N(images.positives_N, distributed=False)
+        return self._add_up(images.classification_N * scale_N, images.box_N * scale_N, positives)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the classification loss that change in training, by name; empty for most losses."""
@@ -150,6 +172,20 @@ class DetectionLoss:
         """Replace the state by one that `state_dict` returned."""
         self.classification.state.clear()
         self.classification.state.update(state)
+
+    def _scaled_losses(
+        self, parts: Sequence[tuple[HeadOutputs, AnchorTargets]], scale_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the classification loss and the box loss of each image of all parts, times `scale_N`."""
+        scales = torch.split(scale_N, [len(targets.positive_NA) for _, targets in parts])
+        scaled = list(zip(parts, scales, strict=True))
+        classification_N = _joined([self._classification_N(*part, scale_N) for part, scale_N in scaled])
+        return classification_N, _joined([self._box_N(*part, scale_N) for part, scale_N in scaled])
+
+    def _add_up(self, classification_N: Tensor, box_N: Tensor, positives: Tensor) -> DetectionLosses:
+        classification, box = classification_N.sum(), box_N.sum()
+        total = torch.add(classification, box, alpha=self.box_loss_weight)
+        return DetectionLosses(total=total, classification=classification, box=box, num_positives=positives)
 
     def _classification_N(self, outputs: HeadOutputs, targets: AnchorTargets, scale_N: Tensor) -> Tensor:
         """Return the classification loss of each image times `scale_N`, from the fused kernels if they support it."""
@@ -236,23 +272,24 @@ class DetectionLoss:
         loss_P = self.box(*(rows.reshape(-1, 4) for rows in (deltas_NA4, targets.boxes_NA4, anchors_NA4)))
         return loss_P.view_as(positive_NA).masked_fill(other_NA, 0.0).sum(dim=1) * scale_N
 
-    def _scale_N(self, positives_N: Tensor, positives: Tensor) -> Tensor:
-        """Return the factor of the loss of each image, float32. Only this function normalises the loss.
+    def _scale_N(self, positives_N: Tensor, *, distributed: bool) -> tuple[Tensor, Tensor]:
+        """Return the factor of the loss of each image, float32, and the number of positives on this rank.
 
-        The normaliser "batch" gives 1 / P, with P the number of positives of the batch. The normaliser "image" gives
-        1 / (P_n N), with P_n the number of positives of image n and N the number of images. A count of 0 becomes 1.
-        P and N are counted over all ranks if `distributed`; see `_mean_over_ranks`.
+        Only this function normalises the loss. The normaliser "batch" gives 1 / P, with P the number of positives of
+        the batch. The normaliser "image" gives 1 / (P_n N), with P_n the number of positives of image n and N the
+        number of images. A count of 0 becomes 1.
 
         Args:
             positives_N: number of positives of each image, int64.
-            positives: number of positives of the batch, int64 scalar.
+            distributed: whether P and N are counted over all ranks; see `_mean_over_ranks`.
         """
+        positives = positives_N.sum()
         if self.normaliser == "image":
             count = positives_N.new_full((), len(positives_N), dtype=torch.float32)
-            images, _ = _mean_over_ranks(count, self.distributed)
-            return (positives_N.clamp(min=1) * images.clamp(min=1)).float().reciprocal()
-        mean, smallest = _mean_over_ranks(positives.float(), self.distributed)
-        return mean.clamp(min=smallest).reciprocal().expand(len(positives_N))
+            images, _ = _mean_over_ranks(count, distributed)
+            return (positives_N.clamp(min=1) * images.clamp(min=1)).float().reciprocal(), positives
+        mean, smallest = _mean_over_ranks(positives.float(), distributed)
+        return mean.clamp(min=smallest).reciprocal().expand(len(positives_N)), positives
 
 
 @torch.no_grad()
@@ -281,6 +318,11 @@ def _sum_over_ranks(values: Tensor, distributed: bool) -> Tensor:
 
 def _has_ranks(distributed: bool) -> bool:
     return distributed and dist.is_available() and dist.is_initialized()
+
+
+def _positives_N(parts: Sequence[tuple[HeadOutputs, AnchorTargets]]) -> Tensor:
+    """Return the number of positive anchors of each image of all parts."""
+    return _joined([targets.positive_NA.sum(dim=1) for _, targets in parts])
 
 
 def _joined(parts_N: Sequence[Tensor]) -> Tensor:

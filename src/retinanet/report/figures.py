@@ -100,11 +100,17 @@ def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np
     return result
 
 
-def loss_curves(losses: Mapping[str, Points]) -> Figure:
-    """Draw losses over optimiser steps. The y axis is logarithmic if the losses span more than a factor of 30."""
+def loss_curves(losses: Mapping[str, Points], *, x: str = "optimiser step") -> Figure:
+    """Draw losses over steps or epochs. The y axis is logarithmic if the losses span more than a factor of 30.
+
+    Args:
+        losses: points of each line, by name.
+        x: label of the x axis.
+    """
     values = [y for _, ys in losses.values() for y in ys if np.isfinite(y)]
     log = bool(values) and min(values) > 0 and max(values) / min(values) > 30
-    figure = line_chart(losses, x="optimiser step", y="loss per positive anchor")
+    by_epoch = x == "epoch"
+    figure = line_chart(losses, x=x, y="loss per positive anchor", markers=by_epoch, smooth=not by_epoch)
     if log:
         figure.axes[0].set_yscale("log")
     return figure

@@ -35,10 +35,11 @@ def study_report(study: Study, path: Path) -> Path:
         study: results of the study.
         path: path of the HTML file.
     """
+    schedule = study.config.schedule
     report = Report(
         title="Comparison of losses on this dataset",
-        subtitle=f"Trained on {study.train}; evaluated on {study.val}; {study.config.schedule.epochs} epochs per "
-        "training run",
+        subtitle=f"Trained on {study.train}; evaluated on {study.val}; "
+        f"{schedule.time_budget or f'{schedule.epochs} epochs'} per training run",
     )
     report.in_short += study.sentences()
     section = report.section("Comparison")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from retinanet.analysis.overfitting import epoch_means, find_overfitting
 from retinanet.evaluate.per_image import ImageResults, match_detections
 from retinanet.report.gallery import pluralise
 
@@ -56,8 +57,9 @@ def training_progress(rows: Sequence[Row]) -> list[str]:
     gain = max(ap for _, ap in evaluated[-recent:]) - before
     if best - last > 2 * RISE:
         sentence = f"AP fell to {last:.3f} in the last evaluation. best.ckpt holds the weights of epoch {best_epoch}"
-        losses = _epoch_losses(rows)
-        if losses.get(last_epoch, math.inf) < losses.get(best_epoch, -math.inf):
+        losses = epoch_means(rows, "loss")
+        is_old = not epoch_means(rows, "val_loss")  # the report of a newer run judges overfitting by this loss
+        if is_old and losses.get(last_epoch - 1, math.inf) < losses.get(best_epoch - 1, -math.inf):
             sentence += ". The training loss kept falling, which is a sign of overfitting"
         sentences.append(sentence + ".")
     elif gain > RISE:
@@ -69,14 +71,10 @@ def training_progress(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def _epoch_losses(rows: Sequence[Row]) -> dict[int, float]:
-    """Return the mean loss of each epoch, counted from 1."""
-    of_epoch: dict[int, list[float]] = {}
-    for row in rows:
-        epoch, loss = row.get("epoch"), row.get("loss")
-        if epoch is not None and loss is not None:
-            of_epoch.setdefault(int(epoch) + 1, []).append(loss)
-    return {epoch: sum(losses) / len(losses) for epoch, losses in of_epoch.items()}
+def overfitting(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence on overfitting if the losses of training and validation show it."""
+    found = find_overfitting(rows)
+    return [found.sentence()] if found is not None else []
 
 
 def overall_metrics(metrics: Mapping[str, Any], images: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.analysis.overfitting import epoch_means
 from retinanet.evaluate.per_image import ImageResults, best_threshold
 from retinanet.report import figures, summary
 from retinanet.report.evaluation import confusion_section, evaluation_section, gallery_section
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from retinanet.evaluate.curves import PrecisionRecall
 
 LOSSES: Final = {"loss": "total", "classification_loss": "classification", "box_loss": "box"}
+VALIDATION_PARTS: Final = {
+    "validation, classification": "val_classification_loss",
+    "validation, box": "val_box_loss",
+}
 
 
 def training_report(
@@ -64,7 +69,7 @@ def training_report(
     if seconds is None:
         seconds = max((value for row in rows if (value := row.get("seconds")) is not None), default=None)
     report = Report(title=title or f"Training run {run.resolve().name}", subtitle="Report of a RetinaNet training run")
-    report.in_short += summary.training_progress(rows)
+    report.in_short += summary.training_progress(rows) + summary.overfitting(rows)
     if metrics:
         # `training_progress` already names the AP of an evaluation during training.
         report.in_short += summary.overall_metrics(metrics, images) if given else []
@@ -72,6 +77,8 @@ def training_report(
     threshold = best_threshold(gallery) if threshold is None else threshold
     report.in_short += summary.image_counts(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
+    if (path := run / "time-budget.json").exists():
+        report.in_short.append(json.loads(path.read_text(encoding="utf-8"))["sentence"])
     report.in_short += notes
     shares = read_metrics(run / "imbalance.csv")
     report.in_short += shares_sentence(shares)
@@ -110,6 +117,7 @@ def _training_curves(section: Section, rows: Sequence[summary.Row]) -> None:
             if max(len(xs) for xs, _ in losses.values()) >= figures.SMOOTH_FROM
             else "Loss of the training batches.",
         )
+    _validation_curves(section, rows)
     scores = {name: summary.points(rows, "epoch", name) for name in ("AP", "AP50", "AP75")}
     scores = {name: line for name, line in scores.items() if line[0] and max(line[1]) >= 0}
     if scores:
@@ -136,3 +144,21 @@ def _training_curves(section: Section, rows: Sequence[summary.Row]) -> None:
         )
     if not section.blocks:
         section.text("No metrics of the training were found: metrics.csv is missing or empty.")
+
+
+def _validation_curves(section: Section, rows: Sequence[summary.Row]) -> None:
+    """Add the chart of the validation losses, with the mean training loss of each epoch."""
+    columns = {"training": "loss", "validation": "val_loss", **VALIDATION_PARTS}
+    means = {label: epoch_means(rows, name) for label, name in columns.items()}
+    if not means["validation"]:
+        return
+    lines = {label: ([e + 1 for e in of_epoch], list(of_epoch.values())) for label, of_epoch in means.items()}
+    lines = {label: line for label, line in lines.items() if line[0]}
+    changes = "; ".join(f"{label} from {ys[0]:.3f} to {ys[-1]:.3f}" for label, (_, ys) in lines.items())
+    section.figure(
+        figures.loss_curves(lines, x="epoch"),
+        alt=f"Line chart of the losses of training and validation over epochs: {changes}.",
+        caption="Loss of the validation images after each evaluated epoch, and mean training loss of each epoch. The "
+        "training loss is measured on augmented images while the weights change, so it may be the higher one. A "
+        "validation loss that rises while the training loss falls shows overfitting.",
+    )

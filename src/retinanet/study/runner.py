@@ -32,6 +32,10 @@ VAL_SHARE: Final = 0.2
 """Share of the images that validate if there is no `--val`."""
 
 
+ONLY_AT_THE_END: Final = 10**9
+"""Number of epochs between two evaluations that leaves the evaluation at the end of a training run only."""
+
+
 def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Study:
     """Train all set-ups on `data`, and write the results into `config.folder.output` (study.json, study.md).
 
@@ -145,7 +149,7 @@ def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: 
             options,
             **variant.options,
             seed=seed,
-            evaluate_every=config.schedule.epochs,
+            evaluate_every=config.schedule.epochs if config.schedule.time_budget is None else ONLY_AT_THE_END,
             resume=resumable,
             overwrite=not resumable,
         )

@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.files import atomic_path, partial_path
+from retinanet.train.metrics_file import last_epoch
 from retinanet.train.output_files import translate_os_errors, write_output
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Checkpoints(Callback):
         ap = float(trainer.callback_metrics["AP"])
         if ap <= self.best_ap:
             return False
-        self.best_ap, self.best_epoch = ap, trainer.current_epoch
+        self.best_ap, self.best_epoch = ap, last_epoch(trainer)
         return True
 
     def _write_best(self, pl_module: DetectionModule, checkpoint: Path) -> None:

@@ -163,16 +163,27 @@ class DetectionDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        steps_per_epoch = -(-self.sampler.batches_per_epoch // self.config.optimiser.accumulate)
-        epochs = self.config.schedule.started_epochs(steps_per_epoch)
         # The keys of the samples carry the switch to the workers, which outlive an epoch.
-        self.sampler.combine_epochs = max(0, epochs - self.config.augmentation.close_augment)
-        if names := self.config.augmentation.combining:
-            last = self.sampler.combine_epochs
-            when = f"in epochs 1 to {last} of {epochs}" if last else f"in none of {epochs} epochs (--close-augment)"
-            report_progress(f"{', '.join(names)}: {when}")
+        self.sampler.combine_epochs = self._combine_epochs(self.sampler.batches_per_epoch)
         self.sampler.set_epoch(trainer.current_epoch)
         return self._loader(dataset, self.sampler)
+
+    def _combine_epochs(self, batches_per_epoch: int) -> int | None:
+        """Return and report the number of epochs with copy-paste, mosaic and mixup.
+
+        None with a time budget: `DetectionModule` sets the number when the number of epochs is planned.
+        """
+        augmentation, schedule = self.config.augmentation, self.config.schedule
+        names, last = ", ".join(augmentation.combining), None
+        if schedule.time_budget is not None:
+            when = f"in all but the last {augmentation.close_augment} of the epochs that fit the time budget"
+        else:
+            epochs = schedule.started_epochs(-(-batches_per_epoch // self.config.optimiser.accumulate))
+            last = max(0, epochs - augmentation.close_augment)
+            when = f"in epochs 1 to {last} of {epochs}" if last else f"in none of {epochs} epochs (--close-augment)"
+        if names:
+            report_progress(f"{names}: {when}")
+        return last
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation loader. Each image is read by one rank, once."""

@@ -22,10 +22,11 @@ from retinanet.matching import make_assigner
 from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
 from retinanet.train.nonfinite import finite_check
-from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, set_group_options
+from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, planned_lr_factor, set_group_options
 from retinanet.train.progress import LossBar
 from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.train.resume import fingerprint
+from retinanet.train.validation_loss import CollectedLosses, validation_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from retinanet.data import Batch, DetectionData, TiledData
     from retinanet.losses import DetectionLosses
     from retinanet.model import RetinaNet
+    from retinanet.train.time_plan import TimePlan
     from retinanet.types import ArrayDetections
 
     StepObserver = Callable[["DetectionModule", int, list[DenseBatch], DetectionLosses], None]
@@ -49,6 +51,7 @@ class DetectionModule(L.LightningModule):
         train_data: training data, the source of class names and of file names in messages.
         val_data: validation data, the ground truth of the evaluation.
         val_tiles: images of the validation loader: `val_data`, cut into tiles if `config` requires tiles.
+        time_plan: plan of a training run with a time budget.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class DetectionModule(L.LightningModule):
         train_data: DetectionData,
         val_data: DetectionData,
         val_tiles: TiledData,
+        time_plan: TimePlan | None = None,
     ) -> None:
         super().__init__()
+        self.time_plan = _Shared(time_plan)
         self.model = model
         self.run_config = config
         self.assign = make_assigner(config.matching)
@@ -76,6 +81,7 @@ class DetectionModule(L.LightningModule):
         """Loss, its two parts and positives per image of the last batch, mean over the ranks, on the device."""
         self.metrics: Metrics | None = None
         self.detections: list[tuple[int, ArrayDetections]] = []
+        self.image_losses = CollectedLosses()
         self.results: list[dict[str, Any]] = []
 
     def on_train_start(self) -> None:
@@ -86,19 +92,24 @@ class DetectionModule(L.LightningModule):
         loop = self.trainer.fit_loop
         progress: Any = loop.epoch_loop.batch_progress.current  # Lightning declares a type without these fields
         batches_done = progress.processed if loop.restarting else 0
-        loader = self.trainer.train_dataloader
-        assert loader is not None  # noqa: S101
-        sampler = loader.batch_sampler
-        # The data may have become smaller since the checkpoint.
-        sampler.set_epoch(self.current_epoch, skip=min(batches_done, sampler.batches_per_epoch - 1))
+        self._start_epoch(skip=batches_done)
         if self.is_resumed:
             set_group_options(self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler, self.groups)
 
     def on_train_epoch_start(self) -> None:
         """Set the epoch of the batch sampler: Lightning sets the epoch of samplers, but not of batch samplers."""
+        self._start_epoch(skip=0)
+
+    def _start_epoch(self, *, skip: int) -> None:
+        """Set the epoch of the batch sampler, and leave out its first `skip` batches."""
         loader = self.trainer.train_dataloader
         assert loader is not None  # noqa: S101
-        loader.batch_sampler.set_epoch(self.current_epoch)
+        sampler = loader.batch_sampler
+        plan = self.time_plan.value
+        if plan is not None and plan.planned_epochs is not None:
+            sampler.combine_epochs = max(0, plan.planned_epochs - self.run_config.augmentation.close_augment)
+        # The data may have become smaller since the checkpoint.
+        sampler.set_epoch(self.current_epoch, skip=min(skip, sampler.batches_per_epoch - 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch, and log the loss, its two parts and the number of positives per image."""
@@ -138,23 +149,25 @@ class DetectionModule(L.LightningModule):
                 buffer.copy_(values.view_as(buffer))
 
     def on_validation_epoch_start(self) -> None:
-        """Delete the detections of the previous evaluation."""
-        self.detections, self.results = [], []
+        """Delete the detections and losses of the previous evaluation."""
+        self.detections, self.results, self.image_losses = [], [], CollectedLosses()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Detect objects, and store the detections for the evaluation at the end of the epoch."""
-        for part in batch.split_by_shape(divisor=self.run_config.image.size_divisor):
-            outputs = self.model(part.images_N3HW.to(memory_format=torch.channels_last))
-            per_image = postprocess(outputs, frames=part.frames, config=self.postprocess_config)
-            self.detections += zip(part.indices, (detections.numpy() for detections in per_image), strict=True)
+        """Detect objects and compute the losses, and store both for the evaluation at the end of the epoch."""
+        for part in run_by_shape(self.model, batch, self.assign, divisor=self.run_config.image.size_divisor):
+            self.image_losses.add(part.batch.indices, self.loss.per_image([(part.outputs, part.targets)]))
+            per_image = postprocess(part.outputs, frames=part.batch.frames, config=self.postprocess_config)
+            self.detections += zip(part.batch.indices, (detections.numpy() for detections in per_image), strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Evaluate the detections of all ranks on every rank, and log the COCO numbers."""
+        """Evaluate the detections of all ranks on every rank, and log the COCO numbers and the validation losses."""
+        loss_rows = self.image_losses.rows()
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[tuple[int, ArrayDetections]]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, self.detections)
+            gathered: list[Any] = [None for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, (self.detections, loss_rows))
             # A rank without images of its own evaluates image 0, too. The dictionary counts each image once.
-            self.detections = list({index: detections for rank in gathered for index, detections in rank}.items())
+            self.detections = list({index: found for rank, _ in gathered for index, found in rank}.items())
+            loss_rows = [row for _, rank in gathered for row in rank]
         val = self.data.val
         by_image = [(val.records[number].image_id, detections) for number, detections in self._merged_detections()]
         for image_id, detections in by_image:
@@ -164,6 +177,7 @@ class DetectionModule(L.LightningModule):
         limit = max(COCO_MAX_DETECTIONS, self.postprocess_config.max_detections)
         self.metrics = evaluate_results(val.to_coco(), array_D7, max_detections=limit)
         numbers = {name: getattr(self.metrics, name) for name in SUMMARY}
+        numbers |= validation_losses(loss_rows, self.loss)
         self.log_dict(numbers, prog_bar=False, rank_zero_only=False)
 
     def _merged_detections(self) -> Iterator[tuple[int, ArrayDetections]]:
@@ -193,11 +207,20 @@ class DetectionModule(L.LightningModule):
         images = config.batch.batch_size * config.optimiser.accumulate * self.trainer.world_size
         optimizer = make_optimizer(self.model, config, images_per_step=images)
         self.groups = [{name: group[name] for name in GROUP_OPTIONS} for group in optimizer.param_groups]
+        if (plan := self.time_plan.value) is not None:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, planned_lr_factor(config, plan))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         total = int(self.trainer.estimated_stepping_batches)
         if config.schedule.max_steps > 0:
             total = min(total, config.schedule.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(config, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Set the learning rate of the next step. A time budget first measures the step that ends here."""
+        if (plan := self.time_plan.value) is not None:
+            plan.end_step(self.trainer.global_step)
+        scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add classes, options and preprocessing, which users of the weights need; and what only a resume needs.
@@ -223,6 +246,16 @@ def _mean_over_ranks(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     stacked = torch.stack([value.float() for value in values.values()])
     dist.all_reduce(stacked)
     return dict(zip(values, stacked / dist.get_world_size(), strict=True))
+
+
+class _Shared:
+    """Hold an object. A deep copy returns the same holder, as for `_DataHolder`."""
+
+    def __init__(self, value: TimePlan | None) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
 class _DataHolder:

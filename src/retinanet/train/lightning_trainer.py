@@ -27,13 +27,15 @@ from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.metrics_file import MetricsFile
 from retinanet.train.precision import PRECISIONS, BFloat16Precision
 from retinanet.train.progress import EpochLine, LossBar, Patience, StepLimit
-from retinanet.train.run_folder import ReversibleStart
+from retinanet.train.run_folder import TIME_BUDGET_FILE, ReversibleStart
 from retinanet.train.running_average import RunningAverage
+from retinanet.train.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retinanet.model import RetinaNet
+    from retinanet.train.time_plan import TimePlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,18 @@ class RunCallbacks:
     metrics_file: MetricsFile
     stop: GracefulStop
     start: ReversibleStart
+    time_budget: TimeBudget | None
     in_order: tuple[Callback, ...]
 
 
 def make_callbacks(
-    config: TrainConfig, classes: Sequence[str], extensions: Extensions, *, resume: bool, ended: bool
+    config: TrainConfig,
+    classes: Sequence[str],
+    extensions: Extensions,
+    *,
+    resume: bool,
+    ended: bool,
+    time_plan: TimePlan | None = None,
 ) -> RunCallbacks:
     """Return the callbacks of a training run. Lightning calls them in the order of `in_order`.
 
@@ -58,6 +67,7 @@ def make_callbacks(
         extensions: callbacks and loggers of the user.
         resume: whether training continues from last.ckpt.
         ended: whether no step is left to train after the resume.
+        time_plan: plan of a training run with a time budget.
     """
     folder = config.folder.output
     checkpoints = Checkpoints(folder=folder, ended=ended)
@@ -72,12 +82,19 @@ def make_callbacks(
         callbacks.append(Patience(patience))
     if config.schedule.max_steps > 0:
         callbacks.append(StepLimit(config.schedule.max_steps))
+    time_budget = TimeBudget(time_plan, path=folder / TIME_BUDGET_FILE) if time_plan is not None else None
+    callbacks += [time_budget] if time_budget is not None else []
     # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
-    callbacks += [*extensions.callbacks, start, EpochLine(), checkpoints, stop]
+    callbacks += [*extensions.callbacks, start, EpochLine(time_plan), checkpoints, stop]
     if sys.stdout.isatty() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(LossBar(config.run.log_every))
     return RunCallbacks(
-        checkpoints=checkpoints, metrics_file=metrics_file, stop=stop, start=start, in_order=tuple(callbacks)
+        checkpoints=checkpoints,
+        metrics_file=metrics_file,
+        stop=stop,
+        start=start,
+        time_budget=time_budget,
+        in_order=tuple(callbacks),
     )
 
 
@@ -104,10 +121,11 @@ def _trainer_options(config: TrainConfig, callbacks: Sequence[Callback]) -> dict
     return dict(
         **_device_options(config),
         **_precision_options(config),
-        max_epochs=config.schedule.epochs,
+        # With a time budget, the callback `TimeBudget` sets both numbers.
+        max_epochs=config.schedule.epochs if config.schedule.time_budget is None else -1,
         accumulate_grad_batches=config.optimiser.accumulate,
         gradient_clip_val=config.optimiser.clip_gradients or None,
-        check_val_every_n_epoch=config.run.evaluate_every,
+        check_val_every_n_epoch=config.run.evaluate_every if config.schedule.time_budget is None else 1,
         num_sanity_val_steps=0,
         log_every_n_steps=config.run.log_every,
         enable_checkpointing=False,
@@ -158,6 +176,7 @@ def _silence_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     without_patience = re.escape(f'add the following callbacks: ["{Patience.STATE_KEY}"]')
-    patterns = ("does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval")
+    patterns = ["does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"]
+    patterns.append("sync_dist=True")  # all ranks log the same numbers
     for pattern in (*patterns, without_patience):
         warnings.filterwarnings("ignore", f".*{pattern}.*", module="lightning")

@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.train.output_files import CsvTable, is_rank_zero
+from retinanet.train.validation_loss import VALIDATION_LOSSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,11 +17,20 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = (
     *("epoch", "step", "lr", "loss", "classification_loss", "box_loss", "positives_per_image"),
-    *("AP", "AP50", "AP75", "APs", "APm", "APl", "seconds"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *(*VALIDATION_LOSSES, "seconds"),
 )
-"""Columns of metrics.csv. Rows of training steps have empty AP columns. Rows of evaluations have empty loss columns."""
+"""Columns of metrics.csv. Rows of training steps have empty columns of AP and validation losses. Rows of evaluations
+have empty columns of training losses."""
+FIRST_COLUMNS: Final = tuple(name for name in COLUMNS if name not in VALIDATION_LOSSES)
+"""Columns in versions that stored no columns in their checkpoints."""
 TRAIN_COLUMNS: Final = ("loss", "classification_loss", "box_loss", "positives_per_image")
-AP_COLUMNS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+EVALUATION_COLUMNS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", *VALIDATION_LOSSES)
+
+
+def last_epoch(trainer: L.Trainer) -> int:
+    """Return the number of the epoch that was trained last, from 0. After training, Lightning has counted one more."""
+    return trainer.current_epoch - (trainer.state.fn == "validate")
 
 
 class MetricsFile(Callback):
@@ -38,14 +48,14 @@ class MetricsFile(Callback):
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the training time, seconds, and the size of metrics.csv, bytes."""
-        return {"seconds": self.seconds(), "size": self.table.size()}
+        """Return the training time, seconds, and the size of metrics.csv, bytes, with its columns."""
+        return {"seconds": self.seconds(), "size": self.table.size(), "columns": list(COLUMNS)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the training time, and drop the rows that were written after the checkpoint."""
         self._seconds_before, self._resumed = state_dict["seconds"], True
         if is_rank_zero():
-            self.table.truncate(state_dict["size"])
+            self.table.truncate(state_dict["size"], columns=tuple(state_dict.get("columns", FIRST_COLUMNS)))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the header in a new training run."""
@@ -67,15 +77,16 @@ class MetricsFile(Callback):
         self._last_step = step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write a row of AP values."""
-        self._write(trainer, AP_COLUMNS)
+        """Write a row of AP values and validation losses."""
+        self._write(trainer, EVALUATION_COLUMNS)
 
     def _write(self, trainer: L.Trainer, names: tuple[str, ...]) -> None:
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
         row: dict[str, Any] = {name: f"{float(values[name]):.6g}" for name in names if name in values}
-        row |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
+        epoch = last_epoch(trainer)
+        row |= {"epoch": epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
         row["lr"] = f"{trainer.optimizers[0].param_groups[-1]['lr']:.6g}"
         self.table.append(row)
 

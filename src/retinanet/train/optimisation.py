@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from retinanet.config import TrainConfig
+    from retinanet.train.time_plan import TimePlan
 
 
 GROUP_OPTIONS: Final = ("lr", "weight_decay")
@@ -84,9 +85,28 @@ def lr_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        if config.schedule.schedule == "cosine":
-            return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
-        return 0.01 if progress >= 8 / 9 else 0.1 if progress >= 2 / 3 else 1.0
+        return decay(config.schedule.schedule, min(1.0, (step - warmup) / max(1, total_steps - warmup)))
 
     return factor
+
+
+def planned_lr_factor(config: TrainConfig, plan: TimePlan) -> Callable[[int], float]:
+    """Return the function of `lr_factor` for a training run with a time budget, whose number of steps may change."""
+
+    def factor(step: int) -> float:
+        warmup, progress = plan.lr_position(step)
+        return warmup * decay(config.schedule.schedule, progress)
+
+    return factor
+
+
+def decay(schedule: str, progress: float) -> float:
+    """Return the factor on the learning rate after the warm-up.
+
+    Args:
+        schedule: "cosine" or "step".
+        progress: share of the steps after the warm-up that are done, from 0 to 1.
+    """
+    if schedule == "cosine":
+        return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
+    return 0.01 if progress >= 8 / 9 else 0.1 if progress >= 2 / 3 else 1.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import os
 import shlex
 import shutil
@@ -14,7 +16,7 @@ from retinanet.files import write_atomically
 from retinanet.progress import progress_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -95,18 +97,38 @@ class CsvTable:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
 
-    def truncate(self, size: int) -> None:
+    def truncate(self, size: int, *, columns: tuple[str, ...] = ()) -> None:
         """Drop the rows after the first `size` bytes, which a resumed training run writes again.
 
         Of a file that another program has saved again (with other line ends, for example), the complete lines within
-        `size` bytes stay. A file that is missing or has another header is replaced by a new file with the header only.
+        `size` bytes stay. A file of an earlier version, which lacks some columns, gets empty cells in these columns. A
+        file that is missing or has another header is replaced by a new file with the header only.
+
+        Args:
+            size: size of the file at the checkpoint, bytes.
+            columns: columns of the file at the checkpoint; by default the columns of this table.
         """
-        content = self.path.read_bytes()[:size] if self.path.exists() else b""
-        if content.split(b"\n")[0].rstrip(b"\r") != ",".join(self.columns).encode() or b"\n" not in content:
+        content = self.path.read_bytes() if self.path.exists() else b""
+        header = tuple(content.split(b"\n")[0].rstrip(b"\r").decode(errors="replace").split(","))
+        columns = columns or self.columns
+        if header == columns == self.columns and b"\n" in content[:size]:
+            with translate_os_errors(self.path):
+                os.truncate(self.path, content.rindex(b"\n", 0, size) + 1)
+        elif set(header) <= set(self.columns) and set(columns) <= set(self.columns):
+            rows = list(csv.DictReader(io.StringIO(content.decode(errors="replace")), restval=""))
+            # A run that was killed after its first resume has the new columns, but the size of the file before.
+            ends = itertools.accumulate(map(len, _csv_lines(rows, columns)))
+            complete = sum(1 for _ in itertools.takewhile(lambda end: end <= size, ends)) - 1  # without the header
+            write_output(self.path, "".join(_csv_lines(rows[: max(0, complete)], self.columns)))
+        else:
             self.write_header()
-            return
-        with translate_os_errors(self.path):
-            os.truncate(self.path, content.rindex(b"\n") + 1)
+
+
+def _csv_lines(rows: Iterable[dict[str, str]], columns: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of a CSV file of numbers, the header first. A missing column gives empty cells."""
+    yield ",".join(columns) + "\r\n"
+    for row in rows:
+        yield ",".join(row.get(name, "") for name in columns) + "\r\n"
 
 
 def report_progress(line: str) -> None:

@@ -13,6 +13,8 @@ from retinanet.train.output_files import report_progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retinanet.train.time_plan import TimePlan
+
 
 class LossBar(RichProgressBar):
     """Progress bar of the terminal. It reads the losses only every `log_every` steps: a GPU waits for each reading."""
@@ -70,9 +72,14 @@ class Patience(EarlyStopping):
 
 
 class EpochLine(Callback):
-    """Report one line per epoch with the loss, the AP, the elapsed time and the remaining time."""
+    """Report one line per epoch with the loss, the validation loss, the AP, the elapsed time and the remaining time.
 
-    def __init__(self) -> None:
+    Args:
+        time_plan: plan of a training run with a time budget, which knows the remaining time.
+    """
+
+    def __init__(self, time_plan: TimePlan | None = None) -> None:
+        self.time_plan = time_plan
         self._start = 0.0
         self._first_epoch = 0
         self._evaluated = False
@@ -101,8 +108,12 @@ class EpochLine(Callback):
         epoch = trainer.current_epoch + 1
         elapsed = time.monotonic() - self._start
         remaining = elapsed / (epoch - self._first_epoch) * (epochs - epoch)
+        if self.time_plan is not None:
+            remaining = max(0.0, self.time_plan.budget - self.time_plan.elapsed())
+            epochs = max(epochs, epoch)
         line = f"epoch {epoch}/{epochs}  loss {sum(losses) / max(1, len(losses)):.4f}"
         if self._evaluated:
+            line += f"  val loss {float(values['val_loss']):.4f}"
             line += f"  AP {float(values['AP']):.3f}  AP50 {float(values['AP50']):.3f}"
         self._evaluated = False
         report_progress(f"{line}  elapsed {format_duration(elapsed)}, remaining {format_duration(remaining)}")

@@ -28,6 +28,7 @@ from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError
 from retinanet.files import user_path
 from retinanet.former_names import current_options
+from retinanet.parse import parse_duration
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
 from retinanet.train.progress import Patience
@@ -47,7 +48,7 @@ DATA_OPTIONS: Final = frozenset(
 """Options of the data. The data itself is compared instead, so that a dataset may move to another folder."""
 CHANGEABLE: Final = frozenset(
     (
-        *("epochs", "max_steps", "schedule", "warmup_steps", "patience", "evaluate_every", "log_every"),
+        *("epochs", "max_steps", "time_budget", "schedule", "warmup_steps", "patience", "evaluate_every", "log_every"),
         *("measure_imbalance", "easy_from", "on_nonfinite", "max_skipped_steps", "workers", "worker_timeout", "cache"),
         *("device", "devices", "nodes", "precision", "compile", "sync_batchnorm", "close_augment"),
         *("logger", "callbacks", "backbone_weights"),
@@ -71,13 +72,17 @@ class RunProgress:
         epochs: number of complete epochs.
         steps: number of optimiser steps.
         waited: number of evaluations since the best AP, counted for `patience`.
-        stopped: whether training had ended before `epochs`, by `patience`, `max_steps` or a callback.
+        stopped: whether training had ended before `epochs`, by `patience`, `max_steps`, `time_budget` or a callback.
+        time_budget: time budget of the training run, seconds; 0 for none.
+        time_is_used: whether all steps of the time budget are done.
     """
 
     epochs: int = 0
     steps: int = 0
     waited: int = 0
     stopped: bool = False
+    time_budget: float = 0.0
+    time_is_used: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,7 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
             steps=checkpoint["global_step"],
             waited=callbacks.get(Patience.STATE_KEY, {}).get("wait_count", 0),
             stopped=callbacks["Checkpoints"]["stopped"],
+            **_used_time(callbacks.get("TimeBudget"), checkpoint["global_step"]),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be resumed: it holds no position within the training run") from error
@@ -154,10 +160,21 @@ def read_saved_run(path: Path, config: TrainConfig) -> SavedRun:
     )
 
 
+def _used_time(state: Mapping[str, Any] | None, steps: int) -> dict[str, Any]:
+    """Return the fields of `RunProgress` on the time budget from the state of the callback `TimeBudget`."""
+    if state is None:
+        return {}
+    total = state["total_steps"]
+    return {"time_budget": state["budget"], "time_is_used": total is not None and steps >= total}
+
+
 def why_ended(config: TrainConfig, saved: SavedRun) -> str | None:
     """Return why a training run has no step left with the options of its resume, and how to go on; otherwise None."""
     done, schedule = saved.progress, config.schedule
-    if done.epochs >= schedule.epochs:
+    if schedule.time_budget is not None:
+        if done.time_is_used and parse_duration(schedule.time_budget) <= done.time_budget:
+            return f"the --time-budget of {schedule.time_budget} is used: a larger --time-budget would train further"
+    elif done.epochs >= schedule.epochs:
         return f"all {schedule.epochs} epochs are done: a larger --epochs would train further"
     if 0 < schedule.max_steps <= done.steps:
         return f"all {schedule.max_steps} steps of --max-steps are done: --max-steps -1 would train further"
@@ -168,7 +185,7 @@ def why_ended(config: TrainConfig, saved: SavedRun) -> str | None:
             f"evaluations without a better AP: {done.waited}, the --patience of the training run. A larger --patience, "
             "or --patience 0, would train further"
         )
-    if done.stopped and not had_waited and not had_all_steps:
+    if done.stopped and not had_waited and not had_all_steps and not done.time_is_used:
         return f"a callback had stopped training. Start a new training run with its weights: {saved.new_run}"
     return None
 
@@ -217,7 +234,7 @@ def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool)
         ConfigError: an option has changed that must not change, or `epochs` is less than the number of complete epochs.
     """
     values = flatten(config)
-    if config.schedule.epochs < saved.progress.epochs:
+    if config.schedule.time_budget is None and config.schedule.epochs < saved.progress.epochs:
         raise ConfigError(
             f"epochs must be {saved.progress.epochs} or more, the number of complete epochs of the training run in "
             f"{config.folder.output}, found {config.schedule.epochs}"

@@ -25,10 +25,12 @@ FLIGHT_RECORD_FILE: Final = "nonfinite.pt"
 """Name of the flight record."""
 SAMPLING_FILE: Final = "sampling.json"
 """Name of the file with the expected number of times that an epoch uses each class."""
+TIME_BUDGET_FILE: Final = "time-budget.json"
+"""Name of the file with the steps and the time of a training run with a time budget."""
 RUN_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", FLIGHT_RECORD_FILE),
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
-    SAMPLING_FILE,
+    *(SAMPLING_FILE, TIME_BUDGET_FILE),
 )
 """Names of all files that belong to a training run."""
 RESUME_CHANGES: Final = ("config.yaml", "metrics.csv", "imbalance.csv", "logger.json", "start.json", SAMPLING_FILE)

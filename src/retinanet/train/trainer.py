@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from retinanet.analysis.coverage import training_coverage
+from retinanet.analysis.overfitting import find_overfitting
 from retinanet.config import TrainConfig, resolve, to_dict, with_options
 from retinanet.data import DataError, DetectionData, cut_into_tiles
 from retinanet.errors import ConfigError
@@ -36,6 +37,7 @@ from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make
 from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import checkpoint_size, explain_out_of_memory, with_batch_size
+from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import (
     check_free_space,
     is_rank_zero,
@@ -56,6 +58,7 @@ from retinanet.train.resume import (
 from retinanet.train.run_data import load_run_data, with_fitted_options
 from retinanet.train.run_folder import SAMPLING_FILE, check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
+from retinanet.train.time_budget import check_length_options, make_time_plan
 from retinanet.version import __version__
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
 
     from retinanet.data.user_transform import Transform
     from retinanet.model import RetinaNet
+    from retinanet.train.time_plan import TimePlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +99,7 @@ def fit(
     transform: str | Transform | None = None,
     callbacks: Sequence[str | Callback] = (),
     logger: str | Logger | Sequence[Logger] | Literal[False] | None = None,
+    started: float | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a detector: `fit(train=..., val=..., output=..., preset="small", epochs=20)`.
@@ -108,6 +113,7 @@ def fit(
             `package.module:factory`.
         callbacks: Lightning callbacks, or `package.module:factory` for each.
         logger: Lightning logger or loggers, or a name accepted by `--logger`, or False for none. Default: TensorBoard.
+        started: value of `time.monotonic` at which `time_budget` starts. Default: the call of this function.
         options: options by name, as in the flags of `retinanet train`. `preset` sets the options that are not passed.
 
     Raises:
@@ -120,20 +126,22 @@ def fit(
         WorkerError: a worker died or is stuck, or the shared memory is too small for the batches of the workers.
         StopRequest: SIGTERM, Ctrl-C or a closed terminal stopped training, after a checkpoint was saved.
     """
+    started = time.monotonic() if started is None else started
     named = object_names(transform=transform, callbacks=callbacks, logger=logger)
     if config is None:
         config = resolve(TrainConfig, with_run_options({**options, **named}))
     else:
         config = with_options(config, **named)
+    check_length_options(config)
     extensions = load_extensions(config, transform=transform, callbacks=callbacks, logger=logger)
     check_compiler(config, training_device(config))
     with locked_run_folder(config.folder.output):
         if is_rank_zero():
             restore_backup(config.folder.output)
-        return _fit_in_folder(config, extensions)
+        return _fit_in_folder(config, extensions, started)
 
 
-def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
+def _fit_in_folder(config: TrainConfig, extensions: Extensions, started: float) -> TrainResult:
     """Train in a locked run folder. Nothing is written before the options, the data and the weights are checked."""
     if is_restart() and not config.run.resume:
         config = _resume_after_restart(config)
@@ -165,12 +173,19 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     check_shared_memory(config, train_data, val_data)
     if (ended := why_ended(config, saved) if saved is not None else None) is not None:
         report_progress(f"nothing is left to train: {ended}")
-    return _train(model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=ended is not None)
+    has_ended = ended is not None
+    plan = make_time_plan(config, started)
+    return _train(
+        model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=has_ended, time_plan=plan
+    )
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write every option as YAML. `retinanet train --config FILE -o NEW` repeats the training run."""
     values = to_dict(with_options(config, resume=False, overwrite=False))
+    # The time budget and the number of epochs exclude each other.
+    for name in ("epochs", "max_steps") if config.schedule.time_budget is not None else ():
+        del values[name]
     for name in ("train", "val", "images", "val_images", "backbone_weights", "start_from"):
         if values[name] is not None:
             values[name] = str(Path(values[name]).absolute())
@@ -195,15 +210,23 @@ def _train(
     *,
     checkpoint: Path | None,
     ended: bool,
+    time_plan: TimePlan | None,
 ) -> TrainResult:
     folder, resume = config.folder.output, checkpoint is not None
-    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended)
+    callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended, time_plan=time_plan)
     trainer = make_trainer(config, callbacks.in_order, extensions.loggers or make_logger(config, resume=resume))
     model = share_batchnorm(model, config, trainer)
     if config.compute.compile:
         model.compile()
     val_tiles = cut_into_tiles(val_data, config.tiling)
-    module = DetectionModule(model=model, config=config, train_data=train_data, val_data=val_data, val_tiles=val_tiles)
+    module = DetectionModule(
+        model=model,
+        config=config,
+        train_data=train_data,
+        val_data=val_data,
+        val_tiles=val_tiles,
+        time_plan=time_plan,
+    )
     data = DetectionDataModule(
         config=config, train_data=train_data, val_data=val_tiles.data, transform=extensions.transform
     )
@@ -229,6 +252,10 @@ def _train(
         with named_in_errors(extensions, trainer):
             trainer.validate(module, data, verbose=False)
         callbacks.checkpoints.save_if_best(trainer, module)
+    if is_rank_zero():
+        _report_overfitting(folder / "metrics.csv")
+    if callbacks.time_budget is not None and not ended:
+        callbacks.time_budget.write_result(trainer.global_step)
     report_progress(f"training time: {format_duration(time.monotonic() - start)}")
     return TrainResult(
         best=folder / "best.ckpt",
@@ -238,6 +265,13 @@ def _train(
         config=config,
         val_data=val_data,
     )
+
+
+def _report_overfitting(metrics: Path) -> None:
+    """Report overfitting that metrics.csv shows. A file that a user has damaged does not fail a finished run."""
+    with suppress(ValueError):
+        if (overfitting := find_overfitting(read_metrics(metrics))) is not None:
+            report_progress(overfitting.sentence())
 
 
 @contextmanager
