@@ -4,7 +4,8 @@ from pathlib import Path
 
 from retinanet.config import StudyConfig, resolve
 from retinanet.data import DetectionData
-from retinanet.study.results import Outcome, Run, Study, Variant
+from retinanet.study.outcomes import Outcome, Run, Variant
+from retinanet.study.results import Study
 
 
 def config(**options):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import retinanet.study.runner as module
+import retinanet.study.runs as module
 from retinanet.errors import ConfigError
 from retinanet.formats.records import DataError
 from retinanet.report.study import study_report

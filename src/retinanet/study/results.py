@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +13,8 @@ import numpy as np
 from retinanet.config import StudyConfig, to_dict
 from retinanet.formats.records import DetectionData
 from retinanet.former_names import with_former_options
-from retinanet.study.statistics import confidence_interval
+from retinanet.study.outcomes import EARLY_STEP, Outcome
 
-EARLY_STEP: Final = 100
-"""Number of steps after which the training loss shows whether the start was stable."""
 PAPER_RESULTS: Final = (
     ("cross-entropy, prior 0.01", "ResNet-50, 600 px", 30.2),
     ("cross-entropy, no prior", "ResNet-50, 600 px", None),
@@ -32,75 +29,6 @@ PAPER_RESULTS: Final = (
 """(loss, network and image size, COCO AP in percent) from arXiv 1708.02002, tables 1a, 1b and 1d, section 4.1.
 
 AP is None where training diverged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One set-up of a study.
-
-    Args:
-        name: name of the folder of the runs, without the seed.
-        label: name in tables and sentences.
-        options: options that differ from the study's options.
-    """
-
-    name: str
-    label: str
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training run of a study.
-
-    Args:
-        seed: random seed of the run.
-        seconds: duration of the run.
-        metrics: `Metrics.to_json()` after the last step; empty if the run diverged.
-        diverged: error message of a run whose loss became NaN or infinite; "" for other runs.
-        early_loss: last logged training loss up to step `EARLY_STEP`; None if no loss was logged by then.
-        folder: run folder.
-    """
-
-    seed: int
-    seconds: float
-    metrics: dict[str, Any] = field(repr=False)
-    diverged: str
-    early_loss: float | None
-    folder: Path
-
-    @property
-    def ap(self) -> float:
-        """AP; 0 for a run that diverged."""
-        return float(self.metrics.get("AP", 0.0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """All runs of one set-up."""
-
-    variant: Variant
-    runs: tuple[Run, ...]
-
-    def mean(self, name: str = "AP") -> float:
-        """Return the mean of a COCO metric over the seeds."""
-        return float(np.mean([run.metrics.get(name, 0.0) for run in self.runs]))
-
-    def interval(self, name: str = "AP") -> tuple[float, float]:
-        """Return the 95 % confidence interval of the mean (Student's t); (-inf, inf) for a single run."""
-        values = [float(run.metrics.get(name, 0.0)) for run in self.runs]
-        return confidence_interval(values)
-
-    @property
-    def diverged(self) -> int:
-        """Number of runs whose loss became NaN or infinite."""
-        return sum(bool(run.diverged) for run in self.runs)
-
-    @property
-    def early_loss(self) -> float | None:
-        """Mean training loss after `EARLY_STEP` steps; None if no run logged one."""
-        values = [run.early_loss for run in self.runs if run.early_loss is not None]
-        return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ unfinished run.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import shutil
 import time
@@ -21,10 +20,10 @@ from retinanet.config import StudyConfig, TrainConfig, given_options, resolve, s
 from retinanet.data import DetectionData, load_train, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.former_names import current_options
-from retinanet.study.results import EARLY_STEP, Outcome, Run, Study, Variant
+from retinanet.study.outcomes import Outcome, Run
+from retinanet.study.results import Study
+from retinanet.study.runs import train_set_up
 from retinanet.study.variants import variants
-from retinanet.train import NonFiniteError, fit
-from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import report_progress, write_output
 from retinanet.train.run_lock import locked_run_folder
 
@@ -59,13 +58,15 @@ def _study(config: StudyConfig) -> Study:
         for seed in range(config.random.seed, config.random.seed + config.seeds)
         for variant in variants(config)
     ]
+    base = train_options(config, train, val)
     start, finished, runs = time.monotonic(), 0, dict[str, list[Run]]()
     for number, (variant, seed) in enumerate(plan, start=1):
         folder = config.folder.output / "runs" / f"{variant.name}-seed{seed}"
         is_new = not (folder / "run.json").exists()
         note = "" if is_new else ": finished earlier"
         report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{note}")
-        runs.setdefault(variant.name, []).append(_run(config, variant, seed, folder, train, val))
+        keep = config.keep_checkpoints or seed == config.random.seed
+        runs.setdefault(variant.name, []).append(train_set_up(base, variant, seed=seed, folder=folder, keep_best=keep))
         finished += is_new
         if is_new and number < len(plan):
             left = (time.monotonic() - start) / finished * (len(plan) - number)
@@ -81,6 +82,12 @@ def _study(config: StudyConfig) -> Study:
     write_output(config.folder.output / "study.json", json.dumps(result.to_json(), indent=2).encode())
     write_output(config.folder.output / "study.md", result.markdown().encode())
     return result
+
+
+def train_options(config: StudyConfig, train: Path, val: Path) -> TrainConfig:
+    """Return the options of `retinanet train` that all set-ups of a study change, without the options of a set-up."""
+    values = {**to_dict(config), "train": train, "val": val}
+    return section_from_dict(TrainConfig, values, given=given_options(config))
 
 
 def _store_options(config: StudyConfig) -> None:
@@ -130,47 +137,6 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
         paths[name] = config.folder.output / f"{name}.json"
         write_output(paths[name], json.dumps(content).encode())
     return paths["train"], paths["val"], sets["train"], sets["val"]
-
-
-def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: Path, val: Path) -> Run:
-    """Train one set-up with one seed, or read the result of an earlier run."""
-    result_file = folder / "run.json"
-    if not result_file.exists():
-        values = {**to_dict(config), "train": train, "val": val, "output": folder}
-        options = section_from_dict(TrainConfig, values, given=given_options(config))
-        resumable = (folder / "last.ckpt").exists()
-        options = with_options(
-            options,
-            **variant.options,
-            seed=seed,
-            evaluate_every=config.schedule.epochs,
-            resume=resumable,
-            overwrite=not resumable,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        diverged, start = "", time.monotonic()
-        try:
-            seconds = fit(options).seconds
-        except NonFiniteError as error:
-            diverged, seconds = str(error), time.monotonic() - start
-            report_progress(f"diverged: {error}")
-        metrics = {} if diverged else json.loads((folder / "evaluation.json").read_text())
-        rows = read_metrics(folder / "metrics.csv")
-        losses = [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
-        reached = [loss for step, loss in losses if step is not None and step <= EARLY_STEP]
-        result = {
-            "seed": seed,
-            "seconds": seconds,
-            "metrics": metrics,
-            "diverged": diverged,
-            "early_loss": reached[-1] if reached else None,
-        }
-        write_output(result_file, json.dumps(result, indent=2).encode())
-        (folder / "last.ckpt").unlink(missing_ok=True)
-        if seed != config.random.seed and not config.keep_checkpoints:
-            (folder / "best.ckpt").unlink(missing_ok=True)
-        gc.collect()
-    return Run(**json.loads(result_file.read_text()), folder=folder)
 
 
 def _describe(data: DetectionData) -> str:

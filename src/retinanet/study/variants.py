@@ -8,7 +8,7 @@ from typing import Any
 from retinanet.config import StudyConfig
 from retinanet.losses import make_classification_loss
 from retinanet.plugins import used_options
-from retinanet.study.results import Variant
+from retinanet.study.outcomes import Variant
 
 
 def variants(config: StudyConfig) -> list[Variant]:
