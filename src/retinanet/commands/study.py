@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from retinanet.study.results import Study
 
-ON_TERMINAL = ("Loss", "AP", "95 % interval", "AP50", "Supported")
+ON_TERMINAL = ("Set-up", "AP", "Difference", "Paired interval", "Verdict")
 """Columns shown on the terminal, which fit 80 characters; study.md holds all columns."""
 
 
@@ -42,12 +42,14 @@ def study(data: Annotated[Path, Parameter(help="Dataset to train on.")], /, *, o
 
 
 def study_table(found: Study) -> Table:
-    """Return the comparison of the losses as a table for the terminal."""
+    """Return the comparison of the set-ups as a table for the terminal."""
     from rich.table import Table
 
     from retinanet.study.results import COLUMN_TITLES
 
-    table = Table(title="Loss study (all columns: study.md)", title_justify="left")
+    table = Table(
+        title="Study: differences to the first set-up in AP points (all columns: study.md)", title_justify="left"
+    )
     shown = [place for place, name in enumerate(COLUMN_TITLES) if name in ON_TERMINAL]
     for place in shown:
         table.add_column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +54,18 @@ class Run:
     def ap(self) -> float:
         """AP; 0 for a run that diverged."""
         return float(self.metrics.get("AP", 0.0))
+
+    def class_ap(self, name: str) -> float | None:
+        """Return the AP of a class; 0 for a run that diverged, None if the validation data has no such object."""
+        ap = self.metrics.get("per_class", {}).get(name, {}).get("AP", -1.0)
+        if self.diverged:
+            return 0.0
+        return float(ap) if ap >= 0 else None
+
+    def detections(self) -> list[dict[str, Any]]:
+        """Return the detections on the validation data as COCO results; none for a run that diverged."""
+        path = self.folder / "detections.json"
+        return [] if self.diverged or not path.exists() else list(json.loads(path.read_text()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,18 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from retinanet.analysis.statistics import statistics
 from retinanet.config import StudyConfig, TrainConfig, given_options, resolve, section_from_dict, to_dict, with_options
 from retinanet.data import DetectionData, load_train, load_train_and_val
 from retinanet.errors import ConfigError
+from retinanet.evaluate.bootstrap import image_interval
+from retinanet.evaluate.coco import coco_eval
 from retinanet.former_names import current_options
 from retinanet.study.outcomes import Outcome, Run
 from retinanet.study.results import Study
@@ -78,6 +82,8 @@ def _study(config: StudyConfig) -> Study:
         train=_describe(train_data),
         val=_describe(val_data),
         val_data=val_data,
+        train_objects=dict(zip(train_data.classes, statistics(train_data).objects_K.tolist(), strict=True)),
+        image_intervals=_image_intervals(outcomes, val_data),
     )
     write_output(config.folder.output / "study.json", json.dumps(result.to_json(), indent=2).encode())
     write_output(config.folder.output / "study.md", result.markdown().encode())
@@ -137,6 +143,20 @@ def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionDat
         paths[name] = config.folder.output / f"{name}.json"
         write_output(paths[name], json.dumps(content).encode())
     return paths["train"], paths["val"], sets["train"], sets["val"]
+
+
+def _image_intervals(outcomes: Sequence[Outcome], val_data: DetectionData) -> dict[str, tuple[float, float]]:
+    """Return the interval of each set-up's difference to the first over resampled images, by name of the set-up."""
+    if len(outcomes) < 2:
+        return {}
+    report_progress("comparing the set-ups on resampled validation images")
+    truth = val_data.to_coco()
+    reference, *others = outcomes
+    references = [coco_eval(truth, run.detections()) for run in reference.runs]
+    return {
+        outcome.variant.name: image_interval([coco_eval(truth, run.detections()) for run in outcome.runs], references)
+        for outcome in others
+    }
 
 
 def _describe(data: DetectionData) -> str:
