@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from retinanet.config.data import DataConfig
 from retinanet.config.loading import LoadingConfig
@@ -22,6 +22,9 @@ class SplitConfig:
     """Fraction of the images for validation. `val` and `test` together are below 1."""
     test: float = 0.0
     """Fraction of the images for the test set, at least 0. `val` and `test` together are below 1."""
+    folds: Annotated[int | None, Ge(2)] = None
+    """Number of folds for cross-validation, instead of one split. Each image is in the validation part of one fold.
+    Writes the folders fold1, fold2 and so on, each with the parts train and val. `val` and `test` are not used."""
     group_by: str | None = None
     """Keep images in one part that share this property: a column of a CSV file; a field of an image or of its
     annotations in another format (YOLO has none); `folder`, the folder of the image; `folder:1`, the first folder below
