@@ -18,10 +18,10 @@ from retinanet.config.matching import MatchConfig
 from retinanet.config.model import ModelConfig
 from retinanet.config.optimiser import OptimiserConfig, ScheduleConfig
 from retinanet.config.output import ExistingConfig, FolderConfig
-from retinanet.config.part_tables import LOSSES
+from retinanet.config.part_tables import ASSIGNERS, LOSSES
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.run import ImbalanceConfig, NonfiniteConfig, RandomConfig, RunConfig
-from retinanet.config.sampling import SamplingConfig
+from retinanet.config.sampling import SamplerName, SamplingConfig
 from retinanet.config.start import FittedConfig, PresetConfig, StartConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.train import check_training_rules
@@ -43,13 +43,21 @@ class StudyConfig:
     train: Annotated[Path, NoFlag()] = Path()
     """Training data: the argument DATA on the command line."""
     losses: tuple[str, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
-    """Classification losses to compare, each with its own settings from the other options."""
+    """Classification losses to compare, each with its own settings from the other options. With `assigners`,
+    `samplers` or `set_ups`, the default is the configured loss alone."""
     without_prior: tuple[str, ...] = ()
     """Classification losses to train a second time with the prior switched off (`prior` 0.5)."""
     alphas: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = ()
     """Additional values of alpha to train focal loss with. Together with `gammas`: every pair of alpha and gamma."""
     gammas: tuple[Annotated[float, Ge(0)], ...] = ()
     """Additional values of gamma to train focal loss with. Together with `alphas`: every pair of alpha and gamma."""
+    assigners: tuple[str, ...] = ()
+    """Assigners to compare. Each is one change of the first set-up."""
+    samplers: tuple[SamplerName, ...] = ()
+    """Samplers to compare. Each is one change of the first set-up."""
+    set_ups: tuple[str, ...] = ()
+    """Other changes of the first set-up to compare: one text for each, with any options of `train`, such as
+    "anchors=auto" or "positive_iou=0.45, negative_iou=0.35". Lists stand in brackets: "class_alpha=[0.5, 0.9]"."""
     seeds: Annotated[int, Gt(0)] = 3
     """Number of training runs of each set-up, with seeds that count up from `seed`. Confidence intervals need at least
     2."""
@@ -90,4 +98,6 @@ class StudyConfig:
         for name in ("losses", "without_prior"):
             for value in getattr(self, name):
                 check_part(name, value, LOSSES)
+        for value in self.assigners:
+            check_part("assigners", value, ASSIGNERS)
         check_training_rules(self.fitted, self.loss, self.run, self.existing)

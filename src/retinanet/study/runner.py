@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from retinanet.analysis.statistics import statistics
-from retinanet.config import StudyConfig, TrainConfig, given_options, resolve, section_from_dict, to_dict, with_options
+from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict, with_options
 from retinanet.data import DetectionData, load_train, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.evaluate.bootstrap import image_interval
@@ -27,7 +27,7 @@ from retinanet.former_names import current_options
 from retinanet.study.outcomes import Outcome, Run
 from retinanet.study.results import Study
 from retinanet.study.runs import train_set_up
-from retinanet.study.variants import variants
+from retinanet.study.variants import train_options, variants
 from retinanet.train.output_files import report_progress, write_output
 from retinanet.train.run_lock import locked_run_folder
 
@@ -54,13 +54,12 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
 
 
 def _study(config: StudyConfig) -> Study:
-    """Train all set-ups in a locked output folder."""
+    """Train all set-ups in a locked output folder. Invalid options of a set-up are reported before anything is read."""
+    set_ups = variants(config)
     _store_options(config)
     train, val, train_data, val_data = _split(config)
     plan = [
-        (variant, seed)
-        for seed in range(config.random.seed, config.random.seed + config.seeds)
-        for variant in variants(config)
+        (variant, seed) for seed in range(config.random.seed, config.random.seed + config.seeds) for variant in set_ups
     ]
     base = train_options(config, train, val)
     start, finished, runs = time.monotonic(), 0, dict[str, list[Run]]()
@@ -75,7 +74,7 @@ def _study(config: StudyConfig) -> Study:
         if is_new and number < len(plan):
             left = (time.monotonic() - start) / finished * (len(plan) - number)
             report_progress(f"about {left / 60:.0f} minutes until the study is finished")
-    outcomes = [Outcome(variant=variant, runs=tuple(runs[variant.name])) for variant in variants(config)]
+    outcomes = [Outcome(variant=variant, runs=tuple(runs[variant.name])) for variant in set_ups]
     result = Study(
         config=config,
         outcomes=tuple(outcomes),
@@ -90,17 +89,11 @@ def _study(config: StudyConfig) -> Study:
     return result
 
 
-def train_options(config: StudyConfig, train: Path, val: Path) -> TrainConfig:
-    """Return the options of `retinanet train` that all set-ups of a study change, without the options of a set-up."""
-    values = {**to_dict(config), "train": train, "val": val}
-    return section_from_dict(TrainConfig, values, given=given_options(config))
-
-
 def _store_options(config: StudyConfig) -> None:
     """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
-    free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
-    free |= {"overwrite", "resume", "device", "devices", "worker_timeout"}
+    free = {"losses", "without_prior", "alphas", "gammas", "assigners", "samplers", "set_ups", "seeds"}
+    free |= {"output", "keep_checkpoints", "workers", "overwrite", "resume", "device", "devices", "worker_timeout"}
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         for folder in (config.folder.output / "runs").glob("*/"):
@@ -109,9 +102,11 @@ def _store_options(config: StudyConfig) -> None:
         shutil.rmtree(config.folder.output / "runs")
     elif path.exists():
         stored = current_options(json.loads(path.read_text()), fixed, warn=False)
-        changed = [name for name in fixed if fixed[name] != stored.get(name)]
+        defaults = to_dict(StudyConfig(folder=config.folder))  # of options that were added after the study began
+        stored = {name: stored.get(name, defaults[name]) for name in fixed}
+        changed = [name for name in fixed if fixed[name] != stored[name]]
         if changed:
-            differences = ", ".join(f"{name} was {stored.get(name)}, is {fixed[name]}" for name in changed)
+            differences = ", ".join(f"{name} was {stored[name]}, is {fixed[name]}" for name in changed)
             raise ConfigError(
                 f"{config.folder.output} holds a study with other options ({differences}): give another folder with "
                 "--output, or replace the study with --overwrite"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from retinanet.config import TrainConfig, with_options
 from retinanet.study.outcomes import EARLY_STEP, Run, Variant
+from retinanet.study.variants import with_changes
 from retinanet.train import NonFiniteError, fit
 from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import report_progress, write_output
@@ -37,7 +38,7 @@ def train_set_up(base: TrainConfig, set_up: Variant, *, seed: int, folder: Path,
     """
     result_file = folder / RUN_FILE
     if not result_file.exists():
-        options = with_options(base, **set_up.options, seed=seed, output=folder)
+        options = with_changes(base, {**set_up.options, "seed": seed, "output": folder})
         resumable = (folder / "last.ckpt").exists()
         options = with_options(
             options, evaluate_every=options.schedule.epochs, resume=resumable, overwrite=not resumable
