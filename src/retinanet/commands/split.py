@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from retinanet.commands.options import Flags
 from retinanet.config import SplitConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retinanet.data import DetectionData
 
 
 def split(data: Annotated[Path, Parameter(help="Dataset to divide.")], /, *, options: Flags[SplitConfig]) -> None:
@@ -41,15 +46,17 @@ def split(data: Annotated[Path, Parameter(help="Dataset to divide.")], /, *, opt
         folds, division = cross_validation_folds(found, options.folds, **choices)
         if output.exists() and any(output.iterdir()):
             raise UserError(f"{output} already exists: give another path, or remove it first")
-        targets = {output / name: parts for name, parts in zip(division.parts, folds, strict=True)}
+        targets: list[tuple[Path, Mapping[str, DetectionData]]] = [
+            (output / name, parts) for name, parts in zip(division.parts, folds, strict=True)
+        ]
     else:
         shares = {"train": 1 - options.val - options.test, "val": options.val}
         if options.test:
             shares["test"] = options.test
         division = divide(found, shares, **choices)
-        targets = {output: division.parts}
+        targets = [(output, division.parts)]
     files = options.image_files.image_files
-    written = [write(parts, folder, options.to, image_files=files) for folder, parts in targets.items()]
+    written = [write(parts, folder, options.to, image_files=files) for folder, parts in targets]
     lost = dict.fromkeys(what for result in written for what in result.lost)
     for sentence in (*found.notes, *division.sentences(), *(f"lost: {what}" for what in lost)):
         print(sentence)

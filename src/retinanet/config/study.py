@@ -44,7 +44,7 @@ class StudyConfig:
     """Training data: the argument DATA on the command line."""
     losses: tuple[str, ...] = ("focal", "ce", "balanced_ce", "weighted", "hard_negative_mining", "ohem")
     """Classification losses to compare, each with its own settings from the other options. With `assigners`,
-    `samplers` or `set_ups`, the default is the configured loss alone."""
+    `samplers`, `set_ups`, `fractions` or `cross_validate`, the default is the configured loss alone."""
     without_prior: tuple[str, ...] = ()
     """Classification losses to train a second time with the prior switched off (`prior` 0.5)."""
     alphas: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = ()
@@ -61,6 +61,15 @@ class StudyConfig:
     seeds: Annotated[int, Gt(0)] = 3
     """Number of training runs of each set-up, with seeds that count up from `seed`. Confidence intervals need at least
     2."""
+    fractions: tuple[Annotated[float, Interval(gt=0, le=1)], ...] = ()
+    """Fractions of the training images to train on, such as 0.1 0.25 0.5 1, instead of comparing set-ups. The result is
+    a learning curve: would more images help? All runs have about the same number of steps."""
+    cross_validate: Annotated[int | None, Ge(2)] = None
+    """Number of folds for cross-validation, instead of comparing set-ups. One run is trained for each fold. The
+    detections of each image by the network that was not trained on it are written to out_of_fold.json."""
+    group_by: str | None = None
+    """With `--cross-validate`: keep images in one fold that share this property, as `retinanet split --group-by`
+    does."""
     keep_checkpoints: bool = False
     """Keep best.ckpt of all seeds. By default, only the first seed of each set-up keeps best.ckpt."""
     validation: ValidationConfig = field(default_factory=lambda: ValidationConfig(val=None))
@@ -100,4 +109,7 @@ class StudyConfig:
                 check_part(name, value, LOSSES)
         for value in self.assigners:
             check_part("assigners", value, ASSIGNERS)
+        if self.cross_validate is not None and (self.fractions or self.validation.val is not None):
+            other = "fractions" if self.fractions else "val"
+            raise ConfigError(f"cross_validate and {other} exclude each other: each fold validates on its own images")
         check_training_rules(self.fitted, self.loss, self.run, self.existing)

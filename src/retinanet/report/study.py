@@ -1,4 +1,4 @@
-"""Write the report of a loss study: conclusions, comparison, training curves, and the results of the paper."""
+"""Write the report of a study: conclusions, comparison, training curves, and the results of the paper."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from retinanet.analysis.imbalance_meter import measure
 from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.evaluate import precision_recall
 from retinanet.report import figures, summary
+from retinanet.report.evaluation import model_report
 from retinanet.report.html import Report
 from retinanet.report.imbalance import imbalance_section
+from retinanet.report.learning_curve import learning_curve_report
 from retinanet.study.comparison import with_interval
+from retinanet.study.cross_validation import CrossValidation
+from retinanet.study.learning_curve import LearningCurve
 from retinanet.study.results import COLUMN_TITLES, DIFFERENCE_TITLES, PAPER_RESULTS
 from retinanet.train.metrics_table import read_metrics
 
@@ -29,15 +33,32 @@ if TYPE_CHECKING:
     from retinanet.study.comparison import Comparison
     from retinanet.study.outcomes import Outcome
     from retinanet.study.results import Study
+    from retinanet.study.runner import StudyResult
 
 
-def study_report(study: Study, path: Path) -> Path:
-    """Write the report of a finished study. Return its path.
+def study_report(study: StudyResult, path: Path) -> Path:
+    """Write the report of a finished study: a comparison, a learning curve or a cross-validation. Return its path.
 
     Args:
         study: results of the study.
         path: path of the HTML file.
     """
+    if isinstance(study, LearningCurve):
+        return learning_curve_report(study, path)
+    if isinstance(study, CrossValidation):
+        return model_report(
+            path,
+            data=study.data,
+            metrics=study.metrics,
+            results=study.detections,
+            title=f"Cross-validation of {study.set_up.label}",
+            notes=study.sentences(),
+        )
+    return _comparison_report(study, path)
+
+
+def _comparison_report(study: Study, path: Path) -> Path:
+    """Write the report of a comparison of set-ups. Return its path."""
     report = Report(
         title="Comparison of set-ups on this dataset",
         subtitle=f"Trained on {study.train}; evaluated on {study.val}; {study.config.schedule.epochs} epochs per "

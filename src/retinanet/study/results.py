@@ -152,6 +152,10 @@ class Study:
             f"{reference.variant.label}: either can be used."
         )
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return titles and rows of the table of the set-ups."""
+        return list(COLUMN_TITLES), self.rows()
+
     def rows(self) -> list[list[str]]:
         """Return the table as text, one row for each set-up; `COLUMN_TITLES` has the column titles."""
         rows = []
@@ -238,7 +242,7 @@ class Study:
 
     def markdown(self) -> str:
         """Return the table of the set-ups and the table of the classes in Markdown."""
-        tables = [(list(COLUMN_TITLES), self.rows())]
+        tables = [self.table()]
         if self.class_aps():
             tables.append(self.class_table())
         return "\n".join(markdown_table(titles, rows) for titles, rows in tables)

@@ -1,4 +1,4 @@
-"""Train each loss on the user's data, with equal budgets and several seeds, and compare the results.
+"""Train set-ups on the user's data, with equal budgets and several seeds, and compare the results.
 
 Every run is an ordinary training run by `train.fit`. The study chooses the options, reads the files that the runs
 wrote, and compares. The same call continues an interrupted study: it reads the results of finished runs and resumes an
@@ -7,36 +7,38 @@ unfinished run.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 from retinanet.analysis.statistics import statistics
-from retinanet.config import StudyConfig, TrainConfig, resolve, section_from_dict, to_dict, with_options
-from retinanet.data import DetectionData, load_train, load_train_and_val
+from retinanet.config import StudyConfig, resolve, to_dict, with_options
+from retinanet.data import DetectionData
 from retinanet.errors import ConfigError
 from retinanet.evaluate.bootstrap import image_interval
 from retinanet.evaluate.coco import coco_eval
 from retinanet.former_names import current_options
-from retinanet.study.outcomes import Outcome, Run
+from retinanet.study.cross_validation import CrossValidation, cross_validate, only_set_up
+from retinanet.study.learning_curve import LearningCurve, learning_curve
+from retinanet.study.outcomes import Outcome, Run, Variant
+from retinanet.study.parts import split_data
 from retinanet.study.results import Study
-from retinanet.study.runs import train_set_up
+from retinanet.study.runs import RUN_FILE, train_set_up
 from retinanet.study.variants import train_options, variants
 from retinanet.train.output_files import report_progress, write_output
 from retinanet.train.run_lock import locked_run_folder
 
-VAL_SHARE: Final = 0.2
-"""Share of the images that validate if there is no `--val`."""
+StudyResult = Study | CrossValidation | LearningCurve
+"""Result of a study: set-ups compared, one set-up cross-validated, or one set-up on fractions of the images."""
 
 
-def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Study:
+def study(data: Path, config: StudyConfig | None = None, **options: Any) -> StudyResult:
     """Train all set-ups on `data`, and write the results into `config.folder.output` (study.json, study.md).
+
+    With `fractions` or `cross_validate`, return the learning curve or the cross-validation of one set-up.
 
     Args:
         data: training data, see `data.read`.
@@ -53,11 +55,26 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
         return _study(with_options(config, train=data))
 
 
-def _study(config: StudyConfig) -> Study:
-    """Train all set-ups in a locked output folder. Invalid options of a set-up are reported before anything is read."""
-    set_ups = variants(config)
+def _study(config: StudyConfig) -> StudyResult:
+    """Train in a locked output folder. Invalid options of a set-up are reported before anything is written."""
+    single = config.cross_validate is not None or bool(config.fractions)
+    set_ups = [only_set_up(config)] if single else variants(config)
     _store_options(config)
-    train, val, train_data, val_data = _split(config)
+    result: StudyResult
+    if config.cross_validate is not None:
+        result = cross_validate(config)
+    elif config.fractions:
+        result = learning_curve(config)
+    else:
+        result = compare(config, set_ups)
+    write_output(config.folder.output / "study.json", json.dumps(result.to_json(), indent=2).encode())
+    write_output(config.folder.output / "study.md", result.markdown().encode())
+    return result
+
+
+def compare(config: StudyConfig, set_ups: Sequence[Variant]) -> Study:
+    """Train each set-up with each seed, and compare the others with the first."""
+    train, val, train_data, val_data = split_data(config)
     plan = [
         (variant, seed) for seed in range(config.random.seed, config.random.seed + config.seeds) for variant in set_ups
     ]
@@ -65,7 +82,7 @@ def _study(config: StudyConfig) -> Study:
     start, finished, runs = time.monotonic(), 0, dict[str, list[Run]]()
     for number, (variant, seed) in enumerate(plan, start=1):
         folder = config.folder.output / "runs" / f"{variant.name}-seed{seed}"
-        is_new = not (folder / "run.json").exists()
+        is_new = not (folder / RUN_FILE).exists()
         note = "" if is_new else ": finished earlier"
         report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{note}")
         keep = config.keep_checkpoints or seed == config.random.seed
@@ -75,7 +92,7 @@ def _study(config: StudyConfig) -> Study:
             left = (time.monotonic() - start) / finished * (len(plan) - number)
             report_progress(f"about {left / 60:.0f} minutes until the study is finished")
     outcomes = [Outcome(variant=variant, runs=tuple(runs[variant.name])) for variant in set_ups]
-    result = Study(
+    return Study(
         config=config,
         outcomes=tuple(outcomes),
         train=_describe(train_data),
@@ -84,16 +101,23 @@ def _study(config: StudyConfig) -> Study:
         train_objects=dict(zip(train_data.classes, statistics(train_data).objects_K.tolist(), strict=True)),
         image_intervals=_image_intervals(outcomes, val_data),
     )
-    write_output(config.folder.output / "study.json", json.dumps(result.to_json(), indent=2).encode())
-    write_output(config.folder.output / "study.md", result.markdown().encode())
-    return result
 
 
 def _store_options(config: StudyConfig) -> None:
     """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
     free = {"losses", "without_prior", "alphas", "gammas", "assigners", "samplers", "set_ups", "seeds"}
-    free |= {"output", "keep_checkpoints", "workers", "overwrite", "resume", "device", "devices", "worker_timeout"}
+    free |= {
+        "fractions",
+        "output",
+        "keep_checkpoints",
+        "workers",
+        "overwrite",
+        "resume",
+        "device",
+        "devices",
+        "worker_timeout",
+    }
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         for folder in (config.folder.output / "runs").glob("*/"):
@@ -113,31 +137,6 @@ def _store_options(config: StudyConfig) -> None:
             )
     config.folder.output.mkdir(parents=True, exist_ok=True)
     write_output(path, json.dumps(fixed, indent=2).encode())
-
-
-def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionData]:
-    """Return paths and contents of training and validation data.
-
-    Without `val`, a random share `VAL_SHARE` of the images, which depends on the seed, becomes the validation data.
-    """
-    if config.validation.val is not None:
-        train, val = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
-        return config.train, config.validation.val, train, val
-    data = load_train(config)
-    order = np.random.default_rng(config.random.seed).permutation(len(data.records))
-    count = max(1, round(VAL_SHARE * len(order)))
-    if count >= len(order):
-        raise ConfigError(f"{config.train} has {len(order)} images, too few for a validation split: give --val")
-    parts = {"val": sorted(order[:count].tolist()), "train": sorted(order[count:].tolist())}
-    paths, sets = {}, {}
-    for name, indices in parts.items():
-        sets[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in indices), faults=())
-        content = sets[name].to_coco()
-        for image, i in zip(content["images"], indices, strict=True):
-            image["file_name"] = str(data.records[i].path.absolute())
-        paths[name] = config.folder.output / f"{name}.json"
-        write_output(paths[name], json.dumps(content).encode())
-    return paths["train"], paths["val"], sets["train"], sets["val"]
 
 
 def _image_intervals(outcomes: Sequence[Outcome], val_data: DetectionData) -> dict[str, tuple[float, float]]:

@@ -48,9 +48,9 @@ def variants(config: StudyConfig) -> list[Variant]:
 
 
 def _losses(config: StudyConfig) -> tuple[str, ...]:
-    """Return the losses to compare: without `losses`, only the configured loss if the study has other set-ups."""
-    has_changes = bool(config.assigners or config.samplers or config.set_ups)
-    return (config.loss.loss,) if has_changes and "losses" not in given_options(config) else config.losses
+    """Return the losses to compare: without `losses`, only the configured loss if the study compares something else."""
+    others = config.assigners, config.samplers, config.set_ups, config.fractions, config.cross_validate
+    return (config.loss.loss,) if any(others) and "losses" not in given_options(config) else config.losses
 
 
 def _changes(config: StudyConfig) -> Iterator[dict[str, Any]]:
@@ -84,8 +84,20 @@ def parse_set_up(text: str) -> dict[str, Any]:
 
 
 def train_options(config: StudyConfig, train: Path, val: Path) -> TrainConfig:
-    """Return the options of `retinanet train` that all set-ups of a study change, without the options of a set-up."""
+    """Return the options of `retinanet train` that all set-ups of a study change, without the options of a set-up.
+
+    Data that the study wrote (see `parts.write_part`) is read without the options that describe the user's data.
+    """
     values = {**to_dict(config), "train": train, "val": val}
+    if train != config.train:
+        values |= {
+            "images": None,
+            "val_images": None,
+            "format": None,
+            "classes": (),
+            "ignore_classes": (),
+            "rename": (),
+        }
     return section_from_dict(TrainConfig, values, given=given_options(config))
 
 
