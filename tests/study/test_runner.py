@@ -150,3 +150,20 @@ def test_a_diverged_run_is_a_result(options, squares, monkeypatch):
     assert [o.diverged for o in result.outcomes] == [0, 1]
     assert result.outcomes[1].mean() == 0
     assert_self_contained(study_report(result, options["output"] / "report.html").read_text())
+
+
+@pytest.mark.slow
+def test_a_study_of_samplers_and_other_options(options, squares):
+    """The differences of two real set-ups to the first have an interval over the images; the page shows these."""
+    del options["losses"]
+    options |= {"samplers": ("balanced",), "set_ups": ("positive_iou=0.45",)}
+    result = study(squares[0], val=squares[1], **options)
+    names = [o.variant.name for o in result.outcomes]
+    first = "focal-gamma2-alpha0.75"
+    assert names == [first, f"{first}+sampler-balanced", f"{first}+positive_iou-0.45"]
+    assert set(result.image_intervals) == set(names[1:])
+    numbers = json.loads((options["output"] / "study.json").read_text())
+    assert len(numbers["set_ups"][1]["difference"]["image_interval"]) == 2
+    config = (options["output"] / "runs" / f"{names[2]}-seed0" / "config.yaml").read_text()
+    assert "positive_iou: 0.45" in config
+    assert_self_contained(study_report(result, options["output"] / "report.html").read_text())

@@ -9,7 +9,7 @@ import numpy as np
 
 from retinanet.report import figures
 from retinanet.report.html import Report
-from retinanet.study.extrapolation import FACTOR, power_law
+from retinanet.study.extrapolation import FACTOR, FACTOR_TEXT, power_law
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def learning_curve_report(curve: LearningCurve, path: Path) -> Path:
         curve_figure(curve),
         alt=f"Chart of AP over the number of training images: {means}.",
         caption="Small dots: training runs. Line: fitted curve a - b n^-c, dashed beyond the measured images. Bar: "
-        f"95 % interval at {FACTOR:g} times as many images. Without a line, the runs do not determine the curve.",
+        f"95 % interval at {FACTOR_TEXT} as many images. Without a line, no curve fits the runs.",
     )
     if aps := dict(list(curve.class_aps().items())[:CLASSES_DRAWN]):
         lines = {name: (curve.images, [float(np.mean(values)) for values in found]) for name, found in aps.items()}
@@ -53,7 +53,7 @@ def learning_curve_report(curve: LearningCurve, path: Path) -> Path:
     section.table(*curve.table(), caption="AP after the last training step, mean over the seeds.")
     section.table(
         *curve.class_table(),
-        caption=f"AP of each class, rarest class first, and the gain in AP points that {FACTOR:g} times as many images "
+        caption=f"AP of each class, rarest class first, and the gain in AP points that {FACTOR_TEXT} as many images "
         "are expected to bring, with its 95 % interval.",
     )
     options = {name: value for name, value in curve.to_json()["options"].items() if value is not None}

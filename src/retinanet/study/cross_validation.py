@@ -25,6 +25,9 @@ from retinanet.train.output_files import report_progress, write_output
 OUT_OF_FOLD: Final = "out_of_fold.json"
 """Name of the file with the detections of all images, as COCO results."""
 
+DATA_FILE: Final = "data.json"
+"""Name of the file with the ground truth of all images, as COCO annotations."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
@@ -68,7 +71,8 @@ class CrossValidation:
             sentences.append(f"Training diverged on {', '.join(diverged)}: its images have no detections.")
         sentences.append(
             f"{self.out_of_fold} holds the detections of each image by the network that was not trained on it. "
-            f"`retinanet check {self.out_of_fold} {self.config.train} --hard` lists probable annotation errors."
+            f"`retinanet check {self.out_of_fold} {self.config.folder.output / DATA_FILE} --hard` lists probable "
+            "annotation errors."
         )
         return sentences
 
@@ -135,6 +139,7 @@ def cross_validate(config: StudyConfig) -> CrossValidation:
                 keep_best=config.keep_checkpoints or number == 1,
             )
         )
+    write_part(data, data.records, config.folder.output / DATA_FILE)
     detections = [row for run in runs for row in run.detections()]
     write_output(config.folder.output / OUT_OF_FOLD, json.dumps(detections).encode())
     return CrossValidation(

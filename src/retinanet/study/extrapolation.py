@@ -16,7 +16,9 @@ from scipy import stats
 
 FACTOR: Final = 2.0
 """Factor of the number of images up to which the curve is extrapolated."""
-EXPONENTS: Final = np.geomspace(0.05, 2, 80)
+FACTOR_TEXT: Final = "twice"
+"""`FACTOR` in sentences."""
+EXPONENTS: Final = np.geomspace(0.05, 2, 300)
 """Values of c that are tried: from a curve that grows almost with the logarithm of n, to one that is soon flat."""
 RESAMPLES: Final = 1000
 """Number of simulated repetitions of the runs."""
@@ -114,4 +116,4 @@ def _fit(x_F: Floats, means_RF: Floats) -> tuple[Floats, Floats, Floats]:
     a_RC = np.where(limited_RC, 1, a_RC)
     errors_RC = ((a_RC[..., None] - b_RC[..., None] * u_CF - means_RF[:, None]) ** 2).sum(axis=2)
     best_R, rows = errors_RC.argmin(axis=1), np.arange(len(means_RF))
-    return a_RC[rows, best_R], b_RC[rows, best_R], EXPONENTS[best_R]
+    return a_RC[rows, best_R], b_RC[rows, best_R] + 0.0, EXPONENTS[best_R]  # + 0.0: -0.0 becomes 0.0

@@ -17,7 +17,7 @@ from retinanet.data import DetectionData
 from retinanet.former_names import with_former_options
 from retinanet.study.comparison import count, points_interval
 from retinanet.study.cross_validation import only_set_up
-from retinanet.study.extrapolation import FACTOR, Extrapolation, extrapolate
+from retinanet.study.extrapolation import FACTOR, FACTOR_TEXT, Extrapolation, extrapolate
 from retinanet.study.outcomes import Outcome, Variant
 from retinanet.study.parts import split_data, write_part
 from retinanet.study.results import format_interval, markdown_table
@@ -79,19 +79,19 @@ class LearningCurve:
     def sentences(self) -> list[str]:
         """Return sentences about the gain of more images."""
         overall, most = self.overall(), self.images[-1]
-        more = f"{_factor()} as many images ({round((FACTOR - 1) * most):,} more)"
+        more = f"{FACTOR_TEXT.capitalize()} as many images ({round((FACTOR - 1) * most):,} more)"
         interval = f"95 % interval {points_interval(overall.low, overall.high)}"
         if overall.verdict == "gain":
-            first = f"{more} would raise AP by about {100 * overall.gain:.1f} AP points ({interval})."
+            first = f"{more} would raise AP by about {100 * overall.gain:.1f} points ({interval})."
         elif overall.verdict == "flat":
             first = (
                 f"The curve is flat: more images of this kind will hardly help. {more} would raise AP by at most "
-                f"{100 * overall.high:.1f} AP points."
+                f"{100 * overall.high:.1f} points."
             )
         elif overall.parameters is not None:
             first = (
                 f"The runs do not determine the curve: {more[0].lower()}{more[1:]} would raise AP by "
-                f"{points_interval(overall.low, overall.high)} AP points. Use more seeds or longer training."
+                f"{points_interval(overall.low, overall.high)} points. Use more seeds or longer training."
             )
         else:
             first = (
@@ -101,7 +101,7 @@ class LearningCurve:
         gains = {name: found for name, found in self.by_class().items() if found.verdict == "gain"}
         named = sorted(gains.items(), key=lambda item: -item[1].gain)[:CLASSES_NAMED]
         per_class = [
-            f"{name}: {_factor().lower()} as many images would raise its AP by about {100 * found.gain:.1f} AP points "
+            f"{name}: {FACTOR_TEXT} as many images would raise its AP by about {100 * found.gain:.1f} points "
             f"(95 % interval {points_interval(found.low, found.high)})."
             for name, found in named
         ]
@@ -138,7 +138,7 @@ class LearningCurve:
             ]
             for name, aps in self.class_aps().items()
         ]
-        return [*titles, f"Gain of {_factor().lower()} as many images"], rows
+        return [*titles, f"Gain of {FACTOR_TEXT} as many images"], rows
 
     def to_json(self) -> dict[str, Any]:
         """Return options, runs, curves and sentences as plain values for JSON."""
@@ -223,10 +223,6 @@ def nested_order(data: DetectionData, seed: int) -> list[int]:
             first.append(images_of[k][0])
             seen.update(data.records[images_of[k][0]].labels_G.tolist())
     return [*first, *(i for i in order if i not in set(first))]
-
-
-def _factor() -> str:
-    return "Twice" if FACTOR == 2 else f"{FACTOR:g} times"
 
 
 def _gain_text(found: Extrapolation | None) -> str:
