@@ -118,3 +118,15 @@ def test_a_class_that_only_some_losses_learn_is_reported():
     text = " ".join(result.sentences())
     assert "rare was not learnt (AP below 0.01) with ce (1 of 2 runs): with focal its AP is 0.350." in text
     assert "cat was not learnt" not in text
+
+
+def test_a_study_of_other_options_suggests_no_alpha():
+    """A sampler has the loss, alpha and gamma of the first set-up, and is no focal setting of its own."""
+    focal = {"loss": "focal", "alpha": 0.75, "gamma": 2.0}
+    first = outcome("focal", [0.50, 0.51, 0.52], options=focal)
+    sampler = outcome("sampler balanced", [0.60, 0.61, 0.62], options={**focal, "sampler": "balanced"})
+    text = " ".join(study_of(first, sampler).sentences())
+    assert "sampler balanced is better than focal by 10.0 AP points" in text
+    assert "alpha" not in text
+    quarter = outcome("quarter", [0.55, 0.56, 0.57], options={**focal, "alpha": 0.25})
+    assert "Use --alpha 0.25 --gamma 2" in " ".join(study_of(first, sampler, quarter).sentences())

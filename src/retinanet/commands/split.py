@@ -36,7 +36,7 @@ def split(data: Annotated[Path, Parameter(help="Dataset to divide.")], /, *, opt
         **options.dataset.reading,
     )
     choices: dict[str, Any] = {
-        "group_by": options.group_by,
+        "group_by": options.grouping.group_by,
         "near_duplicates": options.near_duplicates,
         "seed": options.random.seed,
         "workers": options.loading.workers,

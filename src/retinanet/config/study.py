@@ -10,6 +10,7 @@ from retinanet.config.annotations import NoFlag
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.data import DataConfig
 from retinanet.config.extensions import ExtensionConfig
+from retinanet.config.grouping import GroupingConfig
 from retinanet.config.hardware import ComputeConfig, DeviceConfig
 from retinanet.config.image import ImageConfig
 from retinanet.config.loading import BatchConfig, LoadingConfig, WaitingConfig
@@ -67,9 +68,6 @@ class StudyConfig:
     cross_validate: Annotated[int | None, Ge(2)] = None
     """Number of folds for cross-validation, instead of comparing set-ups. One run is trained for each fold. The
     detections of each image by the network that was not trained on it are written to out_of_fold.json."""
-    group_by: str | None = None
-    """With `--cross-validate`: keep images in one fold that share this property, as `retinanet split --group-by`
-    does."""
     keep_checkpoints: bool = False
     """Keep best.ckpt of all seeds. By default, only the first seed of each set-up keeps best.ckpt."""
     validation: ValidationConfig = field(default_factory=lambda: ValidationConfig(val=None))
@@ -77,6 +75,7 @@ class StudyConfig:
     existing: ExistingConfig = field(default_factory=ExistingConfig)
     base: PresetConfig = field(default_factory=PresetConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
+    grouping: GroupingConfig = field(default_factory=GroupingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     tiling: TileConfig = field(default_factory=TileConfig)
     image: ImageConfig = field(default_factory=ImageConfig)

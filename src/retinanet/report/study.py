@@ -107,12 +107,13 @@ def _comparison_report(study: Study, path: Path) -> Path:
     if (first.folder / "best.ckpt").exists() and not first.diverged:
         trained = load_for_analysis(first.folder / "best.ckpt", device=study.config.hardware.device)
         imbalance_section(report, measure(trained, study.val_data))
-    report.section("Results of the paper").table(
-        ["Loss (Lin et al., COCO)", "Network", "AP, %"],
-        [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER_RESULTS],
-        caption="Source: arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Dataset and network differ from this "
-        "study, so compare the order of the losses, not the values of AP.",
-    )
+    if study.varies_loss:
+        report.section("Results of the paper").table(
+            ["Loss (Lin et al., COCO)", "Network", "AP, %"],
+            [(loss, network, "diverged" if ap is None else f"{ap:.1f}") for loss, network, ap in PAPER_RESULTS],
+            caption="Source: arXiv 1708.02002, section 4.1 and tables 1a, 1b, 1d. Dataset and network differ from this "
+            "study, so compare the order of the losses, not the values of AP.",
+        )
     repeat = report.section("How to reproduce this study")
     options = {name: value for name, value in study.to_json()["options"].items() if value is not None}
     repeat.details("All options", json.dumps(options, indent=2))

@@ -118,7 +118,7 @@ def cross_validate(config: StudyConfig) -> CrossValidation:
     folds, division = cross_validation_folds(
         data,
         config.cross_validate,
-        group_by=config.group_by,
+        group_by=config.grouping.group_by,
         seed=config.random.seed,
         workers=max(1, config.loading.workers),
     )

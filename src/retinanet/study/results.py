@@ -91,7 +91,8 @@ class Study:
                     f"{outcome.variant.label} learnt nothing: AP is below 0.01 with every seed. Train for more epochs."
                 )
         sentences += self._not_learnt()
-        sentences.append(self.suggestion())
+        if self.varies_loss:
+            sentences.append(self.suggestion())
         return sentences
 
     def class_aps(self) -> dict[str, list[list[float]]]:
@@ -134,10 +135,15 @@ class Study:
                 sentence = f"{name} was not learnt (AP below {NOT_LEARNT:g}) with {'; '.join(missed)}"
                 yield f"{sentence}: with {self.outcomes[best[1]].variant.label} its AP is {best[0]:.3f}."
 
+    @property
+    def varies_loss(self) -> bool:
+        """Whether another set-up than the first has another loss, alpha, gamma or prior, and no other change."""
+        return any(set(outcome.variant.options) <= LOSS_OPTIONS for outcome in self.outcomes[1:])
+
     def suggestion(self) -> str:
         """Return a sentence about which alpha and gamma to use, as far as the runs support a choice."""
-        focal = [outcome for outcome in self.outcomes if outcome.variant.options.get("loss") == "focal"]
-        focal = [outcome for outcome in focal if "prior" not in outcome.variant.options]
+        focal = [outcome for outcome in self.outcomes if set(outcome.variant.options) == {"loss", "alpha", "gamma"}]
+        focal = [outcome for outcome in focal if outcome.variant.options["loss"] == "focal"]
         if len(focal) < 2:
             return "Alpha and gamma were not varied: compare values with `--alphas 0.25 0.5 0.75 --gammas 0.5 1 2 5`."
         best, reference = max(focal, key=lambda outcome: outcome.mean()), focal[0]
@@ -257,6 +263,8 @@ COLUMN_TITLES: Final = (
 )
 """Column titles of the table. Differences to the first set-up, their intervals and the detectable difference are in AP
 points."""
+LOSS_OPTIONS: Final = frozenset({"loss", "alpha", "gamma", "prior"})
+"""Options of a set-up that concern the loss."""
 NOT_LEARNT: Final = 0.01
 """AP of a class below which the class was not learnt."""
 
