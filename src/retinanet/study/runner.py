@@ -19,7 +19,6 @@ from retinanet.config import StudyConfig, resolve, to_dict, with_options
 from retinanet.data import DetectionData
 from retinanet.errors import ConfigError
 from retinanet.evaluate.bootstrap import image_interval
-from retinanet.evaluate.coco import coco_eval
 from retinanet.former_names import current_options
 from retinanet.study.cross_validation import CrossValidation, cross_validate, only_set_up
 from retinanet.study.learning_curve import LearningCurve, learning_curve
@@ -146,9 +145,9 @@ def _image_intervals(outcomes: Sequence[Outcome], val_data: DetectionData) -> di
     report_progress("comparing the set-ups on resampled validation images")
     truth = val_data.to_coco()
     reference, *others = outcomes
-    references = [coco_eval(truth, run.detections()) for run in reference.runs]
+    references = [run.detections() for run in reference.runs]
     return {
-        outcome.variant.name: image_interval([coco_eval(truth, run.detections()) for run in outcome.runs], references)
+        outcome.variant.name: image_interval(truth, [run.detections() for run in outcome.runs], references)
         for outcome in others
     }
 
