@@ -25,10 +25,12 @@ SHOWN = {"text", "yaml", "toml", "csv", "json", "mermaid"}
 LONG = {  # pages whose blocks train, export or run a study
     "README.md",
     "docs/how-to/choose-a-loss.md",
+    "docs/how-to/cross-validate.md",
     "docs/how-to/export.md",
     "docs/how-to/extend/callback-and-logger.md",
     "docs/how-to/extend/loss-and-assigner.md",
     "docs/how-to/extend/transform.md",
+    "docs/how-to/measure-a-learning-curve.md",
     "docs/how-to/rare-classes.md",
     "docs/how-to/run-a-loss-study.md",
     "docs/how-to/train.md",

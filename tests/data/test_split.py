@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from retinanet.data import DetectionData
-from retinanet.data.split import assign_parts, divide
+from retinanet.data.split import assign_parts, cross_validation_folds, divide
 from retinanet.errors import ConfigError
 from tests.data.helpers import names
 
@@ -65,6 +65,22 @@ def test_near_duplicates_are_in_one_part(many: DetectionData, tmp_path: Path) ->
                 assert (record.path.stem in stems) == (f"copy-{record.path.stem}" in stems)
     division = divide(originals_and_copies, {"train": 0.5, "val": 0.5}, near_duplicates=False)
     assert division.duplicates == 0
+
+
+def test_folds_validate_each_image_once(many: DetectionData) -> None:
+    """40 images of 8 groups: the groups stay together, and each of the 10 images with a dog validates in one fold."""
+    folds, division = cross_validation_folds(many, 4, group_by="^[^_]+")
+    assert list(division.parts) == ["fold1", "fold2", "fold3", "fold4"]
+    assert sorted(name for fold in folds for name in names(fold["val"])) == sorted(names(many))
+    for fold in folds:
+        train, val = names(fold["train"]), names(fold["val"])
+        assert train | val == names(many)
+        assert not train & val
+        assert not {name.split("_")[0] for name in train} & {name.split("_")[0] for name in val}
+        order = [record.image_id for record in fold["train"].records]
+        assert order == [r.image_id for r in many.records if r.image_id in set(order)], "the order of the data"
+    assert sum(count_dog_images(fold["val"]) for fold in folds) == count_dog_images(many) == 10
+    assert [len(fold["val"].records) for fold in cross_validation_folds(many, 5)[0]] == [8] * 5
 
 
 def test_a_part_without_images_is_an_error(many: DetectionData) -> None:

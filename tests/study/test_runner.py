@@ -2,12 +2,11 @@
 
 import json
 import threading
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-import retinanet.study.runner as module
+import retinanet.study.runs as module
 from retinanet.errors import ConfigError
 from retinanet.formats.records import DataError
 from retinanet.report.study import study_report
@@ -15,7 +14,7 @@ from retinanet.study.runner import _store_options, study
 from retinanet.train import NonFiniteError
 from retinanet.train.run_lock import locked_run_folder
 from tests.report.test_html import assert_self_contained
-from tests.study.studies import config, outcome, study_of
+from tests.study.studies import config
 
 
 @pytest.fixture
@@ -166,20 +165,18 @@ def test_a_diverged_run_is_a_result(options, squares, monkeypatch):
     assert_self_contained(study_report(result, options["output"] / "report.html").read_text())
 
 
-def test_a_class_that_only_some_losses_learn_is_reported(tmp_path):
-    def with_classes(name, aps):
-        template = outcome(name, [0.5] * len(aps))
-        runs = []
-        for run, ap in zip(template.runs, aps, strict=True):
-            folder = tmp_path / f"{name}{run.seed}"
-            folder.mkdir()
-            per_class = {"cat": {"AP": 0.6}, "rare": {"AP": ap}, "none": {"AP": -1}}
-            (folder / "evaluation.json").write_text(json.dumps({"per_class": per_class}))
-            runs.append(replace(run, folder=folder))
-        return replace(template, runs=tuple(runs))
-
-    result = study_of(with_classes("focal", [0.3, 0.4]), with_classes("ce", [0.0, 0.2]))
-    assert result.class_aps() == {"cat": [[0.6, 0.6], [0.6, 0.6]], "rare": [[0.3, 0.4], [0.0, 0.2]]}
-    text = " ".join(result.sentences())
-    assert "rare was not learnt (AP below 0.01) with ce (1 of 2 runs): with focal its AP is 0.350." in text
-    assert "cat was not learnt" not in text
+@pytest.mark.slow
+def test_a_study_of_samplers_and_other_options(options, squares):
+    """The differences of two real set-ups to the first have an interval over the images; the page shows these."""
+    del options["losses"]
+    options |= {"samplers": ("balanced",), "set_ups": ("positive_iou=0.45",)}
+    result = study(squares[0], val=squares[1], **options)
+    names = [o.variant.name for o in result.outcomes]
+    first = "focal-gamma2-alpha0.75"
+    assert names == [first, f"{first}+sampler-balanced", f"{first}+positive_iou-0.45"]
+    assert set(result.image_intervals) == set(names[1:])
+    numbers = json.loads((options["output"] / "study.json").read_text())
+    assert len(numbers["set_ups"][1]["difference"]["image_interval"]) == 2
+    config = (options["output"] / "runs" / f"{names[2]}-seed0" / "config.yaml").read_text()
+    assert "positive_iou: 0.45" in config
+    assert_self_contained(study_report(result, options["output"] / "report.html").read_text())

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def check(
-    model_or_data: Annotated[Path, Parameter(help="Dataset to check; or a checkpoint, followed by a dataset.")],
-    data: Annotated[Path | None, Parameter(help="Dataset to check the checkpoint on.")] = None,
+    model_or_data: Annotated[Path, Parameter(help="Dataset; or checkpoint or COCO results (.json), and a dataset.")],
+    data: Annotated[Path | None, Parameter(help="Dataset to check the model or the results on.")] = None,
     /,
     *,
     options: Flags[CheckConfig] | None = None,
@@ -36,8 +36,10 @@ def check(
     require_writable(options.files.json, options.files.report)
     if data is None:
         return _check_data(model_or_data, options)
-    from retinanet.commands.check_model import check_model
+    from retinanet.commands.check_model import check_model, check_results
 
+    if model_or_data.suffix.lower() == ".json":
+        return check_results(model_or_data, data, options)
     return check_model(model_or_data, data, options)
 
 

@@ -1,10 +1,10 @@
-"""`retinanet check MODEL DATA`: metrics, class imbalance, findings about labels and model, hard examples."""
+"""`retinanet check MODEL DATA`: metrics, class imbalance, findings, hard examples. MODEL may be COCO results."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.commands.terminal import print_faults, print_findings, progress_bar, result_console, write_json
 from retinanet.files import write_atomically
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
     from retinanet.data import DetectionData
+
+WITHOUT_NETWORK: Final = (
+    "the file holds detections only: the imbalance of the loss and the objects without a positive anchor were not "
+    "measured. They need the checkpoint of the network"
+)
+"""Note about what a check of COCO results cannot measure."""
 
 
 def check_model(model: Path, path: Path, config: CheckConfig) -> int:
@@ -54,8 +60,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         detector, data, batch_size=config.batch.batch_size, workers=config.loading.workers, progress=progress_bar
     )
     numbers = metrics.to_json()
-    where = f"{len(data.records)} images with {data.num_objects} objects"
-    console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
+    _print_metrics(console, numbers, data)
     found = measure(
         trained, data, batch_size=config.batch.batch_size, easy_from=config.imbalance.easy_from, progress=progress_bar
     )
@@ -65,27 +70,78 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     print_findings(console, findings)
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
     write_json(_document(numbers, found, findings, data, hard), config.files.json)
-    target = config.files.report or (config.folder.output / "report.html" if config.hard else None)
-    if target is not None:
-        from retinanet.report.evaluation import model_report
+    _write_report(
+        console,
+        config,
+        data=data,
+        metrics=numbers,
+        results=results,
+        name=model.name,
+        source=path,
+        findings=findings,
+        hard=hard,
+        imbalance=found,
+    )
+    return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
-        page = model_report(
-            target,
-            data=data,
-            metrics=numbers,
-            results=results,
-            title=f"Check of {model.name} on {path.name}",
-            findings=findings,
-            imbalance=found,
-            hard=hard,
-        )
-        console.print(f"report: {page}", markup=False, highlight=False)
+
+def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:
+    """Check a file of COCO results on a dataset and print the results. Return 1 if the dataset has faults.
+
+    The imbalance of the loss and the objects without a positive anchor need the network, and are not measured.
+
+    Args:
+        results_file: COCO results (.json), such as out_of_fold.json of a cross-validation.
+        path: dataset.
+        config: the options of data and output are used.
+    """
+    from retinanet.analysis.diagnose import diagnose
+    from retinanet.analysis.hard_results import hard_examples_from_results
+    from retinanet.config import EvaluateConfig, section_from_dict, to_dict
+    from retinanet.data import load
+    from retinanet.evaluate import evaluate
+
+    data = load(
+        path,
+        images=config.dataset.selection.images,
+        skip_invalid=True,
+        workers=config.loading.workers,
+        split="val",
+        **config.dataset.reading,
+    )
+    console = result_console(config.files.json)
+    faults = print_faults(console, [data])
+    values = {**to_dict(config), "data": path, "skip_invalid": True, "json": None, "report": None}
+    found = evaluate(results_file, section_from_dict(EvaluateConfig, values))
+    numbers, results = found.metrics.to_json(), found.results
+    _print_metrics(console, numbers, data)
+    for note in (*found.notes, WITHOUT_NETWORK):
+        console.print(f"note: {note}", markup=False, highlight=False)
+    findings = diagnose(data, results)
+    print_findings(console, findings)
+    hard = None
+    if config.hard:
+        hard = hard_examples_from_results(data, results, count=config.hard_examples)
+        _write_hard(console, hard, config)
+    write_json(_document(numbers, None, findings, data, hard), config.files.json)
+    _write_report(
+        console,
+        config,
+        data=data,
+        metrics=numbers,
+        results=results,
+        name=results_file.name,
+        source=path,
+        findings=findings,
+        hard=hard,
+        notes=(WITHOUT_NETWORK,),
+    )
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
 
 def _document(
     metrics: dict[str, Any],
-    imbalance: Imbalance,
+    imbalance: Imbalance | None,
     findings: Sequence[Finding],
     data: DetectionData,
     hard: HardExamples | None,
@@ -93,7 +149,7 @@ def _document(
     """Return the results as JSON values, for `--json`."""
     return {
         "metrics": metrics,
-        "imbalance": imbalance.to_json(),
+        "imbalance": None if imbalance is None else imbalance.to_json(),
         "findings": [finding.to_json() for finding in findings],
         "faults": [str(fault) for fault in data.faults],
         "hard_examples": hard.rows() if hard else [],
@@ -109,10 +165,30 @@ def _find_hard(
     hard = hard_examples(
         loaded, data, count=config.hard_examples, batch_size=config.batch.batch_size, progress=progress_bar
     )
+    _write_hard(console, hard, config)
+    write_atomically(config.folder.output / "imbalance.json", json.dumps(imbalance.to_json(), indent=2) + "\n")
+    return hard
+
+
+def _write_hard(console: Console, hard: HardExamples, config: CheckConfig) -> None:
+    """Print a summary of the hard examples, and write hard.csv into the output folder."""
     config.folder.output.mkdir(parents=True, exist_ok=True)
     hard.write_csv(config.folder.output / "hard.csv")
-    write_atomically(config.folder.output / "imbalance.json", json.dumps(imbalance.to_json(), indent=2) + "\n")
     for sentence in hard.sentences():
         console.print(sentence, markup=False, highlight=False)
     console.print(f"hard examples: {config.folder.output / 'hard.csv'}", markup=False, highlight=False)
-    return hard
+
+
+def _print_metrics(console: Console, numbers: dict[str, Any], data: DetectionData) -> None:
+    where = f"{len(data.records)} images with {data.num_objects} objects"
+    console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
+
+
+def _write_report(console: Console, config: CheckConfig, *, name: str, source: Path, **content: Any) -> None:
+    """Write the report of `report.evaluation.model_report` if the options ask for a report or for hard examples."""
+    target = config.files.report or (config.folder.output / "report.html" if config.hard else None)
+    if target is not None:
+        from retinanet.report.evaluation import model_report
+
+        page = model_report(target, title=f"Check of {name} on {source.name}", **content)
+        console.print(f"report: {page}", markup=False, highlight=False)

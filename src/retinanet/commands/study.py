@@ -13,16 +13,18 @@ from retinanet.config import StudyConfig
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retinanet.study.results import Study
+    from retinanet.study.runner import StudyResult
 
-ON_TERMINAL = ("Loss", "AP", "95 % interval", "AP50", "Supported")
+ON_TERMINAL = ("Set-up", "AP", "Difference", "Paired interval", "Verdict")
 """Columns shown on the terminal, which fit 80 characters; study.md holds all columns."""
 
 
 def study(data: Annotated[Path, Parameter(help="Dataset to train on.")], /, *, options: Flags[StudyConfig]) -> None:
-    """Compare losses: train each on the same data with several seeds, and test which differences are significant.
+    """Compare losses and other options: train each on the same data with several seeds, and state which differ.
 
     `retinanet study data/train.json --val data/val.json -o runs/study --preset small --epochs 12`
+    `retinanet study data/train.json -o runs/folds --preset small --cross-validate 5`
+    `retinanet study data/train.json --val data/val.json -o runs/curve --preset small --fractions 0.1 0.25 0.5 1`
     """
     from rich.console import Console
 
@@ -41,18 +43,21 @@ def study(data: Annotated[Path, Parameter(help="Dataset to train on.")], /, *, o
     console.print(f"report: {report}", markup=False, highlight=False)
 
 
-def study_table(found: Study) -> Table:
-    """Return the comparison of the losses as a table for the terminal."""
+def study_table(found: StudyResult) -> Table:
+    """Return the results as a table for the terminal: set-ups, folds, or fractions of the images."""
     from rich.table import Table
 
-    from retinanet.study.results import COLUMN_TITLES
+    from retinanet.study.results import Study
 
-    table = Table(title="Loss study (all columns: study.md)", title_justify="left")
-    shown = [place for place, name in enumerate(COLUMN_TITLES) if name in ON_TERMINAL]
-    for place in shown:
-        table.add_column(
-            COLUMN_TITLES[place], justify="left" if place == 0 else "right", min_width=len(COLUMN_TITLES[place])
-        )
-    for row in found.rows():
-        table.add_row(*(row[place] for place in shown))
+    title = "Study (all numbers: study.json)"
+    titles, rows = found.table()
+    if isinstance(found, Study):
+        title = "Study: differences to the first set-up in AP points (all columns: study.md)"
+        places = [titles.index(name) for name in ON_TERMINAL]
+        titles, rows = list(ON_TERMINAL), [[row[place] for place in places] for row in rows]
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(titles):
+        table.add_column(name, justify="left" if place == 0 else "right", min_width=len(name))
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -32,8 +32,8 @@ class CheckConfig:
     PANEL: ClassVar = "Check"
 
     hard: bool = False
-    """With a model: list and draw the examples with the highest loss, background and objects. Many of these are
-    annotation errors."""
+    """With a model or COCO results: list and draw the examples with the highest loss, background and objects. Many of
+    these are annotation errors."""
     hard_examples: Annotated[int, Gt(0)] = 50
     """With `--hard`: number of examples listed for background and number listed for objects."""
     base: PresetConfig = field(default_factory=PresetConfig)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from retinanet.config.data import DataConfig
+from retinanet.config.grouping import GroupingConfig
 from retinanet.config.loading import LoadingConfig
 from retinanet.config.output import FolderConfig, ImageFilesConfig
 from retinanet.config.run import RandomConfig
@@ -22,15 +23,14 @@ class SplitConfig:
     """Fraction of the images for validation. `val` and `test` together are below 1."""
     test: float = 0.0
     """Fraction of the images for the test set, at least 0. `val` and `test` together are below 1."""
-    group_by: str | None = None
-    """Keep images in one part that share this property: a column of a CSV file; a field of an image or of its
-    annotations in another format (YOLO has none); `folder`, the folder of the image; `folder:1`, the first folder below
-    the common folder of all images; or a regular expression. The expression is searched in the file name ('^[^_]+' is
-    the part before the first _), or, if it contains a slash, in the path below the common folder."""
+    folds: Annotated[int | None, Ge(2)] = None
+    """Number of folds for cross-validation, instead of one split. Each image is in the validation part of one fold.
+    Writes the folders fold1, fold2 and so on, each with the parts train and val. `val` and `test` are not used."""
     near_duplicates: bool = True
     """Put images that look alike into the same part."""
     to: str = "coco"
     """Annotation format of the parts, such as coco, voc, yolo or csv. An unknown name lists all formats."""
+    grouping: GroupingConfig = field(default_factory=GroupingConfig)
     dataset: DataConfig = field(default_factory=DataConfig)
     image_files: ImageFilesConfig = field(default_factory=lambda: ImageFilesConfig(image_files="none"))
     loading: LoadingConfig = field(default_factory=LoadingConfig)

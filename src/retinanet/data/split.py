@@ -103,7 +103,7 @@ def divide(
             copies = f"; --no-near-duplicates separates the {kept:,} images that are nearly identical" if kept else ""
             raise ConfigError(
                 f"expected at least one image in {name}, found none: {groups.max() + 1} groups of images are too few "
-                f"for {len(shares)} parts. Raise the share of {name}, or add images{copies}"
+                f"for {len(shares)} parts. Raise the share of {name}, choose fewer parts, or add images{copies}"
             )
         parts[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in chosen), faults=(), notes=())
     by_name = group_numbers(len(data.records), links)
@@ -113,6 +113,30 @@ def divide(
         duplicates=len({index for link in similar for index in link}),
         grouping=grouping,
     )
+
+
+def cross_validation_folds(
+    data: DetectionData,
+    count: int,
+    *,
+    group_by: str | None = None,
+    near_duplicates: bool = True,
+    seed: int = 0,
+    workers: int = 2,
+) -> tuple[list[dict[str, DetectionData]], Division]:
+    """Return `count` folds with the parts train and val, and the division of the dataset into the parts val.
+
+    Each image is in the part val of one fold, and in the part train of all other folds. The other arguments and the
+    errors are those of `divide`.
+    """
+    shares = {f"fold{number}": 1 / count for number in range(1, count + 1)}
+    division = divide(data, shares, group_by=group_by, near_duplicates=near_duplicates, seed=seed, workers=workers)
+    folds = []
+    for val in division.parts.values():
+        held_out = {record.image_id for record in val.records}
+        records = tuple(record for record in data.records if record.image_id not in held_out)
+        folds.append({"train": dataclasses.replace(val, records=records), "val": val})
+    return folds, division
 
 
 def _class_presence(data: DetectionData) -> npt.NDArray[np.int64]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +12,9 @@ import numpy as np
 from retinanet.config import StudyConfig, to_dict
 from retinanet.formats.records import DetectionData
 from retinanet.former_names import with_former_options
-from retinanet.study.statistics import confidence_interval
+from retinanet.study.comparison import Comparison, count, points, points_interval, with_interval
+from retinanet.study.outcomes import EARLY_STEP, Outcome
 
-EARLY_STEP: Final = 100
-"""Number of steps after which the training loss shows whether the start was stable."""
 PAPER_RESULTS: Final = (
     ("cross-entropy, prior 0.01", "ResNet-50, 600 px", 30.2),
     ("cross-entropy, no prior", "ResNet-50, 600 px", None),
@@ -35,129 +32,95 @@ AP is None where training diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One set-up of a study.
-
-    Args:
-        name: name of the folder of the runs, without the seed.
-        label: name in tables and sentences.
-        options: options that differ from the study's options.
-    """
-
-    name: str
-    label: str
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training run of a study.
-
-    Args:
-        seed: random seed of the run.
-        seconds: duration of the run.
-        metrics: `Metrics.to_json()` after the last step; empty if the run diverged.
-        diverged: error message of a run whose loss became NaN or infinite; "" for other runs.
-        early_loss: last logged training loss up to step `EARLY_STEP`; None if no loss was logged by then.
-        folder: run folder.
-    """
-
-    seed: int
-    seconds: float
-    metrics: dict[str, Any] = field(repr=False)
-    diverged: str
-    early_loss: float | None
-    folder: Path
-
-    @property
-    def ap(self) -> float:
-        """AP; 0 for a run that diverged."""
-        return float(self.metrics.get("AP", 0.0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """All runs of one set-up."""
-
-    variant: Variant
-    runs: tuple[Run, ...]
-
-    def mean(self, name: str = "AP") -> float:
-        """Return the mean of a COCO metric over the seeds."""
-        return float(np.mean([run.metrics.get(name, 0.0) for run in self.runs]))
-
-    def interval(self, name: str = "AP") -> tuple[float, float]:
-        """Return the 95 % confidence interval of the mean (Student's t); (-inf, inf) for a single run."""
-        values = [float(run.metrics.get(name, 0.0)) for run in self.runs]
-        return confidence_interval(values)
-
-    @property
-    def diverged(self) -> int:
-        """Number of runs whose loss became NaN or infinite."""
-        return sum(bool(run.diverged) for run in self.runs)
-
-    @property
-    def early_loss(self) -> float | None:
-        """Mean training loss after `EARLY_STEP` steps; None if no run logged one."""
-        values = [run.early_loss for run in self.runs if run.early_loss is not None]
-        return float(np.mean(values)) if values else None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Study:
-    """Results of a study. The first outcome is the reference that the other outcomes are compared with."""
+    """Results of a study. The first outcome is the reference that the other outcomes are compared with.
+
+    Args:
+        config: options of the study.
+        outcomes: runs of each set-up.
+        train: description of the training data.
+        val: description of the validation data.
+        val_data: validation data.
+        train_objects: number of objects of each class in the training data, without crowd regions.
+        image_intervals: 95 % interval of the difference to the first set-up over resampled validation images, by name
+            of the set-up.
+    """
 
     config: StudyConfig
     outcomes: tuple[Outcome, ...]
     train: str
     val: str
     val_data: DetectionData = field(repr=False)
+    train_objects: Mapping[str, int] = field(default_factory=dict)
+    image_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every other set-up compared with the first."""
+        return [self._compare(outcome) for outcome in self.outcomes[1:]]
+
+    def _compare(self, outcome: Outcome) -> Comparison:
+        return Comparison(
+            outcome=outcome,
+            reference=self.outcomes[0],
+            image_interval=self.image_intervals.get(outcome.variant.name),
+        )
 
     def sentences(self) -> list[str]:
         """Return sentences about the differences that the numbers support, and about failed runs."""
         reference = self.outcomes[0]
-        ranked = sorted(self.outcomes, key=lambda outcome: -outcome.mean())
-        best = ranked[0]
+        best = max(self.outcomes, key=lambda outcome: outcome.mean())
         sentences = [
             f"Highest AP: {best.variant.label}, {best.mean():.3f} (95 % interval {format_interval(best.interval())}, "
-            f"{_seeds(best)}); {reference.variant.label}: {reference.mean():.3f} "
+            f"{count(len(best.runs), 'seed')}); {reference.variant.label}: {reference.mean():.3f} "
             f"({format_interval(reference.interval())})."
         ]
         if len(reference.runs) < 2:
             sentences.append(
                 "Differences may be chance: with a single seed there is no confidence interval. Use --seeds 3 or more."
             )
-        others = self.outcomes[1:]
-        sentences += [difference(outcome, reference) for outcome in others if differs(outcome, reference)]
-        if alike := [f"{o.variant.label} ({o.mean():.3f})" for o in others if not differs(o, reference)]:
-            sentences.append(
-                f"No measurable difference, because the intervals overlap, between {reference.variant.label} "
-                f"({reference.mean():.3f}) and: {'; '.join(alike)}."
-            )
+        else:
+            for comparison in sorted(self.comparisons, key=lambda found: not found.difference.is_supported):
+                sentences += [comparison.sentence(), *comparison.group_sentences(self.class_groups())]
         for outcome in self.outcomes:
             if outcome.diverged:
-                count = f"{outcome.diverged} of {len(outcome.runs)} runs"
-                sentences.append(f"{outcome.variant.label}: {count} diverged (counted as AP 0).")
+                runs = f"{outcome.diverged} of {len(outcome.runs)} runs"
+                sentences.append(f"{outcome.variant.label}: {runs} diverged (counted as AP 0).")
             elif max(run.ap for run in outcome.runs) < 0.01:
                 sentences.append(
                     f"{outcome.variant.label} learnt nothing: AP is below 0.01 with every seed. Train for more epochs."
                 )
         sentences += self._not_learnt()
-        sentences.append(self.suggestion())
+        if self.varies_loss:
+            sentences.append(self.suggestion())
         return sentences
 
     def class_aps(self) -> dict[str, list[list[float]]]:
-        """Return the AP of each class: one list for each set-up, with one value for each run that did not diverge."""
-        aps: dict[str, list[list[float]]] = {}
-        for index, outcome in enumerate(self.outcomes):
-            for run in outcome.runs:
-                path = run.folder / "evaluation.json"
-                if run.diverged or not path.exists():
-                    continue
-                for name, numbers in json.loads(path.read_text())["per_class"].items():
-                    if numbers["AP"] >= 0:  # -1: the validation data has no object of the class
-                        aps.setdefault(name, [[] for _ in self.outcomes])[index].append(numbers["AP"])
-        return aps
+        """Return the AP of each class: one list for each set-up, with one value for each run that did not diverge.
+
+        The classes are those with objects in the validation data, by ascending number of objects in the training data.
+        """
+        runs = [run for outcome in self.outcomes for run in outcome.runs]
+        names = dict.fromkeys(name for run in runs for name in run.metrics.get("per_class", {}))
+        aps = {
+            name: [
+                [ap for run in outcome.runs if not run.diverged and (ap := run.class_ap(name)) is not None]
+                for outcome in self.outcomes
+            ]
+            for name in sorted(names, key=lambda name: (self.train_objects.get(name, 0), name))
+        }
+        return {name: values for name, values in aps.items() if any(values)}
+
+    def class_groups(self) -> dict[str, list[str]]:
+        """Return the rarest and the most common third of the classes, by number of objects in the training data.
+
+        Return no groups for fewer than three classes, or if the groups have equally many objects per class.
+        """
+        names = [name for name in self.class_aps() if name in self.train_objects]
+        third = len(names) // 3
+        if not third or self.train_objects[names[third - 1]] >= self.train_objects[names[-third]]:
+            return {}
+        return {"rare": names[:third], "common": names[-third:]}
 
     def _not_learnt(self) -> Iterator[str]:
         """Yield a sentence for each class that some set-ups learnt and others did not: imbalance affects it most."""
@@ -172,10 +135,15 @@ class Study:
                 sentence = f"{name} was not learnt (AP below {NOT_LEARNT:g}) with {'; '.join(missed)}"
                 yield f"{sentence}: with {self.outcomes[best[1]].variant.label} its AP is {best[0]:.3f}."
 
+    @property
+    def varies_loss(self) -> bool:
+        """Whether another set-up than the first has another loss, alpha, gamma or prior, and no other change."""
+        return any(set(outcome.variant.options) <= LOSS_OPTIONS for outcome in self.outcomes[1:])
+
     def suggestion(self) -> str:
         """Return a sentence about which alpha and gamma to use, as far as the runs support a choice."""
-        focal = [outcome for outcome in self.outcomes if outcome.variant.options.get("loss") == "focal"]
-        focal = [outcome for outcome in focal if "prior" not in outcome.variant.options]
+        focal = [outcome for outcome in self.outcomes if set(outcome.variant.options) == {"loss", "alpha", "gamma"}]
+        focal = [outcome for outcome in focal if outcome.variant.options["loss"] == "focal"]
         if len(focal) < 2:
             return "Alpha and gamma were not varied: compare values with `--alphas 0.25 0.5 0.75 --gammas 0.5 1 2 5`."
         best, reference = max(focal, key=lambda outcome: outcome.mean()), focal[0]
@@ -183,34 +151,69 @@ class Study:
         flags = f"--alpha {options['alpha']:g} --gamma {options['gamma']:g}"
         if best is reference:
             return f"The configured focal settings are the best of those tried: {flags}."
-        if differs(best, reference):
+        if Comparison(outcome=best, reference=reference).difference.is_supported:
             return f"Use {flags}: measurably better than {reference.variant.label} on this data."
         return (
             f"{flags} has the highest mean AP of the focal settings, but is not measurably better than "
             f"{reference.variant.label}: either can be used."
         )
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return titles and rows of the table of the set-ups."""
+        return list(COLUMN_TITLES), self.rows()
+
     def rows(self) -> list[list[str]]:
         """Return the table as text, one row for each set-up; `COLUMN_TITLES` has the column titles."""
-        reference = self.outcomes[0]
-        return [
+        rows = []
+        for outcome in self.outcomes:
+            found = None if outcome is self.outcomes[0] else self._compare(outcome)
+            rows.append(
+                [
+                    outcome.variant.label,
+                    f"{outcome.mean():.3f}",
+                    format_interval(outcome.interval()),
+                    f"{outcome.mean('AP50'):.3f}",
+                    f"{outcome.mean('AP75'):.3f}",
+                    *(["–"] * len(DIFFERENCE_TITLES) if found is None else _difference_cells(found)),
+                    f"{outcome.diverged} of {len(outcome.runs)}",
+                    "–" if outcome.early_loss is None else f"{outcome.early_loss:.3g}",
+                    f"{np.mean([run.seconds for run in outcome.runs]) / 60:.1f}",
+                ]
+            )
+        return rows
+
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return titles and rows of the table of classes: AP of the first set-up, differences of the others.
+
+        The last rows hold the means of the rare and the common classes. Differences are paired by seed, in AP points.
+        """
+        titles = ["Class", "Training objects", "AP of the first set-up"]
+        titles += [outcome.variant.label for outcome in self.outcomes[1:]]
+        aps = {name: values[0] for name, values in self.class_aps().items()}
+        rows = [
             [
-                outcome.variant.label,
-                f"{outcome.mean():.3f}",
-                format_interval(outcome.interval()),
-                f"{outcome.mean('AP50'):.3f}",
-                f"{outcome.mean('AP75'):.3f}",
-                "–" if outcome is reference else f"{outcome.mean() - reference.mean():+.3f}",
-                "–" if outcome is reference else _verdict(outcome, reference),
-                f"{outcome.diverged} of {len(outcome.runs)}",
-                "–" if outcome.early_loss is None else f"{outcome.early_loss:.3g}",
-                f"{np.mean([run.seconds for run in outcome.runs]) / 60:.1f}",
+                name,
+                f"{self.train_objects[name]:,}" if name in self.train_objects else "–",
+                f"{np.mean(values):.3f}" if values else "–",
+                *(with_interval(found.class_difference([name])) for found in self.comparisons),
             ]
-            for outcome in self.outcomes
+            for name, values in aps.items()
         ]
+        for group, names in self.class_groups().items():
+            means = [float(np.mean(aps[name])) for name in names if aps[name]]
+            rows.append(
+                [
+                    f"mean of the {group} third",
+                    f"{sum(self.train_objects[name] for name in names):,}",
+                    f"{np.mean(means):.3f}" if means else "–",
+                    *(with_interval(found.class_difference(names)) for found in self.comparisons),
+                ]
+            )
+        return titles, rows
 
     def to_json(self) -> dict[str, Any]:
         """Return options, runs and sentences as plain values for JSON."""
+        classes, groups = self.class_aps(), self.class_groups()
         return {
             "train": self.train,
             "val": self.val,
@@ -222,6 +225,9 @@ class Study:
                     "options": outcome.variant.options,
                     "AP": outcome.mean(),
                     "interval": [v if math.isfinite(v) else None for v in outcome.interval()],
+                    "difference": None
+                    if outcome is self.outcomes[0]
+                    else self._compare(outcome).to_json(list(classes), groups),
                     "runs": [
                         {
                             "seed": run.seed,
@@ -235,35 +241,32 @@ class Study:
                 }
                 for outcome in self.outcomes
             ],
+            "train_objects": dict(self.train_objects),
+            "class_groups": groups,
             "sentences": self.sentences(),
         }
 
     def markdown(self) -> str:
-        """Return the table in Markdown."""
-        lines = ["| " + " | ".join(COLUMN_TITLES) + " |", "|---" * len(COLUMN_TITLES) + "|"]
-        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self.rows())]) + "\n"
+        """Return the table of the set-ups and the table of the classes in Markdown."""
+        tables = [self.table()]
+        if self.class_aps():
+            tables.append(self.class_table())
+        return "\n".join(markdown_table(titles, rows) for titles, rows in tables)
 
 
+DIFFERENCE_TITLES: Final = ("Difference", "Paired interval", "Image interval", "Verdict", "Detectable")
+"""Titles of the columns about the difference to the first set-up."""
 COLUMN_TITLES: Final = (
-    *("Loss", "AP", "95 % interval", "AP50", "AP75", "Difference to first", "Supported", "Diverged"),
-    *(f"Loss at step {EARLY_STEP}", "Minutes per run"),
+    *("Set-up", "AP", "95 % interval", "AP50", "AP75"),
+    *DIFFERENCE_TITLES,
+    *("Diverged", f"Loss at step {EARLY_STEP}", "Minutes per run"),
 )
-"""Column titles of the table."""
+"""Column titles of the table. Differences to the first set-up, their intervals and the detectable difference are in AP
+points."""
+LOSS_OPTIONS: Final = frozenset({"loss", "alpha", "gamma", "prior"})
+"""Options of a set-up that concern the loss."""
 NOT_LEARNT: Final = 0.01
 """AP of a class below which the class was not learnt."""
-
-
-def differs(first: Outcome, second: Outcome) -> bool:
-    """Return whether the confidence intervals of AP do not overlap: a conservative test of a difference."""
-    (low, high), (other_low, other_high) = first.interval(), second.interval()
-    return low > other_high or high < other_low
-
-
-def difference(outcome: Outcome, reference: Outcome) -> str:
-    """Return a sentence about the difference of two set-ups whose intervals do not overlap."""
-    by = outcome.mean() - reference.mean()
-    word = "better" if by > 0 else "worse"
-    return f"{outcome.variant.label} is {word} than {reference.variant.label} by {abs(by):.3f} AP."
 
 
 def format_interval(bounds: tuple[float, float]) -> str:
@@ -271,11 +274,18 @@ def format_interval(bounds: tuple[float, float]) -> str:
     return f"{bounds[0]:.3f} to {bounds[1]:.3f}" if math.isfinite(bounds[0]) else "–"
 
 
-def _seeds(outcome: Outcome) -> str:
-    return f"{len(outcome.runs)} seed" + ("s" if len(outcome.runs) > 1 else "")
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def _verdict(outcome: Outcome, reference: Outcome) -> str:
-    if not differs(outcome, reference):
-        return "no difference"
-    return "better" if outcome.mean() > reference.mean() else "worse"
+def _difference_cells(found: Comparison) -> list[str]:
+    difference = found.difference
+    return [
+        points(difference.mean),
+        points_interval(difference.low, difference.high),
+        "–" if found.image_interval is None else points_interval(*found.image_interval),
+        found.verdict,
+        f"{100 * difference.detectable:.1f}" if math.isfinite(difference.detectable) else "–",
+    ]

@@ -1,4 +1,4 @@
-"""Train each loss on the user's data, with equal budgets and several seeds, and compare the results.
+"""Train set-ups on the user's data, with equal budgets and several seeds, and compare the results.
 
 Every run is an ordinary training run by `train.fit`. The study chooses the options, reads the files that the runs
 wrote, and compares. The same call continues an interrupted study: it reads the results of finished runs and resumes an
@@ -7,37 +7,37 @@ unfinished run.
 
 from __future__ import annotations
 
-import dataclasses
-import gc
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
-
-from retinanet.config import StudyConfig, TrainConfig, given_options, resolve, section_from_dict, to_dict, with_options
-from retinanet.data import DetectionData, load_train, load_train_and_val
+from retinanet.analysis.statistics import statistics
+from retinanet.config import StudyConfig, resolve, to_dict, with_options
+from retinanet.data import DetectionData
 from retinanet.errors import ConfigError
+from retinanet.evaluate.bootstrap import image_interval
 from retinanet.former_names import current_options
-from retinanet.study.results import EARLY_STEP, Outcome, Run, Study, Variant
-from retinanet.study.variants import variants
-from retinanet.train import NonFiniteError, fit
-from retinanet.train.metrics_table import read_metrics
+from retinanet.study.cross_validation import CrossValidation, cross_validate, only_set_up
+from retinanet.study.learning_curve import LearningCurve, learning_curve
+from retinanet.study.outcomes import Outcome, Run, Variant
+from retinanet.study.parts import split_data
+from retinanet.study.results import Study
+from retinanet.study.runs import RUN_FILE, train_set_up
+from retinanet.study.variants import train_options, variants
 from retinanet.train.output_files import report_progress, write_output
 from retinanet.train.run_lock import locked_run_folder
 
-VAL_SHARE: Final = 0.2
-"""Share of the images that validate if there is no `--val`."""
+StudyResult = Study | CrossValidation | LearningCurve
+"""Result of a study: set-ups compared, one set-up cross-validated, or one set-up on fractions of the images."""
 
 
-ONLY_AT_THE_END: Final = 10**9
-"""Number of epochs between two evaluations that leaves the evaluation at the end of a training run only."""
-
-
-def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Study:
+def study(data: Path, config: StudyConfig | None = None, **options: Any) -> StudyResult:
     """Train all set-ups on `data`, and write the results into `config.folder.output` (study.json, study.md).
+
+    With `fractions` or `cross_validate`, return the learning curve or the cross-validation of one set-up.
 
     Args:
         data: training data, see `data.read`.
@@ -54,44 +54,60 @@ def study(data: Path, config: StudyConfig | None = None, **options: Any) -> Stud
         return _study(with_options(config, train=data))
 
 
-def _study(config: StudyConfig) -> Study:
-    """Train all set-ups in a locked output folder."""
+def _study(config: StudyConfig) -> StudyResult:
+    """Train in a locked output folder. Invalid options of a set-up are reported before anything is written."""
+    single = config.cross_validate is not None or bool(config.fractions)
+    set_ups = [only_set_up(config)] if single else variants(config)
     _store_options(config)
-    train, val, train_data, val_data = _split(config)
-    plan = [
-        (variant, seed)
-        for seed in range(config.random.seed, config.random.seed + config.seeds)
-        for variant in variants(config)
-    ]
-    start, finished, runs = time.monotonic(), 0, dict[str, list[Run]]()
-    for number, (variant, seed) in enumerate(plan, start=1):
-        folder = config.folder.output / "runs" / f"{variant.name}-seed{seed}"
-        is_new = not (folder / "run.json").exists()
-        note = "" if is_new else ": finished earlier"
-        report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{note}")
-        runs.setdefault(variant.name, []).append(_run(config, variant, seed, folder, train, val))
-        finished += is_new
-        if is_new and number < len(plan):
-            left = (time.monotonic() - start) / finished * (len(plan) - number)
-            report_progress(f"about {left / 60:.0f} minutes until the study is finished")
-    outcomes = [Outcome(variant=variant, runs=tuple(runs[variant.name])) for variant in variants(config)]
-    result = Study(
-        config=config,
-        outcomes=tuple(outcomes),
-        train=_describe(train_data),
-        val=_describe(val_data),
-        val_data=val_data,
-    )
+    result: StudyResult
+    if config.cross_validate is not None:
+        result = cross_validate(config)
+    elif config.fractions:
+        result = learning_curve(config)
+    else:
+        result = compare(config, set_ups)
     write_output(config.folder.output / "study.json", json.dumps(result.to_json(), indent=2).encode())
     write_output(config.folder.output / "study.md", result.markdown().encode())
     return result
 
 
+def compare(config: StudyConfig, set_ups: Sequence[Variant]) -> Study:
+    """Train each set-up with each seed, and compare the others with the first."""
+    train, val, train_data, val_data = split_data(config)
+    plan = [
+        (variant, seed) for seed in range(config.random.seed, config.random.seed + config.seeds) for variant in set_ups
+    ]
+    base = train_options(config, train, val)
+    start, finished, runs = time.monotonic(), 0, dict[str, list[Run]]()
+    for number, (variant, seed) in enumerate(plan, start=1):
+        folder = config.folder.output / "runs" / f"{variant.name}-seed{seed}"
+        is_new = not (folder / RUN_FILE).exists()
+        note = "" if is_new else ": finished earlier"
+        report_progress(f"\n[{number}/{len(plan)}] {variant.label}, seed {seed}{note}")
+        keep = config.keep_checkpoints or seed == config.random.seed
+        runs.setdefault(variant.name, []).append(train_set_up(base, variant, seed=seed, folder=folder, keep_best=keep))
+        finished += is_new
+        if is_new and number < len(plan):
+            left = (time.monotonic() - start) / finished * (len(plan) - number)
+            report_progress(f"about {left / 60:.0f} minutes until the study is finished")
+    outcomes = [Outcome(variant=variant, runs=tuple(runs[variant.name])) for variant in set_ups]
+    return Study(
+        config=config,
+        outcomes=tuple(outcomes),
+        train=_describe(train_data),
+        val=_describe(val_data),
+        val_data=val_data,
+        train_objects=dict(zip(train_data.classes, statistics(train_data).objects_K.tolist(), strict=True)),
+        image_intervals=_image_intervals(outcomes, val_data),
+    )
+
+
 def _store_options(config: StudyConfig) -> None:
     """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
     path = config.folder.output / "options.json"
-    free = {"output", "losses", "without_prior", "alphas", "gammas", "seeds", "keep_checkpoints", "workers"}
-    free |= {"overwrite", "resume", "device", "devices", "worker_timeout", "cache"}
+    free = {"losses", "without_prior", "alphas", "gammas", "assigners", "samplers", "set_ups", "seeds"}
+    free |= {"fractions", "output", "keep_checkpoints", "overwrite", "resume"}
+    free |= {"workers", "worker_timeout", "cache", "device", "devices"}
     fixed = {name: value for name, value in to_dict(config).items() if name not in free}
     if config.existing.overwrite and (config.folder.output / "runs").exists():
         for folder in (config.folder.output / "runs").glob("*/"):
@@ -99,12 +115,12 @@ def _store_options(config: StudyConfig) -> None:
                 pass
         shutil.rmtree(config.folder.output / "runs")
     elif path.exists():
-        # An option that the version of the study did not have has its default.
-        defaults = to_dict(section_from_dict(StudyConfig, {"output": config.folder.output}))
-        stored = defaults | current_options(json.loads(path.read_text()), fixed, warn=False)
-        changed = [name for name in fixed if fixed[name] != stored.get(name)]
+        stored = current_options(json.loads(path.read_text()), fixed, warn=False)
+        defaults = to_dict(StudyConfig(folder=config.folder))  # of options that were added after the study began
+        stored = {name: stored.get(name, defaults[name]) for name in fixed}
+        changed = [name for name in fixed if fixed[name] != stored[name]]
         if changed:
-            differences = ", ".join(f"{name} was {stored.get(name)}, is {fixed[name]}" for name in changed)
+            differences = ", ".join(f"{name} was {stored[name]}, is {fixed[name]}" for name in changed)
             raise ConfigError(
                 f"{config.folder.output} holds a study with other options ({differences}): give another folder with "
                 "--output, or replace the study with --overwrite"
@@ -113,70 +129,18 @@ def _store_options(config: StudyConfig) -> None:
     write_output(path, json.dumps(fixed, indent=2).encode())
 
 
-def _split(config: StudyConfig) -> tuple[Path, Path, DetectionData, DetectionData]:
-    """Return paths and contents of training and validation data.
-
-    Without `val`, a random share `VAL_SHARE` of the images, which depends on the seed, becomes the validation data.
-    """
-    if config.validation.val is not None:
-        train, val = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
-        return config.train, config.validation.val, train, val
-    data = load_train(config)
-    order = np.random.default_rng(config.random.seed).permutation(len(data.records))
-    count = max(1, round(VAL_SHARE * len(order)))
-    if count >= len(order):
-        raise ConfigError(f"{config.train} has {len(order)} images, too few for a validation split: give --val")
-    parts = {"val": sorted(order[:count].tolist()), "train": sorted(order[count:].tolist())}
-    paths, sets = {}, {}
-    for name, indices in parts.items():
-        sets[name] = dataclasses.replace(data, records=tuple(data.records[i] for i in indices), faults=())
-        content = sets[name].to_coco()
-        for image, i in zip(content["images"], indices, strict=True):
-            image["file_name"] = str(data.records[i].path.absolute())
-        paths[name] = config.folder.output / f"{name}.json"
-        write_output(paths[name], json.dumps(content).encode())
-    return paths["train"], paths["val"], sets["train"], sets["val"]
-
-
-def _run(config: StudyConfig, variant: Variant, seed: int, folder: Path, train: Path, val: Path) -> Run:
-    """Train one set-up with one seed, or read the result of an earlier run."""
-    result_file = folder / "run.json"
-    if not result_file.exists():
-        values = {**to_dict(config), "train": train, "val": val, "output": folder}
-        options = section_from_dict(TrainConfig, values, given=given_options(config))
-        resumable = (folder / "last.ckpt").exists()
-        options = with_options(
-            options,
-            **variant.options,
-            seed=seed,
-            evaluate_every=config.schedule.epochs if config.schedule.time_budget is None else ONLY_AT_THE_END,
-            resume=resumable,
-            overwrite=not resumable,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        diverged, start = "", time.monotonic()
-        try:
-            seconds = fit(options).seconds
-        except NonFiniteError as error:
-            diverged, seconds = str(error), time.monotonic() - start
-            report_progress(f"diverged: {error}")
-        metrics = {} if diverged else json.loads((folder / "evaluation.json").read_text())
-        rows = read_metrics(folder / "metrics.csv")
-        losses = [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
-        reached = [loss for step, loss in losses if step is not None and step <= EARLY_STEP]
-        result = {
-            "seed": seed,
-            "seconds": seconds,
-            "metrics": metrics,
-            "diverged": diverged,
-            "early_loss": reached[-1] if reached else None,
-        }
-        write_output(result_file, json.dumps(result, indent=2).encode())
-        (folder / "last.ckpt").unlink(missing_ok=True)
-        if seed != config.random.seed and not config.keep_checkpoints:
-            (folder / "best.ckpt").unlink(missing_ok=True)
-        gc.collect()
-    return Run(**json.loads(result_file.read_text()), folder=folder)
+def _image_intervals(outcomes: Sequence[Outcome], val_data: DetectionData) -> dict[str, tuple[float, float]]:
+    """Return the interval of each set-up's difference to the first over resampled images, by name of the set-up."""
+    if len(outcomes) < 2:
+        return {}
+    report_progress("comparing the set-ups on resampled validation images")
+    truth = val_data.to_coco()
+    reference, *others = outcomes
+    references = [run.detections() for run in reference.runs]
+    return {
+        outcome.variant.name: image_interval(truth, [run.detections() for run in outcome.runs], references)
+        for outcome in others
+    }
 
 
 def _describe(data: DetectionData) -> str:

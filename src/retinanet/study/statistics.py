@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import stats
@@ -43,6 +43,17 @@ class PairedDifference:
     def is_supported(self) -> bool:
         """True if the interval does not contain 0."""
         return self.low > 0 or self.high < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as plain values for JSON; None for an infinite bound."""
+        bounds = {"interval": (self.low, self.high), "detectable": (self.detectable,)}
+        finite = {name: [v if math.isfinite(v) else None for v in values] for name, values in bounds.items()}
+        return {
+            "mean": self.mean,
+            "interval": finite["interval"],
+            "supported": self.is_supported,
+            "detectable": finite["detectable"][0],
+        }
 
 
 def paired_difference(values: Sequence[float], reference: Sequence[float]) -> PairedDifference:

@@ -3,24 +3,129 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
 
-from retinanet.config import StudyConfig
+from retinanet.config import StudyConfig, TrainConfig, given_options, resolve, section_from_dict, to_dict
+from retinanet.errors import ConfigError
 from retinanet.losses import make_classification_loss
+from retinanet.matching import make_assigner
+from retinanet.parse import ParseError, parse_yaml
 from retinanet.plugins import used_options
-from retinanet.study.results import Variant
+from retinanet.study.outcomes import Variant
+
+FIXED_OPTIONS: Final = frozenset(
+    {"train", "val", "output", "seed", "preset", "epochs", "max_steps", "evaluate_every", "resume", "overwrite"}
+)
+"""Options that all set-ups of a study share: data, budget, and what the study sets itself."""
 
 
 def variants(config: StudyConfig) -> list[Variant]:
-    """Return the set-ups to train, without duplicates; the configured focal loss comes first if it is one of these."""
-    set_ups = [_variant(config, loss) for loss in sorted(config.losses, key=lambda loss: loss != "focal")]
+    """Return the set-ups to train, without duplicates; the configured focal loss comes first if it is one of these.
+
+    The losses, alphas and gammas come first. Each assigner, sampler and other set-up changes the first of these.
+
+    Raises:
+        ConfigError: a set-up names an unknown option or an invalid value. This is checked before the first run.
+    """
+    set_ups = [_variant(config, loss) for loss in sorted(_losses(config), key=lambda loss: loss != "focal")]
     if config.alphas or config.gammas:
         for gamma in config.gammas or (config.loss.gamma,):
             for alpha in config.alphas or (config.loss.alpha,):
                 set_ups.append(_variant(config, "focal", alpha=alpha, gamma=gamma))
     set_ups += [_variant(config, loss, prior=0.5) for loss in config.without_prior]
-    by_name = {variant.name: variant for variant in set_ups}
-    return list(by_name.values())
+    base = train_options(config, config.train, config.train)
+    set_ups += [_changed(base, set_ups[0], changes) for changes in _changes(config)]
+    different: list[tuple[TrainConfig, Variant]] = []
+    for variant in set_ups:
+        options = with_changes(base, variant.options)
+        make_assigner(options.matching)  # an assigner of another package raises its errors here
+        if all(options != other for other, _ in different):
+            different.append((options, variant))
+    return [variant for _, variant in different]
+
+
+def _losses(config: StudyConfig) -> tuple[str, ...]:
+    """Return the losses to compare: without `losses`, only the configured loss if the study compares something else."""
+    others = config.assigners, config.samplers, config.set_ups, config.fractions, config.cross_validate
+    return (config.loss.loss,) if any(others) and "losses" not in given_options(config) else config.losses
+
+
+def _changes(config: StudyConfig) -> Iterator[dict[str, Any]]:
+    """Yield the changed options of each assigner, sampler and other set-up."""
+    yield from ({"assigner": name} for name in config.assigners)
+    yield from ({"sampler": name} for name in config.samplers)
+    yield from map(parse_set_up, config.set_ups)
+
+
+def parse_set_up(text: str) -> dict[str, Any]:
+    """Return the options of a text such as "anchors=auto, positive_iou=0.45", by name.
+
+    A value is written as in YAML, a list in brackets: "anchor_sizes=[32, 64, 128, 256, 512]".
+
+    Raises:
+        ConfigError: the text has another form, or names an option that all set-ups share.
+    """
+    changes = {}
+    for part in re.split(r",\s*(?=[\w-]+\s*=)", text):
+        name, equals, value = part.partition("=")
+        option = name.strip().replace("-", "_")
+        try:
+            changes[option] = parse_yaml(value)
+        except ParseError as error:
+            raise ConfigError(f"set_ups: the value of {option} in {text!r} is not valid YAML: {error}") from error
+        if not equals or not option or changes[option] is None:
+            raise ConfigError(f"set_ups must have the form 'option=value, option=value', found {text!r}")
+    if shared := FIXED_OPTIONS.intersection(changes):
+        raise ConfigError(f"set_ups: all set-ups of a study have the same {', '.join(sorted(shared))}, found {text!r}")
+    return changes
+
+
+def train_options(config: StudyConfig, train: Path, val: Path) -> TrainConfig:
+    """Return the options of `retinanet train` that all set-ups of a study change, without the options of a set-up.
+
+    Data that the study wrote (see `parts.write_part`) is read without the options that describe the user's data.
+    """
+    values = {**to_dict(config), "train": train, "val": val}
+    if train != config.train:
+        values |= {
+            "images": None,
+            "val_images": None,
+            "format": None,
+            "classes": (),
+            "ignore_classes": (),
+            "rename": (),
+        }
+    return section_from_dict(TrainConfig, values, given=given_options(config))
+
+
+def with_changes(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """Return the options of a set-up. Values may be written as in YAML: they are brought to the types of the options.
+
+    Raises:
+        ConfigError: an unknown option or an invalid value.
+    """
+    return resolve(TrainConfig, {**to_dict(base), **changes}, given=given_options(base).union(changes))
+
+
+def _changed(base: TrainConfig, first: Variant, changes: Mapping[str, Any]) -> Variant:
+    """Return the first set-up of a study with changed options."""
+    values = to_dict(with_changes(base, changes))
+    options = {name: values[name] for name in changes}
+    label = ", ".join(f"{name} {_text(value)}" for name, value in options.items())
+    name = re.sub(r"[^\w.+-]+", "-", label).strip("-")
+    return Variant(name=f"{first.name}+{name}", label=label, options={**first.options, **options})
+
+
+def _text(value: Any) -> str:
+    """Return the value of an option as text: yes or no, a short number, or a list with spaces."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _variant(config: StudyConfig, loss: str, **changed: Any) -> Variant:
