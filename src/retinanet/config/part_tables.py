@@ -31,6 +31,7 @@ BOX_LOSSES: Final = {
 """Box losses: subclasses of `losses.BoxLoss`."""
 
 ASSIGNERS: Final = {
-    "iou": "retinanet.matching:IoUAssigner",
+    "iou": "retinanet.matching.iou:IoUAssigner",
+    "atss": "retinanet.matching.atss:ATSSAssigner",
 }
 """Assigners: subclasses of `matching.Assigner`."""
