@@ -1,4 +1,6 @@
-"""Matching, ATSS, candidates and NMS in short, slow code. Tests compare the C and the torch forms with these functions.
+"""Matching, ATSS, task-aligned assignment, candidates and NMS in short, slow code.
+
+Tests compare the C and the torch forms with these functions.
 
 The float32 operations are in the order of the formulas, on whole matrices.
 Shape suffixes: A anchors, G ground-truth boxes, L anchors of a level, K classes.
@@ -63,6 +65,29 @@ def atss(anchors_A4, targets, config, *, anchors_per_level, per_position):
         owner = _owners(iou_AG, positive_AG)
         if config.low_quality_matches:
             _add_unreached(owner, iou_AG, candidates)
+        columns.append(_column(owner, anchors_A4, target, config.positive_iou))
+    return _stacked(columns)
+
+
+def task_aligned(anchors_A4, logits_NAK, predicted_NA4, targets, config):
+    """Assign the 13 anchors of the largest metric, one box after another."""
+    columns = []
+    for n, target in enumerate(targets):
+        iou_AG = torch.where(target.crowd_G, 0.0, iou(predicted_NA4[n][:, None], target.boxes_G4.float()[None]))
+        centres_A2 = (anchors_A4[:, :2] + anchors_A4[:, 2:]) / 2
+        positive_AG = torch.zeros_like(iou_AG, dtype=torch.bool)
+        closest = []
+        for g, label in enumerate(target.labels_G.tolist()):
+            u_A = iou_AG[:, g]
+            metrics = (logits_NAK[n, :, label].contiguous().sigmoid() * (u_A * u_A * u_A) ** 2).tolist()
+            x1, y1, x2, y2 = target.boxes_G4[g].tolist()
+            allowed = [a for a, (x, y) in enumerate(centres_A2.tolist()) if x1 < x < x2 and y1 < y < y2]
+            for a in sorted([a for a in allowed if metrics[a] > 0], key=lambda a: (-metrics[a], a))[:13]:
+                positive_AG[a, g] = True
+            closest.append(sorted(range(len(u_A)), key=lambda a: (-float(u_A[a]), a))[:13])
+        owner = _owners(iou_AG, positive_AG)
+        if config.low_quality_matches:
+            _add_unreached(owner, iou_AG, closest)
         columns.append(_column(owner, anchors_A4, target, config.positive_iou))
     return _stacked(columns)
 

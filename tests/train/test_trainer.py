@@ -92,7 +92,7 @@ def test_objects_without_a_positive_anchor_are_counted(squares):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("assigner", ["atss"])
+@pytest.mark.parametrize("assigner", ["atss", "task_aligned"])
 def test_a_run_with_another_assigner(tiny, assigner):
     """The number of positives in the first step differs from that of IoU thresholds."""
     fit(**tiny, assigner=assigner, max_steps=2)

@@ -33,5 +33,6 @@ BOX_LOSSES: Final = {
 ASSIGNERS: Final = {
     "iou": "retinanet.matching.iou:IoUAssigner",
     "atss": "retinanet.matching.atss:ATSSAssigner",
+    "task_aligned": "retinanet.matching.task_aligned:TaskAlignedAssigner",
 }
 """Assigners: subclasses of `matching.Assigner`."""

@@ -3,5 +3,6 @@
 from retinanet.matching.atss import ATSSAssigner
 from retinanet.matching.base import Assigner, make_assigner
 from retinanet.matching.iou import IoUAssigner, match
+from retinanet.matching.task_aligned import TaskAlignedAssigner
 
-__all__ = ["ATSSAssigner", "Assigner", "IoUAssigner", "make_assigner", "match"]
+__all__ = ["ATSSAssigner", "Assigner", "IoUAssigner", "TaskAlignedAssigner", "make_assigner", "match"]
