@@ -79,7 +79,7 @@ def task_aligned(anchors_A4, logits_NAK, predicted_NA4, targets, config):
         closest = []
         for g, label in enumerate(target.labels_G.tolist()):
             u_A = iou_AG[:, g]
-            metrics = (logits_NAK[n, :, label].contiguous().sigmoid() * (u_A * u_A * u_A) ** 2).tolist()
+            metrics = (logits_NAK[n, :, label].double().sigmoid().float() * (u_A * u_A * u_A) ** 2).tolist()
             x1, y1, x2, y2 = target.boxes_G4[g].tolist()
             allowed = [a for a, (x, y) in enumerate(centres_A2.tolist()) if x1 < x < x2 and y1 < y < y2]
             for a in sorted([a for a in allowed if metrics[a] > 0], key=lambda a: (-metrics[a], a))[:13]:
