@@ -96,8 +96,8 @@ def _closest(centres_A2, box_4, anchors_per_level, per_position, count):
     """Return the candidates: the anchors at the positions that are closest to the centre of the box, by level."""
     chosen, first = [], 0
     for L, C in zip(anchors_per_level, per_position, strict=True):
-        squared_P2 = (centres_A2[first : first + L : C] - (box_4[:2] + box_4[2:]) / 2) ** 2
-        distances = [math.inf if math.isnan(d) else d for d in (squared_P2[:, 0] + squared_P2[:, 1]).tolist()]
+        squared_P2 = (centres_A2[first : first + L : C] - (box_4[:2] + box_4[2:]) / 2).double() ** 2
+        distances = [math.inf if math.isnan(d) else d for d in squared_P2.sum(1).float().tolist()]
         closest = sorted(range(L // C), key=lambda p: (distances[p], p))[:count]
         chosen += [first + p * C + c for p in closest for c in range(C)]
         first += L

@@ -8,6 +8,7 @@ from retinanet.matching import make_assigner
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.ops import atss_torch
 from retinanet.ops.atss import atss, level_positions
+from retinanet.ops.atss_native import atss_native, supports_atss_native
 from retinanet.types import Target
 from tests.device_double import double, to_cpu, to_double
 from tests.ops import reference
@@ -44,8 +45,8 @@ def settings(case, low_quality):
     )
 
 
-def in_torch(anchors, targets, config, per_level):
-    return atss_torch.atss_torch(
+def in_torch(anchors, targets, config, per_level, *, form=atss_torch.atss_torch):
+    return form(
         anchors,
         targets,
         positions=level_positions(anchors, per_level),
@@ -55,9 +56,17 @@ def in_torch(anchors, targets, config, per_level):
     )
 
 
-@pytest.fixture(params=["torch"])
+def in_c(anchors, targets, config, per_level):
+    assert supports_atss_native(anchors, targets)
+    return in_torch(anchors, targets, config, per_level, form=atss_native)
+
+
+@pytest.fixture(params=["c", "torch"])
 def form(request):
-    return in_torch
+    if request.param == "torch":
+        return in_torch
+    request.getfixturevalue("native")
+    return in_c
 
 
 def compare_with_the_reference(form, kinds, cases):
@@ -110,6 +119,30 @@ def test_anchors_of_a_network_equal_the_reference(form):
         assert_equal(make_assigner(rule)(anchors, [target], anchors_per_level=per_level), expected)
 
 
+@pytest.mark.slow
+def test_every_instruction_set_and_number_of_threads(native, threads):
+    rng = torch.Generator().manual_seed(5)
+    for case in range(20):
+        kind = ("grid", "anywhere", "faults")[case % 3]
+        anchors, per_level, per_position = random_levels(rng, kind)
+        targets = [random_target(rng, count, kind) for count in (8, 0, 3, 20)]
+        config = settings(case, low_quality=case % 2 == 0)
+        expected = reference.atss(anchors, targets, config, anchors_per_level=per_level, per_position=per_position)
+        for name in native.instruction_sets():
+            with native.use_instruction_set(name):
+                for count in (1, 2, 5):
+                    threads(count)
+                    assert_equal(in_c(anchors, targets, config, per_level), expected)
+
+
+def test_the_c_form_refuses_positions_of_another_number_of_anchors(native):
+    rng = torch.Generator().manual_seed(6)
+    anchors, targets = random_boxes(rng, 6, "grid"), [random_target(rng, 3, "grid")]
+    rule = {"candidates": 9, "crowd_share": 0.5, "low_quality_matches": False}
+    with pytest.raises(ValueError, match="expected positions of 6 anchors"):
+        atss_native(anchors, targets, positions=((7, 1),), **rule)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_float_types_are_compared_in_float32(dtype):
     rng = torch.Generator().manual_seed(1)
@@ -149,7 +182,7 @@ def test_kernels_on_a_device_do_not_depend_on_images_and_boxes(counts, low_quali
         assert (count.syncs, count.transfers) == (1, 1)
         count.clear()
         result = atss(on_device, targets_on_device, **rule)
-    assert (count.kernels, count.syncs, count.transfers) == (183 if low_quality else 163, 0, 0), count
+    assert (count.kernels, count.syncs, count.transfers) == (185 if low_quality else 165, 0, 0), count
     assert_equal(to_cpu(result), atss(anchors, targets, **rule))
 
 

@@ -81,8 +81,9 @@ def assigner_table(result: DataCheck) -> Table:
     """Return a table with one row per assigner: share of objects with a positive anchor, positives per object."""
     from rich.table import Table
 
-    table = Table(title="Assigners, before training", title_justify="left")
-    for name in ("assigner", "objects with a positive anchor", "positives per object, median", "minimum"):
+    title = "Assigners before training: objects with a positive anchor, positive anchors per object"
+    table = Table(title=title, title_justify="left")
+    for name in ("assigner", "objects", "median", "minimum"):
         table.add_column(name, justify="left" if name == "assigner" else "right")
     for row in result.assigners:
         numbers = (f"{row.share:.1%}", f"{row.median_positives:g}", f"{row.min_positives}")

@@ -1,6 +1,7 @@
 """Assignment of anchors by ATSS (Zhang et al., arXiv 1912.02424, section 3.2 and algorithm 1).
 
-`retinanet.matching.ATSSAssigner` documents the rule. All forms return equal results, bit for bit.
+`retinanet.matching.ATSSAssigner` documents the rule. There are two forms: C for tensors on the CPU, and batched torch
+otherwise. Both forms return equal results, bit for bit.
 
 Shape suffixes: A anchors, P positions of a level, C anchors per position.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from retinanet.ops.atss_native import atss_native, supports_atss_native
 from retinanet.ops.atss_torch import atss_torch, rounded_centres
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def atss(
     Raises:
         ValueError: the numbers of anchors of the levels do not add up to the number of anchors.
     """
-    return atss_torch(
+    form = atss_native if supports_atss_native(anchors_A4, targets) else atss_torch
+    return form(
         anchors_A4,
         targets,
         positions=level_positions(anchors_A4, tuple(anchors_per_level)),
@@ -82,7 +85,7 @@ def level_positions(anchors_A4: Tensor, anchors_per_level: tuple[int, ...]) -> t
         starts_L = (centres_L2[1:] != centres_L2[:-1]).any(dim=1).nonzero().flatten() + 1
         C = int(starts_L[0]) if len(starts_L) else max(1, L)
         P = max(1, L // C) if L else 0
-        if P * C != L or not torch.equal(starts_L, torch.arange(1, max(1, P)) * C):
+        if P * C != L or not torch.equal(starts_L, torch.arange(1, max(1, P), device=starts_L.device) * C):
             P, C = L, 1
         positions.append((P, C))
     return tuple(positions)

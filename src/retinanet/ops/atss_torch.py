@@ -30,7 +30,7 @@ IOU_STEPS: Final = 2**16
 """IoUs are rounded to 1/65,536 before they are compared with the threshold. Sums of such numbers are exact, so that
 their order has no effect."""
 PAIRS: Final = 2**23
-"""Largest number of pairs of a box and a position in a chunk on a GPU. A pair needs 28 bytes: 224 MiB."""
+"""Largest number of pairs of a box and a position in a chunk on a GPU. A pair needs 40 bytes: 320 MiB."""
 PAIRS_PER_THREAD: Final = 2**16
 """Largest number of pairs in a chunk on the CPU, per thread."""
 
@@ -75,7 +75,7 @@ def rounded_centres(anchors_A4: Tensor) -> Tensor:
 def _candidates(centres_A2: Tensor, boxes_NG2: Tensor, positions: Sequence[tuple[int, int]], candidates: int) -> Tensor:
     """Return the anchors at the positions of each level that are closest to the centre of each box, int64 (N, G, J).
 
-    The positions of a level are ordered by squared distance in float32, and for equal distances by their index.
+    The positions of a level are ordered by squared distance, rounded to float32. Of equal distances, the first is used.
     """
     N, G, _ = boxes_NG2.shape
     device = centres_A2.device
@@ -92,8 +92,10 @@ def _candidates(centres_A2: Tensor, boxes_NG2: Tensor, positions: Sequence[tuple
     limit = PAIRS if device.type != "cpu" else PAIRS_PER_THREAD * torch.get_num_threads()
     chunks = []
     for box_M12 in torch.split(boxes_NG2.reshape(-1, 1, 2), max(1, limit // max(1, len(anchor_P)))):
-        squared_MP2 = (place_P2 - box_M12).square_()
-        distance_MP = (squared_MP2[..., 0] + squared_MP2[..., 1]).nan_to_num_(nan=torch.inf, posinf=torch.inf)
+        # In float64, the squares are exact, so that C may fuse them with the addition.
+        squared_MP2 = (place_P2 - box_M12).to(torch.float64).square_()
+        distance_MP = (squared_MP2[..., 0] + squared_MP2[..., 1]).to(torch.float32)
+        distance_MP.nan_to_num_(nan=torch.inf, posinf=torch.inf)
         # Distances are not negative and have the order of their bits. The anchor makes all numbers different.
         keys_MP = (distance_MP.view(torch.int32).to(torch.int64) << 32) | anchor_P
         chunks.append(

@@ -62,7 +62,7 @@ def task_aligned(
     shape = (1 + low_quality_matches, N, G, min(CANDIDATES, A))
     best = _Best(
         keys_2NGJ=torch.full(shape, LAST_ANCHOR, dtype=torch.int64, device=anchors_A4.device),
-        iou_2NGJ=torch.zeros(shape, device=anchors_A4.device),
+        iou_2NGJ=torch.zeros(shape, dtype=torch.float32, device=anchors_A4.device),
     )
     search = _search_by_box if anchors_A4.device.type == "cpu" else _search_in_chunks
     search(best, centres_A2, boxes, predicted_NA4, logits_NAK)
@@ -107,7 +107,7 @@ def _search_by_box(
         best.keys_2NGJ[0, n, g, : len(keys_J)] = keys_J
         if len(best.keys_2NGJ) > 1:
             iou_A = iou(predicted_NA4[n], box_4)
-            best.keys_2NGJ[1, n, g] = best.keys(iou_A, torch.arange(len(iou_A)))
+            best.keys_2NGJ[1, n, g] = best.keys(iou_A, torch.arange(len(iou_A), device=iou_A.device))
         for i in range(len(best.keys_2NGJ)):
             best.iou_2NGJ[i, n, g] = iou(predicted_NA4[n, best.anchor(i)[n, g]], box_4)
 
