@@ -95,6 +95,7 @@ RN_EXPORT int rn_atss(const float *anchors, int64_t anchor_count, const float *b
         .low_quality = low_quality,
         .claims = claims,
     };
+    if (!anchor_count || !images) return 0; /* the arrays may have no memory */
     int64_t total = 0;
     for (int64_t l = 0; l < levels; l++) {
         const int64_t count = positions[2 * l], each = positions[2 * l + 1];

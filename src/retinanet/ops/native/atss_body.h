@@ -67,7 +67,7 @@ static void RN_FN(claim_for_unreached)(const atss_t *m, int64_t boxes, const int
 
 static void RN_FN(assign_image)(atss_t *m, int64_t n) {
     const int64_t first = m->starts[n], boxes = m->starts[n + 1] - first;
-    if (!boxes || !m->anchor_count) return;
+    if (!boxes) return;
     const size_t kept = (size_t)((m->low_quality ? boxes : 1) * m->per_box);
     atss_scratch s = {
         .keys = malloc((size_t)(m->largest_level + 1) * sizeof(uint64_t)),
