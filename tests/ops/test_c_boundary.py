@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import retinanet.ops
+from retinanet.ops.atss import atss, level_positions
 from retinanet.ops.candidates import candidates, candidates_native
 from retinanet.ops.convolution import prepare_convolution
 from retinanet.ops.focal_loss import focal_loss
@@ -19,6 +20,7 @@ from retinanet.ops.focal_loss_native import focal_loss_native
 from retinanet.ops.focal_terms import FocalTerms
 from retinanet.ops.matching import match, match_native
 from retinanet.ops.nms import nms, nms_native
+from retinanet.ops.task_aligned import task_aligned
 from retinanet.ops.winograd import Winograd, supports_winograd
 from retinanet.types import Target
 
@@ -68,13 +70,26 @@ def calls():
         loss_N = focal_loss(inputs, *masks, terms=terms, scale_N=scale_N)
         return loss_N.detach(), torch.autograd.grad(loss_N, inputs, torch.ones_like(loss_N))[0]
 
-    def matching():
-        out = match(anchors_A4, targets, positive_iou=0.5, negative_iou=0.4, low_quality_matches=True)
+    def fields(out):
         return out.positive_NA, out.ignored_NA, out.labels_NA, out.boxes_NA4, out.matched_NA
+
+    def matching():
+        return fields(match(anchors_A4, targets, positive_iou=0.5, negative_iou=0.4, low_quality_matches=True))
+
+    def by_atss():
+        rule = {"anchors_per_level": (500, 200), "candidates": 9, "crowd_share": 0.5, "low_quality_matches": True}
+        level_positions.cache_clear()
+        return fields(atss(anchors_A4, targets, **rule))
+
+    def by_predictions():
+        rule = {"predicted_NA4": anchors_A4[None] + 1, "crowd_share": 0.5, "low_quality_matches": True}
+        return fields(task_aligned(anchors_A4, targets, logits_NAK=logits_NAK, **rule))
 
     return {
         "focal loss": focal,
         "matching": matching,
+        "atss": by_atss,
+        "task-aligned": by_predictions,
         "candidates": lambda: candidates(logits_NAK[0], (500, 200), threshold=0.3, most=100),
         "nms": lambda: (nms(anchors_A4, scores_B, labels_B, threshold=0.5, limit=200),),
         "convolution": lambda: (prepare_convolution(convolution)(x_NIHW),),

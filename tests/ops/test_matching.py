@@ -17,9 +17,9 @@ from retinanet.model.anchors import AnchorGenerator
 from retinanet.ops import matching_torch
 from retinanet.ops.matching import match_native, match_torch, match_triton, supports_match_native, triton_matches
 from retinanet.types import AnchorTargets, Target
+from tests.matching.test_iou_peers import random_cases
 from tests.ops import reference
 from tests.shared import num_examples
-from tests.test_matching_peers import random_cases
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FIELDS = ("positive_NA", "ignored_NA", "labels_NA", "boxes_NA4", "matched_NA")

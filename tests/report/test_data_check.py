@@ -15,5 +15,5 @@ def test_report_of_check_data(squares, tmp_path):
     assert stop.value.code == 0
     page = (tmp_path / "check.html").read_text()
     assert_self_contained(page)
-    for text in ("no prior", "Anchor coverage", "12 images"):
+    for text in ("no prior", "Anchor coverage", "12 images", "task_aligned"):
         assert text in page, text

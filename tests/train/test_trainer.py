@@ -89,3 +89,13 @@ def test_objects_without_a_positive_anchor_are_counted(squares):
     assert large.objects == data.num_objects == large.unreached
     assert "no positive anchor" in large.sentence()
     assert "square" in large.sentence()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("assigner", ["atss", "task_aligned"])
+def test_a_run_with_another_assigner(tiny, assigner):
+    """The number of positives in the first step differs from that of IoU thresholds."""
+    fit(**tiny, assigner=assigner, max_steps=2)
+    fit(**{**tiny, "output": tiny["output"].with_name("iou")}, max_steps=2)
+    rows = [metrics_rows(tiny["output"].with_name(name)) for name in ("run", "iou")]
+    assert rows[0][0]["positives_per_image"] != rows[1][0]["positives_per_image"]

@@ -10,6 +10,9 @@ from retinanet.analysis.data_findings import TINY
 from retinanet.analysis.finding import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retinanet.analysis.assigner_coverage import AssignerCoverage
     from retinanet.analysis.auto_anchors import FittedAnchors
     from retinanet.analysis.coverage import Coverage
     from retinanet.analysis.expected_loss import ExpectedLoss
@@ -23,7 +26,10 @@ NO_PRIOR: Final = 0.1
 
 
 def anchor_findings(
-    coverage: Coverage, model_config: ModelConfig, fitted: FittedAnchors | None = None
+    coverage: Coverage,
+    model_config: ModelConfig,
+    fitted: FittedAnchors | None = None,
+    assigners: Sequence[AssignerCoverage] = (),
 ) -> list[Finding]:
     """Return findings about objects without a positive anchor and about tiny objects.
 
@@ -31,6 +37,7 @@ def anchor_findings(
         coverage: the measured coverage of the objects by the anchors.
         model_config: the anchors that were measured.
         fitted: anchors fitted to the data, which the advice then names.
+        assigners: coverage by each assigner. The advice names ATSS if ATSS reaches more objects.
     """
     findings = []
     sides_O = np.sqrt(coverage.width_O * coverage.height_O)
@@ -71,6 +78,12 @@ def anchor_findings(
         if fitted is not None and fitted.changed:
             gain = f"{fitted.after.share:.1%} of the objects then have a positive anchor, now {fitted.before.share:.1%}"
             advice = f"Use --anchors auto, or {fitted.flags()}: {gain}"
+        atss = next((row for row in assigners if row.assigner == "atss"), None)
+        if atss is not None and atss.unreached < coverage.unreached:
+            advice += (
+                f". With the configured anchors, --assigner atss gives {atss.share:.1%} of the objects a positive "
+                f"anchor, now {coverage.share:.1%}"
+            )
         classes = (f"{name}: {n} of {total}" for name, n, total in coverage.per_class() if n)
         findings.append(
             Finding(

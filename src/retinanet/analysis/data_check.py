@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retinanet.analysis.anchor_findings import anchor_findings, start_findings
+from retinanet.analysis.assigner_coverage import AssignerCoverage, assigner_coverages
 from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
 from retinanet.analysis.coverage import Coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings, value_findings
@@ -33,6 +34,7 @@ class DataCheck:
         other_splits: the valid part of the validation and test data, by split.
         statistics: counts of the training data.
         fitted: anchors before and after fitting.
+        assigners: coverage of the objects by each assigner, with the configured anchors.
         expected: expected loss of the first step, None if it cannot be computed.
         findings: findings, errors first.
     """
@@ -41,6 +43,7 @@ class DataCheck:
     other_splits: Mapping[str, DetectionData]
     statistics: DataStatistics
     fitted: FittedAnchors
+    assigners: tuple[AssignerCoverage, ...]
     expected: ExpectedLoss | None
     findings: tuple[Finding, ...]
 
@@ -67,6 +70,7 @@ class DataCheck:
                 "fitted": self.fitted.flags() if self.fitted.changed else None,
                 "unreached_if_fitted": self.fitted.after.unreached,
             },
+            "assigners": [row.to_json() for row in self.assigners],
         }
 
     @property
@@ -91,6 +95,13 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         image_config=config.image,
         seed=config.random.seed,
     )
+    assigners = assigner_coverages(
+        data,
+        fitted.before,
+        model_config=model_config,
+        match_config=config.matching,
+        image_config=config.image,
+    )
     positives, _, negatives = fitted.before.anchors_P3.sum(axis=0).tolist()
     expected = expected_loss(
         positives=positives,
@@ -100,7 +111,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         loss_config=config.loss,
     )
     findings = [
-        *anchor_findings(fitted.before, model_config, fitted),
+        *anchor_findings(fitted.before, model_config, fitted, assigners),
         *start_findings(config.model.prior, expected),
         *duplicate_findings(list(sets.items()), workers=config.loading.workers),
         *value_findings(list(sets.values()), config.image.bit_depth),
@@ -113,6 +124,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         other_splits={name: split for name, split in sets.items() if name != "train"},
         statistics=statistics(data),
         fitted=fitted,
+        assigners=assigners,
         expected=expected,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
     )

@@ -67,19 +67,19 @@ def split_for(model: nn.Module, batch: Batch, *, divisor: int) -> list[Batch]:
     return [batch] if any(m.training for m in batchnorms) else batch.split_by_shape(divisor=divisor)
 
 
-def run_by_shape(model: nn.Module, batch: Batch, assign: Assigner, *, divisor: int) -> list[DenseBatch]:
+def run_by_shape(model: nn.Module, batch: Batch, assigner: Assigner, *, divisor: int) -> list[DenseBatch]:
     """Return the outputs and anchor targets of a batch: one part for each batch of `split_for`.
 
     Args:
         model: network.
         batch: batch on the device of the network.
-        assign: function that assigns anchors to objects.
+        assigner: rule that makes anchors positive, negative or ignored.
         divisor: `size_divisor` of the images.
     """
     parts = []
     for part in split_for(model, batch, divisor=divisor):
         outputs = model(part.images_N3HW.to(memory_format=torch.channels_last))
-        targets = assign(outputs.anchors_A4, part.targets, anchors_per_level=outputs.anchors_per_level)
+        targets = assigner.assign(outputs, part.targets)
         parts.append(DenseBatch(batch=part, outputs=outputs, targets=targets))
     return parts
 
@@ -109,14 +109,14 @@ def dense_outputs(
             f"expected the model's classes {trained.classes}, found {data.classes} in {data.source}: load the data "
             "with classes=trained.classes"
         )
-    device, assign = trained.device, make_assigner(trained.match_config)
+    device, assigner = trained.device, make_assigner(trained.match_config)
     dataset = DetectionDataset(data=data, image_config=trained.image_config, augment=None)
     batches = eval_batches(data, batch_size) if order is None else order
     with progress("measure", sum(map(len, batches))) as advance:
         for indices in batches:
             batch = collate([dataset[i] for i in indices], trained.image_config).to(device)
             with building_state(), torch.no_grad():
-                parts = run_by_shape(trained.model, batch, assign, divisor=trained.image_config.size_divisor)
+                parts = run_by_shape(trained.model, batch, assigner, divisor=trained.image_config.size_divisor)
             yield from parts
             for _ in indices:
                 advance()

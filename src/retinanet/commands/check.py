@@ -66,14 +66,31 @@ def _print(console: Console, result: DataCheck, datasets: list[DetectionData]) -
     for note in (note for data in datasets for note in data.notes):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     print_faults(console, datasets)
+    from retinanet.analysis.assigner_coverage import NOTE
     from retinanet.analysis.data_check import data_sentences
 
     for sentence in data_sentences(result):
         console.print(sentence, markup=False, highlight=False)
     console.print(class_table(result))
+    console.print(assigner_table(result))
+    console.print(NOTE, markup=False, highlight=False)
     if result.findings:
         console.print()
     print_findings(console, result.findings)
+
+
+def assigner_table(result: DataCheck) -> Table:
+    """Return a table with one row per assigner: share of objects with a positive anchor, positives per object."""
+    from rich.table import Table
+
+    title = "Assigners before training: objects with a positive anchor, positive anchors per object"
+    table = Table(title=title, title_justify="left")
+    for name in ("assigner", "objects", "median", "minimum"):
+        table.add_column(name, justify="left" if name == "assigner" else "right")
+    for row in result.assigners:
+        numbers = (f"{row.share:.1%}", f"{row.median_positives:g}", f"{row.min_positives}")
+        table.add_row(row.assigner.replace("[", r"\["), *numbers)
+    return table
 
 
 def class_table(result: DataCheck) -> Table:

@@ -18,16 +18,21 @@ class MatchConfig:
     PANEL: ClassVar = "Anchors and matching"
 
     assigner: str = "iou"
-    """Rule that makes anchors positive, negative or ignored: iou (IoU thresholds). Or your own, as
-    package.module:Class."""
+    """Rule that makes anchors positive, negative or ignored: iou (IoU thresholds), atss (a threshold for each object,
+    from the IoUs of the anchors near the object) or task_aligned (the anchors whose current predictions fit best). Or
+    your own, as package.module:Class."""
     positive_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
-    """Lowest IoU with a ground-truth box at which an anchor is positive."""
+    """Lowest IoU with a ground-truth box at which an anchor is positive. With every assigner: lowest share of the area
+    of a negative anchor in a crowd region at which the anchor is ignored."""
     negative_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.4
     """An anchor whose IoU with every ground-truth box is below this value is negative. Anchors between `negative_iou`
     and `positive_iou` are ignored."""
     low_quality_matches: bool = False
-    """For an object that no anchor reaches with `positive_iou`, make the anchors of highest IoU positive (as
-    torchvision and Detectron2 do)."""
+    """For an object without a positive anchor, make the anchors of highest IoU positive (with iou as torchvision and
+    Detectron2 do; with atss and task_aligned one anchor)."""
+    atss_candidates: Annotated[int, Interval(ge=1, le=100)] = 9
+    """With the assigner atss, number of positions of each feature level, the closest to the centre of an object, whose
+    anchors are candidates of the object."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -31,6 +31,8 @@ BOX_LOSSES: Final = {
 """Box losses: subclasses of `losses.BoxLoss`."""
 
 ASSIGNERS: Final = {
-    "iou": "retinanet.matching:IoUAssigner",
+    "iou": "retinanet.matching.iou:IoUAssigner",
+    "atss": "retinanet.matching.atss:ATSSAssigner",
+    "task_aligned": "retinanet.matching.task_aligned:TaskAlignedAssigner",
 }
 """Assigners: subclasses of `matching.Assigner`."""

@@ -1,4 +1,4 @@
-"""The costly operations of the method: focal loss, matching, candidates, NMS, and convolutions for prediction.
+"""The costly operations of the method: losses, the assignment of anchors, candidates, NMS, and convolutions.
 
 Each operation has a plain torch form (`<op>_torch`), fast forms where they pay (`<op>_native` in C, `<op>_triton`), and
 a function `<op>` that chooses a form for its inputs. Tests compare the value and the gradient of each fast form with

@@ -49,9 +49,9 @@ def match_torch(
     N, A = len(targets), len(anchors_A4)
     G = max(1, *(len(target.boxes_G4) for target in targets))
     # Boxes of padding have no area and overlap nothing. Each image has at least one, at index G.
-    boxes_NG4 = _padded([target.boxes_G4.detach() for target in targets], G + 1).to(anchors_A4.dtype)
-    labels_NG = _padded([target.labels_G for target in targets], G + 1).to(torch.int64)
-    crowd_NG = _padded([target.crowd_G for target in targets], G + 1).to(torch.bool)[:, :G]
+    boxes_NG4 = padded([target.boxes_G4.detach() for target in targets], G + 1).to(anchors_A4.dtype)
+    labels_NG = padded([target.labels_G for target in targets], G + 1).to(torch.int64)
+    crowd_NG = padded([target.crowd_G for target in targets], G + 1).to(torch.bool)[:, :G]
     pairs = _Pairs(anchors_A4.detach(), boxes_NG4[:, :G])
     pairs.area_NG.masked_fill_(crowd_NG, torch.nan)  # The IoU of a crowd region counts as 0.
     # A GPU compares also without crowd regions, because the CPU would wait for the result of any().
@@ -107,7 +107,7 @@ def best_anchors(anchors_A4: Tensor, boxes_G4: Tensor) -> tuple[Tensor, Tensor]:
     return best_G, anchor_G
 
 
-def _padded(parts: Sequence[Tensor], size: int) -> Tensor:
+def padded(parts: Sequence[Tensor], size: int) -> Tensor:
     """Return tensors as rows of one tensor, (len(parts), size, ...), with zeros after the elements of each."""
     zeros = parts[0].new_zeros((size, *parts[0].shape[1:]))
     pieces = [piece for part in parts for piece in (part, zeros[len(part) :])]

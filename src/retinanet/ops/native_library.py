@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ABI: Final = 3
+ABI: Final = 4
 """RN_ABI of native/common.h. A library with another number was built from other sources and is not used."""
 _PROCESS: Final = os.getpid()
 """Id of the process that imported this module. A forked child has another id."""
@@ -54,6 +54,10 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
     "rn_match": (
         *(POINTER, INT64, POINTER, POINTER, POINTER, POINTER, INT64, FLOAT, FLOAT, INT, INT),
         *(POINTER, POINTER, POINTER, POINTER, POINTER),
+    ),
+    "rn_atss": (
+        *(POINTER, INT64, POINTER, POINTER, POINTER, INT64, POINTER, INT64),
+        *(INT64, INT, INT, POINTER),
     ),
     "rn_candidates": (POINTER, INT, POINTER, INT, INT64, FLOAT, INT64, INT, POINTER, POINTER, POINTER, POINTER),
     "rn_nms": (POINTER, POINTER, POINTER, INT64, DOUBLE, INT64, POINTER, POINTER),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from retinanet.analysis.assigner_coverage import NOTE
 from retinanet.analysis.data_check import data_sentences
 from retinanet.analysis.imbalance import SIZES
 from retinanet.images import decode_for_display
@@ -132,6 +133,12 @@ def _anchors(section: Section, check: DataCheck, config: CheckConfig) -> None:
             caption="Share of the objects that have a positive anchor, by COCO object size. Configured: with the "
             "configured anchors. Fitted: with anchors fitted to the data.",
         )
+    section.table(
+        ["Assigner", "Share", "Median", "Minimum"],
+        [(row.assigner, row.share, row.median_positives, row.min_positives) for row in check.assigners],
+        caption="Assigners (--assigner), with the configured anchors, before training. Share: share of the objects "
+        f"that have a positive anchor. Median, Minimum: positive anchors per object. {NOTE}",
+    )
     total = max(1, int(before.positives_L.sum()))
     section.table(
         ["Level", "Anchors", "Positive", "Share"],

@@ -68,7 +68,7 @@ class DetectionModule(L.LightningModule):
         self.time_plan = _Shared(time_plan)
         self.model = model
         self.run_config = config
-        self.assign = make_assigner(config.matching)
+        self.assigner = make_assigner(config.matching)
         self.loss = DetectionLoss(config=config.loss)
         self.postprocess_config = config.postprocess
         # Lightning's weight averaging copies every attribute of the module. The holder prevents copies of the data.
@@ -113,7 +113,7 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return the loss of a batch, and log the loss, its two parts and the number of positives per image."""
-        parts = run_by_shape(self.model, batch, self.assign, divisor=self.run_config.image.size_divisor)
+        parts = run_by_shape(self.model, batch, self.assigner, divisor=self.run_config.image.size_divisor)
         losses = self.loss.over_parts([(part.outputs, part.targets) for part in parts])
         self.finite_check = finite_check(losses, [part.outputs for part in parts])
         if self.step_observer is not None:

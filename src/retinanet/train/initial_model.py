@@ -158,7 +158,7 @@ def _load_start_model(config: TrainConfig, classes: Sequence[str]) -> RetinaNet:
     low = "on" if config.matching.low_quality_matches else "off"
     report_progress(
         f"loss options, set by the user or else taken from the model: {config.loss.loss}, {alpha}, "
-        f"{config.loss.box_loss}, low-quality matches {low}"
+        f"{config.loss.box_loss}, assigner {config.matching.assigner}, low-quality matches {low}"
     )
     if (model_preset := saved.train_config.get("preset")) != config.base.preset:
         report_progress(

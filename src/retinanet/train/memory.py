@@ -313,13 +313,12 @@ def _peak_memory(
     target = Target(boxes_G4=boxes_G4, labels_G=labels_G, crowd_G=torch.zeros_like(labels_G, dtype=torch.bool))
     images_N3HW = torch.rand((images, 3, H, W), generator=generator).to(device, memory_format=torch.channels_last)
     loss = DetectionLoss(config=config.loss, distributed=False)
-    assign = make_assigner(config.matching)
+    assigner = make_assigner(config.matching)
 
     def step() -> None:
         with autocast(config.compute.precision, device.type):
             outputs = model(images_N3HW)
-        targets = assign(outputs.anchors_A4, [target] * images, anchors_per_level=outputs.anchors_per_level)
-        torch.autograd.backward(loss(outputs, targets).total)
+        torch.autograd.backward(loss(outputs, assigner.assign(outputs, [target] * images)).total)
 
     for parameter in model.parameters():
         parameter.grad = None

@@ -116,7 +116,7 @@ def _forward_backward(model: RetinaNet, batch: Batch, record: dict[str, Any], de
     config = record["config"]
     loss = DetectionLoss(config=section_from_dict(LossConfig, config), distributed=False)
     loss.load_state_dict(record.get("loss_state", {}))
-    assign = make_assigner(section_from_dict(MatchConfig, config))
+    assigner = make_assigner(section_from_dict(MatchConfig, config))
     for parameter in model.parameters():
         parameter.grad = None
     divisor = section_from_dict(ImageConfig, config).size_divisor
@@ -125,7 +125,7 @@ def _forward_backward(model: RetinaNet, batch: Batch, record: dict[str, Any], de
         for part in split_for(model, batch, divisor=divisor):
             hooks.images = tuple(batch.indices.index(i) for i in part.indices)
             with autocast(config["precision"], device):
-                parts += run_by_shape(model, part, assign, divisor=divisor)
+                parts += run_by_shape(model, part, assigner, divisor=divisor)
             if hooks.cause is not None:
                 return hooks.cause
             for name, values in (
@@ -136,13 +136,13 @@ def _forward_backward(model: RetinaNet, batch: Batch, record: dict[str, Any], de
                 values.register_hook(hooks.gradient_hook("loss", description))  # type: ignore[no-untyped-call]
         losses = loss.over_parts([(part.outputs, part.targets) for part in parts])
         if not torch.isfinite(losses.total):
-            return _describe_loss(loss, parts, batch, assign, losses)
+            return _describe_loss(loss, parts, batch, assigner, losses)
         torch.autograd.backward(losses.total)
         return hooks.cause
 
 
 def _describe_loss(
-    loss: DetectionLoss, parts: Sequence[DenseBatch], batch: Batch, assign: Assigner, losses: DetectionLosses
+    loss: DetectionLoss, parts: Sequence[DenseBatch], batch: Batch, assigner: Assigner, losses: DetectionLosses
 ) -> Cause:
     """Return which of the two losses is NaN or infinite, and the images whose own loss is NaN or infinite."""
     images = []
@@ -153,9 +153,7 @@ def _describe_loss(
             anchors_A4=part.outputs.anchors_A4,
             anchors_per_level=part.outputs.anchors_per_level,
         )
-        targets = assign(
-            image_outputs.anchors_A4, part.batch.targets[n : n + 1], anchors_per_level=image_outputs.anchors_per_level
-        )
+        targets = assigner.assign(image_outputs, part.batch.targets[n : n + 1])
         if not torch.isfinite(loss(image_outputs, targets).total):
             images.append(batch.indices.index(part.batch.indices[n]))
     names = {"classification": losses.classification, "box": losses.box}

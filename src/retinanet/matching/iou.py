@@ -1,21 +1,16 @@
-"""Assign anchors to ground-truth boxes: every anchor becomes positive, negative or ignored.
-
-A custom assigner is a subclass of `Assigner` in any importable module, named by `--assigner package.module:Class`. Its
-constructor gets each option of `MatchConfig` that it declares as a keyword parameter, for example `positive_iou`. Every
-other parameter needs a default.
+"""Matching by IoU thresholds, RetinaNet's own assigner.
 
 Shape suffixes: A anchors.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retinanet.config import ASSIGNERS, MatchConfig
+from retinanet.config import MatchConfig
+from retinanet.matching.base import Assigner
 from retinanet.ops import matching as ops
-from retinanet.plugins import find_class, make_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,24 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retinanet.types import AnchorTargets, Target
-
-
-class Assigner(ABC):
-    """Base class of assigners, the rules that make anchors positive, negative or ignored."""
-
-    @abstractmethod
-    def __call__(
-        self, anchors_A4: Tensor, targets: Sequence[Target], *, anchors_per_level: Sequence[int]
-    ) -> AnchorTargets:
-        """Return the target of every anchor of every image.
-
-        An assigner gets no predictions, so that `retinanet check` can measure anchor coverage without a network.
-
-        Args:
-            anchors_A4: anchors, xyxy, input pixels.
-            targets: ground truth of each image. No anchor may be positive for a crowd region.
-            anchors_per_level: number of anchors of each feature level, finest first.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +39,6 @@ class IoUAssigner(Assigner):
     ) -> AnchorTargets:
         """Return the target of every anchor of every image. `anchors_per_level` is not used."""
         return match(anchors_A4, targets, self)
-
-
-def make_assigner(config: MatchConfig) -> Assigner:
-    """Return the assigner that a config names. Raises `ConfigError` if it cannot be imported or constructed."""
-    assigner: Assigner = make_part("assigner", find_class("assigner", config.assigner, ASSIGNERS, Assigner), config)
-    return assigner
 
 
 def match(anchors_A4: Tensor, targets: Sequence[Target], config: MatchConfig | IoUAssigner) -> AnchorTargets:
