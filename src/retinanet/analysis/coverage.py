@@ -137,9 +137,7 @@ def coverage(
         image_config: the size of the network's input.
         images: maximum number of images in an even sample with about `MOST_OBJECTS` objects; None for all images.
     """
-    chosen = range(len(data.records))
-    if images is not None:
-        chosen = chosen[:: max(1, -(-len(chosen) // images), round(data.num_objects / MOST_OBJECTS))]
+    chosen = sampled_images(data, images)
     anchors, assign = _Anchors(model_config, image_config), make_assigner(match_config)
     rows: list[_Row] = []
     L = len(model_config.levels)
@@ -169,6 +167,14 @@ def coverage(
         positives_L=positives_L,
         anchors_L=anchors_L,
     )
+
+
+def sampled_images(data: DetectionData, images: int | None) -> range:
+    """Return the indices of the images that `coverage` measures, see its argument `images`."""
+    chosen = range(len(data.records))
+    if images is None:
+        return chosen
+    return chosen[:: max(1, -(-len(chosen) // images), round(data.num_objects / MOST_OBJECTS))]
 
 
 def training_coverage(data: DetectionData, config: TrainConfig) -> Coverage:

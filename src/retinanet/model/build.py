@@ -11,7 +11,7 @@ these weights were trained on (RGB in [0, 1]).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.model.backbone import Backbone
@@ -21,6 +21,10 @@ from retinanet.plugins import import_name, is_dotted, make_part
 
 if TYPE_CHECKING:
     from retinanet.config import ModelConfig
+
+COARSEST_MAP: Final = 5
+"""Level of the backbone's coarsest map, stride 32. Every pyramid uses it: its wide view of the image reaches the finer
+levels from above."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +53,10 @@ def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
     pyramid = FeaturePyramid(
         channels=backbone.channels,
         width=config.fpn_width,
-        num_coarse=len(config.levels) - len(backbone.channels),
+        num_coarse=sum(level > COARSEST_MAP for level in config.levels),
         coarse_from=config.p6_from,
+        first_map=config.levels[0] - _first_map(config),
+        num_outputs=sum(level <= COARSEST_MAP for level in config.levels),
     )
     class_head, box_head = _head(config, values=num_classes), _head(config, values=4)
     initialise_prior(class_head, config.prior)
@@ -65,11 +71,16 @@ def build_parts(*, num_classes: int, config: ModelConfig) -> Parts:
 
 def build_backbone(config: ModelConfig) -> Backbone:
     """Return the backbone that a config names, timm's or custom, with random weights."""
-    name, strides = config.backbone, tuple(2**level for level in config.levels if level <= 5)
+    name, strides = config.backbone, tuple(2**level for level in range(_first_map(config), COARSEST_MAP + 1))
     body = None
     if is_dotted(name):
         body = make_part("backbone", import_name("backbone", name), config, strides=strides)
     return Backbone(name=name, strides=strides, stride_in_1x1=config.stride_in_1x1, body=body)
+
+
+def _first_map(config: ModelConfig) -> int:
+    """Return the level of the backbone's finest map: 2 if the feature levels need it, otherwise 3."""
+    return min(config.levels[0], 3)
 
 
 def _head(config: ModelConfig, *, values: int) -> Head:

@@ -78,6 +78,8 @@ def training_report(
     start = run / "start.json"
     if start.exists():
         report.in_short.append(f"Start of training: {json.loads(start.read_text(encoding='utf-8'))['said']}")
+    if (path := run / "anchors.json").exists():
+        report.in_short.append(f"Anchors: {json.loads(path.read_text(encoding='utf-8'))['sentence']}.")
     sampling = json.loads(path.read_text(encoding="utf-8")) if (path := run / "sampling.json").exists() else {}
     if sampling.get("sampler", "natural") != "natural":
         report.in_short.append(f"Sampling: {sampling['sentence']}")

@@ -31,6 +31,7 @@ from retinanet.former_names import current_options
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
 from retinanet.train.progress import Patience
+from retinanet.train.run_data import ANCHOR_OPTIONS
 from retinanet.train.run_folder import continue_from_best
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     """Return the config with the values that the first start computed: batch size, bit depth, normalisation, options
     of `--from`.
 
-    An option that the user gave keeps its value, see `given_options`, except `auto`.
+    An option that the user gave keeps its value, see `given_options`, except `auto` and `as_needed`: a resumed run
+    keeps the anchors that its first start has fitted.
     """
     names = {"image_mean", "image_std"}
     if config.start.start_from is not None:
@@ -197,6 +199,8 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     names -= given_options(config)
     if not config.batch.batch_size:
         names.add("batch_size")
+    if config.fitted.anchors != "given":
+        names |= {"anchors", *ANCHOR_OPTIONS}
     computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
     if not config.image.bit_depth and "bit_depth" in saved.options:
         computed["bit_depth"] = saved.options["bit_depth"]
@@ -206,7 +210,7 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
 def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool) -> None:
     """Compare the options of a resumed training run with its checkpoint.
 
-    Options that are still to be computed from the data (`anchors`, `balance_classes`) are not compared.
+    Options that are still to be computed from the data (`balance_classes`) are not compared.
 
     Args:
         config: options of the resumed training run.
@@ -223,8 +227,6 @@ def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool)
             f"{config.folder.output}, found {config.schedule.epochs}"
         )
     skipped = set(UNNAMED | DATA_OPTIONS)
-    if config.fitted.anchors == "auto":
-        skipped |= {"anchors", "anchor_sizes", "anchor_ratios", "levels"}
     if config.fitted.balance_classes:
         skipped |= {"balance_classes", "class_alpha"}
     changed = [name for name, old in saved.options.items() if name not in skipped and not _is_same(old, values[name])]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Final
+
 import numpy as np
 
-from retinanet.analysis.auto_anchors import fit_anchors
+from retinanet.analysis.auto_anchors import NEEDED_BELOW, fit_anchors, is_coverage_low
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.config import TrainConfig, flatten, with_options
+from retinanet.analysis.coverage import training_coverage
+from retinanet.config import TrainConfig, given_options, with_options
 from retinanet.data import DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
 from retinanet.train.output_files import report_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from retinanet.analysis.coverage import Coverage
+
+ANCHOR_OPTIONS: Final = ("levels", "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_style")
+"""Options that describe the anchors. `as_needed` never changes the anchors of a run in which one of them is given."""
 
 
 def load_run_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
@@ -33,21 +44,46 @@ def load_run_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, Dete
     return config, train_data, val_data
 
 
-def with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfig:
-    """Return the config with the options that depend on the data: anchors (`anchors`), alphas (`balance_classes`).
+def with_fitted_anchors(data: DetectionData, config: TrainConfig) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the config with the anchors that `anchors` asks for, and the content of anchors.json.
 
-    The options then hold the computed numbers, so that config.yaml repeats the training run with the same numbers.
+    The options then hold the numbers of the anchors, so that config.yaml repeats the training run with the same
+    anchors. The content is empty if the anchors are given.
     """
-    if config.fitted.anchors == "auto":
+    mode = config.fitted.anchors
+    if mode == "given":
+        return config, {}
+    given = given_options(config)
+    measured = training_coverage(data, config)
+    content: dict[str, Any] = {"anchors": mode, "objects": measured.objects, "share_before": measured.share}
+    kept = _why_kept(config, given, measured) if mode == "as_needed" else None
+    if kept is None:
         fitted = fit_anchors(
             data,
             model_config=config.model,
             match_config=config.matching,
             image_config=config.image,
+            augment_config=config.augmentation,
+            keep_levels="levels" in given,
             seed=config.random.seed,
         )
-        report_progress(f"auto-anchors: {fitted.sentence()}")
-        config = with_options(config, anchors="given", **flatten(fitted.model_config))
+        if fitted.changed and (mode == "auto" or fitted.needed):
+            config = with_options(config, **{name: getattr(fitted.model_config, name) for name in ANCHOR_OPTIONS})
+        if mode == "as_needed":
+            content["sentence"] = f"anchors as needed: {fitted.as_needed_sentence()}"
+        else:
+            content["sentence"] = f"anchors fitted to the training data: {fitted.sentence()}"
+    else:
+        content["sentence"] = f"anchors as needed: unchanged, because {kept}"
+    report_progress(content["sentence"])
+    return with_options(config, anchors="given"), {**content, "share_after": training_coverage(data, config).share}
+
+
+def with_class_alphas(data: DetectionData, config: TrainConfig) -> TrainConfig:
+    """Return the config with the alphas of the classes, if they depend on the data (`balance_classes`).
+
+    The options then hold the computed numbers, so that config.yaml repeats the training run with the same numbers.
+    """
     if config.fitted.balance_classes:
         labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()
@@ -62,6 +98,22 @@ def with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfig
             "class ids"
         )
     return config
+
+
+def _why_kept(config: TrainConfig, given: Collection[str], measured: Coverage) -> str | None:
+    """Return why `as_needed` keeps the anchors without fitting, or None if fitted anchors may be needed."""
+    if config.start.start_from is not None:
+        return "the model of --from has its own anchors"
+    if names := [name for name in ANCHOR_OPTIONS if name in given]:
+        return f"these options were given: {', '.join(names)}"
+    if config.base.preset == "paper":
+        return "the preset paper has the paper's anchors"
+    if not is_coverage_low(measured):
+        return (
+            f"{measured.share:.1%} of the objects have a positive anchor, and anchors are fitted below "
+            f"{NEEDED_BELOW:.0%}"
+        )
+    return None
 
 
 def _with_bit_depth(config: TrainConfig, value_range: ValueRange | None) -> TrainConfig:

@@ -53,8 +53,8 @@ from retinanet.train.resume import (
     with_computed_options,
     with_run_options,
 )
-from retinanet.train.run_data import load_run_data, with_fitted_options
-from retinanet.train.run_folder import SAMPLING_FILE, check_run_files, files_of_run, restore_backup
+from retinanet.train.run_data import load_run_data, with_class_alphas, with_fitted_anchors
+from retinanet.train.run_folder import ANCHORS_FILE, SAMPLING_FILE, check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
 from retinanet.version import __version__
 
@@ -155,7 +155,8 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
         report_progress(f"{config.folder.output / 'last.ckpt'} does not exist: training continues from {checkpoint}")
     L.seed_everything(config.random.seed, workers=False, verbose=False)
     config, train_data, val_data = load_run_data(config)
-    config = with_fitted_options(train_data, config)
+    config, anchors = with_fitted_anchors(train_data, config)
+    config = with_class_alphas(train_data, config)
     if saved is not None:
         check_resumed_options(config, saved, report=False)
         check_resumed_data(train_data, val_data, saved)
@@ -165,7 +166,9 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     check_shared_memory(config, train_data, val_data)
     if (ended := why_ended(config, saved) if saved is not None else None) is not None:
         report_progress(f"nothing is left to train: {ended}")
-    return _train(model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=ended is not None)
+    return _train(
+        model, config, train_data, val_data, extensions, anchors=anchors, checkpoint=checkpoint, ended=ended is not None
+    )
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
@@ -193,6 +196,7 @@ def _train(
     val_data: DetectionData,
     extensions: Extensions,
     *,
+    anchors: dict[str, Any],
     checkpoint: Path | None,
     ended: bool,
 ) -> TrainResult:
@@ -222,6 +226,8 @@ def _train(
         if is_rank_zero():
             write_config(config, folder / "config.yaml")
             write_output(folder / SAMPLING_FILE, json.dumps(sampling, indent=2))
+            if anchors:
+                write_output(folder / ANCHORS_FILE, json.dumps(anchors, indent=2))
         start_logging(trainer.loggers, config, resume=resume)
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if callbacks.checkpoints.unevaluated:
