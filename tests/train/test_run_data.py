@@ -2,8 +2,9 @@
 
 import pytest
 
+from retinanet.analysis.auto_anchors import ANCHOR_OPTIONS
 from retinanet.config import TrainConfig, resolve, with_options
-from retinanet.train.run_data import ANCHOR_OPTIONS, with_fitted_anchors
+from retinanet.train.run_data import with_fitted_anchors
 from tests.analysis.datasets import random_dataset
 
 DATA = {"train": "t.json", "val": "v.json", "output": "run", "image_size": 384, "max_size": 512}

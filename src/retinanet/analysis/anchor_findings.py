@@ -68,9 +68,10 @@ def anchor_findings(
                 "lies between two anchor sizes"
             )
         advice = "Use larger images (--image-size, --max-size), or --low-quality-matches"
-        if fitted is not None and fitted.changed:
+        if fitted is not None and fitted.changed and fitted.after.share > fitted.before.share:
             gain = f"{fitted.after.share:.1%} of the objects then have a positive anchor, now {fitted.before.share:.1%}"
-            advice = f"Use --anchors auto, or {fitted.flags()}: {gain}"
+            mode = "as_needed" if fitted.needed else "auto"
+            advice = f"Use --anchors {mode}, or {fitted.flags()}: {gain}"
         classes = (f"{name}: {n} of {total}" for name, n, total in coverage.per_class() if n)
         findings.append(
             Finding(

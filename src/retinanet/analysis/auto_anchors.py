@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.analysis.anchor_search import FEW, SEARCHED, AnchorSearch, InputObjects
 from retinanet.analysis.coverage import Coverage, coverage, sampled_images
+from retinanet.config import TrainConfig, given_options
 
 if TYPE_CHECKING:
-    from retinanet.config import AugmentConfig, ImageConfig, MatchConfig, ModelConfig
+    from retinanet.config import AugmentConfig, CheckConfig, ImageConfig, MatchConfig, ModelConfig
     from retinanet.data import DetectionData
 
 MOST_IMAGES: Final = 2000
 """Maximum number of images to measure; a larger dataset is sampled evenly."""
 NEEDED_BELOW: Final = 0.98
 """Fitted anchors are needed if the configured anchors match a smaller share of the objects."""
+ANCHOR_OPTIONS: Final = ("levels", "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_style")
+"""Options that describe the anchors. `as_needed` keeps the anchors of a run in which one of these options is given."""
 WORTHWHILE: Final = 0.005
 """Minimum gain, as a share of the objects, for which other anchors are proposed."""
 WORTHWHILE_IOU: Final = 0.01
@@ -52,10 +55,14 @@ class FittedAnchors:
         return self.after is not self.before
 
     @property
+    def gain(self) -> float:
+        """Share of the objects that only the fitted anchors match; low-quality matches do not count."""
+        return _share(self.after, self.positive_iou) - _share(self.before, self.positive_iou)
+
+    @property
     def needed(self) -> bool:
         """Whether too few objects have a positive anchor, and fitted anchors give more of the objects one."""
-        gains = _share(self.after, self.positive_iou) - _share(self.before, self.positive_iou) >= WORTHWHILE
-        return gains and is_coverage_low(self.before)
+        return self.gain >= WORTHWHILE and self.before.share < NEEDED_BELOW
 
     def flags(self) -> str:
         """Return the options of `retinanet train` for these anchors; "" if the anchors did not change."""
@@ -88,13 +95,6 @@ class FittedAnchors:
                 "rare shapes: larger images (--image-size, --max-size) or --low-quality-matches match more objects"
             )
         return text
-
-    def as_needed_sentence(self) -> str:
-        """Return which anchors `as_needed` uses and why, without a capital at the start and a full stop at the end."""
-        low = f"only {self.before.share:.1%} of the objects have a positive anchor, less than {NEEDED_BELOW:.0%}"
-        if self.needed:
-            return f"fitted to the training data, because {low}: {self.sentence()}"
-        return f"unchanged: {low}, but fitted anchors do not give more of the objects a positive anchor"
 
     def cost_sentence(self) -> str:
         """Return the levels and the number of anchors, as a sentence without a full stop."""
@@ -136,8 +136,8 @@ def fit_anchors(
         keep_levels: keep the feature levels, and fit only sizes, scales and ratios.
         seed: seed of the search; the same seed gives the same anchors.
     """
-    settings: dict[str, Any] = {"match_config": match_config, "image_config": image_config, "images": MOST_IMAGES}
-    before = coverage(data, model_config=model_config, **settings)
+    settings: dict[str, Any] = {"match_config": match_config, "image_config": image_config}
+    before = sampled_coverage(data, model_config=model_config, **settings)
     objects = InputObjects.of(data, image_config, sampled_images(data, MOST_IMAGES))
     best, after = model_config, before
     if len(objects):
@@ -150,7 +150,7 @@ def fit_anchors(
             keep_levels=keep_levels,
         )
         fitted = search.run(model_config)
-        measured = coverage(data, model_config=fitted, **settings)
+        measured = sampled_coverage(data, model_config=fitted, **settings)
         if _is_better(measured, before, match_config.positive_iou):
             best, after = fitted, measured
     return FittedAnchors(
@@ -162,9 +162,51 @@ def fit_anchors(
     )
 
 
-def is_coverage_low(measured: Coverage) -> bool:
-    """Return whether so many objects have no positive anchor that the run needs fitted anchors."""
-    return measured.share < NEEDED_BELOW
+def sampled_coverage(
+    data: DetectionData, *, model_config: ModelConfig, match_config: MatchConfig, image_config: ImageConfig
+) -> Coverage:
+    """Return the coverage on the sample of images that the choice of anchors uses."""
+    return coverage(
+        data, model_config=model_config, match_config=match_config, image_config=image_config, images=MOST_IMAGES
+    )
+
+
+def why_kept(config: TrainConfig | CheckConfig, measured: Coverage) -> str | None:
+    """Return why `as_needed` keeps the anchors without fitting, or None if fitted anchors may be needed.
+
+    Args:
+        config: options of the run.
+        measured: coverage of the training objects by the configured anchors.
+    """
+    given = given_options(config)
+    if isinstance(config, TrainConfig) and config.start.start_from is not None:
+        return "the model of --from has its own anchors"
+    if names := [name for name in ANCHOR_OPTIONS if name in given]:
+        return f"these options were given: {', '.join(names)}"
+    if config.base.preset == "paper":
+        return "the preset paper has the paper's anchors"
+    if measured.share >= NEEDED_BELOW:
+        return (
+            f"{measured.share:.1%} of the objects have a positive anchor, and anchors are fitted below "
+            f"{NEEDED_BELOW:.0%}"
+        )
+    return None
+
+
+def as_needed_sentence(kept: str | None, fitted: FittedAnchors | None) -> str:
+    """Return which anchors `as_needed` uses and why, without a capital at the start and a full stop at the end.
+
+    Args:
+        kept: result of `why_kept`.
+        fitted: the fitted anchors; needed if `kept` is None.
+    """
+    if kept is not None:
+        return f"unchanged, because {kept}"
+    assert fitted is not None  # noqa: S101
+    low = f"only {fitted.before.share:.1%} of the objects have a positive anchor, less than {NEEDED_BELOW:.0%}"
+    if not fitted.needed:
+        return f"unchanged: {low}, but fitted anchors do not give more of the objects a positive anchor"
+    return f"fitted, because {low}: {fitted.sentence()}"
 
 
 def anchors_per_image(measured: Coverage) -> float:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retinanet.analysis.anchor_findings import anchor_findings, start_findings
-from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
+from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors, why_kept
 from retinanet.analysis.coverage import Coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings, value_findings
 from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss
 from retinanet.analysis.imbalance import anchor_sentence
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.config import CheckConfig
+from retinanet.config import CheckConfig, given_options
 from retinanet.data import DetectionData, load
 from retinanet.formats import splits_of, voc
 from retinanet.former_names import with_former_fields
@@ -33,6 +33,7 @@ class DataCheck:
         other_splits: the valid part of the validation and test data, by split.
         statistics: counts of the training data.
         fitted: anchors before and after fitting.
+        anchors_kept: why `train --anchors as_needed` keeps the configured anchors without fitting; None otherwise.
         expected: expected loss of the first step, None if it cannot be computed.
         findings: findings, errors first.
     """
@@ -41,6 +42,7 @@ class DataCheck:
     other_splits: Mapping[str, DetectionData]
     statistics: DataStatistics
     fitted: FittedAnchors
+    anchors_kept: str | None
     expected: ExpectedLoss | None
     findings: tuple[Finding, ...]
 
@@ -66,6 +68,7 @@ class DataCheck:
                 "unreached": self.coverage.unreached,
                 "fitted": self.fitted.flags() if self.fitted.changed else None,
                 "unreached_if_fitted": self.fitted.after.unreached,
+                "fitted_as_needed": self.anchors_kept is None and self.fitted.needed,
             },
         }
 
@@ -89,6 +92,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         model_config=model_config,
         match_config=config.matching,
         image_config=config.image,
+        keep_levels="levels" in given_options(config),
         seed=config.random.seed,
     )
     positives, _, negatives = fitted.before.anchors_P3.sum(axis=0).tolist()
@@ -113,6 +117,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         other_splits={name: split for name, split in sets.items() if name != "train"},
         statistics=statistics(data),
         fitted=fitted,
+        anchors_kept=why_kept(config, fitted.before),
         expected=expected,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
     )
@@ -148,6 +153,11 @@ def data_sentences(result: DataCheck) -> list[str]:
     if len(coverage.anchors_P3) < len(result.data.records):
         sentences.append(f"(The anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
     sentences.append(f"Anchors fitted to the data: {result.fitted.sentence()}.")
+    if result.anchors_kept is None and result.fitted.needed:
+        sentences.append("Training with --anchors as_needed uses the fitted anchors.")
+    else:
+        reason = result.anchors_kept or "fitted anchors do not give more of the objects a positive anchor"
+        sentences.append(f"Training with --anchors as_needed keeps the configured anchors, because {reason}.")
     if result.expected is not None:
         sentences.append(
             f"Expected classification loss of the first step: {result.expected.total:.3g} (background "

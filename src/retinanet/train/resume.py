@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.analysis.auto_anchors import ANCHOR_OPTIONS
 from retinanet.checkpoint.loaded_model import KEY, CheckpointError
 from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import (
@@ -31,7 +32,6 @@ from retinanet.former_names import current_options
 from retinanet.pixel_values import FULL_DEPTH
 from retinanet.train.output_files import report_progress
 from retinanet.train.progress import Patience
-from retinanet.train.run_data import ANCHOR_OPTIONS
 from retinanet.train.run_folder import continue_from_best
 
 if TYPE_CHECKING:

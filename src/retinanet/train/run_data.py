@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import numpy as np
 
-from retinanet.analysis.auto_anchors import NEEDED_BELOW, fit_anchors, is_coverage_low
+from retinanet.analysis.auto_anchors import ANCHOR_OPTIONS, as_needed_sentence, fit_anchors, sampled_coverage, why_kept
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.analysis.coverage import training_coverage
 from retinanet.config import TrainConfig, given_options, with_options
 from retinanet.data import DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
 from retinanet.train.output_files import report_progress
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from retinanet.analysis.coverage import Coverage
-
-ANCHOR_OPTIONS: Final = ("levels", "anchor_sizes", "anchor_scales", "anchor_ratios", "anchor_style")
-"""Options that describe the anchors. `as_needed` never changes the anchors of a run in which one of them is given."""
 
 
 def load_run_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, DetectionData]:
@@ -53,30 +44,30 @@ def with_fitted_anchors(data: DetectionData, config: TrainConfig) -> tuple[Train
     mode = config.fitted.anchors
     if mode == "given":
         return config, {}
-    given = given_options(config)
-    measured = training_coverage(data, config)
-    content: dict[str, Any] = {"anchors": mode, "objects": measured.objects, "share_before": measured.share}
-    kept = _why_kept(config, given, measured) if mode == "as_needed" else None
+    settings: dict[str, Any] = {"model_config": config.model, "match_config": config.matching}
+    settings["image_config"] = config.image
+    measured = sampled_coverage(data, **settings)
+    content: dict[str, Any] = {"anchors": mode, "objects": measured.objects}
+    content |= {"share_before": measured.share, "share_after": measured.share}
+    kept = why_kept(config, measured) if mode == "as_needed" else None
+    fitted = None
     if kept is None:
         fitted = fit_anchors(
             data,
-            model_config=config.model,
-            match_config=config.matching,
-            image_config=config.image,
+            **settings,
             augment_config=config.augmentation,
-            keep_levels="levels" in given,
+            keep_levels="levels" in given_options(config),
             seed=config.random.seed,
         )
         if fitted.changed and (mode == "auto" or fitted.needed):
             config = with_options(config, **{name: getattr(fitted.model_config, name) for name in ANCHOR_OPTIONS})
-        if mode == "as_needed":
-            content["sentence"] = f"anchors as needed: {fitted.as_needed_sentence()}"
-        else:
-            content["sentence"] = f"anchors fitted to the training data: {fitted.sentence()}"
-    else:
-        content["sentence"] = f"anchors as needed: unchanged, because {kept}"
+            content["share_after"] = fitted.after.share
+    if mode == "as_needed":
+        content["sentence"] = f"anchors as needed: {as_needed_sentence(kept, fitted)}"
+    elif fitted is not None:
+        content["sentence"] = f"anchors fitted to the training data: {fitted.sentence()}"
     report_progress(content["sentence"])
-    return with_options(config, anchors="given"), {**content, "share_after": training_coverage(data, config).share}
+    return with_options(config, anchors="given"), content
 
 
 def with_class_alphas(data: DetectionData, config: TrainConfig) -> TrainConfig:
@@ -98,22 +89,6 @@ def with_class_alphas(data: DetectionData, config: TrainConfig) -> TrainConfig:
             "class ids"
         )
     return config
-
-
-def _why_kept(config: TrainConfig, given: Collection[str], measured: Coverage) -> str | None:
-    """Return why `as_needed` keeps the anchors without fitting, or None if fitted anchors may be needed."""
-    if config.start.start_from is not None:
-        return "the model of --from has its own anchors"
-    if names := [name for name in ANCHOR_OPTIONS if name in given]:
-        return f"these options were given: {', '.join(names)}"
-    if config.base.preset == "paper":
-        return "the preset paper has the paper's anchors"
-    if not is_coverage_low(measured):
-        return (
-            f"{measured.share:.1%} of the objects have a positive anchor, and anchors are fitted below "
-            f"{NEEDED_BELOW:.0%}"
-        )
-    return None
 
 
 def _with_bit_depth(config: TrainConfig, value_range: ValueRange | None) -> TrainConfig:
