@@ -1,6 +1,7 @@
 """Fitted anchors: IoU of the search against the real anchors, the gain, and data that needs no other anchors."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from retinanet.analysis.auto_anchors import fit_anchors
 from retinanet.config import ImageConfig, MatchConfig, ModelConfig
 from retinanet.data import load
+from retinanet.report.training import training_report
 from retinanet.train import fit as train
 from tests.analysis.datasets import random_dataset
 
@@ -43,12 +45,19 @@ def test_tiny_objects_get_a_p2_level_and_no_coarse_levels():
     assert "larger images (--image-size" in fitted.sentence(), "no anchors of stride 4 match all boxes of 5 pixels"
 
 
+@pytest.mark.slow
+def test_a_backbone_without_a_map_at_stride_4_gets_no_p2_level():
+    fitted = fit(random_dataset(200, sides=(5, 12)), backbone="tests.outside_parts:from_stride_8")
+    assert fitted.model_config.levels == (3,)
+
+
 def test_long_objects_get_long_anchors():
     fitted = fit(random_dataset(200, sides=(40, 150), ratio=(6.0, 9.0)))
     assert max(fitted.model_config.anchor_ratios) > 4
     assert fitted.after.share > fitted.before.share + 0.3
 
 
+@pytest.mark.slow
 def test_anchors_that_fit_are_not_needed_and_lose_levels_without_objects():
     fitted = fit(random_dataset(200, sides=(40, 200), ratio=(0.7, 1.4)))
     assert not fitted.needed
@@ -65,6 +74,7 @@ def test_data_without_objects_keeps_the_anchors():
     assert "the anchors fit" in fitted.sentence()
 
 
+@pytest.mark.slow
 def test_anchors_are_fitted_to_rare_classes_too():
     """The 12 tiny objects have a higher weight than the 200 large ones."""
     many, few = random_dataset(200, sides=(60, 150), classes=1), random_dataset(12, seed=1, sides=(13, 15), classes=1)
@@ -96,6 +106,14 @@ def test_train_with_auto_anchors(tiny):
     saved = yaml.safe_load((tiny["output"] / "config.yaml").read_text())
     assert saved["anchors"] == "given"
     assert saved["anchor_sizes"] != [64, 128, 256, 512, 1024]
+    choice = json.loads((tiny["output"] / "anchors.json").read_text())
+    assert choice["anchors"] == "auto"
+    assert choice["share_after"] > choice["share_before"]
+    assert choice["sentence"] in training_report(tiny["output"]).read_text()
+
+    resumed = train(output=tiny["output"], resume=True, anchors="auto", max_steps=2)
+    assert list(resumed.config.model.anchor_sizes) == saved["anchor_sizes"], "a resumed run keeps its anchors"
+    assert json.loads((tiny["output"] / "anchors.json").read_text()) == choice
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import pytest
 
+from retinanet.analysis import auto_anchors
 from retinanet.analysis.auto_anchors import ANCHOR_OPTIONS
 from retinanet.config import TrainConfig, resolve, with_options
 from retinanet.train.run_data import with_fitted_anchors
@@ -10,6 +11,12 @@ from tests.analysis.datasets import random_dataset
 DATA = {"train": "t.json", "val": "v.json", "output": "run", "image_size": 384, "max_size": 512}
 MATCHED = random_dataset(100, sides=(40, 120), ratio=(0.7, 1.4))
 LONG = random_dataset(100, sides=(60, 120), ratio=(4.5, 6.0))
+
+
+@pytest.fixture(autouse=True)
+def search_few_objects(monkeypatch):
+    """Keep the search short."""
+    monkeypatch.setattr(auto_anchors, "SEARCHED", 200)
 
 
 def anchors_of(config):
@@ -49,7 +56,6 @@ def test_given_anchors_are_not_measured():
     assert with_fitted_anchors(LONG, config) == (config, {})
 
 
-@pytest.mark.slow
 def test_auto_leaves_out_levels_unless_they_are_given():
     config = resolve(TrainConfig, {**DATA, "anchors": "auto"})
     fitted, _ = with_fitted_anchors(MATCHED, config)

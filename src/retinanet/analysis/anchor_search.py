@@ -21,7 +21,7 @@ import numpy as np
 from retinanet.analysis.coverage import input_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -301,6 +301,7 @@ class AnchorSearch:
         positive_iou: minimum IoU of a positive anchor.
         least: minimum share of the real objects that match an anchor.
         fixed: indices of the numbers of a design that do not change.
+        can_add_p2: function that returns whether the network can have a level P2.
         keep_levels: keep the feature levels.
     """
 
@@ -309,6 +310,7 @@ class AnchorSearch:
     positive_iou: float
     least: float
     fixed: tuple[int, ...] = ()
+    can_add_p2: Callable[[], bool] = lambda: True
     keep_levels: bool = False
 
     @property
@@ -335,7 +337,7 @@ class AnchorSearch:
         """Return a design with more scales, ratios or a level P2, while objects match no anchor and these help."""
         wider = self._widen(design)
         share = self.share(wider)
-        if share >= 1 - LEFT_FOR_P2 or design.levels[0] != 3 or self.keep_levels:
+        if share >= 1 - LEFT_FOR_P2 or design.levels[0] != 3 or self.keep_levels or not self.can_add_p2():
             return wider
         finer = self._widen(self.tune(design.with_p2()))
         return finer if self.share(finer) >= share + GAIN_OF_P2 else wider

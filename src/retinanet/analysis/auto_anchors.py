@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from retinanet.analysis.anchor_search import FEW, SEARCHED, AnchorSearch, InputObjects
 from retinanet.analysis.coverage import Coverage, coverage, sampled_images
 from retinanet.config import TrainConfig, given_options
+from retinanet.model import has_level_2
 
 if TYPE_CHECKING:
     from retinanet.config import AugmentConfig, CheckConfig, ImageConfig, MatchConfig, ModelConfig
@@ -147,6 +148,7 @@ def fit_anchors(
             positive_iou=match_config.positive_iou,
             least=_share(before, match_config.positive_iou),
             fixed=(3,) if len(objects) < FEW else (),
+            can_add_p2=lambda: has_level_2(model_config),
             keep_levels=keep_levels,
         )
         fitted = search.run(model_config)

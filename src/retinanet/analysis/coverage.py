@@ -106,8 +106,12 @@ class Coverage:
             for i, name in enumerate(SIZES)
         )
 
-    def sentence(self) -> str:
-        """Return the coverage and, if objects are not covered, what helps."""
+    def sentence(self, *, can_fit: bool = True) -> str:
+        """Return the coverage and, if objects are not covered, what helps.
+
+        Args:
+            can_fit: whether anchors fitted to the data may help; false if the anchors are fitted already.
+        """
         images = len(self.anchors_P3)
         if not self.unreached:
             return f"all {self.objects} objects of {images} images have a positive anchor"
@@ -115,8 +119,8 @@ class Coverage:
         return (
             f"{self.unreached} of {self.objects} objects ({self.unreached / self.objects:.1%}) of {images} "
             f"images have no positive anchor at this size, so that the model hardly learns them: {classes}. Use "
-            "anchors fitted to the data (--anchors auto), larger images (--image-size, --max-size) or "
-            "--low-quality-matches."
+            f"{'anchors fitted to the data (--anchors auto), ' if can_fit else ''}larger images (--image-size, "
+            "--max-size) or --low-quality-matches."
         )
 
 

@@ -148,7 +148,8 @@ def data_sentences(result: DataCheck) -> list[str]:
     """Return sentences about the counts, the anchors and the start of training."""
     sentences = result.statistics.sentences()
     coverage = result.coverage
-    sentences.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
+    can_fit = result.fitted.changed and result.fitted.gain > 0
+    sentences.append(f"Anchors: {coverage.sentence(can_fit=can_fit).removesuffix('.')}.")
     sentences.append(anchor_sentence(*coverage.anchors_P3.mean(axis=0).tolist()))
     if len(coverage.anchors_P3) < len(result.data.records):
         sentences.append(f"(The anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")

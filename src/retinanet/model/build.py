@@ -10,11 +10,15 @@ these weights were trained on (RGB in [0, 1]).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import torch
+
+from retinanet.errors import ConfigError
 from retinanet.model.anchors import AnchorGenerator
-from retinanet.model.backbone import Backbone
+from retinanet.model.backbone import Backbone, BackboneError
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import Head, initialise_prior
 from retinanet.plugins import import_name, is_dotted, make_part
@@ -76,6 +80,19 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if is_dotted(name):
         body = make_part("backbone", import_name("backbone", name), config, strides=strides)
     return Backbone(name=name, strides=strides, stride_in_1x1=config.stride_in_1x1, body=body)
+
+
+def has_level_2(config: ModelConfig) -> bool:
+    """Return whether the backbone has a feature map at stride 4, which feature level 2 needs. Draw no random numbers
+    from torch's generator.
+    """
+    finer = dataclasses.replace(config, levels=(2,), anchor_sizes=config.anchor_sizes[:1])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            build_backbone(finer)
+    except (BackboneError, ConfigError):
+        return False
+    return True
 
 
 def _first_map(config: ModelConfig) -> int:

@@ -160,7 +160,7 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions) -> TrainResult:
     if saved is not None:
         check_resumed_options(config, saved, report=False)
         check_resumed_data(train_data, val_data, saved)
-    report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
+    report_progress(f"anchors: {training_coverage(train_data, config).sentence(can_fit=not anchors)}")
     model, config = build_model(config, train_data.classes, checkpoint is not None)
     config = with_batch_size(model, config, train_data)
     check_shared_memory(config, train_data, val_data)
