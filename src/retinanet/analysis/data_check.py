@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors, why_kept
@@ -12,7 +12,7 @@ from retinanet.analysis.data_findings import data_findings, duplicate_findings, 
 from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss
 from retinanet.analysis.imbalance import anchor_sentence
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.config import CheckConfig, given_options
+from retinanet.config import CheckConfig, FittedConfig, given_options
 from retinanet.data import DetectionData, load
 from retinanet.formats import splits_of, voc
 from retinanet.former_names import with_former_fields
@@ -144,6 +144,9 @@ def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
     return sets
 
 
+_AS_NEEDED: Final = "--anchors as_needed" + (" (the default)" if FittedConfig.anchors == "as_needed" else "")
+
+
 def data_sentences(result: DataCheck) -> list[str]:
     """Return sentences about the counts, the anchors and the start of training."""
     sentences = result.statistics.sentences()
@@ -155,10 +158,10 @@ def data_sentences(result: DataCheck) -> list[str]:
         sentences.append(f"(The anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
     sentences.append(f"Anchors fitted to the data: {result.fitted.sentence()}.")
     if result.anchors_kept is None and result.fitted.needed:
-        sentences.append("Training with --anchors as_needed uses the fitted anchors.")
+        sentences.append(f"Training with {_AS_NEEDED} uses the fitted anchors.")
     else:
         reason = result.anchors_kept or "fitted anchors do not give more of the objects a positive anchor"
-        sentences.append(f"Training with --anchors as_needed keeps the configured anchors, because {reason}.")
+        sentences.append(f"Training with {_AS_NEEDED} keeps the configured anchors, because {reason}.")
     if result.expected is not None:
         sentences.append(
             f"Expected classification loss of the first step: {result.expected.total:.3g} (background "

@@ -200,10 +200,12 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     if not config.batch.batch_size:
         names.add("batch_size")
     if config.fitted.anchors != "given":
-        names |= {"anchors", *ANCHOR_OPTIONS}
+        names |= set(ANCHOR_OPTIONS)
     computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
     if not config.image.bit_depth and "bit_depth" in saved.options:
         computed["bit_depth"] = saved.options["bit_depth"]
+    if config.fitted.anchors != "given":
+        computed["anchors"] = "given"
     return with_options(config, **computed)
 
 
