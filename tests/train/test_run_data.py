@@ -52,7 +52,7 @@ def test_as_needed_fits_anchors_if_objects_match_none():
 
 
 def test_given_anchors_are_not_measured():
-    config = resolve(TrainConfig, DATA)
+    config = resolve(TrainConfig, {**DATA, "anchors": "given"})
     assert with_fitted_anchors(LONG, config) == (config, {})
 
 

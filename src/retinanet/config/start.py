@@ -56,7 +56,7 @@ class FittedConfig:
 
     PANEL: ClassVar = "Anchors and matching"
 
-    anchors: Annotated[Literal["given", "as_needed", "auto"], MostUsed()] = "given"
+    anchors: Annotated[Literal["given", "as_needed", "auto"], MostUsed()] = "as_needed"
     """given: use `levels` and the anchor sizes, scales and ratios as given. auto: fit these to the training objects.
     as_needed: fit these only if fewer than 98 % of the training objects have a positive anchor."""
     balance_classes: Annotated[bool, Panel("Loss")] = False
