@@ -111,6 +111,10 @@ def too_coarse(strides: Sequence[int]) -> nn.Module:
     return Strided([2 * stride for stride in strides], 4)
 
 
+def from_stride_8(strides: Sequence[int]) -> nn.Module:
+    return Strided((8, 16, 32), 4)
+
+
 def broken(strides: Sequence[int]) -> nn.Module:
     body = Strided(strides, 4)
     body.forward = lambda images: 1 / 0  # type: ignore[method-assign,assignment]

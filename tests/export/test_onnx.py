@@ -58,3 +58,15 @@ def test_export_of_heads_with_group_normalisation(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     summary = export(tmp_path / "model.ckpt", output=tmp_path / "g.onnx", compare_images=(str(tmp_path / "images"),))
     assert all(d.agrees and d.compared > 50 for d in summary.differences)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [(3, 4), (4, 5, 6)])
+def test_export_of_a_network_with_few_levels(tmp_path: Path, levels: tuple[int, ...]) -> None:
+    sizes = [4.0 * 2**level for level in levels]
+    config = train_config(tmp_path / "gone.json", levels=levels, anchor_sizes=sizes)
+    checkpoint(tmp_path / "model.ckpt", network(config), config)
+    write_images(tmp_path / "images")
+    for name in ("few.onnx", "few.pt2"):
+        summary = export(tmp_path / "model.ckpt", output=tmp_path / name, compare_images=(str(tmp_path / "images"),))
+        assert all(d.agrees and d.compared > 50 for d in summary.differences)

@@ -9,7 +9,7 @@ import torch
 import retinanet
 from retinanet.config import ModelConfig
 from retinanet.errors import ConfigError
-from retinanet.model import BackboneError, RetinaNet
+from retinanet.model import BackboneError, RetinaNet, has_level_2
 
 
 def test_the_default_network_is_that_of_the_paper():
@@ -74,3 +74,10 @@ def test_a_network_from_parts_equals_the_one_from_options():
 def test_an_unsuitable_custom_backbone_is_refused(name, message):
     with pytest.raises(BackboneError, match=message):
         RetinaNet(num_classes=1, backbone=f"{OUTSIDE}:{name}")
+
+
+@pytest.mark.parametrize(("backbone", "expected"), [("test_resnet", True), (f"{OUTSIDE}:from_stride_8", False)])
+def test_level_2_needs_a_backbone_with_a_map_at_stride_4(backbone, expected):
+    before = torch.get_rng_state()
+    assert has_level_2(ModelConfig(backbone=backbone)) is expected
+    assert torch.equal(torch.get_rng_state(), before), "the seed of a run must give the same weights"

@@ -24,6 +24,8 @@ def difference(actual, expected):
     ("backbone", "options"),
     [
         ("resnet18", {}),
+        ("resnet18", {"levels": (4, 5), "anchor_sizes": (64.0, 128.0)}),
+        ("resnet18", {"levels": (2, 3), "anchor_sizes": (16.0, 32.0)}),
         pytest.param("resnet50", {"p6_from": "p5"}, marks=pytest.mark.slow),
         ("tf_efficientnet_lite0", {"head_norm": "group"}),  # "SAME" padding; activation inside BatchNorm
         ("regnety_002", {}),  # squeeze-and-excitation

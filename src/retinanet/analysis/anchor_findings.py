@@ -75,9 +75,10 @@ def anchor_findings(
                 "lies between two anchor sizes"
             )
         advice = "Use larger images (--image-size, --max-size), or --low-quality-matches"
-        if fitted is not None and fitted.changed:
+        if fitted is not None and fitted.changed and fitted.after.share > fitted.before.share:
             gain = f"{fitted.after.share:.1%} of the objects then have a positive anchor, now {fitted.before.share:.1%}"
-            advice = f"Use --anchors auto, or {fitted.flags()}: {gain}"
+            mode = "as_needed" if fitted.needed else "auto"
+            advice = f"Use --anchors {mode}, or {fitted.flags()}: {gain}"
         atss = next((row for row in assigners if row.assigner == "atss"), None)
         if atss is not None and atss.unreached < coverage.unreached:
             advice += (

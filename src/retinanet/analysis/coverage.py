@@ -106,8 +106,12 @@ class Coverage:
             for i, name in enumerate(SIZES)
         )
 
-    def sentence(self) -> str:
-        """Return the coverage and, if objects are not covered, what helps."""
+    def sentence(self, *, can_fit: bool = True) -> str:
+        """Return the coverage and, if objects are not covered, what helps.
+
+        Args:
+            can_fit: whether anchors fitted to the data may help; false if the anchors are fitted already.
+        """
         images = len(self.anchors_P3)
         if not self.unreached:
             return f"all {self.objects} objects of {images} images have a positive anchor"
@@ -115,8 +119,8 @@ class Coverage:
         return (
             f"{self.unreached} of {self.objects} objects ({self.unreached / self.objects:.1%}) of {images} "
             f"images have no positive anchor at this size, so that the model hardly learns them: {classes}. Use "
-            "anchors fitted to the data (--anchors auto), larger images (--image-size, --max-size) or "
-            "--low-quality-matches."
+            f"{'anchors fitted to the data (--anchors auto), ' if can_fit else ''}larger images (--image-size, "
+            "--max-size) or --low-quality-matches."
         )
 
 
@@ -137,9 +141,7 @@ def coverage(
         image_config: the size of the network's input.
         images: maximum number of images in an even sample with about `MOST_OBJECTS` objects; None for all images.
     """
-    chosen = range(len(data.records))
-    if images is not None:
-        chosen = chosen[:: max(1, -(-len(chosen) // images), round(data.num_objects / MOST_OBJECTS))]
+    chosen = sampled_images(data, images)
     anchors, assign = _Anchors(model_config, image_config), make_assigner(match_config)
     rows: list[_Row] = []
     L = len(model_config.levels)
@@ -169,6 +171,14 @@ def coverage(
         positives_L=positives_L,
         anchors_L=anchors_L,
     )
+
+
+def sampled_images(data: DetectionData, images: int | None) -> range:
+    """Return the indices of the images that `coverage` measures, see its argument `images`."""
+    chosen = range(len(data.records))
+    if images is None:
+        return chosen
+    return chosen[:: max(1, -(-len(chosen) // images), round(data.num_objects / MOST_OBJECTS))]
 
 
 def training_coverage(data: DetectionData, config: TrainConfig) -> Coverage:

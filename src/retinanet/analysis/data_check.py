@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from retinanet.analysis.anchor_findings import anchor_findings, start_findings
 from retinanet.analysis.assigner_coverage import AssignerCoverage, assigner_coverages
-from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors
+from retinanet.analysis.auto_anchors import FittedAnchors, fit_anchors, why_kept
 from retinanet.analysis.coverage import Coverage
 from retinanet.analysis.data_findings import data_findings, duplicate_findings, split_findings, value_findings
 from retinanet.analysis.expected_loss import ExpectedLoss, expected_loss
 from retinanet.analysis.imbalance import anchor_sentence
 from retinanet.analysis.statistics import DataStatistics, statistics
-from retinanet.config import CheckConfig
+from retinanet.config import CheckConfig, FittedConfig, given_options
 from retinanet.data import DetectionData, load
 from retinanet.formats import splits_of, voc
 from retinanet.former_names import with_former_fields
@@ -35,6 +35,7 @@ class DataCheck:
         statistics: counts of the training data.
         fitted: anchors before and after fitting.
         assigners: coverage of the objects by each assigner, with the configured anchors.
+        anchors_kept: why `train --anchors as_needed` keeps the configured anchors without fitting; None otherwise.
         expected: expected loss of the first step, None if it cannot be computed.
         findings: findings, errors first.
     """
@@ -44,6 +45,7 @@ class DataCheck:
     statistics: DataStatistics
     fitted: FittedAnchors
     assigners: tuple[AssignerCoverage, ...]
+    anchors_kept: str | None
     expected: ExpectedLoss | None
     findings: tuple[Finding, ...]
 
@@ -69,6 +71,7 @@ class DataCheck:
                 "unreached": self.coverage.unreached,
                 "fitted": self.fitted.flags() if self.fitted.changed else None,
                 "unreached_if_fitted": self.fitted.after.unreached,
+                "fitted_as_needed": self.anchors_kept is None and self.fitted.needed,
             },
             "assigners": [row.to_json() for row in self.assigners],
         }
@@ -93,6 +96,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         model_config=model_config,
         match_config=config.matching,
         image_config=config.image,
+        keep_levels="levels" in given_options(config),
         seed=config.random.seed,
     )
     assigners = assigner_coverages(
@@ -125,6 +129,7 @@ def check_data(path: Path, config: CheckConfig) -> DataCheck:
         statistics=statistics(data),
         fitted=fitted,
         assigners=assigners,
+        anchors_kept=why_kept(config, fitted.before),
         expected=expected,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
     )
@@ -151,15 +156,24 @@ def _sets(path: Path, config: CheckConfig) -> dict[str, DetectionData]:
     return sets
 
 
+_AS_NEEDED: Final = "--anchors as_needed" + (" (the default)" if FittedConfig.anchors == "as_needed" else "")
+
+
 def data_sentences(result: DataCheck) -> list[str]:
     """Return sentences about the counts, the anchors and the start of training."""
     sentences = result.statistics.sentences()
     coverage = result.coverage
-    sentences.append(f"Anchors: {coverage.sentence().removesuffix('.')}.")
+    can_fit = result.fitted.changed and result.fitted.gain > 0
+    sentences.append(f"Anchors: {coverage.sentence(can_fit=can_fit).removesuffix('.')}.")
     sentences.append(anchor_sentence(*coverage.anchors_P3.mean(axis=0).tolist()))
     if len(coverage.anchors_P3) < len(result.data.records):
         sentences.append(f"(The anchors were measured on an even sample of {len(coverage.anchors_P3):,} images.)")
     sentences.append(f"Anchors fitted to the data: {result.fitted.sentence()}.")
+    if result.anchors_kept is None and result.fitted.needed:
+        sentences.append(f"Training with {_AS_NEEDED} uses the fitted anchors.")
+    else:
+        reason = result.anchors_kept or "fitted anchors do not give more of the objects a positive anchor"
+        sentences.append(f"Training with {_AS_NEEDED} keeps the configured anchors, because {reason}.")
     if result.expected is not None:
         sentences.append(
             f"Expected classification loss of the first step: {result.expected.total:.3g} (background "

@@ -27,8 +27,8 @@ class ModelConfig:
     """Put the stride of bottleneck blocks into the first 1x1 convolution, as MSRA's and Detectron2's ResNets do. Needed
     for their weights."""
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
-    """Feature levels; level l has stride 2^l pixels. The levels are consecutive and start at 3, or at 2 for very small
-    objects."""
+    """Feature levels; level l has stride 2^l pixels. The levels are consecutive, start at 2 to 5 and end at 8 or below.
+    Level 2 is for very small objects. Every pyramid uses the backbone's maps down to stride 32, whatever the levels."""
     p6_from: Literal["c5", "p5"] = "c5"
     """Input of feature level 6: c5 (last map of the backbone, as in the paper) or p5 (last map of the pyramid)."""
     fpn_width: Annotated[int, Gt(0)] = 256
@@ -54,8 +54,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_options(self)
         first = self.levels[0] if self.levels else None
-        if first not in {2, 3} or self.levels != tuple(range(first, first + len(self.levels))) or self.levels[-1] < 5:
-            raise ConfigError(f"levels must be consecutive, start at 2 or 3 and reach 5, found {self.levels}")
+        if first not in {2, 3, 4, 5} or self.levels != tuple(range(first, first + len(self.levels))):
+            raise ConfigError(f"levels must be consecutive and start at 2, 3, 4 or 5, found {self.levels}")
         if self.levels[-1] > 8:
             raise ConfigError(f"levels end at 8 (stride 256) or below, found {self.levels}")
         if len(self.anchor_sizes) != len(self.levels):

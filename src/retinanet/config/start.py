@@ -56,9 +56,9 @@ class FittedConfig:
 
     PANEL: ClassVar = "Anchors and matching"
 
-    anchors: Annotated[Literal["given", "auto"], MostUsed()] = "given"
-    """given: use `anchor_sizes`, `anchor_ratios` and `levels` as given. auto: fit these to the objects of the training
-    data."""
+    anchors: Annotated[Literal["given", "as_needed", "auto"], MostUsed()] = "as_needed"
+    """given: use `levels` and the anchor sizes, scales and ratios as given. auto: fit these to the training objects.
+    as_needed: fit these only if fewer than 98 % of the training objects have a positive anchor."""
     balance_classes: Annotated[bool, Panel("Loss")] = False
     """Set `class_alpha` from the number of objects of each class, so that rarer classes get a larger weight."""
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from retinanet import boxes
 from retinanet.export.onnx_graph import NORMALISED
+from retinanet.model.build import COARSEST_MAP
 from retinanet.runtime.description import OPSET, ExportError, dense_names
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def fix_padding(model: RetinaNet) -> RetinaNet:
 
 
 def min_side(model: RetinaNet) -> int:
-    """Return the smallest height and width of a torch.export program's input: two positions in the coarsest level."""
-    return int(2 ** model.config.levels[-1]) + DIVISOR
+    """Return the smallest height and width of a torch.export program's input: two positions in the coarsest map."""
+    return int(2 ** max(model.config.levels[-1], COARSEST_MAP)) + DIVISOR
 
 
 def _dimensions(min_length: int = DIVISOR) -> dict[int, Any]:

@@ -2,7 +2,7 @@
 
 from retinanet.model.anchors import AnchorGenerator, cell_anchors
 from retinanet.model.backbone import Backbone, BackboneError
-from retinanet.model.build import build_backbone, build_parts
+from retinanet.model.build import build_backbone, build_parts, has_level_2
 from retinanet.model.pretrained import load_pretrained, pretrained_normalisation
 from retinanet.model.retinanet import RetinaNet
 
@@ -14,6 +14,7 @@ __all__ = [
     "build_backbone",
     "build_parts",
     "cell_anchors",
+    "has_level_2",
     "load_pretrained",
     "pretrained_normalisation",
 ]

@@ -77,17 +77,10 @@ def training_report(
     threshold = best_threshold(gallery) if threshold is None else threshold
     report.in_short += summary.image_counts(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
-    if (path := run / "time-budget.json").exists():
-        report.in_short.append(json.loads(path.read_text(encoding="utf-8"))["sentence"])
     report.in_short += notes
     shares = read_metrics(run / "imbalance.csv")
     report.in_short += shares_sentence(shares)
-    start = run / "start.json"
-    if start.exists():
-        report.in_short.append(f"Start of training: {json.loads(start.read_text(encoding='utf-8'))['said']}")
-    sampling = json.loads(path.read_text(encoding="utf-8")) if (path := run / "sampling.json").exists() else {}
-    if sampling.get("sampler", "natural") != "natural":
-        report.in_short.append(f"Sampling: {sampling['sentence']}")
+    report.in_short += _set_up_sentences(run)
     _training_curves(report.section("Training"), rows)
     if shares:
         shares_over_time(report.section("Shares of the classification loss"), shares)
@@ -103,6 +96,26 @@ def training_report(
     if (run / "config.yaml").exists():
         reproduce.details("All options (config.yaml)", (run / "config.yaml").read_text(encoding="utf-8"))
     return report.write(run / "report.html")
+
+
+def _set_up_sentences(run: Path) -> list[str]:
+    """Return sentences about the set-up of a training run, from the files of the run folder."""
+
+    def read(name: str) -> dict[str, Any]:
+        path = run / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    sentences = []
+    if budget := read("time-budget.json"):
+        sentences.append(budget["sentence"])
+    if start := read("start.json"):
+        sentences.append(f"Start of training: {start['said']}")
+    if anchors := read("anchors.json"):
+        sentences.append(f"Anchors: {anchors['sentence']}.")
+    sampling = read("sampling.json")
+    if sampling.get("sampler", "natural") != "natural":
+        sentences.append(f"Sampling: {sampling['sentence']}")
+    return sentences
 
 
 def _training_curves(section: Section, rows: Sequence[summary.Row]) -> None:

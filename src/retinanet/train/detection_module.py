@@ -154,7 +154,7 @@ class DetectionModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Detect objects and compute the losses, and store both for the evaluation at the end of the epoch."""
-        for part in run_by_shape(self.model, batch, self.assign, divisor=self.run_config.image.size_divisor):
+        for part in run_by_shape(self.model, batch, self.assigner, divisor=self.run_config.image.size_divisor):
             self.image_losses.add(part.batch.indices, self.loss.per_image([(part.outputs, part.targets)]))
             per_image = postprocess(part.outputs, frames=part.batch.frames, config=self.postprocess_config)
             self.detections += zip(part.batch.indices, (detections.numpy() for detections in per_image), strict=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.analysis.auto_anchors import ANCHOR_OPTIONS
 from retinanet.checkpoint.loaded_model import KEY, CheckpointError
 from retinanet.checkpoint.reading import read_checkpoint
 from retinanet.config import (
@@ -206,7 +207,8 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     """Return the config with the values that the first start computed: batch size, bit depth, normalisation, options
     of `--from`.
 
-    An option that the user gave keeps its value, see `given_options`, except `auto`.
+    An option that the user gave keeps its value, see `given_options`, except `auto` and `as_needed`: a resumed run
+    keeps the anchors that its first start has fitted.
     """
     names = {"image_mean", "image_std"}
     if config.start.start_from is not None:
@@ -214,16 +216,20 @@ def with_computed_options(config: TrainConfig, saved: SavedRun) -> TrainConfig:
     names -= given_options(config)
     if not config.batch.batch_size:
         names.add("batch_size")
+    if config.fitted.anchors != "given":
+        names |= set(ANCHOR_OPTIONS)
     computed = {name: saved.options[name] for name in sorted(names) if name in saved.options}
     if not config.image.bit_depth and "bit_depth" in saved.options:
         computed["bit_depth"] = saved.options["bit_depth"]
+    if config.fitted.anchors != "given":
+        computed["anchors"] = "given"
     return with_options(config, **computed)
 
 
 def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool) -> None:
     """Compare the options of a resumed training run with its checkpoint.
 
-    Options that are still to be computed from the data (`anchors`, `balance_classes`) are not compared.
+    Options that are still to be computed from the data (`balance_classes`) are not compared.
 
     Args:
         config: options of the resumed training run.
@@ -240,8 +246,6 @@ def check_resumed_options(config: TrainConfig, saved: SavedRun, *, report: bool)
             f"{config.folder.output}, found {config.schedule.epochs}"
         )
     skipped = set(UNNAMED | DATA_OPTIONS)
-    if config.fitted.anchors == "auto":
-        skipped |= {"anchors", "anchor_sizes", "anchor_ratios", "levels"}
     if config.fitted.balance_classes:
         skipped |= {"balance_classes", "class_alpha"}
     changed = [name for name, old in saved.options.items() if name not in skipped and not _is_same(old, values[name])]

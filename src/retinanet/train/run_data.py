@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from retinanet.analysis.auto_anchors import fit_anchors
+from retinanet.analysis.auto_anchors import ANCHOR_OPTIONS, as_needed_sentence, fit_anchors, sampled_coverage, why_kept
 from retinanet.analysis.class_balance import class_alphas
-from retinanet.config import TrainConfig, flatten, with_options
+from retinanet.config import TrainConfig, given_options, with_options
 from retinanet.data import DetectionData, cut_into_tiles, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.pixel_values import FULL_DEPTH, ValueRange
@@ -33,21 +35,46 @@ def load_run_data(config: TrainConfig) -> tuple[TrainConfig, DetectionData, Dete
     return config, train_data, val_data
 
 
-def with_fitted_options(data: DetectionData, config: TrainConfig) -> TrainConfig:
-    """Return the config with the options that depend on the data: anchors (`anchors`), alphas (`balance_classes`).
+def with_fitted_anchors(data: DetectionData, config: TrainConfig) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the config with the anchors that `anchors` asks for, and the content of anchors.json.
+
+    The options then hold the numbers of the anchors, so that config.yaml repeats the training run with the same
+    anchors. The content is empty if the anchors are given.
+    """
+    mode = config.fitted.anchors
+    if mode == "given":
+        return config, {}
+    settings: dict[str, Any] = {"model_config": config.model, "match_config": config.matching}
+    settings["image_config"] = config.image
+    measured = sampled_coverage(data, **settings)
+    content: dict[str, Any] = {"anchors": mode, "objects": measured.objects}
+    content |= {"share_before": measured.share, "share_after": measured.share}
+    kept = why_kept(config, measured) if mode == "as_needed" else None
+    fitted = None
+    if kept is None:
+        fitted = fit_anchors(
+            data,
+            **settings,
+            augment_config=config.augmentation,
+            keep_levels="levels" in given_options(config),
+            seed=config.random.seed,
+        )
+        if fitted.changed and (mode == "auto" or fitted.needed):
+            config = with_options(config, **{name: getattr(fitted.model_config, name) for name in ANCHOR_OPTIONS})
+            content["share_after"] = fitted.after.share
+    if mode == "as_needed":
+        content["sentence"] = f"anchors as needed: {as_needed_sentence(kept, fitted)}"
+    elif fitted is not None:
+        content["sentence"] = f"anchors fitted to the training data: {fitted.sentence()}"
+    report_progress(content["sentence"])
+    return with_options(config, anchors="given"), content
+
+
+def with_class_alphas(data: DetectionData, config: TrainConfig) -> TrainConfig:
+    """Return the config with the alphas of the classes, if they depend on the data (`balance_classes`).
 
     The options then hold the computed numbers, so that config.yaml repeats the training run with the same numbers.
     """
-    if config.fitted.anchors == "auto":
-        fitted = fit_anchors(
-            data,
-            model_config=config.model,
-            match_config=config.matching,
-            image_config=config.image,
-            seed=config.random.seed,
-        )
-        report_progress(f"auto-anchors: {fitted.sentence()}")
-        config = with_options(config, anchors="given", **flatten(fitted.model_config))
     if config.fitted.balance_classes:
         labels = np.concatenate([record.labels_G[~record.crowd_G] for record in data.records])
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()

@@ -27,10 +27,12 @@ SAMPLING_FILE: Final = "sampling.json"
 """Name of the file with the expected number of times that an epoch uses each class."""
 TIME_BUDGET_FILE: Final = "time-budget.json"
 """Name of the file with the steps and the time of a training run with a time budget."""
+ANCHORS_FILE: Final = "anchors.json"
+"""Name of the file with the choice of the anchors; a run with given anchors has none."""
 RUN_FILES: Final = (
     *("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", FLIGHT_RECORD_FILE),
     *("imbalance.csv", "start.json", "evaluation.json", "detections.json", "report.html", "logger.json"),
-    *(SAMPLING_FILE, TIME_BUDGET_FILE),
+    *(SAMPLING_FILE, TIME_BUDGET_FILE, ANCHORS_FILE),
 )
 """Names of all files that belong to a training run."""
 RESUME_CHANGES: Final = ("config.yaml", "metrics.csv", "imbalance.csv", "logger.json", "start.json", SAMPLING_FILE)

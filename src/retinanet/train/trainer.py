@@ -55,8 +55,8 @@ from retinanet.train.resume import (
     with_computed_options,
     with_run_options,
 )
-from retinanet.train.run_data import load_run_data, with_fitted_options
-from retinanet.train.run_folder import SAMPLING_FILE, check_run_files, files_of_run, restore_backup
+from retinanet.train.run_data import load_run_data, with_class_alphas, with_fitted_anchors
+from retinanet.train.run_folder import ANCHORS_FILE, SAMPLING_FILE, check_run_files, files_of_run, restore_backup
 from retinanet.train.run_lock import is_restart, locked_run_folder
 from retinanet.train.time_budget import check_length_options, make_time_plan
 from retinanet.version import __version__
@@ -163,20 +163,27 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions, started: float) 
         report_progress(f"{config.folder.output / 'last.ckpt'} does not exist: training continues from {checkpoint}")
     L.seed_everything(config.random.seed, workers=False, verbose=False)
     config, train_data, val_data = load_run_data(config)
-    config = with_fitted_options(train_data, config)
+    config, anchors = with_fitted_anchors(train_data, config)
+    config = with_class_alphas(train_data, config)
     if saved is not None:
         check_resumed_options(config, saved, report=False)
         check_resumed_data(train_data, val_data, saved)
-    report_progress(f"anchors: {training_coverage(train_data, config).sentence()}")
+    report_progress(f"anchors: {training_coverage(train_data, config).sentence(can_fit=not anchors)}")
     model, config = build_model(config, train_data.classes, checkpoint is not None)
     config = with_batch_size(model, config, train_data)
     check_shared_memory(config, train_data, val_data)
     if (ended := why_ended(config, saved) if saved is not None else None) is not None:
         report_progress(f"nothing is left to train: {ended}")
-    has_ended = ended is not None
-    plan = make_time_plan(config, started)
     return _train(
-        model, config, train_data, val_data, extensions, checkpoint=checkpoint, ended=has_ended, time_plan=plan
+        model,
+        config,
+        train_data,
+        val_data,
+        extensions,
+        anchors=anchors,
+        checkpoint=checkpoint,
+        ended=ended is not None,
+        time_plan=make_time_plan(config, started),
     )
 
 
@@ -208,6 +215,7 @@ def _train(
     val_data: DetectionData,
     extensions: Extensions,
     *,
+    anchors: dict[str, Any],
     checkpoint: Path | None,
     ended: bool,
     time_plan: TimePlan | None,
@@ -246,6 +254,8 @@ def _train(
         if is_rank_zero():
             write_config(config, folder / "config.yaml")
             write_output(folder / SAMPLING_FILE, json.dumps(sampling, indent=2))
+            if anchors:
+                write_output(folder / ANCHORS_FILE, json.dumps(anchors, indent=2))
         start_logging(trainer.loggers, config, resume=resume)
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if callbacks.checkpoints.unevaluated:
