@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "predict",
     "check",
     "study",
+    "prescribe",
     "convert",
     "convert_weights",
     "split",

@@ -27,7 +27,17 @@ PANELS: Final = {
     name: Group(name, sort_key=place)
     for place, name in enumerate(
         (
-            *("Study", "Check", "Data", "Model", "Anchors and matching", "Loss", "Augmentation", "Optimisation"),
+            *(
+                "Study",
+                "Prescription",
+                "Check",
+                "Data",
+                "Model",
+                "Anchors and matching",
+                "Loss",
+                "Augmentation",
+                "Optimisation",
+            ),
             *("Run", "Output"),
         ),
         start=3,

@@ -28,6 +28,7 @@ from retinanet.config.output import ExistingConfig, FolderConfig, ImageFiles, Im
 from retinanet.config.part_tables import ASSIGNERS, BOX_LOSSES, LOSSES, PART_OPTIONS
 from retinanet.config.postprocess import PostprocessConfig
 from retinanet.config.predict import PredictConfig
+from retinanet.config.prescribe import PrescribeConfig
 from retinanet.config.presets import PRESETS, PresetName
 from retinanet.config.resolve import (
     CONFIG_VERSION,
@@ -95,6 +96,7 @@ __all__ = [
     "PostprocessConfig",
     "Precision",
     "PredictConfig",
+    "PrescribeConfig",
     "PresetConfig",
     "PresetName",
     "RandomConfig",

@@ -14,11 +14,11 @@ POWER: Final = 0.8
 """Probability with which runs show a difference of size `PairedDifference.detectable`."""
 
 
-def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the mean (Student's t); (-inf, inf) for fewer than two values."""
+def confidence_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the confidence interval of the mean (Student's t); (-inf, inf) for fewer than two values."""
     if len(values) < 2:
         return -math.inf, math.inf
-    t = float(stats.t.ppf(0.975, df=len(values) - 1))
+    t = float(stats.t.ppf((1 + confidence) / 2, df=len(values) - 1))
     mean, half = float(np.mean(values)), t * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean - half, mean + half
 
@@ -29,7 +29,7 @@ class PairedDifference:
 
     Args:
         mean: mean of the differences.
-        low, high: 95 % confidence interval of the mean (Student's t); infinite for fewer than two pairs.
+        low, high: confidence interval of the mean (Student's t), 95 % by default; infinite for fewer than two pairs.
         detectable: smallest true difference that a test at 5 % with this spread and this number of pairs shows with
             probability `POWER`; infinite for fewer than two pairs.
     """
@@ -56,12 +56,20 @@ class PairedDifference:
         }
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float]) -> PairedDifference:
+def paired_difference(
+    values: Sequence[float], reference: Sequence[float], *, confidence: float = 0.95
+) -> PairedDifference:
     """Return the difference of two set-ups whose values have the same seeds in the same order.
 
     The detectable difference is `(t(0.975) + t(POWER)) * s / sqrt(n)`, with n pairs, the standard deviation s of the
     differences and quantiles t of Student's distribution with n - 1 degrees of freedom (Zar, Biostatistical Analysis,
-    section 7.6).
+    section 7.6). It does not depend on `confidence`.
+
+    Args:
+        values: one value for each seed.
+        reference: the values of the reference.
+        confidence: confidence of the interval. For m comparisons, 1 - 0.05 / m keeps the chance of any false difference
+            below 5 % (Bonferroni).
 
     Raises:
         ValueError: the numbers of values differ, or there is no value.
@@ -69,7 +77,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Pa
     if len(values) != len(reference) or len(values) == 0:
         raise ValueError(f"expected the values of the same seeds, found {len(values)} and {len(reference)} values")
     differences = np.subtract(values, reference, dtype=np.float64)
-    count, (low, high) = len(differences), confidence_interval(differences.tolist())
+    count, (low, high) = len(differences), confidence_interval(differences.tolist(), confidence=confidence)
     detectable = math.inf
     if count > 1:
         quantiles = float(stats.t.ppf([0.975, POWER], df=count - 1).sum())

@@ -1,0 +1,131 @@
+"""Write the report of `retinanet prescribe`: the answer, its evidence, the measurements, and the prescribed options."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from retinanet.report import figures
+from retinanet.report.html import Report
+from retinanet.study.candidates import DEFAULT
+from retinanet.study.prescription import COLUMN_TITLES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from retinanet.report.html import Section
+    from retinanet.study.prescription import Prescription
+
+
+def prescription_report(found: Prescription, path: Path) -> Path:
+    """Write the report of a finished probe. Return its path.
+
+    Args:
+        found: result of the probe.
+        path: path of the HTML file.
+    """
+    report = Report(
+        title=f"Prescription: {found.decision.answer}",
+        subtitle=f"Training data {found.config.train}; validation data {found.config.validation.val}",
+    )
+    report.in_short += found.sentences()
+    section = report.section("Measurements")
+    for sentence in found.measured.sentences():
+        section.text(sentence)
+    if found.measured.findings:
+        section.details("Findings of retinanet check", "\n".join(f"{what}." for what in found.measured.findings))
+    section.table(
+        ["Class", "Objects", "Images", "Objects in val"],
+        [(count.name, count.objects, count.images, count.val_objects) for count in found.measured.classes],
+    )
+    _candidates(report.section("Candidates"), found)
+    _evidence(report.section("Evidence"), found)
+    section = report.section("Options")
+    section.text(f"Train with: {found.command()}")
+    section.details("config.yaml", found.option_file())
+    section.details("All options of the probe", json.dumps(found.to_json()["options"], indent=2))
+    return report.write(path)
+
+
+def _candidates(section: Section, found: Prescription) -> None:
+    if not found.plan.candidates:
+        section.text(found.candidate_sentences()[0])
+        return
+    section.table(
+        ["Candidate", "Measurement that suggests it", "Must rise", "Must not fall"],
+        [(c.label, c.reason, c.target, ", ".join(c.guards)) for c in found.plan.candidates],
+    )
+    if found.screening:
+        section.table(
+            ["Candidate", "Metric", "Gain with the first seed"],
+            [(candidate.label, candidate.target, f"{gain:+.3f}") for candidate, gain in found.screening],
+            caption="The first seed selects one candidate of each cause. These runs are no evidence: the best of "
+            "several noisy numbers is too high on average.",
+        )
+
+
+def _evidence(section: Section, found: Prescription) -> None:
+    rows = found.rows()
+    if not rows:
+        section.text("No comparison was made.")
+        return
+    section.figure(
+        difference_chart(found),
+        alt="Chart of the differences to the default with their intervals: "
+        + "; ".join(f"{row[0]}, {row[1]}: {row[4]}" for row in rows),
+        caption="Differences paired by seed, with their intervals (Student's t). Each dot is one seed. An interval to "
+        "the right of 0 supports the change.",
+    )
+    section.table(COLUMN_TITLES, rows)
+    guards = [
+        (c.candidate.label, name, f"{d.mean:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", "fell" if name in c.hurt else "")
+        for c in (*found.comparisons, *found.combination)
+        for name, d in c.guards.items()
+    ]
+    if guards:
+        section.table(
+            ["Change", "Metric that must not fall", "Difference", "Interval", "Result"],
+            guards,
+            caption="A metric fell if its mean difference is below -0.020, or if its interval lies below 0 and the "
+            "mean difference is below -0.005.",
+        )
+    runs = [
+        (_label(found, name), run.seed, f"{run.ap:.3f}", f"{run.seconds:.0f}", "diverged" if run.diverged else "")
+        for name, all_runs in found.runs.items()
+        for run in all_runs
+    ]
+    text = "\n".join(" | ".join(map(str, row)) for row in [("Set-up", "Seed", "AP", "Seconds", ""), *runs])
+    section.details(f"All {len(runs)} training runs of {found.plan.steps:,} steps", text)
+
+
+def difference_chart(found: Prescription) -> Figure:
+    """Draw each difference with its interval, one row per comparison, and the difference of each seed."""
+    rows = [
+        (
+            f"{c.candidate.label}, {c.target}",
+            c.difference,
+            [a - b for a, b in zip(c.values, c.reference, strict=True)],
+        )
+        for c in (*found.comparisons, *found.combination)
+    ]
+    if found.learning is not None:
+        half = {run.seed: run.ap for run in found.runs["half"]}
+        default = {run.seed: run.ap for run in found.runs[DEFAULT.name]}
+        rows.append(("all images against half, AP", found.learning, [default[s] - ap for s, ap in half.items()]))
+    figure, axes = figures.new_axes(x="difference to the default", y="", height=max(1.6, 0.8 + 0.4 * len(rows)))
+    for row, (_, difference, values) in enumerate(reversed(rows)):
+        axes.plot([difference.low, difference.high], [row, row], color=figures.SERIES[0], linewidth=1.7)
+        axes.plot(values, [row] * len(values), ".", color=figures.MUTED, markersize=5)
+        axes.plot([difference.mean], [row], "o", color=figures.SERIES[0], markersize=6)
+    axes.axvline(0, color=figures.MUTED, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), [figures.shorten(label, 44).replace("$", r"\$") for label, *_ in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _label(found: Prescription, name: str) -> str:
+    labels = {candidate.name: candidate.label for candidate in found.plan.candidates}
+    return labels.get(name, "half of the images" if name == "half" else name)

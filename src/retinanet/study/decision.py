@@ -1,0 +1,220 @@
+"""Decide from paired training runs which changes of the default are recommended. Pure functions of metrics.
+
+A change is supported if the interval of the paired difference of its target metric lies above 0 and no guard metric is
+hurt. With m tested changes, each interval has the confidence 1 - 0.05 / m (Bonferroni), so that a probe without any
+effect recommends something in less than 5 % of the cases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from retinanet.study.candidates import AP, Candidate, value_of
+from retinanet.study.outcomes import Run
+from retinanet.study.statistics import PairedDifference, paired_difference
+
+ERROR_RATE: Final = 0.05
+"""Probability of any unfounded recommendation."""
+NEGLIGIBLE: Final = 0.005
+"""Difference of AP that matters to nobody: smaller gains are not recommended, smaller losses do not count."""
+HURT: Final = 0.02
+"""Mean loss of a guard metric that counts even if its interval contains 0: few seeds give wide intervals."""
+STEEP: Final = 0.03
+"""Gain of AP by doubling the number of images from which more images are the answer."""
+NOTHING: Final = "The measurements suggest no change of the options."
+"""The answer of data without a visible problem."""
+WORSE: Final = 0.02
+"""Loss in the screening from which no candidate of a cause goes on."""
+
+Answer = Literal["change", "collect images", "keep the default"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A change and the default, trained with the same seeds.
+
+    Args:
+        candidate: the change.
+        target: metric that must rise.
+        values, reference: target metric of each seed, with the change and without.
+        difference: paired difference of the target metric.
+        guards: paired difference of each guard metric.
+        confidence: confidence of the intervals.
+    """
+
+    candidate: Candidate
+    target: str
+    values: tuple[float, ...]
+    reference: tuple[float, ...]
+    difference: PairedDifference
+    guards: dict[str, PairedDifference]
+    confidence: float
+
+    @property
+    def gains(self) -> bool:
+        """Whether the interval of the target metric lies above 0, and the gain is not negligible."""
+        return self.difference.low > 0 and self.difference.mean >= NEGLIGIBLE
+
+    @property
+    def hurt(self) -> tuple[str, ...]:
+        """Guard metrics that fall clearly: see `is_hurt`."""
+        return tuple(name for name, difference in self.guards.items() if is_hurt(difference))
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the runs support the change."""
+        return self.gains and not self.hurt
+
+    @property
+    def verdict(self) -> str:
+        """The decision in words."""
+        if self.is_supported:
+            return "supported"
+        if self.gains:
+            return f"not supported: {' and '.join(self.hurt)} fell"
+        if self.difference.high < 0:
+            return "worse"
+        return "not supported: the interval contains 0" if self.difference.low <= 0 else "not supported: negligible"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as plain values for JSON."""
+        return {
+            "candidate": self.candidate.name,
+            "target": self.target,
+            "values": list(self.values),
+            "default": list(self.reference),
+            "difference": dataclasses.asdict(self.difference),
+            "guards": {name: dataclasses.asdict(difference) for name, difference in self.guards.items()},
+            "confidence": self.confidence,
+            "supported": self.is_supported,
+            "verdict": self.verdict,
+        }
+
+
+def is_hurt(difference: PairedDifference) -> bool:
+    """Return whether a guard metric falls clearly: by `HURT` on average, or with an interval below 0 and by more than
+    `NEGLIGIBLE`.
+    """
+    return difference.mean < -HURT or (difference.high < 0 and difference.mean < -NEGLIGIBLE)
+
+
+def compare(
+    candidate: Candidate,
+    runs: Sequence[Run],
+    reference: Sequence[Run],
+    *,
+    rare: tuple[str, ...],
+    target: str = "",
+    tested: int = 1,
+) -> Comparison:
+    """Compare a change with the default.
+
+    Args:
+        candidate: the change.
+        runs: runs with the change.
+        reference: runs of the default with the same seeds.
+        rare: names of the rare classes with validation objects.
+        target: metric that must rise; by default that of the candidate.
+        tested: number of changes that are tested at once, m.
+    """
+    target, confidence = target or candidate.target, 1 - ERROR_RATE / tested
+
+    def difference(metric: str) -> tuple[list[float], list[float], PairedDifference]:
+        sides = [[value_of(run, metric, rare) for run in side] for side in (runs, reference)]
+        return sides[0], sides[1], paired_difference(sides[0], sides[1], confidence=confidence)
+
+    values, default, found = difference(target)
+    return Comparison(
+        candidate=candidate,
+        target=target,
+        values=tuple(values),
+        reference=tuple(default),
+        difference=found,
+        guards={guard: difference(guard)[2] for guard in candidate.guards},
+        confidence=confidence,
+    )
+
+
+def finalists(screening: Sequence[tuple[Candidate, float]]) -> list[Candidate]:
+    """Return the candidate of each cause with the highest gain in the screening, unless all are clearly worse.
+
+    Args:
+        screening: each candidate with the difference of its target metric to the default, for one seed.
+    """
+    best: dict[str, tuple[Candidate, float]] = {}
+    for candidate, gain in screening:
+        if gain > -WORSE and (candidate.cause not in best or gain > best[candidate.cause][1]):
+            best[candidate.cause] = (candidate, gain)
+    return [candidate for candidate, _ in best.values()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The answer of a probe.
+
+    Args:
+        answer: what to do.
+        chosen: the change to make; None if the default stays.
+        sentence: the answer with its evidence.
+    """
+
+    answer: Answer
+    chosen: Candidate | None
+    sentence: str
+
+
+def decide(
+    tested: Sequence[Comparison],
+    combination: Sequence[Comparison] = (),
+    learning: PairedDifference | None = None,
+    *,
+    images: int = 0,
+) -> Decision:
+    """Return the answer that the runs support.
+
+    Several supported changes are recommended together if the combination is supported in the target metric of each of
+    these. Otherwise the single change with the highest gain of AP is recommended. Without a supported change, more
+    images are recommended if half of the images gives a clearly lower AP.
+
+    Args:
+        tested: comparison of each tested change with the default.
+        combination: comparisons of all supported changes together with the default, one for each target metric.
+        learning: paired difference of AP between all images and half of the images.
+        images: number of training images.
+    """
+    supported = [comparison for comparison in tested if comparison.is_supported]
+    if len(supported) > 1 and combination and all(comparison.is_supported for comparison in combination):
+        gains = "; ".join(_gain(comparison) for comparison in combination)
+        chosen = combination[0].candidate
+        return Decision(answer="change", chosen=chosen, sentence=f"Use {chosen.label}. Together: {gains}.")
+    if supported:
+        best = max(supported, key=lambda comparison: comparison.guards.get(AP, comparison.difference).mean)
+        sentence = f"Use {best.candidate.label}. {_gain(best)}."
+        if len(supported) > 1:
+            others = ", ".join(c.candidate.label for c in supported if c is not best)
+            sentence += f" Together with {others}, the runs did not support it."
+        return Decision(answer="change", chosen=best.candidate, sentence=sentence)
+    if learning is not None and learning.low > 0 and learning.mean >= STEEP:
+        sentence = (
+            f"Collect more images: doubling from {images // 2:,} to {images:,} images gave "
+            f"{format_difference(learning)} AP. {'No change of the options is supported.' if tested else NOTHING}"
+        )
+        return Decision(answer="collect images", chosen=None, sentence=sentence)
+    reason = (
+        NOTHING
+        if not tested
+        else f"No change is supported: {'; '.join(f'{c.candidate.label} {_gain(c)}' for c in tested)}."
+    )
+    return Decision(answer="keep the default", chosen=None, sentence=f"Keep the default. {reason}")
+
+
+def format_difference(difference: PairedDifference) -> str:
+    """Return a difference with its interval as text."""
+    return f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+
+
+def _gain(comparison: Comparison) -> str:
+    return f"{comparison.target} {format_difference(comparison.difference)}"

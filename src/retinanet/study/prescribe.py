@@ -1,0 +1,354 @@
+"""Find out by a short probe which settings a dataset needs: measure, compare a few candidates with the default, decide.
+
+The probe measures the data, derives candidates (`candidates`), plans training runs that fit into the time
+(`probe_plan`), and trains. Every run is an ordinary training run of few steps; all runs have equally many. Where a
+cause has several candidates, a first seed selects one of these. Only runs with later seeds are evidence (`decision`).
+The same call continues an interrupted probe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import numpy as np
+
+from retinanet.config import (
+    PRESETS,
+    PrescribeConfig,
+    ScheduleConfig,
+    TrainConfig,
+    given_options,
+    options_of,
+    resolve,
+    section_from_dict,
+    to_dict,
+    with_options,
+)
+from retinanet.data import DetectionData, load_train_and_val
+from retinanet.errors import ConfigError
+from retinanet.progress import progress_log
+from retinanet.study.candidates import DEFAULT, Candidate, candidates, combine, value_of
+from retinanet.study.decision import Comparison, compare, decide, finalists
+from retinanet.study.measurements import measure, with_loss_of_run
+from retinanet.study.outcomes import Run
+from retinanet.study.prescription import HALF, Prescription
+from retinanet.study.probe_plan import MIN_SEEDS, Durations, Plan, plan_runs
+from retinanet.study.runs import train_set_up
+from retinanet.study.statistics import PairedDifference, paired_difference
+from retinanet.train.metrics_table import read_metrics
+from retinanet.train.output_files import report_progress, write_output
+from retinanet.train.run_lock import locked_run_folder
+
+TIMING_STEPS: Final = 12
+"""Steps of the first run, which measures the duration of a step."""
+RESERVED: Final = 0.05
+"""Share of the time that is left for the measurements after the runs and for the report."""
+SLOWER: Final = 1.25
+"""A first run that takes this many times as long as planned leads to a new plan."""
+MOST_EPOCHS: Final = 1_000_000
+"""Epochs of a run, which its number of steps ends."""
+NETWORK: Final = ("backbone", "fpn_width", "head_width", "head_depth", "head_norm")
+OPTIMISATION: Final = (
+    *("batch_size", "optimizer", "lr", "lr_batch_size", "weight_decay", "schedule", "warmup_steps", "ema"),
+)
+"""Options that a probe takes from the preset `small`, unless the user gave them."""
+
+
+def prescribe(data: Path, config: PrescribeConfig | None = None, **options: Any) -> Prescription:
+    """Measure `data`, compare candidates, and write config.yaml and prescribe.json into `config.folder.output`.
+
+    Args:
+        data: training data, see `data.read`.
+        config: all options as an object; give either `config` or `options`.
+        options: options by name, as the flags of `retinanet prescribe`.
+
+    Raises:
+        ConfigError: the output folder holds a probe with other options or is in use by another process, or the time
+            does not suffice.
+        DataError: the data has faults.
+    """
+    config = config or resolve(PrescribeConfig, options)
+    with locked_run_folder(config.folder.output):
+        return _Probe(with_options(config, train=data)).prescription()
+
+
+def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfig:
+    """Return the options of the default runs: those of the user, with the network and optimiser of the preset `small`.
+
+    The size of the images stays, because it determines which objects the anchors reach. Options that the user gave
+    stay, too. A given learning rate belongs to its optimiser, and given weights to their network.
+
+    Args:
+        config: options of the probe.
+        train, val: the datasets as COCO files, which need no option for reading.
+    """
+    given = given_options(config)
+    replaced: tuple[str, ...] = ()
+    if not {"backbone", "backbone_weights", "start_from"} & given:
+        replaced += NETWORK
+    if not {"optimizer", "lr", "lr_batch_size", "weight_decay"} & given:
+        replaced += OPTIMISATION
+    values = to_dict(config) | {name: PRESETS["small"][name] for name in replaced if name not in given}
+    values |= {"train": train, "val": val, "images": None, "val_images": None, "format": None, "skip_invalid": False}
+    values |= {"classes": (), "ignore_classes": (), "rename": (), "resume": False, "overwrite": False}
+    length = {name: option.default for name, option in options_of(ScheduleConfig).items() if name not in OPTIMISATION}
+    values |= {**length, "epochs": MOST_EPOCHS, "measure_imbalance": 1}
+    return section_from_dict(TrainConfig, values, given=given)
+
+
+class _Probe:
+    """A probe in its locked output folder. plan.json stores durations, so that a second call plans the same runs."""
+
+    def __init__(self, config: PrescribeConfig) -> None:
+        self.config = config
+        self.folder = config.folder.output
+        _store_options(config)
+        self.file = self.folder / "plan.json"
+        self.state: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {"seconds": {}}
+        self.runs: dict[str, dict[int, Run]] = {}
+        self.done = 0
+        with self._timed("data"):
+            self.train_data, val_data = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
+            val = self._write(val_data, "val")
+            self.base = probe_options(config, self._write(self.train_data, "train"), val)
+            with _quiet():
+                self.measured = measure(self.train_data, val_data, self.base)
+        for sentence in self.measured.sentences():
+            report_progress(sentence)
+
+    def prescription(self) -> Prescription:
+        """Plan, train and decide. Write config.yaml and prescribe.json."""
+        durations, plan = self._plan()
+        self.plan = plan
+        first = self.config.random.seed
+        screening: list[tuple[Candidate, float]] = []
+        chosen = list(plan.candidates)
+        if plan.screened:
+            gains = {c.name: self._gain(c, first) for c in chosen if self._competes(c)}
+            screening = [(c, gains[c.name]) for c in chosen if c.name in gains]
+            chosen = [c for c in chosen if c.name not in gains] + finalists(screening)
+            first += 1
+        seeds = self._rounds([DEFAULT, *chosen], first, reserve=True)
+        rare = self.measured.measurable_rare
+        default = self._of(DEFAULT, seeds)
+        tested = [compare(c, self._of(c, seeds), default, rare=rare, tested=len(chosen)) for c in chosen]
+        supported = [comparison for comparison in tested if comparison.is_supported]
+        combination: list[Comparison] = []
+        learning: PairedDifference | None = None
+        if len(supported) > 1:
+            joint = combine([comparison.candidate for comparison in supported])
+            both = self._of(joint, self._rounds([joint], first, most=len(seeds)))
+            targets = dict.fromkeys(comparison.target for comparison in supported)
+            reference = default[: len(both)]
+            combination = [compare(joint, both, reference, rare=rare, target=target) for target in targets]
+        elif not supported and len(self.train_data.records) > 3:
+            half = self._of(HALF, self._rounds([HALF], first, most=len(seeds)))
+            learning = paired_difference([run.ap for run in default[: len(half)]], [run.ap for run in half])
+        result = Prescription(
+            config=self.config,
+            measured=self.measured,
+            durations=durations,
+            plan=plan,
+            screening=tuple(screening),
+            comparisons=tuple(tested),
+            combination=tuple(combination),
+            learning=learning,
+            runs={name: tuple(runs[seed] for seed in sorted(runs)) for name, runs in self.runs.items()},
+            decision=decide(tested, combination, learning, images=len(self.train_data.records)),
+            seconds=self._spent(),
+        )
+        write_output(result.config_file, result.option_file())
+        write_output(self.folder / "prescribe.json", json.dumps(result.to_json(), indent=2))
+        return result
+
+    def _plan(self) -> tuple[Durations, Plan]:
+        """Return durations and plan: of the timing run, or of a first default run that shows something new."""
+        found = candidates(self.measured, self.base, given=given_options(self.config))
+        durations, plan = self._planned("first", found, self._time_a_run)
+        self.plan = plan
+        run = self._train(DEFAULT, self.config.random.seed)
+        self.measured = with_loss_of_run(self.measured, run.folder)
+        more = candidates(self.measured, self.base, given=given_options(self.config))
+        needed, planned = self.state["seconds"][self._name(DEFAULT, run.seed)], durations.run(plan.steps)
+        if len(more) > len(found) or needed > SLOWER * planned or "second" in self.state:
+            scale = max(1.0, needed / planned)
+            slower = Durations(step=durations.step * scale, fixed=durations.fixed * scale)
+            with suppress(ConfigError):  # too little time is left for a new plan: the first plan takes longer
+                durations, plan = self._planned("second", more, lambda: slower)
+            self.runs.clear()
+        names = ", ".join(candidate.label for candidate in plan.candidates) or "no change of the options"
+        report_progress(f"candidates: {names}")
+        for candidate in plan.candidates:
+            report_progress(f"  {candidate.label}: {candidate.reason}")
+        report_progress(f"plan: about {len(plan.runs())} training runs of {plan.steps:,} steps, {plan.seeds} seeds")
+        return durations, plan
+
+    def _planned(self, key: str, found: Sequence[Candidate], durations: Any) -> tuple[Durations, Plan]:
+        """Return durations and plan that plan.json holds under a key, or make both."""
+        if key not in self.state:
+            measured = durations()
+            left = self.config.minutes * 60 * (1 - RESERVED) - self._spent()
+            self.state[key] = {**dataclasses.asdict(measured), "left": left}
+            self._save()
+        stored = self.state[key]
+        known = Durations(step=stored["step"], fixed=stored["fixed"])
+        return known, plan_runs(found, known, seconds=stored["left"])
+
+    def _time_a_run(self) -> Durations:
+        """Train a few steps of the default and return the durations of a step and of everything else."""
+        folder = self.folder / "runs" / "timing"
+        options = {"max_steps": TIMING_STEPS, "log_every": 1}
+        timing = dataclasses.replace(DEFAULT, name="timing", options=options)
+        with self._timed("timing"), _quiet():
+            train_set_up(self.base, timing.variant, seed=self.config.random.seed, folder=folder, keep_best=False)
+        rows = [row for row in read_metrics(folder / "metrics.csv") if row.get("loss") is not None]
+        elapsed = {int(row["step"] or 0): float(row["seconds"] or 0) for row in rows}
+        early, late = min(2, len(elapsed)), max(elapsed)
+        step = max(1e-4, (elapsed[late] - elapsed[early]) / max(1, late - early))
+        fixed = max(0.0, self.state["seconds"]["timing"] - step * late)
+        report_progress(f"a training step takes {step:.2f} s, a run without its steps {fixed:.1f} s")
+        return Durations(step=step, fixed=fixed)
+
+    def _competes(self, candidate: Candidate) -> bool:
+        """Return whether another planned candidate has the same cause."""
+        return sum(other.cause == candidate.cause for other in self.plan.candidates) > 1
+
+    def _gain(self, candidate: Candidate, seed: int) -> float:
+        """Return the gain of the target metric in a single run."""
+        runs = [self._train(c, seed) for c in (candidate, DEFAULT)]
+        values = [value_of(run, candidate.target, self.measured.measurable_rare) for run in runs]
+        return values[0] - values[1]
+
+    def _rounds(
+        self, set_ups: Sequence[Candidate], first: int, *, most: int | None = None, reserve: bool = False
+    ) -> list[int]:
+        """Train set-ups with one seed after the other, and return the seeds: the planned ones, as far as time allows.
+
+        The number of seeds never depends on the results, which would bias the intervals.
+
+        Args:
+            set_ups: set-ups to train with each seed.
+            first: first seed.
+            most: greatest number of seeds; by default that of the plan.
+            reserve: leave time for one more set-up with each seed.
+        """
+        seeds: list[int] = []
+        for seed in range(first, first + (most or self.plan.seeds)):
+            if len(seeds) >= MIN_SEEDS and not self._finished(set_ups, seed):
+                longest = max(self.state["seconds"][self._name(c, seeds[-1])] for c in set_ups)
+                needed = longest * (len(set_ups) + (len(seeds) + 1 if reserve else 0))
+                if self._spent() + needed > self.config.minutes * 60:
+                    break
+            for candidate in set_ups:
+                self._train(candidate, seed)
+            seeds.append(seed)
+        return seeds
+
+    def _finished(self, set_ups: Sequence[Candidate], seed: int) -> bool:
+        return all(self._name(candidate, seed) in self.state["seconds"] for candidate in set_ups)
+
+    def _train(self, candidate: Candidate, seed: int) -> Run:
+        """Train a set-up with one seed, or return its earlier result."""
+        runs = self.runs.setdefault(candidate.name, {})
+        if seed not in runs:
+            variant, name = candidate.variant, self._name(candidate, seed)
+            options = {**variant.options, "max_steps": self.plan.steps}
+            if candidate is HALF:
+                options["train"] = self._half(seed)
+            variant = dataclasses.replace(variant, options=options)
+            earlier = name in self.state["seconds"]
+            with self._timed(name), _quiet():
+                runs[seed] = train_set_up(
+                    self.base, variant, seed=seed, folder=self.folder / "runs" / name, keep_best=False
+                )
+            self.done += 1
+            note = " (finished earlier)" if earlier else ""
+            left = max(0.0, self.config.minutes - self._spent() / 60)
+            report_progress(
+                f"[run {self.done}] {candidate.label}, seed {seed}: AP {runs[seed].ap:.3f}{note}; "
+                f"{left:.1f} minutes left"
+            )
+        return runs[seed]
+
+    def _name(self, candidate: Candidate, seed: int) -> str:
+        return f"{candidate.name}-{self.plan.steps}-steps-seed{seed}"
+
+    def _of(self, candidate: Candidate, seeds: Sequence[int]) -> list[Run]:
+        return [self.runs[candidate.name][seed] for seed in seeds]
+
+    def _half(self, seed: int) -> Path:
+        """Write half of the images as a dataset, and return its path. Images without objects are halved apart."""
+        rng = np.random.default_rng(seed)
+        chosen: list[int] = []
+        for with_objects in (True, False):
+            group = [i for i, r in enumerate(self.train_data.records) if bool((~r.crowd_G).any()) == with_objects]
+            chosen += rng.permutation(group)[: -(-len(group) // 2)].tolist()
+        records = tuple(self.train_data.records[i] for i in sorted(chosen))
+        return self._write(dataclasses.replace(self.train_data, records=records), f"half-seed{seed}")
+
+    def _write(self, data: DetectionData, name: str) -> Path:
+        """Write a dataset as COCO with the absolute paths of its images."""
+        content = data.to_coco()
+        for image, record in zip(content["images"], data.records, strict=True):
+            image["file_name"] = str(record.path.absolute())
+        path = self.folder / "data" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_output(path, json.dumps(content))
+        return path
+
+    def _spent(self) -> float:
+        """Return the time that the probe took so far over all calls, seconds."""
+        return float(sum(self.state["seconds"].values()))
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Store the duration of a part of the probe. A part that a former call finished keeps its duration."""
+        start = monotonic()
+        yield
+        if name not in self.state["seconds"]:
+            self.state["seconds"][name] = monotonic() - start
+            self._save()
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_output(self.file, json.dumps(self.state, indent=2))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the progress lines of single training runs. Warnings stay."""
+    level = progress_log.level
+    progress_log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        progress_log.setLevel(level)
+
+
+def _store_options(config: PrescribeConfig) -> None:
+    """Write options.json. Refuse a folder whose probe had other options, because its runs are not comparable."""
+    folder, path = config.folder.output, config.folder.output / "options.json"
+    free = {"output", "overwrite", "resume", "device", "devices", "workers", "worker_timeout"}
+    fixed = {name: value for name, value in to_dict(config).items() if name not in free}
+    if config.existing.overwrite:
+        for part in ("runs", "data"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / "plan.json").unlink(missing_ok=True)
+    elif path.exists():
+        stored = json.loads(path.read_text())
+        if changed := [name for name in fixed if name in stored and fixed[name] != stored[name]]:
+            differences = ", ".join(f"{name} was {stored[name]}, is {fixed[name]}" for name in changed)
+            raise ConfigError(
+                f"{folder} holds a probe with other options ({differences}): give another folder with --output, or "
+                "replace the probe with --overwrite"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_output(path, json.dumps(fixed, indent=2))

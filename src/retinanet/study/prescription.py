@@ -1,0 +1,195 @@
+"""The result of `retinanet prescribe`: measurements, comparisons and the decision, in words, as JSON and as options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from retinanet.config import PrescribeConfig, TrainConfig, given_options, options_of, to_dict
+from retinanet.study.candidates import AP, DEFAULT, Candidate
+from retinanet.study.decision import NOTHING, Comparison, Decision, format_difference
+from retinanet.study.measurements import Measurements
+from retinanet.study.outcomes import Run
+from retinanet.study.probe_plan import Durations, Plan
+from retinanet.study.statistics import PairedDifference
+from retinanet.version import __version__
+
+COLUMN_TITLES: Final = ("Change", "Metric", "Default", "With the change", "Difference (interval)", "Decision")
+"""Column titles of the table of comparisons."""
+HALF: Final = dataclasses.replace(DEFAULT, name="half", label="half of the images")
+"""The default, trained on a random half of the images."""
+_PATHS: Final = ("train", "val", "images", "val_images", "backbone_weights", "start_from")
+_LEFT_OUT: Final = ("output", "overwrite", "resume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prescription:
+    """Result of a probe.
+
+    Args:
+        config: options of the probe.
+        measured: measurements of the data.
+        durations: measured durations of the default.
+        plan: steps, seeds and candidates of the training runs.
+        screening: each candidate with the gain of its target metric for the first seed; empty without a screening.
+        comparisons: tested changes and the default.
+        combination: all supported changes together and the default, one comparison for each target metric.
+        learning: paired difference of AP between all images and half of the images; None if it was not measured.
+        runs: finished training runs by name of the set-up.
+        decision: the answer.
+        seconds: duration of the probe.
+        train, val: paths of the datasets.
+    """
+
+    config: PrescribeConfig
+    measured: Measurements
+    durations: Durations
+    plan: Plan
+    screening: tuple[tuple[Candidate, float], ...]
+    comparisons: tuple[Comparison, ...]
+    combination: tuple[Comparison, ...]
+    learning: PairedDifference | None
+    runs: Mapping[str, tuple[Run, ...]]
+    decision: Decision
+    seconds: float
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Options of `retinanet train` that the prescription changes; empty if the default stays."""
+        return dict(self.decision.chosen.options) if self.decision.chosen else {}
+
+    @property
+    def config_file(self) -> Path:
+        """Path of the file with the prescribed options."""
+        return self.config.folder.output / "config.yaml"
+
+    def command(self) -> str:
+        """Return the command that trains with the prescribed options."""
+        return f"retinanet train --config {self.config_file} -o NEW_FOLDER"
+
+    def candidate_sentences(self) -> list[str]:
+        """Return a sentence for each candidate with the measurement that suggests it."""
+        sentences = [
+            f"{candidate.label}: {candidate.reason}. Must raise {candidate.target} without lowering "
+            f"{' or '.join(candidate.guards)}."
+            for candidate in self.plan.candidates
+        ]
+        return sentences or [NOTHING]
+
+    def sentences(self) -> list[str]:
+        """Return the answer and how it was found."""
+        steps, seeds = self.plan.steps, len(self.runs.get(DEFAULT.name, ()))
+        sentences = [
+            self.decision.sentence,
+            f"Every training run had {steps:,} steps. The probe took {self.seconds / 60:.1f} minutes.",
+        ]
+        if self.comparisons:
+            confidence = self.comparisons[0].confidence
+            sentences.append(
+                f"Each difference is paired over {len(self.comparisons[0].values)} seeds, with its {confidence:.1%} "
+                "interval (Student's t)."
+            )
+        if self.learning is not None:
+            sentences.append(
+                f"Learning curve: all {self.measured.images:,} images against half of these gave "
+                f"{format_difference(self.learning)} AP."
+            )
+        if any(run.diverged for runs in self.runs.values() for run in runs):
+            names = ", ".join(name for name, runs in self.runs.items() if any(run.diverged for run in runs))
+            sentences.append(f"Training diverged in runs of: {names}. A diverged run counts as AP 0.")
+        if seeds and max(run.ap for run in self.runs[DEFAULT.name]) < _LEARNT:
+            sentences.append(
+                f"The default reached an AP below {_LEARNT:g} in {steps:,} steps, so differences are hard to see. Give "
+                "more --minutes."
+            )
+        return sentences
+
+    def rows(self) -> list[list[str]]:
+        """Return the table as text; `COLUMN_TITLES` has the column titles."""
+        rows = [
+            [
+                comparison.candidate.label,
+                comparison.target,
+                f"{sum(comparison.reference) / len(comparison.reference):.3f}",
+                f"{sum(comparison.values) / len(comparison.values):.3f}",
+                format_difference(comparison.difference),
+                comparison.verdict,
+            ]
+            for comparison in (*self.comparisons, *self.combination)
+        ]
+        if self.learning is not None:
+            mean = self._mean(DEFAULT, self.learning_seeds)
+            more = self.decision.answer == "collect images"
+            rows.append(
+                [
+                    "all images against half",
+                    AP,
+                    f"{self._mean(HALF, self.learning_seeds):.3f}",
+                    f"{mean:.3f}",
+                    format_difference(self.learning),
+                    "more images help" if more else "no answer" if self.changes else "enough for this probe",
+                ]
+            )
+        return rows
+
+    @property
+    def learning_seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs on half of the images."""
+        return tuple(run.seed for run in self.runs.get(HALF.name, ()))
+
+    def _mean(self, candidate: Candidate, seeds: tuple[int, ...]) -> float:
+        aps = [run.ap for run in self.runs[candidate.name] if run.seed in seeds]
+        return sum(aps) / len(aps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all measurements, runs and decisions as plain values for JSON."""
+        return {
+            "answer": self.decision.answer,
+            "changes": self.changes,
+            "sentences": self.sentences(),
+            "options": to_dict(self.config),
+            "measurements": self.measured.to_json(),
+            "candidates": [dataclasses.asdict(candidate) for candidate in self.plan.candidates],
+            "plan": {
+                "steps": self.plan.steps,
+                "seeds": self.plan.seeds,
+                "seconds_per_step": self.durations.step,
+                "seconds_per_run_without_steps": self.durations.fixed,
+            },
+            "screening": [{"candidate": candidate.name, "gain": gain} for candidate, gain in self.screening],
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "combination": [comparison.to_json() for comparison in self.combination],
+            "learning": None if self.learning is None else dataclasses.asdict(self.learning),
+            "runs": {
+                name: [
+                    {"seed": run.seed, "seconds": run.seconds, "diverged": run.diverged, "metrics": run.metrics}
+                    for run in runs
+                ]
+                for name, runs in self.runs.items()
+            },
+            "seconds": self.seconds,
+        }
+
+    def option_file(self) -> str:
+        """Return the prescribed options as YAML: those that the user gave, then the changes with their evidence."""
+        values, known = to_dict(self.config), options_of(TrainConfig)
+        names = {"preset", *_PATHS, *given_options(self.config)} & set(known) - set(_LEFT_OUT) - set(self.changes)
+        given = {name: values[name] for name in known if name in names and values[name] is not None}
+        for name in _PATHS:
+            if name in given:
+                given[name] = str(Path(given[name]).absolute())
+        lines = [f"# retinanet {__version__} prescribe: {self.decision.answer}. Evidence: report.html"]
+        lines.append("# retinanet train --config THIS_FILE -o NEW_FOLDER")
+        text = "\n".join(lines) + "\n" + yaml.safe_dump(given, sort_keys=False)
+        if self.changes:
+            text += f"\n# {self.decision.sentence}\n" + yaml.safe_dump(self.changes, sort_keys=False)
+        return text
+
+
+_LEARNT: Final = 0.03
+"""AP below which a set-up has hardly begun to learn."""
