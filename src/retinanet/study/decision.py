@@ -22,7 +22,7 @@ NEGLIGIBLE: Final = 0.005
 """Difference of AP that matters to nobody: smaller gains are not recommended, smaller losses do not count."""
 HURT: Final = 0.02
 """Mean loss of a guard metric that counts even if its interval contains 0: few seeds give wide intervals."""
-STEEP: Final = 0.03
+STEEP: Final = 0.02
 """Gain of AP by doubling the number of images from which more images are the answer."""
 NOTHING: Final = "The measurements suggest no change of the options."
 """The answer of data without a visible problem."""

@@ -29,6 +29,8 @@ RARE_BELOW: Final = 20
 RARE_RATIO: Final = 8
 RARER_RATIO: Final = 20
 """A class is rare, however many objects it has, if another class has this many times as many objects."""
+LEARNT: Final = 0.03
+"""AP below which a run has hardly begun to learn, so that its loss and its differences show little."""
 COVERAGE_IMAGES: Final = 500
 """Maximum number of images on which other anchors and assigners are measured."""
 

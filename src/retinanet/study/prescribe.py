@@ -37,7 +37,7 @@ from retinanet.errors import ConfigError
 from retinanet.progress import progress_log
 from retinanet.study.candidates import DEFAULT, Candidate, candidates, combine, value_of
 from retinanet.study.decision import Comparison, compare, decide, finalists
-from retinanet.study.measurements import measure, with_loss_of_run
+from retinanet.study.measurements import LEARNT, measure, with_loss_of_run
 from retinanet.study.outcomes import Run
 from retinanet.study.prescription import HALF, Prescription
 from retinanet.study.probe_plan import MIN_SEEDS, Durations, Plan, plan_runs
@@ -175,7 +175,8 @@ class _Probe:
         durations, plan = self._planned("first", found, self._time_a_run)
         self.plan = plan
         run = self._train(DEFAULT, self.config.random.seed)
-        self.measured = with_loss_of_run(self.measured, run.folder)
+        if run.ap >= LEARNT:
+            self.measured = with_loss_of_run(self.measured, run.folder)
         more = candidates(self.measured, self.base, given=given_options(self.config))
         needed, planned = self.state["seconds"][self._name(DEFAULT, run.seed)], durations.run(plan.steps)
         if len(more) > len(found) or needed > SLOWER * planned or "second" in self.state:

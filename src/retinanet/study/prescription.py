@@ -13,7 +13,7 @@ import yaml
 from retinanet.config import PrescribeConfig, TrainConfig, given_options, options_of, to_dict
 from retinanet.study.candidates import AP, DEFAULT, Candidate
 from retinanet.study.decision import NOTHING, Comparison, Decision, format_difference
-from retinanet.study.measurements import Measurements
+from retinanet.study.measurements import LEARNT, Measurements
 from retinanet.study.outcomes import Run
 from retinanet.study.probe_plan import Durations, Plan
 from retinanet.study.statistics import PairedDifference
@@ -102,9 +102,9 @@ class Prescription:
         if any(run.diverged for runs in self.runs.values() for run in runs):
             names = ", ".join(name for name, runs in self.runs.items() if any(run.diverged for run in runs))
             sentences.append(f"Training diverged in runs of: {names}. A diverged run counts as AP 0.")
-        if seeds and max(run.ap for run in self.runs[DEFAULT.name]) < _LEARNT:
+        if seeds and max(run.ap for run in self.runs[DEFAULT.name]) < LEARNT:
             sentences.append(
-                f"The default reached an AP below {_LEARNT:g} in {steps:,} steps, so differences are hard to see. Give "
+                f"The default reached an AP below {LEARNT:g} in {steps:,} steps, so differences are hard to see. Give "
                 "more --minutes."
             )
         return sentences
@@ -124,7 +124,9 @@ class Prescription:
         ]
         if self.learning is not None:
             mean = self._mean(DEFAULT, self.learning_seeds)
-            more = self.decision.answer == "collect images"
+            verdict = "no answer" if mean < LEARNT or self.changes else "enough for this probe"
+            if self.decision.answer == "collect images":
+                verdict = "more images help"
             rows.append(
                 [
                     "all images against half",
@@ -132,7 +134,7 @@ class Prescription:
                     f"{self._mean(HALF, self.learning_seeds):.3f}",
                     f"{mean:.3f}",
                     format_difference(self.learning),
-                    "more images help" if more else "no answer" if self.changes else "enough for this probe",
+                    verdict,
                 ]
             )
         return rows
@@ -190,6 +192,3 @@ class Prescription:
             text += f"\n# {self.decision.sentence}\n" + yaml.safe_dump(self.changes, sort_keys=False)
         return text
 
-
-_LEARNT: Final = 0.03
-"""AP below which a set-up has hardly begun to learn."""
