@@ -10,6 +10,9 @@ from cyclopts import Parameter
 from retinanet.commands.options import Flags
 from retinanet.config import PrescribeConfig
 
+ON_TERMINAL = ("Change", "Metric", "Difference", "Interval", "Decision")
+"""Columns shown on the terminal; report.html holds all columns."""
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -47,8 +50,9 @@ def comparison_table(rows: list[list[str]]) -> Table:
     from retinanet.study.prescription import COLUMN_TITLES
 
     table = Table(title="Changes compared with the default", title_justify="left")
-    for place, name in enumerate(COLUMN_TITLES):
-        table.add_column(name, justify="right" if place in {2, 3, 4} else "left")
+    shown = [place for place, name in enumerate(COLUMN_TITLES) if name in ON_TERMINAL]
+    for place in shown:
+        table.add_column(COLUMN_TITLES[place], justify="right" if COLUMN_TITLES[place] == "Difference" else "left")
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*(row[place].replace("[", r"\[") for place in shown))
     return table

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from retinanet.report import figures
 from retinanet.report.html import Report
 from retinanet.study.candidates import DEFAULT
-from retinanet.study.prescription import COLUMN_TITLES
+from retinanet.study.decision import HURT, NEGLIGIBLE
+from retinanet.study.prescription import COLUMN_TITLES, HALF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from retinanet.report.html import Section
+    from retinanet.study.decision import Comparison
     from retinanet.study.prescription import Prescription
 
 
@@ -50,13 +52,8 @@ def prescription_report(found: Prescription, path: Path) -> Path:
 
 
 def _candidates(section: Section, found: Prescription) -> None:
-    if not found.plan.candidates:
-        section.text(found.candidate_sentences()[0])
-        return
-    section.table(
-        ["Candidate", "Measurement that suggests it", "Must rise", "Must not fall"],
-        [(c.label, c.reason, c.target, ", ".join(c.guards)) for c in found.plan.candidates],
-    )
+    for sentence in found.candidate_sentences():
+        section.text(sentence)
     if found.screening:
         section.table(
             ["Candidate", "Metric", "Gain with the first seed"],
@@ -74,22 +71,22 @@ def _evidence(section: Section, found: Prescription) -> None:
     section.figure(
         difference_chart(found),
         alt="Chart of the differences to the default with their intervals: "
-        + "; ".join(f"{row[0]}, {row[1]}: {row[4]}" for row in rows),
+        + "; ".join(f"{row[0]}, {row[1]}: {row[4]} ({row[5]})" for row in rows),
         caption="Differences paired by seed, with their intervals (Student's t). Each dot is one seed. An interval to "
         "the right of 0 supports the change.",
     )
     section.table(COLUMN_TITLES, rows)
     guards = [
-        (c.candidate.label, name, f"{d.mean:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", "fell" if name in c.hurt else "")
-        for c in (*found.comparisons, *found.combination)
+        (label, name, f"{d.mean:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", "fell" if name in c.hurt else "did not fall")
+        for label, c in _changes(found).items()
         for name, d in c.guards.items()
     ]
     if guards:
         section.table(
-            ["Change", "Metric that must not fall", "Difference", "Interval", "Result"],
+            ["Change", "Must not fall", "Difference", "Interval", "Result"],
             guards,
-            caption="A metric fell if its mean difference is below -0.020, or if its interval lies below 0 and the "
-            "mean difference is below -0.005.",
+            caption=f"A metric fell if its mean difference is below {-HURT:g}, or if its interval lies below 0 and the "
+            f"mean difference is below {-NEGLIGIBLE:g}.",
         )
     runs = [
         (_label(found, name), run.seed, f"{run.ap:.3f}", f"{run.seconds:.0f}", "diverged" if run.diverged else "")
@@ -104,14 +101,14 @@ def difference_chart(found: Prescription) -> Figure:
     """Draw each difference with its interval, one row per comparison, and the difference of each seed."""
     rows = [
         (
-            f"{c.candidate.label}, {c.target}",
+            f"{'all changes together' if c in found.combination else c.candidate.label}, {c.target}",
             c.difference,
             [a - b for a, b in zip(c.values, c.reference, strict=True)],
         )
         for c in (*found.comparisons, *found.combination)
     ]
     if found.learning is not None:
-        half = {run.seed: run.ap for run in found.runs["half"]}
+        half = {run.seed: run.ap for run in found.runs[HALF.name]}
         default = {run.seed: run.ap for run in found.runs[DEFAULT.name]}
         rows.append(("all images against half, AP", found.learning, [default[s] - ap for s, ap in half.items()]))
     figure, axes = figures.new_axes(x="difference to the default", y="", height=max(1.6, 0.8 + 0.4 * len(rows)))
@@ -126,6 +123,12 @@ def difference_chart(found: Prescription) -> Figure:
     return figure
 
 
+def _changes(found: Prescription) -> dict[str, Comparison]:
+    """Return one comparison of each tested change; the comparisons of a combination have the same guards."""
+    changes = {comparison.candidate.label: comparison for comparison in found.comparisons}
+    return changes | ({"all changes together": found.combination[0]} if found.combination else {})
+
+
 def _label(found: Prescription, name: str) -> str:
     labels = {candidate.name: candidate.label for candidate in found.plan.candidates}
-    return labels.get(name, "half of the images" if name == "half" else name)
+    return labels.get(name, HALF.label if name == HALF.name else name)

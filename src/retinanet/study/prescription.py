@@ -19,7 +19,7 @@ from retinanet.study.probe_plan import Durations, Plan
 from retinanet.study.statistics import PairedDifference
 from retinanet.version import __version__
 
-COLUMN_TITLES: Final = ("Change", "Metric", "Default", "With the change", "Difference (interval)", "Decision")
+COLUMN_TITLES: Final = ("Change", "Metric", "Default", "With the change", "Difference", "Interval", "Decision")
 """Column titles of the table of comparisons."""
 HALF: Final = dataclasses.replace(DEFAULT, name="half", label="half of the images")
 """The default, trained on a random half of the images."""
@@ -113,11 +113,11 @@ class Prescription:
         """Return the table as text; `COLUMN_TITLES` has the column titles."""
         rows = [
             [
-                comparison.candidate.label,
+                "all changes together" if comparison in self.combination else comparison.candidate.label,
                 comparison.target,
                 f"{sum(comparison.reference) / len(comparison.reference):.3f}",
                 f"{sum(comparison.values) / len(comparison.values):.3f}",
-                format_difference(comparison.difference),
+                *_columns(comparison.difference),
                 comparison.verdict,
             ]
             for comparison in (*self.comparisons, *self.combination)
@@ -133,7 +133,7 @@ class Prescription:
                     AP,
                     f"{self._mean(HALF, self.learning_seeds):.3f}",
                     f"{mean:.3f}",
-                    format_difference(self.learning),
+                    *_columns(self.learning),
                     verdict,
                 ]
             )
@@ -192,3 +192,7 @@ class Prescription:
             text += f"\n# {self.decision.sentence}\n" + yaml.safe_dump(self.changes, sort_keys=False)
         return text
 
+
+def _columns(difference: PairedDifference) -> tuple[str, str]:
+    """Return the mean and the interval of a difference as text."""
+    return f"{difference.mean:+.3f}", f"{difference.low:+.3f} to {difference.high:+.3f}"
