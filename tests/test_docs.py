@@ -31,6 +31,7 @@ LONG = {  # pages whose blocks train, export or run a study
     "docs/how-to/extend/loss-and-assigner.md",
     "docs/how-to/extend/transform.md",
     "docs/how-to/measure-a-learning-curve.md",
+    "docs/how-to/prescribe.md",
     "docs/how-to/rare-classes.md",
     "docs/how-to/run-a-loss-study.md",
     "docs/how-to/train.md",
@@ -70,7 +71,7 @@ def run_shell(line: str) -> None:
     if not words:
         return
     assert words[0] == "retinanet", f"only retinanet's own commands are run here, found {line!r}"
-    if words[1] in {"train", "study"} and "--resume" not in words:
+    if words[1] in {"train", "study", "prescribe"} and "--resume" not in words:
         if "--epochs" in words:
             del words[words.index("--epochs") : words.index("--epochs") + 2]
         words += shlex.split(QUICK)
@@ -85,8 +86,12 @@ RUNNING = [page for page in PAGES if {"bash", "python"} & {language for language
 @pytest.mark.parametrize(
     "page", [pytest.param(p, id=page_id(p), marks=pytest.mark.slow if page_id(p) in LONG else ()) for p in RUNNING]
 )
-def test_code_blocks_run(page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]):
+def test_code_blocks_run(
+    page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     names: dict[str, object] = {}
+    for limit in ("MIN_STEPS", "ENOUGH_STEPS", "MAX_STEPS"):
+        monkeypatch.setattr(f"retinanet.study.probe_plan.{limit}", 2)  # `prescribe` trains for 2 steps
     for language, code in BLOCK.findall(page.read_text()):
         if language == "python" and (file := FILE.match(code)):
             Path(file[1]).write_text(code)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retinanet.study.candidates import RARE_AP, combine
-from retinanet.study.decision import compare, decide, finalists, is_hurt
+from retinanet.study.decision import Screened, compare, decide, is_hurt, screened, select
 from retinanet.study.statistics import paired_difference
 from tests.study.probes import candidate, runs
 
@@ -135,10 +135,25 @@ def test_healthy_data_keeps_the_default():
 
 
 def test_the_screening_selects_the_best_candidate_of_each_cause():
-    """A cause whose candidates all lose more than 0.02 goes no further."""
-    x, y = candidate("x1", cause="x"), candidate("y1", cause="y")
-    screening = [(x, 0.01), (candidate("x2", cause="x"), 0.03), (y, -0.05), (candidate("z1", cause="z"), -0.01)]
-    assert [c.name for c in finalists(screening)] == ["x2", "z1"]
+    """A cause whose candidates all lose more than 0.02 goes no further. A hurt guard counts before the gain."""
+    screening = [
+        Screened(candidate=candidate(name, cause=name[0]), gain=gain, guard=guard)
+        for name, gain, guard in (
+            ("x1", 0.01, 0.0),
+            ("x2", 0.03, 0.0),
+            ("x3", 0.30, -0.05),
+            ("y1", -0.05, 0.0),
+            ("z1", -0.01, -0.05),
+        )
+    ]
+    assert [c.name for c in select(screening)] == ["x2", "z1"]
+
+
+def test_the_differences_of_a_screening():
+    """Rare class +0.2; AP +0.01; other classes -0.04, the lowest guard."""
+    (run,), (reference,) = runs([0.21], rare=[0.3], other=[0.16]), runs([0.20], rare=[0.1], other=[0.20])
+    found = screened(candidate(target=RARE_AP), run, reference, rare=("c",))
+    assert (found.gain, found.guard) == pytest.approx((0.2, -0.04))
 
 
 def test_no_effect_leads_to_few_recommendations():

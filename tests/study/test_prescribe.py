@@ -12,7 +12,8 @@ from retinanet.config import PrescribeConfig, resolve
 from retinanet.config.option_file import read_yaml
 from retinanet.errors import ConfigError
 from retinanet.report.prescription import prescription_report
-from retinanet.study.prescribe import prescribe, probe_options
+from retinanet.study.prescribe import prescribe
+from retinanet.study.probe_options import probe_options
 from retinanet.train.imbalance_file import COLUMNS
 from tests.report.test_html import assert_self_contained
 from tests.study.probes import runs
@@ -114,7 +115,7 @@ def test_too_few_images(squares, options, monkeypatch):
 def test_a_screening_selects_and_is_no_evidence(squares, options, monkeypatch):
     training = Training(monkeypatch, lambda o, _: (0.35 if o.get("low_quality_matches") else 0.2, 0.0))
     found = prescribe(squares[0], **options, **UNREACHABLE, minutes=20.0)
-    assert [candidate.name for candidate, _ in found.screening][-1] == "low-quality-matches"
+    assert found.screening[-1].candidate.name == "low-quality-matches"
     assert found.changes == {"low_quality_matches": True}
     assert [run.seed for run in found.runs["fitted-anchors"]] == [0], "dropped after the first seed"
     seeds = [run.seed for run in found.runs["low-quality-matches"]]

@@ -138,17 +138,43 @@ def compare(
     )
 
 
-def finalists(screening: Sequence[tuple[Candidate, float]]) -> list[Candidate]:
-    """Return the candidate of each cause with the highest gain in the screening, unless all are clearly worse.
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """A candidate that competes with others of its cause, trained with one seed.
 
     Args:
-        screening: each candidate with the difference of its target metric to the default, for one seed.
+        candidate: the change.
+        gain: difference of the target metric to the default.
+        guard: lowest difference of a guard metric to the default.
     """
-    best: dict[str, tuple[Candidate, float]] = {}
-    for candidate, gain in screening:
-        if gain > -WORSE and (candidate.cause not in best or gain > best[candidate.cause][1]):
-            best[candidate.cause] = (candidate, gain)
-    return [candidate for candidate, _ in best.values()]
+
+    candidate: Candidate
+    gain: float
+    guard: float
+
+
+def screened(candidate: Candidate, run: Run, reference: Run, *, rare: tuple[str, ...]) -> Screened:
+    """Return the differences between a run with the change and a run of the default with the same seed."""
+
+    def difference(metric: str) -> float:
+        return value_of(run, metric, rare) - value_of(reference, metric, rare)
+
+    guard = min(map(difference, candidate.guards), default=0.0)
+    return Screened(candidate=candidate, gain=difference(candidate.target), guard=guard)
+
+
+def select(screening: Sequence[Screened]) -> list[Candidate]:
+    """Return the candidate of each cause with the highest gain, unless all candidates of the cause are clearly worse.
+
+    A candidate whose guard metric falls by more than `HURT` is selected only if the others are worse than the default.
+    """
+    best: dict[str, Screened] = {}
+    for one in screening:
+        rank = (one.guard >= -HURT, one.gain)
+        other = best.get(one.candidate.cause)
+        if one.gain > -WORSE and (other is None or rank > (other.guard >= -HURT, other.gain)):
+            best[one.candidate.cause] = one
+    return [one.candidate for one in best.values()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,12 +21,9 @@ from typing import Any, Final
 import numpy as np
 
 from retinanet.config import (
-    PRESETS,
     PrescribeConfig,
-    ScheduleConfig,
     TrainConfig,
     given_options,
-    options_of,
     resolve,
     section_from_dict,
     to_dict,
@@ -35,11 +32,12 @@ from retinanet.config import (
 from retinanet.data import DetectionData, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.progress import progress_log
-from retinanet.study.candidates import DEFAULT, Candidate, candidates, combine, value_of
-from retinanet.study.decision import Comparison, compare, decide, finalists
+from retinanet.study.candidates import DEFAULT, Candidate, candidates, combine
+from retinanet.study.decision import Comparison, Screened, compare, decide, screened, select
 from retinanet.study.measurements import LEARNT, measure, with_loss_of_run
 from retinanet.study.outcomes import Run
 from retinanet.study.prescription import HALF, Prescription
+from retinanet.study.probe_options import probe_options
 from retinanet.study.probe_plan import MIN_SEEDS, Durations, Plan, plan_runs
 from retinanet.study.runs import train_set_up
 from retinanet.study.statistics import PairedDifference, paired_difference
@@ -53,13 +51,6 @@ RESERVED: Final = 0.05
 """Share of the time that is left for the measurements after the runs and for the report."""
 SLOWER: Final = 1.25
 """A first run that takes this many times as long as planned leads to a new plan."""
-MOST_EPOCHS: Final = 1_000_000
-"""Epochs of a run, which its number of steps ends."""
-NETWORK: Final = ("backbone", "fpn_width", "head_width", "head_depth", "head_norm")
-OPTIMISATION: Final = (
-    *("batch_size", "optimizer", "lr", "lr_batch_size", "weight_decay", "schedule", "warmup_steps", "ema"),
-)
-"""Options that a probe takes from the preset `small`, unless the user gave them."""
 
 
 def prescribe(data: Path, config: PrescribeConfig | None = None, **options: Any) -> Prescription:
@@ -78,30 +69,6 @@ def prescribe(data: Path, config: PrescribeConfig | None = None, **options: Any)
     config = config or resolve(PrescribeConfig, options)
     with locked_run_folder(config.folder.output):
         return _Probe(with_options(config, train=data)).prescription()
-
-
-def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfig:
-    """Return the options of the default runs: those of the user, with the network and optimiser of the preset `small`.
-
-    The size of the images stays, because it determines which objects the anchors reach. Options that the user gave
-    stay, too. A given learning rate belongs to its optimiser, and given weights to their network.
-
-    Args:
-        config: options of the probe.
-        train, val: the datasets as COCO files, which need no option for reading.
-    """
-    given = given_options(config)
-    replaced: tuple[str, ...] = ()
-    if not {"backbone", "backbone_weights", "start_from"} & given:
-        replaced += NETWORK
-    if not {"optimizer", "lr", "lr_batch_size", "weight_decay"} & given:
-        replaced += OPTIMISATION
-    values = to_dict(config) | {name: PRESETS["small"][name] for name in replaced if name not in given}
-    values |= {"train": train, "val": val, "images": None, "val_images": None, "format": None, "skip_invalid": False}
-    values |= {"classes": (), "ignore_classes": (), "rename": (), "resume": False, "overwrite": False}
-    length = {name: option.default for name, option in options_of(ScheduleConfig).items() if name not in OPTIMISATION}
-    values |= {**length, "epochs": MOST_EPOCHS, "measure_imbalance": 1}
-    return section_from_dict(TrainConfig, values, given=given)
 
 
 class _Probe:
@@ -126,20 +93,12 @@ class _Probe:
 
     def prescription(self) -> Prescription:
         """Plan, train and decide. Write config.yaml and prescribe.json."""
-        durations, plan = self._plan()
-        self.plan = plan
-        first = self.config.random.seed
-        screening: list[tuple[Candidate, float]] = []
-        chosen = list(plan.candidates)
-        if plan.screened:
-            gains = {c.name: self._gain(c, first) for c in chosen if self._competes(c)}
-            screening = [(c, gains[c.name]) for c in chosen if c.name in gains]
-            chosen = [c for c in chosen if c.name not in gains] + finalists(screening)
-            first += 1
-        seeds = self._rounds([DEFAULT, *chosen], first, reserve=True)
-        rare = self.measured.measurable_rare
-        default = self._of(DEFAULT, seeds)
-        tested = [compare(c, self._of(c, seeds), default, rare=rare, tested=len(chosen)) for c in chosen]
+        durations, self.plan = self._plan()
+        screening, finalists = self._screening()
+        first = self.config.random.seed + bool(screening)
+        seeds = self._rounds([DEFAULT, *finalists], first, reserve=True)
+        default, rare = self._of(DEFAULT, seeds), self.measured.measurable_rare
+        tested = [compare(c, self._of(c, seeds), default, rare=rare, tested=len(finalists)) for c in finalists]
         supported = [comparison for comparison in tested if comparison.is_supported]
         combination: list[Comparison] = []
         learning: PairedDifference | None = None
@@ -156,7 +115,7 @@ class _Probe:
             config=self.config,
             measured=self.measured,
             durations=durations,
-            plan=plan,
+            plan=self.plan,
             screening=tuple(screening),
             comparisons=tuple(tested),
             combination=tuple(combination),
@@ -168,6 +127,18 @@ class _Probe:
         write_output(result.config_file, result.option_file())
         write_output(self.folder / "prescribe.json", json.dumps(result.to_json(), indent=2))
         return result
+
+    def _screening(self) -> tuple[list[Screened], list[Candidate]]:
+        """Train the candidates of causes that have several with the first seed. Return the gains, and one candidate of
+        each cause.
+        """
+        planned = self.plan.candidates
+        competing = [c for c in planned if sum(other.cause == c.cause for other in planned) > 1]
+        screening = []
+        for candidate in competing:
+            runs = [self._train(c, self.config.random.seed) for c in (candidate, DEFAULT)]
+            screening.append(screened(candidate, *runs, rare=self.measured.measurable_rare))
+        return screening, [c for c in planned if c not in competing] + select(screening)
 
     def _plan(self) -> tuple[Durations, Plan]:
         """Return durations and plan: of the timing run, or of a first default run that shows something new."""
@@ -217,16 +188,6 @@ class _Probe:
         fixed = max(0.0, self.state["seconds"]["timing"] - step * late)
         report_progress(f"a training step takes {step:.2f} s, a run without its steps {fixed:.1f} s")
         return Durations(step=step, fixed=fixed)
-
-    def _competes(self, candidate: Candidate) -> bool:
-        """Return whether another planned candidate has the same cause."""
-        return sum(other.cause == candidate.cause for other in self.plan.candidates) > 1
-
-    def _gain(self, candidate: Candidate, seed: int) -> float:
-        """Return the gain of the target metric in a single run."""
-        runs = [self._train(c, seed) for c in (candidate, DEFAULT)]
-        values = [value_of(run, candidate.target, self.measured.measurable_rare) for run in runs]
-        return values[0] - values[1]
 
     def _rounds(
         self, set_ups: Sequence[Candidate], first: int, *, most: int | None = None, reserve: bool = False

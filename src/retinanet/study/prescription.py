@@ -12,7 +12,7 @@ import yaml
 
 from retinanet.config import PrescribeConfig, TrainConfig, given_options, options_of, to_dict
 from retinanet.study.candidates import AP, DEFAULT, Candidate
-from retinanet.study.decision import NOTHING, Comparison, Decision, format_difference
+from retinanet.study.decision import NOTHING, Comparison, Decision, Screened, format_difference
 from retinanet.study.measurements import LEARNT, Measurements
 from retinanet.study.outcomes import Run
 from retinanet.study.probe_plan import Durations, Plan
@@ -36,7 +36,7 @@ class Prescription:
         measured: measurements of the data.
         durations: measured durations of the default.
         plan: steps, seeds and candidates of the training runs.
-        screening: each candidate with the gain of its target metric for the first seed; empty without a screening.
+        screening: competing candidates, trained with the first seed; empty if each cause has one candidate.
         comparisons: tested changes and the default.
         combination: all supported changes together and the default, one comparison for each target metric.
         learning: paired difference of AP between all images and half of the images; None if it was not measured.
@@ -50,7 +50,7 @@ class Prescription:
     measured: Measurements
     durations: Durations
     plan: Plan
-    screening: tuple[tuple[Candidate, float], ...]
+    screening: tuple[Screened, ...]
     comparisons: tuple[Comparison, ...]
     combination: tuple[Comparison, ...]
     learning: PairedDifference | None
@@ -163,7 +163,9 @@ class Prescription:
                 "seconds_per_step": self.durations.step,
                 "seconds_per_run_without_steps": self.durations.fixed,
             },
-            "screening": [{"candidate": candidate.name, "gain": gain} for candidate, gain in self.screening],
+            "screening": [
+                {"candidate": one.candidate.name, "gain": one.gain, "guard": one.guard} for one in self.screening
+            ],
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
             "combination": [comparison.to_json() for comparison in self.combination],
             "learning": None if self.learning is None else dataclasses.asdict(self.learning),
