@@ -18,7 +18,7 @@ def test_healthy_data_suggests_nothing():
 
 def test_unreachable_objects_suggest_anchors_and_matching():
     measured = measurements(
-        unreached=0.3, unreached_side=9.0, unreached_if_fitted=0.01, fitted_levels=6, unreached_by={"atss": 0.0}
+        unreached=0.3, unreached_side=9.0, unreached_if_fitted=0.01, adds_p2=True, unreached_by={"atss": 0.0}
     )
     found = candidates(measured, train_config())
     assert [c.name for c in found] == ["fitted-anchors", "atss", "low-quality-matches"]

@@ -127,15 +127,14 @@ def _unreachable(measured: Measurements, config: TrainConfig) -> list[Candidate]
     if measured.unreached_side:
         now += f" (median side {measured.unreached_side:.0f} pixels)"
     found, fixed = [], {"cause": "unreachable objects", "target": AP, "guards": (AP50,)}
-    if measured.unreached_if_fitted is not None:
-        p2 = measured.fitted_levels > measured.levels
+    if measured.unreached_if_fitted is not None and measured.unreached_if_fitted < measured.unreached:
         found.append(
             Candidate(
                 name="fitted-anchors",
-                label="fitted anchors" + (" with P2" if p2 else ""),
+                label="fitted anchors" + (" with P2" if measured.adds_p2 else ""),
                 options={"anchors": "auto"},
                 reason=f"{now}; with anchors fitted to the data {measured.unreached_if_fitted:.1%}",
-                cost=COST_OF_P2 if p2 else 1.0,
+                cost=COST_OF_P2 if measured.adds_p2 else 1.0,
                 **fixed,  # type: ignore[arg-type]
             )
         )

@@ -61,8 +61,7 @@ class Measurements:
         unreached_side: median side of these objects, input pixels; 0 without such objects.
         unreached_if_fitted: this share with anchors fitted to the data; None if fitting changes nothing.
         fitted: the fitted anchors as flags; "" if fitting changes nothing.
-        fitted_levels: number of levels of the fitted anchors.
-        levels: number of levels of the default options.
+        adds_p2: whether the fitted anchors add feature level P2.
         unreached_by: this share for each other assigner that could be used.
         tiny: share of the objects with a side below 8 input pixels, the stride of the finest default level.
         tiny_in_tiles: this share if the images were cut into tiles that are not reduced.
@@ -83,8 +82,7 @@ class Measurements:
     unreached_side: float = 0.0
     unreached_if_fitted: float | None = None
     fitted: str = ""
-    fitted_levels: int = 5
-    levels: int = 5
+    adds_p2: bool = False
     unreached_by: dict[str, float] = dataclasses.field(default_factory=dict)
     tiny: float = 0.0
     tiny_in_tiles: float = 0.0
@@ -177,8 +175,7 @@ def measure(train: DetectionData, val: DetectionData, config: TrainConfig) -> Me
         unreached_side=float(np.median(np.sqrt(sides_O2[lost_O].prod(axis=1)))) if lost_O.any() else 0.0,
         unreached_if_fitted=1 - fitted.after.share if fitted.changed else None,
         fitted=fitted.flags(),
-        fitted_levels=len(fitted.model_config.levels),
-        levels=len(config.model.levels),
+        adds_p2=fitted.model_config.levels[0] == 2 < config.model.levels[0],
         unreached_by={
             name: 1
             - coverage(
