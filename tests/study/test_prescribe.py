@@ -191,10 +191,15 @@ def test_the_report_gives_the_evidence(squares, options, monkeypatch, tmp_path):
         "fitted anchors",
         found.rows()[0][4],
         "supported",
+        "did not fall",
         "anchors: auto",
     ):
         assert text in page.text, text
     assert len(page.all("svg")) == 1
+    (target, guard) = found.rows(guards=True)
+    assert [target[i] for i in (0, 1, 6)] == ["fitted anchors", "AP", "supported"]
+    assert [guard[i] for i in (0, 1, 6)] == ["", "AP50", "did not fall"]
+    assert float(target[3]) - float(target[2]) == pytest.approx(float(target[4]), abs=0.0011)
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from retinanet.report.html import Section
-    from retinanet.study.decision import Comparison
     from retinanet.study.prescription import Prescription
 
 
@@ -78,19 +77,14 @@ def _evidence(section: Section, found: Prescription) -> None:
         caption="Differences paired by seed, with their intervals (Student's t). Each dot is one seed. An interval to "
         "the right of 0 supports the change.",
     )
-    section.table(COLUMN_TITLES, rows)
-    guards = [
-        (label, name, f"{d.mean:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", "fell" if name in c.hurt else "did not fall")
-        for label, c in _changes(found).items()
-        for name, d in c.guards.items()
-    ]
-    if guards:
-        section.table(
-            ["Change", "Must not fall", "Difference", "Interval", "Result"],
-            guards,
-            caption=f"A metric fell if its mean difference is below {-HURT:g}, or if its interval lies below 0 and the "
-            f"mean difference is below {-NEGLIGIBLE:g}.",
-        )
+    section.table(
+        COLUMN_TITLES,
+        found.rows(guards=True),
+        caption="Metrics are means over the seeds. A change is supported if the interval of its first metric lies "
+        f"above 0 and the mean gain is at least {NEGLIGIBLE:g}. The metrics below the first must not fall: a metric "
+        f"fell if its mean difference is below {-HURT:g}, or if its interval lies below 0 and its mean is below "
+        f"{-NEGLIGIBLE:g}.",
+    )
     runs = [
         (_label(found, name), run.seed, f"{run.ap:.3f}", f"{run.seconds:.0f}", "diverged" if run.diverged else "")
         for name, all_runs in found.runs.items()
@@ -124,12 +118,6 @@ def difference_chart(found: Prescription) -> Figure:
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(visible=False, axis="y")
     return figure
-
-
-def _changes(found: Prescription) -> dict[str, Comparison]:
-    """Return one comparison of each tested change; the comparisons of a combination have the same guards."""
-    changes = {comparison.candidate.label: comparison for comparison in found.comparisons}
-    return changes | ({"all changes together": found.combination[0]} if found.combination else {})
 
 
 def _label(found: Prescription, name: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from retinanet.study.candidates import AP, Candidate, value_of
 from retinanet.study.outcomes import Run
 from retinanet.study.statistics import PairedDifference, paired_difference
@@ -42,6 +44,7 @@ class Comparison:
         values, reference: target metric of each seed, with the change and without.
         difference: paired difference of the target metric.
         guards: paired difference of each guard metric.
+        means: mean of each metric over the seeds, without the change and with it.
         confidence: confidence of the intervals.
     """
 
@@ -51,6 +54,7 @@ class Comparison:
     reference: tuple[float, ...]
     difference: PairedDifference
     guards: dict[str, PairedDifference]
+    means: dict[str, tuple[float, float]]
     confidence: float
 
     @property
@@ -88,6 +92,7 @@ class Comparison:
             "default": list(self.reference),
             "difference": dataclasses.asdict(self.difference),
             "guards": {name: dataclasses.asdict(difference) for name, difference in self.guards.items()},
+            "means": {name: list(means) for name, means in self.means.items()},
             "confidence": self.confidence,
             "supported": self.is_supported,
             "verdict": self.verdict,
@@ -121,19 +126,20 @@ def compare(
         tested: number of changes that are tested at once, m.
     """
     target, confidence = target or candidate.target, 1 - ERROR_RATE / tested
-
-    def difference(metric: str) -> tuple[list[float], list[float], PairedDifference]:
-        sides = [[value_of(run, metric, rare) for run in side] for side in (runs, reference)]
-        return sides[0], sides[1], paired_difference(sides[0], sides[1], confidence=confidence)
-
-    values, default, found = difference(target)
+    metrics = dict.fromkeys((target, *candidate.guards))
+    values = {metric: [value_of(run, metric, rare) for run in runs] for metric in metrics}
+    default = {metric: [value_of(run, metric, rare) for run in reference] for metric in metrics}
+    differences = {
+        metric: paired_difference(values[metric], default[metric], confidence=confidence) for metric in metrics
+    }
     return Comparison(
         candidate=candidate,
         target=target,
-        values=tuple(values),
-        reference=tuple(default),
-        difference=found,
-        guards={guard: difference(guard)[2] for guard in candidate.guards},
+        values=tuple(values[target]),
+        reference=tuple(default[target]),
+        difference=differences[target],
+        guards={guard: differences[guard] for guard in candidate.guards},
+        means={metric: (float(np.mean(default[metric])), float(np.mean(values[metric]))) for metric in metrics},
         confidence=confidence,
     )
 

@@ -109,19 +109,28 @@ class Prescription:
             )
         return sentences
 
-    def rows(self) -> list[list[str]]:
-        """Return the table as text; `COLUMN_TITLES` has the column titles."""
-        rows = [
-            [
-                "all changes together" if comparison in self.combination else comparison.candidate.label,
-                comparison.target,
-                f"{sum(comparison.reference) / len(comparison.reference):.3f}",
-                f"{sum(comparison.values) / len(comparison.values):.3f}",
-                *_columns(comparison.difference),
-                comparison.verdict,
-            ]
-            for comparison in (*self.comparisons, *self.combination)
-        ]
+    def rows(self, *, guards: bool = False) -> list[list[str]]:
+        """Return the table as text; `COLUMN_TITLES` has the column titles.
+
+        Args:
+            guards: add a row for each metric that must not fall.
+        """
+        rows = []
+        for comparison in (*self.comparisons, *self.combination):
+            label = "all changes together" if comparison in self.combination else comparison.candidate.label
+            metrics = {comparison.target: comparison.difference, **(comparison.guards if guards else {})}
+            for metric, difference in metrics.items():
+                is_target = metric == comparison.target
+                fell = "fell" if metric in comparison.hurt else "did not fall"
+                rows.append(
+                    [
+                        label if is_target else "",
+                        metric,
+                        *(f"{mean:.3f}" for mean in comparison.means[metric]),
+                        *_columns(difference),
+                        comparison.verdict if is_target else fell,
+                    ]
+                )
         if self.learning is not None:
             mean = self._mean(DEFAULT, self.learning_seeds)
             verdict = "no answer" if mean < LEARNT or self.changes else "enough for this probe"
