@@ -61,7 +61,9 @@ def test_a_gain_that_hurts_a_guard_is_not_recommended():
     assert found.gains
     assert found.hurt == ("AP of other classes",)
     assert found.verdict == "not supported: AP of other classes fell"
-    assert decide([found]).answer == "keep the default"
+    decision = decide([found])
+    assert decision.answer == "keep the default"
+    assert decision.sentence.endswith(", but AP of other classes fell.")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_without_a_verified_combination_the_best_single_change_is_recommended():
     joint = joint_comparisons(first, second, [0.24, 0.27, 0.30], [0.0, 0.0, 0.0])
     decision = decide([second, first], joint)
     assert decision.chosen.name == "first"
-    assert decision.sentence.endswith("Together with second, the runs did not support it.")
+    assert decision.sentence.endswith("The runs did not support it together with second.")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,13 @@ def test_too_few_images(half, answer):
             "Collect more images: doubling from 20 to 40 images gave +0.100 (+0.100 to +0.100) AP. "
             "The measurements suggest no change of the options."
         )
+
+
+def test_candidates_that_were_all_worse_are_named():
+    worse = Screened(candidate=candidate("x"), gain=-0.05, guard=0.0)
+    assert decide([], screening=[worse]).sentence == (
+        "Keep the default. With the first seed, all candidates were clearly worse than the default: x AP -0.050."
+    )
 
 
 def test_healthy_data_keeps_the_default():

@@ -34,6 +34,14 @@ def test_paired_difference_by_hand():
     assert difference.is_supported
 
 
+def test_a_higher_confidence_widens_the_interval_only():
+    """t(2) at 98.75 % is 6.205: half width 6.205 x 0.01 / sqrt(3) = 0.035825 for two comparisons (Bonferroni)."""
+    difference = paired_difference([0.52, 0.63, 0.34], [0.50, 0.60, 0.30], confidence=0.975)
+    assert (difference.low, difference.high) == pytest.approx((0.03 - 0.035825, 0.03 + 0.035825), abs=1e-5)
+    assert difference.detectable == pytest.approx(0.030965, abs=1e-5)
+    assert not difference.is_supported
+
+
 def test_a_single_pair_supports_nothing():
     """The interval and the detectable difference of one pair are infinite."""
     difference = paired_difference([0.9], [0.1])

@@ -203,6 +203,7 @@ def decide(
     combination: Sequence[Comparison] = (),
     learning: PairedDifference | None = None,
     *,
+    screening: Sequence[Screened] = (),
     images: int = 0,
 ) -> Decision:
     """Return the answer that the runs support.
@@ -215,8 +216,15 @@ def decide(
         tested: comparison of each tested change with the default.
         combination: comparisons of all supported changes together with the default, one for each target metric.
         learning: paired difference of AP between all images and half of the images.
+        screening: candidates that competed for the test.
         images: number of training images.
     """
+    none = NOTHING
+    if screening:
+        gains = "; ".join(f"{one.candidate.label} {one.candidate.target} {one.gain:+.3f}" for one in screening)
+        none = f"With the first seed, all candidates were clearly worse than the default: {gains}."
+    if tested:
+        none = f"No change is supported: {'; '.join(f'{c.candidate.label} {_gain(c)}{_fell(c)}' for c in tested)}."
     supported = [comparison for comparison in tested if comparison.is_supported]
     if len(supported) > 1 and combination and all(comparison.is_supported for comparison in combination):
         gains = "; ".join(_gain(comparison) for comparison in combination)
@@ -227,20 +235,15 @@ def decide(
         sentence = f"Use {best.candidate.label}. {_gain(best)}."
         if len(supported) > 1:
             others = ", ".join(c.candidate.label for c in supported if c is not best)
-            sentence += f" Together with {others}, the runs did not support it."
+            sentence += f" The runs did not support it together with {others}."
         return Decision(answer="change", chosen=best.candidate, sentence=sentence)
     if learning is not None and learning.low > 0 and learning.mean >= STEEP:
         sentence = (
             f"Collect more images: doubling from {images // 2:,} to {images:,} images gave "
-            f"{format_difference(learning)} AP. {'No change of the options is supported.' if tested else NOTHING}"
+            f"{format_difference(learning)} AP. {none}"
         )
         return Decision(answer="collect images", chosen=None, sentence=sentence)
-    reason = (
-        NOTHING
-        if not tested
-        else f"No change is supported: {'; '.join(f'{c.candidate.label} {_gain(c)}' for c in tested)}."
-    )
-    return Decision(answer="keep the default", chosen=None, sentence=f"Keep the default. {reason}")
+    return Decision(answer="keep the default", chosen=None, sentence=f"Keep the default. {none}")
 
 
 def format_difference(difference: PairedDifference) -> str:
@@ -250,3 +253,7 @@ def format_difference(difference: PairedDifference) -> str:
 
 def _gain(comparison: Comparison) -> str:
     return f"{comparison.target} {format_difference(comparison.difference)}"
+
+
+def _fell(comparison: Comparison) -> str:
+    return f", but {' and '.join(comparison.hurt)} fell" if comparison.gains else ""

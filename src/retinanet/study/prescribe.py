@@ -121,7 +121,7 @@ class _Probe:
             combination=tuple(combination),
             learning=learning,
             runs={name: tuple(runs[seed] for seed in sorted(runs)) for name, runs in self.runs.items()},
-            decision=decide(tested, combination, learning, images=len(self.train_data.records)),
+            decision=decide(tested, combination, learning, screening=screening, images=len(self.train_data.records)),
             seconds=self._spent(),
         )
         write_output(result.config_file, result.option_file())
@@ -225,6 +225,8 @@ class _Probe:
             options = {**variant.options, "max_steps": self.plan.steps}
             if candidate is HALF:
                 options["train"] = self._half(seed)
+            if candidate is DEFAULT and seed == self.config.random.seed:
+                options["measure_imbalance"] = 1
             variant = dataclasses.replace(variant, options=options)
             earlier = name in self.state["seconds"]
             with self._timed(name), _quiet():

@@ -45,5 +45,5 @@ def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfi
     values |= {"train": train, "val": val, "images": None, "val_images": None, "format": None, "skip_invalid": False}
     values |= {"classes": (), "ignore_classes": (), "rename": (), "resume": False, "overwrite": False}
     length = {name: option.default for name, option in options_of(ScheduleConfig).items() if name not in OPTIMISATION}
-    values |= {**length, "epochs": MOST_EPOCHS, "measure_imbalance": 1}
+    values |= {**length, "epochs": MOST_EPOCHS, "measure_imbalance": 0}
     return section_from_dict(TrainConfig, values, given=given)
