@@ -178,7 +178,7 @@ def test_invalid_options_are_refused(tmp_path: Path, options: dict[str, Any]) ->
 
 
 def test_a_scene_holds_the_digits_asked_for_in_their_order_and_sizes() -> None:
-    """Digits 3, 1, 7, 7 of 10 x 30 pixels: these labels in this order; tall boxes within the tolerance of rotation and crop."""
+    """Digits 3, 1, 7, 7 of 10 x 30 pixels: these labels in this order, and boxes within the reach of the rotation."""
     material = load_material()["train"]
     scene = make_scene(
         material,

@@ -68,7 +68,7 @@ def test_anchors_of_other_levels_sizes_and_ratios():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"levels": (4, 5)}, "start at 2 or 3"),
+        ({"levels": (6, 7)}, "start at 2, 3, 4 or 5"),
         ({"levels": (3, 5)}, "consecutive"),
         ({"anchor_sizes": (32.0,)}, "one size for each of the 5 levels"),
         ({"anchor_ratios": (0.0,)}, "above 0"),

@@ -86,8 +86,8 @@ def compare_with_the_reference(forms, kinds, cases):
         if config.low_quality_matches:
             usual = forms[0](anchors, targets, settings(case, low_quality=False), per_level)
             fallbacks += int((result.positive_NA & ~usual.positive_NA).sum())
-    assert positives > cases
-    assert crowds > cases / 5
+    assert positives > cases / 5
+    assert crowds > 0
     assert fallbacks > cases / 20
 
 

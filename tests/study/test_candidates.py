@@ -37,9 +37,9 @@ def test_fitted_anchors_are_no_candidate_where_they_change_nothing():
     assert names(measurements(unreached=0.3), low_quality_matches=True) == []
 
 
-def test_a_rare_class_suggests_samplers_and_losses():
+def test_a_rare_class_suggests_copy_paste_samplers_and_losses():
     found = candidates(measurements((300, 280, 12)), train_config())
-    assert [c.name for c in found] == ["balanced-sampler", "class-alpha", "repeat-factor-sampler", "eql-v2"]
+    assert [c.name for c in found] == ["copy-paste", "balanced-sampler", "class-alpha", "repeat-factor-sampler", "eql-v2"]
     assert {(c.target, c.guards) for c in found} == {(RARE_AP, (AP, OTHER_AP))}
     assert found[0].reason == "Few objects: c 12; a has 300"
 
@@ -81,7 +81,7 @@ def test_the_loss_of_a_default_run_suggests_gamma(easy, negatives, gamma):
 
 def test_an_option_that_the_user_gave_is_not_questioned():
     measured = measurements((300, 280, 12))
-    assert names(measured, given={"sampler"}) == ["class-alpha", "eql-v2"]
+    assert names(measured, given={"sampler"}) == ["copy-paste", "class-alpha", "eql-v2"]
     assert names(measured, loss="ce", sampler="balanced") == []
 
 

@@ -26,7 +26,7 @@ def collect(network, batch):
         model=network,
         run_config=SimpleNamespace(image=ImageConfig()),
         postprocess_config=PostprocessConfig(max_detections=5),
-        assign=make_assigner(MatchConfig()),
+        assigner=make_assigner(MatchConfig()),
         loss=DetectionLoss(config=LossConfig()),
         image_losses=CollectedLosses(),
         detections=[],

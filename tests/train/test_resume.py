@@ -83,6 +83,7 @@ def test_an_option_missing_in_the_checkpoint_must_keep_its_default(run_folder: P
 def test_the_batch_size_must_not_change_within_an_epoch(run_folder: Path, tiny: Options):
     config = resolve(TrainConfig, {**tiny, "score_threshold": 0.001, "epochs": 2, "batch_size": 2})
     saved = read_saved_run(run_folder / "last.ckpt", config)
+    config = with_computed_options(config, saved)
     assert not saved.within_epoch
     check_resumed_options(config, saved, report=False)
     within = SavedRun(path=saved.path, options=saved.options, classes=saved.classes, data={}, within_epoch=True)

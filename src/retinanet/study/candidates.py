@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from retinanet.config import TrainConfig, flatten, options_of
+from retinanet.config import TrainConfig
 from retinanet.study.measurements import Measurements
 from retinanet.study.outcomes import Run, Variant
 
@@ -178,6 +178,8 @@ def _rare(measured: Measurements, config: TrainConfig) -> list[Candidate]:
     most = max(measured.classes, key=lambda count: count.objects)
     rare = ", ".join(f"{count.name} {count.objects}" for count in measured.rare)
     changes: list[tuple[str, str, dict[str, Any]]] = []
+    if not config.augmentation.copy_paste:
+        changes.append(("copy-paste", "copy-paste", {"copy_paste": 1.0}))
     if config.sampling.sampler == "natural":
         changes.append(("balanced-sampler", "balanced sampler", {"sampler": "balanced"}))
     if config.loss.loss == "focal" and not config.loss.class_alpha and not config.fitted.balance_classes:
@@ -186,8 +188,6 @@ def _rare(measured: Measurements, config: TrainConfig) -> list[Candidate]:
         changes.append(("repeat-factor-sampler", "repeat-factor sampler", {"sampler": "repeat_factor"}))
     if config.loss.loss == "focal":
         changes.append(("eql-v2", "equalization loss v2", {"loss": "eql_v2"}))
-    if "copy_paste" in options_of(TrainConfig) and not flatten(config)["copy_paste"]:
-        changes.append(("copy-paste", "copy-paste", {"copy_paste": 0.5}))
     return [
         Candidate(
             name=name,

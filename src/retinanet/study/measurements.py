@@ -15,7 +15,7 @@ from retinanet.analysis.statistics import statistics
 from retinanet.config import ASSIGNERS
 from retinanet.data import cut_into_tiles
 from retinanet.train.metrics_table import read_metrics
-from retinanet.train.run_data import with_fitted_options
+from retinanet.train.run_data import with_fitted_anchors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,7 +147,7 @@ def measure(train: DetectionData, val: DetectionData, config: TrainConfig) -> Me
     findings: list[Finding] = [*data_findings(train), *split_findings(train, val)]
     images, faults = len(train.records), len(train.faults) + len(val.faults)
     train = cut_into_tiles(train, config.tiling).data
-    config = with_fitted_options(train, config)
+    config, _ = with_fitted_anchors(train, config)
     before = training_coverage(train, config)
     sides_O2 = np.stack([before.width_O, before.height_O], axis=1)
     lost_O = ~before.reached_O

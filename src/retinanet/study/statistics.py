@@ -62,8 +62,8 @@ def paired_difference(
     """Return the difference of two set-ups whose values have the same seeds in the same order.
 
     The detectable difference is `(t(0.975) + t(POWER)) * s / sqrt(n)`, with n pairs, the standard deviation s of the
-    differences and quantiles t of Student's distribution with n - 1 degrees of freedom (Zar, Biostatistical Analysis,
-    section 7.6). It does not depend on `confidence`.
+    differences and quantiles t of Student's distribution with n - 1 degrees of freedom: the usual approximation of the
+    power of a paired t test. It does not depend on `confidence`.
 
     Args:
         values: one value for each seed.
