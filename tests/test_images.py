@@ -56,13 +56,18 @@ def test_exif_orientation_is_applied_once(orientation: int) -> None:
     np.testing.assert_array_equal(np.asarray(images.decode(Image.open(io.BytesIO(data)))), upright)
 
 
-def test_the_header_gives_the_size_after_exif_rotation(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    Image.new("RGB", (20, 10)).save(tmp_path / "plain.jpg")
-    assert images.read_size(tmp_path / "turned.jpg") == images.decode(tmp_path / "turned.jpg").size == (10, 20)
-    assert images.read_size(tmp_path / "plain.jpg") == (20, 10)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_the_header_gives_the_size_after_exif_rotation(tmp_path: Path, suffix: str) -> None:
+    """Pillow turns a TIFF itself, the other formats not."""
+    for orientation in range(1, 9):
+        path, exif = tmp_path / f"{orientation}.{suffix}", Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (20, 10)).save(path, exif=exif)
+        expected = (20, 10) if orientation < 5 else (10, 20)
+        assert images.read_size(path) == images.decode(path).size == expected
+
+
+def test_the_size_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(images.ImageError, match="no such file"):
         images.read_size(tmp_path / "missing.jpg")
 

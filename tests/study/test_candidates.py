@@ -39,7 +39,8 @@ def test_fitted_anchors_are_no_candidate_where_they_change_nothing():
 
 def test_a_rare_class_suggests_copy_paste_samplers_and_losses():
     found = candidates(measurements((300, 280, 12)), train_config())
-    assert [c.name for c in found] == ["copy-paste", "balanced-sampler", "class-alpha", "repeat-factor-sampler", "eql-v2"]
+    expected = ["copy-paste", "balanced-sampler", "class-alpha", "repeat-factor-sampler", "eql-v2"]
+    assert [c.name for c in found] == expected
     assert {(c.target, c.guards) for c in found} == {(RARE_AP, (AP, OTHER_AP))}
     assert found[0].reason == "Few objects: c 12; a has 300"
 
@@ -82,7 +83,8 @@ def test_the_loss_of_a_default_run_suggests_gamma(easy, negatives, gamma):
 def test_an_option_that_the_user_gave_is_not_questioned():
     measured = measurements((300, 280, 12))
     assert names(measured, given={"sampler"}) == ["copy-paste", "class-alpha", "eql-v2"]
-    assert names(measured, loss="ce", sampler="balanced") == []
+    assert names(measured, loss="ce", sampler="balanced") == ["copy-paste"]
+    assert names(measured, loss="ce", sampler="balanced", copy_paste=0.5) == []
 
 
 def test_a_combination_changes_all_options_and_guards_all_metrics():

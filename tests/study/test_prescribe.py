@@ -87,7 +87,7 @@ def test_a_change_without_effect_keeps_the_default(squares, options, monkeypatch
     assert found.comparisons
     assert found.decision.answer == "keep the default"
     assert found.changes == {}
-    assert "anchors" not in read_yaml(found.config_file)
+    assert read_yaml(found.config_file)["anchors"] == "given", "training must not fit them without support"
 
 
 def test_nothing_wrong_keeps_the_default(squares, options, monkeypatch):
@@ -117,6 +117,7 @@ def test_a_screening_selects_and_is_no_evidence(squares, options, monkeypatch):
     found = prescribe(squares[0], **options, **UNREACHABLE, minutes=20.0)
     assert found.screening[-1].candidate.name == "low-quality-matches"
     assert found.changes == {"low_quality_matches": True}
+    assert read_yaml(found.config_file)["anchors"] == "given"
     assert [run.seed for run in found.runs["fitted-anchors"]] == [0], "dropped after the first seed"
     seeds = [run.seed for run in found.runs["low-quality-matches"]]
     assert len(found.comparisons[0].values) == len(seeds) - 1, "the first seed does not count"
@@ -174,6 +175,8 @@ def test_the_network_of_a_probe_is_small_unless_the_user_chose_one(squares, opti
         4,
     )
     assert small.image.image_size == 64
+    assert small.fitted.anchors == "given", "fitted anchors are a candidate"
+    assert made(anchors="auto").fitted.anchors == "auto"
     chosen = made(backbone="resnet18", lr=0.02, epochs=3)
     assert (chosen.model.backbone, chosen.model.fpn_width) == ("resnet18", 256)
     assert (chosen.optimiser.optimizer, chosen.optimiser.lr) == ("sgd", 0.02)

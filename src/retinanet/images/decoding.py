@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from retinanet.images.resizing import Scaled, resize, resized_size
 from retinanet.images.rgb import Decoded, array_to_rgb, image_to_rgb, read_orientation, stored_rgb, turn_upright
@@ -209,7 +210,8 @@ def read_size(source: str | Path) -> tuple[int, int]:
             with windows:
                 return windows.size
         with open_source(source) as image:
-            turned = read_orientation(image) in {5, 6, 7, 8}
-            return (image.height, image.width) if turned else (image.width, image.height)
+            # Pillow swaps the size of a turned TIFF: in some versions when opening, in others when loading.
+            width, height = (image.tag_v2[256], image.tag_v2[257]) if isinstance(image, TiffImageFile) else image.size
+            return (height, width) if read_orientation(image) in {5, 6, 7, 8} else (width, height)
     except DECODER_ERRORS as error:
         raise decoding_error(error, source, source_name(source)) from error

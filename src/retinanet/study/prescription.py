@@ -193,6 +193,9 @@ class Prescription:
         values, known = to_dict(self.config), options_of(TrainConfig)
         names = {"preset", *_PATHS, *given_options(self.config)} & set(known) - set(_LEFT_OUT) - set(self.changes)
         given = {name: values[name] for name in known if name in names and values[name] is not None}
+        candidates = [*(s.candidate for s in self.screening), *(c.candidate for c in self.comparisons)]
+        if "anchors" not in self.changes and any("anchors" in candidate.options for candidate in candidates):
+            given["anchors"] = "given"  # `as_needed` would fit anchors, which the runs did not support
         for name in _PATHS:
             if name in given:
                 given[name] = str(Path(given[name]).absolute())

@@ -28,6 +28,9 @@ OPTIMISATION: Final = (
 def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfig:
     """Return the options of the default runs: those of the user, with the network and optimiser of the preset `small`.
 
+    The anchors of the default runs are the configured ones. `as_needed` would fit the anchors in every run where few
+    objects match, and the probe could not show what this gains. Fitted anchors are a candidate instead.
+
     The size of the images stays, because it determines which objects the anchors reach. Options that the user gave
     stay, too. A given learning rate belongs to its optimiser, and given weights to their network.
 
@@ -37,6 +40,7 @@ def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfi
     """
     given = given_options(config)
     replaced: tuple[str, ...] = ()
+    fitted = {"anchors": "given"} if config.fitted.anchors == "as_needed" and "anchors" not in given else {}
     if not {"backbone", "backbone_weights", "start_from"} & given:
         replaced += NETWORK
     if not {"optimizer", "lr", "lr_batch_size", "weight_decay"} & given:
@@ -45,5 +49,5 @@ def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfi
     values |= {"train": train, "val": val, "images": None, "val_images": None, "format": None, "skip_invalid": False}
     values |= {"classes": (), "ignore_classes": (), "rename": (), "resume": False, "overwrite": False}
     length = {name: option.default for name, option in options_of(ScheduleConfig).items() if name not in OPTIMISATION}
-    values |= {**length, "epochs": MOST_EPOCHS, "measure_imbalance": 0}
+    values |= {**length, **fitted, "epochs": MOST_EPOCHS, "measure_imbalance": 0}
     return section_from_dict(TrainConfig, values, given=given)
