@@ -72,8 +72,8 @@ def run_shell(line: str) -> None:
         return
     assert words[0] == "retinanet", f"only retinanet's own commands are run here, found {line!r}"
     if words[1] in {"train", "study", "prescribe"} and "--resume" not in words:
-        if "--epochs" in words:
-            del words[words.index("--epochs") : words.index("--epochs") + 2]
+        for option in {"--epochs", "--close-augment"}.intersection(words):
+            del words[words.index(option) : words.index(option) + 2]
         words += shlex.split(QUICK)
     with pytest.raises(SystemExit) as stop:
         main(words[1:])
