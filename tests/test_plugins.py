@@ -115,6 +115,7 @@ def test_a_module_that_fails_to_import_is_reported(tmp_path: Path, monkeypatch: 
         plugins.import_name("loss", "module_with_needs:Loss")
 
 
+@pytest.mark.slow
 def test_parts_of_another_package_are_trained_saved_and_loaded(
     squares: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

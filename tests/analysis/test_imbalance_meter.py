@@ -168,6 +168,7 @@ def test_training_writes_imbalance_csv_and_a_checkpoint_can_be_measured(trained_
     assert len(result.to_json()["per_level"]) == 5
 
 
+@pytest.mark.slow
 def test_training_measures_the_loss_of_its_own_steps(tiny, monkeypatch):
     """The weights of GHM-C depend on the batch. A measurement with another state would give another sum."""
     measured = []

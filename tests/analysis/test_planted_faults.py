@@ -41,6 +41,7 @@ def check_findings(root: Path, **options: Any) -> tuple[list[tuple[str, str, str
     return faults, {finding.kind: finding.where for finding in result.findings if finding.severity != "note"}
 
 
+@pytest.mark.slow
 def test_a_valid_dataset_has_no_faults(valid_set: Path) -> None:
     faults, kinds = check_findings(valid_set)
     assert faults == []

@@ -80,6 +80,7 @@ class Logger:
         return warnings.warn, ("code of the file ran",)
 
 
+@pytest.mark.slow
 def test_a_whole_network_and_other_objects_load_without_running_code(tmp_path):
     model, path = small_file(tmp_path)
     for content in (model, {"ema": model.state_dict(), "logger": Logger(), "folder": pathlib.Path("x")}):

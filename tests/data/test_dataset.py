@@ -164,7 +164,8 @@ def test_only_the_pixels_of_a_batch_need_shared_memory(root: Path) -> None:
     assert equal([copy.to("cpu")], [batch.to("cpu")])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+# torch waits 5 seconds for a worker after an error
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_image_that_is_damaged_after_the_check_is_named(root: Path, workers: int) -> None:
     data = load(root)
     loader = DataLoader(

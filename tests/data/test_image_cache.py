@@ -141,6 +141,7 @@ def test_each_file_is_opened_for_decoding_once(files: list[Path], kind: str, mon
     assert sorted(decoded) == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "sizes", "crop"])
 def test_tiles_share_the_whole_image(files: list[Path], kind: str) -> None:
     """Tiles need the image in original pixels. The complete image is a further record, with a form of its own."""

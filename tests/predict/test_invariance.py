@@ -130,6 +130,7 @@ def test_tiles_and_views(detector: BaseDetector, images: list[Path]) -> None:
         assert_same(run(detector, images[:6], 5, **options), alone)
 
 
+@pytest.mark.slow
 def test_a_detector_may_be_copied(folder: Path, images: list[Path]) -> None:
     detector = retinanet.load(folder / "model.ckpt", "cpu")
     expected = run(detector, images)

@@ -12,6 +12,7 @@ from retinanet.predict.fast_network import for_inference
 from tests.predict.made_network import random_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_offsets_are_computed_only_at_positions_above_the_threshold(precision):
     """Offsets are equal at positions above the threshold, and mostly 0 elsewhere, for any share of such positions."""

@@ -40,6 +40,7 @@ def test_of_a_hundred_classes_the_most_confused_are_shown():
     assert "50 of class class-3 detected as class-7" in page
 
 
+@pytest.mark.slow
 def test_report_from_a_checkpoint_and_from_its_results(trained_run, squares, tmp_path):
     best = trained_run / "best.ckpt"
     results, first = tmp_path / "results.json", tmp_path / "first.html"

@@ -32,6 +32,7 @@ def perfect_run(config):
     return SimpleNamespace(seconds=1.0)
 
 
+@pytest.mark.slow
 def test_out_of_fold_detections_of_every_image(options, squares, monkeypatch, capsys):
     """Perfect runs: pooled AP 1. The detections of all folds are results of the whole data, which `check` accepts."""
     trained = []

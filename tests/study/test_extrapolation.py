@@ -51,6 +51,7 @@ def test_the_curve_stays_within_its_limits():
     assert steep.parameters is None or steep.parameters[0] <= 1
 
 
+@pytest.mark.slow
 def test_the_interval_contains_the_true_gain_in_most_simulated_studies():
     """Of 60 studies with 3 seeds and a standard deviation of 0.01, about 57 intervals contain the gain."""
     rng, true = np.random.default_rng(3), 0.2 * (1 - 2**-0.5)

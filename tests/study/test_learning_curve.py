@@ -80,6 +80,7 @@ def test_the_first_images_have_every_class():
     assert nested_order(data, 0) != nested_order(data, 1)
 
 
+@pytest.mark.slow
 def test_subsets_are_nested_and_budgets_are_equal(squares, tmp_path, monkeypatch, tiny):
     """10 training images: half of the images are trained for twice as many epochs."""
     trained = []

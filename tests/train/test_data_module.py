@@ -86,6 +86,7 @@ def test_close_augment_is_at_most_the_number_of_epochs(tiny):
         resolve(TrainConfig, {**tiny, "epochs": 2, "close_augment": 3})
 
 
+@pytest.mark.slow
 def test_the_sampler_draws_the_batches_of_training(tiny, monkeypatch, capsys):
     """With the threshold 1, a class in k of the 12 images has the repeat factor sqrt(12 / k)."""
     truth = json.loads(tiny["train"].read_text())

@@ -234,6 +234,7 @@ def test_a_late_reading_names_the_first_bad_step_and_keeps_its_weights(
     assert replay(path) == (record["said"], True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fused")
 def test_a_late_reading_changes_nothing_in_a_healthy_run(plain: Options, tmp_path: Path):
     """Runs that read every step and every 100 steps end with equal weights."""

@@ -32,6 +32,7 @@ def as_12_bits(source: Path, folder: Path) -> Path:
     return folder / "data.json"
 
 
+@pytest.mark.slow
 def test_training_stores_the_number_of_bits_and_prediction_uses_it(
     tiny: Options, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
