@@ -48,11 +48,17 @@ def parse_setting(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def run(bed: Path, changes: dict[str, Any], *, epochs: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Train one setting with one seed, and return the numbers on the test scenes."""
+    """Train one setting with one seed, and return the numbers on the test scenes.
+
+    Every setting has the steps of `epochs` epochs in which each image comes once; some samplers have longer epochs.
+    """
+    from retinanet.config import PRESETS
     from retinanet.evaluate import evaluate
     from retinanet.train import fit
 
-    options = TRAINING | {"epochs": epochs, "evaluate_every": epochs} | changes
+    images = len(json.loads((bed / "train.json").read_text())["images"])
+    steps = epochs * -(-images // PRESETS["small"]["batch_size"])
+    options = TRAINING | {"epochs": epochs, "evaluate_every": epochs, "max_steps": steps} | changes
     result = fit(
         train=bed / "train.json", val=bed / "val.json", output=folder, seed=seed, overwrite=True, workers=1, **options
     )

@@ -77,8 +77,9 @@ def anchor_findings(
         advice = "Use larger images (--image-size, --max-size), or --low-quality-matches"
         if fitted is not None and fitted.changed and fitted.after.share > fitted.before.share:
             gain = f"{fitted.after.share:.1%} of the objects then have a positive anchor, now {fitted.before.share:.1%}"
-            mode = "as_needed" if fitted.needed else "auto"
-            advice = f"Use --anchors {mode}, or {fitted.flags()}: {gain}"
+            advice = f"Use --anchors auto, or {fitted.flags()}: {gain}"
+            if fitted.needed:
+                advice = f"Keep --anchors as_needed (the default), which fits the anchors: {gain}"
         atss = next((row for row in assigners if row.assigner == "atss"), None)
         if atss is not None and atss.unreached < coverage.unreached:
             advice += (
