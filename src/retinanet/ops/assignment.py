@@ -81,7 +81,7 @@ def claim_for_unreached(claims_NA: Tensor, anchor_NGJ: Tensor, iou_NGJ: Tensor) 
     several boxes claim one anchor, the rule of `claim` decides, and the other boxes stay without an anchor.
     """
     N, G, J = anchor_NGJ.shape
-    box_NA = _claiming_box(claims_NA, nobody=G - 1)  # the last box is padding
+    box_NA = _claiming_box(claims_NA, unclaimed=G - 1)  # the last box is padding
     reached_NG = torch.zeros_like(anchor_NGJ[:, :, 0]).scatter(1, box_NA, 1)
     taken_NGJ = claims_NA.gather(1, anchor_NGJ.flatten(1)).view(N, G, J) > 0
     best_NG1, index_NG1 = iou_NGJ.masked_fill(taken_NGJ, 0.0).max(dim=2, keepdim=True)
@@ -98,9 +98,9 @@ def _claims(iou_NGJ: Tensor, positive_NGJ: Tensor) -> Tensor:
     return claims_NGJ.masked_fill_(~positive_NGJ, 0)
 
 
-def _claiming_box(claims_NA: Tensor, *, nobody: int) -> Tensor:
-    """Return the index of the box with the claim to each anchor, or `nobody` for an anchor without a claim."""
-    return (LAST_BOX - (claims_NA & LAST_BOX)).clamp_(max=nobody)
+def _claiming_box(claims_NA: Tensor, *, unclaimed: int) -> Tensor:
+    """Return the index of the box with the claim to each anchor, or `unclaimed` for an anchor without a claim."""
+    return (LAST_BOX - (claims_NA & LAST_BOX)).clamp_(max=unclaimed)
 
 
 def claimed_targets(claims_NA: Tensor, boxes: BoxBatch, anchors_A4: Tensor, *, crowd_share: float) -> AnchorTargets:
@@ -114,7 +114,7 @@ def claimed_targets(claims_NA: Tensor, boxes: BoxBatch, anchors_A4: Tensor, *, c
     """
     N, A = claims_NA.shape
     positive_NA = claims_NA > 0
-    matched_NA = _claiming_box(claims_NA, nobody=boxes.labels_NG.shape[1] - 1)  # the last box is padding
+    matched_NA = _claiming_box(claims_NA, unclaimed=boxes.labels_NG.shape[1] - 1)  # the last box is padding
     # A GPU compares also without crowd regions, because the CPU would wait for the result of any().
     if anchors_A4.device.type != "cpu" or bool(boxes.crowd_NG.any()):
         ignored_NA = in_crowd(anchors_A4, boxes, share=crowd_share) & ~positive_NA

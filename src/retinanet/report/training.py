@@ -172,6 +172,6 @@ def _validation_curves(section: Section, rows: Sequence[summary.Row]) -> None:
         figures.loss_curves(lines, x="epoch"),
         alt=f"Line chart of the losses of training and validation over epochs: {changes}.",
         caption="Loss of the validation images after each evaluated epoch, and mean training loss of each epoch. The "
-        "training loss is measured on augmented images while the weights change, so it may be the higher one. A "
-        "validation loss that rises while the training loss falls shows overfitting.",
+        "training loss is measured on augmented images while the weights change, so the training loss can be higher. "
+        "A validation loss that rises while the training loss falls shows overfitting.",
     )

@@ -21,7 +21,7 @@ from retinanet.study.statistics import PairedDifference, paired_difference
 ERROR_RATE: Final = 0.05
 """Probability of any unfounded recommendation."""
 NEGLIGIBLE: Final = 0.005
-"""Difference of AP that matters to nobody: smaller gains are not recommended, smaller losses do not count."""
+"""Smallest difference of AP that matters: smaller gains are not recommended, smaller losses do not count."""
 HURT: Final = 0.02
 """Mean loss of a guard metric that counts even if its interval contains 0: few seeds give wide intervals."""
 STEEP: Final = 0.02

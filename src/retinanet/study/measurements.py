@@ -47,7 +47,7 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What is known of a dataset and of the default options before candidates are compared.
+    """Measurements of a dataset and of the default options, made before candidates are compared.
 
     All shares are shares of the training objects, from 0 to 1. Sizes are those of the network's input.
 
