@@ -18,9 +18,9 @@ class MatchConfig:
     PANEL: ClassVar = "Anchors and matching"
 
     assigner: str = "iou"
-    """Rule that makes anchors positive, negative or ignored. iou: IoU thresholds. atss: a threshold for each object, from
-    the IoUs of the anchors near the object. task_aligned: the anchors whose current predictions fit best. Your own rule:
-    package.module:Class."""
+    """Rule that makes anchors positive, negative or ignored. iou: IoU thresholds. atss: a threshold for each object,
+    from the IoUs of the anchors near the object. task_aligned: the anchors whose current predictions fit best. Your own
+    rule: package.module:Class."""
     positive_iou: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Lowest IoU with a ground-truth box at which an anchor is positive. With every assigner: lowest share of the area
     of a negative anchor in a crowd region at which the anchor is ignored."""
