@@ -125,9 +125,12 @@ def test_results_equal_the_reference(form, kind, low_quality):
 
 @pytest.mark.slow
 def test_10_000_cases_with_ties_equal_the_reference(form):
-    """Each call matches 100 cases; every tenth box is a crowd region. The slow interpreter alternates the settings."""
+    """Each call matches 100 cases; every tenth box is a crowd region.
+
+    Triton's slow interpreter runs 2,000 cases and alternates the settings. A GPU runs all cases.
+    """
     generator = torch.Generator().manual_seed(3)
-    for call in range(100):
+    for call in range(20 if INTERPRETED else 100):
         anchors, boxes = random_cases(generator, 100)
         order = torch.arange(len(boxes))
         targets = [Target(boxes_G4=boxes, labels_G=order, crowd_G=order % 10 == 3)]
