@@ -10,7 +10,8 @@ import retinanet.study.runs as module
 from retinanet.errors import ConfigError
 from retinanet.formats.records import DataError
 from retinanet.report.study import study_report
-from retinanet.study.runner import _store_options, study
+from retinanet.study.runner import COMPARED, study
+from retinanet.study.stored_options import store_options
 from retinanet.train import NonFiniteError
 from retinanet.train.run_lock import locked_run_folder
 from tests.report.test_html import assert_self_contained
@@ -79,30 +80,30 @@ def test_an_interrupted_study_is_continued(options, squares, monkeypatch):
 
 def test_a_study_continues_with_options_stored_under_former_names(tmp_path):
     options = config(output=tmp_path)
-    _store_options(options)
+    store_options(options, what="study", free=COMPARED)
     path = tmp_path / "options.json"
     stored = json.loads(path.read_text())
     stored["skip_bad"] = stored.pop("skip_invalid")
     stored["max_skipped_in_a_row"] = stored.pop("max_skipped_steps")
     path.write_text(json.dumps({**stored, "max_skipped": 20}))
-    _store_options(options)
+    store_options(options, what="study", free=COMPARED)
     assert json.loads(path.read_text())["skip_invalid"] is False
     path.write_text(json.dumps({**stored, "skip_bad": True}))
     with pytest.raises(ConfigError, match="skip_invalid was True, is False"):
-        _store_options(options)
+        store_options(options, what="study", free=COMPARED)
 
 
 def test_a_study_of_a_version_without_an_option_continues_with_its_default(tmp_path):
     """`cache` does not change results, so a study may change it."""
-    _store_options(config(output=tmp_path))
+    store_options(config(output=tmp_path), what="study", free=COMPARED)
     path = tmp_path / "options.json"
     stored = json.loads(path.read_text())
     del stored["agnostic_nms"]
     path.write_text(json.dumps(stored))
-    _store_options(config(output=tmp_path, cache="ram"))
+    store_options(config(output=tmp_path, cache="ram"), what="study", free=COMPARED)
     path.write_text(json.dumps(stored))
     with pytest.raises(ConfigError, match=r"\(agnostic_nms was False, is True\)"):
-        _store_options(config(output=tmp_path, agnostic_nms=True))
+        store_options(config(output=tmp_path, agnostic_nms=True), what="study", free=COMPARED)
 
 
 @pytest.mark.parametrize("place", [".", "runs/ce-seed0"])

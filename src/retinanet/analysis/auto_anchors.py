@@ -119,6 +119,7 @@ def fit_anchors(
     image_config: ImageConfig,
     augment_config: AugmentConfig | None = None,
     keep_levels: bool = False,
+    before: Coverage | None = None,
     seed: int = 0,
 ) -> FittedAnchors:
     """Fit feature levels, anchor sizes, scales and ratios to the objects' sizes in the network's input.
@@ -135,10 +136,12 @@ def fit_anchors(
         image_config: the size of the network's input.
         augment_config: the augmentation, whose range of sizes the anchors cover too.
         keep_levels: keep the feature levels, and fit only sizes, scales and ratios.
+        before: result of `sampled_coverage` for these options; measured by default.
         seed: seed of the search; the same seed gives the same anchors.
     """
     settings: dict[str, Any] = {"match_config": match_config, "image_config": image_config}
-    before = sampled_coverage(data, model_config=model_config, **settings)
+    if before is None:
+        before = sampled_coverage(data, model_config=model_config, **settings)
     objects = InputObjects.of(data, image_config, sampled_images(data, MOST_IMAGES))
     best, after = model_config, before
     if len(objects):

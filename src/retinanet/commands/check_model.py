@@ -39,20 +39,11 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.imbalance_meter import measure
     from retinanet.analysis.model_outputs import load_for_analysis
-    from retinanet.data import load
     from retinanet.evaluate import evaluate_model
     from retinanet.predict.torch_detector import Detector
 
     trained = load_for_analysis(model, device=config.hardware.device).with_agnostic_nms(config.nms.agnostic_nms)
-    data = load(
-        path,
-        images=config.dataset.selection.images,
-        classes=trained.classes,
-        skip_invalid=True,
-        workers=config.loading.workers,
-        split="val",
-        **config.dataset.reading,
-    )
+    data = _load(path, config, classes=trained.classes)
     console = result_console(config.files.json)
     faults = print_faults(console, [data])
     detector = Detector(model=trained.model, info=trained, device=trained.device)
@@ -98,17 +89,9 @@ def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.hard_results import hard_examples_from_results
     from retinanet.config import EvaluateConfig, section_from_dict, to_dict
-    from retinanet.data import load
     from retinanet.evaluate import evaluate
 
-    data = load(
-        path,
-        images=config.dataset.selection.images,
-        skip_invalid=True,
-        workers=config.loading.workers,
-        split="val",
-        **config.dataset.reading,
-    )
+    data = _load(path, config)
     console = result_console(config.files.json)
     faults = print_faults(console, [data])
     values = {**to_dict(config), "data": path, "skip_invalid": True, "json": None, "report": None}
@@ -137,6 +120,21 @@ def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:
         notes=(WITHOUT_NETWORK,),
     )
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
+
+
+def _load(path: Path, config: CheckConfig, *, classes: Sequence[str] | None = None) -> DetectionData:
+    """Return the dataset without its faulty annotations, in the class list of a model or in its own."""
+    from retinanet.data import load
+
+    return load(
+        path,
+        images=config.dataset.selection.images,
+        classes=classes,
+        skip_invalid=True,
+        workers=config.loading.workers,
+        split="val",
+        **config.dataset.reading,
+    )
 
 
 def _document(

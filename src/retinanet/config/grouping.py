@@ -1,4 +1,4 @@
-"""Which images stay together when a dataset is divided."""
+"""Groups of images, which stay together when a dataset is divided."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from retinanet.config.validation import check_options
 
 @dataclass(frozen=True, kw_only=True)
 class GroupingConfig:
-    """Which images stay together when a dataset is divided."""
+    """Groups of images, which stay together when a dataset is divided."""
 
     PANEL: ClassVar = "Data"
 

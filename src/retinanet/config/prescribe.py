@@ -12,7 +12,7 @@ from retinanet.config.data import DataConfig
 from retinanet.config.extensions import ExtensionConfig
 from retinanet.config.hardware import ComputeConfig, DeviceConfig
 from retinanet.config.image import ImageConfig
-from retinanet.config.loading import BatchConfig, LoadingConfig, WaitingConfig
+from retinanet.config.loading import BatchConfig, CacheConfig, LoadingConfig, WaitingConfig
 from retinanet.config.loss import LossConfig
 from retinanet.config.matching import MatchConfig
 from retinanet.config.model import ModelConfig
@@ -59,6 +59,7 @@ class PrescribeConfig:
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loading: LoadingConfig = field(default_factory=LoadingConfig)
+    cached: CacheConfig = field(default_factory=CacheConfig)
     waiting: WaitingConfig = field(default_factory=WaitingConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

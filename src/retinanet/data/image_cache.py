@@ -1,7 +1,7 @@
 """Decoded images in memory, so that each image file is read and decoded once: `--cache ram`.
 
 The pixels are exactly those that decoding the file again would give. All images lie in one block of memory. Worker
-processes that are forked share this block, because nobody writes into it again. Spawned workers receive it through
+processes that are forked share this block, because no process writes into it again. Spawned workers receive it through
 shared memory, once. Shape suffixes: H, W; 3 is RGB.
 """
 

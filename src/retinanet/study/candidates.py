@@ -88,11 +88,8 @@ def value_of(run: Run, metric: str, rare: tuple[str, ...]) -> float:
     """
     if metric in {AP, AP50}:
         return float(run.metrics.get(metric, 0.0))
-    chosen = [
-        numbers["AP"]
-        for name, numbers in run.metrics.get("per_class", {}).items()
-        if (name in rare) == (metric == RARE_AP) and numbers["AP"] >= 0  # -1: no object in the validation data
-    ]
+    names = [name for name in run.metrics.get("per_class", {}) if (name in rare) == (metric == RARE_AP)]
+    chosen = [ap for ap in map(run.class_ap, names) if ap is not None]
     return float(np.mean(chosen)) if chosen else 0.0
 
 

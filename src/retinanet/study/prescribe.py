@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,18 +28,20 @@ from retinanet.config import (
     to_dict,
     with_options,
 )
-from retinanet.data import DetectionData, load_train_and_val
+from retinanet.data import DetectionData, Record, load_train_and_val
 from retinanet.errors import ConfigError
 from retinanet.progress import progress_log
 from retinanet.study.candidates import DEFAULT, Candidate, candidates, combine
 from retinanet.study.decision import Comparison, Screened, compare, decide, screened, select
 from retinanet.study.measurements import LEARNT, measure, with_loss_of_run
 from retinanet.study.outcomes import Run
+from retinanet.study.parts import write_part
 from retinanet.study.prescription import HALF, Prescription
 from retinanet.study.probe_options import probe_options
 from retinanet.study.probe_plan import MIN_SEEDS, Durations, Plan, plan_runs
 from retinanet.study.runs import train_set_up
 from retinanet.study.statistics import PairedDifference, paired_difference
+from retinanet.study.stored_options import store_options
 from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import report_progress, write_output
 from retinanet.train.run_lock import locked_run_folder
@@ -77,15 +78,15 @@ class _Probe:
     def __init__(self, config: PrescribeConfig) -> None:
         self.config = config
         self.folder = config.folder.output
-        _store_options(config)
+        store_options(config, what="probe", parts=("runs", "data", "plan.json"))
         self.file = self.folder / "plan.json"
         self.state: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {"seconds": {}}
         self.runs: dict[str, dict[int, Run]] = {}
         self.done = 0
         with self._timed("data"):
             self.train_data, val_data = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
-            val = self._write(val_data, "val")
-            self.base = probe_options(config, self._write(self.train_data, "train"), val)
+            val = self._write(val_data, val_data.records, "val")
+            self.base = probe_options(config, self._write(self.train_data, self.train_data.records, "train"), val)
             with _quiet():
                 self.measured = measure(self.train_data, val_data, self.base)
         for sentence in self.measured.sentences():
@@ -255,17 +256,14 @@ class _Probe:
         for with_objects in (True, False):
             group = [i for i, r in enumerate(self.train_data.records) if bool((~r.crowd_G).any()) == with_objects]
             chosen += rng.permutation(group)[: -(-len(group) // 2)].tolist()
-        records = tuple(self.train_data.records[i] for i in sorted(chosen))
-        return self._write(dataclasses.replace(self.train_data, records=records), f"half-seed{seed}")
+        records = [self.train_data.records[i] for i in sorted(chosen)]
+        return self._write(self.train_data, records, f"half-seed{seed}")
 
-    def _write(self, data: DetectionData, name: str) -> Path:
-        """Write a dataset as COCO with the absolute paths of its images."""
-        content = data.to_coco()
-        for image, record in zip(content["images"], data.records, strict=True):
-            image["file_name"] = str(record.path.absolute())
+    def _write(self, data: DetectionData, records: Sequence[Record], name: str) -> Path:
+        """Write some images of a dataset as COCO, and return the path."""
         path = self.folder / "data" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_output(path, json.dumps(content))
+        write_part(data, records, path)
         return path
 
     def _spent(self) -> float:
@@ -295,24 +293,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         progress_log.setLevel(level)
-
-
-def _store_options(config: PrescribeConfig) -> None:
-    """Write options.json. Refuse a folder whose probe had other options, because its runs are not comparable."""
-    folder, path = config.folder.output, config.folder.output / "options.json"
-    free = {"output", "overwrite", "resume", "device", "devices", "workers", "worker_timeout"}
-    fixed = {name: value for name, value in to_dict(config).items() if name not in free}
-    if config.existing.overwrite:
-        for part in ("runs", "data"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-        (folder / "plan.json").unlink(missing_ok=True)
-    elif path.exists():
-        stored = json.loads(path.read_text())
-        if changed := [name for name in fixed if name in stored and fixed[name] != stored[name]]:
-            differences = ", ".join(f"{name} was {stored[name]}, is {fixed[name]}" for name in changed)
-            raise ConfigError(
-                f"{folder} holds a probe with other options ({differences}): give another folder with --output, or "
-                "replace the probe with --overwrite"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_output(path, json.dumps(fixed, indent=2))

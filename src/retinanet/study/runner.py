@@ -8,28 +8,31 @@ unfinished run.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from retinanet.analysis.statistics import statistics
-from retinanet.config import StudyConfig, resolve, to_dict, with_options
+from retinanet.config import StudyConfig, resolve, with_options
 from retinanet.data import DetectionData
-from retinanet.errors import ConfigError
 from retinanet.evaluate.bootstrap import image_interval
-from retinanet.former_names import current_options
 from retinanet.study.cross_validation import CrossValidation, cross_validate, only_set_up
 from retinanet.study.learning_curve import LearningCurve, learning_curve
 from retinanet.study.outcomes import Outcome, Run, Variant
 from retinanet.study.parts import split_data
 from retinanet.study.results import Study
 from retinanet.study.runs import RUN_FILE, train_set_up
+from retinanet.study.stored_options import store_options
 from retinanet.study.variants import train_options, variants
 from retinanet.train.output_files import report_progress, write_output
 from retinanet.train.run_lock import locked_run_folder
 
+COMPARED: Final = (
+    *("losses", "without_prior", "alphas", "gammas", "assigners", "samplers", "set_ups", "seeds", "fractions"),
+    "keep_checkpoints",
+)
+"""Options that choose the runs of a study. They may change when a study is continued."""
 StudyResult = Study | CrossValidation | LearningCurve
 """Result of a study: set-ups compared, one set-up cross-validated, or one set-up on fractions of the images."""
 
@@ -58,7 +61,7 @@ def _study(config: StudyConfig) -> StudyResult:
     """Train in a locked output folder. Invalid options of a set-up are reported before anything is written."""
     single = config.cross_validate is not None or bool(config.fractions)
     set_ups = [only_set_up(config)] if single else variants(config)
-    _store_options(config)
+    store_options(config, what="study", free=COMPARED)
     result: StudyResult
     if config.cross_validate is not None:
         result = cross_validate(config)
@@ -100,33 +103,6 @@ def compare(config: StudyConfig, set_ups: Sequence[Variant]) -> Study:
         train_objects=dict(zip(train_data.classes, statistics(train_data).objects_K.tolist(), strict=True)),
         image_intervals=_image_intervals(outcomes, val_data),
     )
-
-
-def _store_options(config: StudyConfig) -> None:
-    """Write options.json. Refuse a folder whose study had other options, because its runs are not comparable."""
-    path = config.folder.output / "options.json"
-    free = {"losses", "without_prior", "alphas", "gammas", "assigners", "samplers", "set_ups", "seeds"}
-    free |= {"fractions", "output", "keep_checkpoints", "overwrite", "resume"}
-    free |= {"workers", "worker_timeout", "cache", "device", "devices"}
-    fixed = {name: value for name, value in to_dict(config).items() if name not in free}
-    if config.existing.overwrite and (config.folder.output / "runs").exists():
-        for folder in (config.folder.output / "runs").glob("*/"):
-            with locked_run_folder(folder):  # raises ConfigError if a process still trains in the folder
-                pass
-        shutil.rmtree(config.folder.output / "runs")
-    elif path.exists():
-        stored = current_options(json.loads(path.read_text()), fixed, warn=False)
-        defaults = to_dict(StudyConfig(folder=config.folder))  # of options that were added after the study began
-        stored = {name: stored.get(name, defaults[name]) for name in fixed}
-        changed = [name for name in fixed if fixed[name] != stored[name]]
-        if changed:
-            differences = ", ".join(f"{name} was {stored[name]}, is {fixed[name]}" for name in changed)
-            raise ConfigError(
-                f"{config.folder.output} holds a study with other options ({differences}): give another folder with "
-                "--output, or replace the study with --overwrite"
-            )
-    config.folder.output.mkdir(parents=True, exist_ok=True)
-    write_output(path, json.dumps(fixed, indent=2).encode())
 
 
 def _image_intervals(outcomes: Sequence[Outcome], val_data: DetectionData) -> dict[str, tuple[float, float]]:

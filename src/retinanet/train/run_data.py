@@ -57,6 +57,7 @@ def with_fitted_anchors(data: DetectionData, config: TrainConfig) -> tuple[Train
             **settings,
             augment_config=config.augmentation,
             keep_levels="levels" in given_options(config),
+            before=measured,
             seed=config.random.seed,
         )
         if fitted.changed and (mode == "auto" or fitted.needed):
