@@ -17,7 +17,7 @@ from typing import Any, Final
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from run import RESULTS, TRAINING  # noqa: E402
+from run import RESULTS  # noqa: E402
 from scenes import BEDS  # noqa: E402
 
 CURES: Final = {
@@ -38,8 +38,8 @@ def probe(bed: str, seed: int, *, minutes: float, work: Path) -> dict[str, Any]:
     """Return the answer of a probe on a new dataset of a bed."""
     from retinanet.study.prescribe import prescribe
 
-    data = BEDS[bed].make(work / f"{bed}-{seed}", seed=seed)
-    options = {name: value for name, value in TRAINING.items() if name not in {"ema", "measure_imbalance"}}
+    source = BEDS[bed]
+    data = source.make(work / f"{bed}-{seed}", seed=seed)
     found = prescribe(
         data / "train.json",
         val=data / "val.json",
@@ -47,7 +47,10 @@ def probe(bed: str, seed: int, *, minutes: float, work: Path) -> dict[str, Any]:
         minutes=minutes,
         seed=seed,
         workers=1,
-        **options,
+        preset="small",
+        image_size=min(source.size),
+        max_size=max(source.size),
+        flip=source.training["flip"],
     )
     answer, changes = found.decision.answer, found.changes
     return {

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -48,6 +48,12 @@ class Bed:
     digits_per_scene: int = 5
     val: int = 60
     test: int = 200
+    size: ClassVar[tuple[int, int]] = SIZE
+    training: ClassVar[dict[str, Any]] = {
+        "flip": 0.0,  # a mirrored digit is not a digit
+        "ema": 0.99,
+    }
+    """Options of every run that differ from the defaults of `retinanet train`; those of `retinanet demo`."""
 
     def make(self, folder: Path, *, seed: int = 0) -> Path:
         """Write train.json, val.json, test.json and their images into `folder`, unless it exists. Return `folder`."""
