@@ -82,7 +82,7 @@ class DemoScenes:
 BCCD: Final = SHARED / "bccd" / "ImageSets" / "Main"
 CARDS: Final = SHARED / "cards"
 REAL: Final = {
-    "bccd": Photographs(train=BCCD / "train.txt", val=BCCD / "val.txt", test=BCCD / "test.txt", size=(384, 288)),
-    "cards": Photographs(train=CARDS / "train", val=CARDS / "test", test=CARDS / "test", size=(384, 384)),
+    "bccd": Photographs(train=BCCD / "train.txt", val=BCCD / "val.txt", test=BCCD / "test.txt", size=(320, 240)),
+    "cards": Photographs(train=CARDS / "train", val=CARDS / "test", test=CARDS / "test", size=(256, 256)),
     "demo": DemoScenes(),
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ABI: Final = 4
+ABI: Final = 5
 """RN_ABI of native/common.h. A library with another number was built from other sources and is not used."""
 _PROCESS: Final = os.getpid()
 """Id of the process that imported this module. A forked child has another id."""
@@ -59,6 +59,10 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
         *(POINTER, INT64, POINTER, POINTER, POINTER, INT64, POINTER, INT64),
         *(INT64, INT, INT, POINTER),
     ),
+    "rn_task_aligned": (
+        *(POINTER, INT64, POINTER, INT64, POINTER, INT64, POINTER, POINTER, POINTER, POINTER, INT64),
+        *(INT64, INT, INT, POINTER),
+    ),
     "rn_candidates": (POINTER, INT, POINTER, INT, INT64, FLOAT, INT64, INT, POINTER, POINTER, POINTER, POINTER),
     "rn_nms": (POINTER, POINTER, POINTER, INT64, DOUBLE, INT64, POINTER, POINTER),
     "rn_winograd_weights": (POINTER, INT64, INT64, POINTER),
@@ -73,6 +77,7 @@ _SIGNATURES: Final[dict[str, tuple[type[ctypes._SimpleCData], ...]]] = {  # type
 """Argument types of each exported function. All functions return an int, 0 for success."""
 _REJECTIONS: Final = {
     "rn_focal": "a positive anchor has a class id outside 0..K-1",
+    "rn_task_aligned": "an object has a class id outside 0..K-1",
     "rn_winograd": "a tile index does not exist, or a size is not supported",
 }
 """Meaning of the return code 1 of each function that checks values."""

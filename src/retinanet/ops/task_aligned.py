@@ -1,36 +1,26 @@
 """Task-aligned assignment of anchors (Feng et al., arXiv 2108.07755, section 3.2).
 
-`retinanet.matching.TaskAlignedAssigner` documents the rule. There are two forms, both in torch: box by box on the CPU,
-and batched over images and boxes on a GPU, where the CPU never waits. Both forms return equal results, bit for bit.
+`retinanet.matching.TaskAlignedAssigner` documents the rule. There are two forms: C for tensors on the CPU, and batched
+torch otherwise. Both forms return equal results, bit for bit, if their sigmoids are equal, see native/task_aligned.c.
 
-Shape suffixes: N batch, A anchors, K classes, G boxes of an image after padding, M images of a chunk, J candidate
-anchors of a box.
+Shape suffixes: N batch, A anchors, K classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 
-from retinanet.boxes import iou
-from retinanet.ops.assignment import box_batch, centres, claim, claim_for_unreached, claimed_targets, inside
+from retinanet.ops.task_aligned_native import supports_task_aligned_native, task_aligned_native
+from retinanet.ops.task_aligned_torch import task_aligned_torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from retinanet.ops.assignment import BoxBatch
     from retinanet.types import AnchorTargets, Target
-
-CANDIDATES: Final = 13
-"""Number of anchors of an object, m in the paper."""
-PAIRS: Final = 2**23
-"""Largest number of pairs of a box and an anchor in a chunk on a GPU. A pair needs about 60 bytes: 480 MiB."""
-LAST_ANCHOR: Final = 2**32 - 1
-"""Keys hold this number minus the index of the anchor, so that the first anchor has the largest key."""
 
 
 @torch.no_grad()
@@ -45,6 +35,8 @@ def task_aligned(
 ) -> AnchorTargets:
     """Return whether each anchor of each image is positive, negative or ignored, and its matched ground-truth box.
 
+    Anchors and boxes are compared in float32.
+
     Args:
         anchors_A4: anchors, xyxy, input pixels.
         targets: ground truth of each image, at least one image.
@@ -53,98 +45,13 @@ def task_aligned(
         crowd_share: share of the area of a negative anchor in a crowd region at which the anchor is ignored.
         low_quality_matches: whether an object without a positive anchor gets the anchor with the highest IoU.
     """
-    boxes = box_batch(targets)
-    (N, G), A = boxes.labels_NG.shape, len(anchors_A4)
-    predicted_NA4 = predicted_NA4.to(torch.float32).expand(N, A, 4)
-    centres_A2 = centres(anchors_A4.to(torch.float32))
-    # For each box: the anchors with the largest metric, and, for the fallback, those with the largest IoU. A key of
-    # LAST_ANCHOR is anchor 0 with the value 0.
-    shape = (1 + low_quality_matches, N, G, min(CANDIDATES, A))
-    best = _Best(
-        keys_2NGJ=torch.full(shape, LAST_ANCHOR, dtype=torch.int64, device=anchors_A4.device),
-        iou_2NGJ=torch.zeros(shape, dtype=torch.float32, device=anchors_A4.device),
+    is_native = supports_task_aligned_native(anchors_A4, targets, predicted_NA4, logits_NAK)
+    form = task_aligned_native if is_native else task_aligned_torch
+    return form(
+        anchors_A4,
+        targets,
+        predicted_NA4=predicted_NA4,
+        logits_NAK=logits_NAK,
+        crowd_share=crowd_share,
+        low_quality_matches=low_quality_matches,
     )
-    search = _search_by_box if anchors_A4.device.type == "cpu" else _search_in_chunks
-    search(best, centres_A2, boxes, predicted_NA4, logits_NAK)
-    claims_NA = claim(best.anchor(0), best.iou_2NGJ[0], (best.keys_2NGJ[0] >> 32) > 0, num_anchors=A)
-    if low_quality_matches and A:
-        claims_NA = claim_for_unreached(claims_NA, best.anchor(1), best.iou_2NGJ[1])
-    return claimed_targets(claims_NA, boxes, anchors_A4, crowd_share=crowd_share)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Best:
-    """The anchors with the largest metric (index 0) and the largest IoU (index 1, if needed) of each box.
-
-    Args:
-        keys_2NGJ: int64, the bits of the value and `LAST_ANCHOR` minus the index of the anchor.
-        iou_2NGJ: IoU of the predicted box at the anchor with the box.
-    """
-
-    keys_2NGJ: Tensor
-    iou_2NGJ: Tensor
-
-    def anchor(self, i: int) -> Tensor:
-        """Return the indices of the anchors, (N, G, J)."""
-        return LAST_ANCHOR - (self.keys_2NGJ[i] & LAST_ANCHOR)
-
-    def keys(self, value_S: Tensor, anchor_S: Tensor) -> Tensor:
-        """Return the keys of the largest values of the last dimension. Of equal values, the first anchors are used."""
-        # Values are not negative and have the order of their bits.
-        keys_S = (value_S.view(torch.int32).to(torch.int64) << 32) | (LAST_ANCHOR - anchor_S)
-        return keys_S.topk(min(self.keys_2NGJ.shape[3], keys_S.shape[-1]), dim=-1).values
-
-
-def _search_by_box(
-    best: _Best, centres_A2: Tensor, boxes: BoxBatch, predicted_NA4: Tensor, logits_NAK: Tensor | None
-) -> None:
-    """Fill `best` box by box, from the anchors inside of each box. Few anchors lie inside of a box."""
-    for n, g in torch.nonzero(~boxes.crowd_NG).tolist():
-        box_4, label = boxes.boxes_NG4[n, g], boxes.labels_NG[n, g]
-        anchor_I = torch.nonzero(inside(centres_A2, box_4)).flatten()
-        iou_I = iou(predicted_NA4[n, anchor_I], box_4)
-        keys_J = best.keys(_metric(iou_I, None if logits_NAK is None else logits_NAK[n, anchor_I, label]), anchor_I)
-        best.keys_2NGJ[0, n, g, : len(keys_J)] = keys_J
-        if len(best.keys_2NGJ) > 1:
-            iou_A = iou(predicted_NA4[n], box_4)
-            best.keys_2NGJ[1, n, g] = best.keys(iou_A, torch.arange(len(iou_A), device=iou_A.device))
-        for i in range(len(best.keys_2NGJ)):
-            best.iou_2NGJ[i, n, g] = iou(predicted_NA4[n, best.anchor(i)[n, g]], box_4)
-
-
-def _search_in_chunks(
-    best: _Best, centres_A2: Tensor, boxes: BoxBatch, predicted_NA4: Tensor, logits_NAK: Tensor | None
-) -> None:
-    """Fill `best` from all pairs of a box and an anchor, in chunks of whole images or of some boxes of one image."""
-    (N, G), A = boxes.labels_NG.shape, len(centres_A2)
-    images = max(1, min(N, PAIRS // max(1, G * A)))
-    count = max(1, min(G, PAIRS // max(1, images * A)))
-    anchor_A = torch.arange(A, device=centres_A2.device)
-    for rows, columns in (
-        (slice(n, n + images), slice(g, g + count)) for n in range(0, N, images) for g in range(0, G, count)
-    ):
-        box_MG14 = boxes.boxes_NG4[rows, columns, None]
-        iou_MGA = iou(predicted_NA4[rows, None], box_MG14)
-        iou_MGA.masked_fill_(boxes.crowd_NG[rows, columns, None], 0.0)
-        logits_MGA = None
-        if logits_NAK is not None:
-            label_M1G = boxes.labels_NG[rows, None, columns]
-            logits_MGA = logits_NAK[rows].gather(2, label_M1G.expand(-1, A, -1)).transpose(1, 2)
-        metric_MGA = _metric(iou_MGA, logits_MGA).masked_fill_(~inside(centres_A2, box_MG14), 0.0)
-        for i, value_MGA in enumerate((metric_MGA, iou_MGA)[: len(best.keys_2NGJ)]):
-            keys_MGJ = best.keys(value_MGA, anchor_A)
-            best.keys_2NGJ[i, rows, columns] = keys_MGJ
-            best.iou_2NGJ[i, rows, columns] = iou_MGA.gather(2, LAST_ANCHOR - (keys_MGJ & LAST_ANCHOR))
-
-
-def _metric(iou_S: Tensor, logits_S: Tensor | None) -> Tensor:
-    """Return the alignment metric: the predicted probability, if any, times the IoU to the power of six, float32.
-
-    The sigmoid is computed in float64 and rounded. In float32, its last bit depends on the device, and on the CPU on
-    the position in the tensor. A metric of NaN becomes 0.
-    """
-    cube_S = iou_S * iou_S * iou_S
-    metric_S = cube_S * cube_S
-    if logits_S is not None:
-        metric_S = metric_S * logits_S.double().sigmoid().float()
-    return metric_S.nan_to_num_(nan=0.0)

@@ -2,13 +2,13 @@
 
    Every operation and its order are those of atss_torch, so both forms return equal results, bit for bit. A compiler
    may fuse a multiplication and an addition. That changes no squared distance, the sum of two exact float64 products,
-   and no sum of IoUs, which are integers. Areas are stored before they are added, so that nothing can be fused. An image is the unit of work of a thread. Memory grows with the anchors, and with the boxes of
-   an image times their candidates. */
+   and no sum of IoUs, which are integers. An image is the unit of work of a thread. Memory grows with the anchors, and
+   with the boxes of an image times their candidates. */
+#include "assignment.h"
 #include "order.h"
 
 enum { IOU_STEPS = 65536 }; /* atss_torch.IOU_STEPS */
 static const float HALF_CENTRE_STEPS = 32.0f, CENTRE_STEP = 1.0f / 64; /* atss_torch.CENTRE_STEPS */
-static const uint32_t LAST_BOX = 0xffffffffu; /* assignment.LAST_BOX */
 
 typedef struct {
     const float *anchors, *boxes;
@@ -28,35 +28,6 @@ typedef struct {
     int32_t *anchor; /* for each box and candidate */
     float *iou;
 } atss_scratch;
-
-static inline float side_of(float low, float high) {
-    const float length = high - low;
-    return length < 0.0f ? 0.0f : length;
-}
-
-static inline uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static inline int64_t claim_of(float iou, int64_t box) {
-    return (int64_t)((uint64_t)bits_of(iou) << 32 | (LAST_BOX - (uint32_t)box));
-}
-
-static void areas(const float *boxes, int64_t count, float *area) {
-    for (int64_t i = 0; i < count; i++)
-        area[i] = side_of(boxes[4 * i], boxes[4 * i + 2]) * side_of(boxes[4 * i + 1], boxes[4 * i + 3]);
-}
-
-/* Return the IoU of two boxes as boxes.iou does: 0 without an area, and 0 for NaN. */
-static inline float iou_of(const float *a, float a_area, const float *b, float b_area) {
-    const float width = (a[2] < b[2] ? a[2] : b[2]) - (a[0] > b[0] ? a[0] : b[0]);
-    const float height = (a[3] < b[3] ? a[3] : b[3]) - (a[1] > b[1] ? a[1] : b[1]);
-    const float common = (width > 0.0f ? width : 0.0f) * (height > 0.0f ? height : 0.0f);
-    const float all = a_area + b_area - common;
-    return all > 0.0f ? common / all : 0.0f;
-}
 
 static inline void sort_few(uint64_t *keys, int64_t count) {
     for (int64_t i = 1; i < count; i++) {
@@ -108,8 +79,8 @@ RN_EXPORT int rn_atss(const float *anchors, int64_t anchor_count, const float *b
     m.y = m.x + total;
     m.anchor_area = m.y + total;
     m.box_area = m.anchor_area + anchor_count;
-    areas(anchors, anchor_count, m.anchor_area);
-    areas(boxes, starts[images], m.box_area);
+    areas_of(anchors, anchor_count, m.anchor_area);
+    areas_of(boxes, starts[images], m.box_area);
     int64_t p = 0, a = 0;
     for (int64_t l = 0; l < levels; l++)
         for (int64_t i = 0; i < positions[2 * l]; i++, p++, a += positions[2 * l + 1]) {

@@ -42,29 +42,6 @@ static void RN_FN(assign_box)(const atss_t *m, int64_t row, int64_t g, uint64_t 
     }
 }
 
-/* Give each box without an anchor its best candidate without a claim. All boxes choose before any of them claims. */
-static void RN_FN(claim_for_unreached)(const atss_t *m, int64_t boxes, const int32_t *anchor, const float *iou,
-                                       const uint8_t *crowd, uint8_t *reached, int64_t *choice, int64_t *claims) {
-    memset(reached, 0, (size_t)boxes);
-    for (int64_t a = 0; a < m->anchor_count; a++)
-        if (claims[a]) reached[LAST_BOX - (uint32_t)claims[a]] = 1;
-    for (int64_t g = 0; g < boxes; g++) {
-        float best = 0.0f;
-        choice[g] = -1;
-        if (reached[g] || crowd[g]) continue;
-        for (int64_t j = g * m->per_box; j < (g + 1) * m->per_box; j++)
-            if (iou[j] > best && !claims[anchor[j]]) {
-                best = iou[j];
-                choice[g] = j;
-            }
-    }
-    for (int64_t g = 0; g < boxes; g++) {
-        if (choice[g] < 0) continue;
-        const int64_t claim = claim_of(iou[choice[g]], g), a = anchor[choice[g]];
-        if (claim > claims[a]) claims[a] = claim;
-    }
-}
-
 static void RN_FN(assign_image)(atss_t *m, int64_t n) {
     const int64_t first = m->starts[n], boxes = m->starts[n + 1] - first;
     if (!boxes) return;
@@ -83,7 +60,8 @@ static void RN_FN(assign_image)(atss_t *m, int64_t n) {
             RN_FN(assign_box)(m, first + g, g, s.keys, s.anchor + at, s.iou + at, claims);
         }
         if (m->low_quality)
-            RN_FN(claim_for_unreached)(m, boxes, s.anchor, s.iou, m->crowd + first, reached, choice, claims);
+            claim_for_unreached(boxes, m->per_box, s.anchor, s.iou, m->crowd + first, m->anchor_count, reached, choice,
+                                claims);
     } else {
         __atomic_store_n(&m->failed, 1, __ATOMIC_RELAXED);
     }

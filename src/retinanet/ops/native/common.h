@@ -14,7 +14,7 @@
 
 /* Raise this number with every change of an exported function, here and in native_library.py. An old build is then not
    loaded. */
-#define RN_ABI 4
+#define RN_ABI 5
 
 #if defined(_WIN32)
 #define RN_EXPORT __declspec(dllexport)
