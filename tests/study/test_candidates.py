@@ -39,7 +39,14 @@ def test_fitted_anchors_are_no_candidate_where_they_change_nothing():
 
 def test_a_rare_class_suggests_copy_paste_samplers_and_losses():
     found = candidates(measurements((300, 280, 12)), train_config())
-    expected = ["copy-paste", "balanced-sampler", "class-alpha", "repeat-factor-sampler", "eql-v2"]
+    expected = [
+        "copy-paste-repeat-factor",
+        "copy-paste",
+        "balanced-sampler",
+        "class-alpha",
+        "repeat-factor-sampler",
+        "eql-v2",
+    ]
     assert [c.name for c in found] == expected
     assert {(c.target, c.guards) for c in found} == {(RARE_AP, (AP, OTHER_AP))}
     assert found[0].reason == "Few objects: c 12; a has 300"

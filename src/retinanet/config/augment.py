@@ -37,7 +37,8 @@ class AugmentConfig:
     """Smallest crop, as a fraction of each side of the image."""
     copy_paste: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     """Probability of pasting 1 to 3 objects of other training images, objects of rare classes most often, never onto
-    an object. In the long-tail benchmark, probability 1 raised the AP of the rare classes by 9.5 points."""
+    an object. In the long-tail benchmark, probability 1 raised the AP of the rare classes by 9.5 points, and by 11.8
+    points together with the sampler repeat_factor."""
     mosaic: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     """Probability of a mosaic: random parts of 4 training images, 2 x 2 in one image, at 0.5 to 1 times their size. Off
     by default: no measurement supports a gain of mosaic yet."""

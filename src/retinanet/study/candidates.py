@@ -175,13 +175,17 @@ def _rare(measured: Measurements, config: TrainConfig) -> list[Candidate]:
     most = max(measured.classes, key=lambda count: count.objects)
     rare = ", ".join(f"{count.name} {count.objects}" for count in measured.rare)
     changes: list[tuple[str, str, dict[str, Any]]] = []
+    natural = config.sampling.sampler == "natural"
+    if not config.augmentation.copy_paste and natural:
+        joint = {"copy_paste": 1.0, "sampler": "repeat_factor"}
+        changes.append(("copy-paste-repeat-factor", "copy-paste with the repeat-factor sampler", joint))
     if not config.augmentation.copy_paste:
         changes.append(("copy-paste", "copy-paste", {"copy_paste": 1.0}))
-    if config.sampling.sampler == "natural":
+    if natural:
         changes.append(("balanced-sampler", "balanced sampler", {"sampler": "balanced"}))
     if config.loss.loss == "focal" and not config.loss.class_alpha and not config.fitted.balance_classes:
         changes.append(("class-alpha", "alpha per class", {"balance_classes": True}))
-    if config.sampling.sampler == "natural":
+    if natural:
         changes.append(("repeat-factor-sampler", "repeat-factor sampler", {"sampler": "repeat_factor"}))
     if config.loss.loss == "focal":
         changes.append(("eql-v2", "equalization loss v2", {"loss": "eql_v2"}))
