@@ -2,9 +2,9 @@
 
     python benchmarks/beds/run.py long_tail default repeat:sampler=repeat_factor both:sampler=balanced,loss=eql_v2
 
-A setting is a name, or a name with changed options of `retinanet train`. The setting `torchvision` trains torchvision's
-RetinaNet (`torchvision_retinanet.py`) with the same images, backbone, input size, flips and steps. Finished runs are
-read, not repeated.
+A setting is a name, or a name with changed options of `retinanet train`. A setting whose name begins with `torchvision`
+trains torchvision's RetinaNet (`torchvision_retinanet.py`) with the same images, backbone, input size, flips and steps;
+its only option is `lr`. Finished runs are read, not repeated.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def run(name: str, changes: dict[str, Any], *, dataset: str, epochs: int, seed: 
     source = DATASETS[dataset]
     bed = source.make(work / dataset)
     folder = work / f"{dataset}-runs" / f"{name}-seed{seed}"
-    if name == "torchvision":
-        numbers = run_torchvision(bed, source.size, source.training, epochs=epochs, seed=seed, folder=folder)
+    if name.startswith("torchvision"):
+        options = {"flip": source.training.get("flip"), **changes}
+        numbers = run_torchvision(bed, source.size, options, epochs=epochs, seed=seed, folder=folder)
     else:
         numbers = run_retinanet(bed, source.size, source.training | changes, epochs=epochs, seed=seed, folder=folder)
     per_class = {name: values["AP"] for name, values in numbers.pop("per_class").items()}
@@ -89,14 +90,17 @@ def run_retinanet(
 def run_torchvision(
     bed: Path, size: tuple[int, int], changes: dict[str, Any], *, epochs: int, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """Train torchvision's RetinaNet. Return the metrics on the test images, `per_class` and the training seconds."""
+    """Train torchvision's RetinaNet, with the option `lr`, and without flips if `flip` is 0.
+
+    Return the metrics on the test images, `per_class` and the training seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "report.json"
     options: dict[str, Any] = {
         **{"train": bed / "train.json", "test": bed / "test.json", "weights": WEIGHTS, "out": report},
         **{"min-size": min(size), "max-size": max(size), "epochs": epochs, "batch-size": BATCH_SIZE, "seed": seed},
         "threads": os.environ.get("OMP_NUM_THREADS", os.cpu_count()),
-    }
+    } | {name: value for name, value in changes.items() if name == "lr"}
     command = [sys.executable, str(HERE.parent / "torchvision_retinanet.py")]
     command += [f"--{name}={value}" for name, value in options.items()]
     subprocess.run(command + ["--no-flip"] * (changes.get("flip") == 0), check=True)

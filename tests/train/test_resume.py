@@ -49,7 +49,7 @@ def test_a_changed_learning_rate_takes_effect(run_folder: Path):
     before = groups_of(run_folder / "last.ckpt")
     fit(output=run_folder, resume=True, epochs=3, lr=1e-5, weight_decay=0.5, batch_size=2)
     after = groups_of(run_folder / "last.ckpt")
-    assert {group["initial_lr"] for group in before} == {4e-4}
+    assert {group["initial_lr"] for group in before} == {1e-3}
     assert {group["initial_lr"] for group in after} == {1e-5 * 2 / 4}, "lr is given for 4 images per step, found 2"
     assert {group["weight_decay"] for group in after} == {0.5, 0.0}
 

@@ -25,7 +25,7 @@ TRAINING: Final[dict[str, Any]] = {
     "flip": 0.0,  # a mirrored digit is not a digit
     "batch_size": 4,
     "warmup_steps": 100,
-    "lr": 4e-4,
+    "lr": 1e-3,
     "ema": 0.99,
 }
 """Training options of the demo that differ from the defaults of `retinanet train`."""

@@ -18,7 +18,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "box_loss_weight": 2.0,
         "batch_size": 4,
         "optimizer": "adamw",
-        "lr": 4e-4,
+        "lr": 1e-3,
         "lr_batch_size": 4,
         "weight_decay": 1e-2,
         "schedule": "cosine",
