@@ -8,6 +8,7 @@ Shape suffixes: N batch, A anchors, G boxes of an image after padding, J candida
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -51,6 +52,17 @@ def box_batch(targets: Sequence[Target]) -> BoxBatch:
         labels_NG=padded([target.labels_G for target in targets], G).to(torch.int64),
         crowd_NG=padded([target.crowd_G for target in targets], G).to(torch.bool),
     )
+
+
+def joined(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the boxes (G, 4), float32, and the crowd flags (G,) of all images in a row, for C code on the CPU.
+
+    The third tensor, int64 (N + 1,), holds the index of the first box of each image, then the number of boxes.
+    """
+    boxes_G4 = torch.cat([target.boxes_G4.detach().to(torch.float32) for target in targets]).contiguous()
+    crowd_G = torch.cat([target.crowd_G.to(torch.bool) for target in targets])
+    starts = list(accumulate((len(target.boxes_G4) for target in targets), initial=0))
+    return boxes_G4, crowd_G, torch.tensor(starts, dtype=torch.int64, device="cpu")
 
 
 def centres(boxes_B4: Tensor) -> Tensor:

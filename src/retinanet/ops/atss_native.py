@@ -5,12 +5,11 @@ Shape suffixes: N batch, A anchors, G ground-truth boxes of all images, L levels
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 
-from retinanet.ops.assignment import box_batch, claimed_targets
+from retinanet.ops.assignment import box_batch, claimed_targets, joined
 from retinanet.ops.native_library import address, available, buffer, call
 
 if TYPE_CHECKING:
@@ -50,13 +49,10 @@ def atss_native(
             f"expected positions of {A} anchors and at least one candidate, found {positions}, {candidates}"
         )
     anchors_32_A4 = anchors_A4.detach().to(torch.float32).contiguous()
-    boxes_G4 = torch.cat([target.boxes_G4.detach().to(torch.float32) for target in targets]).contiguous()
-    crowd_G = torch.cat([target.crowd_G.to(torch.bool) for target in targets])
-    starts = list(accumulate((len(target.boxes_G4) for target in targets), initial=0))
+    boxes_G4, crowd_G, starts_N = joined(targets)
     G, L = len(boxes_G4), len(positions)
     if max(A, G) >= 2**31:
         raise ValueError(f"expected fewer than 2^31 anchors and boxes, found {A} anchors and {G} boxes")
-    starts_N = torch.tensor(starts, dtype=torch.int64, device="cpu")
     positions_L2 = torch.tensor(positions, dtype=torch.int64, device="cpu").reshape(L, 2)
     claims_NA = buffer(N, A, dtype=torch.int64)
     call(

@@ -5,12 +5,11 @@ Shape suffixes: N batch, A anchors, K classes, G ground-truth boxes of all image
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 
-from retinanet.ops.assignment import box_batch, claimed_targets
+from retinanet.ops.assignment import box_batch, claimed_targets, joined
 from retinanet.ops.native_library import address, available, buffer, call
 from retinanet.ops.task_aligned_torch import CANDIDATES
 
@@ -57,11 +56,8 @@ def task_aligned_native(
     anchors_32_A4 = anchors_A4.detach().to(torch.float32).contiguous()
     predicted_NA4 = predicted_NA4.detach().to(torch.float32).contiguous()
     logits_32_NAK = None if logits_NAK is None else logits_NAK.detach().to(torch.float32).contiguous()
-    boxes_G4 = torch.cat([target.boxes_G4.detach().to(torch.float32) for target in targets]).contiguous()
-    crowd_G = torch.cat([target.crowd_G.to(torch.bool) for target in targets])
+    boxes_G4, crowd_G, starts_N = joined(targets)
     labels_G = torch.cat([target.labels_G.to(torch.int64) for target in targets])
-    starts = list(accumulate((len(target.boxes_G4) for target in targets), initial=0))
-    starts_N = torch.tensor(starts, dtype=torch.int64, device="cpu")
     G = len(boxes_G4)
     if max(A, G) >= 2**31:
         raise ValueError(f"expected fewer than 2^31 anchors and boxes, found {A} anchors and {G} boxes")
