@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,21 @@ def test_existing_files_are_not_overwritten(write_voc: Write, tmp_path: Path) ->
 def test_images_with_equal_names_get_unique_names() -> None:
     paths = [Path("a/1.jpg"), Path("b/1.jpg"), Path("b/2.jpg"), Path("c/b/1.png")]
     assert unique_names(paths) == ["a_1.jpg", "b_1.jpg", "2.jpg", "b_1-2.png"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_written_dataset_is_read_by_a_path_with_dots(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The `..` of the user's own path are no paths of the annotations that lead outside. In Pascal VOC, the images lie
+    two folders above the list."""
+    original = make_dataset(tmp_path, [[(0, (1, 2, 11, 12))], [(1, (3, 4, 13, 14))]])
+    written = write({"train": original}, tmp_path / "out", format, image_files="copy")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    source = Path(os.path.relpath(written.files["train"]))
+    assert source.parts[0] == ".."
+    found = data.read(source)
+    assert found.faults == ()
+    assert len(found.records) == 2
+    assert_same(found, data.read(written.files["train"]))

@@ -78,6 +78,7 @@ class DatasetBuilder:
         source: annotation file or folder.
         options: options of the reader.
         numbers: meaning of the four numbers of a box in the file, for the checks of their unit and order.
+        root: folder of the dataset, if `source` lies deeper in it.
 
     Attributes:
         images: valid images.
@@ -89,7 +90,9 @@ class DatasetBuilder:
         allowed: folders that relative paths may reach.
     """
 
-    def __init__(self, source: Path, options: ReadOptions, numbers: BoxNumbers = _PIXEL_CORNERS) -> None:
+    def __init__(
+        self, source: Path, options: ReadOptions, numbers: BoxNumbers = _PIXEL_CORNERS, *, root: Path | None = None
+    ) -> None:
         self.source = source
         self.options = options
         self.selection = options.selection
@@ -100,7 +103,7 @@ class DatasetBuilder:
         self.reduced = 0
         self.objects_without_image = 0
         self._first_pixel: list[tuple[AnnotatedImage, AnnotatedObject, Path, str]] = []
-        self.allowed = AllowedFolders.around(source, options.images, allow_outside=options.allow_outside)
+        self.allowed = AllowedFolders.around(root or source, options.images, allow_outside=options.allow_outside)
         self._named_images: list[_NamedImage] = []
 
     def find_image(

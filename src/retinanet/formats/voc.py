@@ -98,8 +98,8 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
         options: options of the reader.
     """
     path, images = source.path, options.images
-    builder = DatasetBuilder(path, options)
     root = path if path.is_dir() else root_of(path)
+    builder = DatasetBuilder(path, options, root=root)
     annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
     index = FileIndex([annotations], {".xml"}, by_stem=True)
     files = sorted(index.files) if path.is_dir() else _listed_files(builder, annotations, index)
