@@ -1,5 +1,6 @@
 """Measurements, candidates and runs of a probe with given numbers, without training."""
 
+import dataclasses
 from pathlib import Path
 
 from retinanet.config import TrainConfig, resolve
@@ -51,4 +52,12 @@ def runs(aps, *, first=0, rare=(), other=(), ap50=()):
             folder=Path("nowhere"),
         )
         for i, ap in enumerate(aps)
+    ]
+
+
+def seen_by(trained, aps):
+    """Return runs with an AP for classes a and b on images that they were trained on."""
+    return [
+        dataclasses.replace(run, train_metrics={"per_class": {name: {"AP": ap} for name in "ab"}})
+        for run, ap in zip(trained, aps, strict=True)
     ]

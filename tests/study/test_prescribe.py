@@ -16,7 +16,7 @@ from retinanet.study.prescribe import prescribe
 from retinanet.study.probe_options import probe_options
 from retinanet.train.imbalance_file import COLUMNS
 from tests.report.test_html import assert_self_contained
-from tests.study.probes import runs
+from tests.study.probes import runs, seen_by
 
 NOISE = (0.000, 0.004, -0.003, 0.002, -0.004, 0.001, 0.003)
 """Deviation of AP by seed, which all set-ups of a seed share; set-ups deviate by a quarter of it besides."""
@@ -25,12 +25,12 @@ NOISE = (0.000, 0.004, -0.003, 0.002, -0.004, 0.001, 0.003)
 class Training:
     """Stand-in for `train_set_up`: AP follows from the options; each step takes 0.4 s, each run 5 s besides."""
 
-    def __init__(self, monkeypatch, effect, *, easy=0.3):
-        self.effect, self.easy, self.now, self.trained = effect, easy, 0.0, []
+    def __init__(self, monkeypatch, effect, *, easy=0.3, gap=0.0):
+        self.effect, self.easy, self.gap, self.now, self.trained = effect, easy, gap, 0.0, []
         monkeypatch.setattr(module, "train_set_up", self.train)
         monkeypatch.setattr(module, "monotonic", lambda: self.now)
 
-    def train(self, base, set_up, *, seed, folder, keep_best):
+    def train(self, base, set_up, *, seed, folder, keep_best, train_sample):
         if not (folder / "done").exists():
             self.now += 5 + 0.4 * set_up.options["max_steps"]
             self.trained.append(folder.name)
@@ -46,9 +46,10 @@ class Training:
                     {"easy_negative_loss": self.easy, "hard_negative_loss": 0.1, "effective_negatives": 500.0}
                 )
             (folder / "done").touch()
-        ap, rare = self.effect(set_up.options, "half" in str(set_up.options.get("train", "")))
+        ap, rare = self.effect(set_up.options)
         shift = NOISE[seed % 7] + (NOISE[(3 * seed + len(set_up.name)) % 7]) / 4
-        (run,) = runs([ap + shift], first=seed, rare=[rare + shift], other=[ap + shift])
+        trained = runs([ap + shift], first=seed, rare=[rare + shift], other=[ap + shift])
+        (run,) = seen_by(trained, [ap + shift + self.gap]) if train_sample else trained
         return dataclasses.replace(run, folder=folder)
 
 
@@ -62,7 +63,7 @@ UNREACHABLE = {"anchor_sizes": (128.0, 160.0, 192.0, 256.0, 512.0)}
 
 
 def test_unreachable_objects_lead_to_fitted_anchors(squares, options, monkeypatch):
-    training = Training(monkeypatch, lambda o, _: (0.35 if o.get("anchors") == "auto" else 0.2, 0.0))
+    training = Training(monkeypatch, lambda o: (0.35 if o.get("anchors") == "auto" else 0.2, 0.0))
     found = prescribe(squares[0], **options, **UNREACHABLE)
     assert found.measured.unreached == 1.0
     assert found.decision.answer == "change"
@@ -82,7 +83,7 @@ def test_unreachable_objects_lead_to_fitted_anchors(squares, options, monkeypatc
 
 
 def test_a_change_without_effect_keeps_the_default(squares, options, monkeypatch):
-    Training(monkeypatch, lambda o, half: (0.2, 0.0))
+    Training(monkeypatch, lambda o: (0.2, 0.0))
     found = prescribe(squares[0], **options, **UNREACHABLE)
     assert found.comparisons
     assert found.decision.answer == "keep the default"
@@ -91,29 +92,32 @@ def test_a_change_without_effect_keeps_the_default(squares, options, monkeypatch
 
 
 def test_nothing_wrong_keeps_the_default(squares, options, monkeypatch):
-    training = Training(monkeypatch, lambda o, half: (0.29 if half else 0.3, 0.0))
+    training = Training(monkeypatch, lambda o: (0.3, 0.3), gap=0.02)
     found = prescribe(squares[0], **options, **FITTING)
     assert found.plan.candidates == ()
     assert found.decision.answer == "keep the default"
-    assert found.learning.mean == pytest.approx(0.01, abs=0.005)
-    assert {name.split("-")[0] for name in training.trained} == {"timing", "default", "half"}
+    assert found.seen.difference.mean == pytest.approx(0.02)
+    assert {name.split("-")[0] for name in training.trained} == {"timing", "default"}
+    assert found.rows()[-1][-1] == "enough images for this probe"
 
 
 def test_too_few_images(squares, options, monkeypatch):
-    """12 images, of which half are 6 (5 with objects and 2 without are rounded up)."""
-    Training(monkeypatch, lambda o, half: (0.1 if half else 0.3, 0.0))
+    Training(monkeypatch, lambda o: (0.3, 0.3), gap=0.4)
     found = prescribe(squares[0], **options, **FITTING)
     assert found.decision.answer == "collect images"
-    assert found.decision.sentence.startswith("Collect more images: doubling from 6 to 12 images gave +0.2")
-    half = json.loads((options["output"] / "data" / "half-seed0.json").read_text())
+    assert found.decision.sentence.startswith("Collect more images: AP is 0.")
+    assert found.rows()[-1][-1] == "more images help"
+    numbers = json.loads((options["output"] / "prescribe.json").read_text())
+    assert numbers["seen"]["difference"]["mean"] == pytest.approx(0.4)
+    chosen = json.loads((options["output"] / "data" / "train-sample.json").read_text())
     whole = json.loads((options["output"] / "data" / "train.json").read_text())
-    assert len(whole["images"]) == 12
-    assert 6 <= len(half["images"]) <= 7
-    assert half["categories"] == whole["categories"]
+    val = json.loads((options["output"] / "data" / "val.json").read_text())
+    assert len(chosen["images"]) == min(len(val["images"]), len(whole["images"]))
+    assert chosen["categories"] == whole["categories"]
 
 
 def test_a_screening_selects_and_is_no_evidence(squares, options, monkeypatch):
-    training = Training(monkeypatch, lambda o, _: (0.35 if o.get("low_quality_matches") else 0.2, 0.0))
+    Training(monkeypatch, lambda o: (0.35 if o.get("low_quality_matches") else 0.2, 0.0))
     found = prescribe(squares[0], **options, **UNREACHABLE, minutes=20.0)
     assert found.screening[-1].candidate.name == "low-quality-matches"
     assert found.changes == {"low_quality_matches": True}
@@ -121,12 +125,11 @@ def test_a_screening_selects_and_is_no_evidence(squares, options, monkeypatch):
     assert [run.seed for run in found.runs["fitted-anchors"]] == [0], "dropped after the first seed"
     seeds = [run.seed for run in found.runs["low-quality-matches"]]
     assert len(found.comparisons[0].values) == len(seeds) - 1, "the first seed does not count"
-    assert not any(name.startswith("half") for name in training.trained)
 
 
 def test_the_loss_of_the_first_run_suggests_gamma(squares, options, monkeypatch):
     """The plan is made anew for the additional candidate; its runs have fewer steps."""
-    training = Training(monkeypatch, lambda o, _: (0.35 if o.get("gamma") == 3.0 else 0.2, 0.0), easy=0.8)
+    training = Training(monkeypatch, lambda o: (0.35 if o.get("gamma") == 3.0 else 0.2, 0.0), easy=0.8)
     found = prescribe(squares[0], **options, **FITTING)
     assert found.changes == {"gamma": 3.0}
     first = next(name for name in training.trained if name.startswith("default"))
@@ -135,11 +138,11 @@ def test_the_loss_of_the_first_run_suggests_gamma(squares, options, monkeypatch)
 
 
 def test_an_interrupted_probe_is_continued(squares, options, monkeypatch):
-    training = Training(monkeypatch, lambda o, half: (0.3, 0.0))
+    training = Training(monkeypatch, lambda o: (0.3, 0.0))
     real = training.train
 
     def interrupted(*args, **kwargs):
-        if len(training.trained) == 4:
+        if len(training.trained) == 3:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
@@ -159,8 +162,8 @@ def test_an_interrupted_probe_is_continued(squares, options, monkeypatch):
 
 
 def test_too_little_time_is_refused(squares, options, monkeypatch):
-    Training(monkeypatch, lambda o, half: (0.3, 0.0))
-    with pytest.raises(ConfigError, match=r"at least 2\.1 minutes for 6 training runs of 40 steps"):
+    Training(monkeypatch, lambda o: (0.3, 0.0))
+    with pytest.raises(ConfigError, match=r"at least 1\.1 minutes for 3 training runs of 40 steps"):
         prescribe(squares[0], **options, **FITTING, minutes=0.5)
 
 
@@ -184,7 +187,7 @@ def test_the_network_of_a_probe_is_small_unless_the_user_chose_one(squares, opti
 
 
 def test_the_report_gives_the_evidence(squares, options, monkeypatch, tmp_path):
-    Training(monkeypatch, lambda o, _: (0.35 if o.get("anchors") == "auto" else 0.2, 0.0))
+    Training(monkeypatch, lambda o: (0.35 if o.get("anchors") == "auto" else 0.2, 0.0))
     found = prescribe(squares[0], **options, **UNREACHABLE)
     page = assert_self_contained(prescription_report(found, tmp_path / "report.html").read_text())
     for text in (
@@ -199,9 +202,10 @@ def test_the_report_gives_the_evidence(squares, options, monkeypatch, tmp_path):
     ):
         assert text in page.text, text
     assert len(page.all("svg")) == 1
-    (target, guard) = found.rows(guards=True)
+    target, guard, seen = found.rows(guards=True)
     assert [target[i] for i in (0, 1, 6)] == ["fitted anchors", "AP", "supported"]
     assert [guard[i] for i in (0, 1, 6)] == ["", "AP50", "did not fall"]
+    assert seen[:2] == ["images trained on, against validation", "AP"]
     assert float(target[3]) - float(target[2]) == pytest.approx(float(target[4]), abs=0.0011)
 
 

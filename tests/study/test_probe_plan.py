@@ -9,27 +9,27 @@ from tests.study.probes import candidate
 LAPTOP = Durations(step=0.4, fixed=5.0)
 
 
-def test_without_candidates_half_of_the_runs_use_half_of_the_images():
-    """4 seeds x 2 runs: (540 - 8 x 5) / (8 x 0.4) = 156 steps. 5 seeds would leave 122, below the 300 they need."""
+def test_without_candidates_the_default_alone_is_trained():
+    """4 seeds: (540 - 4 x 5) / (4 x 0.4) = 325 steps. 5 seeds would leave 257, below the 300 they need."""
     plan = plan_runs([], LAPTOP, seconds=540)
-    assert (plan.steps, plan.seeds, plan.screened) == (156, 4, False)
-    assert plan.runs() == [1.0] * 8
-    assert plan.seconds(LAPTOP) == pytest.approx(8 * 5 + 8 * 156 * 0.4)
+    assert (plan.steps, plan.seeds, plan.screened) == (325, 4, False)
+    assert plan.runs() == [1.0] * 4
+    assert plan.seconds(LAPTOP) == pytest.approx(4 * 5 + 4 * 325 * 0.4)
 
 
 def test_candidates_are_dropped_before_runs_become_too_short():
-    """4 seeds x 3 runs, one candidate: (560 - 12 x 5) / (12 x 0.4) = 104 steps. Two candidates add 3 runs: 80."""
-    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=560)
+    """4 seeds x 2 runs, one candidate: (380 - 8 x 5) / (8 x 0.4) = 106 steps. Two candidates add 3 runs: 73."""
+    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=380)
     assert [c.name for c in plan.candidates] == ["x"]
-    assert (plan.steps, plan.seeds, plan.screened) == (104, 4, False)
+    assert (plan.steps, plan.seeds, plan.screened) == (106, 4, False)
 
 
 def test_a_screening_selects_among_the_candidates_of_a_cause():
-    """Screening of 4 runs and 4 seeds x 3 runs: (900 - 16 x 5) / (16 x 0.4) = 128 steps."""
-    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=900)
+    """Screening of 4 runs and 4 seeds x 2 runs: (905 - 12 x 5) / (12 x 0.4) = 176 steps."""
+    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=905)
     assert plan.screened
     assert len(plan.candidates) == 3
-    assert (plan.steps, plan.seeds, len(plan.runs())) == (128, 4, 16)
+    assert (plan.steps, plan.seeds, len(plan.runs())) == (176, 4, 12)
 
 
 def test_two_causes_leave_time_for_their_combination():
@@ -40,8 +40,8 @@ def test_two_causes_leave_time_for_their_combination():
 
 
 def test_little_time_means_three_seeds():
-    """4 seeds x 2 runs would have 75 steps. 3 seeds x 2 runs: (280 - 6 x 5) / (6 x 0.4) = 104 steps."""
-    plan = plan_runs([], LAPTOP, seconds=280)
+    """4 seeds would have 75 steps. 3 seeds: (140 - 3 x 5) / (3 x 0.4) = 104 steps."""
+    plan = plan_runs([], LAPTOP, seconds=140)
     assert (plan.steps, plan.seeds) == (104, 3)
 
 
@@ -51,8 +51,8 @@ def test_a_fast_device_adds_seeds_and_steps_up_to_a_limit():
 
 
 def test_too_little_time_is_refused_with_the_time_that_is_needed():
-    """3 seeds x 3 runs of 40 steps: 9 x (5 + 16) = 189 s = 3.1 minutes."""
+    """3 seeds x 2 runs of 40 steps: 6 x (5 + 16) = 126 s = 2.1 minutes."""
     with pytest.raises(
-        ConfigError, match=r"at least 3\.1 minutes for 9 training runs of 40 steps .* found 1\.0\. Give"
+        ConfigError, match=r"at least 2\.1 minutes for 6 training runs of 40 steps .* found 1\.0\. Give"
     ):
         plan_runs([candidate("x"), candidate("y")], LAPTOP, seconds=60)

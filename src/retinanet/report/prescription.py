@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from retinanet.report import figures
 from retinanet.report.html import Report
-from retinanet.study.candidates import DEFAULT
-from retinanet.study.decision import HURT, NEGLIGIBLE
-from retinanet.study.prescription import COLUMN_TITLES, HALF
+from retinanet.study.decision import HURT, NEGLIGIBLE, UNSEEN
+from retinanet.study.prescription import COLUMN_TITLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +82,8 @@ def _evidence(section: Section, found: Prescription) -> None:
         caption="Metrics are means over the seeds. A change is supported if the interval of its first metric lies "
         f"above 0 and the mean gain is at least {NEGLIGIBLE:g}. The metrics below the first must not fall: a metric "
         f"fell if its mean difference is below {-HURT:g}, or if its interval lies below 0 and its mean is below "
-        f"{-NEGLIGIBLE:g}.",
+        f"{-NEGLIGIBLE:g}. The last row compares the default on images that it was trained on (second number) with the "
+        f"default on validation images (first number). More images help if the difference is {UNSEEN:g} or more.",
     )
     runs = [
         (_label(found, name), run.seed, f"{run.ap:.3f}", f"{run.seconds:.0f}", "diverged" if run.diverged else "")
@@ -104,10 +104,9 @@ def difference_chart(found: Prescription) -> Figure:
         )
         for c in (*found.comparisons, *found.combination)
     ]
-    if found.learning is not None:
-        half = {run.seed: run.ap for run in found.runs[HALF.name]}
-        default = {run.seed: run.ap for run in found.runs[DEFAULT.name]}
-        rows.append(("all images against half, AP", found.learning, [default[s] - ap for s, ap in half.items()]))
+    seen = found.seen
+    gaps = [a - b for a, b in zip(seen.train, seen.val, strict=True)]
+    rows.append(("images trained on, against validation, AP", seen.difference, gaps))
     figure, axes = figures.new_axes(x="difference to the default", y="", height=max(1.6, 0.8 + 0.4 * len(rows)))
     for row, (_, difference, values) in enumerate(reversed(rows)):
         axes.plot([difference.low, difference.high], [row, row], color=figures.SERIES[0], linewidth=1.7)
@@ -122,4 +121,4 @@ def difference_chart(found: Prescription) -> Figure:
 
 def _label(found: Prescription, name: str) -> str:
     labels = {candidate.name: candidate.label for candidate in found.plan.candidates}
-    return labels.get(name, HALF.label if name == HALF.name else name)
+    return labels.get(name, name)

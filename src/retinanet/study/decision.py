@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from retinanet.study.candidates import AP, Candidate, value_of
+from retinanet.study.generalization import Generalization
 from retinanet.study.outcomes import Run
 from retinanet.study.statistics import PairedDifference, paired_difference
 
@@ -24,8 +25,8 @@ NEGLIGIBLE: Final = 0.005
 """Smallest difference of AP that matters: smaller gains are not recommended, smaller losses do not count."""
 HURT: Final = 0.02
 """Mean loss of a guard metric that counts even if its interval contains 0: few seeds give wide intervals."""
-STEEP: Final = 0.02
-"""Gain of AP by doubling the number of images from which more images are the answer."""
+UNSEEN: Final = 0.1
+"""Difference of AP between training and validation images from which more images are the answer."""
 NOTHING: Final = "The measurements suggest no change of the options."
 """The answer of data without a visible problem."""
 WORSE: Final = 0.02
@@ -201,23 +202,21 @@ class Decision:
 def decide(
     tested: Sequence[Comparison],
     combination: Sequence[Comparison] = (),
-    learning: PairedDifference | None = None,
+    seen: Generalization | None = None,
     *,
     screening: Sequence[Screened] = (),
-    images: int = 0,
 ) -> Decision:
     """Return the answer that the runs support.
 
     Several supported changes are recommended together if the combination is supported in the target metric of each of
     these. Otherwise the single change with the highest gain of AP is recommended. Without a supported change, more
-    images are recommended if half of the images gives a clearly lower AP.
+    images are recommended if the default is clearly better on images that it was trained on than on others.
 
     Args:
         tested: comparison of each tested change with the default.
         combination: comparisons of all supported changes together with the default, one for each target metric.
-        learning: paired difference of AP between all images and half of the images.
+        seen: AP of the default on training and on validation images.
         screening: candidates that competed for the test.
-        images: number of training images.
     """
     none = NOTHING
     if screening:
@@ -237,13 +236,18 @@ def decide(
             others = ", ".join(c.candidate.label for c in supported if c is not best)
             sentence += f" The runs did not support it together with {others}."
         return Decision(answer="change", chosen=best.candidate, sentence=sentence)
-    if learning is not None and learning.low > 0 and learning.mean >= STEEP:
-        sentence = (
-            f"Collect more images: doubling from {images // 2:,} to {images:,} images gave "
-            f"{format_difference(learning)} AP. {none}"
-        )
+    if seen is not None and needs_images(seen):
+        sentence = f"Collect more images: {seen.sentence()} {none}"
         return Decision(answer="collect images", chosen=None, sentence=sentence)
     return Decision(answer="keep the default", chosen=None, sentence=f"Keep the default. {none}")
+
+
+def needs_images(seen: Generalization) -> bool:
+    """Return whether AP on training images is clearly above AP on validation images.
+
+    The mean difference is at least `UNSEEN`, and its interval lies above 0.
+    """
+    return seen.difference.low > 0 and seen.difference.mean >= UNSEEN
 
 
 def format_difference(difference: PairedDifference) -> str:

@@ -41,6 +41,7 @@ class Run:
         diverged: error message of a run whose loss became NaN or infinite; "" for other runs.
         early_loss: last logged training loss up to step `EARLY_STEP`; None if no loss was logged by then.
         folder: run folder.
+        train_metrics: `Metrics.to_json()` on images that the run was trained on; empty unless measured.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class Run:
     diverged: str
     early_loss: float | None
     folder: Path
+    train_metrics: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def ap(self) -> float:

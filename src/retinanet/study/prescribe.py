@@ -17,8 +17,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-import numpy as np
-
 from retinanet.config import (
     PrescribeConfig,
     TrainConfig,
@@ -33,14 +31,14 @@ from retinanet.errors import ConfigError
 from retinanet.progress import progress_log
 from retinanet.study.candidates import DEFAULT, Candidate, candidates, combine
 from retinanet.study.decision import Comparison, Screened, compare, decide, screened, select
+from retinanet.study.generalization import generalization, sample
 from retinanet.study.measurements import LEARNT, measure, with_loss_of_run
 from retinanet.study.outcomes import Run
 from retinanet.study.parts import write_part
-from retinanet.study.prescription import HALF, Prescription
+from retinanet.study.prescription import Prescription
 from retinanet.study.probe_options import probe_options
 from retinanet.study.probe_plan import MIN_SEEDS, Durations, Plan, plan_runs
 from retinanet.study.runs import train_set_up
-from retinanet.study.statistics import PairedDifference, paired_difference
 from retinanet.study.stored_options import store_options
 from retinanet.train.metrics_table import read_metrics
 from retinanet.train.output_files import report_progress, write_output
@@ -84,11 +82,13 @@ class _Probe:
         self.runs: dict[str, dict[int, Run]] = {}
         self.done = 0
         with self._timed("data"):
-            self.train_data, val_data = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
+            train_data, val_data = load_train_and_val(section_from_dict(TrainConfig, to_dict(config)))
             val = self._write(val_data, val_data.records, "val")
-            self.base = probe_options(config, self._write(self.train_data, self.train_data.records, "train"), val)
+            self.base = probe_options(config, self._write(train_data, train_data.records, "train"), val)
+            seen = sample(train_data.records, len(val_data.records), seed=config.random.seed)
+            self.sample = self._write(train_data, seen, "train-sample")
             with _quiet():
-                self.measured = measure(self.train_data, val_data, self.base)
+                self.measured = measure(train_data, val_data, self.base)
         for sentence in self.measured.sentences():
             report_progress(sentence)
 
@@ -102,16 +102,13 @@ class _Probe:
         tested = [compare(c, self._of(c, seeds), default, rare=rare, tested=len(finalists)) for c in finalists]
         supported = [comparison for comparison in tested if comparison.is_supported]
         combination: list[Comparison] = []
-        learning: PairedDifference | None = None
         if len(supported) > 1:
             joint = combine([comparison.candidate for comparison in supported])
             both = self._of(joint, self._rounds([joint], first, most=len(seeds)))
             targets = dict.fromkeys(comparison.target for comparison in supported)
             reference = default[: len(both)]
             combination = [compare(joint, both, reference, rare=rare, target=target) for target in targets]
-        elif not supported and len(self.train_data.records) > 3:
-            half = self._of(HALF, self._rounds([HALF], first, most=len(seeds)))
-            learning = paired_difference([run.ap for run in default[: len(half)]], [run.ap for run in half])
+        seen = generalization(default)
         result = Prescription(
             config=self.config,
             measured=self.measured,
@@ -120,9 +117,9 @@ class _Probe:
             screening=tuple(screening),
             comparisons=tuple(tested),
             combination=tuple(combination),
-            learning=learning,
+            seen=seen,
             runs={name: tuple(runs[seed] for seed in sorted(runs)) for name, runs in self.runs.items()},
-            decision=decide(tested, combination, learning, screening=screening, images=len(self.train_data.records)),
+            decision=decide(tested, combination, seen, screening=screening),
             seconds=self._spent(),
         )
         write_output(result.config_file, result.option_file())
@@ -181,7 +178,14 @@ class _Probe:
         options = {"max_steps": TIMING_STEPS, "log_every": 1}
         timing = dataclasses.replace(DEFAULT, name="timing", options=options)
         with self._timed("timing"), _quiet():
-            train_set_up(self.base, timing.variant, seed=self.config.random.seed, folder=folder, keep_best=False)
+            train_set_up(
+                self.base,
+                timing.variant,
+                seed=self.config.random.seed,
+                folder=folder,
+                keep_best=False,
+                train_sample=self.sample,
+            )
         rows = [row for row in read_metrics(folder / "metrics.csv") if row.get("loss") is not None]
         elapsed = {int(row["step"] or 0): float(row["seconds"] or 0) for row in rows}
         early, late = min(2, len(elapsed)), max(elapsed)
@@ -224,15 +228,18 @@ class _Probe:
         if seed not in runs:
             variant, name = candidate.variant, self._name(candidate, seed)
             options = {**variant.options, "max_steps": self.plan.steps}
-            if candidate is HALF:
-                options["train"] = self._half(seed)
             if candidate is DEFAULT and seed == self.config.random.seed:
                 options["measure_imbalance"] = 1
             variant = dataclasses.replace(variant, options=options)
             earlier = name in self.state["seconds"]
             with self._timed(name), _quiet():
                 runs[seed] = train_set_up(
-                    self.base, variant, seed=seed, folder=self.folder / "runs" / name, keep_best=False
+                    self.base,
+                    variant,
+                    seed=seed,
+                    folder=self.folder / "runs" / name,
+                    keep_best=False,
+                    train_sample=self.sample if candidate is DEFAULT else None,
                 )
             self.done += 1
             note = " (finished earlier)" if earlier else ""
@@ -248,16 +255,6 @@ class _Probe:
 
     def _of(self, candidate: Candidate, seeds: Sequence[int]) -> list[Run]:
         return [self.runs[candidate.name][seed] for seed in seeds]
-
-    def _half(self, seed: int) -> Path:
-        """Write half of the images as a dataset, and return its path. Images without objects are halved apart."""
-        rng = np.random.default_rng(seed)
-        chosen: list[int] = []
-        for with_objects in (True, False):
-            group = [i for i, r in enumerate(self.train_data.records) if bool((~r.crowd_G).any()) == with_objects]
-            chosen += rng.permutation(group)[: -(-len(group) // 2)].tolist()
-        records = [self.train_data.records[i] for i in sorted(chosen)]
-        return self._write(self.train_data, records, f"half-seed{seed}")
 
     def _write(self, data: DetectionData, records: Sequence[Record], name: str) -> Path:
         """Write some images of a dataset as COCO, and return the path."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import yaml
 
 from retinanet.config import PrescribeConfig, TrainConfig, given_options, options_of, to_dict
-from retinanet.study.candidates import AP, DEFAULT, Candidate
-from retinanet.study.decision import NOTHING, Comparison, Decision, Screened, format_difference
+from retinanet.study.candidates import AP, DEFAULT
+from retinanet.study.decision import NOTHING, Comparison, Decision, Screened, needs_images
+from retinanet.study.generalization import Generalization
 from retinanet.study.measurements import LEARNT, Measurements
 from retinanet.study.outcomes import Run
 from retinanet.study.probe_plan import Durations, Plan
@@ -21,8 +23,6 @@ from retinanet.version import __version__
 
 COLUMN_TITLES: Final = ("Change", "Metric", "Default", "With the change", "Difference", "Interval", "Decision")
 """Column titles of the table of comparisons."""
-HALF: Final = dataclasses.replace(DEFAULT, name="half", label="half of the images")
-"""The default, trained on a random half of the images."""
 _PATHS: Final = ("train", "val", "images", "val_images", "backbone_weights", "start_from")
 _LEFT_OUT: Final = ("output", "overwrite", "resume")
 
@@ -39,7 +39,7 @@ class Prescription:
         screening: competing candidates, trained with the first seed; empty if each cause has one candidate.
         comparisons: tested changes and the default.
         combination: all supported changes together and the default, one comparison for each target metric.
-        learning: paired difference of AP between all images and half of the images; None if it was not measured.
+        seen: AP of the default on training and on validation images.
         runs: finished training runs by name of the set-up.
         decision: the answer.
         seconds: duration of the probe.
@@ -53,7 +53,7 @@ class Prescription:
     screening: tuple[Screened, ...]
     comparisons: tuple[Comparison, ...]
     combination: tuple[Comparison, ...]
-    learning: PairedDifference | None
+    seen: Generalization
     runs: Mapping[str, tuple[Run, ...]]
     decision: Decision
     seconds: float
@@ -94,11 +94,8 @@ class Prescription:
                 f"Each difference is paired over {len(self.comparisons[0].values)} seeds, with its {confidence:.1%} "
                 "interval (Student's t)."
             )
-        if self.learning is not None:
-            sentences.append(
-                f"Learning curve: all {self.measured.images:,} images against half of these gave "
-                f"{format_difference(self.learning)} AP."
-            )
+        if self.decision.answer != "collect images":
+            sentences.append(self.seen.sentence())
         if any(run.diverged for runs in self.runs.values() for run in runs):
             names = ", ".join(name for name, runs in self.runs.items() if any(run.diverged for run in runs))
             sentences.append(f"Training diverged in runs of: {names}. A diverged run counts as AP 0.")
@@ -131,31 +128,10 @@ class Prescription:
                         comparison.verdict if is_target else fell,
                     ]
                 )
-        if self.learning is not None:
-            mean = self._mean(DEFAULT, self.learning_seeds)
-            verdict = "no answer" if mean < LEARNT or self.changes else "enough for this probe"
-            if self.decision.answer == "collect images":
-                verdict = "more images help"
-            rows.append(
-                [
-                    "all images against half",
-                    AP,
-                    f"{self._mean(HALF, self.learning_seeds):.3f}",
-                    f"{mean:.3f}",
-                    *_columns(self.learning),
-                    verdict,
-                ]
-            )
+        verdict = "more images help" if needs_images(self.seen) else "enough images for this probe"
+        train, val = (f"{np.mean(aps):.3f}" for aps in (self.seen.train, self.seen.val))
+        rows.append(["images trained on, against validation", AP, val, train, *_columns(self.seen.difference), verdict])
         return rows
-
-    @property
-    def learning_seeds(self) -> tuple[int, ...]:
-        """Seeds of the runs on half of the images."""
-        return tuple(run.seed for run in self.runs.get(HALF.name, ()))
-
-    def _mean(self, candidate: Candidate, seeds: tuple[int, ...]) -> float:
-        aps = [run.ap for run in self.runs[candidate.name] if run.seed in seeds]
-        return sum(aps) / len(aps)
 
     def to_json(self) -> dict[str, Any]:
         """Return all measurements, runs and decisions as plain values for JSON."""
@@ -177,7 +153,7 @@ class Prescription:
             ],
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
             "combination": [comparison.to_json() for comparison in self.combination],
-            "learning": None if self.learning is None else dataclasses.asdict(self.learning),
+            "seen": self.seen.to_json(),
             "runs": {
                 name: [
                     {"seed": run.seed, "seconds": run.seconds, "diverged": run.diverged, "metrics": run.metrics}

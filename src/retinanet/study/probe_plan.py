@@ -64,12 +64,12 @@ class Plan:
         """Return the cost of a step of each planned run, relative to the default.
 
         The runs are: the screening, then for each seed the default and the best candidate of each cause, and at last
-        one more set-up for each seed: the combination of several changes or, without a change, half of the images.
+        the combination of several changes for each seed.
         """
         screening = [1.0, *(c.cost for c in self.candidates)] if self.screened else []
         finalists = [max(c.cost for c in self.candidates if c.cause == cause) for cause in causes(self.candidates)]
-        last = max(finalists) if len(finalists) > 1 else 1.0
-        return [*screening, *[1.0, *finalists, last] * self.seeds]
+        combination = [max(finalists)] if len(finalists) > 1 else []
+        return [*screening, *[1.0, *finalists, *combination] * self.seeds]
 
     def seconds(self, durations: Durations) -> float:
         """Return the duration of all planned runs, seconds."""

@@ -6,9 +6,10 @@ import gc
 import json
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from retinanet.config import TrainConfig, with_options
+from retinanet.evaluate import evaluate
 from retinanet.study.outcomes import EARLY_STEP, Run, Variant
 from retinanet.study.variants import with_changes
 from retinanet.train import NonFiniteError, fit
@@ -21,7 +22,15 @@ ONLY_AT_THE_END: Final = 10**9
 """Number of epochs between two evaluations that leaves the evaluation at the end of a training run only."""
 
 
-def train_set_up(base: TrainConfig, set_up: Variant, *, seed: int, folder: Path, keep_best: bool = True) -> Run:
+def train_set_up(
+    base: TrainConfig,
+    set_up: Variant,
+    *,
+    seed: int,
+    folder: Path,
+    keep_best: bool = True,
+    train_sample: Path | None = None,
+) -> Run:
     """Train a set-up with one seed and evaluate it after the last step. Return the result.
 
     A finished run is read from its folder and not repeated. An unfinished run is resumed. A run whose loss became NaN
@@ -34,6 +43,7 @@ def train_set_up(base: TrainConfig, set_up: Variant, *, seed: int, folder: Path,
         seed: random seed.
         folder: run folder.
         keep_best: keep best.ckpt after the run. last.ckpt is always deleted.
+        train_sample: COCO file with some of the training images, on which the network is evaluated, too.
 
     Raises:
         ConfigError: an option of the set-up does not exist or has an invalid value.
@@ -58,6 +68,7 @@ def train_set_up(base: TrainConfig, set_up: Variant, *, seed: int, folder: Path,
             "metrics": {} if diverged else json.loads((folder / "evaluation.json").read_text()),
             "diverged": diverged,
             "early_loss": _early_loss(folder),
+            "train_metrics": {} if diverged or train_sample is None else _metrics(options, train_sample),
         }
         write_output(result_file, json.dumps(result, indent=2).encode())
         (folder / "last.ckpt").unlink(missing_ok=True)
@@ -65,6 +76,12 @@ def train_set_up(base: TrainConfig, set_up: Variant, *, seed: int, folder: Path,
             (folder / "best.ckpt").unlink(missing_ok=True)
         gc.collect()
     return Run(**json.loads(result_file.read_text()), folder=folder)
+
+
+def _metrics(config: TrainConfig, data: Path) -> dict[str, Any]:
+    """Return the metrics of the network that a run left in best.ckpt, as `Metrics.to_json()`."""
+    model, device, workers = config.folder.output / "best.ckpt", config.hardware.device, config.loading.workers
+    return evaluate(model, data=data, device=device, workers=workers).metrics.to_json()
 
 
 def _early_loss(folder: Path) -> float | None:
