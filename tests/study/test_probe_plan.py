@@ -9,12 +9,13 @@ from tests.study.probes import candidate
 LAPTOP = Durations(step=0.4, fixed=5.0)
 
 
-def test_without_candidates_the_default_alone_is_trained():
-    """4 seeds: (540 - 4 x 5) / (4 x 0.4) = 325 steps. 5 seeds would leave 257, below the 300 they need."""
+def test_without_candidates_three_runs_of_the_default_suffice():
+    """3 x (5 + 300 x 0.4) = 375 seconds, although there are 540. 300 seconds leave (300 - 15) / 1.2 = 237 steps."""
     plan = plan_runs([], LAPTOP, seconds=540)
-    assert (plan.steps, plan.seeds, plan.screened) == (325, 4, False)
-    assert plan.runs() == [1.0] * 4
-    assert plan.seconds(LAPTOP) == pytest.approx(4 * 5 + 4 * 325 * 0.4)
+    assert (plan.steps, plan.seeds, plan.screened) == (300, 3, False)
+    assert plan.runs() == [1.0] * 3
+    assert plan.seconds(LAPTOP) == pytest.approx(375)
+    assert plan_runs([], LAPTOP, seconds=300).steps == 237
 
 
 def test_candidates_are_dropped_before_runs_become_too_short():
@@ -40,13 +41,13 @@ def test_two_causes_leave_time_for_their_combination():
 
 
 def test_little_time_means_three_seeds():
-    """4 seeds would have 75 steps. 3 seeds: (140 - 3 x 5) / (3 x 0.4) = 104 steps."""
-    plan = plan_runs([], LAPTOP, seconds=140)
+    """4 seeds x 2 runs would have 75 steps. 3 seeds x 2 runs: (280 - 6 x 5) / (6 x 0.4) = 104 steps."""
+    plan = plan_runs([candidate()], LAPTOP, seconds=280)
     assert (plan.steps, plan.seeds) == (104, 3)
 
 
 def test_a_fast_device_adds_seeds_and_steps_up_to_a_limit():
-    plan = plan_runs([], Durations(step=0.01, fixed=1.0), seconds=540)
+    plan = plan_runs([candidate()], Durations(step=0.01, fixed=1.0), seconds=540)
     assert (plan.steps, plan.seeds) == (MAX_STEPS, MAX_SEEDS)
 
 

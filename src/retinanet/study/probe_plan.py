@@ -79,6 +79,8 @@ class Plan:
 def plan_runs(candidates: Sequence[Candidate], durations: Durations, *, seconds: float) -> Plan:
     """Return the plan that fits into the time. Candidates are dropped, the last ones first, before seeds fall below 3.
 
+    Without a candidate nothing is compared: three seeds and `MANY_STEPS` suffice, even if there is more time.
+
     Args:
         candidates: candidates in the order of their priority.
         durations: measured durations.
@@ -93,12 +95,15 @@ def plan_runs(candidates: Sequence[Candidate], durations: Durations, *, seconds:
     options = [(lists[0], seeds, MANY_STEPS) for seeds in range(MAX_SEEDS, MIN_SEEDS + 1, -1)]
     options += [(kept, MIN_SEEDS + 1, ENOUGH_STEPS) for kept in lists]
     options += [(kept, MIN_SEEDS, ENOUGH_STEPS) for kept in lists] + [(lists[-1], MIN_SEEDS, MIN_STEPS)]
+    most = MAX_STEPS
+    if not candidates:
+        options, most = options[-2:], MANY_STEPS
     for kept, seeds, least in options:
         plan = Plan(steps=0, seeds=seeds, candidates=kept)
         per_step = sum(plan.runs()) * durations.step
         steps = int((seconds - len(plan.runs()) * durations.fixed) / per_step)
         if steps >= least:
-            return dataclasses.replace(plan, steps=min(steps, MAX_STEPS))
+            return dataclasses.replace(plan, steps=min(steps, most))
     needed = dataclasses.replace(plan, steps=MIN_STEPS).seconds(durations)
     raise ConfigError(
         f"minutes must leave at least {needed / 60:.1f} minutes for {len(plan.runs())} training runs of {MIN_STEPS} "
