@@ -1,27 +1,25 @@
 """Explain why there is a detection at a place of an image, or why not: scores and boxes of every feature level.
 
-Boxes are xyxy in original pixels. Shape suffixes: A anchors (all levels, finest first), K classes, C candidates or the
-anchors of one position, D detections, H and W positions.
+Boxes are xyxy in original pixels. Shape suffixes: A anchors (all levels, finest first), K classes, C anchors of one
+position, H and W positions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from retinanet.predict.merge import nms, suppression_groups
+from retinanet.predict.trace import FlatOutputs, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retinanet.config import PostprocessConfig
     from retinanet.predict.dense import DenseOutputs
-    from retinanet.serve.schemas import Fate
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,35 +29,6 @@ COVERING_CANDIDATES: Final = 300
 """Number of covering boxes with the highest scores among which `MAX_COVERING` are chosen."""
 SAME_BOX_IOU: Final = 0.7
 """Two covering boxes with a higher IoU are near-duplicates; only the one with the higher score is returned."""
-
-
-@dataclass(frozen=True, slots=True)
-class _FlatOutputs:
-    """Dense outputs of all levels, concatenated. `starts` holds the first anchor of each level and the total count."""
-
-    scores_AK: Floats
-    boxes_A4: Floats
-    anchors_A4: Floats
-    starts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, dense: DenseOutputs) -> _FlatOutputs:
-        K = dense.levels[0].scores_HWCK.shape[-1]
-        scores = [level.scores_HWCK.reshape(-1, K) for level in dense.levels]
-        return cls(
-            scores_AK=np.concatenate(scores),
-            boxes_A4=np.concatenate([level.boxes_HWC4.reshape(-1, 4) for level in dense.levels]),
-            anchors_A4=np.concatenate([level.anchors_HWC4.reshape(-1, 4) for level in dense.levels]),
-            starts=(0, *np.cumsum([len(part) for part in scores]).tolist()),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _NmsResult:
-    """Anchor and class id of each box that NMS keeps, highest score first, before `max_detections` applies."""
-
-    anchor_D: npt.NDArray[np.int64]
-    label_D: npt.NDArray[np.int64]
 
 
 def explain(
@@ -88,19 +57,17 @@ def explain(
     Returns:
         values that JSON can hold, as described by `ExplainResponse` in `schemas.py`.
     """
-    flat = _FlatOutputs.of(dense)
-    candidate_AK = _candidates(flat, threshold, config.candidates_per_level)
-    kept = _nms(flat, candidate_AK, config)
+    flat = FlatOutputs.of(dense)
+    trace = Trace(flat, dataclasses.replace(config, score_threshold=threshold))
 
     def proposal(anchor: int, label: int) -> dict[str, Any]:
-        fate = _fate(flat, anchor, label, threshold=threshold, config=config, candidate_AK=candidate_AK, kept=kept)
         return {
             "class_id": label,
             "class": classes[label],
             "score": _score(flat.scores_AK[anchor, label]),
             "box": _box(flat.boxes_A4[anchor]),
             "anchor": _box(flat.anchors_A4[anchor]),
-            **fate,
+            **_fate(trace, anchor, label),
         }
 
     levels = []
@@ -119,14 +86,10 @@ def explain(
                 "covering": [proposal(a, k) for a, k in _covering(flat, start + np.flatnonzero(covers_A[start:end]))],
             }
         )
+    found = trace.detections()
     detections = [
-        {
-            "box": _box(flat.boxes_A4[a]),
-            "score": _score(flat.scores_AK[a, k]),
-            "class_id": int(k),
-            "class": classes[k],
-        }
-        for a, k in list(zip(kept.anchor_D, kept.label_D, strict=True))[: config.max_detections]
+        {"box": _box(box_4), "score": _score(score), "class_id": int(k), "class": classes[k]}
+        for box_4, score, k in zip(found.boxes_D4, found.scores_D, found.labels_D, strict=True)
     ]
     return {
         "x": x,
@@ -140,75 +103,29 @@ def explain(
     }
 
 
-def _candidates(flat: _FlatOutputs, threshold: float, per_level: int) -> npt.NDArray[np.bool_]:
-    """Return which (anchor, class) pairs are candidates for NMS, (A, K).
-
-    This follows the rule of `ops.candidates`, in numpy, because the server never imports torch.
-    """
-    candidate_AK = flat.scores_AK > threshold
-    for start, end in pairwise(flat.starts):
-        part = candidate_AK[start:end].reshape(-1)  # a view
-        chosen = np.flatnonzero(part)
-        if len(chosen) > per_level:
-            scores_C = flat.scores_AK[start:end].reshape(-1)[chosen]
-            part[:] = False
-            part[chosen[(-scores_C).argsort(kind="stable")[:per_level]]] = True
-    return candidate_AK
-
-
-def _nms(flat: _FlatOutputs, candidate_AK: npt.NDArray[np.bool_], config: PostprocessConfig) -> _NmsResult:
-    anchor_C, label_C = np.nonzero(candidate_AK)
-    group_C = suppression_groups(label_C, config)
-    keep_D = nms(flat.boxes_A4[anchor_C], flat.scores_AK[anchor_C, label_C], group_C, config.nms_threshold)
-    return _NmsResult(anchor_D=anchor_C[keep_D], label_D=label_C[keep_D])
-
-
-def _fate(
-    flat: _FlatOutputs,
-    anchor: int,
-    label: int,
-    *,
-    threshold: float,
-    config: PostprocessConfig,
-    candidate_AK: npt.NDArray[np.bool_],
-    kept: _NmsResult,
-) -> dict[str, Any]:
+def _fate(trace: Trace, anchor: int, label: int) -> dict[str, Any]:
     """Return what happened to the box of an anchor: its fate, the reason in words, and the detection involved.
 
     The field `detection` is the index of the detection that the box became or that suppressed the box. The field `iou`
     is set for a suppressed box only.
     """
-
-    def result(fate: Fate, why: str, detection: int | None = None, overlap: float | None = None) -> dict[str, Any]:
-        return {"fate": fate, "why": why, "detection": detection, "iou": overlap}
-
-    score = float(flat.scores_AK[anchor, label])
-    if not score > threshold:
-        return result("below_threshold", f"score {score:.3f} is not above the threshold {threshold:g}")
-    if not candidate_AK[anchor, label]:
-        limit = config.candidates_per_level
-        return result("not_a_candidate", f"{limit} boxes of this level have higher scores, the limit of candidates")
-    same = np.flatnonzero((kept.anchor_D == anchor) & (kept.label_D == label))
-    if len(same):
-        number = int(same[0])
-        if number < config.max_detections:
-            return result("detected", f"this box is detection {number + 1}", number)
-        return result(
-            "beyond_max_detections", f"{config.max_detections} detections have higher scores, the limit per image"
-        )
-    # Several kept boxes can overlap this one too much. NMS removed it because of the one with the highest score.
-    overlap_D = _iou(flat.boxes_A4[anchor], flat.boxes_A4[kept.anchor_D])
-    better_D = flat.scores_AK[kept.anchor_D, kept.label_D] >= score
-    better_D &= (kept.label_D == label) | config.agnostic_nms
-    number = int(np.flatnonzero(better_D & (overlap_D > config.nms_threshold))[0])
-    overlap = round(float(overlap_D[number]), 4)
-    detection = number if number < config.max_detections else None
-    other = f"detection {number + 1}" if detection is not None else "a box beyond the limit of detections"
-    why = f"suppressed by {other}, which overlaps this box (IoU {overlap:.2f}) and has a higher score"
-    return result("suppressed", why, detection, overlap)
+    fate, config = trace.fate(anchor, label), trace.config
+    shown = fate.kept if fate.kept is not None and fate.kept < config.max_detections else None
+    overlap = None if fate.iou is None else round(fate.iou, 4)
+    other = f"detection {shown + 1}" if shown is not None else "a box beyond the limit of detections"
+    why = {
+        "detected": f"this box is {other}",
+        "below_threshold": f"score {trace.flat.scores_AK[anchor, label]:.3f} is not above the threshold "
+        f"{config.score_threshold:g}",
+        "not_a_candidate": f"{config.candidates_per_level} boxes of this level have higher scores, the limit of "
+        "candidates",
+        "beyond_max_detections": f"{config.max_detections} detections have higher scores, the limit per image",
+        "suppressed": f"suppressed by {other}, which overlaps this box (IoU {overlap or 0:.2f}) and has a higher score",
+    }[fate.name]
+    return {"fate": fate.name, "why": why, "detection": shown, "iou": overlap}
 
 
-def _covering(flat: _FlatOutputs, covering: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+def _covering(flat: FlatOutputs, covering: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return (anchor, class id) of up to `MAX_COVERING` boxes with the highest scores, without near-duplicates.
 
     Neighbouring positions predict nearly the same box for one object.

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from retinanet.predict.trace import FateName
+
 Box = Annotated[
     list[float],
     Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the original image, from its top left."),
 ]
 MAX_DETECTIONS = 1000
-Fate = Literal["detected", "below_threshold", "not_a_candidate", "suppressed", "beyond_max_detections"]
-"""What happened to a predicted box."""
 
 
 class _Options(BaseModel):
@@ -102,7 +102,7 @@ class Proposal(Detection):
     """Box predicted from an anchor, and why it became a detection or not."""
 
     anchor: Box
-    fate: Fate
+    fate: FateName
     why: str
     detection: int | None = Field(
         description="Index, from 0, in `detections`: the detection that this box became or that suppressed it."
