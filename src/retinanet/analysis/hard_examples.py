@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torchvision.ops import batched_nms
 
+from retinanet.analysis.image_errors import CONFIDENT
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
 from retinanet.files import write_atomically
@@ -37,8 +38,6 @@ CANDIDATES: Final = 200
 """Number of background examples per image, by highest loss, that enter non-maximum suppression."""
 SAME: Final = 0.5
 """Minimum IoU with a ground-truth box at which a background box shows that object."""
-CONFIDENT: Final = 0.5
-"""Minimum score of a prediction that makes a wrong or missing label probable."""
 NEAR: Final = 0.3
 """IoU threshold of the non-maximum suppression of background boxes, which keeps the box with the highest loss."""
 COLUMNS: Final = (

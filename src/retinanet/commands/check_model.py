@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from retinanet.analysis.error_causes import ErrorCauses
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
@@ -37,9 +38,11 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         config: the options of data, output and device are used; the network's settings come from its training.
     """
     from retinanet.analysis.diagnose import diagnose
+    from retinanet.analysis.error_causes import error_causes
     from retinanet.analysis.imbalance_meter import measure
     from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.evaluate import evaluate_model
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.torch_detector import Detector
 
     trained = load_for_analysis(model, device=config.hardware.device).with_agnostic_nms(config.nms.agnostic_nms)
@@ -59,8 +62,16 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         console.print(sentence, markup=False, highlight=False)
     findings = diagnose(data, results, train_config=trained.train_config)
     print_findings(console, findings)
+    causes = error_causes(
+        trained,
+        data,
+        threshold=best_threshold(items_from_results(data, results)),
+        batch_size=config.batch.batch_size,
+        progress=progress_bar,
+    )
+    _print_causes(console, causes)
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
-    write_json(_document(numbers, found, findings, data, hard), config.files.json)
+    write_json(_document(numbers, found, findings, data, hard, causes), config.files.json)
     _write_report(
         console,
         config,
@@ -72,6 +83,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         findings=findings,
         hard=hard,
         imbalance=found,
+        causes=causes,
     )
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
@@ -143,6 +155,7 @@ def _document(
     findings: Sequence[Finding],
     data: DetectionData,
     hard: HardExamples | None,
+    causes: ErrorCauses | None = None,
 ) -> dict[str, Any]:
     """Return the results as JSON values, for `--json`."""
     return {
@@ -151,6 +164,7 @@ def _document(
         "findings": [finding.to_json() for finding in findings],
         "faults": [str(fault) for fault in data.faults],
         "hard_examples": hard.rows() if hard else [],
+        "errors": None if causes is None else causes.to_json(),
     }
 
 
@@ -175,6 +189,23 @@ def _write_hard(console: Console, hard: HardExamples, config: CheckConfig) -> No
     for sentence in hard.sentences():
         console.print(sentence, markup=False, highlight=False)
     console.print(f"hard examples: {config.folder.output / 'hard.csv'}", markup=False, highlight=False)
+
+
+def _print_causes(console: Console, causes: ErrorCauses) -> None:
+    """Print the number of errors, and the table of their causes without the last column, which the report has."""
+    from rich.table import Table
+
+    from retinanet.analysis.error_causes import COLUMN_TITLES
+
+    for sentence in causes.sentences():
+        console.print(sentence, markup=False, highlight=False)
+    if rows := causes.rows():
+        table = Table(title="Causes of the errors", title_justify="left")
+        for place, name in enumerate(COLUMN_TITLES[:-1]):
+            table.add_column(name, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*row[:-1])
+        console.print(table)
 
 
 def _print_metrics(console: Console, numbers: dict[str, Any], data: DetectionData) -> None:

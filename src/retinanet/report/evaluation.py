@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from retinanet.analysis.error_causes import COLUMN_TITLES
 from retinanet.evaluate import confusion_matrix, precision_recall
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from retinanet.analysis.error_causes import ErrorCauses
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
@@ -65,6 +67,7 @@ def model_report(
     findings: Sequence[Finding] = (),
     imbalance: Imbalance | None = None,
     hard: HardExamples | None = None,
+    causes: ErrorCauses | None = None,
     confusion_threshold: float | None = None,
 ) -> Path:
     """Write the report of a model, or of a file of COCO results, on a dataset. Return its path.
@@ -79,6 +82,7 @@ def model_report(
         findings: findings of the diagnosis.
         imbalance: measured class imbalance of the loss.
         hard: hardest examples.
+        causes: causes of the errors.
         confusion_threshold: minimum score of a detection in the confusion matrix. Default: the threshold with the
             highest F1.
     """
@@ -89,6 +93,7 @@ def model_report(
     report.in_short += summary.weaknesses(metrics)
     report.in_short += summary.image_counts(items, threshold)
     report.in_short += [f"{finding.severity.capitalize()}: {finding.what}." for finding in findings]
+    report.in_short += causes.best_mend() if causes is not None else []
     report.in_short += hard.sentences() if hard is not None else []
     report.in_short += notes
     truth, rows = data.to_coco(), [dict(row) for row in results]
@@ -100,6 +105,8 @@ def model_report(
         confusion_section(report.section("Confusion matrix"), confusion_matrix(truth, rows, score=score))
     if findings:
         findings_section(report.section("Diagnosis"), findings)
+    if causes is not None:
+        causes_section(report.section("Causes of the errors"), causes)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:
@@ -111,6 +118,20 @@ def model_report(
         number = len(items) - len(present)
         report.in_short.append(f"{pluralise(number, 'image file')} could not be found. The images are not shown.")
     return report.write(path)
+
+
+def causes_section(section: Section, causes: ErrorCauses) -> None:
+    """Add the table of causes, and what each column means."""
+    if not (rows := causes.rows()):
+        section.text("There are no errors.")
+        return
+    section.table(
+        COLUMN_TITLES,
+        rows,
+        caption=f"Errors at the threshold {causes.threshold:g}, with AP {causes.ap:.3f}. Every missed object and every "
+        "false detection has one cause. AP regained: AP, computed anew, if this cause alone did not exist. A missed "
+        "object that is detected with a wrong class or place, and this false detection, are two sides of one error.",
+    )
 
 
 def findings_section(section: Section, findings: Sequence[Finding]) -> None:

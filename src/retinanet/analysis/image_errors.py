@@ -1,0 +1,323 @@
+"""Give every error on an image one cause, by following the dense predictions through post-processing.
+
+Sources of the categories: TIDE (Bolya et al., arXiv 2008.08115); the causes inside the network and its post-processing
+are ours. Boxes are xyxy in original pixels unless stated. Shape suffixes: A anchors, G objects, D detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, match_detections, overlaps
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from retinanet.data import DetectionData, Record
+    from retinanet.predict.trace import Trace
+    from retinanet.types import ArrayDetections
+
+    Box = tuple[float, float, float, float]
+
+CONFIDENT: Final = 0.5
+"""Score from which a prediction makes a wrong or missing label probable."""
+NEAR: Final = 0.1
+"""Lowest IoU with an object at which a false detection shows this object badly, and not background (TIDE)."""
+
+MissCause = Literal[
+    "suppressed",
+    "not a candidate",
+    "beyond max_detections",
+    "below the threshold",
+    "wrong class",
+    "badly localised",
+    "no anchor",
+    "anchors ignored",
+    "anchors taken",
+    "low scores",
+]
+"""Why an object was missed. Of several causes, the first one counts:
+
+- suppressed: NMS dropped a box that fits the object, because another box overlaps it and has a higher score;
+- not a candidate: more than `candidates_per_level` predictions of its feature level have higher scores;
+- beyond max_detections: more than `max_detections` detections have higher scores;
+- below the threshold: a detection fits the object, but its score is below the threshold;
+- wrong class: a false detection fits the object, but has another class;
+- badly localised: a false detection of its class overlaps the object, but with an IoU below 0.5;
+- no anchor: in training, the IoU of all anchors is too low to be positive or ignored;
+- anchors ignored: in training, the best anchors of the object are ignored;
+- anchors taken: in training, the anchors that fit the object are positive for another object;
+- low scores: no prediction that fits the object has a score above the model's `score_threshold`, or only suppressed
+  ones have.
+"""
+FalseCause = Literal[
+    "duplicate", "wrong class", "badly localised", "wrong class and place", "unlabelled?", "background"
+]
+"""Where a false detection comes from. Of several causes, the first one counts:
+
+- duplicate: it fits an object of its class that another detection has found;
+- wrong class: it fits an object of another class;
+- badly localised: it overlaps an object of its class with an IoU from 0.1 to 0.5;
+- wrong class and place: it overlaps an object of another class with an IoU from 0.1 to 0.5;
+- unlabelled?: it overlaps no object, and its score is 0.5 or more: probably an object without a label;
+- background: it overlaps no object, and its score is lower.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """A predicted box with its class and score."""
+
+    box: Box
+    label: int
+    score: float
+
+    def to_coco(self, record: Record, data: DetectionData) -> dict[str, Any]:
+        """Return the prediction as a COCO result."""
+        x1, y1, x2, y2 = self.box
+        return {
+            "image_id": record.image_id,
+            "category_id": data.category_ids[self.label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": self.score,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missed:
+    """An object that no detection matches.
+
+    Args:
+        image: index of the image in the data.
+        object: index of the object in its record.
+        label: class id.
+        box: ground-truth box.
+        cause: see `MissCause`.
+        best: prediction of the object's class with the highest score among the boxes that fit the object (IoU at least
+            0.5); None if no box fits.
+        level: feature level of the highest score of any class at the object's anchors; None without such anchors.
+        preferred_label, preferred_score: class id and value of this score.
+        detection: number of the detection (of those above the threshold) that suppressed the box, or that has the wrong
+            class or place; None for other causes, and if a box below the threshold suppressed it.
+        iou: IoU of this detection with the object.
+    """
+
+    image: int
+    object: int
+    label: int
+    box: Box
+    cause: MissCause
+    best: Prediction | None = None
+    level: int | None = None
+    preferred_label: int | None = None
+    preferred_score: float | None = None
+    detection: int | None = None
+    iou: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FalseDetection:
+    """A detection that matches no object.
+
+    Args:
+        image: index of the image in the data.
+        detection: number of the detection in its image.
+        prediction: its box, class and score.
+        cause: see `FalseCause`.
+        object: index of the object that it overlaps; None for background.
+        iou: IoU with this object.
+    """
+
+    image: int
+    detection: int
+    prediction: Prediction
+    cause: FalseCause
+    object: int | None = None
+    iou: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnchorMatches:
+    """What training makes of the anchors of an image.
+
+    Args:
+        object_A: index of the object that an anchor is positive for, otherwise -1.
+        iou_AG: IoU of each anchor with each object.
+        positive_iou, negative_iou: thresholds of the IoU rule.
+    """
+
+    object_A: npt.NDArray[np.int64]
+    iou_AG: npt.NDArray[np.float32]
+    positive_iou: float
+    negative_iou: float
+
+    def cause(self, g: int) -> MissCause | None:
+        """Return why no anchor is positive for an object; None if one is."""
+        if (self.object_A == g).any():
+            return None
+        best = float(self.iou_AG[:, g].max(initial=0.0))
+        if best < self.negative_iou:
+            return "no anchor"
+        return "anchors ignored" if best < self.positive_iou else "anchors taken"
+
+
+class ImageErrors:
+    """The errors of one image.
+
+    Args:
+        number: index of the image.
+        record: objects of the image.
+        trace: post-processing of the image.
+        anchors: what training makes of its anchors.
+        levels: number of each feature level, finest first.
+        threshold: lowest score of a detection.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        record: Record,
+        trace: Trace,
+        anchors: AnchorMatches,
+        levels: Sequence[int],
+        threshold: float,
+    ) -> None:
+        self.number, self.record, self.trace, self.anchors, self.levels = number, record, trace, anchors, levels
+        self.threshold = threshold
+        self.found = trace.detections()
+        self.shown = self.found[self.found.scores_D >= threshold]
+        item = ImageResults(
+            name=record.path.name,
+            image=record.path,
+            boxes_G4=record.boxes_G4,
+            labels_G=record.labels_G,
+            crowd_G=record.crowd_G,
+            detected_D4=self.shown.boxes_D4,
+            detected_labels_D=self.shown.labels_D,
+            scores_D=self.shown.scores_D,
+        )
+        self.match = match_detections(item, threshold)
+        self.iou_AG = overlaps(trace.flat.boxes_A4, record.boxes_G4)[0]
+        self.iou_DG = overlaps(self.shown.boxes_D4, record.boxes_G4)[0]
+        self.iou_DG[:, record.crowd_G] = 0.0
+        self.correct_D = self.match.correct_D
+        self.same_DG = self.shown.labels_D[:, None] == record.labels_G[None]
+        self.false_causes = {d: self._false_cause(d) for d in np.flatnonzero(~self.correct_D).tolist()}
+
+    def missed(self) -> Iterator[Missed]:
+        """Yield each missed object with its cause."""
+        for g in np.flatnonzero(~self.match.matched_G).tolist():
+            best = self._best(g)
+            cause, detection = self._cause(g, best)
+            level, preferred, score = self._preferred(g)
+            yield Missed(
+                image=self.number,
+                object=g,
+                label=int(self.record.labels_G[g]),
+                box=box_of(self.record.boxes_G4[g]),
+                cause=cause,
+                best=None if best is None else self._prediction(best, g),
+                level=level,
+                preferred_label=preferred,
+                preferred_score=score,
+                detection=detection,
+                iou=None if detection is None else float(self.iou_DG[detection, g]),
+            )
+
+    def false(self) -> Iterator[FalseDetection]:
+        """Yield each false detection with its cause."""
+        for d, prediction in enumerate(predictions(self.shown)):
+            if d not in self.false_causes:
+                continue
+            cause, g = self.false_causes[d]
+            yield FalseDetection(
+                image=self.number,
+                detection=d,
+                prediction=prediction,
+                cause=cause,
+                object=g,
+                iou=None if g is None else float(self.iou_DG[d, g]),
+            )
+
+    def _best(self, g: int) -> int | None:
+        """Return the anchor of the highest score of the object's class among the boxes that fit the object.
+
+        Boxes that are detections of another object are left out.
+        """
+        label = int(self.record.labels_G[g])
+        fits_A = self.iou_AG[:, g] >= MATCH_IOU
+        shown = len(self.shown)
+        own_D = (self.trace.label_D[:shown] == label) & self.correct_D
+        fits_A[self.trace.anchor_D[:shown][own_D]] = False
+        anchors = np.flatnonzero(fits_A)
+        if not len(anchors):
+            return None
+        return int(anchors[self.trace.flat.scores_AK[anchors, label].argmax()])
+
+    def _cause(self, g: int, best: int | None) -> tuple[MissCause, int | None]:
+        """Return the cause of a miss, and the number of the detection that is involved."""
+        label = int(self.record.labels_G[g])
+        if best is not None:
+            fate = self.trace.fate(best, label)
+            if fate.name == "detected":
+                return "below the threshold", None
+            if self.trace.flat.scores_AK[best, label] >= self.threshold:
+                if fate.name == "suppressed":
+                    assert fate.kept is not None  # noqa: S101
+                    return "suppressed", fate.kept if fate.kept < len(self.shown) else None
+                if fate.name == "not_a_candidate":
+                    return "not a candidate", None
+                if fate.name == "beyond_max_detections":
+                    return "beyond max_detections", None
+        for d, (false_cause, shown_object) in self.false_causes.items():
+            if shown_object == g and false_cause in ("wrong class", "badly localised"):
+                return false_cause, d
+        return self.anchors.cause(g) or "low scores", None
+
+    def _preferred(self, g: int) -> tuple[int | None, int | None, float | None]:
+        """Return the feature level, the class id and the value of the highest score at the object's anchors.
+
+        These are its positive anchors; without these, the anchor with the highest IoU.
+        """
+        anchors = np.flatnonzero(self.anchors.object_A == g)
+        if not len(anchors):
+            anchors = np.array([self.anchors.iou_AG[:, g].argmax()])
+        scores_CK = self.trace.flat.scores_AK[anchors]
+        c, label = np.unravel_index(int(scores_CK.argmax()), scores_CK.shape)
+        number = int(np.searchsorted(self.trace.flat.starts, anchors[c], side="right")) - 1
+        return self.levels[number], int(label), float(scores_CK[c, label])
+
+    def _false_cause(self, d: int) -> tuple[FalseCause, int | None]:
+        """Return the cause of a false detection, and the object that it overlaps."""
+        same_G = self.same_DG[d]
+        for cause, is_class_G, least in (
+            ("duplicate", same_G, MATCH_IOU),
+            ("wrong class", ~same_G, MATCH_IOU),
+            ("badly localised", same_G, NEAR),
+            ("wrong class and place", ~same_G, NEAR),
+        ):
+            overlap_G = self.iou_DG[d] * is_class_G
+            if len(overlap_G) and overlap_G.max() >= least:
+                return cause, int(overlap_G.argmax())  # type: ignore[return-value]
+        return ("unlabelled?" if self.shown.scores_D[d] >= CONFIDENT else "background"), None
+
+    def _prediction(self, anchor: int, g: int) -> Prediction:
+        flat, label = self.trace.flat, int(self.record.labels_G[g])
+        return Prediction(box=box_of(flat.boxes_A4[anchor]), label=label, score=float(flat.scores_AK[anchor, label]))
+
+
+def predictions(found: ArrayDetections) -> list[Prediction]:
+    """Return the detections of an image, in their order."""
+    rows = zip(found.boxes_D4, found.labels_D.tolist(), found.scores_D.tolist(), strict=True)
+    return [Prediction(box=box_of(box_4), label=label, score=score) for box_4, label, score in rows]
+
+
+def box_of(box_4: npt.NDArray[np.floating[Any]]) -> Box:
+    """Return a box as four numbers."""
+    x1, y1, x2, y2 = box_4.tolist()
+    return x1, y1, x2, y2
