@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -22,12 +21,11 @@ from retinanet.analysis.image_errors import (
     MissCause,
     Missed,
     Prediction,
-    box_of,
     predictions,
 )
+from retinanet.analysis.mended_ap import REINSTATED, Errors, ap_after, mended_ap
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
-from retinanet.evaluate import evaluate_results
 from retinanet.predict.trace import FlatOutputs, Trace
 from retinanet.progress import ProgressBar, no_progress_bar
 
@@ -62,27 +60,10 @@ ADVICE: Final[dict[str, str]] = {
 """What can mend each cause."""
 COLUMN_TITLES: Final = ("Cause", "Missed", "False", "AP regained", "What can help")
 """Column titles of the table of causes."""
-REINSTATED: Final = ("suppressed", "not a candidate", "beyond max_detections", "below the threshold")
-"""Causes inside post-processing: a box that fits the object exists."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ErrorCauses:
-    """All errors of a network on a dataset at a score threshold, each with one cause.
-
-    Args:
-        data: images and objects.
-        threshold: lowest score of a detection.
-        detections: detections of each image with at least this score, best first.
-        missed: missed objects.
-        false: false detections.
-    """
-
-    data: DetectionData
-    threshold: float
-    detections: tuple[ArrayDetections, ...] = field(repr=False)
-    missed: tuple[Missed, ...]
-    false: tuple[FalseDetection, ...]
+class ErrorCauses(Errors):
+    """All errors of a network on a dataset at a score threshold, with their causes in numbers and words."""
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return the number of missed objects and of false detections of each cause that occurs."""
@@ -93,12 +74,12 @@ class ErrorCauses:
     @cached_property
     def ap(self) -> float:
         """AP of the detections at the threshold."""
-        return self._ap({}, frozenset(), [])
+        return ap_after(self)
 
     @cached_property
     def regained(self) -> dict[str, float]:
-        """AP that mending a cause alone would add, for each cause that occurs. AP is recomputed: see `_mended`."""
-        return {cause: self._mended(cause) - self.ap for cause in self.counts()}
+        """AP that mending a cause alone would add, for each cause that occurs. AP is recomputed: see `mended_ap`."""
+        return {cause: mended_ap(self, cause) - self.ap for cause in self.counts()}
 
     def sentences(self) -> list[str]:
         """Return the number of errors, and the cause whose mend would regain the most AP."""
@@ -127,6 +108,30 @@ class ErrorCauses:
             for cause, (missed, false) in self.counts().items()
         ]
 
+    def predictions_of(self, error: Missed | FalseDetection) -> list[Prediction | None]:
+        """Return the predictions that the cause of an error concerns: the box that fits, and the detection."""
+        if isinstance(error, FalseDetection):
+            return [error.prediction]
+        involved = None if error.detection is None else predictions(self.detections[error.image])[error.detection]
+        return [error.best if error.cause in REINSTATED else None, involved]
+
+    def why(self, error: Missed | FalseDetection) -> str:
+        """Return the numbers behind the cause of an error, without a full stop."""
+        classes = self.data.classes
+        if isinstance(error, FalseDetection):
+            overlap = "" if error.iou is None else f", IoU {error.iou:.2f} with an object"
+            found = error.prediction
+            return f"detection of {classes[found.label]}, score {found.score:.3f}{overlap}"
+        why = f"missed {classes[error.label]}"
+        if error.cause in REINSTATED and error.best is not None:
+            why += f", a box that fits has the score {error.best.score:.3f}"
+        if error.detection is not None:
+            why += f", IoU {error.iou:.2f} with detection {error.detection + 1}"
+        elif error.cause not in REINSTATED and error.preferred_label is not None:
+            why += f", highest score at its anchors {error.preferred_score:.3f} ({classes[error.preferred_label]}, "
+            why += f"level P{error.level})"
+        return why
+
     def to_json(self) -> dict[str, Any]:
         """Return all errors and their causes as plain values for JSON."""
         causes = {
@@ -137,72 +142,10 @@ class ErrorCauses:
         return {"threshold": self.threshold, "AP": self.ap, "causes": causes, **errors}
 
     def _listed(self, errors: Sequence[Missed | FalseDetection]) -> list[dict[str, Any]]:
-        return [{"image_id": self.data.records[e.image].image_id, **dataclasses.asdict(e)} for e in errors]
-
-    def _mended(self, cause: str) -> float:
-        """Return the AP if one cause did not exist.
-
-        - Causes inside post-processing: the box that fits the object becomes a detection, with its own score.
-        - wrong class, badly localised: the detection gets the class or the box of its object, if the object was
-          missed; a false detection of another object, or a second one of the same object, is removed.
-        - no anchor, anchors ignored, anchors taken, low scores: the objects do not count (as TIDE's "missed").
-        - unlabelled?: the detection becomes an object. Other false detections are removed.
-        """
-        changed: dict[tuple[int, int], Prediction | None] = {
-            (f.image, f.detection): None for f in self.false if f.cause == cause and cause != "unlabelled?"
-        }
-        added: list[tuple[int, Prediction]] = []
-        dropped: set[tuple[int, int]] = set()
-        for miss in self.missed:
-            if miss.cause != cause:
-                continue
-            if cause in REINSTATED and miss.best is not None:
-                added.append((miss.image, miss.best))
-            elif miss.detection is not None:
-                score = float(self.detections[miss.image].scores_D[miss.detection])
-                changed[miss.image, miss.detection] = Prediction(box=miss.box, label=miss.label, score=score)
-                if cause == "wrong class":  # the box stays
-                    box = box_of(self.detections[miss.image].boxes_D4[miss.detection])
-                    changed[miss.image, miss.detection] = Prediction(box=box, label=miss.label, score=score)
-            else:
-                dropped.add((miss.image, miss.object))
-        labelled = [(f.image, f.prediction) for f in self.false if f.cause == cause == "unlabelled?"]
-        return self._ap(changed, frozenset(dropped), added, labelled)
-
-    def _ap(
-        self,
-        changed: dict[tuple[int, int], Prediction | None],
-        dropped: frozenset[tuple[int, int]],
-        added: Sequence[tuple[int, Prediction]],
-        labelled: Sequence[tuple[int, Prediction]] = (),
-    ) -> float:
-        """Return AP after changes.
-
-        Args:
-            changed: new prediction of a detection by (image, number); None removes it.
-            dropped: (image, object) of objects that do not count.
-            added: further detections, with the index of their image.
-            labelled: further objects, with the index of their image.
-        """
-        rows = []
-        for image, (record, found) in enumerate(zip(self.data.records, self.detections, strict=True)):
-            for d, prediction in enumerate(predictions(found)):
-                new = changed.get((image, d), prediction)
-                if new is not None:
-                    rows.append(new.to_coco(record, self.data))
-        rows += [prediction.to_coco(self.data.records[image], self.data) for image, prediction in added]
-        truth = self.data.to_coco()
-        places = [(i, g) for i, record in enumerate(self.data.records) for g in range(len(record.labels_G))]
-        truth["annotations"] = [
-            annotation for annotation, place in zip(truth["annotations"], places, strict=True) if place not in dropped
+        return [
+            {"image_id": self.data.records[e.image].image_id, "why": self.why(e), **dataclasses.asdict(e)}
+            for e in errors
         ]
-        first = max((annotation["id"] for annotation in truth["annotations"]), default=0) + 1
-        for number, (image, prediction) in enumerate(labelled, first):
-            row = prediction.to_coco(self.data.records[image], self.data)
-            del row["score"]
-            area = row["bbox"][2] * row["bbox"][3]
-            truth["annotations"].append({**row, "id": number, "area": area, "iscrowd": 0})
-        return float(evaluate_results(truth, rows).AP)
 
 
 def error_causes(

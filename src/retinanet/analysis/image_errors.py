@@ -51,8 +51,7 @@ MissCause = Literal[
 - no anchor: in training, the IoU of all anchors is too low to be positive or ignored;
 - anchors ignored: in training, the best anchors of the object are ignored;
 - anchors taken: in training, the anchors that fit the object are positive for another object;
-- low scores: no prediction that fits the object has a score above the model's `score_threshold`, or only suppressed
-  ones have.
+- low scores: all predictions that fit the object have scores below the threshold, and none is a detection.
 """
 FalseCause = Literal[
     "duplicate", "wrong class", "badly localised", "wrong class and place", "unlabelled?", "background"

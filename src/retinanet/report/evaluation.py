@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from retinanet.analysis.error_causes import COLUMN_TITLES
 from retinanet.evaluate import confusion_matrix, precision_recall
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
 from retinanet.report import figures, summary
+from retinanet.report.error_causes import causes_sections
 from retinanet.report.gallery import choose_images, draw_pair, pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
@@ -106,7 +106,7 @@ def model_report(
     if findings:
         findings_section(report.section("Diagnosis"), findings)
     if causes is not None:
-        causes_section(report.section("Causes of the errors"), causes)
+        causes_sections(report, causes)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:
@@ -118,20 +118,6 @@ def model_report(
         number = len(items) - len(present)
         report.in_short.append(f"{pluralise(number, 'image file')} could not be found. The images are not shown.")
     return report.write(path)
-
-
-def causes_section(section: Section, causes: ErrorCauses) -> None:
-    """Add the table of causes, and what each column means."""
-    if not (rows := causes.rows()):
-        section.text("There are no errors.")
-        return
-    section.table(
-        COLUMN_TITLES,
-        rows,
-        caption=f"Errors at the threshold {causes.threshold:g}, with AP {causes.ap:.3f}. Every missed object and every "
-        "false detection has one cause. AP regained: AP, computed anew, if this cause alone did not exist. A missed "
-        "object that is detected with a wrong class or place, and this false detection, are two sides of one error.",
-    )
 
 
 def findings_section(section: Section, findings: Sequence[Finding]) -> None:

@@ -27,6 +27,10 @@ CORRECT: Final = (0, 114, 177)
 """Colour of an object or detection that has a match, RGB."""
 WRONG: Final = (194, 60, 0)
 """Colour of a missed object or a wrong detection, RGB."""
+OTHER_OBJECT: Final = (70, 90, 105)
+"""Colour of other objects near an example, RGB."""
+CROP_SIDE: Final = 320
+"""Longest side of a drawn crop, pixels."""
 FONT_SIZE: Final = 12
 """Font size of labels, in pixels."""
 
@@ -86,6 +90,36 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
         alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {counts}",
         caption=f"{item.name}: {counts}. Ground truth {where[0]}, detections {where[1]}.",
     )
+
+
+def draw_crop(
+    image: Image.Image, around_4: Sequence[float], boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]
+) -> Image.Image:
+    """Return the surroundings of a box, resized to `CROP_SIDE`, with boxes drawn onto these.
+
+    Args:
+        image: image.
+        around_4: xyxy box in the middle of the crop.
+        boxes: box (xyxy, pixels of the image), text and RGB colour of each drawn box; boxes outside the crop are left
+            out, and later boxes cover earlier ones.
+    """
+    x1, y1, x2, y2 = around_4
+    half = max(1.5 * max(x2 - x1, y2 - y1), 48) / 2 * 1.6
+    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+    left, top = max(0, int(cx - half)), max(0, int(cy - half))
+    right, bottom = min(image.width, int(cx + half) + 1), min(image.height, int(cy + half) + 1)
+    scale = CROP_SIDE / max(right - left, bottom - top)
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    crop = image.crop((left, top, right, bottom)).resize(size)
+    draw_boxes(
+        crop,
+        [
+            ((np.asarray(box, dtype=np.float64) - np.array([left, top, left, top])) * scale, text, colour)
+            for box, text, colour in boxes
+            if box[0] < right and box[2] > left and box[1] < bottom and box[3] > top
+        ],
+    )
+    return crop
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]) -> None:
