@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "train",
     "replay",
     "evaluate",
+    "compare",
     "predict",
     "check",
     "study",

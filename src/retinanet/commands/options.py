@@ -31,6 +31,7 @@ PANELS: Final = {
                 "Study",
                 "Prescription",
                 "Check",
+                "Compare",
                 "Data",
                 "Model",
                 "Anchors and matching",

@@ -9,6 +9,7 @@ such names on top of a preset, and refuses an unknown name with the nearest know
 
 from retinanet.config.augment import AugmentConfig
 from retinanet.config.check import CheckConfig
+from retinanet.config.compare import CompareConfig
 from retinanet.config.convert import ConvertConfig
 from retinanet.config.convert_weights import ConvertWeightsConfig
 from retinanet.config.data import ClassesConfig, DataConfig, separate_names
@@ -66,6 +67,7 @@ __all__ = [
     "CacheConfig",
     "CheckConfig",
     "ClassesConfig",
+    "CompareConfig",
     "ComputeConfig",
     "ConvertConfig",
     "ConvertWeightsConfig",

@@ -182,3 +182,22 @@ def precision_recall(curves: Mapping[str, Points]) -> Figure:
 def shorten(name: str, length: int = 22) -> str:
     """Return the name, cut to `length` characters with an ellipsis if it is longer."""
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def interval_chart(rows: Sequence[tuple[str, tuple[float, float, float], Sequence[float]]], *, x: str) -> Figure:
+    """Draw an interval in each row, the first row on top, and a vertical line at 0.
+
+    Args:
+        rows: label, (low, mean, high), and single values, which become small dots.
+        x: label of the horizontal axis.
+    """
+    figure, axes = new_axes(x=x, y="", height=max(1.6, 0.8 + 0.4 * len(rows)))
+    for row, (_, (low, mean, high), values) in enumerate(reversed(rows)):
+        axes.plot([low, high], [row, row], color=SERIES[0], linewidth=1.7)
+        axes.plot(values, [row] * len(values), ".", color=MUTED, markersize=5)
+        axes.plot([mean], [row], "o", color=SERIES[0], markersize=6)
+    axes.axvline(0, color=MUTED, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), [shorten(label, 44).replace("$", r"\$") for label, *_ in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(visible=False, axis="y")
+    return figure

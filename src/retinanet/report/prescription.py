@@ -99,24 +99,16 @@ def difference_chart(found: Prescription) -> Figure:
     rows = [
         (
             f"{'all changes together' if c in found.combination else c.candidate.label}, {c.target}",
-            c.difference,
+            (c.difference.low, c.difference.mean, c.difference.high),
             [a - b for a, b in zip(c.values, c.reference, strict=True)],
         )
         for c in (*found.comparisons, *found.combination)
     ]
     seen = found.seen
     gaps = [a - b for a, b in zip(seen.train, seen.val, strict=True)]
-    rows.append(("images trained on, against validation, AP", seen.difference, gaps))
-    figure, axes = figures.new_axes(x="difference to the default", y="", height=max(1.6, 0.8 + 0.4 * len(rows)))
-    for row, (_, difference, values) in enumerate(reversed(rows)):
-        axes.plot([difference.low, difference.high], [row, row], color=figures.SERIES[0], linewidth=1.7)
-        axes.plot(values, [row] * len(values), ".", color=figures.MUTED, markersize=5)
-        axes.plot([difference.mean], [row], "o", color=figures.SERIES[0], markersize=6)
-    axes.axvline(0, color=figures.MUTED, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(rows)), [figures.shorten(label, 44).replace("$", r"\$") for label, *_ in reversed(rows)])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.grid(visible=False, axis="y")
-    return figure
+    interval = (seen.difference.low, seen.difference.mean, seen.difference.high)
+    rows.append(("images trained on, against validation, AP", interval, gaps))
+    return figures.interval_chart(rows, x="difference to the default")
 
 
 def _label(found: Prescription, name: str) -> str:
