@@ -90,7 +90,7 @@ def test_code_blocks_run(
     page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     names: dict[str, object] = {}
-    for limit in ("MIN_STEPS", "ENOUGH_STEPS", "MAX_STEPS"):
+    for limit in ("MIN_STEPS", "ENOUGH_STEPS", "MANY_STEPS", "MAX_STEPS"):
         monkeypatch.setattr(f"retinanet.study.probe_plan.{limit}", 2)  # `prescribe` trains for 2 steps
     for language, code in BLOCK.findall(page.read_text()):
         if language == "python" and (file := FILE.match(code)):

@@ -216,7 +216,7 @@ def test_a_real_probe_and_the_training_that_it_prescribes(tiny, monkeypatch, tmp
 
     import retinanet.study.probe_plan as planning
 
-    for name in ("MIN_STEPS", "ENOUGH_STEPS", "MAX_STEPS"):
+    for name in ("MIN_STEPS", "ENOUGH_STEPS", "MANY_STEPS", "MAX_STEPS"):
         monkeypatch.setattr(planning, name, 2)
     data, output = tiny.pop("train"), tmp_path / "probe"
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in tiny.items() if name != "output"}
