@@ -50,6 +50,8 @@ RESERVED: Final = 0.05
 """Share of the time that is left for the measurements after the runs and for the report."""
 SLOWER: Final = 1.25
 """A first run that takes this many times as long as planned leads to a new plan."""
+FASTER: Final = 0.8
+"""So does a first run that takes less than this multiple of the planned time."""
 
 
 def prescribe(data: Path, config: PrescribeConfig | None = None, **options: Any) -> Prescription:
@@ -148,11 +150,12 @@ class _Probe:
             self.measured = with_loss_of_run(self.measured, run.folder)
         more = candidates(self.measured, self.base, given=given_options(self.config))
         needed, planned = self.state["seconds"][self._name(DEFAULT, run.seed)], durations.run(plan.steps)
-        if len(more) > len(found) or needed > SLOWER * planned or "second" in self.state:
-            scale = max(1.0, needed / planned)
-            slower = Durations(step=durations.step * scale, fixed=durations.fixed * scale)
+        is_off = not FASTER * planned <= needed <= SLOWER * planned
+        if len(more) > len(found) or is_off or "second" in self.state:
+            scale = needed / planned
+            measured = Durations(step=durations.step * scale, fixed=durations.fixed * scale)
             with suppress(ConfigError):  # too little time is left for a new plan: the first plan takes longer
-                durations, plan = self._planned("second", more, lambda: slower)
+                durations, plan = self._planned("second", more, lambda: measured)
             self.runs.clear()
         names = ", ".join(candidate.label for candidate in plan.candidates) or "no change of the options"
         report_progress(f"candidates: {names}")
