@@ -9,14 +9,22 @@ from retinanet.study.generalization import generalization, sample
 from tests.study.probes import runs, seen_by
 
 
-def test_the_difference_of_two_seeds():
-    """Training 0.5 and 0.7, validation 0.3 and 0.4: differences 0.2 and 0.3. t(1) = 12.706, s = 0.0707, half width
+def test_the_change_of_two_seeds():
+    """Training 0.5 and 0.8, validation 0.3 and 0.4: changes -0.4 and -0.5. t(1) = 12.706, s = 0.0707, half width
     12.706 x 0.0707 / sqrt(2) = 0.635."""
-    found = generalization(seen_by(runs([0.3, 0.4]), [0.5, 0.7]))
-    assert found.train == pytest.approx((0.5, 0.7))
+    found = generalization(seen_by(runs([0.3, 0.4]), [0.5, 0.8]))
+    assert found.train == pytest.approx((0.5, 0.8))
     assert found.val == pytest.approx((0.3, 0.4))
-    assert found.difference.mean == pytest.approx(0.25)
-    assert found.difference.low == pytest.approx(0.25 - 0.635310, abs=1e-5)
+    assert found.changes == pytest.approx([-0.4, -0.5])
+    assert found.change.mean == pytest.approx(-0.45)
+    assert found.change.low == pytest.approx(-0.45 - 0.635310, abs=1e-5)
+
+
+def test_progress_does_not_count():
+    """Three seeds with very different progress have the same change, -60 %: a run with AP 0.24 and one with 0.76."""
+    found = generalization(seen_by(runs([0.184, 0.304, 0.096]), [0.46, 0.76, 0.24]))
+    assert (found.change.mean, found.change.high) == pytest.approx((-0.6, -0.6))
+    assert needs_images(found)
 
 
 def test_only_classes_with_objects_in_both_count():
@@ -31,19 +39,24 @@ def test_only_classes_with_objects_in_both_count():
 def test_a_diverged_run_has_no_difference():
     (run,) = runs([0.0])
     found = generalization([dataclasses.replace(run, metrics={}, diverged="loss became NaN")])
-    assert (found.train, found.val, found.difference.mean) == ((0.0,), (0.0,), 0.0)
+    assert (found.train, found.val, found.change.mean) == ((0.0,), (0.0,), 0.0)
 
 
 @pytest.mark.parametrize(
-    ("train", "needed"),
+    ("val", "needed"),
     [
-        ([0.30, 0.32, 0.34], True),  # every seed has 0.1 more
-        ([0.29, 0.31, 0.33], False),  # 0.09 is below 0.1
-        ([0.20, 0.32, 0.50], False),  # 0.12 on average, but the interval contains 0
+        ([0.30, 0.45, 0.60], True),  # every seed loses a quarter of 0.4, 0.6, 0.8
+        ([0.32, 0.48, 0.64], False),  # 20 % is below 25 %
+        ([0.10, 0.54, 0.72], False),  # 32 % on average, but the interval contains 0
+        ([0.04, 0.06, 0.08], True),
     ],
 )
-def test_from_which_difference_images_are_missing(train, needed):
-    assert needs_images(generalization(seen_by(runs([0.2, 0.22, 0.24]), train))) is needed
+def test_from_which_change_images_are_missing(val, needed):
+    assert needs_images(generalization(seen_by(runs(val), [0.4, 0.6, 0.8]))) is needed
+
+
+def test_a_run_that_has_not_learnt_shows_nothing():
+    assert generalization(seen_by(runs([0.001, 0.002]), [0.02, 0.029])).changes == [0.0, 0.0]
 
 
 def test_a_sample_of_the_images():

@@ -96,7 +96,7 @@ def test_nothing_wrong_keeps_the_default(squares, options, monkeypatch):
     found = prescribe(squares[0], **options, **FITTING)
     assert found.plan.candidates == ()
     assert found.decision.answer == "keep the default"
-    assert found.seen.difference.mean == pytest.approx(0.02)
+    assert found.seen.change.mean == pytest.approx(-0.0625, abs=0.002)
     assert {name.split("-")[0] for name in training.trained} == {"timing", "default"}
     assert found.rows()[-1][-1] == "enough images for this probe"
 
@@ -108,7 +108,7 @@ def test_too_few_images(squares, options, monkeypatch):
     assert found.decision.sentence.startswith("Collect more images: AP is 0.")
     assert found.rows()[-1][-1] == "more images help"
     numbers = json.loads((options["output"] / "prescribe.json").read_text())
-    assert numbers["seen"]["difference"]["mean"] == pytest.approx(0.4)
+    assert numbers["seen"]["change"]["mean"] == pytest.approx(-0.57, abs=0.01)
     chosen = json.loads((options["output"] / "data" / "train-sample.json").read_text())
     whole = json.loads((options["output"] / "data" / "train.json").read_text())
     val = json.loads((options["output"] / "data" / "val.json").read_text())
@@ -205,7 +205,7 @@ def test_the_report_gives_the_evidence(squares, options, monkeypatch, tmp_path):
     target, guard, seen = found.rows(guards=True)
     assert [target[i] for i in (0, 1, 6)] == ["fitted anchors", "AP", "supported"]
     assert [guard[i] for i in (0, 1, 6)] == ["", "AP50", "did not fall"]
-    assert seen[:2] == ["images trained on, against validation", "AP"]
+    assert seen[:2] == ["validation images, against trained ones", "AP"]
     assert float(target[3]) - float(target[2]) == pytest.approx(float(target[4]), abs=0.0011)
 
 

@@ -65,25 +65,22 @@ def _candidates(section: Section, found: Prescription) -> None:
 
 
 def _evidence(section: Section, found: Prescription) -> None:
-    rows = found.rows()
-    if not rows:
-        section.text("No comparison was made.")
-        return
-    section.figure(
-        difference_chart(found),
-        alt="Chart of the differences to the default with their intervals: "
-        + "; ".join(f"{row[0]}, {row[1]}: {row[4]} ({row[5]})" for row in rows),
-        caption="Differences paired by seed, with their intervals (Student's t). Each dot is one seed. An interval to "
-        "the right of 0 supports the change.",
-    )
+    if found.comparisons:
+        section.figure(
+            difference_chart(found),
+            alt="Chart of the differences to the default with their intervals: "
+            + "; ".join(f"{row[0]}, {row[1]}: {row[4]} ({row[5]})" for row in found.rows()[:-1]),
+            caption="Differences paired by seed, with their intervals (Student's t). Each dot is one seed. An interval "
+            "to the right of 0 supports the change.",
+        )
     section.table(
         COLUMN_TITLES,
         found.rows(guards=True),
         caption="Metrics are means over the seeds. A change is supported if the interval of its first metric lies "
         f"above 0 and the mean gain is at least {NEGLIGIBLE:g}. The metrics below the first must not fall: a metric "
         f"fell if its mean difference is below {-HURT:g}, or if its interval lies below 0 and its mean is below "
-        f"{-NEGLIGIBLE:g}. The last row compares the default on images that it was trained on (second number) with the "
-        f"default on validation images (first number). More images help if the difference is {UNSEEN:g} or more.",
+        f"{-NEGLIGIBLE:g}. The last row compares the default on images that it was trained on (first number) with the "
+        f"default on validation images. More images help if AP is lower there by {UNSEEN:.0%} or more.",
     )
     runs = [
         (_label(found, name), run.seed, f"{run.ap:.3f}", f"{run.seconds:.0f}", "diverged" if run.diverged else "")
@@ -104,10 +101,6 @@ def difference_chart(found: Prescription) -> Figure:
         )
         for c in (*found.comparisons, *found.combination)
     ]
-    seen = found.seen
-    gaps = [a - b for a, b in zip(seen.train, seen.val, strict=True)]
-    interval = (seen.difference.low, seen.difference.mean, seen.difference.high)
-    rows.append(("images trained on, against validation, AP", interval, gaps))
     return figures.interval_chart(rows, x="difference to the default")
 
 

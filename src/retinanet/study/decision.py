@@ -25,8 +25,8 @@ NEGLIGIBLE: Final = 0.005
 """Smallest difference of AP that matters: smaller gains are not recommended, smaller losses do not count."""
 HURT: Final = 0.02
 """Mean loss of a guard metric that counts even if its interval contains 0: few seeds give wide intervals."""
-UNSEEN: Final = 0.1
-"""Difference of AP between training and validation images from which more images are the answer."""
+UNSEEN: Final = 0.25
+"""Share of AP on training images that is lost on validation images, from which more images are the answer."""
 NOTHING: Final = "The measurements suggest no change of the options."
 """The answer of data without a visible problem."""
 WORSE: Final = 0.02
@@ -243,11 +243,11 @@ def decide(
 
 
 def needs_images(seen: Generalization) -> bool:
-    """Return whether AP on training images is clearly above AP on validation images.
+    """Return whether AP on validation images is clearly below AP on training images.
 
-    The mean difference is at least `UNSEEN`, and its interval lies above 0.
+    It is lower by at least `UNSEEN` of the AP on training images on average, and the interval lies below 0.
     """
-    return seen.difference.low > 0 and seen.difference.mean >= UNSEEN
+    return seen.change.high < 0 and seen.change.mean <= -UNSEEN
 
 
 def format_difference(difference: PairedDifference) -> str:

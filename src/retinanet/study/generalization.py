@@ -1,8 +1,8 @@
 """Compare the AP of a network on images that it was trained on with its AP on validation images.
 
-A network that knows its training images but not others has seen too few. The difference shows this in a short run, too:
-there, half of the images can give a higher AP than all images, because the same number of steps repeats each of these
-more often.
+A network that knows its training images but not others has seen too few. The ratio of the two APs shows this in a short
+run, too. Their difference does not: it grows with the progress of the run, which varies between seeds. Neither does a
+comparison with runs on half of the images, of which the same number of steps repeats each more often.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from retinanet.data import Record
+from retinanet.study.measurements import LEARNT
 from retinanet.study.outcomes import Run
 from retinanet.study.statistics import PairedDifference, paired_difference
 
@@ -26,23 +27,29 @@ class Generalization:
     Args:
         train: AP on images that the runs were trained on, without augmentation, for each seed.
         val: AP on the validation images, for each seed.
-        difference: paired difference, training minus validation images.
+        change: relative change from training to validation images, AP(val) / AP(train) - 1: mean over the seeds, and
+            interval. 0 for a run that has hardly begun to learn.
     """
 
     train: tuple[float, ...]
     val: tuple[float, ...]
-    difference: PairedDifference
+    change: PairedDifference
+
+    @property
+    def changes(self) -> list[float]:
+        """Relative change for each seed."""
+        return _changes(self.train, self.val)
 
     def to_json(self) -> dict[str, Any]:
         """Return all numbers as plain values for JSON."""
         return dataclasses.asdict(self)
 
     def sentence(self) -> str:
-        """Return the two APs and their difference in words."""
-        found = self.difference
+        """Return the two APs and their relative change in words."""
+        found = self.change
         return (
             f"AP is {np.mean(self.train):.3f} on images that the default was trained on and {np.mean(self.val):.3f} on "
-            f"validation images: difference {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})."
+            f"validation images: {found.mean:+.0%} ({found.low:+.0%} to {found.high:+.0%})."
         )
 
 
@@ -60,13 +67,18 @@ def generalization(runs: Sequence[Run]) -> Generalization:
     """
     pairs = [_aps(run) for run in runs]
     train, val = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
-    return Generalization(train=train, val=val, difference=paired_difference(train, val))
+    change = paired_difference(_changes(train, val), [0.0] * len(pairs))
+    return Generalization(train=train, val=val, change=change)
 
 
 def sample(records: Sequence[Record], count: int, *, seed: int) -> list[Record]:
     """Return up to `count` random images, in their order."""
     chosen = np.random.default_rng(seed).permutation(len(records))[:count]
     return [records[i] for i in sorted(chosen.tolist())]
+
+
+def _changes(train: Sequence[float], val: Sequence[float]) -> list[float]:
+    return [v / t - 1 if t >= LEARNT else 0.0 for t, v in zip(train, val, strict=True)]
 
 
 def _aps(run: Run) -> tuple[float, float]:

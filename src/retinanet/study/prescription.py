@@ -130,7 +130,10 @@ class Prescription:
                 )
         verdict = "more images help" if needs_images(self.seen) else "enough images for this probe"
         train, val = (f"{np.mean(aps):.3f}" for aps in (self.seen.train, self.seen.val))
-        rows.append(["images trained on, against validation", AP, val, train, *_columns(self.seen.difference), verdict])
+        change = self.seen.change
+        interval = f"{change.low:+.0%} to {change.high:+.0%}"
+        label = "validation images, against trained ones"
+        rows.append([label, AP, train, val, f"{change.mean:+.0%}", interval, verdict])
         return rows
 
     def to_json(self) -> dict[str, Any]:
