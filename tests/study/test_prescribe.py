@@ -25,14 +25,14 @@ NOISE = (0.000, 0.004, -0.003, 0.002, -0.004, 0.001, 0.003)
 class Training:
     """Stand-in for `train_set_up`: AP follows from the options; each step takes 0.4 s, each run 5 s besides."""
 
-    def __init__(self, monkeypatch, effect, *, easy=0.3, gap=0.0):
-        self.effect, self.easy, self.gap, self.now, self.trained = effect, easy, gap, 0.0, []
+    def __init__(self, monkeypatch, effect, *, easy=0.3, gap=0.0, later=1.0):
+        self.effect, self.easy, self.gap, self.later, self.now, self.trained = effect, easy, gap, later, 0.0, []
         monkeypatch.setattr(module, "train_set_up", self.train)
         monkeypatch.setattr(module, "monotonic", lambda: self.now)
 
     def train(self, base, set_up, *, seed, folder, keep_best, train_sample):
         if not (folder / "done").exists():
-            self.now += 5 + 0.4 * set_up.options["max_steps"]
+            self.now += (5 + 0.4 * set_up.options["max_steps"]) * (self.later if len(self.trained) > 1 else 1)
             self.trained.append(folder.name)
             folder.mkdir(parents=True)
             with (folder / "metrics.csv").open("w", newline="") as file:
@@ -89,6 +89,14 @@ def test_a_change_without_effect_keeps_the_default(squares, options, monkeypatch
     assert found.decision.answer == "keep the default"
     assert found.changes == {}
     assert read_yaml(found.config_file)["anchors"] == "given", "training must not fit them without support"
+
+
+def test_time_that_is_left_brings_more_seeds(squares, options, monkeypatch):
+    """Runs after the first take half of the planned time."""
+    Training(monkeypatch, lambda o: (0.35 if o.get("anchors") == "auto" else 0.2, 0.0), later=0.5)
+    found = prescribe(squares[0], **options, **UNREACHABLE, minutes=5.0)
+    assert len(found.comparisons[0].values) > found.plan.seeds
+    assert found.seconds <= 300
 
 
 def test_nothing_wrong_keeps_the_default(squares, options, monkeypatch):

@@ -37,7 +37,7 @@ from retinanet.study.outcomes import Run
 from retinanet.study.parts import write_part
 from retinanet.study.prescription import Prescription
 from retinanet.study.probe_options import probe_options
-from retinanet.study.probe_plan import MIN_SEEDS, Durations, Plan, plan_runs
+from retinanet.study.probe_plan import MAX_SEEDS, MIN_SEEDS, Durations, Plan, plan_runs
 from retinanet.study.runs import train_set_up
 from retinanet.study.stored_options import store_options
 from retinanet.train.metrics_table import read_metrics
@@ -99,7 +99,8 @@ class _Probe:
         durations, self.plan = self._plan()
         screening, finalists = self._screening()
         first = self.config.random.seed + bool(screening)
-        seeds = self._rounds([DEFAULT, *finalists], first, reserve=True)
+        most = MAX_SEEDS if finalists else self.plan.seeds  # time that is left narrows the intervals
+        seeds = self._rounds([DEFAULT, *finalists], first, most=most, reserve=len(finalists) > 1)
         default, rare = self._of(DEFAULT, seeds), self.measured.measurable_rare
         tested = [compare(c, self._of(c, seeds), default, rare=rare, tested=len(finalists)) for c in finalists]
         supported = [comparison for comparison in tested if comparison.is_supported]
@@ -197,21 +198,19 @@ class _Probe:
         report_progress(f"a training step takes {step:.2f} s, a run without its steps {fixed:.1f} s")
         return Durations(step=step, fixed=fixed)
 
-    def _rounds(
-        self, set_ups: Sequence[Candidate], first: int, *, most: int | None = None, reserve: bool = False
-    ) -> list[int]:
-        """Train set-ups with one seed after the other, and return the seeds: the planned ones, as far as time allows.
+    def _rounds(self, set_ups: Sequence[Candidate], first: int, *, most: int, reserve: bool = False) -> list[int]:
+        """Train set-ups with one seed after the other, as far as time allows, and return the seeds.
 
         The number of seeds never depends on the results, which would bias the intervals.
 
         Args:
             set_ups: set-ups to train with each seed.
             first: first seed.
-            most: greatest number of seeds; by default that of the plan.
-            reserve: leave time for one more set-up with each seed.
+            most: greatest number of seeds.
+            reserve: leave time for the combination of set-ups with each seed.
         """
         seeds: list[int] = []
-        for seed in range(first, first + (most or self.plan.seeds)):
+        for seed in range(first, first + most):
             if len(seeds) >= MIN_SEEDS and not self._finished(set_ups, seed):
                 longest = max(self.state["seconds"][self._name(c, seeds[-1])] for c in set_ups)
                 needed = longest * (len(set_ups) + (len(seeds) + 1 if reserve else 0))
