@@ -22,10 +22,12 @@ HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 ANCHOR = re.compile(r'<a (?:id|name)="([^"]+)"')
 SHOWN = {"text", "yaml", "toml", "csv", "json", "mermaid"}
 """Languages of blocks that do not run. A block that installs, or needs data that no user has, is marked as text."""
-LONG = {  # pages whose blocks train, export or run a study
+LONG = {  # pages whose blocks train, export, compare models or run a study
     "README.md",
     "docs/how-to/choose-a-loss.md",
+    "docs/how-to/compare-models.md",
     "docs/how-to/cross-validate.md",
+    "docs/how-to/evaluate.md",
     "docs/how-to/export.md",
     "docs/how-to/extend/callback-and-logger.md",
     "docs/how-to/extend/loss-and-assigner.md",
