@@ -23,7 +23,7 @@ def main() -> None:
     )
     weights = SHARED / "weights" / "tf_efficientnet_lite0-imagenet-timm.safetensors"
     parser.add_argument("--weights", type=Path, default=weights, help="file of ImageNet weights with timm's names")
-    parser.add_argument("--epochs", type=int, default=90, help="number of epochs")
+    parser.add_argument("--epochs", type=int, default=50, help="number of epochs")
     parser.add_argument("--size", type=int, default=256, help="longer side of the network's input, pixels")
     parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--run", type=Path, default=Path("runs/coco128"), help="run folder")

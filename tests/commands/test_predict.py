@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_command_says_what_failed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("retinanet.predict.files.load", lambda *_, **__: block_detector())
+    monkeypatch.setattr("retinanet.predict.files.load_with_options", lambda *_, **__: block_detector())
     model = tmp_path / "model.ckpt"
     assert predict(model, [str(folder / "a.png")], options=resolve(PredictConfig, {"output": tmp_path / "one"})) == 0
     assert "1 detections in 1 images" in capsys.readouterr().out
@@ -41,7 +41,7 @@ def test_the_command_says_what_failed(
 def test_the_command_says_what_it_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retinanet.predict.files.load", lambda *_, **__: block_detector())
+    monkeypatch.setattr("retinanet.predict.files.load_with_options", lambda *_, **__: block_detector())
     config = resolve(PredictConfig, {"output": tmp_path / "out"})
     assert predict(tmp_path / "any.ckpt", [str(write_video(tmp_path / "clip.mp4"))], options=config) == 0
     said = capsys.readouterr().out

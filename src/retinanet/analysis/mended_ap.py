@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from retinanet.analysis.image_errors import Prediction, box_of, predictions
+from retinanet.analysis.image_errors import Prediction, predictions
 from retinanet.evaluate import evaluate_results
 
 if TYPE_CHECKING:
@@ -63,11 +63,9 @@ def mended_ap(errors: Errors, cause: str) -> float:
         if cause in REINSTATED and miss.best is not None:
             added.append((miss.image, miss.best))
         elif miss.detection is not None:
-            score = float(errors.detections[miss.image].scores_D[miss.detection])
-            changed[miss.image, miss.detection] = Prediction(box=miss.box, label=miss.label, score=score)
-            if cause == "wrong class":  # the box stays
-                box = box_of(errors.detections[miss.image].boxes_D4[miss.detection])
-                changed[miss.image, miss.detection] = Prediction(box=box, label=miss.label, score=score)
+            now = predictions(errors.detections[miss.image])[miss.detection]
+            box = now.box if cause == "wrong class" else miss.box
+            changed[miss.image, miss.detection] = Prediction(box=box, label=miss.label, score=now.score)
         else:
             dropped.add((miss.image, miss.object))
     labelled = [(f.image, f.prediction) for f in errors.false if f.cause == cause == "unlabelled?"]

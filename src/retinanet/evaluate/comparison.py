@@ -22,7 +22,7 @@ from retinanet.evaluate.coco import NOT_COMPUTED, coco_eval
 from retinanet.evaluate.evaluation import Evaluation, evaluate
 from retinanet.evaluate.per_image import best_threshold, items_from_results, match_detections
 from retinanet.evaluate.speed import milliseconds_per_image
-from retinanet.predict.loading import load as load_detector
+from retinanet.predict.loading import load_with_options
 from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
@@ -322,17 +322,7 @@ def _speed(paths: Sequence[Path], data: DetectionData, config: CompareConfig) ->
     networks = [path for path in paths if path.suffix.lower() != ".json"]
     if not images or not networks:
         return {}
-    detectors = [
-        load_detector(
-            path,
-            config.hardware.device,
-            config.inference.precision,
-            bit_depth=config.value_range.bit_depth,
-            agnostic_nms=config.nms.agnostic_nms,
-            compile=config.inference.compile,
-        )
-        for path in networks
-    ]
+    detectors = [load_with_options(path, config) for path in networks]
     return dict(zip(networks, milliseconds_per_image(detectors, images, config.tiling), strict=True))
 
 

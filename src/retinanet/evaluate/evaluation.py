@@ -17,7 +17,7 @@ from retinanet.evaluate.ground_truth import EvaluationError, GroundTruth
 from retinanet.evaluate.results_file import read_results
 from retinanet.files import STDOUT, require_writable, write_atomically
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
-from retinanet.predict.loading import load as load_detector
+from retinanet.predict.loading import load_with_options
 from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
@@ -95,14 +95,7 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
 
 
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressBar) -> Evaluation:
-    detector = load_detector(
-        path,
-        config.hardware.device,
-        config.inference.precision,
-        bit_depth=config.value_range.bit_depth,
-        agnostic_nms=config.nms.agnostic_nms,
-        compile=config.inference.compile,
-    )
+    detector = load_with_options(path, config)
     data = _load(config)
     _, notes = match_classes(detector.classes, data.classes)
     metrics, results = evaluate_model(

@@ -20,7 +20,7 @@ from retinanet.predict.batches import batched
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.draw import DRAWN, draw_file, save_jpeg
 from retinanet.predict.inputs import find_inputs, is_video, natural_key
-from retinanet.predict.loading import load
+from retinanet.predict.loading import load_with_options
 from retinanet.predict.video import NumberedFrames, VideoError, VideoFile, predict_video
 from retinanet.predict.writers import OutputImage, find_writer, open_writer, output_names
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -85,18 +85,7 @@ def predict_files(
     if config.track and not videos:
         raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
     _check_output(config, videos, outputs if paths else ())
-    detector = (
-        model
-        if isinstance(model, BaseDetector)
-        else load(
-            model,
-            config.hardware.device,
-            config.inference.precision,
-            bit_depth=config.value_range.bit_depth,
-            agnostic_nms=config.nms.agnostic_nms,
-            compile=config.inference.compile,
-        )
-    )
+    detector = model if isinstance(model, BaseDetector) else load_with_options(model, config)
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
         return PredictSummary(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from retinanet.config import InferenceConfig, Precision, with_options
 from retinanet.errors import ConfigError, explain_missing
@@ -16,9 +16,36 @@ from retinanet.predict.torch_detector import Detector
 if TYPE_CHECKING:
     import torch
 
+    from retinanet.config import DeviceConfig, NmsConfig, ValueRangeConfig
+
 
 EXPORTED: Final = frozenset((".onnx", ".xml"))
 """Suffixes of exported models that run without torch."""
+
+
+class ModelOptions(Protocol):
+    """Config of a command that runs a model."""
+
+    @property
+    def hardware(self) -> DeviceConfig: ...  # noqa: D102
+    @property
+    def inference(self) -> InferenceConfig: ...  # noqa: D102
+    @property
+    def value_range(self) -> ValueRangeConfig: ...  # noqa: D102
+    @property
+    def nms(self) -> NmsConfig: ...  # noqa: D102
+
+
+def load_with_options(path: str | Path, config: ModelOptions) -> BaseDetector:
+    """Return the detector of a model file with the options of a command: see `load`."""
+    return load(
+        path,
+        config.hardware.device,
+        config.inference.precision,
+        bit_depth=config.value_range.bit_depth,
+        agnostic_nms=config.nms.agnostic_nms,
+        compile=config.inference.compile,
+    )
 
 
 def load(

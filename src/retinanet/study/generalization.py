@@ -35,11 +35,6 @@ class Generalization:
     val: tuple[float, ...]
     change: PairedDifference
 
-    @property
-    def changes(self) -> list[float]:
-        """Relative change for each seed."""
-        return _changes(self.train, self.val)
-
     def to_json(self) -> dict[str, Any]:
         """Return all numbers as plain values for JSON."""
         return dataclasses.asdict(self)
@@ -67,7 +62,8 @@ def generalization(runs: Sequence[Run]) -> Generalization:
     """
     pairs = [_aps(run) for run in runs]
     train, val = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
-    change = paired_difference(_changes(train, val), [0.0] * len(pairs))
+    changes = [v / t - 1 if t >= LEARNT else 0.0 for t, v in pairs]
+    change = paired_difference(changes, [0.0] * len(pairs))
     return Generalization(train=train, val=val, change=change)
 
 
@@ -75,10 +71,6 @@ def sample(records: Sequence[Record], count: int, *, seed: int) -> list[Record]:
     """Return up to `count` random images, in their order."""
     chosen = np.random.default_rng(seed).permutation(len(records))[:count]
     return [records[i] for i in sorted(chosen.tolist())]
-
-
-def _changes(train: Sequence[float], val: Sequence[float]) -> list[float]:
-    return [v / t - 1 if t >= LEARNT else 0.0 for t, v in zip(train, val, strict=True)]
 
 
 def _aps(run: Run) -> tuple[float, float]:

@@ -97,7 +97,7 @@ def plan_runs(candidates: Sequence[Candidate], durations: Durations, *, seconds:
     options += [(kept, MIN_SEEDS, ENOUGH_STEPS) for kept in lists] + [(lists[-1], MIN_SEEDS, MIN_STEPS)]
     most = MAX_STEPS
     if not candidates:
-        options, most = options[-2:], MANY_STEPS
+        options, most = options[-2:], MANY_STEPS  # those with `MIN_SEEDS`
     for kept, seeds, least in options:
         plan = Plan(steps=0, seeds=seeds, candidates=kept)
         per_step = sum(plan.runs()) * durations.step
