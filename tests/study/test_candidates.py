@@ -40,8 +40,8 @@ def test_fitted_anchors_are_no_candidate_where_they_change_nothing():
 def test_a_rare_class_suggests_copy_paste_samplers_and_losses():
     found = candidates(measurements((300, 280, 12)), train_config())
     expected = [
-        "copy-paste-repeat-factor",
         "copy-paste",
+        "copy-paste-repeat-factor",
         "balanced-sampler",
         "class-alpha",
         "repeat-factor-sampler",

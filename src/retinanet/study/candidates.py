@@ -176,11 +176,13 @@ def _rare(measured: Measurements, config: TrainConfig) -> list[Candidate]:
     rare = ", ".join(f"{count.name} {count.objects}" for count in measured.rare)
     changes: list[tuple[str, str, dict[str, Any]]] = []
     natural = config.sampling.sampler == "natural"
+    # Copy-paste alone first: if time allows a single candidate, the runs are shorter than an epoch, and the repeat-factor
+    # sampler then costs the other classes more than it gains (docs/benchmarks/beds.md).
+    if not config.augmentation.copy_paste:
+        changes.append(("copy-paste", "copy-paste", {"copy_paste": 1.0}))
     if not config.augmentation.copy_paste and natural:
         joint = {"copy_paste": 1.0, "sampler": "repeat_factor"}
         changes.append(("copy-paste-repeat-factor", "copy-paste with the repeat-factor sampler", joint))
-    if not config.augmentation.copy_paste:
-        changes.append(("copy-paste", "copy-paste", {"copy_paste": 1.0}))
     if natural:
         changes.append(("balanced-sampler", "balanced sampler", {"sampler": "balanced"}))
     if config.loss.loss == "focal" and not config.loss.class_alpha and not config.fitted.balance_classes:
