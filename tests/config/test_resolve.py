@@ -174,6 +174,15 @@ def test_a_word_stands_for_a_number():
         resolve(PredictConfig, {"output": "o", "batch_size": "auto"})
 
 
+def test_a_word_beside_numbers():
+    assert resolve(PredictConfig, {"output": "o", "threshold": "tuned"}).threshold == "tuned"
+    assert resolve(PredictConfig, {"output": "o", "threshold": "0.3"}).threshold == 0.3
+    with pytest.raises(ConfigError, match="threshold must be of type float, found 'tune'"):
+        resolve(PredictConfig, {"output": "o", "threshold": "tune"})
+    with pytest.raises(ConfigError, match="threshold must be between 0 and 1, found 2"):
+        resolve(PredictConfig, {"output": "o", "threshold": 2.0})
+
+
 def test_each_option_is_declared_once():
     """An option with one meaning has one section; the names below have another meaning in each of their commands."""
     declared = Counter(

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from retinanet.checkpoint.holders import describe_content
-from retinanet.checkpoint.loaded_model import KEY, LoadedModel, describe_run
+from retinanet.checkpoint.loaded_model import KEY, LoadedModel
 from retinanet.checkpoint.peer_network import WeightsError, build_network, find_state, read_state
 from retinanet.checkpoint.peers import PEERS, Project, preprocessing
 from retinanet.checkpoint.reading import read_any_file
+from retinanet.checkpoint.saving import save_model
 from retinanet.config import (
     ConvertWeightsConfig,
     ModelConfig,
@@ -26,7 +26,6 @@ from retinanet.config import (
     to_dict,
 )
 from retinanet.errors import UserError
-from retinanet.files import atomic_path
 from retinanet.model import RetinaNet
 
 __all__ = ["WeightsError", "convert_weights", "find_project", "from_detectron2", "from_torchvision", "import_model"]
@@ -138,12 +137,7 @@ def convert_weights(source: Path, config: ConvertWeightsConfig) -> LoadedModel:
         saved = import_model(content, project, classes=config.names, frozen_eps=config.frozen_eps)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
-    checkpoint = {
-        "state_dict": {f"model.{name}": value for name, value in saved.model.state_dict().items()},
-        KEY: describe_run(resolve(TrainConfig, saved.train_config), saved.classes, saved.category_ids),
-    }
-    with atomic_path(config.output) as partial:
-        torch.save(checkpoint, partial)
+    save_model(saved, config.output)
     return saved
 
 

@@ -10,6 +10,7 @@ from retinanet.checkpoint.holders import find_states
 from retinanet.checkpoint.import_weights import WeightsError, find_project, holds_network, import_model
 from retinanet.checkpoint.loaded_model import KEY, LOSS_STATE, CheckpointError, LoadedModel
 from retinanet.checkpoint.reading import BROKEN_FILE_ERRORS, OWN_MARKER, read_any_file, validate_checkpoint
+from retinanet.checkpoint.tuned_thresholds import TunedThresholds
 from retinanet.config import (
     ImageConfig,
     ModelConfig,
@@ -70,6 +71,7 @@ def load_checkpoint(path: Path, *, allow: Iterable[str] = ()) -> LoadedModel:
         tiling=tiling,
         train_config=config,
         loss_state=_loss_state(checkpoint, path),
+        tuned=_tuned(checkpoint[KEY], path, len(classes)),
     )
 
 
@@ -131,6 +133,18 @@ def _loss_state(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tenso
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: expected {LOSS_STATE} to be a dictionary of tensors, found {shorten(state)}")
     return state
+
+
+def _tuned(entry: dict[str, Any], path: Path, classes: int) -> TunedThresholds | None:
+    """Return the tuned thresholds of a checkpoint, None without any. Raises `CheckpointError`."""
+    if (values := entry.get("tuned")) is None:
+        return None
+    try:
+        return TunedThresholds.from_dict(values, classes=classes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: the tuned thresholds are not valid ({shorten(str(error))}): tune the model again"
+        ) from error
 
 
 def _state(checkpoint: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:

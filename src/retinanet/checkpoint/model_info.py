@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from retinanet.checkpoint.tuned_thresholds import TunedThresholds
 from retinanet.config import (
     ImageConfig,
     LossConfig,
@@ -28,6 +29,7 @@ class ModelInfo:
         postprocess_config: thresholds and limits that turn network outputs into detections.
         tiling: size and overlap of the tiles that large images are cut into.
         train_config: every option of the training run, as plain values; empty if unknown.
+        tuned: score thresholds that `retinanet tune` chose; None: none.
     """
 
     classes: tuple[str, ...]
@@ -36,6 +38,7 @@ class ModelInfo:
     postprocess_config: PostprocessConfig
     tiling: TileConfig = field(default_factory=TileConfig)
     train_config: dict[str, Any] = field(default_factory=dict)
+    tuned: TunedThresholds | None = None
 
     @property
     def match_config(self) -> MatchConfig:

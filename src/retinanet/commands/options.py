@@ -32,6 +32,7 @@ PANELS: Final = {
                 "Prescription",
                 "Check",
                 "Compare",
+                "Tuning",
                 "Data",
                 "Model",
                 "Anchors and matching",
@@ -170,9 +171,9 @@ def _without_marks(hint: Hint) -> Any:
     return kind | None if hint.optional else kind
 
 
-def _number_or_word(words: Mapping[str, int], kind: type, _: Any, tokens: Sequence[Token]) -> Any:
+def _number_or_word(words: Mapping[str, int | str], kind: type, _: Any, tokens: Sequence[Token]) -> Any:
     value = token_text(tokens[-1])
-    return kind(words.get(value, value))
+    return words[value] if value in words else kind(value)
 
 
 @functools.cache

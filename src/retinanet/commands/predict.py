@@ -35,13 +35,13 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
     for video in summary.videos:
         print(f"{video.detections:,} detections in {video.frames:,} frames: {video.results}")
         if video.drawn is not None:
-            print(f"drawn (scores of at least {config.draw_threshold:g}): {video.drawn}")
+            print(f"drawn ({_drawn_scores(config)}): {video.drawn}")
         if video.error:
             print(f"error: {video.error}", file=sys.stderr)
     if summary.results is not None:
         print(f"{summary.detections:,} detections in {summary.images:,} images: {summary.results}")
     if summary.drawn is not None and summary.images:
-        print(f"drawn (scores of at least {config.draw_threshold:g}): {summary.drawn}")
+        print(f"drawn ({_drawn_scores(config)}): {summary.drawn}")
     for sentence in summary.left_out:
         print(sentence)
     print(f"device: {summary.device}")
@@ -50,6 +50,12 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
     if summary.failed:
         print(f"{len(summary.failed):,} files could not be read", file=sys.stderr)
     return 1 if summary.failed or any(video.error for video in summary.videos) else 0
+
+
+def _drawn_scores(config: PredictConfig) -> str:
+    if config.threshold == "tuned":
+        return "scores above the tuned thresholds"
+    return f"scores of at least {config.draw_threshold:g}"
 
 
 def _on_ray(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:

@@ -12,10 +12,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Word:
-    """A word that stands for a value of the option, such as `auto` for a batch size of 0."""
+    """A word that stands for a value of the option, such as `auto` for a batch size of 0, or that is a value itself."""
 
     word: str
-    value: int
+    value: int | str
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Interval
 
+from retinanet.config.annotations import Word
 from retinanet.config.hardware import DeviceConfig
 from retinanet.config.inference import InferenceConfig, NmsConfig
 from retinanet.config.loading import BatchConfig, LoadingConfig
@@ -23,8 +24,9 @@ class PredictConfig:
     existing: ExistingConfig = field(default_factory=ExistingConfig)
     format: str = "coco"
     """Format of the detections: coco (detections.json), csv (detections.csv), voc (Annotations/) or yolo (labels/)."""
-    threshold: Annotated[float | None, Interval(ge=0.0, le=1.0)] = None
-    """Lowest score of the detections that are written. Default: `score_threshold` of the model."""
+    threshold: Annotated[float | Literal["tuned"] | None, Interval(ge=0.0, le=1.0), Word("tuned", "tuned")] = None
+    """Lowest score of the detections that are written. `tuned`: the thresholds that `retinanet tune` chose for the
+    classes, and all written detections are drawn. Default: `score_threshold` of the model."""
     draw: bool = True
     """Draw the detections on copies of the images, in the folder drawn/."""
     draw_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
@@ -51,3 +53,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         check_options(self)
         self.batch.require_number()
+
+    @property
+    def drawn_threshold(self) -> float:
+        """Lowest score of the detections that are drawn."""
+        return 0.0 if self.threshold == "tuned" else self.draw_threshold

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
+from retinanet.config.annotations import Word
 from retinanet.errors import ConfigError, did_you_mean
 
 
@@ -60,6 +61,8 @@ def check_options(config: Any) -> None:
             continue  # a section checks its own options
         hint, value = read_hint(cast(Any, field.type)), getattr(config, field.name)
         if value is None and hint.optional:
+            continue
+        if any(isinstance(mark, Word) and value == mark.value for mark in hint.marks):
             continue
         if hint.items is None:
             _check(field.name, value, hint)

@@ -141,9 +141,9 @@ class ImageMatch:
 
 def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     """Match the detections with a score of at least `threshold` with the objects of an image."""
-    partner_D, in_crowd_D = _pair(item)
+    partner_D, in_crowd_D = pair_detections(item)
     shown_D = np.asarray(item.scores_D) >= threshold
-    crowd_G = _crowd(item)
+    crowd_G = crowd_regions(item)
     matched_G = crowd_G.copy()
     matched_G[partner_D[shown_D & (partner_D >= 0)]] = True
     return ImageMatch(matched_G=matched_G, correct_D=(partner_D >= 0) | in_crowd_D, shown_D=shown_D, crowd_G=crowd_G)
@@ -156,10 +156,10 @@ def best_threshold(items: Sequence[ImageResults]) -> float:
     """
     hits, wrong = [], []
     for item in items:
-        partner_D, in_crowd_D = _pair(item)
+        partner_D, in_crowd_D = pair_detections(item)
         hits.append(np.asarray(item.scores_D)[partner_D >= 0])
         wrong.append(np.asarray(item.scores_D)[(partner_D < 0) & ~in_crowd_D])
-    objects = sum(int((~_crowd(item)).sum()) for item in items)
+    objects = sum(int((~crowd_regions(item)).sum()) for item in items)
     right, false = np.concatenate([[], *hits]), np.concatenate([[], *wrong])
     best, best_f1 = 0.5, 0.0
     for threshold in sorted((round(0.05 * step, 2) for step in range(1, 20)), key=lambda t: abs(t - 0.5)):
@@ -171,12 +171,13 @@ def best_threshold(items: Sequence[ImageResults]) -> float:
     return best
 
 
-def _crowd(item: ImageResults) -> npt.NDArray[np.bool_]:
+def crowd_regions(item: ImageResults) -> npt.NDArray[np.bool_]:
+    """Return whether each ground-truth box is a crowd region."""
     G = len(item.boxes_G4)
     return np.zeros(G, dtype=bool) if item.crowd_G is None else np.asarray(item.crowd_G, dtype=bool)
 
 
-def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def pair_detections(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """Pair detections with objects of their class at IoU >= `MATCH_IOU`, by descending score, each once.
 
     A score threshold removes only detections with the lowest scores, so that the other pairs stay the same.
@@ -184,7 +185,7 @@ def _pair(item: ImageResults) -> tuple[Ints, npt.NDArray[np.bool_]]:
     Returns:
         the index of each detection's object, or -1; True for each unpaired detection in a crowd region of its class.
     """
-    crowd_G = _crowd(item)
+    crowd_G = crowd_regions(item)
     taken_G = crowd_G.copy()
     partner_D, in_crowd_D = np.full(len(item.detected_D4), -1), np.zeros(len(item.detected_D4), dtype=bool)
     overlap_DG, inside_DG = overlaps(item.detected_D4, item.boxes_G4)

@@ -28,9 +28,17 @@ if TYPE_CHECKING:
 
 
 def compare_runtime(loaded: LoadedModel, exported: RuntimeDetector, images: Sequence[Path]) -> list[parity.Difference]:
-    """Return the differences between the detections, or between the dense outputs if there are no detections."""
+    """Return the differences between the detections, or between the dense outputs if there are no detections.
+
+    With tuned thresholds, the detections above them are compared, too: those that the graph itself selects.
+    """
     if not exported.description.raw:
-        differences = parity.compare(Detector(model=loaded.model, info=loaded, device="cpu"), exported, images)
+        original = Detector(model=loaded.model, info=loaded, device="cpu")
+        differences = parity.compare(original, exported, images)
+        if loaded.tuned is not None:
+            exported.uses_tuned_thresholds = True
+            differences += parity.compare(original, exported, images, tuned=True)
+            exported.uses_tuned_thresholds = False
         if any(d.compared or not d.agrees for d in differences):
             return differences
     # Without detections: the file has no decoding (--raw), or the network detects nothing in these images.

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from retinanet.runtime.description import (
+    CLASS_THRESHOLDS,
     DETECTIONS,
     FRAMES,
     IMAGES,
@@ -33,8 +34,6 @@ NORMALISED: Final = "normalised"
 """Name of the network's input in the joined graph."""
 IR_VERSION: Final = 10
 """Version of the ONNX file format. ONNX Runtime 1.18 and later read it."""
-THRESHOLD_INPUTS: Final = (SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS)
-"""Inputs that only the decoding needs."""
 
 
 class Graph:
@@ -142,7 +141,13 @@ def decoding_graph(about: Description) -> onnx.ModelProto:
     boxes_ND4, labels_ND = _gather_rows(g, boxes_NM4, index_ND, 4), g("GatherElements", labels_NM, index_ND, axis=1)
     if not about.postprocess_config.clip_before_nms:
         boxes_ND4 = g("Min", g("Max", boxes_ND4, g.const(0, np.float32)), limit_N14)
-        boxes_ND4, scores_ND, labels_ND = _drop_empty_boxes(g, boxes_ND4, scores_ND, labels_ND)
+        low_ND2, high_ND2 = g.add_node("Split", [boxes_ND4, g.const([2, 2])], 2, axis=2)
+        side_ND = g("ReduceMin", g("Sub", high_ND2, low_ND2), g.const([2]), keepdims=0)
+        has_area_ND = g("Greater", side_ND, g.const(0, np.float32))
+        boxes_ND4, scores_ND, labels_ND = _keep(g, has_area_ND, boxes_ND4, scores_ND, labels_ND)
+    if about.tuned is not None:
+        above_ND = g("Greater", scores_ND, g("Gather", CLASS_THRESHOLDS, labels_ND))
+        boxes_ND4, scores_ND, labels_ND = _keep(g, above_ND, boxes_ND4, scores_ND, labels_ND)
     boxes_ND4 = g("Mul", boxes_ND4, factor_N14)
     real_ND = g("GreaterOrEqual", scores_ND, g.const(0, np.float32))
     real_ND1 = g("Unsqueeze", real_ND, g.const([2]))
@@ -164,9 +169,10 @@ def _decoding_interface(about: Description) -> tuple[list[onnx.ValueInfoProto], 
             _tensor_info(name, TensorProto.FLOAT, "N", f"A{name[1]}", K if name.endswith("logits") else 4)
             for name in dense_names(about.levels)
         ),
-        _tensor_info(SCORE_THRESHOLD, TensorProto.FLOAT, 1),
-        _tensor_info(NMS_THRESHOLD, TensorProto.FLOAT, 1),
-        _tensor_info(MAX_DETECTIONS, TensorProto.INT64, 1),
+        *(
+            _tensor_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), len(value))
+            for name, value in about.threshold_inputs().items()
+        ),
     ]
     outputs = [
         _tensor_info("boxes", TensorProto.FLOAT, "N", "D", 4),
@@ -177,12 +183,9 @@ def _decoding_interface(about: Description) -> tuple[list[onnx.ValueInfoProto], 
     return inputs, outputs
 
 
-def _drop_empty_boxes(g: Graph, boxes_ND4: str, scores_ND: str, labels_ND: str) -> tuple[str, str, str]:
-    """Return the detections with score -1 for boxes without area, which are moved to the end."""
-    low_ND2, high_ND2 = g.add_node("Split", [boxes_ND4, g.const([2, 2])], 2, axis=2)
-    sides_ND2 = g("Sub", high_ND2, low_ND2)
-    seen_ND = g("Greater", g("ReduceMin", sides_ND2, g.const([2]), keepdims=0), g.const(0, np.float32))
-    scores_ND = g("Where", seen_ND, scores_ND, g.const(-1, np.float32))
+def _keep(g: Graph, keep_ND: str, boxes_ND4: str, scores_ND: str, labels_ND: str) -> tuple[str, str, str]:
+    """Return the detections with score -1 for those that are not kept, which are moved to the end."""
+    scores_ND = g("Where", keep_ND, scores_ND, g.const(-1, np.float32))
     scores_ND, order_ND = g.add_node("TopK", [scores_ND, MAX_DETECTIONS], 2, axis=1)
     return _gather_rows(g, boxes_ND4, order_ND, 4), scores_ND, g("GatherElements", labels_ND, order_ND, axis=1)
 
@@ -293,7 +296,7 @@ def join_graphs(network: onnx.ModelProto, about: Description, *, defaults: bool)
         graph = whole.graph
         graph.node.extend(after.graph.node)
         graph.initializer.extend(after.graph.initializer)
-        graph.input.extend(value for value in after.graph.input if value.name in THRESHOLD_INPUTS)
+        graph.input.extend(value for value in after.graph.input if value.name in about.threshold_inputs())
         dense = list(graph.output)
         del graph.output[:]
         graph.output.extend(after.graph.output)
@@ -305,14 +308,7 @@ def join_graphs(network: onnx.ModelProto, about: Description, *, defaults: bool)
             shaped = _tensor_info(value.name, TensorProto.FLOAT, "N", f"A{value.name[1]}", last)
             value.CopyFrom(shaped)
     if defaults:
-        config = about.postprocess_config
-        default = {FRAMES: np.zeros((1, 4), np.float32)}
-        if not about.raw:
-            default |= {
-                SCORE_THRESHOLD: np.array([config.score_threshold], np.float32),
-                NMS_THRESHOLD: np.array([config.nms_threshold], np.float32),
-                MAX_DETECTIONS: np.array([config.max_detections], np.int64),
-            }
+        default = {FRAMES: np.zeros((1, 4), np.float32)} | ({} if about.raw else about.threshold_inputs())
         whole.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in default.items())
     del whole.opset_import[:]
     whole.opset_import.append(helper.make_opsetid("", OPSET))

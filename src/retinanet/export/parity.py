@@ -85,6 +85,7 @@ def compare(
     *,
     scales: Sequence[float] = SCALES,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    tuned: bool = False,
 ) -> list[Difference]:
     """Return the differences between the detections of two detectors, per image size and batch size.
 
@@ -94,13 +95,18 @@ def compare(
         images: image files.
         scales: factors of the image size in training.
         batch_sizes: numbers of images per batch.
+        tuned: compare the detections above the tuned thresholds.
     """
     out = []
+    thresholds = original.info.tuned.thresholds if tuned and original.info.tuned is not None else None
     for scale, batch_size in product(scales, batch_sizes):
         image_config = scaled(original.image_config, scale)
         with use_image_config(image_config, original, exported):
-            pairs = zip(*(_detect_all(detector, images, batch_size) for detector in (original, exported)), strict=True)
-            rows = [compare_detections(first, second, original.postprocess_config) for first, second in pairs]
+            found = [_detect_all(detector, images, batch_size, tuned=tuned) for detector in (original, exported)]
+            rows = [
+                compare_detections(first, second, original.postprocess_config, thresholds)
+                for first, second in zip(*found, strict=True)
+            ]
         out.append(
             Difference(
                 image_size=image_config.image_size,
@@ -129,11 +135,15 @@ def use_image_config(config: ImageConfig, *detectors: BaseDetector) -> Iterator[
             detector.info = info
 
 
-def _detect_all(detector: BaseDetector, images: Sequence[Path], batch_size: int) -> list[ArrayDetections]:
+def _detect_all(
+    detector: BaseDetector, images: Sequence[Path], batch_size: int, *, tuned: bool
+) -> list[ArrayDetections]:
     """Return the detections of each image, without tiling. One call processes `batch_size` images of equal shape."""
     before, detector.images_per_call = detector.images_per_call, batch_size
     try:
-        stream = detector.stream(batched(images, batch_size), workers=0, tiling=TileConfig(tile=0))
+        stream = detector.stream(
+            batched(images, batch_size), workers=0, tiling=TileConfig(tile=0), threshold="tuned" if tuned else None
+        )
         return [image_result.result() for image_result in stream]
     finally:
         detector.images_per_call = before
@@ -145,8 +155,16 @@ def scaled(config: ImageConfig, scale: float) -> ImageConfig:
     return dataclasses.replace(config, image_size=image_size, max_size=max_size)
 
 
-def compare_detections(first: ArrayDetections, second: ArrayDetections, config: PostprocessConfig) -> Difference:
-    """Return the differences between two models' detections in one image. `image_size` and `batch_size` are 0."""
+def compare_detections(
+    first: ArrayDetections,
+    second: ArrayDetections,
+    config: PostprocessConfig,
+    class_thresholds: Sequence[float] | None = None,
+) -> Difference:
+    """Return the differences between two models' detections in one image. `image_size` and `batch_size` are 0.
+
+    `class_thresholds` replaces `score_threshold` of `config` for each class.
+    """
     pairs = _match_detections(first, second)
     rows, columns = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
     boxes = np.abs(first.boxes_D4[rows] - second.boxes_D4[columns]).max(initial=0.0)
@@ -159,7 +177,10 @@ def compare_detections(first: ArrayDetections, second: ArrayDetections, config: 
     num_at_threshold = missing = 0
     for detections, other, indices in unmatched:
         for i in indices:
-            at_threshold = _is_at_threshold(detections, int(i), other, config, rivals)
+            own = config
+            if class_thresholds is not None:
+                own = dataclasses.replace(config, score_threshold=class_thresholds[detections.labels_D[i]])
+            at_threshold = _is_at_threshold(detections, int(i), other, own, rivals)
             num_at_threshold, missing = num_at_threshold + at_threshold, missing + (not at_threshold)
     return Difference(
         image_size=0,

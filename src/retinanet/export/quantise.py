@@ -22,9 +22,6 @@ from retinanet.runtime.description import (
     FRAMES,
     IMAGES,
     KEY,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
     dense_names,
 )
 from retinanet.runtime.engines import openvino_core
@@ -135,16 +132,13 @@ def quantise_openvino(network: onnx.ModelProto, about: Description, path: Path, 
         import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    config = about.postprocess_config
 
     def inputs(image: Scaled) -> dict[str, Any]:
         pixels_N3HW, frames = prepare_pixels([image], about.image_config)
         return {
             IMAGES: pixels_N3HW if about.uint8 else pixels_N3HW.astype(np.float32) / 255,
             FRAMES: np.array(frames, np.float32),
-            SCORE_THRESHOLD: np.array([config.score_threshold], np.float32),
-            NMS_THRESHOLD: np.array([config.nms_threshold], np.float32),
-            MAX_DETECTIONS: np.array([config.max_detections], np.int64),
+            **about.threshold_inputs(),
         }
 
     names = [f"network_{name}" for name in output_convolutions(network, about)]

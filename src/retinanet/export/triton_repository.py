@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Final
 
 from retinanet.files import write_atomically
-from retinanet.runtime.description import FRAMES, IMAGES, MAX_DETECTIONS, NMS_THRESHOLD, SCORE_THRESHOLD
+from retinanet.runtime.description import FRAMES, IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +69,8 @@ def config_text(name: str, about: Description, backend: str) -> str:
         ]
     else:
         if not batched:
-            inputs += [(n, "TYPE_FP32", "1") for n in (SCORE_THRESHOLD, NMS_THRESHOLD)]
-            inputs.append((MAX_DETECTIONS, "TYPE_INT64", "1"))
+            types = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
+            inputs += [(n, types[str(v.dtype)], str(len(v))) for n, v in about.threshold_inputs().items()]
         one = " reshape { shape: [ ] }" if batched else ""
         outputs = [
             ("boxes", "TYPE_FP32", f"{lead}-1, 4", ""),

@@ -3,6 +3,7 @@
 from retinanet.model.anchors import AnchorGenerator, cell_anchors
 from retinanet.model.backbone import Backbone, BackboneError
 from retinanet.model.build import build_backbone, build_parts, has_level_2
+from retinanet.model.heads import rescale_logits
 from retinanet.model.pretrained import load_pretrained, pretrained_normalisation
 from retinanet.model.retinanet import RetinaNet
 
@@ -17,4 +18,5 @@ __all__ = [
     "has_level_2",
     "load_pretrained",
     "pretrained_normalisation",
+    "rescale_logits",
 ]

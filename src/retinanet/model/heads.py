@@ -65,3 +65,28 @@ def initialise_prior(head: Head, prior: float) -> None:
     Source: arXiv 1708.02002, section 4.1, "Initialization".
     """
     nn.init.constant_(head.output.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
+
+
+def rescale_logits(head: Head, factor_K: Sequence[float], shift_K: Sequence[float]) -> None:
+    """Change the output convolution in place, so that the logit z of class k becomes factor_k z + shift_k.
+
+    Args:
+        head: classification head of K classes.
+        factor_K: factor of each class.
+        shift_K: shift of each class.
+
+    Raises:
+        ValueError: the number of factors or of shifts is not K.
+    """
+    if not len(factor_K) == len(shift_K) == head.values:
+        raise ValueError(f"expected {head.values} factors and shifts, found {len(factor_K)} and {len(shift_K)}")
+    weight, bias = head.output.weight, head.output.bias
+    assert bias is not None  # noqa: S101
+    anchors = len(bias) // head.values
+    # In float64: a float32 product would round the prior's bias of -4.6 by 2e-7.
+    factor, shift = (
+        torch.tensor(values, dtype=torch.float64).repeat(anchors).to(bias.device) for values in (factor_K, shift_K)
+    )
+    with torch.no_grad():
+        weight.copy_(weight.double() * factor[:, None, None, None])
+        bias.copy_(bias.double() * factor + shift)

@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, overload
 
 import numpy as np
 import supervision as sv
@@ -35,6 +35,7 @@ TTA_SCALES: Final = (0.8, 1.25)
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Source)
+Threshold = float | Literal["tuned"] | None
 
 
 class BaseDetector(ABC):
@@ -76,6 +77,14 @@ class BaseDetector(ABC):
     def postprocess_config(self) -> PostprocessConfig:
         """Post-processing: thresholds and the largest number of detections."""
         return self.info.postprocess_config
+
+    def check_threshold(self, threshold: Threshold) -> None:
+        """Raise `ConfigError` if the threshold is "tuned" and the model has no tuned thresholds."""
+        if threshold == "tuned" and self.info.tuned is None:
+            raise ConfigError(
+                "threshold tuned: expected a model with tuned thresholds, found none: choose thresholds with "
+                "`retinanet tune`, export the tuned checkpoint, or give a number"
+            )
 
     @property
     def tiling(self) -> TileConfig:
@@ -149,7 +158,7 @@ class BaseDetector(ABC):
         self,
         source: Source,
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
         tta: bool = False,
@@ -160,7 +169,7 @@ class BaseDetector(ABC):
         self,
         source: Iterable[Source],
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
         tta: bool = False,
@@ -170,7 +179,7 @@ class BaseDetector(ABC):
         self,
         source: Source | Iterable[Source],
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         tile: int | None = None,
         overlap: float = TileConfig.overlap,
         tta: bool = False,
@@ -181,7 +190,8 @@ class BaseDetector(ABC):
         Args:
             source: path, bytes of an image file, open file, Pillow image, array or tensor (H, W, 3) in RGB, see
                 `sources.to_source`; or a list, an iterator or an array (N, H, W, 3) of images.
-            threshold: lowest score of a detection; None: the model's `score_threshold` (0.05 unless changed).
+            threshold: lowest score of a detection, or "tuned": the thresholds of `retinanet tune`; None: the model's
+                `score_threshold` (0.05 unless changed).
             tile: side of the tiles into which large images are cut, original pixels; 0: no tiles; None: as in training.
             overlap: share of a tile that overlaps its neighbour.
             tta: test-time augmentation: also detect in flipped and rescaled images. It improves boxes at six times the
@@ -207,7 +217,7 @@ class BaseDetector(ABC):
         *,
         batch_size: int = BatchConfig.batch_size,
         workers: int = LoadingConfig.workers,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         agnostic_nms: bool | None = None,
     ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
         """Yield (source, detections) of each image in order. An image that cannot be decoded yields (source, error).
@@ -218,7 +228,8 @@ class BaseDetector(ABC):
             sources: list, iterator or array of images, as in `predict`.
             batch_size: number of images per batch.
             workers: number of threads that decode images.
-            threshold: lowest score of a detection; None: the model's `score_threshold`.
+            threshold: lowest score of a detection, or "tuned": the thresholds of `retinanet tune`; None: the model's
+                `score_threshold`.
             agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
 
         Raises:
@@ -236,7 +247,7 @@ class BaseDetector(ABC):
         batches: Iterable[Sequence[Source]],
         *,
         workers: int,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         tiling: TileConfig | None = None,
         tta: bool = False,
         min_limit: int = 0,
@@ -247,21 +258,29 @@ class BaseDetector(ABC):
         Args:
             batches: batches of images.
             workers: number of threads that decode and resize images ahead of the network; 0: none.
-            threshold: lowest score of a detection; None: the model's `score_threshold`.
+            threshold: lowest score of a detection, or "tuned": the thresholds of `retinanet tune`; None: the model's
+                `score_threshold`.
             tiling: tiling of large images; None: as in training.
             tta: test-time augmentation: detect in six views of each image, flipped and rescaled.
             min_limit: a lower `max_detections` of the model is raised to this number of detections per image.
             agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
 
         Raises:
-            ConfigError: the exported model contains another NMS than `agnostic_nms`.
+            ConfigError: the exported model contains another NMS than `agnostic_nms`, or no tuned thresholds exist.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
         config = self.info.with_agnostic_nms(agnostic_nms).postprocess_config
         self.check_nms(config)
+        self.check_threshold(threshold)
+        class_thresholds = None
+        if threshold == "tuned" and self.info.tuned is not None:
+            # NMS keeps boxes from the highest score down, so that boxes below the threshold of their class never change
+            # which boxes above it are kept.
+            class_thresholds = self.info.tuned.thresholds
+            threshold = min(class_thresholds)
         if threshold is not None:
-            config = dataclasses.replace(config, score_threshold=threshold)
+            config = dataclasses.replace(config, score_threshold=float(threshold))
         config = dataclasses.replace(config, max_detections=max(config.max_detections, min_limit))
         for batch in load_ahead(batches, self._load, workers):
             views = self._detect_views(batch, config, tta)
@@ -278,6 +297,8 @@ class BaseDetector(ABC):
                     # Tiles decode parts of the file that the reduced whole image did not need.
                     yield ImageResult(source=source, error=decode_error)
                     continue
+                if class_thresholds is not None:
+                    found = above(found, class_thresholds)
                 yield ImageResult(source=source, width=frame.width, height=frame.height, detections=found)
 
     def _detect_in_tiles(
@@ -401,3 +422,8 @@ class BaseDetector(ABC):
             "Larger values become white" if kind == "bright" else "The image is nearly black for the model",
             own_depth,
         )
+
+
+def above(detections: ArrayDetections, thresholds: Sequence[float]) -> ArrayDetections:
+    """Return the detections with a higher score than the threshold of their class."""
+    return detections[detections.scores_D > np.array(thresholds, np.float32)[detections.labels_D]]

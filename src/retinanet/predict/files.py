@@ -86,6 +86,7 @@ def predict_files(
         raise ConfigError("track expects a video, found only images: give a video, or --fps for numbered frames")
     _check_output(config, videos, outputs if paths else ())
     detector = model if isinstance(model, BaseDetector) else load_with_options(model, config)
+    detector.check_threshold(config.threshold)
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
         return PredictSummary(
@@ -121,7 +122,7 @@ def predict_files(
             total += len(detections)
             if drawn is not None:
                 save_jpeg(
-                    draw_file(path, detections, threshold=config.draw_threshold, bit_depth=bit_depth),
+                    draw_file(path, detections, threshold=config.drawn_threshold, bit_depth=bit_depth),
                     drawn / f"{name}.jpg",
                 )
     return PredictSummary(

@@ -5,6 +5,7 @@ Shape suffixes: N batch, A anchors of a level, K classes, C anchors of a positio
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,10 @@ from retinanet.predict.dense import DenseOutputs, level_outputs
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.sources import to_source
 from retinanet.runtime.description import (
+    CLASS_THRESHOLDS,
     DETECTIONS,
     FRAMES,
     IMAGES,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
     Description,
     ExportError,
     dense_names,
@@ -41,6 +40,10 @@ class RuntimeDetector(BaseDetector):
         engine: runtime with the loaded graph.
         description: description of the exported model.
     """
+
+    uses_tuned_thresholds: bool = False
+    """Whether the graph applies the tuned thresholds, as it does by default for other callers. `stream` applies them to
+    the merged detections instead, because tiles and test-time augmentation need the detections below them."""
 
     def __init__(self, *, engine: Engine, description: Description) -> None:
         super().__init__(description, images_per_call=1 if engine.on_cpu else None)
@@ -122,11 +125,9 @@ class RuntimeDetector(BaseDetector):
     ) -> dict[str, npt.NDArray[Any]]:
         inputs: dict[str, npt.NDArray[Any]] = {IMAGES: pixels_N3HW, FRAMES: np.array(frames, np.float32)}
         if not self.description.raw:
-            inputs |= {
-                SCORE_THRESHOLD: np.array([config.score_threshold], np.float32),
-                NMS_THRESHOLD: np.array([config.nms_threshold], np.float32),
-                MAX_DETECTIONS: np.array([config.max_detections], np.int64),
-            }
+            inputs |= dataclasses.replace(self.description, postprocess_config=config).threshold_inputs()
+            if not self.uses_tuned_thresholds and CLASS_THRESHOLDS in inputs:
+                inputs[CLASS_THRESHOLDS] = np.zeros_like(inputs[CLASS_THRESHOLDS])
         return inputs
 
     def _infer(self, images_N3HW: Pixels, frames: Sequence[Frame], config: PostprocessConfig) -> list[ArrayDetections]:

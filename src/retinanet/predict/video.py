@@ -216,7 +216,7 @@ def predict_video(
                 detections = track(detections, frame.seconds)
             rows.write(frame, detections)
             if drawn is not None:
-                image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.draw_threshold)
+                image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.drawn_threshold)
                 drawn.write(np.asarray(image), frame.seconds)
             count, total = count + 1, total + len(detections)
             advance()

@@ -11,13 +11,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
+
 from retinanet.checkpoint.model_info import ModelInfo
+from retinanet.checkpoint.tuned_thresholds import TunedThresholds
 from retinanet.config import ImageConfig, PostprocessConfig, TileConfig, section_from_dict, to_dict
 from retinanet.errors import ConfigError, UserError
 from retinanet.parse import parse_json, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    import numpy.typing as npt
 
 KEY: Final = "retinanet"
 """Name of the description's entry in the file's metadata."""
@@ -34,6 +39,9 @@ FRAMES: Final = "frames"
 Pixels outside the resized size are padding, and their values have no effect. Boxes are clipped to the resized size, and
 returned in original pixels. Zeros (the default in ONNX) mean that the image fills the input and was not resized."""
 SCORE_THRESHOLD: Final = "score_threshold"
+CLASS_THRESHOLDS: Final = "class_thresholds"
+"""Input of a model with tuned thresholds: the lowest score of a detection of each class, of shape (K,). It is applied
+after NMS, so that 0 changes nothing. In ONNX, the default is the tuned thresholds."""
 NMS_THRESHOLD: Final = "nms_threshold"
 MAX_DETECTIONS: Final = "max_detections"
 """Inputs: score threshold, NMS threshold and largest number of detections, each of shape (1,). In ONNX, the defaults
@@ -90,11 +98,26 @@ class Description(ModelInfo):
     precision: str
     version: str
 
+    def threshold_inputs(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the inputs of the graph with thresholds and limits, by name, with their default values."""
+        config = self.postprocess_config
+        inputs: dict[str, npt.NDArray[Any]] = {
+            SCORE_THRESHOLD: np.array([config.score_threshold], np.float32),
+            NMS_THRESHOLD: np.array([config.nms_threshold], np.float32),
+            MAX_DETECTIONS: np.array([config.max_detections], np.int64),
+        }
+        if self.tuned is not None:
+            inputs[CLASS_THRESHOLDS] = np.array(self.tuned.thresholds, np.float32)
+        return inputs
+
     def to_json(self) -> str:
         """Return the description as JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("image_config", "postprocess_config", "tiling"):
             values[name] = to_dict(values[name])
+        tuned = values.pop("tuned")
+        if tuned is not None:
+            values["tuned"] = tuned.to_dict()
         values["train_config"] = values.pop("train_config")  # last, as in files of earlier versions
         return json.dumps({"format": FORMAT, "opset": OPSET, **values}, ensure_ascii=False)
 
@@ -115,7 +138,7 @@ class Description(ModelInfo):
             if not isinstance(version, int) or version > FORMAT:
                 raise ExportError(f"{where}: expected format {FORMAT} or lower, found {version}: update retinanet")
             out = cls(
-                classes=tuple(str(name) for name in values["classes"]),
+                classes=(classes := tuple(str(name) for name in values["classes"])),
                 category_ids=tuple(int(number) for number in values["category_ids"]),
                 image_config=section_from_dict(ImageConfig, values["image_config"]),
                 postprocess_config=section_from_dict(PostprocessConfig, values["postprocess_config"]),
@@ -128,6 +151,7 @@ class Description(ModelInfo):
                 precision=str(values["precision"]),
                 version=str(values["version"]),
                 train_config=dict(values["train_config"]),
+                tuned=TunedThresholds.from_dict(values["tuned"], classes=len(classes)) if "tuned" in values else None,
             )
         except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, ExportError):
@@ -154,7 +178,7 @@ class Description(ModelInfo):
         Raises:
             ExportError: an input or output is missing, or has another type or a fixed size.
         """
-        names = (IMAGES, FRAMES) if self.raw else (IMAGES, FRAMES, SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS)
+        names = (IMAGES, FRAMES) if self.raw else (IMAGES, FRAMES, *self.threshold_inputs())
         rewritten = "Another tool rewrote this file"
         if missing := [name for name in names if name not in inputs]:
             raise ExportError(
