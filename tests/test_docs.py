@@ -25,6 +25,7 @@ SHOWN = {"text", "yaml", "toml", "csv", "json", "mermaid"}
 LONG = {  # pages whose blocks train, export, compare models or run a study
     "README.md",
     "docs/how-to/choose-a-loss.md",
+    "docs/how-to/choose-thresholds.md",
     "docs/how-to/compare-models.md",
     "docs/how-to/cross-validate.md",
     "docs/how-to/evaluate.md",

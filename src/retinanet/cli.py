@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "replay",
     "evaluate",
     "compare",
+    "tune",
     "predict",
     "check",
     "study",

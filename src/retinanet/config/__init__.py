@@ -50,6 +50,7 @@ from retinanet.config.start import FittedConfig, FreezeName, PresetConfig, Start
 from retinanet.config.study import StudyConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.train import TrainConfig
+from retinanet.config.tune import TuneConfig
 from retinanet.config.validation_data import ValidationConfig
 from retinanet.config.value_range import ValueRangeConfig
 
@@ -114,6 +115,7 @@ __all__ = [
     "StudyConfig",
     "TileConfig",
     "TrainConfig",
+    "TuneConfig",
     "ValidationConfig",
     "ValueRangeConfig",
     "WaitingConfig",

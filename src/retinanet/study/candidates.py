@@ -176,8 +176,8 @@ def _rare(measured: Measurements, config: TrainConfig) -> list[Candidate]:
     rare = ", ".join(f"{count.name} {count.objects}" for count in measured.rare)
     changes: list[tuple[str, str, dict[str, Any]]] = []
     natural = config.sampling.sampler == "natural"
-    # Copy-paste alone first: if time allows a single candidate, the runs are shorter than an epoch, and the repeat-factor
-    # sampler then costs the other classes more than it gains (docs/benchmarks/beds.md).
+    # Copy-paste alone first: if time allows a single candidate, the runs are shorter than an epoch. Then the
+    # repeat-factor sampler costs the other classes more than it gains (docs/benchmarks/beds.md).
     if not config.augmentation.copy_paste:
         changes.append(("copy-paste", "copy-paste", {"copy_paste": 1.0}))
     if not config.augmentation.copy_paste and natural:
