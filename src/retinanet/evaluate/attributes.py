@@ -50,7 +50,8 @@ def image_attributes(data: DetectionData, config: EvaluateConfig) -> tuple[list[
         EvaluationError: the CSV file is invalid or does not fit the data, or an image file is missing.
         ImageError: an image cannot be decoded.
     """
-    attributes, notes = [], []
+    attributes: list[Attribute] = []
+    notes: list[str] = []
     if config.slices is not None:
         table = read_attribute_table(config.slices, data)
         notes += table.notes

@@ -80,9 +80,8 @@ def best_f1_metrics(ground_truth: GroundTruth, results: Results) -> BestF1Metric
             right[found["category_id"]].append(np.array(found["dtMatched"][0], bool)[counted_D])
             objects[found["category_id"]] += int(np.sum(found["gtInDenominator"]))
     per_class = {name: _best(scores[key], right[key], objects[key]) for name, key in names}
-    together = _best(
-        *([part for parts in by.values() for part in parts] for by in (scores, right)), sum(objects.values())
-    )
+    all_scores, all_right = ([part for parts in by.values() for part in parts] for by in (scores, right))
+    together = _best(all_scores, all_right, sum(objects.values()))
     return BestF1Metrics(**dataclasses.asdict(together), per_class=per_class)
 
 

@@ -141,7 +141,8 @@ def _complete(
     config: EvaluateConfig,
 ) -> Evaluation:
     """Return the evaluation with the further metrics and the slices that the options select."""
-    truth, slices = data.to_coco(), ()
+    truth = data.to_coco()
+    slices: tuple[Slice, ...] = ()
     if config.slices is not None or config.slice_by:
         slices = slice_metrics(truth, results, attributes, max_detections=metrics.max_detections)
     further = further_metrics(data, results, config.metrics)

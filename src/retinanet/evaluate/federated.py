@@ -97,7 +97,8 @@ def open_images_metrics(ground_truth: GroundTruth, results: Results) -> Federate
     """Compute AP of Open Images at IoU 0.5, without a class hierarchy and without image-level labels.
 
     A detection with at least half of its area in a group belongs to the group. Of a group's detections, the one with
-    the highest score counts as a true positive, and the others are ignored.
+    the highest score counts as a true positive, and the others are ignored. A group without a detection counts as a
+    missed object.
 
     Args:
         ground_truth: see `evaluate_results`. An annotation with `is_group_of`, or a crowd region, is a group.
