@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinanet.evaluate import evaluate_results
+from retinanet.evaluate import evaluate, evaluate_results
 from retinanet.evaluate.federated import lvis_metrics, open_images_metrics, with_federated_fields
 from tests.evaluate.random_detections import Rows, Truth, random_case
 
@@ -149,3 +149,17 @@ def test_equals_the_lvis_package(cases: int, tmp_path: Path, monkeypatch: pytest
         for name, value in found.summary.items():
             key = f"{name}@300" if name.startswith("AR") else name
             assert value == pytest.approx(run.results[key], abs=1e-9), name
+
+
+def test_the_fields_of_a_file_reach_the_evaluation(tmp_path: Path) -> None:
+    """In a second image that is not labelled for cats, a detection of a cat is ignored by LVIS, and wrong for COCO."""
+    truth = two_images(neg_category_ids=[], not_exhaustive_category_ids=[])
+    for image in truth["images"]:
+        image |= {"coco_url": f"http://images.cocodataset.org/val2017/{image['id']}.jpg", "width": 200, "height": 200}
+    truth["categories"][0]["frequency"] = "f"
+    (tmp_path / "lvis.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(ROWS))
+    found = evaluate(tmp_path / "results.json", data=tmp_path / "lvis.json", metrics=("lvis",))
+    assert found.further.lvis is not None
+    assert found.further.lvis.summary["APf"] == pytest.approx(1)
+    assert pytest.approx(0.5) == found.metrics.AP
