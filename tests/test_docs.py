@@ -30,6 +30,7 @@ LONG = {  # pages whose blocks train, export, compare models or run a study
     "docs/how-to/cross-validate.md",
     "docs/how-to/evaluate.md",
     "docs/how-to/export.md",
+    "docs/how-to/find-weak-slices.md",
     "docs/how-to/extend/callback-and-logger.md",
     "docs/how-to/extend/loss-and-assigner.md",
     "docs/how-to/extend/transform.md",

@@ -217,6 +217,15 @@ def test_images_in_another_folder_and_missing_images(tmp_path: Path, write_coco:
     assert data.read(source).num_objects == 1  # the evaluation of a results file needs no images
 
 
+def test_lvis_names_images_by_their_addresses(write_coco: Write) -> None:
+    source = write_coco([{"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 20]}], categories={7: "cat"})
+    content = json.loads(source.read_text())
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{Path(image.pop('file_name')).name}"
+    source.write_text(json.dumps(content))
+    assert len(data.load(source).records) == len(content["images"])
+
+
 def test_missing_sizes_come_from_the_images(write_coco: Write) -> None:
     source = write_coco([{"image_id": 1, "bbox": [0, 0, 9, 9]}])
     content = json.loads(source.read_text())

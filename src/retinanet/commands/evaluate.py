@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retinanet.evaluate import ConfusionMatrix, Evaluation, Metrics
+    from retinanet.evaluate.further_metrics import FurtherMetrics
+    from retinanet.evaluate.slices import Slice
+
+SHOWN_SLICES = 20
+"""Maximum number of slices that the terminal shows. `--json` and `--report` contain all slices."""
 
 
 def evaluate(
@@ -34,8 +40,12 @@ def evaluate(
     found = measure(model, options, progress=progress_bar)
     console = result_console(options.files.json)
     if options.files.json == STDOUT:
-        write_json(found.metrics.to_json(), options.files.json)
+        write_json(found.to_json(), options.files.json)
     console.print(metrics_table(found.metrics))
+    for table in further_tables(found.further):
+        console.print(table)
+    if found.slices:
+        console.print(slices_table(found.slices))
     if options.confusion:
         matrix = confusion_matrix(found.ground_truth, found.results, score=options.confusion_threshold)
         console.print(confusion_table(matrix))
@@ -71,6 +81,43 @@ def metrics_table(metrics: Metrics) -> Group:
     return Group(summary, classes)
 
 
+def further_tables(further: FurtherMetrics) -> list[Table]:
+    """Return a table for each of the metrics in addition to COCO's; "-" stands for a metric without objects."""
+    return [_table(table.title, table.columns, table.rows) for table in further.tables()]
+
+
+def slices_table(slices: Sequence[Slice]) -> Table:
+    """Return the slices with the lowest AP as a table, at most `SHOWN_SLICES`; "-" stands for no objects."""
+    from retinanet.evaluate.slices import COLUMN_TITLES, MIN_IMAGES, MIN_OBJECTS, slice_rows
+
+    title = "Slices, lowest AP first"
+    if len(slices) > SHOWN_SLICES:
+        title += f" ({SHOWN_SLICES} of {len(slices)}: --json or --report lists all)"
+    table = _table(title, COLUMN_TITLES, slice_rows(slices[:SHOWN_SLICES]))
+    table.caption = f"vs all: AP minus AP of all data. few: fewer than {MIN_IMAGES} images or {MIN_OBJECTS} objects"
+    table.caption_justify = "left"
+    return table
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | int | float | None]]) -> Table:
+    """Return a table with names in its first column and numbers in the other columns."""
+    from rich.table import Table
+
+    def text(cell: str | int | float | None) -> str:
+        if cell is None:
+            return "-"
+        if isinstance(cell, str):
+            return cell.replace("[", r"\[")
+        return f"{cell:,}" if isinstance(cell, int) else f"{cell:.3f}"
+
+    table = Table(columns[0], title=title, title_justify="left")
+    for name in columns[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(text, row))
+    return table
+
+
 def confusion_table(matrix: ConfusionMatrix) -> Table:
     """Return the confusion matrix as a table for the terminal; zeros are left blank."""
     from rich.table import Table
@@ -98,4 +145,6 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
         title=f"Evaluation of {Path(model).name} on {config.data.name}",
         notes=found.notes,
         confusion_threshold=config.confusion_threshold if config.confusion else None,
+        further=found.further,
+        slices=found.slices,
     )

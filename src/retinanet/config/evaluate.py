@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Gt, Interval
 
@@ -14,6 +14,9 @@ from retinanet.config.output import ReportConfig
 from retinanet.config.tile import TileConfig
 from retinanet.config.validation import check_options
 from retinanet.config.value_range import ValueRangeConfig
+
+FurtherMetric = Literal["voc", "lvis", "open_images", "best_f1"]
+ImageAttribute = Literal["brightness", "sharpness", "image_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,18 @@ class EvaluateConfig:
     """Greatest number of detections per image and class that AP and AR count, those with the highest scores first. A
     lower limit of the model itself is raised to this number. By default 100, as COCO defines AP; an image with more
     objects of a class then lowers the AP of a perfect model. AR1, AR10 and AR100 keep their limits."""
+    metrics: tuple[FurtherMetric, ...] = ()
+    """Metrics in addition to COCO's. voc: AP of Pascal VOC at IoU 0.5, every-point and 11-point. lvis: AP of LVIS, also
+    of rare, common and frequent classes. open_images: AP of Open Images at IoU 0.5. best_f1: the score threshold with
+    the highest F1 at IoU 0.5, for all classes and for each class, with precision and recall."""
+    slices: Path | None = None
+    """CSV file with attributes of the images. AP is also computed for the images of each value of an attribute, and the
+    slices are sorted by AP, lowest first. The first line names the columns. A column called image, path or file_name,
+    or otherwise the first column, names the image, and each other column is an attribute."""
+    slice_by: tuple[ImageAttribute, ...] = ()
+    """Also compute AP for quarters of the images by a measured attribute. brightness: mean grey value. sharpness:
+    variance of the Laplacian. image_size: square root of width times height. brightness and sharpness read the image
+    files. Classes and object sizes are slices, too, if `slices` or `slice_by` is given."""
     dataset: DataConfig = field(default_factory=DataConfig)
     files: ReportConfig = field(default_factory=ReportConfig)
     tiling: TileConfig = field(default_factory=TileConfig)

@@ -126,20 +126,20 @@ def evaluate_results(
     per_class = {}
     for k, (name, category_id) in enumerate(category_names(coco)):
         per_class[name] = ClassMetrics(
-            AP=_mean(precision_TRKAM[:, :, k, 0, m]),
-            AP50=_mean(precision_TRKAM[at50, :, k, 0, m]),
-            AP75=_mean(precision_TRKAM[at75, :, k, 0, m]),
-            AR=_mean(recall_TKAM[:, k, 0, m]),
+            AP=mean_of_computed(precision_TRKAM[:, :, k, 0, m]),
+            AP50=mean_of_computed(precision_TRKAM[at50, :, k, 0, m]),
+            AP75=mean_of_computed(precision_TRKAM[at75, :, k, 0, m]),
+            AR=mean_of_computed(recall_TKAM[:, k, 0, m]),
             objects=len(coco.get_ann_ids(img_ids=coco.get_img_ids(), cat_ids=[category_id], iscrowd=False)),
         )
-    by_size = {f"AP{size}": _mean(precision_TRKAM[..., a, m]) for a, size in enumerate("sml", 1)}
-    by_size |= {f"AR{size}": _mean(recall_TKAM[..., a, m]) for a, size in enumerate("sml", 1)}
-    by_limit = {f"AR{limit}": _mean(recall_TKAM[..., 0, limits.index(limit)]) for limit in COCO_LIMITS}
+    by_size = {f"AP{size}": mean_of_computed(precision_TRKAM[..., a, m]) for a, size in enumerate("sml", 1)}
+    by_size |= {f"AR{size}": mean_of_computed(recall_TKAM[..., a, m]) for a, size in enumerate("sml", 1)}
+    by_limit = {f"AR{limit}": mean_of_computed(recall_TKAM[..., 0, limits.index(limit)]) for limit in COCO_LIMITS}
     return Metrics(
-        AP=_mean(precision_TRKAM[..., 0, m]),
-        AP50=_mean(precision_TRKAM[at50, ..., 0, m]),
-        AP75=_mean(precision_TRKAM[at75, ..., 0, m]),
-        AR=_mean(recall_TKAM[..., 0, m]),
+        AP=mean_of_computed(precision_TRKAM[..., 0, m]),
+        AP50=mean_of_computed(precision_TRKAM[at50, ..., 0, m]),
+        AP75=mean_of_computed(precision_TRKAM[at75, ..., 0, m]),
+        AR=mean_of_computed(recall_TKAM[..., 0, m]),
         max_detections=max_detections,
         per_class=per_class,
         **by_size,
@@ -147,7 +147,7 @@ def evaluate_results(
     )
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
+def mean_of_computed(values: npt.NDArray[np.float64]) -> float:
     """Return the mean of the computed values, as pycocotools does; -1 if there are none."""
     computed = values[values > NOT_COMPUTED]
     return float(computed.mean()) if computed.size else NOT_COMPUTED

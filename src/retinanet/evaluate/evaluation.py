@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinanet.config import BatchConfig, EvaluateConfig, LoadingConfig, resolve
 from retinanet.data import eval_batches, load
 from retinanet.errors import did_you_mean, list_names
+from retinanet.evaluate.attributes import image_attributes
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS, Metrics, evaluate_results
 from retinanet.evaluate.detection_limit import limit_notes
+from retinanet.evaluate.further_metrics import FurtherMetrics, further_metrics
 from retinanet.evaluate.ground_truth import EvaluationError, GroundTruth
 from retinanet.evaluate.results_file import read_results
+from retinanet.evaluate.slices import Slice, slice_metrics
 from retinanet.files import STDOUT, require_writable, write_atomically
 from retinanet.predict.coco_results import detections_to_array, detections_to_coco
 from retinanet.predict.loading import load_with_options
@@ -23,6 +26,7 @@ from retinanet.progress import ProgressBar, no_progress_bar
 if TYPE_CHECKING:
     from retinanet.config import TileConfig
     from retinanet.data import DetectionData
+    from retinanet.evaluate.attributes import Attribute
     from retinanet.predict.detector import BaseDetector
     from retinanet.types import ArrayDetections
 
@@ -36,12 +40,21 @@ class Evaluation:
         results: detections as COCO results, with the image and category ids of the data.
         ground_truth: COCO dictionary of the ground truth.
         notes: remarks for the user, such as classes without a match and annotations left out.
+        further: selected metrics in addition to COCO's.
+        slices: metrics of classes, object sizes and image attributes, worst first; empty without selected attributes.
     """
 
     metrics: Metrics
     results: list[dict[str, Any]]
     ground_truth: GroundTruth
     notes: tuple[str, ...]
+    further: FurtherMetrics = field(default_factory=FurtherMetrics)
+    slices: tuple[Slice, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all metrics and slices as plain values for JSON."""
+        slices = {"slices": [row.to_json() for row in self.slices]} if self.slices else {}
+        return {**self.metrics.to_json(), **self.further.to_json(), **slices}
 
 
 def evaluate(
@@ -77,7 +90,7 @@ def evaluate(
     else:
         evaluation = _evaluate_checkpoint(model, config, progress)
     if config.files.json is not None and config.files.json != STDOUT:  # the command prints the JSON for STDOUT
-        document = json.dumps(evaluation.metrics.to_json(), indent=2, ensure_ascii=False)
+        document = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False)
         write_atomically(config.files.json, document + "\n")
     if config.results is not None:
         write_atomically(config.results, json.dumps(evaluation.results) + "\n")
@@ -88,16 +101,17 @@ def _evaluate_file(path: Path, config: EvaluateConfig) -> Evaluation:
     data = _load(config, open_images=False)
     results, notes = read_results(path, data, config)
     limit = config.max_detections or COCO_MAX_DETECTIONS
-    ground_truth = data.to_coco()
-    metrics = evaluate_results(ground_truth, results, max_detections=limit)
-    notes = (*_data_notes(data), *notes, *limit_notes(data, limit))
-    return Evaluation(metrics=metrics, results=results, ground_truth=ground_truth, notes=notes)
+    attributes, attribute_notes = image_attributes(data, config)
+    metrics = evaluate_results(data.to_coco(), results, max_detections=limit)
+    notes = (*_data_notes(data), *notes, *limit_notes(data, limit), *attribute_notes)
+    return _complete(data, metrics, results, notes, attributes, config)
 
 
 def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressBar) -> Evaluation:
     detector = load_with_options(path, config)
     data = _load(config)
     _, notes = match_classes(detector.classes, data.classes)
+    attributes, attribute_notes = image_attributes(data, config)  # errors of the CSV file come before the evaluation
     metrics, results = evaluate_model(
         detector,
         data,
@@ -113,8 +127,26 @@ def _evaluate_checkpoint(path: Path, config: EvaluateConfig, progress: ProgressB
         *_data_notes(data),
         *notes,
         *limit_notes(data, metrics.max_detections, max(model_limit, config.max_detections or 0)),
+        *attribute_notes,
     )
-    return Evaluation(metrics=metrics, results=results, ground_truth=data.to_coco(), notes=notes)
+    return _complete(data, metrics, results, notes, attributes, config)
+
+
+def _complete(
+    data: DetectionData,
+    metrics: Metrics,
+    results: list[dict[str, Any]],
+    notes: tuple[str, ...],
+    attributes: Sequence[Attribute],
+    config: EvaluateConfig,
+) -> Evaluation:
+    """Return the evaluation with the further metrics and the slices that the options select."""
+    truth = data.to_coco()
+    slices: tuple[Slice, ...] = ()
+    if config.slices is not None or config.slice_by:
+        slices = slice_metrics(truth, results, attributes, max_detections=metrics.max_detections)
+    further = further_metrics(data, results, config.metrics)
+    return Evaluation(metrics=metrics, results=results, ground_truth=truth, notes=notes, further=further, slices=slices)
 
 
 def _load(config: EvaluateConfig, *, open_images: bool = True) -> DetectionData:

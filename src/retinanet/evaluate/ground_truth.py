@@ -43,7 +43,7 @@ def load_ground_truth(ground_truth: GroundTruth) -> Any:
             or has an invalid annotation. The message lists the first invalid entries.
     """
     where = str(ground_truth) if isinstance(ground_truth, str | Path) else "ground truth"
-    content = read_json(Path(ground_truth), "annotations") if isinstance(ground_truth, str | Path) else ground_truth
+    content = read_content(ground_truth)
     images, categories, annotations = _sections(content, where)
     image_ids, category_ids = _ids(images, "image", where), _ids(categories, "category", where)
     checked, faults = [], []
@@ -68,6 +68,11 @@ def load_ground_truth(ground_truth: GroundTruth) -> Any:
             "annotations": checked,
         }
     )
+
+
+def read_content(ground_truth: GroundTruth) -> Any:
+    """Return the unchecked content of the ground truth. Raises `EvaluationError` for a file that is not JSON."""
+    return read_json(Path(ground_truth), "annotations") if isinstance(ground_truth, str | Path) else ground_truth
 
 
 def category_names(coco: Any) -> list[tuple[str, int]]:

@@ -184,7 +184,8 @@ def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int | str,
     images: dict[int | str, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
-        image_id, name = image_key(fields.get("id")), fields.get("file_name")
+        # LVIS names its images by their addresses in COCO.
+        image_id, name = image_key(fields.get("id")), fields.get("file_name", fields.get("coco_url"))
         where = _position("image", entry, number)
         if image_id is None or not isinstance(name, str) or not name:
             written_id = shorten(fields.get("id"))

@@ -26,6 +26,8 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
 }
 CORNER_NAMES: Final = frozenset(alias for corner in ("x1", "y1", "x2", "y2") for alias in _ALIASES[corner])
 """Names of the columns that hold the box."""
+IMAGE_NAMES: Final = _ALIASES["path"]
+"""Names of the column that holds the path of the image."""
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
 _NOT_A_NUMBER: Final = frozenset(("nan", "none", "null"))
 _SAMPLE: Final = 100_000

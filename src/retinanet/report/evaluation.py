@@ -16,6 +16,7 @@ from retinanet.report.gallery import choose_images, draw_pair, pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
+from retinanet.report.slices import further_section, slices_section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from retinanet.data import DetectionData
     from retinanet.evaluate import ConfusionMatrix
     from retinanet.evaluate.curves import PrecisionRecall
+    from retinanet.evaluate.further_metrics import FurtherMetrics
+    from retinanet.evaluate.slices import Slice
 
 METRICS: Final = {
     "AP": "AP, mean over IoU 0.50 to 0.95",
@@ -69,6 +72,8 @@ def model_report(
     hard: HardExamples | None = None,
     causes: ErrorCauses | None = None,
     confusion_threshold: float | None = None,
+    further: FurtherMetrics | None = None,
+    slices: Sequence[Slice] = (),
 ) -> Path:
     """Write the report of a model, or of a file of COCO results, on a dataset. Return its path.
 
@@ -85,6 +90,8 @@ def model_report(
         causes: causes of the errors.
         confusion_threshold: minimum score of a detection in the confusion matrix. Default: the threshold with the
             highest F1.
+        further: metrics in addition to COCO's.
+        slices: metrics of classes, object sizes and image attributes, worst first.
     """
     report = Report(title=title, subtitle=f"Dataset: {data.source}")
     items = items_from_results(data, results)
@@ -100,6 +107,10 @@ def model_report(
     limit = metrics.get("max_detections", COCO_MAX_DETECTIONS)
     curves = precision_recall(truth, rows, max_detections=limit) if rows else None
     evaluation_section(report.section("Evaluation"), metrics, curves)
+    if slices:
+        slices_section(report.section("Slices"), slices)
+    if further is not None:
+        further_section(report.section("Further metrics"), further)
     if rows:
         score = threshold if confusion_threshold is None else confusion_threshold
         confusion_section(report.section("Confusion matrix"), confusion_matrix(truth, rows, score=score))
