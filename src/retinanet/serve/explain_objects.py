@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinanet.analysis.anchor_matches import AnchorMatches
 from retinanet.analysis.causes import ADVICE, MISS_MEANINGS
-from retinanet.analysis.image_errors import AnchorMatches, ImageErrors, Missed, Prediction, predictions
+from retinanet.analysis.image_errors import ImageErrors, Missed, Prediction, predictions
 from retinanet.evaluate.per_image import overlaps
 from retinanet.formats.records import Record
 from retinanet.predict.trace import FlatOutputs, Trace
