@@ -102,7 +102,7 @@ def test_the_sentence_of_a_suppressed_object() -> None:
     score, number = missed["best"]["score"], missed["detection"] + 1
     assert missed["summary"] == (
         "Missed, suppressed: NMS dropped a box that fits the object, because another box overlaps it and has a higher "
-        f"score. A box that fits has the score {score:.3f}, IoU 0.60 with detection {number}."
+        f"score. A box that fits has the score {score:.3f}, detection {number} has IoU 0.60 with the object."
     )
     assert [other["cause"] for other in others] == ["detected", "detected"]
 

@@ -102,7 +102,7 @@ class Missed:
 
     def _overlap(self) -> str:
         assert self.detection is not None  # noqa: S101
-        return f"IoU {self.iou:.2f} with detection {self.detection + 1}"
+        return f"detection {self.detection + 1} has IoU {self.iou:.2f} with the object"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
