@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retinanet.analysis.image_errors import AnchorMatches, ImageErrors
+from retinanet.analysis.anchor_matches import AnchorMatches
+from retinanet.analysis.image_errors import ImageErrors
 from retinanet.config import PostprocessConfig
 from retinanet.data import DetectionData, Record
 from retinanet.predict.trace import FlatOutputs, Trace

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from retinanet.analysis.error_causes import CAUSES, ErrorCauses, error_causes
+from retinanet.analysis.causes import CAUSES
+from retinanet.analysis.error_causes import ErrorCauses, error_causes
 from retinanet.analysis.model_outputs import load_for_analysis
 from retinanet.data import load
 from retinanet.evaluate import evaluate_model, evaluate_results

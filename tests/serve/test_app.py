@@ -56,7 +56,8 @@ def test_explain(client: TestClient):
     assert [level["level"] for level in explanation["levels"]] == ["P3", "P4", "P5", "P6", "P7"]
     assert all(len(level["scores"]) == 3 for level in explanation["levels"])
     assert (explanation["width"], explanation["height"], explanation["threshold"]) == (64, 48, 0.03)
-    assert client.post("/v1/explain", files={"file": png(9)}, data={"x": "30", "y": "20"}).status_code == 422
+    form = client.post("/v1/explain", files={"file": png(9)}, data={"x": "30", "y": "20", "threshold": "0.03"})
+    assert form.json() == explanation
     assert client.post("/v1/explain?x=3&y=2", content=b"no").status_code == 415
     outside = client.post("/v1/explain?x=65&y=2", content=png(9))
     assert (outside.status_code, outside.json()["detail"]) == (

@@ -37,4 +37,4 @@ def test_the_documented_clients_work(tmp_path: Path):
             if "-o" in words:
                 assert (tmp_path / "drawn.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
             else:
-                assert json.loads(answer.stdout).keys() & {"images", "levels"}
+                assert json.loads(answer.stdout).keys() & {"images", "levels", "objects"}

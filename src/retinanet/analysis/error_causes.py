@@ -9,21 +9,14 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from retinanet.analysis.image_errors import (
-    AnchorMatches,
-    FalseCause,
-    FalseDetection,
-    ImageErrors,
-    MissCause,
-    Missed,
-    Prediction,
-    predictions,
-)
-from retinanet.analysis.mended_ap import REINSTATED, Errors, ap_after, mended_ap
+from retinanet.analysis.anchor_matches import AnchorMatches
+from retinanet.analysis.causes import ADVICE, CAUSES, REINSTATED
+from retinanet.analysis.image_errors import FalseDetection, ImageErrors, Missed, Prediction, predictions
+from retinanet.analysis.mended_ap import Errors, ap_after, mended_ap
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
 from retinanet.predict.trace import FlatOutputs, Trace
@@ -39,25 +32,6 @@ if TYPE_CHECKING:
     from retinanet.data import DetectionData
     from retinanet.types import ArrayDetections
 
-CAUSES: Final[tuple[str, ...]] = tuple(dict.fromkeys((*get_args(MissCause), *get_args(FalseCause))))
-"""All causes, those of misses first."""
-ADVICE: Final[dict[str, str]] = {
-    "suppressed": "keep both boxes with a higher nms_threshold",
-    "not a candidate": "give a higher candidates_per_level",
-    "beyond max_detections": "give a higher max_detections",
-    "below the threshold": "lower the threshold, or train with more images of such objects",
-    "wrong class": "check the labels of the two classes, and add images of both",
-    "badly localised": "check how tightly the boxes are drawn; train longer or with larger images",
-    "no anchor": "fit the anchors (--anchors auto), or train with larger images",
-    "anchors ignored": "fit the anchors (--anchors auto), or give --low-quality-matches",
-    "anchors taken": "train with --assigner atss --low-quality-matches, or add the feature level P2",
-    "low scores": "add images of such objects, or train longer",
-    "duplicate": "give a lower nms_threshold",
-    "wrong class and place": "add images of both classes",
-    "unlabelled?": "label the objects (--hard draws such places)",
-    "background": "add images without objects, in which such background occurs",
-}
-"""What can mend each cause."""
 COLUMN_TITLES: Final = ("Cause", "Missed", "False", "AP regained", "What can help")
 """Column titles of the table of causes."""
 
@@ -122,15 +96,7 @@ class ErrorCauses(Errors):
             overlap = "" if error.iou is None else f", IoU {error.iou:.2f} with an object"
             found = error.prediction
             return f"detection of {classes[found.label]}, score {found.score:.3f}{overlap}"
-        why = f"missed {classes[error.label]}"
-        if error.cause in REINSTATED and error.best is not None:
-            why += f", a box that fits has the score {error.best.score:.3f}"
-        if error.detection is not None:
-            why += f", IoU {error.iou:.2f} with detection {error.detection + 1}"
-        elif error.cause not in REINSTATED and error.preferred_label is not None:
-            why += f", highest score at its anchors {error.preferred_score:.3f} ({classes[error.preferred_label]}, "
-            why += f"level P{error.level})"
-        return why
+        return f"missed {classes[error.label]}, {error.why(classes)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return all errors and their causes as plain values for JSON."""
@@ -208,12 +174,9 @@ def _anchor_matches(dense: DenseBatch, n: int, config: MatchConfig) -> AnchorMat
     """Return what training makes of the anchors of image `n` of a batch."""
     positive_A, matched_A = dense.targets.positive_NA[n], dense.targets.matched_NA[n]
     boxes_G4 = dense.batch.targets[n].boxes_G4
-    return AnchorMatches(
-        object_A=matched_A.masked_fill(~positive_A, -1).cpu().numpy(),
-        iou_AG=_array(iou(dense.outputs.anchors_A4[:, None], boxes_G4.to(dense.outputs.anchors_A4.dtype)[None])),
-        positive_iou=config.positive_iou,
-        negative_iou=config.negative_iou,
-    )
+    object_A = matched_A.masked_fill(~positive_A, -1).cpu().numpy()
+    iou_AG = _array(iou(dense.outputs.anchors_A4[:, None], boxes_G4.to(dense.outputs.anchors_A4.dtype)[None]))
+    return AnchorMatches.of(object_A, iou_AG, config)
 
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from retinanet.analysis.anchor_matches import AnchorMatches
+from retinanet.analysis.causes import ANCHOR_CAUSES, REINSTATED, FalseCause, MissCause
 from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, match_detections, overlaps
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from retinanet.data import DetectionData, Record
+    from retinanet.formats.records import DetectionData, Record
     from retinanet.predict.trace import Trace
     from retinanet.types import ArrayDetections
 
@@ -27,44 +29,6 @@ CONFIDENT: Final = 0.5
 """Score from which a prediction makes a wrong or missing label probable."""
 NEAR: Final = 0.1
 """Lowest IoU with an object at which a false detection shows this object badly, and not background (TIDE)."""
-
-MissCause = Literal[
-    "suppressed",
-    "not a candidate",
-    "beyond max_detections",
-    "below the threshold",
-    "wrong class",
-    "badly localised",
-    "no anchor",
-    "anchors ignored",
-    "anchors taken",
-    "low scores",
-]
-"""Why an object was missed. Of several causes, the first one counts:
-
-- suppressed: NMS dropped a box that fits the object, because another box overlaps it and has a higher score;
-- not a candidate: more than `candidates_per_level` predictions of its feature level have higher scores;
-- beyond max_detections: more than `max_detections` detections have higher scores;
-- below the threshold: a detection fits the object, but its score is below the threshold;
-- wrong class: a false detection fits the object, but has another class;
-- badly localised: a false detection of its class overlaps the object, but with an IoU below 0.5;
-- no anchor: in training, the IoU of all anchors is too low to be positive or ignored;
-- anchors ignored: in training, the best anchors of the object are ignored;
-- anchors taken: in training, the anchors that fit the object are positive for another object;
-- low scores: all predictions that fit the object have scores below the threshold, and none is a detection.
-"""
-FalseCause = Literal[
-    "duplicate", "wrong class", "badly localised", "wrong class and place", "unlabelled?", "background"
-]
-"""Where a false detection comes from. Of several causes, the first one counts:
-
-- duplicate: it fits an object of its class that another detection has found;
-- wrong class: it fits an object of another class;
-- badly localised: it overlaps an object of its class with an IoU from 0.1 to 0.5;
-- wrong class and place: it overlaps an object of another class with an IoU from 0.1 to 0.5;
-- unlabelled?: it overlaps no object, and its score is 0.5 or more: probably an object without a label;
-- background: it overlaps no object, and its score is lower.
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +64,7 @@ class Missed:
             0.5); None if no box fits.
         level: feature level of the highest score of any class at the object's anchors; None without such anchors.
         preferred_label, preferred_score: class id and value of this score.
+        anchor_iou: highest IoU of an anchor with the object.
         detection: number of the detection (of those above the threshold) that suppressed the box, or that has the wrong
             class or place; None for other causes, and if a box below the threshold suppressed it.
         iou: IoU of this detection with the object.
@@ -114,8 +79,30 @@ class Missed:
     level: int | None = None
     preferred_label: int | None = None
     preferred_score: float | None = None
+    anchor_iou: float | None = None
     detection: int | None = None
     iou: float | None = None
+
+    def why(self, classes: Sequence[str]) -> str:
+        """Return the numbers behind the cause, without a full stop. `classes` holds the name of each class id."""
+        if self.cause in REINSTATED and self.best is not None:
+            why = f"a box that fits has the score {self.best.score:.3f}"
+            return why if self.detection is None else f"{why}, {self._overlap()}"
+        if self.detection is not None:
+            return self._overlap()
+        parts = []
+        if self.anchor_iou is not None and self.cause in ANCHOR_CAUSES:
+            parts.append(f"highest IoU of an anchor {self.anchor_iou:.2f}")
+        if self.preferred_label is not None:
+            parts.append(
+                f"highest score at its anchors {self.preferred_score:.3f} ({classes[self.preferred_label]}, "
+                f"level P{self.level})"
+            )
+        return ", ".join(parts)
+
+    def _overlap(self) -> str:
+        assert self.detection is not None  # noqa: S101
+        return f"detection {self.detection + 1} has IoU {self.iou:.2f} with the object"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,31 +124,6 @@ class FalseDetection:
     cause: FalseCause
     object: int | None = None
     iou: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AnchorMatches:
-    """What training makes of the anchors of an image.
-
-    Args:
-        object_A: index of the object that an anchor is positive for, otherwise -1.
-        iou_AG: IoU of each anchor with each object.
-        positive_iou, negative_iou: thresholds of the IoU rule.
-    """
-
-    object_A: npt.NDArray[np.int64]
-    iou_AG: npt.NDArray[np.float32]
-    positive_iou: float
-    negative_iou: float
-
-    def cause(self, g: int) -> MissCause | None:
-        """Return why no anchor is positive for an object; None if one is."""
-        if (self.object_A == g).any():
-            return None
-        best = float(self.iou_AG[:, g].max(initial=0.0))
-        if best < self.negative_iou:
-            return "no anchor"
-        return "anchors ignored" if best < self.positive_iou else "anchors taken"
 
 
 class ImageErrors:
@@ -208,6 +170,11 @@ class ImageErrors:
         self.same_DG = self.shown.labels_D[:, None] == record.labels_G[None]
         self.false_causes = {d: self._false_cause(d) for d in np.flatnonzero(~self.correct_D).tolist()}
 
+    def detection_of(self, g: int) -> int | None:
+        """Return the number of the detection that matches an object; None if the object is missed."""
+        matching = np.flatnonzero(self.match.object_D == g)
+        return int(matching[0]) if len(matching) else None
+
     def missed(self) -> Iterator[Missed]:
         """Yield each missed object with its cause."""
         for g in np.flatnonzero(~self.match.matched_G).tolist():
@@ -224,6 +191,7 @@ class ImageErrors:
                 level=level,
                 preferred_label=preferred,
                 preferred_score=score,
+                anchor_iou=float(self.anchors.iou_AG[:, g].max(initial=0.0)),
                 detection=detection,
                 iou=None if detection is None else float(self.iou_DG[detection, g]),
             )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from retinanet.analysis.causes import REINSTATED
 from retinanet.analysis.image_errors import Prediction, predictions
 from retinanet.evaluate import evaluate_results
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from retinanet.analysis.image_errors import FalseDetection, Missed
     from retinanet.data import DetectionData
     from retinanet.types import ArrayDetections
-
-REINSTATED: Final = ("suppressed", "not a candidate", "beyond max_detections", "below the threshold")
-"""Causes inside post-processing: a box that fits the object exists."""
 
 Place = tuple[int, int]
 """Index of an image, and number of a detection or an object in it."""

@@ -107,12 +107,14 @@ class ImageMatch:
     Args:
         matched_G: True for each object with a matching detection, and for crowd regions, which are ignored.
         correct_D: True for each detection with a matching object, and for ignored detections in crowd regions.
+        object_D: index of the object that each detection matches, or -1.
         shown_D: True for each detection with a score of at least the threshold.
         crowd_G: True for crowd regions.
     """
 
     matched_G: npt.NDArray[np.bool_] = field(repr=False)
     correct_D: npt.NDArray[np.bool_] = field(repr=False)
+    object_D: Ints = field(repr=False)
     shown_D: npt.NDArray[np.bool_] = field(repr=False)
     crowd_G: npt.NDArray[np.bool_] = field(repr=False)
 
@@ -146,7 +148,8 @@ def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     crowd_G = crowd_regions(item)
     matched_G = crowd_G.copy()
     matched_G[partner_D[shown_D & (partner_D >= 0)]] = True
-    return ImageMatch(matched_G=matched_G, correct_D=(partner_D >= 0) | in_crowd_D, shown_D=shown_D, crowd_G=crowd_G)
+    correct_D = (partner_D >= 0) | in_crowd_D
+    return ImageMatch(matched_G=matched_G, correct_D=correct_D, object_D=partner_D, shown_D=shown_D, crowd_G=crowd_G)
 
 
 def best_threshold(items: Sequence[ImageResults]) -> float:

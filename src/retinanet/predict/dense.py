@@ -28,6 +28,8 @@ class LevelOutputs(NamedTuple):
     """Predicted box of each anchor: xyxy, original pixels, clipped to the image."""
     anchors_HWC4: npt.NDArray[np.float32]
     """Anchors: xyxy, original pixels, not clipped."""
+    deltas_HWC4: npt.NDArray[np.float32] | None = None
+    """Offsets of each predicted box from its anchor, as by `boxes.encode`; None for outputs without a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,4 +89,4 @@ def level_outputs(
     factor = np.array([frame.width / frame.resized_width, frame.height / frame.resized_height] * 2, np.float32)
     with np.errstate(over="ignore"):  # exp of a logit of -100 or less: the probability is 0
         scores_HWCK = (1 / (1 + np.exp(-logits_AK.reshape(H, W, C, -1)))).astype(np.float32)
-    return LevelOutputs(level, stride, scores_HWCK, boxes_HWC4 * factor, anchors_HWC4 * factor)
+    return LevelOutputs(level, stride, scores_HWCK, boxes_HWC4 * factor, anchors_HWC4 * factor, deltas_HWC4)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 import supervision as sv
 from PIL import Image
 
@@ -152,6 +153,21 @@ class BaseDetector(ABC):
         Raises:
             ImageError: the image cannot be decoded.
         """
+
+    def assigned_objects(
+        self, dense: DenseOutputs, boxes_G4: npt.NDArray[np.floating], labels_G: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64] | None:
+        """Return the index of the object that training makes each anchor positive for, or -1: (A,).
+
+        Args:
+            dense: predictions for the image.
+            boxes_G4: ground-truth boxes.
+            labels_G: class ids of the ground-truth boxes.
+
+        Returns:
+            None for an exported model, which does not contain the assigner.
+        """
+        return None
 
     @overload
     def predict(  # type: ignore[overload-overlap]

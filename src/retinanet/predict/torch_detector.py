@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
+
 from retinanet.checkpoint.model_info import ModelInfo
 from retinanet.config import (
     ImageConfig,
@@ -19,6 +21,7 @@ from retinanet.config import (
 from retinanet.errors import ConfigError, did_you_mean
 from retinanet.files import existing_path
 from retinanet.images import Frame, Scaled
+from retinanet.plugins import check_allowed_parts
 from retinanet.predict.batches import Pixels, Source
 from retinanet.predict.detector import BaseDetector
 from retinanet.predict.sources import to_source
@@ -26,6 +29,7 @@ from retinanet.torch_state import building_state, inference_state
 from retinanet.types import ArrayDetections
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from torch import nn
 
@@ -165,6 +169,42 @@ class Detector(BaseDetector):
             )
         ]
         return DenseOutputs(frame=frame, levels=tuple(levels))
+
+    def assigned_objects(
+        self, dense: DenseOutputs, boxes_G4: npt.NDArray[np.floating], labels_G: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return the index of the object that training makes each anchor positive for, or -1: (A,).
+
+        The assigner of the training run gets the outputs of the network that `dense` follows from, in input pixels.
+        `dense` and `boxes_G4` are in original pixels.
+
+        Raises:
+            ConfigError: the assigner is code of another package that the user has not allowed.
+        """
+        import torch
+
+        from retinanet.matching import make_assigner
+        from retinanet.predict.trace import FlatOutputs
+        from retinanet.types import HeadOutputs, Target
+
+        flat, frame = FlatOutputs.of(dense), dense.frame
+        scale_4 = torch.tensor([frame.resized_width / frame.width, frame.resized_height / frame.height] * 2)
+        deltas = [level.deltas_HWC4.reshape(-1, 4) for level in dense.levels if level.deltas_HWC4 is not None]
+        outputs = HeadOutputs(
+            logits_NAK=torch.from_numpy(flat.scores_AK)[None].logit(),
+            deltas_NA4=torch.from_numpy(np.concatenate(deltas))[None],
+            anchors_A4=torch.from_numpy(flat.anchors_A4) * scale_4,
+            anchors_per_level=tuple(np.diff(flat.starts).tolist()),
+        )
+        check_allowed_parts(self.info.train_config, ("assigner",))
+        target = Target(
+            boxes_G4=torch.from_numpy(boxes_G4).float() * scale_4,
+            labels_G=torch.from_numpy(labels_G),
+            crowd_G=torch.zeros(len(labels_G), dtype=torch.bool),
+        )
+        targets = make_assigner(self.info.match_config).assign(outputs, [target])
+        object_A: npt.NDArray[np.int64] = targets.matched_NA[0].masked_fill(~targets.positive_NA[0], -1).numpy()
+        return object_A
 
 
 def _prediction_network(model: nn.Module, device: torch.device, precision: str) -> nn.Module:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from retinanet.analysis.error_causes import ADVICE, COLUMN_TITLES
+from retinanet.analysis.causes import ADVICE
+from retinanet.analysis.error_causes import COLUMN_TITLES
 from retinanet.analysis.image_errors import Missed
 from retinanet.images import decode_for_display
 from retinanet.report.gallery import CORRECT, OTHER_OBJECT, WRONG, class_label, draw_crop

@@ -6,23 +6,29 @@ import asyncio
 import dataclasses
 import io
 import json
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from retinanet.config import PostprocessConfig, ServeConfig
-from retinanet.errors import ConfigError, did_you_mean
+from retinanet.errors import ConfigError
+from retinanet.images import tiles
 from retinanet.predict.draw import draw
 from retinanet.serve.explain import explain
+from retinanet.serve.explain_objects import explain_objects
 from retinanet.serve.front import validation_message
+from retinanet.serve.marked_objects import MarkedObjects, label_of
 from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse
 from retinanet.serve.service import DetectSettings, ImageDetections, ServedDetector, Service
 from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, wait_for_disconnect
 from retinanet.version import __version__
 
+LISTS: Final = ("classes", "box", "class")
+"""Form fields that may be repeated. Of other fields, the last value counts."""
 R = TypeVar("R")
 M = TypeVar("M", bound=BaseModel)
 
@@ -112,7 +118,7 @@ def _draw(service: Service, upload: Upload, result: ImageDetections, image_forma
 
 
 async def answer_explain(request: Request, options: ExplainOptions) -> Response:
-    """Return the scores and boxes of every feature level at a place of the request's image.
+    """Return why each object that a request marks is missed, or the scores and boxes at a place of its image.
 
     Raises:
         RefusedError: the request is invalid or too large.
@@ -122,34 +128,59 @@ async def answer_explain(request: Request, options: ExplainOptions) -> Response:
     with service.slots.hold():
         body = await read_body(request, limit=config.upload_bytes, max_files=1)
         options = _with_fields(options, body.fields)
+        _check_place_or_objects(options)
         return await _unless_disconnected(request, _explain(service, body.uploads[0], options))
 
 
 async def _explain(service: Service, upload: Upload, options: ExplainOptions) -> Response:
-    detector = service.detector
+    detector, x, y = service.detector, options.x, options.y
     config = _postprocess_config(detector, options.agnostic_nms)
+    config = dataclasses.replace(config, max_detections=options.max_detections or config.max_detections)
+    threshold = config.score_threshold if options.threshold is None else options.threshold
+    marked = MarkedObjects.parse(options.box, options.class_, detector.classes)
     dense, width, height, _ = await service.dense(upload)
-    if options.x > width or options.y > height:
-        raise RefusedError(
-            422, f"x, y: expected a place in the image of {width} x {height} pixels, found {options.x:g}, {options.y:g}"
+    work: Callable[[], dict[str, Any]]
+    if x is not None and y is not None:
+        if x > width or y > height:
+            raise RefusedError(
+                422, f"x, y: expected a place in the image of {width} x {height} pixels, found {x:g}, {y:g}"
+            )
+        size, classes = {"width": width, "height": height}, detector.classes
+        work = partial(explain, dense, x=x, y=y, **size, classes=classes, threshold=threshold, config=config)
+    else:
+        marked.check_inside(width, height)
+        _check_untiled(detector, width, height)
+        work = partial(explain_objects, dense, marked, detector=detector, threshold=threshold, config=config)
+    try:
+        content = await asyncio.get_running_loop().run_in_executor(
+            service.pool, lambda: json.dumps(work(), ensure_ascii=False).encode()
         )
-
-    def explanation() -> bytes:
-        threshold = detector.postprocess_config.score_threshold if options.threshold is None else options.threshold
-        content = explain(
-            dense,
-            x=options.x,
-            y=options.y,
-            width=width,
-            height=height,
-            classes=detector.classes,
-            threshold=threshold,
-            config=config,
-        )
-        return json.dumps(content, ensure_ascii=False).encode()
-
-    content = await asyncio.get_running_loop().run_in_executor(service.pool, explanation)
+    except ConfigError as error:
+        raise RefusedError(422, str(error)) from error
     return Response(content, media_type="application/json")
+
+
+def _check_place_or_objects(options: ExplainOptions) -> None:
+    """Raise `RefusedError` 422 unless the options hold either a place or objects."""
+    values = {"x": options.x, "y": options.y, "box": options.box, "class": options.class_}
+    found = [name for name, value in values.items() if value not in (None, [])]
+    if found not in (["x", "y"], ["box", "class"]):
+        raise RefusedError(
+            422,
+            f"expected either x and y, or box and class, found {', '.join(found) or 'none of these'}: give a place of "
+            "the image, or the box and the class of an object",
+        )
+
+
+def _check_untiled(detector: ServedDetector, width: int, height: int) -> None:
+    """Raise `RefusedError` 422 if detection cuts an image into several tiles: a cause follows from one evaluation."""
+    tile = detector.tiling.tile
+    if tile and len(tiles(width, height, tile=tile, overlap=detector.tiling.overlap)) > 1:
+        raise RefusedError(
+            422,
+            f"box: expected an image of one tile, at most {tile} x {tile} pixels, found {width} x {height}: cut out "
+            "the part of the image around the object",
+        )
 
 
 def answer_model(app: FastAPI) -> ModelResponse:
@@ -196,9 +227,9 @@ def _with_fields(options: M, fields: dict[str, list[str]]) -> M:
     """
     if not fields:
         return options
-    values: dict[str, Any] = {name: texts if name == "classes" else texts[-1] for name, texts in fields.items()}
+    values: dict[str, Any] = {name: texts if name in LISTS else texts[-1] for name, texts in fields.items()}
     try:
-        return type(options).model_validate({**options.model_dump(exclude_unset=True), **values})
+        return type(options).model_validate({**options.model_dump(exclude_unset=True, by_alias=True), **values})
     except ValidationError as error:
         raise RefusedError(422, validation_message(error.errors())) from error
 
@@ -207,16 +238,7 @@ def _detect_settings(detector: ServedDetector, options: DetectOptions) -> Detect
     defaults = detector.postprocess_config
     # A value with commas is a list of names, unless a class has exactly that name.
     names = [name for value in options.classes for name in ([value] if value in detector.classes else value.split(","))]
-    labels = []
-    for name in (name.strip() for name in names):
-        if name not in detector.classes:
-            known = ", ".join(detector.classes[:20])
-            raise RefusedError(
-                422,
-                f"classes: expected classes of the model ({known}), found {name[:100]!r}"
-                f"{did_you_mean(name, detector.classes)}",
-            )
-        labels.append(detector.classes.index(name))
+    labels = [label_of(name.strip(), detector.classes, "classes") for name in names]
     return DetectSettings(
         threshold=defaults.score_threshold if options.threshold is None else options.threshold,
         max_detections=options.max_detections or defaults.max_detections,

@@ -29,6 +29,7 @@ from retinanet.serve.metrics import CONTENT_TYPE, Metrics
 from retinanet.serve.schemas import (
     DetectOptions,
     DetectResponse,
+    ExplainedObjects,
     ExplainOptions,
     ExplainResponse,
     ModelResponse,
@@ -163,15 +164,16 @@ def _api() -> APIRouter:
 
     @api.post(
         "/v1/explain",
-        summary="Explain why there is a detection at a place, or why not",
-        response_model=ExplainResponse,
+        summary="Explain why objects, or a place, are detected or not",
+        response_model=ExplainedObjects | ExplainResponse,
         responses=common,
         openapi_extra=_body(ExplainOptions),
     )
-    async def explain_place(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
-        """Send one image and a place in it.
+    async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
+        """Send one image, and either objects that should be in it (`box` and `class`) or a place (`x` and `y`).
 
-        The answer contains the scores of every feature level at the place, its boxes, and what happened to each box.
+        For objects, the answer contains the one cause for which each object is missed. For a place, it contains the
+        scores of every feature level at the place, its boxes, and what happened to each box.
         """
         return await answer_explain(request, options)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from retinanet.analysis.causes import MissCause
 from retinanet.predict.trace import FateName
 
 Box = Annotated[
@@ -16,6 +17,8 @@ Box = Annotated[
     Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the original image, from its top left."),
 ]
 MAX_DETECTIONS = 1000
+MAX_OBJECTS = 20
+"""Maximum number of objects that one request explains. The IoU with all anchors takes about 0.2 GB for 20 objects."""
 
 
 class _Options(BaseModel):
@@ -48,13 +51,23 @@ class DetectOptions(_Options):
 
 
 class ExplainOptions(_Options):
-    """Options of `POST /v1/explain`, in the query or as form fields."""
+    """Options of `POST /v1/explain`, in the query or as form fields: a place, or objects with `box` and `class`."""
 
-    x: float = Field(
-        ge=0, description="Place in the image: pixels from the left of the original image.", allow_inf_nan=False
+    x: float | None = Field(
+        None, ge=0, description="Place in the image: pixels from the left of the original image.", allow_inf_nan=False
     )
-    y: float = Field(
-        ge=0, description="Place in the image: pixels from the top of the original image.", allow_inf_nan=False
+    y: float | None = Field(
+        None, ge=0, description="Place in the image: pixels from the top of the original image.", allow_inf_nan=False
+    )
+    box: list[str] = Field(
+        [],
+        max_length=MAX_OBJECTS,
+        description="Object that should be detected: x1,y1,x2,y2 in pixels of the original image. Repeat `box` and "
+        "`class` for its neighbours, so that a detection of a neighbour does not count as the object.",
+    )
+    class_: list[str] = Field([], alias="class", max_length=MAX_OBJECTS, description="Class of each `box`.")
+    max_detections: int | None = Field(
+        None, ge=1, le=MAX_DETECTIONS, description="Maximum number of detections of the image. Default: the model's."
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="Score threshold of detections. Default: the model's."
@@ -135,6 +148,43 @@ class ExplainResponse(BaseModel):
     threshold: float
     summary: str
     levels: list[Level]
+    detections: list[Detection]
+
+
+class ExplainedObject(BaseModel):
+    """An object that the request marked, and the one cause for which it is missed."""
+
+    box: Box
+    class_id: int
+    class_: str = Field(alias="class")
+    cause: Literal["detected"] | MissCause
+    summary: str = Field(description="The cause and its numbers in words.")
+    advice: str | None = Field(description="What can mend the cause. null if the object is detected.")
+    best: Detection | None = Field(
+        description="The detection of the object. If the object is missed: the prediction of its class with the "
+        "highest score among the boxes that fit the object (IoU at least 0.5)."
+    )
+    detection: int | None = Field(
+        description="Index, from 0, in `detections`: the detection of the object, the one that suppressed `best`, or "
+        "the one with a wrong class or place."
+    )
+    iou: float | None = Field(description="IoU of this detection with the object.")
+    level: str | None = Field(description="Feature level of the highest score at the anchors of a missed object.")
+    preferred_class: str | None = Field(description="Class of this score.")
+    preferred_score: float | None = Field(description="Highest score of any class at the anchors of a missed object.")
+    anchor_iou: float | None = Field(description="Highest IoU of an anchor with a missed object.")
+
+
+class ExplainedObjects(BaseModel):
+    """The causes for which the objects of a request are missed."""
+
+    width: int
+    height: int
+    threshold: float
+    note: str | None = Field(
+        description="Limit of the explanation, for example an assigner that the server cannot run."
+    )
+    objects: list[ExplainedObject] = Field(description="The objects of the request, in their order.")
     detections: list[Detection]
 
 

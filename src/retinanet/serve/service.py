@@ -22,8 +22,10 @@ from retinanet.serve.batching import Batcher, Slots
 from retinanet.serve.uploads import to_input
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import supervision as sv
 
+    from retinanet.checkpoint.model_info import ModelInfo
     from retinanet.config import ImageConfig, PostprocessConfig, ServeConfig, TileConfig
     from retinanet.predict.dense import DenseOutputs
     from retinanet.serve.metrics import Metrics
@@ -59,6 +61,10 @@ class ServedDetector(Protocol):
     def tiling(self) -> TileConfig:
         """Size and overlap of tiles; tile 0 means no tiles."""
 
+    @property
+    def info(self) -> ModelInfo:
+        """Classes and settings of the model."""
+
     def check_nms(self, config: PostprocessConfig) -> None:
         """Raise `ConfigError` if the model cannot run the NMS of `config`."""
 
@@ -67,6 +73,11 @@ class ServedDetector(Protocol):
 
     def dense(self, source: Scaled) -> DenseOutputs:
         """Return scores and boxes at every position of every feature level."""
+
+    def assigned_objects(
+        self, dense: DenseOutputs, boxes_G4: npt.NDArray[np.floating], labels_G: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64] | None:
+        """Return the object that training makes each anchor positive for, or -1; None for an exported model."""
 
     def stream(
         self, batches: Any, *, workers: int, threshold: float | None = None, agnostic_nms: bool | None = None

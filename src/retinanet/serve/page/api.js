@@ -33,7 +33,21 @@ export async function jpegOf(blob, name) {
 export async function explain(blob, name, x, y, threshold) {
   const form = new FormData();
   form.append("file", blob, name);
-  const query = new URLSearchParams({ x: x.toFixed(2), y: y.toFixed(2), threshold: threshold.toFixed(4) });
+  const { limits } = await cachedModel();
+  const query = new URLSearchParams({ x: x.toFixed(2), y: y.toFixed(2), threshold: threshold.toFixed(4), max_detections: limits.max_detections });
+  return (await send(`v1/explain?${query}`, { method: "POST", body: form })).json();
+}
+
+// Return why each object is detected or missed. objects: [{box, name}], name of the class.
+export async function explainObjects(blob, name, objects, threshold) {
+  const form = new FormData();
+  form.append("file", blob, name);
+  const { limits } = await cachedModel();
+  const query = new URLSearchParams({ threshold: threshold.toFixed(4), max_detections: limits.max_detections });
+  for (const object of objects) {
+    query.append("box", object.box.map((value) => value.toFixed(2)));
+    query.append("class", object.name);
+  }
   return (await send(`v1/explain?${query}`, { method: "POST", body: form })).json();
 }
 

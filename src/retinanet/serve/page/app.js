@@ -4,12 +4,16 @@
 import * as api from "./api.js";
 import { takeImage } from "./camera.js";
 import { colorOf } from "./colors.js";
+import { $, element, swatch } from "./dom.js";
 import { asCsv, asJson, asImage, download } from "./files.js";
+import { ObjectList } from "./objects.js";
 import { Viewer } from "./viewer.js";
 
 const MAX_REQUESTS = 2; // at a time
 const MAX_ROWS = 200;
-const $ = (id) => document.getElementById(id);
+const HINT = matchMedia("(pointer: coarse)").matches
+  ? "Drag a box around a missed object, or tap a place"
+  : "Drag a box around a missed object, or click a place (keys: arrows, B, Enter)";
 
 const state = {
   model: null,
@@ -22,26 +26,10 @@ const state = {
   explainCount: 0, // increases with each explanation that is requested or closed; only the answer to the latest is shown
 };
 
-const viewer = new Viewer($("canvas"), { onPick: pick, onHover: mark });
+const viewer = new Viewer($("canvas"), { onPick: pick, onHover: mark, onDraw: (box) => markObject(box) });
+const objectList = new ObjectList({ request: explainObjects, onShow: showObjects, onError: (text) => showError(text) });
 
 // ---- small helpers
-
-function element(tag, { children = [], ...properties } = {}) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === "class") node.className = value;
-    else if (name.startsWith("aria-") || name === "role") node.setAttribute(name, value);
-    else node[name] = value;
-  }
-  node.append(...children);
-  return node;
-}
-
-function swatch(classId) {
-  const node = element("span", { class: "swatch", "aria-hidden": "true" });
-  node.style.background = colorOf(classId);
-  return node;
-}
 
 function showError(text) {
   const line = element("p", { children: [element("span", { textContent: text })] });
@@ -176,6 +164,7 @@ async function select(upload) {
     // Boxes are in pixels of the size that the server returns. Before the answer arrives, the browser's size is used.
     if (image) viewer.show(image, upload.result?.width ?? image.width, upload.result?.height ?? image.height);
   }
+  objectList.show(upload, viewer.explaining);
   refresh();
 }
 
@@ -304,6 +293,39 @@ function showTiming({ milliseconds, roundTrip, width, height }) {
   );
 }
 
+// ---- explain objects that the user marks
+
+function markObject(box) {
+  if (state.current?.status !== "done") return;
+  closeWhy();
+  objectList.add(box);
+}
+
+async function explainObjects(upload, objects) {
+  const marked = objects.map(({ box, label }) => ({ box, name: state.model.classes[label] }));
+  return whileBusy(upload, () => api.explainObjects(upload.blob, upload.name, marked, state.threshold));
+}
+
+let explanations = 0; // that are being computed
+async function whileBusy(upload, request) {
+  explanations++;
+  showBusy("Explaining…");
+  try {
+    return await withKey(request);
+  } finally {
+    if (!--explanations && upload === state.current) showBusy("");
+  }
+}
+
+// Draw the objects. For the selected one, also the box that fits it, and the detection that its cause concerns.
+function showObjects(objects, selected) {
+  const { best, detection, found } = selected?.result ?? {};
+  const involved = [best, found?.[detection]].filter(Boolean);
+  viewer.objects = objects.map(({ box }, i) => ({ box, number: i + 1, selected: objects[i] === selected }));
+  viewer.evidence = objects.length ? involved.filter((one, i) => !i || String(one.box) !== String(involved[0].box)) : [];
+  viewer.draw();
+}
+
 // ---- explain a place
 
 async function pick(x, y, box) {
@@ -315,16 +337,14 @@ async function pick(x, y, box) {
   if (upload?.status !== "done") return;
   viewer.place = [x, y];
   viewer.proposal = null;
+  objectList.show(upload, false);
   viewer.draw();
   const count = ++state.explainCount;
-  showBusy("Explaining…");
   try {
-    const explanation = await withKey(() => api.explain(upload.blob, upload.name, x, y, state.threshold));
+    const explanation = await whileBusy(upload, () => api.explain(upload.blob, upload.name, x, y, state.threshold));
     if (count === state.explainCount && upload === state.current) showWhy(explanation);
   } catch (error) {
     showError(error.message);
-  } finally {
-    if (count === state.explainCount) showBusy("");
   }
 }
 
@@ -403,11 +423,13 @@ function closeWhy() {
 }
 
 function toggleExplaining() {
+  viewer.cancelBox();
   viewer.explaining = !viewer.explaining;
   $("explain").setAttribute("aria-pressed", String(viewer.explaining));
   document.body.classList.toggle("explaining", viewer.explaining);
-  $("hint").textContent = viewer.explaining ? "Click a place in the image, or move with the arrow keys and press Enter" : "";
+  $("hint").textContent = viewer.explaining ? HINT : "";
   if (!viewer.explaining) closeWhy();
+  objectList.show(state.current, viewer.explaining);
 }
 
 // ---- events
@@ -443,8 +465,11 @@ $("threshold").oninput = () => {
   state.threshold = Number($("threshold").value);
   $("threshold-value").textContent = state.threshold.toFixed(2);
   if (state.explanation) closeWhy(); // the explanation holds for the previous threshold only
+  for (const { objects } of state.uploads) for (const object of objects ?? []) object.result = null;
+  objectList.forget();
   refresh();
 };
+$("threshold").onchange = () => objectList.explain();
 $("labels").onchange = () => {
   viewer.labels = $("labels").checked;
   viewer.draw();
@@ -457,7 +482,10 @@ for (const [id, hide] of [["all", false], ["none", true]]) {
   };
 }
 $("explain").onclick = toggleExplaining;
-$("why-close").onclick = closeWhy;
+$("why-close").onclick = () => {
+  closeWhy();
+  objectList.show(state.current, viewer.explaining);
+};
 $("in").onclick = () => viewer.zoom(1.4);
 $("out").onclick = () => viewer.zoom(1 / 1.4);
 $("fit").onclick = () => viewer.fit();
@@ -493,7 +521,7 @@ $("strip").onkeydown = (event) => {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.key.toLowerCase() === "e" && !$("explain").disabled && state.current) toggleExplaining();
-  if (event.key === "Escape" && viewer.explaining) (state.explanation ? closeWhy : toggleExplaining)();
+  if (event.key === "Escape" && viewer.explaining && !viewer.cancelBox()) (state.explanation ? $("why-close").onclick : toggleExplaining)();
 });
 
 async function start() {
@@ -507,6 +535,7 @@ async function start() {
   const count = classes.length === 1 ? "1 class" : `${classes.length} classes`;
   $("model").textContent = [name, count, precision].filter(Boolean).join(" · ");
   document.title = `${name} – retinanet`;
+  objectList.classes = classes;
   showClasses();
   refresh();
 }

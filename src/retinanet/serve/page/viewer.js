@@ -1,35 +1,43 @@
-// Shows an image and its boxes on a canvas. Mouse, touch and keyboard zoom, pan, and pick a box or a place.
+// Shows an image and its boxes on a canvas. Mouse, touch and keyboard zoom, pan, pick a box or a place, and draw a box.
 
 import { colorOf, inkOn } from "./colors.js";
 
 const MAX_LABELS = 150;
 const CLICK_PIXELS = 5; // a press that moves at most this far is a click
+const MIN_BOX = 1; // image pixels; smaller boxes are not drawn
 const MAX_ZOOM = 24; // screen pixels per image pixel
 
 export class Viewer {
-  constructor(canvas, { onPick, onHover }) {
-    Object.assign(this, { canvas, onPick, onHover });
+  constructor(canvas, { onPick, onHover, onDraw }) {
+    Object.assign(this, { canvas, onPick, onHover, onDraw });
     this.context = canvas.getContext("2d");
     this.image = null; // an image source for drawImage
     this.boxes = []; // {box, class_id, class, score}
     this.proposal = null; // {box, anchor, class_id}
+    this.objects = []; // {box, number, selected}: objects that the user marked
+    this.evidence = []; // detections and predictions that explain the selected object, as `boxes`
+    this.corner = null; // first corner of the box that is being drawn, image pixels
+    this.drawing = null; // box that is being drawn
     this.place = null; // [x, y], image pixels
     this.marked = null; // one of the boxes
     this.labels = true;
     this.explaining = false;
-    this.cursor = null; // place that the arrow keys move while "Explain a place" is on
+    this.cursor = null; // place that the arrow keys move while "Explain a miss" is on
     this.pointers = new Map();
     new ResizeObserver(() => this.#resized()).observe(canvas);
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#up(event));
-    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
+    canvas.addEventListener("pointercancel", (event) => {
+      this.pointers.delete(event.pointerId);
+      this.cancelBox();
+    });
     canvas.addEventListener("keydown", (event) => this.#key(event));
   }
 
   show(image, width, height) {
-    Object.assign(this, { image, width, height, place: null, proposal: null, marked: null, cursor: null });
+    Object.assign(this, { image, width, height, place: null, proposal: null, marked: null, cursor: null, corner: null, drawing: null });
     this.fit();
   }
 
@@ -71,13 +79,17 @@ export class Viewer {
     context.imageSmoothingEnabled = this.scale < 3;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.image, this.left, this.top, this.width * this.scale, this.height * this.scale);
-    const faded = this.proposal !== null;
+    const faded = this.proposal !== null || this.objects.length > 0;
+    const toScreen = (x, y) => [this.left + x * this.scale, this.top + y * this.scale];
     drawBoxes(context, this.boxes, {
-      toScreen: (x, y) => [this.left + x * this.scale, this.top + y * this.scale],
+      toScreen,
       labels: this.labels && !faded,
       marked: this.marked,
       alpha: faded ? 0.3 : 1,
     });
+    drawBoxes(context, this.evidence, { toScreen, labels: true });
+    for (const { box, number, selected } of this.objects) this.#drawObject(box, number, selected);
+    if (this.drawing) this.#drawObject(this.drawing, null, true);
     if (this.proposal) this.#drawProposal();
     const place = this.place ?? (this.explaining && document.activeElement === canvas ? this.cursor : null);
     if (place) this.#drawPlace(place);
@@ -96,6 +108,27 @@ export class Viewer {
       }
     }
     context.setLineDash([]);
+  }
+
+  #drawObject(corners, number, selected) {
+    const { context } = this;
+    const [x1, y1, x2, y2] = this.#rectangle(corners);
+    for (const [style, width, dash] of [["#000", selected ? 5 : 3, []], ["#fff", selected ? 2.5 : 1.5, [7, 5]]]) {
+      context.setLineDash(dash);
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    }
+    context.setLineDash([]);
+    if (number === null) return;
+    context.font = "bold 12px system-ui, sans-serif";
+    context.textBaseline = "middle";
+    context.fillStyle = "#000";
+    context.fillRect(x2 - 10, y2 - 9, 20, 18);
+    context.fillStyle = "#fff";
+    context.textAlign = "center";
+    context.fillText(number, x2, y2 + 0.5);
+    context.textAlign = "start";
   }
 
   #drawPlace([x, y]) {
@@ -135,7 +168,10 @@ export class Viewer {
 
   #down(event) {
     this.canvas.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, { x: event.offsetX, y: event.offsetY, moved: this.pointers.size ? Infinity : 0 });
+    const isFirst = this.pointers.size === 0;
+    if (!isFirst) this.cancelBox(); // a second finger zooms
+    const draws = this.explaining && isFirst && event.button === 0 && !event.shiftKey;
+    this.pointers.set(event.pointerId, { x: event.offsetX, y: event.offsetY, moved: isFirst ? 0 : Infinity, start: this.#inImage(event), draws });
   }
 
   #move(event) {
@@ -150,9 +186,15 @@ export class Viewer {
     const before = other && Math.hypot(pointer.x - other.x, pointer.y - other.y);
     Object.assign(pointer, { x: event.offsetX, y: event.offsetY });
     if (other) {
-      other.moved = Infinity;
+      Object.assign(other, { moved: Infinity, draws: false });
+      pointer.draws = false;
+      [this.left, this.top] = [this.left + dx / 2, this.top + dy / 2];
       const after = Math.hypot(pointer.x - other.x, pointer.y - other.y);
       if (before > 0) this.zoom(after / before, (pointer.x + other.x) / 2, (pointer.y + other.y) / 2);
+    } else if (pointer.draws && pointer.moved > CLICK_PIXELS && this.image) {
+      if (!this.drawing) this.onHover(null);
+      this.drawing = between(pointer.start, this.#inImage(event));
+      this.draw();
     } else if (pointer.moved > CLICK_PIXELS && this.image) {
       this.left += dx;
       this.top += dy;
@@ -164,11 +206,26 @@ export class Viewer {
   #up(event) {
     const pointer = this.pointers.get(event.pointerId);
     this.pointers.delete(event.pointerId);
-    if (pointer && pointer.moved <= CLICK_PIXELS) this.#pick(...this.#toImage(event.offsetX, event.offsetY));
+    if (pointer?.draws && this.drawing) this.#finishBox();
+    else if (pointer && pointer.moved <= CLICK_PIXELS) this.#pick(...this.#toImage(event.offsetX, event.offsetY));
   }
 
   #pick(x, y) {
     if (this.image && x >= 0 && y >= 0 && x <= this.width && y <= this.height) this.onPick(x, y, this.#boxAt(x, y));
+  }
+
+  #finishBox() {
+    const box = this.drawing;
+    this.cancelBox();
+    if (box[2] - box[0] >= MIN_BOX && box[3] - box[1] >= MIN_BOX) this.onDraw(box);
+  }
+
+  // Stop drawing a box. Return whether one was being drawn.
+  cancelBox() {
+    const drew = this.corner !== null || this.drawing !== null;
+    Object.assign(this, { corner: null, drawing: null });
+    this.draw();
+    return drew;
   }
 
   #key(event) {
@@ -182,6 +239,7 @@ export class Viewer {
         const pixels = (4 * step) / this.scale;
         this.cursor = [Math.min(Math.max(x + dx * pixels, 0), this.width), Math.min(Math.max(y + dy * pixels, 0), this.height)];
         this.place = null;
+        if (this.corner) this.drawing = between(this.corner, this.cursor);
       } else {
         this.left -= 24 * step * dx;
         this.top -= 24 * step * dy;
@@ -191,9 +249,21 @@ export class Viewer {
     } else if (event.key === "+" || event.key === "=") this.zoom(1.3);
     else if (event.key === "-") this.zoom(1 / 1.3);
     else if (event.key === "0") this.fit();
+    else if (event.key.toLowerCase() === "b" && this.explaining) {
+      this.cursor ??= this.place ?? [this.width / 2, this.height / 2];
+      this.corner = this.cursor;
+      this.place = null;
+      this.draw();
+    } else if (event.key === "Enter" && this.drawing) this.#finishBox();
     else if (event.key === "Enter" && this.explaining) this.#pick(...(this.cursor ?? [this.width / 2, this.height / 2]));
     else return;
     event.preventDefault();
+  }
+
+  // Return the place of a pointer, moved to the nearest place in the image.
+  #inImage({ offsetX, offsetY }) {
+    const [x, y] = this.#toImage(offsetX, offsetY);
+    return [Math.min(Math.max(x, 0), this.width), Math.min(Math.max(y, 0), this.height)];
   }
 
   #toImage(x, y) {
@@ -206,6 +276,11 @@ export class Viewer {
     const containing = this.boxes.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
     return containing.sort((a, b) => area(a) - area(b))[0] ?? null;
   }
+}
+
+// Return the box with two opposite corners.
+function between([ax, ay], [bx, by]) {
+  return [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
 }
 
 export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alpha = 1, unit = 1 }) {
