@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
+from retinanet.checkpoint.tuned_thresholds import TunedThresholds
 from retinanet.config import TileConfig
 from tests.serve.fakes import Fake, detections, expected, png
 from tests.serve.rounding import rounded
@@ -107,3 +108,27 @@ def test_model_limits_and_health(client: TestClient):
     assert {name: answer["limits"][name] for name in limits} == limits
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_tuned_thresholds(client: TestClient, fake: Fake):
+    """The scores are 0.9 (cell), 0.6 (platelet) and 0.3 (white, cell)."""
+    url = "/v1/detect?threshold=tuned"
+    answer = client.post(url, content=png(200))
+    assert answer.status_code == 422
+    assert "the model has no tuned thresholds, found 'tuned'" in answer.json()["detail"]
+    assert client.get("/v1/model").json()["tuned"] is None
+    tuned = TunedThresholds(
+        thresholds=(0.95, 0.5, 0.2), aim="recall=0.9", per_class=True, confidence=0.95, images=9, sentence="A promise."
+    )
+    fake.info = dataclasses.replace(fake.info, tuned=tuned)
+    (image,) = client.post(url, content=png(200)).json()["images"]
+    assert [found["class"] for found in image["detections"]] == ["platelet", "white, cell"]
+    assert client.get("/v1/model").json()["tuned"] == {
+        "aim": "recall=0.9",
+        "thresholds": [0.95, 0.5, 0.2],
+        "sentence": "A promise.",
+    }
+    for wrong in ("tune", "1.5", "-0.1"):
+        answer = client.post(f"/v1/detect?threshold={wrong}", content=png(200))
+        assert answer.status_code == 422
+        assert f"found '{wrong}'" in answer.json()["detail"]

@@ -130,6 +130,31 @@ def test_slider_and_classes_filter_without_another_request(visit: Visit):
 
 
 @pytest.mark.slow
+def test_tuned_thresholds_replace_the_slider(visit: Visit):
+    page = visit.page
+    tuned = {"aim": "recall=0.9", "thresholds": [0.95, 0.5, 0.01], "sentence": "A promise."}
+    page.route("**/v1/model", lambda route: route.fulfill(json={**route.fetch().json(), "tuned": tuned}))
+    page.reload()
+    visit.add(("a.png", png(200, 640, 480)))  # scores 0.9, 0.6 and 0.3
+    numbers = page.locator("#classes .number")
+    assert numbers.all_inner_texts() == ["1", "1", "0"]
+    assert page.locator("#ticks i").count() == 3
+    page.get_by_label("Tuned thresholds (recall=0.9)").check()
+    assert numbers.all_inner_texts() == ["0", "1", "1"]
+    assert page.locator("#threshold").is_disabled()
+    assert page.locator("#threshold-value").inner_text() == "tuned"
+    assert any("threshold=0.01&" in url for url in visit.requests), "the page needs the detections above 0.01"
+    page.get_by_label("Tuned thresholds").uncheck()
+    assert numbers.all_inner_texts() == ["1", "1", "0"]
+
+
+@pytest.mark.slow
+def test_without_tuned_thresholds_the_page_does_not_offer_them(visit: Visit):
+    assert visit.page.locator("#tuned-line").is_hidden()
+    assert visit.page.locator("#ticks").is_hidden()
+
+
+@pytest.mark.slow
 def test_several_images_and_an_error_for_an_invalid_file(visit: Visit):
     page = visit.page
     visit.add(("a.png", png(200)), ("b.png", png(100)), ("no.png", b"no image"))

@@ -27,8 +27,8 @@ AimKind = Literal["recall", "precision", "f1", "cost"]
 
 GRID: Final = expit(np.linspace(logit(0.995), logit(0.01), 120))
 """Thresholds that are tested for a precision, from high to low. They must not depend on the data."""
-STARTS: Final = tuple(int(np.abs(GRID - start).argmin()) for start in (0.9, 0.7, 0.5, 0.3))
-"""Places in `GRID` at which a sequence of tests for a precision starts. Few starts leave each of them more risk."""
+STARTS: Final = tuple(int(np.abs(GRID - start).argmin()) for start in (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.3))
+"""Places in `GRID` at which a sequence of tests for a precision starts, each with an equal part of the risk."""
 MAX_FACTOR: Final = 1000
 """More than this many times the images of the data are not named as a need."""
 

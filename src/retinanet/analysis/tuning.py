@@ -175,7 +175,7 @@ class TuningResult:
 
 COLUMN_TITLES: Final = (
     *("Class", "Threshold", "Recall", "Precision", "Calibrated"),
-    *("Log loss: none", "Platt", "isotonic"),
+    *("Log loss", "with Platt", "with isotonic"),
 )
 """Column titles of the table of classes."""
 

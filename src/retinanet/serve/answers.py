@@ -22,7 +22,7 @@ from retinanet.serve.explain import explain
 from retinanet.serve.explain_objects import explain_objects
 from retinanet.serve.front import validation_message
 from retinanet.serve.marked_objects import MarkedObjects, label_of
-from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse
+from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse, Tuned
 from retinanet.serve.service import DetectSettings, ImageDetections, ServedDetector, Service
 from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, wait_for_disconnect
 from retinanet.version import __version__
@@ -198,6 +198,7 @@ def answer_model(app: FastAPI) -> ModelResponse:
         nms_threshold=detector.postprocess_config.nms_threshold,
         agnostic_nms=detector.postprocess_config.agnostic_nms,
         max_detections=detector.postprocess_config.max_detections,
+        tuned=_tuned(detector),
         device=str(detector.device),
         precision=getattr(description, "precision", None),
         trained_with=getattr(description, "version", None),
@@ -210,6 +211,13 @@ def answer_model(app: FastAPI) -> ModelResponse:
             pictures=config.max_queue,
         ),
     )
+
+
+def _tuned(detector: ServedDetector) -> Tuned | None:
+    """Return the tuned thresholds of the served model as a part of the answer."""
+    if (tuned := detector.info.tuned) is None:
+        return None
+    return Tuned(aim=tuned.aim, thresholds=list(tuned.thresholds), sentence=tuned.sentence)
 
 
 def _service(request: Request) -> Service:
@@ -239,8 +247,20 @@ def _detect_settings(detector: ServedDetector, options: DetectOptions) -> Detect
     # A value with commas is a list of names, unless a class has exactly that name.
     names = [name for value in options.classes for name in ([value] if value in detector.classes else value.split(","))]
     labels = [label_of(name.strip(), detector.classes, "classes") for name in names]
+    threshold = defaults.score_threshold if options.threshold is None else options.threshold
+    class_thresholds = None
+    if threshold == "tuned":
+        if detector.info.tuned is None:
+            raise RefusedError(
+                422,
+                "threshold: expected a number, because the model has no tuned thresholds, found 'tuned'. Choose "
+                "thresholds with `retinanet tune`, and serve the tuned model",
+            )
+        class_thresholds = detector.info.tuned.thresholds
+        threshold = min(class_thresholds)
     return DetectSettings(
-        threshold=defaults.score_threshold if options.threshold is None else options.threshold,
+        threshold=float(threshold),
+        class_thresholds=class_thresholds,
         max_detections=options.max_detections or defaults.max_detections,
         labels=tuple(labels) or None,
         agnostic_nms=_postprocess_config(detector, options.agnostic_nms).agnostic_nms,

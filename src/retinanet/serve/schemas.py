@@ -28,11 +28,10 @@ class _Options(BaseModel):
 class DetectOptions(_Options):
     """Options of `POST /v1/detect`, in the query or as form fields."""
 
-    threshold: float | None = Field(
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["tuned"] | None = Field(
         None,
-        ge=0,
-        le=1,
-        description="Score threshold: only detections with a higher score are returned. Default: the model's.",
+        description="Score threshold: only detections with a higher score are returned. tuned: for each class, the "
+        "threshold that `retinanet tune` chose. Default: the model's.",
     )
     classes: list[str] = Field([], description="Names of the classes to return. Default: all classes.")
     max_detections: int | None = Field(
@@ -201,6 +200,14 @@ class Limits(BaseModel):
     )
 
 
+class Tuned(BaseModel):
+    """Score thresholds that `retinanet tune` chose."""
+
+    aim: str = Field(description="What the thresholds were chosen for, such as recall=0.95.")
+    thresholds: list[float] = Field(description="Threshold of each class, in the order of `classes`.")
+    sentence: str = Field(description="What the thresholds promise for new images, in words.")
+
+
 class ModelResponse(BaseModel):
     """The served model and the limits of the server."""
 
@@ -213,6 +220,7 @@ class ModelResponse(BaseModel):
     nms_threshold: float
     agnostic_nms: bool = Field(description="Whether a box suppresses overlapping boxes of every class.")
     max_detections: int
+    tuned: Tuned | None = Field(description="Tuned thresholds of the model, if it has any.")
     device: str = Field(description="Device that runs the network, such as cuda:0 or CPUExecutionProvider.")
     precision: str | None
     trained_with: str | None = Field(description="Version of retinanet that wrote the model file.")

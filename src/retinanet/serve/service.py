@@ -42,6 +42,10 @@ class ServedDetector(Protocol):
     """The parts of a detector that the server uses. `retinanet.load` returns such a detector."""
 
     @property
+    def info(self) -> ModelInfo:
+        """Classes and settings of the model."""
+
+    @property
     def device(self) -> object:
         """Device that runs the network; its text names the device."""
 
@@ -60,10 +64,6 @@ class ServedDetector(Protocol):
     @property
     def tiling(self) -> TileConfig:
         """Size and overlap of tiles; tile 0 means no tiles."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """Classes and settings of the model."""
 
     def check_nms(self, config: PostprocessConfig) -> None:
         """Raise `ConfigError` if the model cannot run the NMS of `config`."""
@@ -94,6 +94,8 @@ class DetectSettings:
 
     threshold: float
     max_detections: int
+    class_thresholds: tuple[float, ...] | None = None
+    """Threshold of each class; `threshold` is the lowest of them. None: `threshold` for all classes."""
     labels: tuple[int, ...] | None = None
     """Class ids to return. None: all classes."""
     agnostic_nms: bool = False
@@ -276,7 +278,10 @@ class Service:
 
 
 def _select(detections: ArrayDetections, settings: DetectSettings) -> ArrayDetections:
-    keep_D = detections.scores_D > settings.threshold
+    if settings.class_thresholds is None:
+        keep_D = detections.scores_D > settings.threshold
+    else:
+        keep_D = detections.scores_D > np.array(settings.class_thresholds, np.float32)[detections.labels_D]
     if settings.labels is not None:
         keep_D &= np.isin(detections.labels_D, settings.labels)
     return detections[keep_D][: settings.max_detections]

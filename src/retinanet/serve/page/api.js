@@ -13,11 +13,11 @@ export function useKey(value) {
 export const model = async () => (await send("v1/model")).json();
 
 export async function detect(blob, name, onRetry) {
-  const { limits } = await cachedModel();
+  const { limits, tuned } = await cachedModel();
   refuseLarge(blob, limits);
   const form = new FormData();
   form.append("file", blob, name);
-  const query = new URLSearchParams({ threshold: MIN_SCORE, max_detections: limits.max_detections });
+  const query = new URLSearchParams({ threshold: Math.min(MIN_SCORE, ...(tuned?.thresholds ?? [])), max_detections: limits.max_detections });
   const start = performance.now();
   const answer = await (await send(`v1/detect?${query}`, { method: "POST", body: form }, onRetry)).json();
   return { ...answer.images[0], roundTrip: performance.now() - start };

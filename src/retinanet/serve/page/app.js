@@ -20,6 +20,7 @@ const state = {
   uploads: [], // {name, blob, thumb, status: "waiting" | "done" | "failed", result, error}
   current: null,
   threshold: 0.5,
+  tuned: null, // threshold of each class id, while the tuned thresholds are used
   hidden: new Set(), // class ids
   image: null, // ImageBitmap of the current upload
   explanation: null, // answer of /v1/explain that is shown
@@ -47,7 +48,10 @@ function showBusy(text) {
 }
 
 const shownDetections = (upload) =>
-  (upload?.result?.detections ?? []).filter((d) => d.score > state.threshold && !state.hidden.has(d.class_id));
+  (upload?.result?.detections ?? []).filter((d) => isAbove(d) && !state.hidden.has(d.class_id));
+
+const thresholdOf = (classId) => state.tuned?.[classId] ?? state.threshold;
+const isAbove = ({ score, class_id }) => score > thresholdOf(class_id);
 
 // ---- images
 
@@ -229,7 +233,7 @@ function refresh() {
 }
 
 const countAbove = (upload, classId) =>
-  upload.result.detections.filter((d) => d.class_id === classId && d.score > state.threshold).length;
+  upload.result.detections.filter((d) => d.class_id === classId && isAbove(d)).length;
 
 function showClasses() {
   $("classes").replaceChildren(
@@ -301,9 +305,17 @@ function markObject(box) {
   objectList.add(box);
 }
 
+// Return the result of each object: one request for each threshold, because the tuned thresholds differ by class.
 async function explainObjects(upload, objects) {
   const marked = objects.map(({ box, label }) => ({ box, name: state.model.classes[label] }));
-  return whileBusy(upload, () => api.explainObjects(upload.blob, upload.name, marked, state.threshold));
+  const thresholds = [...new Set(objects.map(({ label }) => thresholdOf(label)))];
+  const answers = await whileBusy(upload, () =>
+    Promise.all(thresholds.map((threshold) => api.explainObjects(upload.blob, upload.name, marked, threshold))),
+  );
+  return objects.map(({ label }, i) => {
+    const answer = answers[thresholds.indexOf(thresholdOf(label))];
+    return { ...answer.objects[i], note: answer.note, found: answer.detections };
+  });
 }
 
 let explanations = 0; // that are being computed
@@ -341,7 +353,7 @@ async function pick(x, y, box) {
   viewer.draw();
   const count = ++state.explainCount;
   try {
-    const explanation = await whileBusy(upload, () => api.explain(upload.blob, upload.name, x, y, state.threshold));
+    const explanation = await whileBusy(upload, () => api.explain(upload.blob, upload.name, x, y, Math.min(...(state.tuned ?? [state.threshold]))));
     if (count === state.explainCount && upload === state.current) showWhy(explanation);
   } catch (error) {
     showError(error.message);
@@ -461,14 +473,42 @@ addEventListener("drop", (event) => {
   if (event.dataTransfer.files.length) add(event.dataTransfer.files);
 });
 
+function showTuned() {
+  const { tuned, classes } = state.model;
+  if (!tuned) return;
+  $("tuned-line").hidden = $("ticks").hidden = false;
+  $("tuned-line").title = tuned.sentence;
+  $("tuned-name").textContent = `Tuned thresholds (${tuned.aim})`;
+  $("ticks").replaceChildren(
+    ...tuned.thresholds.map((value, id) => {
+      const tick = element("i", { title: `${classes[id]}: ${value.toFixed(3)}` });
+      const { min, max } = $("threshold");
+      tick.style.left = `${Math.min(100, Math.max(0, (100 * (value - min)) / (max - min)))}%`;
+      tick.style.background = colorOf(id);
+      return tick;
+    }),
+  );
+}
+
+$("tuned").onchange = () => {
+  state.tuned = $("tuned").checked ? state.model.tuned.thresholds : null;
+  $("threshold").disabled = Boolean(state.tuned);
+  changeThreshold();
+  objectList.explain();
+};
+
 $("threshold").oninput = () => {
   state.threshold = Number($("threshold").value);
-  $("threshold-value").textContent = state.threshold.toFixed(2);
+  changeThreshold();
+};
+
+function changeThreshold() {
+  $("threshold-value").textContent = state.tuned ? "tuned" : state.threshold.toFixed(2);
   if (state.explanation) closeWhy(); // the explanation holds for the previous threshold only
   for (const { objects } of state.uploads) for (const object of objects ?? []) object.result = null;
   objectList.forget();
   refresh();
-};
+}
 $("threshold").onchange = () => objectList.explain();
 $("labels").onchange = () => {
   viewer.labels = $("labels").checked;
@@ -496,7 +536,7 @@ const results = () =>
   state.uploads
     .filter(({ status }) => status === "done")
     .map((upload) => ({ ...upload.result, detections: shownDetections(upload) }));
-$("json").onclick = () => download(asJson(results(), state.threshold), "detections.json");
+$("json").onclick = () => download(asJson(results(), state.tuned ? "tuned" : state.threshold), "detections.json");
 $("csv").onclick = () => download(asCsv(results()), "detections.csv");
 $("save-image").onclick = async () => {
   const { name, result } = state.current;
@@ -537,6 +577,7 @@ async function start() {
   document.title = `${name} – retinanet`;
   objectList.classes = classes;
   showClasses();
+  showTuned();
   refresh();
 }
 start();

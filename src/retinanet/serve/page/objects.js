@@ -50,9 +50,9 @@ export class ObjectList {
     const count = ++this.count;
     if (!objects.length || !this.visible) return;
     try {
-      const answer = await this.request(upload, objects);
+      const results = await this.request(upload, objects);
       if (count !== this.count) return;
-      objects.forEach((object, i) => (object.result = { ...answer.objects[i], note: answer.note, found: answer.detections }));
+      objects.forEach((object, i) => (object.result = results[i]));
     } catch (error) {
       if (count === this.count) this.onError(error.message);
     }
