@@ -100,7 +100,7 @@ def promises(found: Any, share: float) -> list[dict[str, Any]]:
 def calibration(first: Any, second: Any) -> dict[str, float]:
     """Return the calibration error on the second dataset, before and after a calibration on the first one."""
     from retinanet.analysis.calibration import FOLDS, calibrate_class, calibrated
-    from retinanet.analysis.tuning import measure_reliability, scored_detections
+    from retinanet.analysis.scored_detections import measure_reliability, scored_detections
 
     found = scored_detections(*first)
     fold_D = np.random.default_rng(0).permutation(np.arange(len(found.objects_IK)) % FOLDS)[found.image_D]
@@ -123,7 +123,7 @@ def calibration(first: Any, second: Any) -> dict[str, float]:
 
 def joined(parts: Sequence[Any]) -> Any:
     """Return the detections of several datasets as those of one."""
-    from retinanet.analysis.tuning import ScoredDetections, scored_detections
+    from retinanet.analysis.scored_detections import ScoredDetections, scored_detections
 
     found = [scored_detections(*one) for one in parts]
     offsets = np.cumsum([0, *(len(one.objects_IK) for one in found[:-1])])

@@ -67,12 +67,13 @@ def test_tuned_thresholds_select_detections(trained_run: Path, squares: tuple[Pa
 def test_the_chosen_thresholds_give_the_reported_numbers(
     trained_run: Path, squares: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    found = tune(trained_run / "best.ckpt", squares[1], output=tmp_path / "t.ckpt", aim="cost=5:1", workers=0)
+    found = tune(str(trained_run / "best.ckpt"), str(squares[0]), output=tmp_path / "t.ckpt", aim="cost=5:1", workers=0)
     assert load_checkpoint(tmp_path / "t.ckpt").tuned == found.tuned
     assert found.tuned.aim == "cost=5:1"
     assert len(set(found.tuned.thresholds)) == 1
     assert 0 <= found.overall.recall <= 1
     assert found.tuned.sentence.startswith("The thresholds give the lowest cost")
+    assert "the model was trained on these images" in found.sentences()[-1]
 
 
 def test_a_model_without_tuned_thresholds_refuses_the_word(trained_run: Path, squares: tuple[Path, Path]) -> None:

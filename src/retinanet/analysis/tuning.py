@@ -6,31 +6,29 @@ Shape suffixes: D detections, I images, K classes.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy.special import expit
 
 from retinanet.analysis.calibration import FOLDS, ClassCalibration, calibrate_class, calibrated, score_logits
-from retinanet.analysis.score_thresholds import Aim, Choice, Outcomes, UnsupportedAimError, choose, measure
+from retinanet.analysis.score_thresholds import Aim, Choice, UnsupportedAimError, choose, measure
+from retinanet.analysis.scored_detections import Reliability, ScoredDetections, measure_reliability, scored_detections
+from retinanet.analysis.tuning_result import TuningResult
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.checkpoint.saving import save_model
 from retinanet.checkpoint.tuned_thresholds import TunedThresholds
 from retinanet.config import TuneConfig, resolve, with_options
 from retinanet.data import load
 from retinanet.errors import UserError
-from retinanet.evaluate.coco import coco_eval
 from retinanet.evaluate.evaluation import evaluate_model, match_classes
-from retinanet.evaluate.per_image import MATCH_IOU, crowd_regions, items_from_results, pair_detections
 from retinanet.files import require_writable
 from retinanet.model import rescale_logits
 from retinanet.predict.torch_detector import Detector, pick_device
 from retinanet.progress import ProgressBar, no_progress_bar
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
     from retinanet.checkpoint.loaded_model import LoadedModel
@@ -43,146 +41,13 @@ if TYPE_CHECKING:
 
 LOWEST_SCORE: Final = 0.01
 """Detections with lower scores are not considered, unless the model's own threshold is lower."""
-BINS: Final = 10
-"""Number of bins of scores of the calibration error."""
 PROMISED: Final = ("recall", "precision")
 """Aims that hold on new images."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredDetections:
-    """All detections of a dataset with their outcomes at IoU 0.5. Detections in crowd regions are left out.
-
-    Args:
-        scores_D: scores.
-        labels_D: class ids of the model.
-        correct_D: whether a detection matches an object.
-        image_D: index of the image.
-        objects_IK: number of objects of each image and class of the model.
-    """
-
-    scores_D: Floats
-    labels_D: Ints
-    correct_D: Bools
-    image_D: Ints
-    objects_IK: Ints
-
-    def outcomes(self, label: int | None = None) -> Outcomes:
-        """Return the detections and objects of a class, or of all classes."""
-        own_D = np.ones(len(self.scores_D), dtype=bool) if label is None else self.labels_D == label
-        objects_I = self.objects_IK.sum(axis=1) if label is None else self.objects_IK[:, label]
-        return Outcomes(
-            scores_D=self.scores_D[own_D],
-            correct_D=self.correct_D[own_D],
-            image_D=self.image_D[own_D],
-            objects_I=objects_I,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """Agreement of scores with the share of right detections.
-
-    Args:
-        error: expected calibration error: the mean difference between the score and the share of right detections in
-            bins of equal width, weighted by the number of detections.
-        bins: mean score, share of right detections and number of detections of each bin with detections.
-    """
-
-    error: float
-    bins: tuple[tuple[float, float, int], ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TuningResult:
-    """A tuned model, and the measurements behind it.
-
-    Args:
-        classes: names of the classes.
-        tuned: chosen thresholds.
-        calibrations: calibration of each class; empty without calibration.
-        overall: recall and precision of all classes on the data at the chosen thresholds.
-        by_class: recall and precision of each class; None for a class without objects.
-        reliability: reliability of the model's detections before calibration, and with calibrations that were fitted on
-            other images; None without calibration.
-        metrics: COCO metrics before and after.
-        notes: remarks about the data.
-    """
-
-    classes: tuple[str, ...]
-    tuned: TunedThresholds
-    calibrations: tuple[ClassCalibration, ...]
-    overall: Choice
-    by_class: tuple[Choice | None, ...]
-    reliability: tuple[Reliability, Reliability] | None
-    metrics: tuple[Metrics, Metrics]
-    notes: tuple[str, ...] = ()
-
-    def sentences(self) -> list[str]:
-        """Return the promise, what the thresholds give on the data, and the effect of calibration."""
-        before, after = self.metrics
-        out = [
-            self.tuned.sentence,
-            f"On these images, the thresholds give recall {self.overall.recall:.3f} and precision "
-            f"{self.overall.precision:.3f} (IoU 0.5).",
-        ]
-        if self.reliability is not None:
-            first, second = (one.error for one in self.reliability)
-            count = sum(calibration.is_calibrated for calibration in self.calibrations)
-            out.append(
-                f"Calibration changes the scores of {count} of {len(self.classes)} classes. The calibration error is "
-                f"{first:.3f} before and {second:.3f} after, on images that the calibration was not fitted on. "
-                f"AP is {before.AP:.3f} before and {after.AP:.3f} after."
-            )
-        return [*out, *self.notes]
-
-    def rows(self) -> list[list[str]]:
-        """Return the table of classes as text; `COLUMN_TITLES` has the column titles."""
-        rows = []
-        for k, (name, threshold) in enumerate(zip(self.classes, self.tuned.thresholds, strict=True)):
-            choice = self.by_class[k]
-            method, losses = "no", ("–", "–", "–")
-            if self.calibrations:
-                method = "Platt" if self.calibrations[k].is_calibrated else "no"
-                found = self.calibrations[k].log_loss
-                losses = tuple(f"{found[m]:.3f}" if m in found else "–" for m in ("none", "platt", "isotonic"))  # type: ignore[assignment]
-            numbers = ("–", "–") if choice is None else (f"{choice.recall:.3f}", f"{choice.precision:.3f}")
-            rows.append([name, f"{threshold:.3f}", *numbers, method, *losses])
-        return rows
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all numbers as plain values for JSON."""
-        return {
-            "tuned": self.tuned.to_dict(),
-            "recall": self.overall.recall,
-            "precision": self.overall.precision,
-            "calibration_error": None
-            if self.reliability is None
-            else {when: one.error for when, one in zip(("before", "after"), self.reliability, strict=True)},
-            "AP": {"before": self.metrics[0].AP, "after": self.metrics[1].AP},
-            "per_class": {
-                name: {
-                    "threshold": self.tuned.thresholds[k],
-                    "recall": None if (choice := self.by_class[k]) is None else choice.recall,
-                    "precision": None if choice is None else choice.precision,
-                    **(dataclasses.asdict(self.calibrations[k]) if self.calibrations else {}),
-                }
-                for k, name in enumerate(self.classes)
-            },
-            "sentences": self.sentences(),
-        }
-
-
-COLUMN_TITLES: Final = (
-    *("Class", "Threshold", "Recall", "Precision", "Calibrated"),
-    *("Log loss", "with Platt", "with isotonic"),
-)
-"""Column titles of the table of classes."""
-
-
 def tune(
-    model: Path,
-    data: Path,
+    model: Path | str,
+    data: Path | str,
     config: TuneConfig | None = None,
     *,
     progress: ProgressBar = no_progress_bar,
@@ -202,6 +67,7 @@ def tune(
         UserError: the output exists, or the model, the data or an option is invalid.
     """
     config = config or resolve(TuneConfig, options)
+    model, data = Path(model), Path(data)
     aim = Aim.parse(config.aim)
     if config.output.exists() and not config.existing.overwrite:
         raise UserError(f"{config.output} exists already: give --overwrite to replace it, or another name")
@@ -216,6 +82,8 @@ def tune(
         **config.dataset.reading,
     )
     columns, notes = match_classes(loaded.classes, images.classes)
+    if Path(str(loaded.train_config.get("train", ""))).absolute() == data.absolute():
+        notes = (*notes, "the model was trained on these images: its scores are too high here, and no promise holds")
     own = loaded.postprocess_config.score_threshold
     lowest = min(LOWEST_SCORE, own)
     before, results = _detect(loaded, images, config, lowest, progress)
@@ -274,36 +142,6 @@ def _detect(
     )
 
 
-def scored_detections(
-    data: DetectionData, results: list[dict[str, Any]], columns: list[int | None]
-) -> ScoredDetections:
-    """Return the detections in COCO results with their outcomes at IoU 0.5.
-
-    Args:
-        data: images and objects.
-        results: detections as COCO results.
-        columns: index in `data.classes` of each class of the model, None for a class that the data lacks.
-    """
-    K = len(columns)
-    label_of = {column: k for k, column in enumerate(columns) if column is not None}
-    parts: list[tuple[Floats, Ints, Bools, Ints]] = []
-    objects_IK = np.zeros((len(data.records), K), np.int64)
-    for i, item in enumerate(items_from_results(data, results)):
-        partner_D, in_crowd_D = pair_detections(item)
-        counted_D = ~in_crowd_D
-        labels_D = np.array([label_of[int(column)] for column in item.detected_labels_D], np.int64)
-        scores_D = np.asarray(item.scores_D, np.float64)
-        image_D = np.full(len(labels_D), i)
-        parts.append(tuple(v[counted_D] for v in (scores_D, labels_D, partner_D >= 0, image_D)))  # type: ignore[arg-type]
-        for column in np.asarray(item.labels_G)[~crowd_regions(item)]:
-            if int(column) in label_of:
-                objects_IK[i, label_of[int(column)]] += 1
-    scores_D, labels_D, correct_D, image_D = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return ScoredDetections(
-        scores_D=scores_D, labels_D=labels_D, correct_D=correct_D, image_D=image_D, objects_IK=objects_IK
-    )
-
-
 def _calibrate(
     data: DetectionData,
     results: list[dict[str, Any]],
@@ -340,21 +178,6 @@ def _calibrate(
     truth = data.to_coco()
     every_D = np.ones(len(found.scores_D), dtype=bool)
     return fit(every_D), (measure_reliability(truth, kept), measure_reliability(truth, mapped))
-
-
-def measure_reliability(truth: dict[str, Any], results: list[dict[str, Any]]) -> Reliability:
-    """Return how well the scores of COCO results agree with the share of right detections: hotcoco's, at IoU 0.5."""
-    if not results:
-        return Reliability(error=0.0, bins=())
-    found = coco_eval(truth, results).calibration(n_bins=BINS, iou_threshold=MATCH_IOU)
-    return Reliability(
-        error=float(found["ece"]),
-        bins=tuple(
-            (float(row["avg_confidence"]), float(row["avg_accuracy"]), int(row["count"]))
-            for row in found["bins"]
-            if row["count"]
-        ),
-    )
 
 
 def _with_score_threshold(loaded: LoadedModel, value: float) -> LoadedModel:

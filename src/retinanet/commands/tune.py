@@ -13,7 +13,7 @@ from retinanet.config import TuneConfig
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retinanet.analysis.tuning import TuningResult
+    from retinanet.analysis.tuning_result import TuningResult
 
 
 def tune(
@@ -49,7 +49,7 @@ def class_table(found: TuningResult) -> Table:
     """Return the thresholds and calibrations of the classes as a table for the terminal."""
     from rich.table import Table
 
-    from retinanet.analysis.tuning import COLUMN_TITLES
+    from retinanet.analysis.tuning_result import COLUMN_TITLES
 
     shown = 5 if found.calibrations else 4  # the log losses are in the report
     table = Table(title=f"Thresholds for {found.tuned.aim}", title_justify="left")

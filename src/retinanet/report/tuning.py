@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retinanet.analysis.tuning import COLUMN_TITLES
+from retinanet.analysis.tuning_result import COLUMN_TITLES
 from retinanet.report import figures
 from retinanet.report.html import Report
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from retinanet.analysis.tuning import Reliability, TuningResult
+    from retinanet.analysis.scored_detections import Reliability
+    from retinanet.analysis.tuning_result import TuningResult
 
 
 def tuning_report(found: TuningResult, path: Path, *, model: Path, data: Path) -> Path:
