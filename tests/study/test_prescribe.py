@@ -126,7 +126,7 @@ def test_too_few_images(squares, options, monkeypatch):
 
 def test_a_screening_selects_and_is_no_evidence(squares, options, monkeypatch):
     Training(monkeypatch, lambda o: (0.35 if o.get("low_quality_matches") else 0.2, 0.0))
-    found = prescribe(squares[0], **options, **UNREACHABLE, minutes=20.0)
+    found = prescribe(squares[0], **options, **UNREACHABLE, minutes=60.0)
     assert found.screening[-1].candidate.name == "low-quality-matches"
     assert found.changes == {"low_quality_matches": True}
     assert read_yaml(found.config_file)["anchors"] == "given"

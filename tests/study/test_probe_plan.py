@@ -19,18 +19,25 @@ def test_without_candidates_three_runs_of_the_default_suffice():
 
 
 def test_candidates_are_dropped_before_runs_become_too_short():
-    """4 seeds x 2 runs, one candidate: (380 - 8 x 5) / (8 x 0.4) = 106 steps. Two candidates add 3 runs: 73."""
+    """4 seeds x 2 runs, one candidate: (380 - 8 x 5) / (8 x 0.4) = 106 steps."""
     plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=380)
     assert [c.name for c in plan.candidates] == ["x"]
     assert (plan.steps, plan.seeds, plan.screened) == (106, 4, False)
 
 
 def test_a_screening_selects_among_the_candidates_of_a_cause():
-    """Screening of 4 runs and 4 seeds x 2 runs: (905 - 12 x 5) / (12 x 0.4) = 176 steps."""
-    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=905)
+    """Screening of 4 runs and 4 seeds x 2 runs: (1600 - 12 x 5) / (12 x 0.4) = 320 steps."""
+    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=1600)
     assert plan.screened
     assert len(plan.candidates) == 3
-    assert (plan.steps, plan.seeds, len(plan.runs())) == (176, 4, 12)
+    assert (plan.steps, plan.seeds, len(plan.runs())) == (320, 4, 12)
+
+
+def test_no_screening_with_short_runs():
+    """905 seconds would leave 176 steps after a screening. One candidate has (905 - 8 x 5) / (8 x 0.4) = 270 steps."""
+    plan = plan_runs([candidate("x"), candidate("y"), candidate("z")], LAPTOP, seconds=905)
+    assert [c.name for c in plan.candidates] == ["x"]
+    assert (plan.steps, plan.seeds, plan.screened) == (270, 4, False)
 
 
 def test_two_causes_leave_time_for_their_combination():

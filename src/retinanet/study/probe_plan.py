@@ -15,7 +15,8 @@ MIN_STEPS: Final = 40
 ENOUGH_STEPS: Final = 100
 """Steps from which a fourth seed is better spent time than longer runs."""
 MANY_STEPS: Final = 300
-"""Steps from which up to `MAX_SEEDS` seeds are better spent time than longer runs."""
+"""Steps from which up to `MAX_SEEDS` seeds, or a screening of several candidates of a cause, are better spent time than
+longer runs."""
 MAX_STEPS: Final = 1000
 """Most steps of a run."""
 MIN_SEEDS: Final = 3
@@ -93,8 +94,11 @@ def plan_runs(candidates: Sequence[Candidate], durations: Durations, *, seconds:
     while len(lists[-1]) > len(causes(lists[-1])):
         lists.append(tuple(without(list(lists[-1]))))
     options = [(lists[0], seeds, MANY_STEPS) for seeds in range(MAX_SEEDS, MIN_SEEDS + 1, -1)]
-    options += [(kept, MIN_SEEDS + 1, ENOUGH_STEPS) for kept in lists]
-    options += [(kept, MIN_SEEDS, ENOUGH_STEPS) for kept in lists] + [(lists[-1], MIN_SEEDS, MIN_STEPS)]
+    # A screening is one seed: in short runs, it selects among similar candidates by chance. Its time is better spent on
+    # seeds for the first candidate.
+    options += [(kept, MIN_SEEDS + 1, MANY_STEPS) for kept in lists[:-1]]
+    options += [(lists[-1], MIN_SEEDS + 1, ENOUGH_STEPS), (lists[-1], MIN_SEEDS, ENOUGH_STEPS)]
+    options += [(lists[-1], MIN_SEEDS, MIN_STEPS)]
     most = MAX_STEPS
     if not candidates:
         options, most = options[-2:], MANY_STEPS  # those with `MIN_SEEDS`
