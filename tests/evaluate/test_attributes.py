@@ -40,7 +40,7 @@ def table(data: DetectionData, text: str, encoding: str = "utf-8") -> Path:
     [
         "image,weather\na.png,sun\nb.png,rain\nc.png,\nd.png,sun\n",
         "weather;file_name\nsun;a.png\nrain;b.png\n;c.png\nsun;d.png\n",  # the name of the column decides
-        "Foto\tweather\nsome/where/a.png\tsun\nb\train\n42\t\n43\tsun\n\n",  # otherwise the first column
+        "Datei\tweather\nsome/where/a.png\tsun\nb\train\n42\t\n43\tsun\n\n",  # otherwise the first column
         'path,weather\n"C:\\images\\a.png","sun"\nb.png, rain \nc.png,\nd.png,sun\n',
     ],
 )
