@@ -26,7 +26,7 @@ JPEG = {"content-type": "image/jpeg"}
         ("?max_detections=1001", "less than or equal to 1000"),
         (
             "?classes=cel",
-            "classes: expected classes of the model (cell, platelet, white, cell), found 'cel'. Did you mean 'cell'?",
+            "classes: expected a class of the model (cell, platelet, white, cell), found 'cel'. Did you mean 'cell'?",
         ),
         ("?format=gif", "format: input should be 'json', 'jpeg' or 'png', found 'gif'"),
         ("?thresh=0.5", "thresh: unknown parameter, found '0.5'"),

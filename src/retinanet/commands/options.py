@@ -138,7 +138,10 @@ def _annotation(option: Option, panel: Group) -> Any:
         help=" ".join(filter(None, (_help_texts(option.section)[option.name], range_text(hint)))),
         parse=False if any(isinstance(mark, NoFlag) for mark in marks) else None,
     )
-    return Annotated[_without_marks(hint), parameter]
+    kind = _without_marks(hint)
+    if texts := tuple(value for value in words.values() if isinstance(value, str)):
+        kind |= Literal[texts]
+    return Annotated[kind, parameter]
 
 
 def _default_text(value: Any) -> str:

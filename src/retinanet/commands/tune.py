@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def tune(
-    model: Annotated[Path, Parameter(help="Checkpoint.")],
+    model: Annotated[Path, Parameter(help="Checkpoint of the model.")],
     data: Annotated[Path, Parameter(help="Dataset that the model was not trained on, in any format of `train`.")],
     /,
     *,

@@ -96,7 +96,10 @@ def validation_message(errors: Any) -> str:
     """Return the errors that pydantic found as one line: for each, the field, what was expected and what was found."""
     parts = []
     for error in errors:
-        name = ".".join(str(part) for part in error["loc"] if part not in {"query", "body"})
+        if error["type"] == "literal_error" and len(error["loc"]) > 2:
+            continue  # the word that a parameter takes beside numbers: the error of the number is enough
+        place = [part for part in error["loc"] if part not in {"query", "body"}]
+        name = ".".join(str(part) for part in place if part == place[0] or isinstance(part, int))
         found = f", found {str(error['input'])[:100]!r}" if error["type"] != "missing" and "input" in error else ""
         unknown = error["type"] == "extra_forbidden"
         message = "unknown parameter" if unknown else f"{error['msg'][0].lower()}{error['msg'][1:]}"
