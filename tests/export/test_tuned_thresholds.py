@@ -84,6 +84,7 @@ def test_openvino_applies_tuned_thresholds(exports: Path, tmp_path: Path, reuse_
     check(tmp_path / "t.xml", retinanet.load(model, "cpu"), sorted((exports / "images").iterdir()))
 
 
+@pytest.mark.slow
 def test_the_gate_refuses_a_graph_with_other_thresholds(
     exports: Path, tmp_path: Path, reuse_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
