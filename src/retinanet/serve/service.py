@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from retinanet.images import Scaled, padded_size, resized_size
+from retinanet.predict.detector import above
 from retinanet.serve.batching import Batcher, Slots
 from retinanet.serve.uploads import to_input
 
@@ -278,10 +279,9 @@ class Service:
 
 
 def _select(detections: ArrayDetections, settings: DetectSettings) -> ArrayDetections:
-    if settings.class_thresholds is None:
-        keep_D = detections.scores_D > settings.threshold
-    else:
-        keep_D = detections.scores_D > np.array(settings.class_thresholds, np.float32)[detections.labels_D]
+    if settings.class_thresholds is not None:
+        detections = above(detections, settings.class_thresholds)
+    keep_D = detections.scores_D > settings.threshold
     if settings.labels is not None:
         keep_D &= np.isin(detections.labels_D, settings.labels)
     return detections[keep_D][: settings.max_detections]
