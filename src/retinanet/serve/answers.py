@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from retinanet.config import PostprocessConfig, ServeConfig
+from retinanet.config import PostprocessConfig, PredictConfig, ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.images import tiles
 from retinanet.predict.draw import draw
@@ -197,12 +197,14 @@ def answer_model(app: FastAPI) -> ModelResponse:
         score_threshold=detector.postprocess_config.score_threshold,
         nms_threshold=detector.postprocess_config.nms_threshold,
         agnostic_nms=detector.postprocess_config.agnostic_nms,
+        draw_threshold=PredictConfig.draw_threshold,
         max_detections=detector.postprocess_config.max_detections,
         tuned=_tuned(detector),
         device=str(detector.device),
         precision=getattr(description, "precision", None),
         trained_with=getattr(description, "version", None),
         version=__version__,
+        server_id=app.state.server_id,
         limits=Limits(
             upload_bytes=config.upload_bytes,
             pixels=config.max_pixels,

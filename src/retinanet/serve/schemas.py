@@ -219,12 +219,16 @@ class ModelResponse(BaseModel):
     score_threshold: float
     nms_threshold: float
     agnostic_nms: bool = Field(description="Whether a box suppresses overlapping boxes of every class.")
+    draw_threshold: float = Field(description="Score threshold at which the page starts if the model is not tuned.")
     max_detections: int
     tuned: Tuned | None = Field(description="Tuned thresholds of the model, if it has any.")
     device: str = Field(description="Device that runs the network, such as cuda:0 or CPUExecutionProvider.")
     precision: str | None
     trained_with: str | None = Field(description="Version of retinanet that wrote the model file.")
     version: str = Field(description="Version of retinanet that runs the server.")
+    server_id: str = Field(
+        description="Identifier of this start of the server. After another start, the model and its options can differ."
+    )
     limits: Limits
 
 
