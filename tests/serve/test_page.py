@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,28 +16,14 @@ from PIL import Image, ImageColor
 
 from retinanet.class_styles import class_styles
 from retinanet.serve.app import PAGE
+from tests.browser import browser
 from tests.serve.fakes import CLASSES, Server, expected, png
 from tests.serve.rounding import rounded
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ARGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not executable:
-        pytest.skip("this test needs Chromium, which is not installed: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGS))
-        yield browser
-        browser.close()
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
