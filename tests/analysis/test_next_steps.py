@@ -21,13 +21,18 @@ def rows(*aps: float, losses: tuple[tuple[float, float], ...] = ()) -> list[dict
 
 def commands(found: list[Any]) -> list[list[str]]:
     """Return the words of each command, after the command line has parsed it."""
-    lines = [shlex.split(step.command) for step in found]
-    for _, *words in lines:
-        if words[0] == "train":  # a config.yaml has the options that the command leaves out
-            words = [*(word for word in words if word != "--config" and Path(word).suffix != ".yaml"), "--train", "t"]
-            words += ["--val", "v"]
-        app.parse_args(current_flags(words, app), exit_on_error=False, print_error=False)
-    return [words for _, *words in lines]
+    lines = [shlex.split(step.command)[1:] for step in found]
+    for words in lines:
+        app.parse_args(current_flags(_complete(words), app), exit_on_error=False, print_error=False)
+    return lines
+
+
+def _complete(words: list[str]) -> list[str]:
+    """Return a command with the options that `train` takes from a config.yaml, and without this file."""
+    if words[0] != "train":
+        return words
+    flags = [word for word in words if word != "--config" and Path(word).suffix != ".yaml"]
+    return [*flags, "--train", "t", "--val", "v"]
 
 
 def test_after_a_run_that_has_learnt_errors_are_explained_and_thresholds_tuned() -> None:
