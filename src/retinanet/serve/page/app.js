@@ -5,6 +5,7 @@ import { withKey } from "./access.js";
 import * as api from "./api.js";
 import { takeImage } from "./camera.js";
 import { showClasses } from "./classes.js";
+import { setStyles } from "./colors.js";
 import { $ } from "./dom.js";
 import { startExplanation } from "./explanation.js";
 import { focusPage, showError } from "./messages.js";
@@ -57,7 +58,8 @@ async function start() {
     showError(error.message);
     return;
   }
-  const { name, classes, precision } = state.model;
+  const { name, classes, precision, styles } = state.model;
+  setStyles(styles);
   const count = classes.length === 1 ? "1 class" : `${classes.length} classes`;
   $("model").textContent = [name, count, precision].filter(Boolean).join(" · ");
   await restoreSession();

@@ -75,6 +75,12 @@ $("failure-remove").onclick = () => {
   focusPage();
 };
 $("keys").onclick = () => $("keys-dialog").showModal();
+// Say that some labels are missing, and how to see them.
+viewer.onLabels = (omitted) => {
+  $("labels-text").hidden = !omitted;
+  const labels = omitted === 1 ? "1 label does" : `${omitted} labels do`;
+  $("labels-text").textContent = `${labels} not fit: zoom in, or point at a box.`;
+};
 $("labels").onchange = () => {
   viewer.labels = $("labels").checked;
   viewer.draw();
