@@ -14,14 +14,15 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from retinanet.config import ServeConfig
+from retinanet.class_styles import class_styles
+from retinanet.config import PredictConfig, ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.images import tiles
 from retinanet.predict.draw import draw
 from retinanet.serve.explain_objects import explain_objects, explain_place
 from retinanet.serve.front import validation_message
 from retinanet.serve.marked_objects import MarkedObjects
-from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse, Tuned
+from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse, Style, Tuned
 from retinanet.serve.service import DetectSettings, ImageDetections, ServedDetector, Service
 from retinanet.serve.settings import detect_settings, postprocess_config, threshold_of
 from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, wait_for_disconnect
@@ -147,7 +148,8 @@ async def _explain(service: Service, upload: Upload, options: ExplainOptions) ->
             raise RefusedError(
                 422, f"x, y: expected a place in the image of {width} x {height} pixels, found {x:g}, {y:g}"
             )
-        place: dict[str, Any] = {"x": x, "y": y, "width": width, "height": height, "with_object": _tiles(detector, width, height) == 1}
+        is_whole = _tiles(detector, width, height) == 1
+        place: dict[str, Any] = {"x": x, "y": y, "width": width, "height": height, "with_object": is_whole}
         work = partial(explain_place, dense, marked, **place, **settings)
     else:
         _check_untiled(detector, width, height)
@@ -195,21 +197,25 @@ def answer_model(app: FastAPI) -> ModelResponse:
     detector: Any = app.state.service.detector
     config: ServeConfig = app.state.config
     description = getattr(detector, "description", None)  # None for a checkpoint
+    styles = class_styles(detector.classes)
     return ModelResponse(
         name=app.state.name,
         classes=list(detector.classes),
+        styles=[Style(**dataclasses.asdict(styles[name])) for name in detector.classes],
         image_size=detector.image_config.image_size,
         max_size=detector.image_config.max_size,
         tile=detector.tiling.tile or None,
         score_threshold=detector.postprocess_config.score_threshold,
         nms_threshold=detector.postprocess_config.nms_threshold,
         agnostic_nms=detector.postprocess_config.agnostic_nms,
+        draw_threshold=PredictConfig.draw_threshold,
         max_detections=detector.postprocess_config.max_detections,
         tuned=_tuned(detector),
         device=str(detector.device),
         precision=getattr(description, "precision", None),
         trained_with=getattr(description, "version", None),
         version=__version__,
+        server_id=app.state.server_id,
         limits=Limits(
             upload_bytes=config.upload_bytes,
             pixels=config.max_pixels,

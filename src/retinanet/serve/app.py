@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -84,7 +85,11 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
 
 
 def create_app(
-    load: Callable[[], ServedDetector], config: ServeConfig | None = None, *, name: str = "model"
+    load: Callable[[], ServedDetector],
+    config: ServeConfig | None = None,
+    *,
+    name: str = "model",
+    server_id: str | None = None,
 ) -> FastAPI:
     """Return the app: `POST /v1/detect`, `POST /v1/explain`, `GET /v1/model`, health checks, metrics and web page.
 
@@ -92,6 +97,7 @@ def create_app(
         load: function that returns the detector. The app calls `load` when it starts.
         config: limits and key file of the server.
         name: name of the model, shown to users.
+        server_id: identifier of this start of the server, equal in all its processes. Default: a random identifier.
 
     Raises:
         ConfigError: the key file cannot be read, or contains no key.
@@ -118,6 +124,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.config, app.state.name, app.state.metrics, app.state.service = config, name, metrics, None
+    app.state.server_id = server_id or secrets.token_hex(8)
 
     async def require_key(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]

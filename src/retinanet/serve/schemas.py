@@ -135,23 +135,36 @@ class Tuned(BaseModel):
     sentence: str = Field(description="What the thresholds promise for new images, in words.")
 
 
+class Style(BaseModel):
+    """How the boxes of a class are drawn."""
+
+    color: str = Field(description="Colour of the line, #rrggbb.")
+    casing: str = Field(description="Colour around the line and of text on `color`, #rrggbb.")
+    dash: list[int] = Field(description="Lengths of line and gap, in line widths; empty for a continuous line.")
+
+
 class ModelResponse(BaseModel):
     """The served model and the limits of the server."""
 
     name: str
     classes: list[str]
+    styles: list[Style] = Field(description="How the boxes of each class are drawn, in the order of `classes`.")
     image_size: int
     max_size: int
     tile: int | None
     score_threshold: float
     nms_threshold: float
     agnostic_nms: bool = Field(description="Whether a box suppresses overlapping boxes of every class.")
+    draw_threshold: float = Field(description="Score threshold at which the page starts if the model is not tuned.")
     max_detections: int
     tuned: Tuned | None = Field(description="Tuned thresholds of the model, if it has any.")
     device: str = Field(description="Device that runs the network, such as cuda:0 or CPUExecutionProvider.")
     precision: str | None
     trained_with: str | None = Field(description="Version of retinanet that wrote the model file.")
     version: str = Field(description="Version of retinanet that runs the server.")
+    server_id: str = Field(
+        description="Identifier of this start of the server. After another start, the model and its options can differ."
+    )
     limits: Limits
 
 

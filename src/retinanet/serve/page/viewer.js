@@ -1,8 +1,8 @@
 // Shows an image and its boxes on a canvas. Mouse, touch and keyboard zoom, pan, pick a box or a place, and draw a box.
 
-import { colorOf, inkOn } from "./colors.js";
+import { drawBoxes } from "./boxes.js";
+import { colorOf } from "./colors.js";
 
-const MAX_LABELS = 150;
 const CLICK_PIXELS = 5; // a press that moves at most this far is a click
 const MIN_BOX = 1; // image pixels; smaller boxes are not drawn
 const MAX_ZOOM = 24; // screen pixels per image pixel
@@ -81,12 +81,14 @@ export class Viewer {
     context.drawImage(this.image, this.left, this.top, this.width * this.scale, this.height * this.scale);
     const faded = this.proposal !== null || this.objects.length > 0;
     const toScreen = (x, y) => [this.left + x * this.scale, this.top + y * this.scale];
-    drawBoxes(context, this.boxes, {
+    const omitted = drawBoxes(context, this.boxes, {
       toScreen,
+      view: [canvas.clientWidth, canvas.clientHeight],
       labels: this.labels && !faded,
       marked: this.marked,
       alpha: faded ? 0.3 : 1,
     });
+    this.onLabels?.(omitted);
     drawBoxes(context, this.evidence, { toScreen, labels: true });
     for (const { box, number, selected } of this.objects) this.#drawObject(box, number, selected);
     if (this.drawing) this.#drawObject(this.drawing, null, true);
@@ -281,38 +283,4 @@ export class Viewer {
 // Return the box with two opposite corners.
 function between([ax, ay], [bx, by]) {
   return [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
-}
-
-export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alpha = 1, unit = 1 }) {
-  const order = [...boxes].sort((a, b) => (a === marked) - (b === marked) || a.score - b.score);
-  context.globalAlpha = alpha;
-  for (const detection of order) {
-    const [x1, y1] = toScreen(detection.box[0], detection.box[1]);
-    const [x2, y2] = toScreen(detection.box[2], detection.box[3]);
-    const thin = Math.max(1, Math.min(2, Math.min(x2 - x1, y2 - y1) / 12)) * unit;
-    context.lineWidth = detection === marked ? 2 * thin + 1 : thin;
-    if (detection === marked) {
-      context.fillStyle = colorOf(detection.class_id) + "33";
-      context.fillRect(x1, y1, x2 - x1, y2 - y1);
-    }
-    context.strokeStyle = colorOf(detection.class_id);
-    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-  }
-  if (labels || marked) {
-    const size = 12 * unit;
-    context.font = `${size}px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
-    context.textBaseline = "middle";
-    for (const detection of labels && order.length <= MAX_LABELS ? order : order.filter((box) => box === marked)) {
-      const [x, y] = toScreen(detection.box[0], detection.box[1]);
-      const text = `${detection.class} ${detection.score.toFixed(2)}`;
-      const width = context.measureText(text).width + 8 * unit;
-      const height = 17 * unit;
-      const top = y - height < 0 ? y : y - height;
-      context.fillStyle = colorOf(detection.class_id);
-      context.fillRect(x - context.lineWidth / 2, top, width, height);
-      context.fillStyle = inkOn(colorOf(detection.class_id));
-      context.fillText(text, x + 4 * unit - context.lineWidth / 2, top + height / 2 + unit / 2);
-    }
-  }
-  context.globalAlpha = 1;
 }

@@ -1,0 +1,92 @@
+// The stage: shows the current image with its boxes, or the reason why it has none, and handles the keys of the image.
+
+import { closeWhy, showExplanation } from "./explanation.js";
+import { $ } from "./dom.js";
+import { decode } from "./images.js";
+import { focusPage, showBusy } from "./messages.js";
+import { markNext } from "./results.js";
+import { onChange, shownObjects, state } from "./state.js";
+import { describe, remove, retry, step } from "./uploads.js";
+import { viewer } from "./view.js";
+
+let shown = null; // upload that is on the stage
+let status = ""; // of this upload when it was shown
+
+function render() {
+  const upload = state.current;
+  const failed = upload?.status === "failed";
+  $("empty").hidden = Boolean(upload);
+  $("canvas").hidden = !upload || failed;
+  $("failure").hidden = !failed;
+  document.querySelector(".tools").hidden = !upload || failed;
+  if (failed) [$("failure-name").textContent, $("failure-reason").textContent] = [upload.name, upload.error];
+  document.title = [upload?.name, state.model?.name, "retinanet"].filter(Boolean).join(" – ");
+  $("canvas").setAttribute("aria-label", upload ? describe(upload) : "No image yet");
+  $("explain").disabled = upload?.status !== "done";
+  if (upload !== shown || (upload && upload.status !== status)) showImage(upload);
+  const boxes = shownObjects(upload);
+  if (viewer.boxes !== boxes) {
+    Object.assign(viewer, { boxes, marked: null });
+    viewer.draw();
+  }
+}
+
+async function showImage(upload) {
+  const again = upload === shown && state.image;
+  [shown, status] = [upload, upload?.status ?? ""];
+  showBusy(status === "waiting" || status === "sent" ? "Detecting…" : "");
+  if (!again) {
+    state.image?.close();
+    state.image = viewer.image = null;
+    closeWhy();
+    const image = upload && status !== "failed" ? await decode(upload) : null;
+    if (upload !== shown || state.image) return image?.close();
+    state.image = image;
+    $("save-image").disabled = !image;
+    // Boxes are in pixels of the size that the server returns. Before the answer arrives, the browser's size is used.
+    if (image) viewer.show(image, upload.result?.width ?? image.width, upload.result?.height ?? image.height);
+  }
+  showExplanation(upload);
+}
+
+$("canvas").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (key === "d") markNext(event.shiftKey ? -1 : 1);
+  else if (key === "n" || key === "p") {
+    step(key === "n" ? 1 : -1);
+    focusPage();
+  } else if (key === "?") $("keys-dialog").showModal();
+  else return;
+  event.preventDefault();
+});
+$("failure").addEventListener("keydown", ({ key }) => {
+  if (key === "n" || key === "p") {
+    step(key === "n" ? 1 : -1);
+    focusPage();
+  }
+});
+$("failure-retry").onclick = () => {
+  retry(state.current);
+  focusPage();
+};
+$("failure-remove").onclick = () => {
+  remove(state.current);
+  focusPage();
+};
+$("keys").onclick = () => $("keys-dialog").showModal();
+// Say that some labels are missing, and how to see them.
+viewer.onLabels = (omitted) => {
+  $("labels-text").hidden = !omitted;
+  const labels = omitted === 1 ? "1 label does" : `${omitted} labels do`;
+  $("labels-text").textContent = `${labels} not fit: zoom in, or point at a box.`;
+};
+$("labels").onchange = () => {
+  viewer.labels = $("labels").checked;
+  viewer.draw();
+};
+$("in").onclick = () => viewer.zoom(1.4);
+$("out").onclick = () => viewer.zoom(1 / 1.4);
+$("fit").onclick = () => viewer.fit();
+$("canvas").onfocus = $("canvas").onblur = () => viewer.draw();
+onChange(render);
