@@ -26,7 +26,8 @@ LOWEST_THRESHOLD: Final = 0.001
 """Lowest threshold at which an object is searched. Below it, nearly every box of an image is a detection."""
 DECIMALS: Final = 3
 """Thresholds and IoUs are rounded down, or up, to this many decimals, so that they hold as they are printed."""
-HIGHEST_NMS_THRESHOLD: Final = 0.95
+HIGHEST_NMS_THRESHOLD: Final = 0.8
+"""Highest NMS threshold that is tried. With a higher one, NMS keeps several boxes of most objects."""
 NMS_STEP: Final = 0.02
 
 Option = Literal["threshold", "nms_threshold", "agnostic_nms", "candidates_per_level", "max_detections"]
@@ -119,7 +120,7 @@ def _attempts(errors: ImageErrors, miss: Missed, visibility: Visibility) -> Iter
     elif miss.cause == "beyond max_detections" and best is not None:
         kept = np.flatnonzero((trace.anchor_D == best) & (trace.label_D == miss.label))
         yield "max_detections", int(kept[0]) + 1
-    elif visibility.threshold is not None:
+    if visibility.threshold is not None:
         yield "threshold", visibility.threshold
 
 

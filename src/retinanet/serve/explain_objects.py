@@ -176,6 +176,7 @@ class ExplainedImage:
         fate = None if best is None else errors.trace.fate(best, miss.label)
         return {
             "cause": miss.cause,
+            "meaning": MISS_MEANINGS[miss.cause],
             "summary": f"Missed, {miss.cause}: {MISS_MEANINGS[miss.cause]}. {why[0].upper()}{why[1:]}.",
             "advice": ADVICE[miss.cause],
             "best": None if best is None else self._predicted(best, miss.object),
@@ -202,6 +203,7 @@ class ExplainedImage:
         )
         return {
             "cause": "detected",
+            "meaning": "a detection of its class fits the object (IoU at least 0.5)",
             "summary": f"Detected: detection {d + 1}, {self.classes[label]}, score "
             f"{self.errors.shown.scores_D[d]:.2f}, IoU {iou:.2f} with the object.",
             "best": self._predicted(anchor, g),

@@ -102,6 +102,7 @@ class ExplainedObject(BaseModel):
         description="Whether the server chose the class, because the request left it empty."
     )
     cause: Literal["detected"] | MissCause
+    meaning: str = Field(description="What the cause means, without numbers and without a full stop.")
     summary: str = Field(description="The cause and its numbers in words.")
     advice: str | None = Field(description="What can mend the cause. null if the object is detected.")
     command: str | None = Field(description="Command whose option addresses the cause.")

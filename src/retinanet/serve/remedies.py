@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from retinanet.analysis.causes import MissCause
-    from retinanet.analysis.visibility import Remedy
+    from retinanet.analysis.visibility import Option, Remedy
 
 HIDDEN: Final[dict[MissCause, str]] = {
     "suppressed": "NMS suppresses every box that fits the object",
@@ -20,19 +20,22 @@ HIDDEN: Final[dict[MissCause, str]] = {
     "low scores": "no predicted box that fits the object has a score of its class above 0.001",
 }
 """Why an object is missed at the lowest threshold."""
+OPTIONS: Final[dict[Option, str]] = {
+    "threshold": "retinanet predict --threshold {value}",
+    "nms_threshold": "retinanet train --nms-threshold {value}",
+    "agnostic_nms": "retinanet predict --no-agnostic-nms",
+    "candidates_per_level": "retinanet train --candidates-per-level {value}",
+    "max_detections": "retinanet train --max-detections {value}",
+}
+"""Command that sets each option of post-processing. NMS and its limits are stored in the model by training."""
 COMMANDS: Final[dict[MissCause, str]] = {
-    "suppressed": "retinanet train --nms-threshold {value}",
-    "not a candidate": "retinanet train --candidates-per-level {value}",
-    "beyond max_detections": "retinanet train --max-detections {value}",
-    "below the threshold": "retinanet predict --threshold {value}",
     "wrong class": "retinanet check MODEL DATA --hard -o DIR",
     "badly localised": "retinanet train --image-size SIZE",
     "no anchor": "retinanet train --anchors auto",
     "anchors ignored": "retinanet train --low-quality-matches",
     "anchors taken": "retinanet train --assigner atss --low-quality-matches",
-    "low scores": "retinanet predict --threshold {value}",
 }
-"""Command whose option addresses each cause."""
+"""Command that addresses each cause outside of post-processing."""
 
 
 def at_no_threshold(cause: MissCause) -> str:
@@ -50,9 +53,6 @@ def advice(found: Remedy, present: int) -> str:
 
 def command(cause: MissCause, found: Remedy | None) -> str | None:
     """Return the command that addresses a cause; None if no option does."""
-    if found is not None and found.option == "agnostic_nms":
-        return "retinanet predict --no-agnostic-nms"
-    text = COMMANDS.get(cause)
-    if text is None or "{value}" not in text:
-        return text
-    return None if found is None else text.format(value=found.value)
+    if cause in COMMANDS:
+        return COMMANDS[cause]
+    return None if found is None else OPTIONS[found.option].format(value=found.value)
