@@ -23,7 +23,7 @@ function askForKey() {
     dialog.returnValue = "";
     dialog.onclose = () => {
       keyRequest = undefined;
-      if (document.activeElement === document.body) focusPage();
+      focusPage();
       if (dialog.returnValue !== "ok") return failed(new Error("this server requires an API key"));
       api.useKey($("key").value);
       done();

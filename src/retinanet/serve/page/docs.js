@@ -10,8 +10,9 @@ function element(tag, ...children) {
 }
 
 function table(heads, rows) {
+  const head = heads.map((name) => Object.assign(element("th", name), { scope: "col" }));
   const body = rows.map((cells) => element("tr", ...cells.map((cell) => element("td", cell))));
-  const scroll = element("div", element("table", element("tr", ...heads.map((head) => element("th", head))), ...body));
+  const scroll = element("div", element("table", element("tr", ...head), ...body));
   scroll.className = "scroll";
   return scroll;
 }

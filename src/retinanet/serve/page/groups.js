@@ -24,9 +24,10 @@ export function asObjects(detections) {
   return objects;
 }
 
-// Return the classes of an object with their scores, such as "apple 0.63, or orange 0.61".
-export function labelOf({ others = [], ...best }) {
-  return [best, ...others].map((one) => `${one.class} ${one.score.toFixed(2)}`).join(", or ");
+// Return the classes of an object with their scores, such as "apple 0.63, or orange 0.61", and the number of further ones.
+export function labelOf({ others = [], ...best }, most = 1) {
+  const named = [best, ...others.slice(0, most)].map((one) => `${one.class} ${one.score.toFixed(2)}`);
+  return [...named, ...(others.length > most ? [`${others.length - most} more`] : [])].join(", or ");
 }
 
 // Return how many objects there are, and how many detections if an object has several.

@@ -3,24 +3,34 @@
 import { $, element, swatch } from "./dom.js";
 import { explainDetection } from "./explanation.js";
 import { asCsv, asImage, asJson, download } from "./files.js";
-import { countOf } from "./groups.js";
+import { countOf, labelOf } from "./groups.js";
 import { announce, showError } from "./messages.js";
 import { onChange, shownDetections, shownObjects, state } from "./state.js";
 import { viewer } from "./view.js";
 
 const MAX_ROWS = 200;
+const MAX_OPINIONS = 2; // further classes of an object that its row names
 
-const hidden = (text) => element("span", { class: "for-readers", textContent: text });
+// Return a name such as "detection 1, class apple, score 0.63, or class orange, score 0.61".
+const nameOf = ({ others, ...best }, i) =>
+  `detection ${i + 1}, ${[best, ...others].map((one) => `class ${one.class}, score ${one.score.toFixed(2)}`).join(", or ")}`;
 
-// Return the parts of a name such as "detection 1, class apple, score 0.63, or class orange, score 0.61".
-function nameParts(object, i) {
-  const parts = [hidden("detection "), element("span", { class: "number muted", textContent: i + 1 }), swatch(object.class_id)];
-  const names = element("span", { class: "names" });
-  [object, ...object.others].forEach((one, k) => {
-    const name = element("span", { class: "name", children: [hidden(k ? ", or class " : ", class "), ...(k ? [element("i", { textContent: "or ", "aria-hidden": "true" })] : []), one.class, hidden(", score ")] });
-    names.append(element("span", { class: "line", children: [name, element("span", { class: "number", textContent: one.score.toFixed(2) })] }));
-  });
-  return [...parts, names];
+// Return the content of the row of an object. A screen reader reads its name in place of the parts.
+function rowParts(object, i) {
+  const { others, ...best } = object;
+  const lines = [best, ...others.slice(0, MAX_OPINIONS)].map((one, k) => [
+    element("span", { class: "name", textContent: k ? `or ${one.class}` : one.class }),
+    element("span", { class: "number", textContent: one.score.toFixed(2) }),
+  ]);
+  const more = others.length - MAX_OPINIONS;
+  if (more > 0) lines.push([`or ${more} more ${more === 1 ? "class" : "classes"}`]);
+  const names = lines.map((children) => element("span", { class: "line", children }));
+  return [
+    element("span", { class: "for-readers", textContent: nameOf(object, i) }),
+    element("span", { class: "number muted", textContent: i + 1, "aria-hidden": "true" }),
+    swatch(best.class_id),
+    element("span", { class: "names", children: names, "aria-hidden": "true" }),
+  ];
 }
 
 function showFound(objects) {
@@ -29,8 +39,8 @@ function showFound(objects) {
     const [x1, y1, x2, y2] = object.box;
     const button = element("button", {
       type: "button",
-      title: `${(x2 - x1).toFixed(0)} × ${(y2 - y1).toFixed(0)} pixels at ${x1.toFixed(0)}, ${y1.toFixed(0)}`,
-      children: nameParts(object, i),
+      title: `${labelOf(object, Infinity)}. ${(x2 - x1).toFixed(0)} × ${(y2 - y1).toFixed(0)} pixels at ${x1.toFixed(0)}, ${y1.toFixed(0)}`,
+      children: rowParts(object, i),
     });
     button.object = object;
     button.onmouseenter = button.onfocus = () => mark(object);
@@ -60,7 +70,7 @@ export function markNext(by) {
   const i = last < 0 ? (by > 0 ? 0 : objects.length - 1) : (last + by + objects.length) % objects.length;
   mark(objects[i]);
   $("found").children[i]?.scrollIntoView({ block: "nearest" });
-  announce(element("span", { children: nameParts(objects[i], i) }).textContent);
+  announce(nameOf(objects[i], i));
 }
 
 function showTiming({ milliseconds, roundTrip, width, height }) {

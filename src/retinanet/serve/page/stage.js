@@ -18,6 +18,7 @@ function render() {
   $("empty").hidden = Boolean(upload);
   $("canvas").hidden = !upload || failed;
   $("failure").hidden = !failed;
+  if (!upload || failed) $("labels-text").hidden = true;
   document.querySelector(".tools").hidden = !upload || failed;
   if (failed) [$("failure-name").textContent, $("failure-reason").textContent] = [upload.name, upload.error];
   document.title = [upload?.name, state.model?.name, "retinanet"].filter(Boolean).join(" – ");

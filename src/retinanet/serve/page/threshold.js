@@ -62,16 +62,19 @@ function span(least, most) {
 
 function render() {
   const { tuned } = state;
+  const isDone = state.current?.status === "done";
   const single = !tuned || areEqual(tuned);
   const value = tuned ? mean(tuned) : state.threshold;
   slider.value = value;
   const text = single ? value.toFixed(2) : "by class";
-  $("threshold-value").textContent = tuned ? `${text}, tuned` : text;
-  const count = state.current?.status === "done" ? `, ${countOf(shownObjects(state.current))}` : "";
+  $("threshold-value").textContent = tuned ? `tuned, ${text}` : text;
+  const count = isDone ? `, ${countOf(shownObjects(state.current))}` : "";
   slider.setAttribute("aria-valuetext", `${single ? value.toFixed(2) : "tuned thresholds, one for each class"}${count}`);
   $("tuned").checked = Boolean(tuned);
   $("cut").hidden = !single;
   $("cut").style.left = `${percent(value)}%`;
+  $("bars-text").hidden = !isDone;
+  $("scale").hidden = !isDone && !state.model?.tuned;
   const seen = allDetections(state.current).filter(({ class_id }) => !state.hidden.has(class_id));
   drawHistogram(seen, isAbove, range());
 }
