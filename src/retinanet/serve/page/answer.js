@@ -46,7 +46,7 @@ function nearNote({ place, answer }, list) {
   const pixels = Math.max(1, Math.round(near.distance));
   const button = element("button", { class: "link", type: "button", textContent: `Explain ${list.nameOf(detection, true)}` });
   button.dataset.key = "near";
-  button.onclick = () => list.mark(detection.box, detection.class_id, true);
+  button.onclick = () => list.explainBox(detection);
   const note = `This place is ${pixels} ${pixels === 1 ? "pixel" : "pixels"} outside of ${list.nameOf(detection)}. `;
   return [element("p", { class: "why-text near", children: [note, button] })];
 }
@@ -125,7 +125,7 @@ function detectionButton(detection, list) {
   button.dataset.key = "involved";
   button.onmouseenter = button.onfocus = () => list.highlight(detection);
   button.onmouseleave = button.onblur = () => list.highlight(null);
-  button.onclick = () => list.mark(detection.box, detection.class_id, true);
+  button.onclick = () => list.explainBox(detection);
   return button;
 }
 

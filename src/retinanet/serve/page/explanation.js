@@ -100,8 +100,8 @@ export function forgetExplanations() {
 export const explainAgain = () => objectList.explain();
 
 // Explain a detection of the list of detections.
-export function explainDetection({ box, class_id }) {
-  if (isReady()) objectList.mark(box, class_id, true);
+export function explainDetection(detection) {
+  if (isReady()) objectList.explainBox(detection);
 }
 
 export function startExplanation() {

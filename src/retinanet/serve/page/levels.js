@@ -57,7 +57,7 @@ function renderBox(proposal, { threshold, detections }, list) {
   });
   button.onmouseenter = button.onfocus = () => list.preview(proposal);
   button.onmouseleave = button.onblur = () => list.preview(null);
-  button.onclick = () => list.mark(proposal.box, proposal.class_id, true);
+  button.onclick = () => list.explainBox(proposal);
   return button;
 }
 

@@ -2,7 +2,9 @@
 
 import { renderAnswer } from "./answer.js";
 import { $, element, swatch } from "./dom.js";
+import { iou } from "./groups.js";
 
+const SAME_IOU = 0.9; // a predicted box shows a marked object from this IoU on
 const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
 const contains = ([x1, y1, x2, y2], x, y) => x >= x1 && x <= x2 && y >= y1 && y <= y2;
 
@@ -48,6 +50,15 @@ export class ObjectList {
   mark(box, label = null, isDraft = false) {
     this.#add({ isDraft, box, label, place: null });
     return this.explain(true);
+  }
+
+  // Explain a predicted box: select the marked object that it shows, or mark it as a draft.
+  explainBox({ box, class_id }) {
+    const isSame = (one) => !one.isDraft && one.label === class_id && iou(one.box, box) >= SAME_IOU;
+    const marked = this.objects.find(isSame);
+    if (!marked) return this.mark(box, class_id, true);
+    this.select(marked);
+    return this.#focus();
   }
 
   // Change the box of the selected object. Before the last change, nothing is requested.
