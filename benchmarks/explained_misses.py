@@ -219,7 +219,10 @@ def explained_misses(trained: LoadedModel, data: DetectionData, threshold: float
                         "image": case.record.path.name,
                         "class": detector.classes[case.labels[0]],
                         "box": [round(value, 2) for value in case.boxes_G4[0].tolist()],
-                        "neighbours": len(case.labels) - 1,
+                        "neighbours": [
+                            {"box": [round(value, 2) for value in box], "class": detector.classes[k]}
+                            for box, k in zip(case.boxes_G4[1:].tolist(), case.labels[1:], strict=True)
+                        ],
                         "threshold": own,
                         "settings": settings,
                         "answer": answer["cause"],
