@@ -1,11 +1,11 @@
-"""Measure whether the server names the right cause of real misses. Each answer is checked by an independent intervention.
+"""Measure whether the server names the right cause of real misses. An independent intervention checks each answer.
 
     python benchmarks/explained_misses.py bccd runs/bccd/best.ckpt --data test.txt --skip-invalid --threshold 0.5
 
-`error_causes` finds the misses of every kind. Each one is sent to the real server application as a box and a class, with
-the objects that overlap it, as the page does. An answer is right if it names the kind, and if the intervention agrees:
-the real detector runs again with the stated value (a kept box, a threshold, a limit), or anchors and predictions are
-compared anew with torchvision. A kind that the settings of the model do not produce is provoked by other settings of
+`error_causes` finds the misses of every kind. Each one is sent to the real server application as a box and a class,
+with the objects that overlap it, as the page does. An answer is right if it names the kind, and if the intervention agrees:
+the real detector runs again with the stated value (a threshold of NMS or of scores, a limit), or anchors and predictions
+are compared anew with torchvision. A kind that the settings of the model do not produce is provoked by other settings of
 post-processing and matching, which each case states.
 """
 
@@ -113,16 +113,20 @@ def agrees(case: Case, answer: dict[str, Any]) -> tuple[bool, str]:
         shown, hidden = case.is_found(nms_threshold=value), not case.is_found()
         return shown and hidden, f"detected with nms_threshold {value:g}: {shown}; missed without: {hidden}"
     if cause in {"not a candidate", "beyond max_detections"}:
+        if answer["remedy"] is None:
+            return False, "no value of the option is named"
         option, value = answer["remedy"]["option"], answer["remedy"]["value"]
-        shown, hidden = case.is_found(**{option: value}), not case.is_found(**{option: value - 1})
-        return shown and hidden, f"detected with {option} {value}: {shown}; missed with {value - 1}: {hidden}"
+        shown, hidden = case.is_found(**{option: value}), not case.is_found()
+        return shown and hidden, f"detected with {option} {value}: {shown}; missed without: {hidden}"
     if cause in {"wrong class", "badly localised"}:
         found = case.found()
         iou_D = box_iou(torch.as_tensor(found.boxes_D4, dtype=torch.float64), case.boxes_G4[:1])[:, 0].numpy()
         low, same_D = (NEAR_IOU, found.labels_D == label) if cause == "badly localised" else (MATCH_IOU, None)
         involved_D = (iou_D >= low) & (same_D if same_D is not None else found.labels_D != label)
         missed = not case.is_found()
-        return bool(involved_D.any()) and missed, f"detections that overlap so: {int(involved_D.sum())}; missed: {missed}"
+        return bool(
+            involved_D.any()
+        ) and missed, f"detections that overlap so: {int(involved_D.sum())}; missed: {missed}"
     scores_AK, boxes_A4, anchors_A4 = case.dense()
     if cause == "low scores":
         iou_AG = box_iou(boxes_A4, case.boxes_G4)

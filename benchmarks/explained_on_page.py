@@ -1,9 +1,9 @@
-"""Repeat the cases of `explained_misses.py` on the real web page in Chromium, with mouse and class select as a user would.
+"""Repeat the cases of `explained_misses.py` on the real web page in Chromium, with the mouse and the class select.
 
     python benchmarks/explained_on_page.py bccd runs/bccd/best.ckpt --images data/JPEGImages
 
-The neighbours and the object are drawn with Shift + drag, their classes are chosen, and the answer is read from the page.
-Cases with another `max_detections` are left out: the page shows up to 1,000 detections whatever the model's limit is.
+Shift + drag draws the neighbours and the object, their classes are chosen, and the answer is read from the page. Cases
+with another `max_detections` are left out: the page shows up to 1,000 detections whatever the model's limit is.
 """
 
 from __future__ import annotations

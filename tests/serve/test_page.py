@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from urllib.parse import unquote
-
 import pytest
 
 from tests.serve.visit import Visit, browser, png, server, visit

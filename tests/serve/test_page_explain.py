@@ -146,7 +146,9 @@ def test_handles_change_the_box(image: Image):
     assert box == pytest.approx(LOW, abs=1.5)
     image.drag((360, 330), (400, 330))  # the right side only
     image.answer()
-    assert [float(value) for value in image.queries()[-1]["box"][0].split(",")] == pytest.approx((300, 300, 400, 360), abs=1.5)
+    assert [float(value) for value in image.queries()[-1]["box"][0].split(",")] == pytest.approx(
+        (300, 300, 400, 360), abs=1.5
+    )
 
 
 def test_the_button_lets_the_next_drag_draw(image: Image):

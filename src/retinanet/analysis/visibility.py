@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from retinanet.analysis.image_errors import ImageErrors
+from retinanet.config import PostprocessConfig
 from retinanet.predict.trace import Trace
 
 if TYPE_CHECKING:
     from retinanet.analysis.causes import MissCause
     from retinanet.analysis.image_errors import Missed
-    from retinanet.config import PostprocessConfig
 
 LOWEST_THRESHOLD: Final = 0.001
 """Lowest threshold at which an object is searched. Below it, nearly every box of an image is a detection."""
 DECIMALS: Final = 3
 """Thresholds and IoUs are rounded down, or up, to this many decimals, so that they hold as they are printed."""
+LOWEST_REMEDY: Final = PostprocessConfig.score_threshold
+"""Lowest threshold that is a remedy. Below it, an image has many false detections."""
 HIGHEST_NMS_THRESHOLD: Final = 0.8
 """Highest NMS threshold that is tried. With a higher one, NMS keeps several boxes of most objects."""
 NMS_STEP: Final = 0.02
@@ -117,10 +119,11 @@ def _attempts(errors: ImageErrors, miss: Missed, visibility: Visibility) -> Iter
         level = trace.flat.level_of(best)
         scores_AK = trace.flat.scores_AK[trace.flat.starts[level] : trace.flat.starts[level + 1]]
         yield "candidates_per_level", int((scores_AK >= trace.flat.scores_AK[best, miss.label]).sum())
+        yield "candidates_per_level", int((scores_AK > config.score_threshold).sum())
     elif miss.cause == "beyond max_detections" and best is not None:
         kept = np.flatnonzero((trace.anchor_D == best) & (trace.label_D == miss.label))
         yield "max_detections", int(kept[0]) + 1
-    if visibility.threshold is not None:
+    if visibility.threshold is not None and visibility.threshold >= LOWEST_REMEDY:
         yield "threshold", visibility.threshold
 
 

@@ -51,8 +51,7 @@ function renderBox(proposal, { threshold, detections }, list) {
       element("span", { class: "name", textContent: proposal.class }),
       meter,
       element("span", { class: "number", textContent: proposal.score.toFixed(3) }),
-      element("span", { class: `fate ${proposal.fate}`, textContent: fateOf(proposal, detections, list) }),
-      ...(runnersUp ? [element("span", { class: "runners-up", textContent: runnersUp })] : []),
+      element("span", { class: "fate", textContent: [fateOf(proposal, detections, list), runnersUp].filter(Boolean).join("; ") }),
     ],
   });
   button.onmouseenter = button.onfocus = () => list.preview(proposal);
