@@ -3,10 +3,10 @@
     python benchmarks/explained_misses.py bccd runs/bccd/best.ckpt --data test.txt --skip-invalid --threshold 0.5
 
 `error_causes` finds the misses of every kind. Each one is sent to the real server application as a box and a class,
-with the objects that overlap it, as the page does. An answer is right if it names the kind, and if the intervention agrees:
-the real detector runs again with the stated value (a threshold of NMS or of scores, a limit), or anchors and predictions
-are compared anew with torchvision. A kind that the settings of the model do not produce is provoked by other settings of
-post-processing and matching, which each case states.
+with the objects that overlap it, as the page does. An answer is right if it names the kind, and if the intervention
+agrees: the real detector runs again with the stated value (a threshold of NMS or of scores, a limit), or anchors and
+predictions are compared anew with torchvision. A kind that the settings of the model do not produce is provoked by
+other settings of post-processing and matching, which each case states.
 """
 
 from __future__ import annotations
