@@ -127,6 +127,7 @@ def test_a_person_with_only_a_keyboard_reviews_two_images(visit: Visit):
     press("d")
     status("detection 2, class platelet, score 0.60")
     assert press("n") == "canvas"
+    status("b.png: 2 detections: 1 cell, 1 platelet")
     assert page.locator("#canvas").get_attribute("aria-label") == "b.png: 2 detections: 1 cell, 1 platelet"
     assert presses < 10 - 2  # with the two presses that explain a place: Enter, and Escape to return
 
