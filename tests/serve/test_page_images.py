@@ -101,7 +101,7 @@ def test_a_reload_keeps_the_images_and_the_filters(visit: Visit):
     assert page.get_by_text("Drop images here").is_visible()
     stored = page.evaluate(
         """() => new Promise(done => {
-            const request = indexedDB.open("retinanet");
+            const request = indexedDB.open("retinanet /");
             request.onsuccess = () => {
                 const count = request.result.transaction("files").objectStore("files").count();
                 count.onsuccess = () => done(count.result);

@@ -12,7 +12,7 @@ export function showClasses() {
       const label = element("label", {
         children: [box, swatch(id), element("span", { class: "name", textContent: name }), element("span", { class: "number" })],
       });
-      return element("li", { children: [label] });
+      return Object.assign(element("li", { children: [label] }), { classId: id });
     }),
   );
 }
@@ -23,12 +23,28 @@ function counts(objects) {
   return found;
 }
 
+const MAX_UNSORTED = 12; // of more classes, those with the highest scores in the image come first
+
+let sorted = null; // result whose classes come first
+
+function sortLines() {
+  const { result } = state.current ?? {};
+  if (!result || result === sorted || state.model.classes.length <= MAX_UNSORTED || $("classes").contains(document.activeElement)) return;
+  sorted = result;
+  const best = new Map();
+  for (const { class_id, score } of result.detections) best.set(class_id, Math.max(score, best.get(class_id) ?? 0));
+  const lines = [...$("classes").children].sort((a, b) => (best.get(b.classId) ?? 0) - (best.get(a.classId) ?? 0) || a.classId - b.classId);
+  $("classes").replaceChildren(...lines);
+}
+
 // Show the number of objects of each class. Objects of a hidden class are counted as if no class were hidden.
 function render() {
   const done = state.current?.status === "done";
   const shown = counts(shownObjects(state.current));
   const all = state.hidden.size ? counts(asObjects(allDetections(state.current).filter(isAbove))) : shown;
-  [...$("classes").children].forEach((line, id) => {
+  sortLines();
+  [...$("classes").children].forEach((line) => {
+    const id = line.classId;
     const count = (state.hidden.has(id) ? all : shown).get(id) ?? 0;
     line.querySelector(".number").textContent = done ? count : "";
     line.classList.toggle("none", done && !count);

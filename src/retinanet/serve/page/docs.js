@@ -59,11 +59,10 @@ function article(path, method, operation, all) {
   if (parameters.length) {
     const rows = parameters.map(({ name, schema, required, description }) => [
       element("code", name),
-      type(schema),
-      required ? "yes" : "",
+      type(schema) + (required ? ", required" : ""),
       description ?? schema.description ?? "",
     ]);
-    section.append(element("h3", "Parameters"), table(["Name", "Type", "Required", "Meaning"], rows));
+    section.append(element("h3", "Parameters"), table(["Name", "Type", "Meaning"], rows));
   }
   if (operation.requestBody) {
     section.append(element("h3", "Request body"), element("p", Object.keys(operation.requestBody.content).join(", or ")));

@@ -15,8 +15,8 @@ export function asObjects(detections) {
   const objects = [];
   for (const detection of [...detections].sort((a, b) => b.score - a.score)) {
     const isSame = (object) =>
-      [object, ...object.others].every(({ class_id }) => class_id !== detection.class_id) &&
-      iou(object.box, detection.box) >= SAME_OBJECT_IOU;
+      iou(object.box, detection.box) >= SAME_OBJECT_IOU &&
+      [object, ...object.others].every(({ class_id }) => class_id !== detection.class_id);
     const object = objects.find(isSame);
     if (object) object.others.push(detection);
     else objects.push({ ...detection, others: [] });

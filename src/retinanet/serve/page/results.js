@@ -62,15 +62,19 @@ function mark(object) {
   }
 }
 
-// Mark the next or the previous object of the image, and bring it into view.
+// Mark the next or the previous object of the image, read it, and return it.
 export function markNext(by) {
   const objects = shownObjects(state.current);
-  if (!objects.length) return announce("no detections");
+  if (!objects.length) {
+    announce("no detections");
+    return null;
+  }
   const last = objects.indexOf(viewer.marked);
   const i = last < 0 ? (by > 0 ? 0 : objects.length - 1) : (last + by + objects.length) % objects.length;
   mark(objects[i]);
   $("found").children[i]?.scrollIntoView({ block: "nearest" });
   announce(nameOf(objects[i], i));
+  return objects[i];
 }
 
 function showTiming({ milliseconds, roundTrip, width, height }) {

@@ -1,7 +1,7 @@
 // Keeps the images, their results and the filters in this browser (IndexedDB), so that a reload of the page keeps them.
 // Without IndexedDB, as in some private windows, nothing is kept and nothing fails.
 
-const NAME = "retinanet";
+const NAME = `retinanet ${new URL(".", location.href).pathname}`; // servers below different paths keep their own
 const STORES = ["files", "results", "settings"];
 const MAX_BYTES = 200e6; // of the kept images and results; the oldest are dropped
 const BYTES_PER_DETECTION = 200;

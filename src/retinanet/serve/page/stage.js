@@ -1,9 +1,9 @@
 // The stage: shows the current image with its boxes, or the reason why it has none, and handles the keys of the image.
 
-import { closeWhy, showExplanation } from "./explanation.js";
+import { closeWhy, explainDetection, showExplanation } from "./explanation.js";
 import { $ } from "./dom.js";
 import { decode } from "./images.js";
-import { focusPage, showBusy } from "./messages.js";
+import { announce, focusPage, showBusy } from "./messages.js";
 import { markNext } from "./results.js";
 import { onChange, shownObjects, state } from "./state.js";
 import { describe, remove, retry, step } from "./uploads.js";
@@ -50,22 +50,31 @@ async function showImage(upload) {
   showExplanation(upload);
 }
 
-$("canvas").addEventListener("keydown", (event) => {
+let chosen = null; // object that the key D marked
+
+// Show the next or the previous image, and read its answer.
+function showNext(by) {
+  if (!step(by)) return announce(by > 0 ? "this is the last image" : "this is the first image");
+  focusPage();
+  announce(describe(state.current));
+}
+
+// Handle a key before the viewer does: Enter explains the object that D marked, otherwise the place of the viewer.
+function handleKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (key === "d") markNext(event.shiftKey ? -1 : 1);
-  else if (key === "n" || key === "p") {
-    step(key === "n" ? 1 : -1);
-    focusPage();
-  } else if (key === "?") $("keys-dialog").showModal();
+  if (key.startsWith("Arrow")) chosen = null;
+  if (key === "d") chosen = markNext(event.shiftKey ? -1 : 1);
+  else if (key === "Enter" && chosen && viewer.marked === chosen && !viewer.drawing) explainDetection(chosen);
+  else if (key === "n" || key === "p") showNext(key === "n" ? 1 : -1);
+  else if (key === "?") $("keys-dialog").showModal();
   else return;
   event.preventDefault();
-});
+  event.stopImmediatePropagation();
+}
+$("canvas").addEventListener("keydown", handleKey, { capture: true });
 $("failure").addEventListener("keydown", ({ key }) => {
-  if (key === "n" || key === "p") {
-    step(key === "n" ? 1 : -1);
-    focusPage();
-  }
+  if (key === "n" || key === "p") showNext(key === "n" ? 1 : -1);
 });
 $("failure-retry").onclick = () => {
   retry(state.current);

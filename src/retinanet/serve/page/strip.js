@@ -6,7 +6,7 @@ import { focusPage } from "./messages.js";
 import { onChange, shownObjects, state } from "./state.js";
 import { remove, removeAll, select, step } from "./uploads.js";
 
-const items = new Map(); // upload -> {line, open, badge, close}
+const items = new Map(); // upload -> {line, open, badge, close, look}
 
 function create(upload) {
   const badge = element("span", { class: "badge", "aria-hidden": "true" });
@@ -19,22 +19,31 @@ function create(upload) {
   return { line, open, badge, close };
 }
 
-function update(item, upload) {
-  const { open, badge, close } = item;
+function update({ open, badge, close }, upload) {
   const isCurrent = upload === state.current;
   const objects = shownObjects(upload);
   const texts = { done: [objects.length, countOf(objects)], failed: ["!", `failed: ${upload.error}`] };
   const [short, long] = texts[upload.status] ?? ["…", "waiting"];
-  const look = [upload.status, long, isCurrent, Boolean(upload.thumb)].join();
-  if (item.look === look) return;
-  item.look = look;
-  if (upload.thumb) open.prepend(upload.thumb);
+  if (upload.thumb && upload.thumb.parentNode !== open) open.prepend(upload.thumb);
   badge.textContent = short;
   open.className = `thumb ${upload.status}`;
   open.setAttribute("aria-label", `${upload.name}, ${long}`);
   if (isCurrent) open.setAttribute("aria-current", "true");
   else open.removeAttribute("aria-current");
   open.tabIndex = close.tabIndex = isCurrent ? 0 : -1; // one stop of the Tab key, then the arrow keys
+}
+
+let timer = 0;
+
+// Update the counts of all images in short slices, because the filters can change with each step of the slider.
+function updateLater(uploads, wait = 100) {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    const end = performance.now() + 8;
+    let i = 0;
+    for (; i < uploads.length && performance.now() < end; i++) if (items.has(uploads[i])) update(items.get(uploads[i]), uploads[i]);
+    if (i < uploads.length) updateLater(uploads.slice(i), 0);
+  }, wait);
 }
 
 function render() {
@@ -49,8 +58,12 @@ function render() {
       items.set(upload, create(upload));
       $("strip").append(items.get(upload).line);
     }
-    update(items.get(upload), upload);
+    const item = items.get(upload);
+    const look = [upload.status, upload === state.current, Boolean(upload.thumb)].join();
+    if (item.look !== look || upload === state.current) update(item, upload);
+    item.look = look;
   }
+  updateLater(state.uploads);
   $("images").hidden = !state.uploads.length;
   const failed = state.uploads.filter(({ status }) => status === "failed").length;
   const waiting = state.uploads.filter(({ status }) => status === "waiting" || status === "sent").length;
