@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 PER_KIND: Final = 3
 CLICKS: Final = 100
+CLICK_THRESHOLD: Final = 0.7
+"""Second threshold of the clicks, with more misses."""
 MATCH_IOU, NEAR_IOU = 0.5, 0.1
 Settings = dict[str, float]
 PROVOKED: Final[tuple[Settings, ...]] = (
@@ -263,7 +265,13 @@ def clicks(trained: LoadedModel, data: DetectionData, threshold: float) -> dict[
             fits += is_fit
             classes += is_fit and found["class_id"] == miss.label
             causes += is_fit and found["class_id"] == miss.label and found["cause"] != "detected"
-    return {"misses": len(chosen), "box_fits": fits, "box_and_class": classes, "box_class_and_missed": causes}
+    return {
+        "threshold": threshold,
+        "misses": len(chosen),
+        "box_fits": fits,
+        "box_and_class": classes,
+        "box_class_and_missed": causes,
+    }
 
 
 def main() -> None:
@@ -289,7 +297,7 @@ def main() -> None:
         "right": sum(case["right"] for case in found),
         "cases": len(found),
         "kinds": {kind: f"{sum(right)} of {len(right)}" for kind, right in sorted(kinds.items())},
-        "clicks": clicks(trained, data, args.threshold),
+        "clicks": [clicks(trained, data, threshold) for threshold in (args.threshold, CLICK_THRESHOLD)],
         "misses": found,
     }
     (RESULTS / f"explained_misses_{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
