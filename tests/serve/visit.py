@@ -48,7 +48,16 @@ class Visit:
         self.page.wait_for_function("() => !document.querySelector('.thumb:not(.done, .failed)')")
 
     def model(self, **fields: Any) -> None:
-        """Replace fields of the model that the server describes, and reload the page."""
+        """Replace fields of the model that the server describes, and reload the page.
+
+        The server itself has no tuned thresholds: it explains with the lowest of them.
+        """
+        if tuned := fields.get("tuned"):
+            lowest = f"threshold={min(tuned['thresholds'])}"
+            self.page.route(
+                "**/v1/explain?*",
+                lambda route: route.continue_(url=route.request.url.replace("threshold=tuned", lowest)),
+            )
         self.page.route("**/v1/model", lambda route: route.fulfill(json={**route.fetch().json(), **fields}))
         self.page.reload()
         self.page.locator("#classes li").first.wait_for()

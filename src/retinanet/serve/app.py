@@ -25,14 +25,13 @@ from retinanet.config import ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.files import read_text
 from retinanet.serve.answers import answer_detect, answer_explain, answer_model
+from retinanet.serve.explain_schemas import ExplainedObjects, ExplainResponse
 from retinanet.serve.front import FrontMiddleware, handle_errors
 from retinanet.serve.metrics import CONTENT_TYPE, Metrics
 from retinanet.serve.schemas import (
     DetectOptions,
     DetectResponse,
-    ExplainedObjects,
     ExplainOptions,
-    ExplainResponse,
     ModelResponse,
     Status,
     errors,
@@ -177,10 +176,12 @@ def _api() -> APIRouter:
         openapi_extra=_body(ExplainOptions),
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
-        """Send one image, and either objects that should be in it (`box` and `class`) or a place (`x` and `y`).
+        """Send one image, and objects that should be in it (`box` and `class`), or a place (`x` and `y`), or both.
 
         For objects, the answer contains the one cause for which each object is missed. For a place, it contains the
-        scores of every feature level at the place, its boxes, and what happened to each box.
+        object that the place suggests, with its cause, and the scores and boxes of every feature level at the place.
+        Objects that are sent with a place are its neighbours: a detection of a neighbour does not count as the
+        suggested object.
         """
         return await answer_explain(request, options)
 

@@ -1,40 +1,40 @@
-// Explains why objects that the user marks, or a place of the image, are detected or not.
+// Explains why an object is found or missed: the object at a place that is clicked, or in a box that is drawn.
 
 import { withKey } from "./access.js";
 import * as api from "./api.js";
-import { colorOf } from "./colors.js";
-import { $, element, swatch } from "./dom.js";
-import { showBusy, showError } from "./messages.js";
+import { $ } from "./dom.js";
+import { iou } from "./groups.js";
+import { announce, focusPage, showBusy, showError } from "./messages.js";
 import { ObjectList } from "./objects.js";
-import { state, thresholdOf } from "./state.js";
+import { shownObjects, state } from "./state.js";
 import { viewer } from "./view.js";
 
+const SAME_IOU = 0.9; // two answers of the server describe the same detection from this IoU on
 const HINT = matchMedia("(pointer: coarse)").matches
-  ? "Drag a box around a missed object, or tap a place"
-  : "Drag a box around a missed object, or click a place (keys: arrows, B, Enter)";
+  ? "Tap a place to explain it. Drag to move the image."
+  : "Click a place to explain it. Shift + drag draws a box. Drag moves the image.";
 
-const objectList = new ObjectList({ request: explainObjects, onShow: showObjects, onError: showError });
-let shown = null; // answer of /v1/explain that is shown
-let count = 0; // increases with each explanation that is requested or closed; only the answer to the latest is shown
+const objectList = new ObjectList({
+  ask: {
+    place: (upload, x, y, objects) => whileBusy(upload, () => api.explain(upload.blob, upload.name, [x, y], named(objects), threshold())),
+    objects: (upload, objects) => whileBusy(upload, () => api.explain(upload.blob, upload.name, null, named(objects), threshold())),
+  },
+  viewer,
+  nameOf,
+  onShow: showObjects,
+  onError: showError,
+  onSpeak: announce,
+  onClose: focusPage,
+  onThreshold: setThreshold,
+});
+objectList.highlight = (detection) => viewer.onHover(detection && objectOf(detection));
+objectList.preview = (proposal) => {
+  viewer.proposal = proposal;
+  viewer.draw();
+};
 
-function markObject(box) {
-  if (state.current?.status !== "done") return;
-  closeWhy();
-  objectList.add(box);
-}
-
-// Return the result of each object: one request for each threshold, because the tuned thresholds differ by class.
-async function explainObjects(upload, objects) {
-  const marked = objects.map(({ box, label }) => ({ box, name: state.model.classes[label] }));
-  const thresholds = [...new Set(objects.map(({ label }) => thresholdOf(label)))];
-  const answers = await whileBusy(upload, () =>
-    Promise.all(thresholds.map((threshold) => api.explainObjects(upload.blob, upload.name, marked, threshold))),
-  );
-  return objects.map(({ label }, i) => {
-    const answer = answers[thresholds.indexOf(thresholdOf(label))];
-    return { ...answer.objects[i], note: answer.note, found: answer.detections };
-  });
-}
+const threshold = () => (state.tuned ? "tuned" : state.threshold.toFixed(4));
+const named = (objects) => objects.map(({ box, label }) => ({ box, name: label === null ? "" : state.model.classes[label] }));
 
 let explanations = 0; // that are being computed
 async function whileBusy(upload, request) {
@@ -47,133 +47,52 @@ async function whileBusy(upload, request) {
   }
 }
 
-// Draw the objects. For the selected one, also the box that fits it, and the detection that its cause concerns.
+// Return the object of the list of detections that contains a detection of an explanation.
+function objectOf(detection) {
+  const isSame = (one) => one.class_id === detection.class_id && iou(one.box, detection.box) >= SAME_IOU;
+  return shownObjects(state.current).find((object) => [object, ...object.others].some(isSame)) ?? null;
+}
+
+// Return the name of a detection of an explanation, such as "detection 3, apple 0.63", with the number in the list.
+function nameOf(detection, isShort = false) {
+  const number = shownObjects(state.current).indexOf(objectOf(detection)) + 1;
+  const name = number ? `detection ${number}` : "a hidden detection";
+  return isShort && number ? name : `${name}, ${detection.class} ${detection.score.toFixed(2)}`;
+}
+
+// Draw the objects. For the selected one, also the box that fits it, the detection that its cause concerns, and its anchor
+// if the cause is one of anchors.
 function showObjects(objects, selected) {
-  const { best, detection, found } = selected?.result ?? {};
+  const { best, detection, found, cause, anchor } = selected?.result ?? {};
   const involved = [best, found?.[detection]].filter(Boolean);
-  viewer.objects = objects.map(({ box }, i) => ({ box, number: i + 1, selected: objects[i] === selected }));
-  viewer.evidence = objects.length ? involved.filter((one, i) => !i || String(one.box) !== String(involved[0].box)) : [];
+  viewer.objects = objects.filter(({ box }) => box).map((one) => ({ box: one.box, number: objects.indexOf(one) + 1, selected: one === selected }));
+  viewer.evidence = involved.filter((one, i) => !i || String(one.box) !== String(involved[0].box));
+  viewer.anchor = ["no anchor", "anchors ignored", "anchors taken"].includes(cause) ? anchor.box : null;
+  Object.assign(viewer, { place: selected?.place ?? null, proposal: null });
   viewer.draw();
 }
 
-
-async function pick(x, y, box) {
-  if (!viewer.explaining) {
-    if (box) viewer.onHover(box);
-    return;
-  }
-  const upload = state.current;
-  if (upload?.status !== "done") return;
-  viewer.place = [x, y];
-  viewer.proposal = null;
-  objectList.show(upload, false);
-  viewer.draw();
-  const own = ++count;
-  try {
-    const explanation = await whileBusy(upload, () => api.explain(upload.blob, upload.name, x, y, Math.min(...(state.tuned ?? [state.threshold]))));
-    if (own === count && upload === state.current) showWhy(explanation);
-  } catch (error) {
-    showError(error.message);
-  }
+function setThreshold(value) {
+  $("threshold").value = value;
+  $("threshold").dispatchEvent(new Event("input"));
+  $("threshold").dispatchEvent(new Event("change"));
 }
 
-const isSameBox = (a, b) => String([a.box, a.anchor]) === String([b.box, b.anchor]);
-
-function showWhy(explanation) {
-  shown = explanation;
-  $("why").hidden = false;
-  $("why-summary").textContent = explanation.summary;
-  $("why-levels").replaceChildren(
-    ...explanation.levels.map((level) => {
-      const best = proposalButton(level.best, explanation.threshold, level);
-      const covering = level.covering.filter((proposal) => !isSameBox(proposal, level.best));
-      const rows = covering.map((proposal) => element("li", { children: [proposalButton(proposal, explanation.threshold)] }));
-      return element("li", { children: [best, element("ul", { class: "covering", children: rows })] });
-    }),
-  );
-  const best = explanation.levels.flatMap((level) => [level.best, ...level.covering]).reduce((a, b) => (b.score > a.score ? b : a));
-  showProposal(best);
-  if (innerWidth <= 820) $("why").scrollIntoView({ block: "start" });
-}
-
-function proposalButton(proposal, threshold, level = null) {
-  const meter = element("span", { class: "meter", "aria-hidden": "true", children: [element("i"), element("b")] });
-  meter.children[0].style.width = `${100 * proposal.score}%`;
-  meter.children[0].style.background = colorOf(proposal.class_id);
-  meter.children[1].style.left = `${100 * threshold}%`;
-  const button = element("button", {
-    class: "proposal",
-    type: "button",
-    "aria-pressed": "false",
-    title: level
-      ? `${level.level}, stride ${level.stride}: ${state.model.classes.map((name, k) => `${name} ${level.scores[k].toFixed(3)}`).join(", ")}`.slice(0, 600)
-      : "Show this box",
-    children: [
-      ...(level ? [element("span", { class: "level", textContent: level.level })] : []),
-      swatch(proposal.class_id),
-      element("span", { class: "name", textContent: proposal.class }),
-      meter,
-      element("span", { class: "number", textContent: proposal.score.toFixed(3) }),
-      element("span", { class: `fate ${proposal.fate}`, textContent: fateLabel(proposal) }),
-      element("span", { class: "why", textContent: proposal.why }),
-    ],
-  });
-  button.proposal = proposal;
-  button.onmouseenter = button.onfocus = button.onclick = () => showProposal(proposal);
-  return button;
-}
-
-function fateLabel({ fate, detection }) {
-  const labels = {
-    detected: `detection ${detection + 1}`,
-    below_threshold: "below threshold",
-    not_a_candidate: "not a candidate",
-    suppressed: detection === null ? "suppressed" : `suppressed by ${detection + 1}`,
-    beyond_max_detections: "over the limit",
-  };
-  return labels[fate];
-}
-
-function showProposal(proposal) {
-  viewer.proposal = proposal;
-  viewer.draw();
-  for (const button of document.querySelectorAll(".proposal")) {
-    button.classList.toggle("on", button.proposal === proposal);
-    button.setAttribute("aria-pressed", String(button.proposal === proposal));
-  }
-}
-
-function closeWhy() {
-  count++;
-  shown = null;
-  $("why").hidden = true;
-  Object.assign(viewer, { place: null, proposal: null });
-  viewer.draw();
-}
-
-function toggleExplaining() {
-  viewer.cancelBox();
-  viewer.explaining = !viewer.explaining;
-  $("explain").setAttribute("aria-pressed", String(viewer.explaining));
-  document.body.classList.toggle("explaining", viewer.explaining);
-  $("hint").textContent = viewer.explaining ? HINT : "";
-  if (!viewer.explaining) closeWhy();
-  objectList.show(state.current, viewer.explaining);
-}
+const isReady = () => state.current?.status === "done";
 
 // Show what the user marked in an image, in place of the previous image.
 export function showExplanation(upload) {
-  if (!upload) closeWhy();
-  objectList.show(upload, viewer.explaining);
+  objectList.show(upload);
 }
 
-// Close the explanation of a place, because another image is shown.
-export { closeWhy };
+// Another image is about to be shown.
+export function closeWhy() {
+  objectList.show(null);
+}
 
 // The thresholds have changed: explanations hold for the previous thresholds only.
 export function forgetExplanations() {
-  if (shown) closeWhy();
-  for (const { objects } of state.uploads) for (const object of objects ?? []) object.result = null;
+  for (const { objects } of state.uploads) for (const object of objects ?? []) Object.assign(object, { result: null, answer: null });
   objectList.forget();
 }
 
@@ -181,23 +100,21 @@ export function forgetExplanations() {
 export const explainAgain = () => objectList.explain();
 
 // Explain a detection of the list of detections.
-export function explainDetection({ box: [x1, y1, x2, y2] }) {
-  if (viewer.explaining) pick((x1 + x2) / 2, (y1 + y2) / 2);
+export function explainDetection(detection) {
+  if (isReady()) objectList.explainBox(detection);
 }
 
 export function startExplanation() {
   objectList.classes = state.model.classes;
 }
 
-viewer.onPick = pick;
-viewer.onDraw = markObject;
-$("explain").onclick = toggleExplaining;
-$("why-close").onclick = () => {
-  closeWhy();
-  objectList.show(state.current, viewer.explaining);
-};
+viewer.onPick = (x, y) => isReady() && objectList.pick(x, y);
+viewer.onDraw = (box) => isReady() && objectList.mark(box);
+viewer.onResize = (box, isLast) => objectList.resize(box, isLast);
+viewer.onArm = (isArmed) => $("draw").setAttribute("aria-pressed", String(isArmed));
+$("draw").onclick = () => viewer.pointer.arm(!viewer.pointer.isArmed);
+$("hint").textContent = HINT;
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.key.toLowerCase() === "e" && !$("explain").disabled && state.current) toggleExplaining();
-  if (event.key === "Escape" && viewer.explaining && !viewer.cancelBox()) (shown ? $("why-close").onclick : toggleExplaining)();
+  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+  if (!viewer.pointer.cancel()) objectList.close();
 });

@@ -23,7 +23,7 @@ function render() {
   if (failed) [$("failure-name").textContent, $("failure-reason").textContent] = [upload.name, upload.error];
   document.title = [upload?.name, state.model?.name, "retinanet"].filter(Boolean).join(" – ");
   $("canvas").setAttribute("aria-label", upload ? describe(upload) : "No image yet");
-  $("explain").disabled = upload?.status !== "done";
+  $("draw").disabled = upload?.status !== "done";
   if (upload !== shown || (upload && upload.status !== status)) showImage(upload);
   const boxes = shownObjects(upload);
   if (viewer.boxes !== boxes) {

@@ -3,7 +3,5 @@
 import { $ } from "./dom.js";
 import { Viewer } from "./viewer.js";
 
-const ignore = () => {};
-
-// results.js and explanation.js replace the functions.
-export const viewer = new Viewer($("canvas"), { onPick: ignore, onHover: ignore, onDraw: ignore });
+// results.js and explanation.js replace the functions of the viewer.
+export const viewer = new Viewer($("canvas"));
