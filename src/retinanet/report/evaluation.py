@@ -18,6 +18,7 @@ from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
 from retinanet.report.loss_microscope import microscope_section
 from retinanet.report.slices import further_section, slices_section
+from retinanet.report.threshold_curve import f1_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,9 @@ def model_report(
     truth, rows = data.to_coco(), [dict(row) for row in results]
     limit = metrics.get("max_detections", COCO_MAX_DETECTIONS)
     curves = precision_recall(truth, rows, max_detections=limit) if rows else None
-    evaluation_section(report.section("Evaluation"), metrics, curves)
+    section = report.section("Evaluation")
+    evaluation_section(section, metrics, curves)
+    f1_figure(section, items)
     if slices:
         slices_section(report.section("Slices"), slices)
     if further is not None:

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from retinanet.analysis.class_balance import RARE_RATIO
 from retinanet.analysis.gradient_place import PLACES
 from retinanet.analysis.loss_microscope import DRAWN_PER_UNIT, DRAWN_TO, JSON_ALPHAS, JSON_GAMMAS, KINDS
 from retinanet.analysis.loss_settings import ALPHAS, GAMMAS, Setting, setting_text, train_options
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
+NAMED: Final = 8
+"""Maximum number of rare classes that are named."""
 TICKS: Final = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 """Labelled scores of the histograms."""
 
@@ -79,8 +82,10 @@ def notes(microscope: LossMicroscope) -> list[str]:
     if not microscope.is_start_exact:
         found.append(f"The sliders start at {setting_text(microscope.start)}.")
     if microscope.rare:
+        rare, more = microscope.rare[:NAMED], len(microscope.rare) - NAMED
         found.append(
-            f"Rare classes: {', '.join(microscope.rare)}. A class is rare if another class has 8 times as many objects."
+            f"Rare classes: {', '.join(rare)}{f' and {more} more' if more > 0 else ''}. A class is rare if another "
+            f"class has {RARE_RATIO} times as many objects in these images."
         )
     return found
 
