@@ -28,7 +28,7 @@ class Place:
     """An object, or a box that the network predicts on background, with its examples.
 
     Args:
-        kind: "object"; for background: "unlabelled?" (score of 0.5 or more where nothing is labelled), "wrong class?"
+        kind: "object"; for background: "unlabelled?" (see `per_image.probably_unlabelled`), "wrong class?"
             (over an object of another class), "distant anchor" (over an object of its class, predicted from an anchor
             too far away to be positive) or "background".
         image: index of the image in the data.

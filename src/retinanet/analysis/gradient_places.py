@@ -10,6 +10,7 @@ S settings.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,9 +19,9 @@ from torchvision.ops import batched_nms
 
 from retinanet.analysis.gradient_place import Place, PlaceKind, best_places
 from retinanet.analysis.hard_examples import NEAR, SAME
-from retinanet.analysis.image_errors import CONFIDENT
 from retinanet.analysis.loss_settings import GAMMAS, example_terms
 from retinanet.boxes import clip, decode, iou
+from retinanet.evaluate.per_image import probably_unlabelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +158,10 @@ def _background_kind(box_4: Tensor, label: int, logit: float, image: Target) -> 
         if bool(same_G.any()):
             return "distant anchor", label
         return "wrong class?", int(image.labels_G[overlap_G.argmax()])
-    return ("unlabelled?" if logit >= np.log(CONFIDENT / (1 - CONFIDENT)) else "background"), None
+    score = 1 / (1 + math.exp(-logit))
+    boxes_14, boxes_G4 = (boxes.cpu().numpy() for boxes in (box_4[None], image.boxes_G4))
+    unlabelled = probably_unlabelled(boxes_14, np.array([score]), boxes_G4, image.crowd_G.cpu().numpy())
+    return ("unlabelled?" if unlabelled[0] else "background"), None
 
 
 def _rounded(values: Tensor) -> Floats:

@@ -156,7 +156,7 @@ class LossMicroscope:
         """
         everything = sum(int(group.count_B.sum()) for group in self.groups)
         rows = [
-            ("focal loss", setting.weights, setting.gamma),
+            ("focal loss, this setting", setting.weights, setting.gamma),
             ("cross-entropy", (1.0, 1.0), 0.0),
             ("alpha-balanced cross-entropy", setting.weights, 0.0),
             ("weighted cross-entropy (YOLO)", (1.0, self.loss_config.negative_weight), 0.0),
@@ -215,9 +215,8 @@ class LossMicroscope:
         rare = f" (rare classes {_percent(shares['rare objects'])})" if self.rare else ""
         objects = shares["objects"] + shares["rare objects"]
         return [
-            f"With {setting_text(setting)}, the gradient comes to {_percent(objects)} from objects{rare}, to "
-            f"{_percent(shares['hard background'])} from hard background and to "
-            f"{_percent(shares['easy background'])} from easy background."
+            f"With {setting_text(setting)}, objects cause {_percent(objects)} of the gradient{rare}, hard background "
+            f"{_percent(shares['hard background'])} and easy background {_percent(shares['easy background'])}."
         ]
 
     def to_json(self, data: DetectionData) -> dict[str, Any]:

@@ -32,6 +32,8 @@ AREAS: Final = {
 """Colour and opacity of each kind, from the bottom of the stack. Objects are blue, background is orange."""
 FIRST_SHARE: Final = 0.01
 """Share of the loss at which the logarithmic axis of figure 4 starts."""
+MAX_CLASSES: Final = 20
+"""Maximum number of rows of the table of classes."""
 MOST_TICKS: Final = 3
 """Maximum number of intervals between the labels of the logarithmic axis."""
 POINTS: Final = 400
@@ -57,13 +59,24 @@ def imbalance_section(report: Report, imbalance: Imbalance) -> None:
     )
     figure_four(section, imbalance)
     total = max(float(imbalance.loss_SE.sum()), 1e-30)
+    chosen = sorted(np.argsort(-imbalance.class_loss_KS.sum(axis=1), kind="stable")[:MAX_CLASSES].tolist())
+    only = (
+        f" Only the {MAX_CLASSES} classes with the largest loss are shown."
+        if len(imbalance.classes) > MAX_CLASSES
+        else ""
+    )
     section.table(
         ["Class", "Positives", "Objects", "Background"],
         [
-            (name, int(imbalance.class_positives_K[k]), *(float(v) / total for v in imbalance.class_loss_KS[k]))
-            for k, name in enumerate(imbalance.classes)
+            (
+                imbalance.classes[k],
+                int(imbalance.class_positives_K[k]),
+                *(float(v) / total for v in imbalance.class_loss_KS[k]),
+            )
+            for k in chosen
         ],
-        caption="By class: number of positive anchors, and shares of the total loss from objects and from background.",
+        caption="By class: number of positive anchors, and shares of the total loss from objects and from background."
+        + only,
     )
     section.table(
         ["Level", "Positives", "Objects", "Background"],

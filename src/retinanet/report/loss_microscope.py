@@ -148,7 +148,7 @@ def _content(report: Report, microscope: LossMicroscope, imbalance: Imbalance, d
             {
                 "kind": kind,
                 "name": names[kind],
-                "examples": f"{examples[kind]:,}",
+                "examples": _per_image(examples[kind] / max(1, microscope.images)),
                 "loss": percent(loss[kind]),
                 "gradient": percent(gradient[kind]),
                 "trained": percent(trained[kind]),
@@ -279,6 +279,10 @@ def _log_heights(count_D: Floats, most: float) -> Floats:
 def share_text(value: float, total: float) -> str:
     """Return the share of a place in the gradient: "0.13% of the gradient"."""
     return f"{value / (total or 1):.2%} of the gradient"
+
+
+def _per_image(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
 def percent(share: float) -> str:

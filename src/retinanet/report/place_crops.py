@@ -69,11 +69,14 @@ def crop(image: Image.Image, place: Place, boxes_G4: npt.NDArray[np.floating]) -
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     part = image.crop((left, top, right, bottom)).convert("RGB").resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(part)
-    others = [(box, OTHER_OBJECT) for box in boxes_G4.tolist() if not np.allclose(box, place.box, atol=0.5)]
-    for box, colour in [*others, (place.box, CORRECT if place.is_object else WRONG)]:
+    for box in [*(box for box in boxes_G4.tolist() if not np.allclose(box, place.box, atol=0.5)), place.box]:
         a, b, c, d = ((v - o) * scale for v, o in zip(box, (left, top, left, top), strict=True))
-        if c > a and d > b:
-            # A white outline below the colour keeps the box visible on any image.
-            draw.rectangle((a - 1, b - 1, c + 1, d + 1), outline=(255, 255, 255), width=4)
-            draw.rectangle((a, b, c, d), outline=colour, width=2)
+        if c <= a or d <= b:
+            continue
+        if box is not place.box:
+            draw.rectangle((a, b, c, d), outline=OTHER_OBJECT, width=1)
+            continue
+        # A white outline below the colour keeps the box visible on any image.
+        draw.rectangle((a - 1, b - 1, c + 1, d + 1), outline=(255, 255, 255), width=4)
+        draw.rectangle((a, b, c, d), outline=CORRECT if place.is_object else WRONG, width=2)
     return part

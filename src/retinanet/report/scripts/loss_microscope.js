@@ -45,9 +45,9 @@
       alpha.shown.textContent = equal.checked ? "off" : a.toFixed(2);
       gamma.shown.textContent = String(g);
       const [objects, rare, hard, easy] = byKind.Gradient;
-      const rareText = data.kinds.length && at('[data-row="rare objects"]') ? ` (rare classes ${percentText(rare)})` : "";
-      const headline = `With ${settingText(a, g)}, the gradient comes to ${percentText(objects + rare)} from objects${rareText}, ` +
-        `to ${percentText(hard)} from hard background and to ${percentText(easy)} from easy background.`;
+      const rareText = at('[data-row="rare objects"]') ? ` (rare classes ${percentText(rare)})` : "";
+      const headline = `With ${settingText(a, g)}, objects cause ${percentText(objects + rare)} of the gradient${rareText}, ` +
+        `hard background ${percentText(hard)} and easy background ${percentText(easy)}.`;
       at(".headline").textContent = headline;
       alpha.input.setAttribute("aria-valuetext", `${alpha.shown.textContent}. ${headline}`);
       gamma.input.setAttribute("aria-valuetext", `${g}. ${headline}`);

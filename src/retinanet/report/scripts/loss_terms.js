@@ -41,7 +41,7 @@ const lossTerms = (() => {
     const weights = lossWeights(alpha);
     const everything = total(data.groups.flatMap((group) => group.counts));
     const rows = [
-      ["focal loss", groupSums(data, weights, gamma), everything],
+      ["focal loss, this setting", groupSums(data, weights, gamma), everything],
       ["cross-entropy", groupSums(data, [1, 1], 0), everything],
       ["alpha-balanced cross-entropy", groupSums(data, weights, 0), everything],
       ["weighted cross-entropy (YOLO)", groupSums(data, [1, data.negativeWeight], 0), everything],
