@@ -172,7 +172,7 @@ def bar_chart(bars: dict[str, float], *, x: str) -> Figure:
     axes.set_yticks(range(len(names)), [figures.shorten(name).replace("$", r"\$") for name in names])
     present = [value for value in values if value > 0]
     if present and max(present) > 50 * min(present):
-        axes.set_xscale("log")
+        figures.set_log_scale(axes, "x")
         axes.set_xlabel(f"{x} (logarithmic)")
     axes.grid(visible=False, axis="y")
     return figure

@@ -135,15 +135,16 @@ def loss_curves(losses: Mapping[str, Points], *, x: str = "optimiser step") -> F
     by_epoch = x == "epoch"
     figure = line_chart(losses, x=x, y="loss per positive anchor", markers=by_epoch, smooth=not by_epoch)
     if log:
-        set_log_scale(figure.axes[0])
+        set_log_scale(figure.axes[0], "y")
     return figure
 
 
-def set_log_scale(axes: Any) -> None:
-    """Make the y axis logarithmic, with plain numbers as labels: exponents would be too small to read."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+def set_log_scale(axes: Any, name: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers as labels: exponents would be too small to read."""
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: "")
 
 
 def ap_curves(scores: Mapping[str, Points]) -> Figure:

@@ -196,7 +196,7 @@ def _curves(section: Section, study: Study) -> None:
             changes = "; ".join(f"{label} from {ys[0]:.3g} to {ys[-1]:.3g}" for label, (_, ys) in part.items())
             figure = figures.line_chart(part, x="optimiser step", y=f"{name}")
             if column:
-                figures.set_log_scale(figure.axes[0])
+                figures.set_log_scale(figure.axes[0], "y")
             else:
                 figure.axes[0].set_ylim(0, 1.02)
             section.figure(
