@@ -14,7 +14,7 @@ from retinanet.config import LossConfig
 from retinanet.losses import DetectionLoss, sigmoid_focal_loss
 from tests.analysis.microscope_inputs import CLASSES, measured, random_batch
 
-SETTINGS = [Setting(alpha, gamma) for alpha in (None, 0.05, 0.6, 0.95) for gamma in (0.0, 0.25, 1.5, 2.0, 5.0)]
+SETTINGS = [Setting(alpha, gamma) for alpha in (0.05, 0.6) for gamma in (0.0, 0.25, 2.0, 5.0)]
 
 
 def exact_shares(batches, config, *, hard_above=0.0):
@@ -42,7 +42,7 @@ def exact_shares(batches, config, *, hard_above=0.0):
     return sums / sums.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.alpha is not None], ids=str)
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_shares_equal_those_of_focal_loss_and_autograd(setting):
     batches = [random_batch(0), random_batch(1)]
     microscope = measured(batches)
@@ -149,13 +149,13 @@ def all_places(batches):
 
 def test_the_pool_holds_the_top_places_of_every_setting(monkeypatch):
     """Without a limit for each image, every place is found. The pool of all images must hold the best of these."""
-    batches = [random_batch(seed, indices=(2 * seed, 2 * seed + 1)) for seed in range(6)]
+    batches = [random_batch(seed, indices=(2 * seed, 2 * seed + 1)) for seed in range(4)]
     monkeypatch.setattr(gradient_places, "MOST_KEPT", 100)
     microscope = measured(batches)
     monkeypatch.setattr(gradient_places, "best_places", lambda values: np.arange(len(values)))
     everything = all_places(batches)
-    assert len(everything) > 500 > len(microscope.places)
-    assert len({place.image for place in everything}) == 12
+    assert len(everything) > 400 > len(microscope.places)
+    assert len({place.image for place in everything}) == 8
     kept = [(place.image, place.box, place.logits) for place in microscope.places]
     is_object = np.array([place.is_object for place in everything])
     for gamma in GAMMAS:
