@@ -22,7 +22,9 @@ MAX_SIDE: Final = 4096
 """Longest side of the drawing, in pixels, if the image is too large to decode at once."""
 
 
-def draw_file(path: Path, detections: sv.Detections, *, threshold: float, bit_depth: int = 0) -> Image.Image:
+def draw_file(
+    path: Path, detections: sv.Detections, *, threshold: float, bit_depth: int = 0, font: Path | None = None
+) -> Image.Image:
     """Return the image of a file with its detections drawn. Images above `MAX_PIXELS_AT_ONCE` are reduced.
 
     Args:
@@ -30,15 +32,17 @@ def draw_file(path: Path, detections: sv.Detections, *, threshold: float, bit_de
         detections: detections in original pixels.
         threshold: lowest score of a detection that is drawn.
         bit_depth: number of bits that a 16-bit image uses, see `images.decode`.
+        font: font file for the class names, see `fonts.load_font`.
     """
     with open_windows(path, bit_depth=bit_depth) as windows:
         width, height = windows.size
         if width * height <= MAX_PIXELS_AT_ONCE:
-            return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold)
+            return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold, font=font)
         size = resized_size(width, height, image_size=MAX_SIDE, max_size=MAX_SIDE)
         image = windows.reduced(size)
     factor = np.array([size[0] / width, size[1] / height] * 2, np.float32)
-    return draw(image, dataclasses.replace(detections, xyxy=detections.xyxy * factor), threshold=threshold)
+    scaled = dataclasses.replace(detections, xyxy=detections.xyxy * factor)
+    return draw(image, scaled, threshold=threshold, font=font)
 
 
 def save_jpeg(image: Image.Image, path: Path) -> None:
@@ -60,7 +64,9 @@ _TEXT_COLORS: Final = sv.ColorPalette(
 """Text colour of each class: black or white, whichever contrasts more with the colour of the class."""
 
 
-def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.0) -> Image.Image:
+def draw(
+    image: Image.Image, detections: sv.Detections, *, threshold: float = 0.0, font: Path | None = None
+) -> Image.Image:
     """Return a copy of an RGB image with boxes and labels ("name 0.87") of the detections.
 
     Line width and font size depend on the image size. Each class has its own colour. Detections with higher scores are
@@ -70,6 +76,7 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
         image: RGB image.
         detections: detections in pixels of the image.
         threshold: lowest score of a detection that is drawn.
+        font: font file for the class names, see `fonts.load_font`.
     """
     order = np.argsort(scores(detections), kind="stable")
     visible = cast(sv.Detections, detections[order[scores(detections)[order] >= threshold]])
@@ -81,7 +88,7 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
     object_side = float(np.median((visible.xyxy[:, 2:] - visible.xyxy[:, :2]).min(axis=1)))
     thickness = max(1, round(min(side / 300, object_side / 10)))  # a thick line hides a small object
     scene = sv.BoxAnnotator(color=_COLORS, thickness=thickness).annotate(scene, visible)
-    names = map(legible_name, class_names(visible), class_ids(visible).tolist())
+    names = [legible_name(*pair, font) for pair in zip(class_names(visible), class_ids(visible).tolist(), strict=True)]
     labels = [f"{name} {score:.2f}" for name, score in zip(names, scores(visible), strict=True)]
     if visible.tracker_id is not None:
         numbers = ["" if track < 0 else f"#{track} " for track in visible.tracker_id.tolist()]
@@ -96,6 +103,6 @@ def draw(image: Image.Image, detections: sv.Detections, *, threshold: float = 0.
         text_padding=max(1, font_size // 6),
         smart_position=len(visible) <= MAX_LABELS // 4,  # memory and time are quadratic in the number of labels
     )
-    annotator.font = load_font(labels, font_size)  # type: ignore[assignment]  # any font of Pillow
+    annotator.font = load_font(labels, font_size, font)  # type: ignore[assignment]  # any font of Pillow
     drawn: Image.Image = annotator.annotate(scene, visible, labels=labels)
     return drawn

@@ -204,6 +204,7 @@ def predict_video(
         threshold=config.threshold,
         tiling=config.tiling,
         tta=config.inference.tta,
+        classes=config.classes,
     )
     count = total = 0
     with ExitStack() as stack:
@@ -216,7 +217,9 @@ def predict_video(
                 detections = track(detections, frame.seconds)
             rows.write(frame, detections)
             if drawn is not None:
-                image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.drawn_threshold)
+                image = draw(
+                    Image.fromarray(frame.pixels_HW3), detections, threshold=config.drawn_threshold, font=config.font
+                )
                 drawn.write(np.asarray(image), frame.seconds)
             count, total = count + 1, total + len(detections)
             advance()
