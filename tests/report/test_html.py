@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from retinanet.report import Report, ReportImage, figures, html
@@ -41,7 +44,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -51,14 +54,14 @@ class Page(HTMLParser):
 def assert_self_contained(text: str) -> Page:
     """Parse a page, check that it loads nothing from outside and describes its images, and return it."""
     page = Page(text)
-    assert not re.search(r"https?:|//\w|file:|@import", re.sub(r"base64,[\w+/=]+", "", text))
+    assert not re.search(r"https?:|//\w|file:|@import", re.sub(r"(base64,|sha256-)[\w+/=]+", "", text))
     for _, attributes in page.elements:
         for name in ("src", "href"):
             value = attributes.get(name)
             assert value is None or value.startswith(("data:", "#"))
         for reference in re.findall(r"url\(([^)]*)", " ".join(str(v) for v in attributes.values())):
             assert reference.startswith("#")
-    assert not page.all("script")
+    assert all(attributes.keys() <= {"type"} for attributes in page.all("script"))
     ids = [a["id"] for _, a in page.elements if a.get("id")]
     assert len(ids) == len(set(ids))
     used = {v[1:] for _, a in page.elements for v in [a.get("href")] if v and v.startswith("#")}
@@ -156,3 +159,32 @@ def test_colours_have_enough_contrast_with_the_page(shade: int, page: str) -> No
     for name, shades in figures.CSS_COLOURS.items():
         if name != "line":
             assert contrast(shades[shade], page) >= (4.5 if name in {"ink", "muted"} else 3)
+
+
+def test_an_interactive_part_contains_its_data_and_allows_only_its_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"parts": "const parts = {};", "shown": "parts.shown = () => {};", "start": "parts.shown();"}
+    monkeypatch.setattr(html, "script_text", lambda name: texts[name])
+    report = Report("Two parts")
+    for name in (NASTY, "é"):
+        report.section("Part").interactive(
+            "shown", Markup("<p>without script</p>"), {"name": name, "numbers": [1, 0.5]}
+        )
+    page = assert_self_contained(report.html())
+
+    data = re.findall(r'<script type="application/json">(.*?)</script>', report.html())
+    assert [json.loads(text) for text in data] == [{"name": n, "numbers": [1, 0.5]} for n in (NASTY, "é")]
+    assert re.findall(r"<script>(.*?)</script>", report.html()) == list(texts.values())  # each script once
+    policy = next(str(meta["content"]) for meta in page.all("meta") if "http-equiv" in meta)
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts.values()]
+    assert policy.endswith("; script-src " + " ".join(f"'sha256-{value}'" for value in hashes))
+
+
+def test_a_report_without_interactive_parts_has_no_script() -> None:
+    report = Report("No part")
+    report.section("Text").text("text")
+    assert "script" not in report.html()
+
+
+def test_data_with_a_number_that_json_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Report("r").section("s").interactive("shown", Markup(""), {"value": float("nan")})

@@ -128,7 +128,12 @@ def predict_files(
             if drawn is not None:
                 save_jpeg(
                     draw_file(
-                        path, detections, threshold=config.drawn_threshold, bit_depth=bit_depth, font=config.font
+                        path,
+                        detections,
+                        threshold=config.drawn_threshold,
+                        classes=detector.classes,
+                        bit_depth=bit_depth,
+                        font=config.font,
                     ),
                     drawn / f"{name}.jpg",
                 )

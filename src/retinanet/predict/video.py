@@ -217,9 +217,9 @@ def predict_video(
                 detections = track(detections, frame.seconds)
             rows.write(frame, detections)
             if drawn is not None:
-                image = draw(
-                    Image.fromarray(frame.pixels_HW3), detections, threshold=config.drawn_threshold, font=config.font
-                )
+                threshold, classes = config.drawn_threshold, detector.classes
+                pixels = Image.fromarray(frame.pixels_HW3)
+                image = draw(pixels, detections, threshold=threshold, classes=classes, font=config.font)
                 drawn.write(np.asarray(image), frame.seconds)
             count, total = count + 1, total + len(detections)
             advance()

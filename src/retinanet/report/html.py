@@ -1,20 +1,24 @@
-"""Build a report: one self-contained HTML file with text, tables, figures (SVG) and images (JPEG).
+"""Build a report: one self-contained HTML file with text, tables, figures (SVG), images (JPEG) and interactive parts.
 
-A report needs no network, no script and no other file, and supports small screens and dark mode. All text from outside
-(class names, file names, options) is escaped.
+A report needs no network and no other file, and supports small screens and dark mode. All text from outside (class
+names, file names, options) is escaped. The scripts are the files of `report/scripts/`; the Content-Security-Policy of
+the report allows only these, by their hashes.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import jinja2
 from markupsafe import Markup, escape
@@ -47,13 +51,14 @@ class ReportImage:
 
 @dataclass(frozen=True)
 class _Block:
-    kind: Literal["text", "table", "figure", "gallery", "details"]
+    kind: Literal["text", "table", "figure", "gallery", "details", "interactive"]
     text: str = ""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     markup: Markup | str = ""
     images: Sequence[tuple[Markup, str, str]] = ()
     small: bool = False
+    data: Markup | str = ""
 
 
 @dataclass
@@ -111,6 +116,23 @@ class Section:
         """Add preformatted text, such as a command or a file, that is hidden until the user opens `summary`."""
         self.blocks.append(_Block("details", head=[summary], text=text))
 
+    def interactive(self, name: str, markup: Markup, data: Mapping[str, Any], *, scripts: Sequence[str] = ()) -> None:
+        """Add an interactive part: an element `<div data-part=name>` and the data of its script.
+
+        The script `report/scripts/NAME.js` registers a function for its parts:
+        `parts.NAME = (root, data) => {...}`, called with the element and the data once the report is loaded.
+
+        Args:
+            name: name of the script, without its suffix.
+            markup: content of the element before the script runs. It must be useful without the script.
+            data: values that JSON can hold.
+            scripts: further scripts that the script needs, such as the calculations that it shares with other parts.
+        """
+        for script in (*scripts, name):
+            if script not in self.report.scripts:
+                self.report.scripts.append(script)
+        self.blocks.append(_Block("interactive", text=name, markup=markup, data=json_text(data)))
+
 
 @dataclass
 class Report:
@@ -123,6 +145,7 @@ class Report:
         sections: sections of the report; `section` adds one.
         figures: number of figures so far; numbers the ids of figures.
         image_bytes: bytes of embedded images so far.
+        scripts: names of the embedded scripts, without their suffixes, in the order in which they run.
     """
 
     title: str
@@ -131,6 +154,7 @@ class Report:
     sections: list[Section] = field(default_factory=list)
     figures: int = 0
     image_bytes: int = 0
+    scripts: list[str] = field(default_factory=list)
 
     def section(self, title: str) -> Section:
         """Add a section and return it."""
@@ -150,14 +174,40 @@ class Report:
         footer = f"Made by retinanet {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M}."
         sections = [section for section in self.sections if section.blocks]
         light, dark = (_css_variables(shade) for shade in (0, 1))
+        scripts = [script_text(name) for name in ("parts", *self.scripts, "start")] if self.scripts else []
         return environment.get_template("template.html").render(
-            report=self, sections=sections, footer=footer, light=light, dark=dark
+            report=self,
+            sections=sections,
+            footer=footer,
+            light=light,
+            dark=dark,
+            scripts=[Markup(script) for script in scripts],  # noqa: S704 (files of this package)
+            script_hashes=[_csp_hash(script) for script in scripts],
         )
 
     def write(self, path: Path) -> Path:
         """Write the report to `path` atomically, so that `path` never holds a partial file. Return `path`."""
         write_atomically(path, self.html())
         return path
+
+
+def script_text(name: str) -> str:
+    """Return the script `report/scripts/NAME.js`."""
+    return (files("retinanet.report") / "scripts" / f"{name}.js").read_text(encoding="utf-8")
+
+
+def json_text(data: Mapping[str, Any]) -> Markup:
+    """Return data as JSON for a `<script type="application/json">` element.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", r"\u003c"))  # noqa: S704 ("</script>" in a class name does not end the element)
+
+
+def _csp_hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def jpeg(image: Image.Image) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from retinanet.analysis.ap_course import ap_course
 from retinanet.analysis.overfitting import epoch_means, find_overfitting
-from retinanet.evaluate.per_image import ImageResults, match_detections
+from retinanet.evaluate.per_image import CONFIDENT, ImageResults, match_detections
 from retinanet.report.gallery import pluralise
 
 FEW_OBJECTS: Final = 20
@@ -130,29 +130,35 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
 
 
 def image_counts(items: Sequence[ImageResults], threshold: float) -> list[str]:
-    """Return sentences with counts over all images: images without errors, missed objects, wrong detections."""
+    """Return sentences with counts over all images: images without errors, missed objects, false detections."""
     if not items:
         return []
     verdicts = [match_detections(item, threshold) for item in items]
     perfect = sum(not v.missed and not v.false for v in verdicts)
     undetected = sum(v.objects > 0 and not v.shown_D.any() for v in verdicts)
     empty = sum(v.objects == 0 for v in verdicts)
-    noisy = sum(v.objects == 0 and v.false > 0 for v in verdicts)
-    wrong = sum(v.false for v in verdicts)
+    noisy = sum(v.objects == 0 and v.false + v.unlabelled > 0 for v in verdicts)
+    missed, false, unlabelled = (sum(getattr(v, name) for v in verdicts) for name in ("missed", "false", "unlabelled"))
     sentences = [
         f"At score threshold {threshold:.2f}, {perfect} of {pluralise(len(items), 'image')} "
-        f"{'has' if perfect == 1 else 'have'} no missed object and no wrong detection. In total, "
-        f"{sum(v.missed for v in verdicts)} of {pluralise(sum(v.objects for v in verdicts), 'object')} "
-        f"{'is' if sum(v.missed for v in verdicts) == 1 else 'are'} missed and {pluralise(wrong, 'detection')} "
-        f"{'is' if wrong == 1 else 'are'} wrong."
+        f"{'has' if perfect == 1 else 'have'} no missed object and no false detection. In total, "
+        f"{missed} of {pluralise(sum(v.objects for v in verdicts), 'object')} "
+        f"{'is' if missed == 1 else 'are'} missed and {pluralise(false, 'detection')} "
+        f"{'is' if false == 1 else 'are'} false."
     ]
+    if unlabelled:
+        sentences.append(
+            f"{pluralise(unlabelled, 'detection')} with a score of {CONFIDENT:g} or more "
+            f"{'lies' if unlabelled == 1 else 'lie'} where no object is labelled: probably unlabelled objects. These "
+            "detections do not count as false."
+        )
     if undetected:
         sentences.append(
             f"{pluralise(undetected, 'image')} with objects {'has' if undetected == 1 else 'have'} no detection."
         )
     if empty:
         verb = "has" if noisy == 1 else "have"
-        sentences.append(f"{noisy} of {pluralise(empty, 'image')} without objects {verb} a wrong detection.")
+        sentences.append(f"{noisy} of {pluralise(empty, 'image')} without objects {verb} a detection.")
     return sentences
 
 
