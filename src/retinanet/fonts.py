@@ -236,7 +236,7 @@ def _warn_once(package: str, name: str, class_id: int) -> None:
         return
     reported_packages.add(package)
     log.warning(
-        "expected a font with all characters of the class name %r, found none among %d fonts of the system: such names "
-        'are drawn as "class %d". Install a font that has them, for example the package %s of Debian and Ubuntu',
-        *(name, len(system_fonts()), class_id, package),
+        "no font among %d fonts of the system has all characters of the class name %r: such names are drawn as "
+        '"class %d". Install a font that has them, for example the package %s of Debian and Ubuntu, or give --font',
+        *(len(system_fonts()), name, class_id, package),
     )

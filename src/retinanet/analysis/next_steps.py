@@ -163,10 +163,9 @@ def label_suspects(
     return NextStep(reason=reason, command=shell_command("check", model, data, *flags, "--hard", "-o", target))
 
 
-def predict_tuned(model: Path, images: Path) -> NextStep:
-    """Return the command that predicts with the tuned thresholds of a model."""
-    words = ("predict", model, images, "--threshold", "tuned", "-o", model.with_name("found"))
-    return NextStep(reason="Detect objects with the tuned thresholds", command=shell_command(*words))
+def serve_model(model: Path, reason: str) -> NextStep:
+    """Return the command that serves a model, with a page for trying images."""
+    return NextStep(reason=f"{reason}, on a web page", command=shell_command("serve", model))
 
 
 def _validation_flags(config: TrainConfig) -> tuple[str, ...]:

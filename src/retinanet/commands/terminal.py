@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from retinanet.files import STDOUT, valid_text, write_atomically
 from retinanet.progress import progress_log
@@ -146,15 +146,15 @@ def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:
     return len(faults)
 
 
-def print_next_steps(steps: Sequence[NextStep], *, file: TextIO | None = None) -> None:
+def print_next_steps(steps: Sequence[NextStep], console: Console | None = None) -> None:
     """Print commands that are useful next, each on a line of its own for copying.
 
     Args:
         steps: the commands.
-        file: stream; by default stdout.
+        console: console of the command's results, see `result_console`; by default stdout.
     """
     for step in steps:
-        print(f"next: {step.reason}\n  {step.command}", file=file, flush=True)
+        print(f"next: {step.reason}\n  {step.command}", file=None if console is None else console.file, flush=True)
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:

@@ -84,7 +84,7 @@ def predict_on_ray(
         raise explain_missing(error, "--engine ray") from error
     _check_options(config)
     if not model.exists():
-        raise UserError(f"{model}: no such file")
+        raise UserError(f"no such file: {model}")
     if config.classes:  # an unknown name is refused here, before the workers start
         load(model, "cpu").labels_of(config.classes)
     folder = config.folder.output / SHARDS

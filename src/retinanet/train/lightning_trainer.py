@@ -114,11 +114,13 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
     try:
         return L.Trainer(callbacks=list(callbacks), logger=logger, **options)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        in_session = ". In an interactive session of SLURM, set SLURM_JOB_NAME=interactive"
+        advice = (
+            "; in an interactive session of SLURM, set SLURM_JOB_NAME=interactive" if SLURMEnvironment.detect() else ""
+        )
         raise ConfigError(
-            f"training cannot start with --device {config.hardware.device}, --devices {config.compute.devices}, "
-            f"--nodes {config.compute.nodes} and --precision {config.compute.precision}: {error}"
-            f"{in_session if SLURMEnvironment.detect() else ''}"
+            f"Lightning refuses to start: {error}{advice}. The options are --device {config.hardware.device}, "
+            f"--devices {config.compute.devices}, --nodes {config.compute.nodes} and --precision "
+            f"{config.compute.precision}"
         ) from error
 
 
