@@ -134,7 +134,7 @@ def test_a_chosen_font_draws_what_it_has_and_the_others_draw_the_rest(
 ) -> None:
     own, han = make_font(tmp_path / "own.ttf", "car 1"), make_font(tmp_path / "han.ttf", "行")
     install(han)
-    fonts.check_font(own)
+    assert fonts.font_fault(own) == ""
     assert fonts.split_by_font("car 1é行", own) == [("car 1", own), ("é", fonts.default_path()), ("行", han)]
     assert fonts.split_by_font("car", own) == [("car", own)]
     assert fonts.legible_name("行", 4, own) == "行"

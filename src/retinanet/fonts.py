@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from retinanet.errors import ConfigError
-
 log = logging.getLogger(__name__)
 
 _INVISIBLE: Final = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
@@ -37,15 +35,13 @@ reported_packages: Final[set[str]] = set()
 Font = ImageFont.FreeTypeFont | ImageFont.TransposedFont
 
 
-def check_font(path: Path) -> None:
-    """Raise `ConfigError` if a file is no font that can draw text of any size."""
+def font_fault(path: Path) -> str:
+    """Return why a file is no font that can draw text of any size, or an empty text."""
     try:
         ImageFont.truetype(path, _TEST_SIZE)
-    except (OSError, ValueError) as error:  # ValueError: bitmaps of one size
-        what = "is no font" if path.is_file() else "does not exist"
-        raise ConfigError(
-            f"the file that font names {what}: {path}. Give a font file, such as a .ttf or .otf"
-        ) from error
+    except (OSError, ValueError):  # ValueError: bitmaps of one size
+        return "is no font" if path.is_file() else "does not exist"
+    return ""
 
 
 def legible_name(name: str, class_id: int, chosen: Path | None = None) -> str:

@@ -146,7 +146,7 @@ def test_faults_of_a_split(write_voc: Write, tmp_path: Path) -> None:
     assert "also in line 1" in caught.value.faults[1].what
     assert len(data.load(split, skip_invalid=True).records) == 2
     (tmp_path / "requirements.txt").write_text("torch\n")
-    with pytest.raises(DataError, match="found no Annotations/"):
+    with pytest.raises(DataError, match="no Annotations/ in"):
         data.load(tmp_path / "requirements.txt")
 
 

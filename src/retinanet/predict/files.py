@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
-from retinanet.fonts import check_font
+from retinanet.fonts import font_fault
 from retinanet.formats.image_files import AmbiguousImageError
 from retinanet.formats.record_ids import ids_in
 from retinanet.predict.batches import batched
@@ -81,8 +81,8 @@ def predict_files(
     """
     config = config or resolve(PredictConfig, options)
     outputs = find_writer(config.format).outputs
-    if config.font is not None:
-        check_font(config.font)
+    if config.font is not None and (fault := font_fault(config.font)):
+        raise ConfigError(f"the file that font names {fault}: {config.font}. Give a font file, such as a .ttf or .otf")
     paths, videos, failed, left_out = _find_inputs(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else image_ids(paths, config.ids_from)
     if config.track and not videos:

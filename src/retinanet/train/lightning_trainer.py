@@ -87,7 +87,7 @@ def make_callbacks(
     # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
     progress = ProgressReport(
         metrics_file=metrics_file,
-        checkpoints=checkpoints,
+        best_ap=lambda: checkpoints.best_ap,
         max_steps=config.schedule.max_steps,
         time_plan=time_plan,
     )

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from retinanet.train.checkpointing import Checkpoints
     from retinanet.train.metrics_file import MetricsFile
     from retinanet.train.time_plan import TimePlan
 
@@ -71,16 +70,21 @@ class ProgressReport(Callback):
 
     Args:
         metrics_file: callback that reads the losses.
-        checkpoints: callback that stores the highest AP.
+        best_ap: function that returns the highest AP so far, below 0 for none.
         max_steps: largest number of optimiser steps; -1 for no limit.
         time_plan: plan of a training run with a time budget, which knows the remaining time.
     """
 
     def __init__(
-        self, *, metrics_file: MetricsFile, checkpoints: Checkpoints, max_steps: int, time_plan: TimePlan | None = None
+        self,
+        *,
+        metrics_file: MetricsFile,
+        best_ap: Callable[[], float],
+        max_steps: int,
+        time_plan: TimePlan | None = None,
     ) -> None:
         self.metrics_file = metrics_file
-        self.checkpoints = checkpoints
+        self.best_ap = best_ap
         self.max_steps = max_steps
         self.time_plan = time_plan
         self.show: Callable[[TrainingStatus], None] = lambda status: None
@@ -133,6 +137,7 @@ class ProgressReport(Callback):
 
     def _status(self, trainer: L.Trainer, done: int) -> TrainingStatus:
         """Return the status after a number of batches of the epoch."""
+        best_ap = self.best_ap()
         steps_per_batch = 1 / trainer.accumulate_grad_batches
         return TrainingStatus(
             epoch=trainer.current_epoch + 1,
@@ -140,7 +145,7 @@ class ProgressReport(Callback):
             step=math.ceil(done * steps_per_batch),
             steps=math.ceil(trainer.num_training_batches * steps_per_batch),
             loss=self.metrics_file.loss,
-            best_ap=self.checkpoints.best_ap if self.checkpoints.best_ap >= 0 else None,
+            best_ap=best_ap if best_ap >= 0 else None,
             images_per_second=self.pace.images_per_second,
             seconds_left=self._seconds_left(trainer, done),
         )
