@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.loss_microscope import LossMicroscope
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig, TrainConfig
     from retinanet.data import DetectionData
@@ -47,6 +48,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.error_causes import error_causes
     from retinanet.analysis.imbalance_meter import measure
+    from retinanet.analysis.loss_microscope_meter import LossMicroscopeMeter
     from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.analysis.next_steps import after_check, data_flags
     from retinanet.evaluate import evaluate_model
@@ -63,9 +65,17 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     )
     numbers = metrics.to_json()
     _print_metrics(console, numbers, data)
+    easy_from = config.imbalance.easy_from
+    meter = LossMicroscopeMeter(classes=trained.classes, loss_config=trained.loss_config, easy_from=easy_from)
     found = measure(
-        trained, data, batch_size=config.batch.batch_size, easy_from=config.imbalance.easy_from, progress=progress_bar
+        trained,
+        data,
+        batch_size=config.batch.batch_size,
+        easy_from=easy_from,
+        progress=progress_bar,
+        further=[meter.add],
     )
+    microscope = meter.result()
     for sentence in found.sentences():
         console.print(sentence, markup=False, highlight=False)
     findings = diagnose(data, results, train_config=trained.train_config)
@@ -79,7 +89,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     )
     _print_causes(console, causes)
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
-    write_json(_document(numbers, found, findings, data, hard, causes), config.files.json)
+    write_json(_document(numbers, found, findings, data, hard, causes, microscope), config.files.json)
     _write_report(
         console,
         config,
@@ -91,6 +101,8 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         findings=findings,
         hard=hard,
         imbalance=found,
+        microscope=microscope,
+        run=model.parent if (model.parent / "config.yaml").is_file() else None,
         causes=causes,
     )
     costs = causes.regained
@@ -183,11 +195,13 @@ def _document(
     data: DetectionData,
     hard: HardExamples | None,
     causes: ErrorCauses | None = None,
+    microscope: LossMicroscope | None = None,
 ) -> dict[str, Any]:
     """Return the results as JSON values, for `--json`."""
     return {
         "metrics": metrics,
         "imbalance": None if imbalance is None else imbalance.to_json(),
+        "loss_microscope": None if microscope is None else microscope.to_json(data),
         "findings": [finding.to_json() for finding in findings],
         "faults": [str(fault) for fault in data.faults],
         "hard_examples": hard.rows() if hard else [],

@@ -16,7 +16,9 @@ from retinanet.report.gallery import choose_images, draw_pair, pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
+from retinanet.report.loss_microscope import microscope_section
 from retinanet.report.slices import further_section, slices_section
+from retinanet.report.threshold_curve import f1_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.loss_microscope import LossMicroscope
     from retinanet.data import DetectionData
     from retinanet.evaluate import ConfusionMatrix
     from retinanet.evaluate.curves import PrecisionRecall
@@ -71,6 +74,8 @@ def model_report(
     imbalance: Imbalance | None = None,
     hard: HardExamples | None = None,
     causes: ErrorCauses | None = None,
+    microscope: LossMicroscope | None = None,
+    run: Path | None = None,
     confusion_threshold: float | None = None,
     further: FurtherMetrics | None = None,
     slices: Sequence[Slice] = (),
@@ -88,6 +93,8 @@ def model_report(
         imbalance: measured class imbalance of the loss.
         hard: hardest examples.
         causes: causes of the errors.
+        microscope: measured histograms of the loss microscope; needs `imbalance`.
+        run: run folder of the model, for commands that train again; None if it is unknown.
         confusion_threshold: minimum score of a detection in the confusion matrix. Default: the threshold with the
             highest F1.
         further: metrics in addition to COCO's.
@@ -106,7 +113,9 @@ def model_report(
     truth, rows = data.to_coco(), [dict(row) for row in results]
     limit = metrics.get("max_detections", COCO_MAX_DETECTIONS)
     curves = precision_recall(truth, rows, max_detections=limit) if rows else None
-    evaluation_section(report.section("Evaluation"), metrics, curves)
+    section = report.section("Evaluation")
+    evaluation_section(section, metrics, curves)
+    f1_figure(section, items)
     if slices:
         slices_section(report.section("Slices"), slices)
     if further is not None:
@@ -122,6 +131,8 @@ def model_report(
         hard_sections(report, hard)
     if imbalance is not None:
         imbalance_section(report, imbalance)
+        if microscope is not None:
+            microscope_section(report, microscope, imbalance, data, run=run)
     present = [item for item, record in zip(items, data.records, strict=True) if record.path.is_file()]
     if present:
         gallery_section(report.section("Detections and ground truth"), present, data.classes, threshold, 0)
