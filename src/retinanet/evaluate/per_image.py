@@ -179,7 +179,9 @@ def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     matched_G = crowd_G.copy()
     matched_G[partner_D[shown_D & (partner_D >= 0)]] = True
     correct_D = (partner_D >= 0) | in_crowd_D
-    unlabelled_D = shown_D & ~correct_D & probably_unlabelled(item)
+    truth = (item.boxes_G4, item.labels_G, crowd_G)
+    unlabelled_D = probably_unlabelled(item.detected_D4, item.detected_labels_D, item.scores_D, *truth)
+    unlabelled_D &= shown_D & ~correct_D
     return ImageMatch(
         matched_G=matched_G,
         correct_D=correct_D,
@@ -190,17 +192,31 @@ def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     )
 
 
-def probably_unlabelled(item: ImageResults) -> npt.NDArray[np.bool_]:
+def probably_unlabelled(
+    detected_D4: Floats,
+    detected_labels_D: Ints,
+    scores_D: Floats,
+    boxes_G4: Floats,
+    labels_G: Ints,
+    crowd_G: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
     """Return whether each detection is probably an object without a label, (D,).
 
     Such a detection has a score of at least `CONFIDENT`, an IoU below `NEAR` with each object, and is no part of a
-    labelled object (`parts_of_objects`). The IoU with a crowd region does not count.
+    labelled object (`parts_of_objects`).
+
+    Args:
+        detected_D4: boxes of the detections.
+        detected_labels_D: their class ids.
+        scores_D: their scores.
+        boxes_G4: ground-truth boxes.
+        labels_G: their class ids.
+        crowd_G: True for crowd regions. The IoU with a crowd region does not count.
     """
-    crowd_G = crowd_regions(item)
-    iou_DG, _ = overlaps(item.detected_D4, np.asarray(item.boxes_G4)[~crowd_G])
+    iou_DG, _ = overlaps(detected_D4, np.asarray(boxes_G4)[~crowd_G])
     alone_D = iou_DG.max(axis=1, initial=0.0) < NEAR
-    is_part_D = parts_of_objects(item.detected_D4, item.detected_labels_D, item.boxes_G4, item.labels_G, crowd_G)
-    unlabelled_D: npt.NDArray[np.bool_] = (np.asarray(item.scores_D) >= CONFIDENT) & alone_D & ~is_part_D
+    is_part_D = parts_of_objects(detected_D4, detected_labels_D, boxes_G4, labels_G, crowd_G)
+    unlabelled_D: npt.NDArray[np.bool_] = (np.asarray(scores_D) >= CONFIDENT) & alone_D & ~is_part_D
     return unlabelled_D
 
 
