@@ -12,12 +12,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 
 from retinanet.analysis.anchor_matches import AnchorMatches
 from retinanet.analysis.causes import ADVICE, CAUSES, REINSTATED
 from retinanet.analysis.image_errors import FalseDetection, ImageErrors, Missed, Prediction, predictions
 from retinanet.analysis.mended_ap import Errors, ap_after, mended_ap
-from retinanet.analysis.model_outputs import dense_outputs
+from retinanet.analysis.model_outputs import dense_outputs, input_objects
 from retinanet.boxes import clip, decode, iou
 from retinanet.predict.trace import FlatOutputs, Trace
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import MatchConfig
     from retinanet.data import DetectionData
+    from retinanet.formats.records import Record
     from retinanet.types import ArrayDetections
 
 COLUMN_TITLES: Final = ("Cause", "Missed", "False", "AP regained", "What can help")
@@ -152,7 +154,7 @@ def error_causes(
                 number=index,
                 record=data.records[index],
                 trace=Trace(_flat(dense, n), trained.postprocess_config),
-                anchors=_anchor_matches(dense, n, trained.match_config),
+                anchors=_anchor_matches(dense, n, data.records[index], trained.match_config),
                 levels=trained.model.config.levels,
                 threshold=threshold,
             )
@@ -182,12 +184,14 @@ def _flat(dense: DenseBatch, n: int) -> FlatOutputs:
     )
 
 
-def _anchor_matches(dense: DenseBatch, n: int, config: MatchConfig) -> AnchorMatches:
+def _anchor_matches(dense: DenseBatch, n: int, record: Record, config: MatchConfig) -> AnchorMatches:
     """Return what training makes of the anchors of image `n` of a batch."""
-    positive_A, matched_A = dense.targets.positive_NA[n], dense.targets.matched_NA[n]
-    boxes_G4 = dense.batch.targets[n].boxes_G4
-    object_A = matched_A.masked_fill(~positive_A, -1).cpu().numpy()
-    iou_AG = _array(iou(dense.outputs.anchors_A4[:, None], boxes_G4.to(dense.outputs.anchors_A4.dtype)[None]))
+    boxes_G4, index_T = input_objects(record, dense.batch.frames[n])
+    positive_A = dense.targets.positive_NA[n].cpu().numpy()
+    object_A = np.full(len(positive_A), -1)
+    object_A[positive_A] = index_T[dense.targets.matched_NA[n].cpu().numpy()[positive_A]]
+    anchors_A4 = dense.outputs.anchors_A4
+    iou_AG = _array(iou(anchors_A4[:, None], torch.from_numpy(boxes_G4).to(anchors_A4)[None]))
     return AnchorMatches.of(object_A, iou_AG, config)
 
 
