@@ -50,6 +50,8 @@ ANCHOR_CAUSES: Final = ("no anchor", "anchors ignored", "anchors taken")
 """Causes of objects for which no anchor is positive."""
 CAUSES: Final[tuple[str, ...]] = tuple(dict.fromkeys((*get_args(MissCause), *get_args(FalseCause))))
 """All causes, those of misses first."""
+NO_DETECTION: Final = "no detection"
+"""Cause of a missed object that no detection fits, if the network and its post-processing were not followed."""
 ADVICE: Final[dict[str, str]] = {
     "suppressed": "keep both boxes with a higher nms_threshold",
     "not a candidate": "give a higher candidates_per_level",
@@ -64,6 +66,7 @@ ADVICE: Final[dict[str, str]] = {
     "duplicate": "give a lower nms_threshold",
     "wrong class and place": "add images of both classes",
     "unlabelled?": "label the objects (--hard draws such places)",
+    NO_DETECTION: "find the reason with `retinanet check`, the checkpoint and the data",
     "background": "add images without objects, in which such background occurs",
 }
 """What can mend each cause."""

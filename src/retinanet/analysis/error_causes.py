@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from retinanet.analysis.anchor_matches import AnchorMatches
-from retinanet.analysis.causes import ADVICE, CAUSES, REINSTATED
+from retinanet.analysis.causes import ADVICE, CAUSES, NO_DETECTION, REINSTATED
 from retinanet.analysis.image_errors import FalseDetection, ImageErrors, Missed, Prediction, predictions
 from retinanet.analysis.mended_ap import Errors, ap_after, mended_ap
+from retinanet.analysis.nms_trials import NmsTrial, NmsTrials
 from retinanet.analysis.model_outputs import dense_outputs, input_objects
 from retinanet.boxes import clip, decode, iou
 from retinanet.predict.trace import FlatOutputs, Trace
@@ -38,13 +40,23 @@ COLUMN_TITLES: Final = ("Cause", "Missed", "False", "AP regained", "What can hel
 """Column titles of the table of causes."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ErrorCauses(Errors):
-    """All errors of a network on a dataset at a score threshold, with their causes in numbers and words."""
+    """All errors of a network on a dataset at a score threshold, with their causes in numbers and words.
+
+    Args:
+        nms_trials: outcomes of higher values of `nms_threshold`, the model's own first; empty if the network was not run.
+        limits: for (image, object) with the causes "not a candidate" and "beyond max_detections", the lowest value of
+            candidates_per_level or max_detections that keeps the box.
+    """
+
+    nms_trials: tuple[NmsTrial, ...] = field(default=(), repr=False)
+    limits: Mapping[tuple[int, int], int] = field(default_factory=dict, repr=False)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return the number of missed objects and of false detections of each cause that occurs."""
         missed, false = Counter(m.cause for m in self.missed), Counter(f.cause for f in self.false)
-        found: dict[str, tuple[int, int]] = {c: (missed[c], false[c]) for c in CAUSES}  # type: ignore[index]
+        found: dict[str, tuple[int, int]] = {c: (missed[c], false[c]) for c in (*CAUSES, NO_DETECTION)}  # type: ignore[index]
         return {cause: pair for cause, pair in found.items() if any(pair)}
 
     @cached_property
@@ -148,6 +160,8 @@ def error_causes(
     detections: dict[int, ArrayDetections] = {}
     missed: list[Missed] = []
     false: list[FalseDetection] = []
+    limits: dict[tuple[int, int], int] = {}
+    trials = NmsTrials(len(data.classes), threshold)
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
         for n, index in enumerate(dense.batch.indices):
             image = ImageErrors(
@@ -159,15 +173,32 @@ def error_causes(
                 threshold=threshold,
             )
             detections[index] = image.shown
-            missed += image.missed()
+            of_image = list(image.missed())
+            limits |= {(index, m.object): limit for m in of_image if (limit := needed_limit(image, m)) is not None}
+            missed += of_image
             false += image.false()
+            trials.add(image.record, image.trace)
     return ErrorCauses(
         data=data,
         threshold=threshold,
         detections=tuple(detections[i] for i in range(len(data.records))),
         missed=tuple(sorted(missed, key=lambda m: (m.image, m.object))),
         false=tuple(sorted(false, key=lambda f: (f.image, f.detection))),
+        nms_trials=trials.results(),
+        limits=limits,
     )
+
+
+def needed_limit(image: ImageErrors, miss: Missed) -> int | None:
+    """Return the lowest limit that keeps the box of a missed object; None if no limit dropped the box."""
+    best, trace = image.best(miss.object), image.trace
+    if best is None or miss.cause not in ("not a candidate", "beyond max_detections"):
+        return None
+    if miss.cause == "beyond max_detections":
+        return int(np.flatnonzero((trace.anchor_D == best) & (trace.label_D == miss.label))[0]) + 1
+    level = trace.flat.level_of(best)
+    scores_AK = trace.flat.scores_AK[trace.flat.starts[level] : trace.flat.starts[level + 1]]
+    return int((scores_AK >= trace.flat.scores_AK[best, miss.label]).sum())
 
 
 def _flat(dense: DenseBatch, n: int) -> FlatOutputs:
