@@ -104,7 +104,9 @@ def test_the_causes_add_up_on_random_images() -> None:
     for seed in range(300):
         errors = random_image(np.random.default_rng(seed)).errors()
         assert len(list(errors.missed())) == errors.match.missed
-        assert len(list(errors.false())) == errors.match.false
+        assert len(list(errors.false())) == errors.match.false + errors.match.unlabelled
+        unlabelled = [f.detection for f in errors.false() if f.cause == "unlabelled?"]
+        assert unlabelled == np.flatnonzero(errors.match.unlabelled_D).tolist()
         for miss in errors.missed():
             if miss.detection is not None and miss.cause != "suppressed":
                 assert errors.false_causes[miss.detection] == (miss.cause, miss.object)
@@ -150,7 +152,8 @@ def test_a_trained_network(trained_run, squares) -> None:
     _, results = evaluate_model(detector, data)
     matches = [match_detections(item, 0.3) for item in items_from_results(data, results)]
     assert len(found.missed) == sum(match.missed for match in matches)
-    assert len(found.false) == sum(match.false for match in matches)
+    assert len(found.false) == sum(match.false + match.unlabelled for match in matches)
+    assert found.unlabelled == sum(match.unlabelled for match in matches)
     assert [len(shown) for shown in found.detections] == [int(match.shown_D.sum()) for match in matches]
     counts = found.counts()
     assert sum(missed for missed, _ in counts.values()) == len(found.missed)

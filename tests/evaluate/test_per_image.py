@@ -17,32 +17,43 @@ A, B = (10, 10, 30, 30), (50, 10, 70, 30)
 
 
 @pytest.mark.parametrize(
-    ("truth", "detections", "expected"),  # expected: objects, missed, false positives
+    ("truth", "detections", "expected"),  # expected: objects, missed, false, probably unlabelled
     [
-        ([(*A, 0)], [(*A, 0, 0.9)], (1, 0, 0)),
-        ([(*A, 0)], [(*A, 1, 0.9)], (1, 1, 1)),  # the wrong class
-        ([(*A, 0)], [(*A, 0, 0.9), (*A, 0, 0.8)], (1, 0, 1)),  # detected twice
-        ([(*A, 0)], [(*A, 0, 0.2)], (1, 1, 0)),  # score below the threshold
-        ([(*A, 0)], [(10, 10, 30, 20, 0, 0.9)], (1, 0, 0)),  # IoU 0.5 is enough
-        ([(*A, 0)], [(10, 10, 30, 19.9, 0, 0.9)], (1, 1, 1)),  # IoU 0.495 is not
-        ([(*A, 0), (*B, 0)], [(*B, 0, 0.9)], (2, 1, 0)),
-        ([], [(*A, 0, 0.9)], (0, 0, 1)),
-        ([], [], (0, 0, 0)),
-        ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 1)),  # boxes without area
+        ([(*A, 0)], [(*A, 0, 0.9)], (1, 0, 0, 0)),
+        ([(*A, 0)], [(*A, 1, 0.9)], (1, 1, 1, 0)),  # the wrong class
+        ([(*A, 0)], [(*A, 0, 0.9), (*A, 0, 0.8)], (1, 0, 1, 0)),  # detected twice
+        ([(*A, 0)], [(*A, 0, 0.2)], (1, 1, 0, 0)),  # score below the threshold
+        ([(*A, 0)], [(10, 10, 30, 20, 0, 0.9)], (1, 0, 0, 0)),  # IoU 0.5 is enough
+        ([(*A, 0)], [(10, 10, 30, 19.9, 0, 0.9)], (1, 1, 1, 0)),  # IoU 0.495 is not
+        ([(*A, 0), (*B, 0)], [(*B, 0, 0.9)], (2, 1, 0, 0)),
+        ([], [(*A, 0, 0.5)], (0, 0, 0, 1)),  # score 0.5 and no object: probably unlabelled
+        ([], [(*A, 0, 0.49)], (0, 0, 1, 0)),
+        ([], [], (0, 0, 0, 0)),
+        ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 0, 1)),  # boxes without area
+        ([(*A, 0)], [(10, 28, 30, 48, 0, 0.9)], (1, 1, 0, 1)),  # IoU 40 / 760 is below 0.1
+        ([(*A, 0)], [(10, 26, 30, 46, 0, 0.9)], (1, 1, 1, 0)),  # IoU 80 / 720 is above 0.1
+        ([(*A, 0)], [(26.1, 10, 32.1, 15, 1, 0.9)], (1, 1, 0, 1)),  # 65 % of the detection lie in the object
+        ([(*A, 0)], [(25.5, 10, 31.5, 15, 1, 0.9)], (1, 1, 1, 0)),  # 75 %: a part of the object
     ],
 )
-def test_matches_of_an_image(truth: list[Any], detections: list[Any], expected: tuple[int, int, int]) -> None:
+def test_matches_of_an_image(truth: list[Any], detections: list[Any], expected: tuple[int, int, int, int]) -> None:
     verdict = match_detections(make(truth, detections), 0.3)
-    assert (verdict.objects, verdict.missed, verdict.false) == expected
+    assert (verdict.objects, verdict.missed, verdict.false, verdict.unlabelled) == expected
     hits = expected[0] - expected[1]
+    assert verdict.found == hits
     total = 2 * hits + expected[1] + expected[2]
     assert verdict.f1 == (2 * hits / total if total else 1)
+    shown = int(verdict.shown_D.sum())
+    assert int((verdict.correct_D & verdict.shown_D).sum()) + verdict.false + verdict.unlabelled == shown
 
 
 def test_crowd_regions_and_detections_in_crowd_regions_are_ignored() -> None:
     region = (0, 0, 60, 60, 0)
     verdict = match_detections(make([region], [(*A, 0, 0.9), (5, 5, 25, 25, 0, 0.8), (*A, 1, 0.9)], crowd=[True]), 0.3)
-    assert (verdict.objects, verdict.missed, verdict.false) == (0, 0, 1)
+    assert (verdict.objects, verdict.missed, verdict.false, verdict.unlabelled) == (0, 0, 1, 0)
+    # IoU 0.25 with the region does not count; less than 70 % of the detection lie in the region.
+    verdict = match_detections(make([region], [(40, 0, 80, 60, 1, 0.9)], crowd=[True]), 0.3)
+    assert (verdict.objects, verdict.missed, verdict.false, verdict.unlabelled) == (0, 0, 0, 1)
 
 
 def test_the_best_threshold_by_hand() -> None:
@@ -105,13 +116,13 @@ def test_overlaps_by_hand():
 
 
 def test_an_image_without_objects_or_detections():
-    """F1 is 1 without objects and detections, and 0 with one false positive."""
+    """F1 is 1 without objects and detections, and 0 with one false detection."""
     no_objects = {"boxes_G4": np.zeros((0, 4)), "labels_G": np.zeros(0, int)}
     no_detections = {"detected_D4": np.zeros((0, 4)), "detected_labels_D": np.zeros(0, int), "scores_D": np.zeros(0)}
     image = Image.new("RGB", (8, 8))
     verdict = match_detections(ImageResults(name="a", image=image, **no_objects, **no_detections), 0.5)
     assert (verdict.objects, verdict.missed, verdict.false, verdict.f1) == (0, 0, 0, 1.0)
-    one_detection = {"detected_D4": np.ones((1, 4)), "detected_labels_D": np.zeros(1, int), "scores_D": np.array([0.9])}
-    verdict = match_detections(ImageResults(name="a", image=image, **no_objects, **one_detection), 0.5)
+    one_detection = {"detected_D4": np.ones((1, 4)), "detected_labels_D": np.zeros(1, int), "scores_D": np.array([0.4])}
+    verdict = match_detections(ImageResults(name="a", image=image, **no_objects, **one_detection), 0.3)
     assert (verdict.false, verdict.f1) == (1, 0.0)
     assert best_threshold([]) == 0.5

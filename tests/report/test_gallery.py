@@ -6,7 +6,7 @@ import pytest
 
 from retinanet.evaluate.per_image import match_detections
 from retinanet.report import choose_images, draw_pair
-from retinanet.report.gallery import CORRECT, WRONG
+from retinanet.report.gallery import CORRECT, UNLABELLED, WRONG
 from tests.evaluate.image_results import make
 
 A, B = (10, 10, 30, 30), (50, 10, 70, 30)
@@ -32,8 +32,8 @@ def test_drawn_pairs_fit_and_have_a_caption_with_counts(size: tuple[int, int], s
     image = draw_pair(make([(*A, 0), (*B, 1)], [(*A, 0, 0.9)], size=size), ["cat", "dog"], threshold=0.3)
     assert max(image.image.size) <= 640
     assert ("above" in image.caption) == stacked
-    assert "2 objects, 1 missed, 0 wrong" in image.alt
-    assert "2 objects, 1 missed, 0 wrong" in image.caption
+    assert "2 objects, 1 missed, 0 false" in image.alt
+    assert "2 objects, 1 missed, 0 false" in image.caption
 
 
 def test_correct_boxes_are_blue_and_wrong_boxes_are_orange() -> None:
@@ -42,6 +42,14 @@ def test_correct_boxes_are_blue_and_wrong_boxes_are_orange() -> None:
     assert ground_truth.getpixel((10, 20)) == detections.getpixel((10, 20)) == CORRECT
     assert ground_truth.getpixel((50, 20)) == WRONG
     assert detections.getpixel((50, 20)) == (90, 90, 90)
+
+
+def test_probably_unlabelled_objects_are_purple_and_counted_apart() -> None:
+    image = draw_pair(make([(*A, 0)], [(*A, 0, 0.9), (*B, 0, 0.8)], size=(100, 100)), ["cat"], threshold=0.3)
+    detections = image.image.crop((108, 0, 208, 100))
+    assert detections.getpixel((10, 20)) == CORRECT
+    assert detections.getpixel((50, 20)) == UNLABELLED
+    assert "1 object, 0 missed, 0 false, 1 probably unlabelled" in image.caption
 
 
 def test_unknown_class_ids_and_unusual_names_are_drawn() -> None:

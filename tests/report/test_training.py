@@ -55,10 +55,11 @@ def test_a_complete_run_folder(tmp_path: Path) -> None:
     for text in (
         "The best AP on the validation images was 0.500 (AP50 0.500), after epoch 3 of 3.",
         "The class with the lowest AP is <b>cat</b>: AP 0.400 (50 objects).",
-        "At score threshold 0.50, 1 of 3 images has no missed object and no wrong detection. In total, 1 of 2 objects "
-        "is missed and 1 detection is wrong.",
+        "At score threshold 0.50, 2 of 3 images have no missed object and no false detection. In total, 1 of 2 objects "
+        "is missed and no detections are false.",
+        "1 detection with a score of 0.5 or more lies where no object is labelled: probably unlabelled objects.",
         "1 image with objects has no detection.",
-        "1 of 1 image without objects has a wrong detection.",
+        "1 of 1 image without objects has a detection.",
         "Training took 1 min 2 s.",
         "A note.",
         "lr: 0.01  # <i>",

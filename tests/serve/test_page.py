@@ -6,38 +6,24 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
+from retinanet.class_styles import class_styles
 from retinanet.serve.app import PAGE
-from tests.serve.fakes import Server, expected, png
+from tests.browser import browser
+from tests.serve.fakes import CLASSES, Server, expected, png
 from tests.serve.rounding import rounded
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ARGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not executable:
-        pytest.skip("this test needs Chromium, which is not installed: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGS))
-        yield browser
-        browser.close()
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +85,7 @@ def visit(browser: Browser, server: Server) -> Iterator[Visit]:
     visit.context.close()
 
 
-RED, GREEN = (0xE6, 0x19, 0x4B), (0x3C, 0xB4, 0x4B)
+CELL, PLATELET = (ImageColor.getrgb(class_styles(CLASSES)[name].color) for name in CLASSES[:2])
 """Colours of the first and the second class."""
 
 
@@ -107,17 +93,17 @@ RED, GREEN = (0xE6, 0x19, 0x4B), (0x3C, 0xB4, 0x4B)
 def test_slider_and_classes_filter_without_another_request(visit: Visit):
     visit.add(("a.png", png(200, 640, 480)))
     assert visit.count() == "2 detections"  # scores 0.9, 0.6 and 0.3; the slider is at 0.5
-    assert {RED, GREEN, (200, 0, 0)} <= visit.colors()
+    assert {CELL, PLATELET, (200, 0, 0)} <= visit.colors()
     requests = len([url for url in visit.requests if "/v1/" in url])
     visit.slide(0.25)
     assert visit.count() == "3 detections"
     visit.slide(0.7)
     assert visit.count() == "1 detection"
-    assert GREEN not in visit.colors()
+    assert PLATELET not in visit.colors()
     visit.slide(0.25)
     visit.page.get_by_role("checkbox", name="cell").first.uncheck()
     assert visit.count() == "2 detections"
-    assert RED not in visit.colors()
+    assert CELL not in visit.colors()
     assert visit.page.locator("#classes .number").all_inner_texts() == ["1", "1", "1"]
     visit.page.click("#none")
     assert visit.count() == "0 detections"

@@ -46,6 +46,11 @@ class ErrorCauses(Errors):
         return {cause: pair for cause, pair in found.items() if any(pair)}
 
     @cached_property
+    def unlabelled(self) -> int:
+        """Number of detections that are probably unlabelled objects: the cause "unlabelled?"."""
+        return sum(f.cause == "unlabelled?" for f in self.false)
+
+    @cached_property
     def ap(self) -> float:
         """AP of the detections at the threshold."""
         return ap_after(self)
@@ -59,8 +64,9 @@ class ErrorCauses(Errors):
         """Return the number of errors, and the cause whose mend would regain the most AP."""
         objects = sum(int((~record.crowd_G).sum()) for record in self.data.records)
         return [
-            f"With the threshold {self.threshold:g}, {len(self.missed):,} of {objects:,} objects are missed, and "
-            f"{len(self.false):,} detections are false. Each error has one cause.",
+            f"With the threshold {self.threshold:g}, {len(self.missed):,} of {objects:,} objects are missed, "
+            f"{len(self.false) - self.unlabelled:,} detections are false, and {self.unlabelled:,} detections are "
+            "probably unlabelled objects. Each error has one cause.",
             *self.best_mend(),
         ]
 
@@ -105,7 +111,13 @@ class ErrorCauses(Errors):
             for cause, (missed, false) in self.counts().items()
         }
         errors = {"missed": self._listed(self.missed), "false": self._listed(self.false)}
-        return {"threshold": self.threshold, "AP": self.ap, "causes": causes, **errors}
+        return {
+            "threshold": self.threshold,
+            "AP": self.ap,
+            "unlabelled": self.unlabelled,
+            "causes": causes,
+            **errors,
+        }
 
     def _listed(self, errors: Sequence[Missed | FalseDetection]) -> list[dict[str, Any]]:
         return [

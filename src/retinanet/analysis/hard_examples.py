@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torchvision.ops import batched_nms
 
-from retinanet.analysis.image_errors import CONFIDENT
 from retinanet.analysis.model_outputs import dense_outputs
 from retinanet.boxes import clip, decode, iou
+from retinanet.evaluate.per_image import CONFIDENT
 from retinanet.files import write_atomically
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.types import AnchorTargets, HeadOutputs, Target

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinanet.analysis.anchor_matches import AnchorMatches
 from retinanet.analysis.causes import ANCHOR_CAUSES, REINSTATED, FalseCause, MissCause
-from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, match_detections, overlaps
+from retinanet.evaluate.per_image import MATCH_IOU, NEAR, ImageResults, match_detections, overlaps
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from retinanet.types import ArrayDetections
 
     Box = tuple[float, float, float, float]
-
-CONFIDENT: Final = 0.5
-"""Score from which a prediction makes a wrong or missing label probable."""
-NEAR: Final = 0.1
-"""Lowest IoU with an object at which a false detection shows this object badly, and not background (TIDE)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,7 +266,7 @@ class ImageErrors:
             overlap_G = self.iou_DG[d] * is_class_G
             if len(overlap_G) and overlap_G.max() >= least:
                 return cause, int(overlap_G.argmax())  # type: ignore[return-value]
-        return ("unlabelled?" if self.shown.scores_D[d] >= CONFIDENT else "background"), None
+        return ("unlabelled?" if self.match.unlabelled_D[d] else "background"), None
 
     def _prediction(self, anchor: int, g: int) -> Prediction:
         flat, label = self.trace.flat, int(self.record.labels_G[g])

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 MATCH_IOU: Final = 0.5
 """Minimum IoU of a detection and the object that it matches."""
+NEAR: Final = 0.1
+"""Lowest IoU with an object at which a false detection shows this object badly, and not background (TIDE)."""
+CONFIDENT: Final = 0.5
+"""Score from which a prediction makes a wrong or missing label probable."""
+PART: Final = 0.7
+"""A detection with more than this share of its area in one labelled object is a part of this object."""
 
 Group = Literal["best", "worst", "random"]
 
@@ -104,11 +110,15 @@ def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]
 class ImageMatch:
     """Matches of the detections and objects of an image at a score threshold.
 
+    Every shown detection is in exactly one group: it is correct (`correct_D`), probably an object without a label
+    (`unlabelled_D`), or false (`false_D`).
+
     Args:
         matched_G: True for each object with a matching detection, and for crowd regions, which are ignored.
         correct_D: True for each detection with a matching object, and for ignored detections in crowd regions.
         object_D: index of the object that each detection matches, or -1.
         shown_D: True for each detection with a score of at least the threshold.
+        unlabelled_D: True for each shown detection that is probably an unlabelled object, see `probably_unlabelled`.
         crowd_G: True for crowd regions.
     """
 
@@ -116,6 +126,7 @@ class ImageMatch:
     correct_D: npt.NDArray[np.bool_] = field(repr=False)
     object_D: Ints = field(repr=False)
     shown_D: npt.NDArray[np.bool_] = field(repr=False)
+    unlabelled_D: npt.NDArray[np.bool_] = field(repr=False)
     crowd_G: npt.NDArray[np.bool_] = field(repr=False)
 
     @property
@@ -124,21 +135,40 @@ class ImageMatch:
         return int((~self.crowd_G).sum())
 
     @property
+    def found(self) -> int:
+        """Number of objects with a matching detection."""
+        return self.objects - self.missed
+
+    @property
     def missed(self) -> int:
         """Number of objects without a matching detection."""
         return int((~self.matched_G).sum())
 
     @property
+    def false_D(self) -> npt.NDArray[np.bool_]:
+        """True for each false detection: shown, without a matching object, and probably not an unlabelled object."""
+        false_D: npt.NDArray[np.bool_] = self.shown_D & ~self.correct_D & ~self.unlabelled_D
+        return false_D
+
+    @property
     def false(self) -> int:
-        """Number of false positives: shown detections without a matching object."""
-        return int((self.shown_D & ~self.correct_D).sum())
+        """Number of false detections, without those that are probably unlabelled objects."""
+        return int(self.false_D.sum())
+
+    @property
+    def unlabelled(self) -> int:
+        """Number of detections that are probably unlabelled objects."""
+        return int(self.unlabelled_D.sum())
 
     @property
     def f1(self) -> float:
-        """F1 = 2 hits / (2 hits + missed + false); 1 for an image without objects and detections."""
-        hits = self.objects - self.missed
-        total = 2 * hits + self.missed + self.false
-        return 2 * hits / total if total else 1.0
+        """F1 = 2 found / (2 found + missed + false); 1 without objects and false detections.
+
+        Probably unlabelled objects do not count. `best_threshold` and `evaluate.best_f1` count these as false, because
+        a threshold must depend on the labels alone.
+        """
+        total = 2 * self.found + self.missed + self.false
+        return 2 * self.found / total if total else 1.0
 
 
 def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
@@ -149,7 +179,44 @@ def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     matched_G = crowd_G.copy()
     matched_G[partner_D[shown_D & (partner_D >= 0)]] = True
     correct_D = (partner_D >= 0) | in_crowd_D
-    return ImageMatch(matched_G=matched_G, correct_D=correct_D, object_D=partner_D, shown_D=shown_D, crowd_G=crowd_G)
+    unlabelled_D = shown_D & ~correct_D & probably_unlabelled(item.detected_D4, item.scores_D, item.boxes_G4, crowd_G)
+    return ImageMatch(
+        matched_G=matched_G,
+        correct_D=correct_D,
+        object_D=partner_D,
+        shown_D=shown_D,
+        unlabelled_D=unlabelled_D,
+        crowd_G=crowd_G,
+    )
+
+
+def probably_unlabelled(
+    detected_D4: Floats, scores_D: Floats, boxes_G4: Floats, crowd_G: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Return whether each detection is probably an object without a label, (D,).
+
+    Such a detection has a score of at least `CONFIDENT`, an IoU below `NEAR` with each object, and is no part of a
+    labelled object (`parts_of_objects`).
+
+    Args:
+        detected_D4: boxes of the detections.
+        scores_D: scores of the detections.
+        boxes_G4: ground-truth boxes.
+        crowd_G: True for crowd regions. The IoU with a crowd region does not count.
+    """
+    iou_DG, _ = overlaps(detected_D4, np.asarray(boxes_G4)[~crowd_G])
+    alone_D = iou_DG.max(axis=1, initial=0.0) < NEAR
+    unlabelled_D: npt.NDArray[np.bool_] = (
+        (np.asarray(scores_D) >= CONFIDENT) & alone_D & ~parts_of_objects(detected_D4, boxes_G4)
+    )
+    return unlabelled_D
+
+
+def parts_of_objects(detected_D4: Floats, boxes_G4: Floats) -> npt.NDArray[np.bool_]:
+    """Return whether each box has more than `PART` of its area in one ground-truth box, (D,)."""
+    _, inside_DG = overlaps(detected_D4, boxes_G4)
+    parts_D: npt.NDArray[np.bool_] = inside_DG.max(axis=1, initial=0.0) > PART
+    return parts_D
 
 
 def best_threshold(items: Sequence[ImageResults]) -> float:

@@ -63,7 +63,10 @@ def _images(section: Section, found: ModelComparison, model: ComparedModel) -> N
     if not chosen:
         section.text("None.")
         return
-    section.text("Missed objects and wrong detections are orange, marked with ×.")
+    section.text(
+        "Missed objects and false detections are orange, marked with ×. Probably unlabelled objects are purple, "
+        "marked with ?."
+    )
     pairs = [
         (name, items_from_results(found.data, results), threshold)
         for name, results, threshold in zip(

@@ -262,7 +262,7 @@ def gallery_section(
     section.text(
         f"The images show detections with a score of at least {threshold:.2f}.{reason} Blue: an object and a "
         f"detection that match (same class, IoU of at least {MATCH_IOU:g}). Orange with a ×: a missed object or a "
-        "wrong detection."
+        "false detection. Purple with a ?: a detection that is probably an unlabelled object."
     )
     chosen = choose_images(items, threshold=threshold, seed=seed)
     for group, heading in HEADINGS.items():

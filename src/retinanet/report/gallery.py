@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 CORRECT: Final = (0, 114, 177)
 """Colour of an object or detection that has a match, RGB."""
 WRONG: Final = (194, 60, 0)
-"""Colour of a missed object or a wrong detection, RGB."""
+"""Colour of a missed object or a false detection, RGB."""
+UNLABELLED: Final = (125, 60, 145)
+"""Colour of a detection that is probably an unlabelled object, RGB."""
 OTHER_OBJECT: Final = (70, 90, 105)
 """Colour of other objects near an example, RGB."""
 CROP_SIDE: Final = 320
@@ -58,7 +60,10 @@ def choose_images(
 
 
 def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -> ReportImage:
-    """Draw ground truth and detections side by side. Missed objects and wrong detections are orange, marked with ×.
+    """Draw ground truth and detections side by side.
+
+    Missed objects and false detections are orange and marked with ×, probably unlabelled objects purple and marked with
+    a question mark.
 
     Detections with a score below `threshold` are left out. A wide image has the ground truth above the detections.
     """
@@ -76,15 +81,18 @@ def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -
         name = f"{mark}{class_label(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
         _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.matched_G[g] else WRONG)
     for d in np.flatnonzero(verdict.shown_D)[::-1]:
-        mark = "" if verdict.correct_D[d] else "× "
+        mark, colour = ("", CORRECT) if verdict.correct_D[d] else ("× ", WRONG)
+        if verdict.unlabelled_D[d]:
+            mark, colour = "? ", UNLABELLED
         name = f"{mark}{class_label(classes, item.detected_labels_D[d])} {item.scores_D[d]:.2f}"
-        _draw_box(right, np.asarray(item.detected_D4[d]) * scale, name, CORRECT if verdict.correct_D[d] else WRONG)
+        _draw_box(right, np.asarray(item.detected_D4[d]) * scale, name, colour)
     w, h = size
     both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
     both.paste(left, (0, 0))
     both.paste(right, (0, h + 8) if stacked else (w + 8, 0))
     where = ("above", "below") if stacked else ("left", "right")
-    counts = f"{pluralise(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} wrong"
+    counts = f"{pluralise(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} false"
+    counts += f", {verdict.unlabelled} probably unlabelled" if verdict.unlabelled else ""
     return ReportImage(
         image=both,
         alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {counts}",

@@ -9,12 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from retinanet.analysis.ap_course import ap_course
 from retinanet.analysis.overfitting import epoch_means, find_overfitting
-from retinanet.evaluate.per_image import ImageResults, match_detections
+from retinanet.evaluate.per_image import CONFIDENT, ImageResults, match_detections
 from retinanet.report.gallery import pluralise
 
-RISE: Final = 0.01
-"""AP counts as still rising if the last evaluations improve it by more than this value."""
 FEW_OBJECTS: Final = 20
 """The AP of a class with fewer objects than this is not reliable."""
 
@@ -36,38 +35,38 @@ def points(rows: Sequence[Row], x: str, y: str) -> tuple[list[float], list[float
 
 def training_progress(rows: Sequence[Row]) -> list[str]:
     """Return sentences on the evaluations during training: the best AP, its epoch, and whether AP was still rising."""
-    epochs, aps = points(rows, "epoch", "AP")
-    evaluated = [(int(e), ap) for e, ap in zip(epochs, aps, strict=True) if ap >= 0]
-    if not evaluated:
+    course = ap_course(rows)
+    if course is None:
         return ["No AP was measured during training."]
-    best_epoch, best = max(evaluated, key=lambda pair: pair[1])
-    ap50 = dict(zip(*points(rows, "epoch", "AP50"), strict=True)).get(best_epoch, -1)
-    with_ap50 = f" (AP50 {ap50:.3f})" if ap50 >= 0 else ""
-    last_epoch, last = evaluated[-1]
-    trained = max([last_epoch, *(int(e) for e in points(rows, "epoch", "step")[0])])
-    sentences = [
-        f"The best AP on the validation images was {best:.3f}{with_ap50}, after epoch {best_epoch} of {trained}."
-    ]
-    if best == 0:
+    if course.best == 0:
         return ["AP was 0 in every evaluation: the model detected no object of the validation images."]
-    recent = max(2, len(evaluated) // 4)
-    if len(evaluated) <= recent:
+    ap50 = dict(zip(*points(rows, "epoch", "AP50"), strict=True)).get(course.best_epoch, -1)
+    with_ap50 = f" (AP50 {ap50:.3f})" if ap50 >= 0 else ""
+    trained = max([course.last_epoch, *(int(e) for e in points(rows, "epoch", "step")[0])])
+    sentences = [
+        f"The best AP on the validation images was {course.best:.3f}{with_ap50}, after epoch {course.best_epoch} of "
+        f"{trained}."
+    ]
+    if course.gain is None:
         return sentences
-    before = max(ap for _, ap in evaluated[:-recent])
-    gain = max(ap for _, ap in evaluated[-recent:]) - before
-    if best - last > 2 * RISE:
-        sentence = f"AP fell to {last:.3f} in the last evaluation. best.ckpt holds the weights of epoch {best_epoch}"
+    if course.has_fallen:
+        sentence = (
+            f"AP fell to {course.last:.3f} in the last evaluation. best.ckpt holds the weights of epoch "
+            f"{course.best_epoch}"
+        )
         losses = epoch_means(rows, "loss")
         is_old = not epoch_means(rows, "val_loss")  # the report of a newer run judges overfitting by this loss
-        if is_old and losses.get(last_epoch - 1, math.inf) < losses.get(best_epoch - 1, -math.inf):
+        if is_old and losses.get(course.last_epoch - 1, math.inf) < losses.get(course.best_epoch - 1, -math.inf):
             sentence += ". The training loss kept falling, which is a sign of overfitting"
         sentences.append(sentence + ".")
-    elif gain > RISE:
+    elif course.is_rising:
         sentences.append(
-            f"AP was still rising, by {gain:.3f} in the last {recent} evaluations. More epochs may improve AP."
+            f"AP was still rising, by {course.gain:.3f} in the last {course.recent} evaluations. More epochs may "
+            "improve AP."
         )
     else:
-        sentences.append(f"AP has stopped rising: the last {recent} evaluations improved it by {max(0.0, gain):.3f}.")
+        gain = max(0.0, course.gain)
+        sentences.append(f"AP has stopped rising: the last {course.recent} evaluations improved it by {gain:.3f}.")
     return sentences
 
 
@@ -131,29 +130,35 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
 
 
 def image_counts(items: Sequence[ImageResults], threshold: float) -> list[str]:
-    """Return sentences with counts over all images: images without errors, missed objects, wrong detections."""
+    """Return sentences with counts over all images: images without errors, missed objects, false detections."""
     if not items:
         return []
     verdicts = [match_detections(item, threshold) for item in items]
     perfect = sum(not v.missed and not v.false for v in verdicts)
     undetected = sum(v.objects > 0 and not v.shown_D.any() for v in verdicts)
     empty = sum(v.objects == 0 for v in verdicts)
-    noisy = sum(v.objects == 0 and v.false > 0 for v in verdicts)
-    wrong = sum(v.false for v in verdicts)
+    noisy = sum(v.objects == 0 and v.false + v.unlabelled > 0 for v in verdicts)
+    missed, false, unlabelled = (sum(getattr(v, name) for v in verdicts) for name in ("missed", "false", "unlabelled"))
     sentences = [
         f"At score threshold {threshold:.2f}, {perfect} of {pluralise(len(items), 'image')} "
-        f"{'has' if perfect == 1 else 'have'} no missed object and no wrong detection. In total, "
-        f"{sum(v.missed for v in verdicts)} of {pluralise(sum(v.objects for v in verdicts), 'object')} "
-        f"{'is' if sum(v.missed for v in verdicts) == 1 else 'are'} missed and {pluralise(wrong, 'detection')} "
-        f"{'is' if wrong == 1 else 'are'} wrong."
+        f"{'has' if perfect == 1 else 'have'} no missed object and no false detection. In total, "
+        f"{missed} of {pluralise(sum(v.objects for v in verdicts), 'object')} "
+        f"{'is' if missed == 1 else 'are'} missed and {pluralise(false, 'detection')} "
+        f"{'is' if false == 1 else 'are'} false."
     ]
+    if unlabelled:
+        sentences.append(
+            f"{pluralise(unlabelled, 'detection')} with a score of {CONFIDENT:g} or more "
+            f"{'lies' if unlabelled == 1 else 'lie'} where no object is labelled: probably unlabelled objects. These "
+            "detections do not count as false."
+        )
     if undetected:
         sentences.append(
             f"{pluralise(undetected, 'image')} with objects {'has' if undetected == 1 else 'have'} no detection."
         )
     if empty:
         verb = "has" if noisy == 1 else "have"
-        sentences.append(f"{noisy} of {pluralise(empty, 'image')} without objects {verb} a wrong detection.")
+        sentences.append(f"{noisy} of {pluralise(empty, 'image')} without objects {verb} a detection.")
     return sentences
 
 

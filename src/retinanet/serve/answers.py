@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from retinanet.class_styles import class_styles
 from retinanet.config import PostprocessConfig, ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.images import tiles
@@ -22,7 +23,7 @@ from retinanet.serve.explain import explain
 from retinanet.serve.explain_objects import explain_objects
 from retinanet.serve.front import validation_message
 from retinanet.serve.marked_objects import MarkedObjects, label_of
-from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse, Tuned
+from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse, Style, Tuned
 from retinanet.serve.service import DetectSettings, ImageDetections, ServedDetector, Service
 from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, wait_for_disconnect
 from retinanet.version import __version__
@@ -188,9 +189,11 @@ def answer_model(app: FastAPI) -> ModelResponse:
     detector: Any = app.state.service.detector
     config: ServeConfig = app.state.config
     description = getattr(detector, "description", None)  # None for a checkpoint
+    styles = class_styles(detector.classes)
     return ModelResponse(
         name=app.state.name,
         classes=list(detector.classes),
+        styles=[Style(**dataclasses.asdict(styles[name])) for name in detector.classes],
         image_size=detector.image_config.image_size,
         max_size=detector.image_config.max_size,
         tile=detector.tiling.tile or None,

@@ -208,11 +208,20 @@ class Tuned(BaseModel):
     sentence: str = Field(description="What the thresholds promise for new images, in words.")
 
 
+class Style(BaseModel):
+    """How the boxes of a class are drawn."""
+
+    color: str = Field(description="Colour of the line, #rrggbb.")
+    casing: str = Field(description="Colour around the line and of text on `color`, #rrggbb.")
+    dash: list[int] = Field(description="Lengths of line and gap, in line widths; empty for a continuous line.")
+
+
 class ModelResponse(BaseModel):
     """The served model and the limits of the server."""
 
     name: str
     classes: list[str]
+    styles: list[Style] = Field(description="How the boxes of each class are drawn, in the order of `classes`.")
     image_size: int
     max_size: int
     tile: int | None

@@ -3,7 +3,7 @@
 
 import * as api from "./api.js";
 import { takeImage } from "./camera.js";
-import { colorOf } from "./colors.js";
+import { colorOf, setStyles } from "./colors.js";
 import { $, element, swatch } from "./dom.js";
 import { asCsv, asJson, asImage, download } from "./files.js";
 import { ObjectList } from "./objects.js";
@@ -572,6 +572,7 @@ async function start() {
     return;
   }
   const { name, classes, precision } = state.model;
+  setStyles(state.model.styles);
   const count = classes.length === 1 ? "1 class" : `${classes.length} classes`;
   $("model").textContent = [name, count, precision].filter(Boolean).join(" · ");
   document.title = `${name} – retinanet`;

@@ -1,13 +1,18 @@
-// Colours of the classes, the same as in images drawn by `retinanet predict`.
+// Styles of the classes, the same as in images drawn by `retinanet predict`: colour, casing and dashes of a line.
 
-const COLORS = [
-  "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe",
-  "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9",
-];
+const styles = []; // {color, casing, dash} of each class id
 
-export const colorOf = (classId) => COLORS[classId % COLORS.length];
+export const setStyles = (given) => styles.splice(0, styles.length, ...given);
+export const styleOf = (classId) => styles[classId];
+export const colorOf = (classId) => styles[classId].color;
 
-export function inkOn(color) {
-  const [r, g, b] = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
-  return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#000" : "#fff";
+// Draw a rectangle in the style of a class: a line of `width`, with a casing of one `unit` on both of its sides.
+export function strokeBox(context, classId, [x1, y1, x2, y2], width, unit = 1) {
+  const { color, casing, dash } = styleOf(classId);
+  for (const [strokeStyle, lineWidth, gaps] of [[casing, width + 2 * unit, []], [color, width, dash.map((n) => n * width)]]) {
+    Object.assign(context, { strokeStyle, lineWidth });
+    context.setLineDash(gaps);
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
+  context.setLineDash([]);
 }

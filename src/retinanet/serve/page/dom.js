@@ -1,6 +1,6 @@
 // Functions that build the elements of the page.
 
-import { colorOf } from "./colors.js";
+import { styleOf } from "./colors.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -17,6 +17,9 @@ export function element(tag, { children = [], ...properties } = {}) {
 
 export function swatch(classId) {
   const node = element("span", { class: "swatch", "aria-hidden": "true" });
-  node.style.background = colorOf(classId);
+  const { color, casing, dash } = styleOf(classId);
+  // A gap of the dashes is a stripe in the colour of the casing.
+  const [line, gap] = dash.map((n) => n * 1.5);
+  node.style.background = dash.length ? `repeating-linear-gradient(90deg, ${color} 0 ${line}px, ${casing} 0 ${line + gap}px)` : color;
   return node;
 }

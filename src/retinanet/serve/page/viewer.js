@@ -1,6 +1,6 @@
 // Shows an image and its boxes on a canvas. Mouse, touch and keyboard zoom, pan, pick a box or a place, and draw a box.
 
-import { colorOf, inkOn } from "./colors.js";
+import { colorOf, strokeBox, styleOf } from "./colors.js";
 
 const MAX_LABELS = 150;
 const CLICK_PIXELS = 5; // a press that moves at most this far is a click
@@ -290,13 +290,11 @@ export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alp
     const [x1, y1] = toScreen(detection.box[0], detection.box[1]);
     const [x2, y2] = toScreen(detection.box[2], detection.box[3]);
     const thin = Math.max(1, Math.min(2, Math.min(x2 - x1, y2 - y1) / 12)) * unit;
-    context.lineWidth = detection === marked ? 2 * thin + 1 : thin;
     if (detection === marked) {
       context.fillStyle = colorOf(detection.class_id) + "33";
       context.fillRect(x1, y1, x2 - x1, y2 - y1);
     }
-    context.strokeStyle = colorOf(detection.class_id);
-    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    strokeBox(context, detection.class_id, [x1, y1, x2, y2], detection === marked ? 2 * thin + unit : thin, unit);
   }
   if (labels || marked) {
     const size = 12 * unit;
@@ -310,7 +308,7 @@ export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alp
       const top = y - height < 0 ? y : y - height;
       context.fillStyle = colorOf(detection.class_id);
       context.fillRect(x - context.lineWidth / 2, top, width, height);
-      context.fillStyle = inkOn(colorOf(detection.class_id));
+      context.fillStyle = styleOf(detection.class_id).casing;
       context.fillText(text, x + 4 * unit - context.lineWidth / 2, top + height / 2 + unit / 2);
     }
   }
