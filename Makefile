@@ -1,7 +1,7 @@
 # The targets install what they need into .venv. PYTHON is the interpreter that creates .venv (>= 3.11).
 PYTHON ?= python3
-# Number of processes that run the tests. Each process uses one thread.
-JOBS ?= 2
+# Number of processes that run the tests: one per core, from 2 to 4. Each process uses one thread.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

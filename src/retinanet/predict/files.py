@@ -122,7 +122,13 @@ def predict_files(
             total += len(detections)
             if drawn is not None:
                 save_jpeg(
-                    draw_file(path, detections, threshold=config.drawn_threshold, bit_depth=bit_depth),
+                    draw_file(
+                        path,
+                        detections,
+                        threshold=config.drawn_threshold,
+                        classes=detector.classes,
+                        bit_depth=bit_depth,
+                    ),
                     drawn / f"{name}.jpg",
                 )
     return PredictSummary(

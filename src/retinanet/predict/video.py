@@ -216,7 +216,8 @@ def predict_video(
                 detections = track(detections, frame.seconds)
             rows.write(frame, detections)
             if drawn is not None:
-                image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=config.drawn_threshold)
+                threshold, classes = config.drawn_threshold, detector.classes
+                image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=threshold, classes=classes)
                 drawn.write(np.asarray(image), frame.seconds)
             count, total = count + 1, total + len(detections)
             advance()

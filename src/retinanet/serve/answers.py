@@ -112,7 +112,7 @@ def _to_json(result: ImageDetections, classes: tuple[str, ...]) -> dict[str, Any
 def _draw(service: Service, upload: Upload, result: ImageDetections, image_format: str) -> bytes:
     image = to_image(upload, max_pixels=service.config.max_pixels)
     out = io.BytesIO()
-    drawn = draw(image, service.detector.named(result.detections))
+    drawn = draw(image, service.detector.named(result.detections), classes=service.detector.classes)
     options = {"quality": 92} if image_format == "jpeg" else {"compress_level": 1}
     drawn.save(out, format=image_format.upper(), **options)
     return out.getvalue()
