@@ -119,11 +119,12 @@ class Section:
 
     def markup(self, markup: Markup) -> None:
         """Add HTML of a template, see `render`."""
+        self.report.image_bytes += len(markup)
         self.blocks.append(_Block("markup", markup=markup))
 
-    def command(self, command: str, reason: str = "") -> None:
-        """Add a command line with a button that copies it, below the reason for the command."""
-        self.interactive("copy", render("command.html", command=command, reason=reason), {})
+    def commands(self, commands: Sequence[tuple[str, str]], *, title: str = "") -> None:
+        """Add command lines, each as a reason and a command with a button that copies it."""
+        self.interactive("copy", render("commands.html", commands=commands, title=title), {})
 
     def interactive(self, name: str, markup: Markup, data: Mapping[str, Any], *, scripts: Sequence[str] = ()) -> None:
         """Add an interactive part: an element `<div data-part=name>` and the data of its script.
@@ -140,7 +141,9 @@ class Section:
         for script in (*scripts, name):
             if script not in self.report.scripts:
                 self.report.scripts.append(script)
-        self.blocks.append(_Block("interactive", text=name, markup=markup, data=json_text(data)))
+        block = _Block("interactive", text=name, markup=markup, data=json_text(data))
+        self.report.image_bytes += len(block.markup) + len(block.data)
+        self.blocks.append(block)
 
 
 @dataclass
@@ -154,7 +157,7 @@ class Report:
         first: content of the first screen, above the summary and without a heading.
         sections: sections of the report; `section` adds one.
         figures: number of figures so far; numbers the ids of figures.
-        image_bytes: bytes of embedded images so far.
+        image_bytes: bytes of embedded images and interactive parts so far.
         scripts: names of the embedded scripts, without their suffixes, in the order in which they run.
     """
 

@@ -142,7 +142,7 @@ def static_boxes(image: ImageOutcomes, step: int, classes: Sequence[str]) -> dic
     boxes = {name: [detected[d] for d in np.flatnonzero(chosen_D)] for name, chosen_D in groups.items()}
     boxes["missed"] = [_rounded(image.item.boxes_G4)[g] for g in np.flatnonzero(missed_G)]
     labels = [
-        (box, f"{mark} {classes[image.item.detected_labels_D[d]]} {image.score_D[d] / 1000:.2f}")
+        (box, f"{mark} {classes[image.item.detected_labels_D[d]]} {image.score_D[d] // 10 / 100:.2f}")
         for name, mark in (("false", "×"), ("unlabelled", "?"))
         for box, d in zip(boxes[name], np.flatnonzero(groups[name]), strict=True)
     ] + [

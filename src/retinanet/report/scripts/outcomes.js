@@ -8,7 +8,7 @@
 
 const allOutcomes = { label: -1, size: -1, kind: -1 };
 
-function passes(filter, label, size) {
+function passesFilter(filter, label, size) {
   return (filter.label < 0 || filter.label === label) && (filter.size < 0 || filter.size === size);
 }
 
@@ -18,13 +18,13 @@ function outcomeCounts(run, step, filter, unlabelledKind) {
   let objects = 0, found = 0, missed = 0, wrong = 0, unlabelled = 0, detections = 0;
   const { objects: o, false: f } = run;
   for (let i = 0; i < o.count.length; i++) {
-    if (!passes(filter, o.label[i], o.size[i])) continue;
+    if (!passesFilter(filter, o.label[i], o.size[i])) continue;
     objects += o.count[i];
     if (o.step[i] >= step) found += o.count[i];
     else if (filter.kind < 0 || filter.kind === o.kind[i]) missed += o.count[i];
   }
   for (let i = 0; i < f.count.length; i++) {
-    if (f.step[i] < step || !passes(filter, f.label[i], f.size[i])) continue;
+    if (f.step[i] < step || !passesFilter(filter, f.label[i], f.size[i])) continue;
     detections += f.count[i];
     if (filter.kind >= 0 && filter.kind !== f.kind[i]) continue;
     if (f.kind[i] === unlabelledKind) unlabelled += f.count[i];
@@ -90,7 +90,7 @@ function pictureMarks(picture, run, step, { numClasses, unlabelledKind }) {
 // Return the marks that pass the filter. A kind keeps only errors. `outcome` is "" for all.
 function filteredMarks(marks, filter, outcome) {
   return marks.filter((mark) =>
-    passes(filter, mark.label, mark.size) && (filter.kind < 0 || filter.kind === mark.kind) &&
+    passesFilter(filter, mark.label, mark.size) && (filter.kind < 0 || filter.kind === mark.kind) &&
     (!outcome || outcome === mark.outcome));
 }
 
