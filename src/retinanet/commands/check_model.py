@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.next_steps import NextStep
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
     from retinanet.data import DetectionData
@@ -84,6 +85,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         hard=hard,
         imbalance=found,
         causes=causes,
+        next_steps=_next_steps(model, path, config, causes),
     )
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
@@ -211,6 +213,14 @@ def _print_causes(console: Console, causes: ErrorCauses) -> None:
 def _print_metrics(console: Console, numbers: dict[str, Any], data: DetectionData) -> None:
     where = f"{len(data.records)} images with {data.num_objects} objects"
     console.print(f"AP {numbers['AP']:.3f}, AP50 {numbers['AP50']:.3f} on {where}.", highlight=False)
+
+
+def _next_steps(model: Path, data: Path, config: CheckConfig, causes: ErrorCauses) -> list[NextStep]:
+    """Return the most useful next commands: the cause of errors that costs most AP comes first."""
+    from retinanet.analysis.next_steps import after_check, data_flags
+
+    costly = sorted(causes.regained, key=lambda cause: -causes.regained[cause])
+    return after_check(model, data, costly, flags=data_flags(config.dataset))
 
 
 def _write_report(console: Console, config: CheckConfig, *, name: str, source: Path, **content: Any) -> None:

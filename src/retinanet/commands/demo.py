@@ -96,8 +96,8 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
 
 def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tuple[DemoResult, Path]:
     """Evaluate on the held-out scenes, draw the first scenes, write the report. Return the results and one scene."""
+    from retinanet.analysis.next_steps import check_errors, tune_thresholds
     from retinanet.evaluate.coco import evaluate_results
-    from retinanet.evaluate.confusion import confusion_matrix
     from retinanet.evaluate.curves import precision_recall
     from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.files import predict_files
@@ -121,11 +121,14 @@ def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tupl
         classes=data.classes,
         metrics=metrics.to_json(),
         curves=precision_recall(test_json, results),
-        confusion=confusion_matrix(test_json, results, score=threshold),
         images="held-out scenes",
         seconds=trained.seconds,
         command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {seed}",
         seed=seed,
+        next_steps=[
+            check_errors(trained.best, test_json, report=output / "check.html"),
+            tune_thresholds(trained.best, trained.config.val),
+        ],
     )
     drawn = found.drawn or output / "detections"
     return DemoResult(report=report, model=trained.best, drawn=drawn, metrics=metrics), images[0]

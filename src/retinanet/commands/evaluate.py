@@ -133,6 +133,7 @@ def confusion_table(matrix: ConfusionMatrix) -> Table:
 
 
 def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Path:
+    from retinanet.analysis.next_steps import after_evaluation, data_flags
     from retinanet.data import read
     from retinanet.report.evaluation import model_report
 
@@ -147,4 +148,5 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
         confusion_threshold=config.confusion_threshold if config.confusion else None,
         further=found.further,
         slices=found.slices,
+        next_steps=after_evaluation(Path(model), config.data, data_flags(config.dataset)),
     )

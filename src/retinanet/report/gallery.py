@@ -1,21 +1,17 @@
-"""Choose images for a report, and draw their ground truth beside their detections.
+"""Draw crops of images with boxes for a report.
 
-Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
+Boxes are xyxy, original pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from retinanet.evaluate.per_image import Group, ImageResults, match_detections
 from retinanet.fonts import legible_name, load_font
-from retinanet.images import decode_for_display
-from retinanet.report.html import MAX_SIDE, ReportImage
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,69 +31,6 @@ CROP_SIDE: Final = 320
 """Longest side of a drawn crop, pixels."""
 FONT_SIZE: Final = 12
 """Font size of labels, in pixels."""
-
-
-def choose_images(
-    items: Sequence[ImageResults], *, threshold: float, each: int = 4, seed: int = 0
-) -> list[ImageResults]:
-    """Return up to `each` images of each group: worst, best and random.
-
-    The worst images have the lowest F1 (`ImageMatch.f1`) and, for equal F1, the most errors; images without error are
-    excluded. The best images have the highest F1; images without objects or without a correct detection are excluded.
-    The random images are drawn from all other images with `seed`.
-    """
-    verdicts = [match_detections(item, threshold) for item in items]
-    left = list(range(len(items)))
-    flawed = [i for i in left if verdicts[i].f1 < 1]
-    flawed.sort(key=lambda i: (verdicts[i].f1, -verdicts[i].missed - verdicts[i].false))
-    worst = flawed[:each]
-    good = [i for i in left if i not in worst and verdicts[i].objects and verdicts[i].f1 > 0]
-    best = sorted(good, key=lambda i: (-verdicts[i].f1, -verdicts[i].objects))[:each]
-    rest = [i for i in left if i not in {*worst, *best}]
-    picked = np.random.default_rng(seed).permutation(len(rest))[:each]
-    groups: list[tuple[Group, list[int]]] = [("worst", worst), ("best", best), ("random", [rest[i] for i in picked])]
-    return [replace(items[i], group=group) for group, chosen in groups for i in chosen]
-
-
-def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -> ReportImage:
-    """Draw ground truth and detections side by side.
-
-    Missed objects and false detections are orange and marked with ×, probably unlabelled objects purple and marked with
-    a question mark.
-
-    Detections with a score below `threshold` are left out. A wide image has the ground truth above the detections.
-    """
-    verdict = match_detections(item, threshold)
-    image = decode_for_display(item.image)
-    scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
-    # Side by side, the halves of a wide image would be too small to read on a phone.
-    stacked = image.width > 1.2 * image.height
-    if stacked:
-        scale = min(1.0, MAX_SIDE / image.width, (MAX_SIDE - 8) / 2 / image.height)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    left, right = image.resize(size, Image.Resampling.LANCZOS), image.resize(size, Image.Resampling.LANCZOS)
-    for g in range(len(item.boxes_G4)):
-        mark = "" if verdict.matched_G[g] else "× "
-        name = f"{mark}{class_label(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
-        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.matched_G[g] else WRONG)
-    for d in np.flatnonzero(verdict.shown_D)[::-1]:
-        mark, colour = ("", CORRECT) if verdict.correct_D[d] else ("× ", WRONG)
-        if verdict.unlabelled_D[d]:
-            mark, colour = "? ", UNLABELLED
-        name = f"{mark}{class_label(classes, item.detected_labels_D[d])} {item.scores_D[d]:.2f}"
-        _draw_box(right, np.asarray(item.detected_D4[d]) * scale, name, colour)
-    w, h = size
-    both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
-    both.paste(left, (0, 0))
-    both.paste(right, (0, h + 8) if stacked else (w + 8, 0))
-    where = ("above", "below") if stacked else ("left", "right")
-    counts = f"{pluralise(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} false"
-    counts += f", {verdict.unlabelled} probably unlabelled" if verdict.unlabelled else ""
-    return ReportImage(
-        image=both,
-        alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {counts}",
-        caption=f"{item.name}: {counts}. Ground truth {where[0]}, detections {where[1]}.",
-    )
 
 
 def draw_crop(
