@@ -9,21 +9,24 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from retinanet.analysis.causes import NO_DETECTION
-from retinanet.analysis.next_steps import NextStep, check_errors, label_suspects, mend_steps, shell_command
+from retinanet.analysis.next_steps import NextStep, check_errors, data_flags, label_suspects, mend_steps, shell_command
+from retinanet.config import DataConfig, TrainConfig, section_from_dict
+from retinanet.config.option_file import read_yaml
+from retinanet.errors import UserError
 from retinanet.evaluate.per_image import pair_detections
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from retinanet.analysis.error_causes import ErrorCauses
     from retinanet.analysis.image_errors import Missed
-    from retinanet.config import TrainConfig
     from retinanet.evaluate.per_image import ImageResults
 
 REGAINED: Final = 0.5
@@ -55,6 +58,29 @@ class ModelFiles:
     def is_checkpoint(self) -> bool:
         """True if the file is a checkpoint, which `tune` and the full `check` require."""
         return self.model.suffix.lower() in CHECKPOINT_SUFFIXES
+
+
+def model_files(model: Path, data: Path, dataset: DataConfig, *, images: Path | None = None) -> ModelFiles:
+    """Return the files of a model and a dataset.
+
+    Args:
+        model: checkpoint, exported model or COCO results.
+        data: dataset.
+        dataset: options that the dataset was read with.
+        images: folder of the images, if it differs from `dataset`, as for validation images.
+    """
+    return ModelFiles(model=model, data=data, flags=data_flags(dataset, images=images), run=training_run(model))
+
+
+def training_run(model: Path) -> TrainConfig | None:
+    """Return the options of the run folder that a model lies in; None if it lies in no folder with a config.yaml."""
+    path = model.parent / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        return section_from_dict(TrainConfig, {**read_yaml(path), "output": model.parent})
+    except UserError:
+        return None  # the file of another program, or of a version with other options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +170,18 @@ class Remedies:
         """Return the lowest `nms_threshold` that keeps half of the suppressed objects; without one, the best."""
         own, *others = self.errors.nms_trials
         label = missed[0].label
-        gain = [int(trial.found_K[label] - own.found_K[label]) for trial in others]
-        best = next((i for i, more in enumerate(gain) if more >= REGAINED * len(missed)), None)
-        if best is None:
-            best = int(np.argmax(gain)) if gain and max(gain) > 0 else None
-        if best is None:
+        gains = [int(trial.found_K[label] - own.found_K[label]) for trial in others]
+        most = max(gains, default=0)
+        if most <= 0:
             return MissRemedy(outlook="No value of nms_threshold up to 0.9 finds more objects of this class.")
-        trial = others[best]
+        trial = others[next(i for i, gain in enumerate(gains) if gain >= min(most, REGAINED * len(missed)))]
         changes = self._gain(trial.found_K - own.found_K, trial.false_K - own.false_K, label)
+        objects = int(sum((~record.crowd_G).sum() for record in self.errors.data.records))
+        is_better = trial.f1(objects) > own.f1(objects)
+        verdict = "F1 rises" if is_better else "F1 falls"
         return MissRemedy(
-            outlook=f"With nms_threshold {trial.nms_threshold:g} instead of {own.nms_threshold:g}, {changes}.",
+            outlook=f"With nms_threshold {trial.nms_threshold:g} instead of {own.nms_threshold:g}, {changes}: {verdict} "
+            f"from {own.f1(objects):.3f} to {trial.f1(objects):.3f}.",
             steps=self._option("nms", "nms_threshold", trial.nms_threshold),
         )
 

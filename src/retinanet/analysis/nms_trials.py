@@ -41,6 +41,11 @@ class NmsTrial:
     found_K: Counts
     false_K: Counts
 
+    def f1(self, objects: int) -> float:
+        """Return F1 = 2 found / (objects + detections) of all classes."""
+        found = int(self.found_K.sum())
+        return 2 * found / max(1, objects + found + int(self.false_K.sum()))
+
 
 class NmsTrials:
     """Collect the outcomes of all values over the images of a dataset.

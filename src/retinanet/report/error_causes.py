@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from retinanet.analysis.causes import ADVICE
 from retinanet.analysis.error_causes import COLUMN_TITLES
 from retinanet.analysis.image_errors import Missed
 from retinanet.images import decode_for_display
-from retinanet.report.gallery import CORRECT, OTHER_OBJECT, WRONG, class_label, draw_crop
+from retinanet.report.gallery import (CROP_SIDE, FALSE, MISSED, OTHER_OBJECT, PREDICTION, UNLABELLED, MarkedBox, class_label, draw_crop,)
 from retinanet.report.html import ReportImage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+
     from retinanet.analysis.error_causes import ErrorCauses
     from retinanet.analysis.image_errors import FalseDetection
     from retinanet.report.html import Report
 
+LEGEND: Final = (
+    "Dashed orange: a missed object. Dashed grey: other objects. Solid blue: a prediction that concerns a missed object. "
+    "Solid orange: a false detection. Dotted purple: a detection that is probably an unlabelled object."
+)
+"""Meaning of the boxes in the examples."""
 EXAMPLES: Final = 3
 """Maximum number of drawn examples of each cause."""
 
@@ -35,7 +44,7 @@ def causes_sections(report: Report, causes: ErrorCauses) -> None:
         "false detection has one cause. AP regained: AP, computed anew, if this cause alone did not exist. A missed "
         "object that is detected with a wrong class or place, and this false detection, are two sides of one error.",
     )
-    section.text("Blue: a missed object. Orange: a detection or another prediction. Grey: other objects.")
+    section.text(LEGEND)
     for cause in causes.counts():
         missed = [miss for miss in causes.missed if miss.cause == cause]
         missed.sort(key=lambda miss: -miss.best.score if miss.best is not None else 0.0)
@@ -48,19 +57,33 @@ def causes_sections(report: Report, causes: ErrorCauses) -> None:
             section.gallery(images, small=True)
 
 
-def example_image(causes: ErrorCauses, error: Missed | FalseDetection) -> ReportImage:
-    """Return a crop around a missed object or a false detection, with the boxes that its cause concerns."""
+def example_image(causes: ErrorCauses, error: Missed | FalseDetection, *, side: int = CROP_SIDE) -> ReportImage:
+    """Return a crop around a missed object or a false detection, with the boxes that its cause concerns.
+
+    Args:
+        causes: all errors.
+        error: the error in the middle of the crop.
+        side: longest side of the crop, pixels.
+    """
     record, classes = causes.data.records[error.image], causes.data.classes
-    boxes = [
-        (box, class_label(classes, label), OTHER_OBJECT)
-        for g, (box, label) in enumerate(zip(record.boxes_G4, record.labels_G, strict=True))
-    ]
+    boxes: list[MarkedBox] = [(box, "", OTHER_OBJECT) for g, box in enumerate(record.boxes_G4) if g != error.object]
     predictions = [p for p in causes.predictions_of(error) if p is not None]
-    boxes += [(np.array(p.box), f"{class_label(classes, p.label)} {p.score:.2f}", WRONG) for p in predictions]
-    if error.object is not None:
-        box, label, _ = boxes[error.object]
-        boxes.append((box, label, CORRECT if isinstance(error, Missed) else OTHER_OBJECT))
+    if isinstance(error, Missed):
+        boxes.append((error.box, f"{class_label(classes, error.label)} missed", MISSED))
+        style = PREDICTION
+    else:
+        if error.object is not None:
+            label = class_label(classes, int(record.labels_G[error.object]))
+            boxes.append((record.boxes_G4[error.object], label, OTHER_OBJECT))
+        style = UNLABELLED if error.cause == "unlabelled?" else FALSE
+    boxes += [(p.box, f"{class_label(classes, p.label)} {math.floor(100 * p.score) / 100:.2f}", style) for p in predictions]
     around = record.boxes_G4[error.object] if error.object is not None else predictions[0].box
-    text = f"{record.path.name}: {causes.why(error)}"
-    crop = draw_crop(decode_for_display(record.path), [float(value) for value in around], boxes)
+    text = f"{record.path.name}: {causes.why(error)}".removesuffix(", ")
+    crop = draw_crop(_decoded(record.path), [float(value) for value in around], boxes, side=side)
     return ReportImage(image=crop, alt=text, caption=f"{text}.")
+
+
+@lru_cache(maxsize=8)
+def _decoded(path: Path) -> Image.Image:
+    """Return an image. Several errors of one image follow each other."""
+    return decode_for_display(path)

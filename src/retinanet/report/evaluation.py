@@ -18,6 +18,7 @@ from retinanet.report.gallery import pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
+from retinanet.report.miss_map import miss_map_section
 from retinanet.report.slices import further_section, slices_section
 from retinanet.report.verdict import verdict
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
     from retinanet.data import DetectionData
     from retinanet.evaluate.curves import PrecisionRecall
@@ -69,6 +71,7 @@ def model_report(
     further: FurtherMetrics | None = None,
     slices: Sequence[Slice] = (),
     next_steps: Sequence[NextStep] = (),
+    misses: MissMap | None = None,
 ) -> Path:
     """Write the report of a model, or of a file of COCO results, on a dataset. Return its path.
 
@@ -87,6 +90,7 @@ def model_report(
         further: metrics in addition to COCO's.
         slices: metrics of classes, object sizes and image attributes, worst first.
         next_steps: most useful next commands.
+        misses: the funnel of each class, with the losses and their remedies.
     """
     report = Report(title=title, subtitle=f"Dataset: {data.source}")
     items = items_from_results(data, results)
@@ -95,6 +99,8 @@ def model_report(
     explorer = Explorer(report, [Run(name="model", outcomes=outcomes)])
     explorer.first_screen(verdict(outcomes), next_steps)
     explorer.pictures_section(report.section("Images"))
+    if misses is not None:
+        miss_map_section(report, misses)
     explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.overall_metrics(metrics, "images")
     report.in_short += summary.weaknesses(metrics)

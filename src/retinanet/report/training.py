@@ -15,10 +15,12 @@ from retinanet.report.evaluation import evaluation_section
 from retinanet.report.explorer import Explorer, Run
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import shares_over_time, shares_sentence
+from retinanet.report.miss_map import miss_map_section
 from retinanet.report.verdict import verdict
 from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
+    from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
     from retinanet.evaluate.curves import PrecisionRecall
 
@@ -44,6 +46,7 @@ def training_report(
     threshold: float | None = None,
     seed: int = 0,
     next_steps: Sequence[NextStep] = (),
+    misses: MissMap | None = None,
 ) -> Path:
     """Write RUN/report.html from metrics.csv, config.yaml and other files in RUN. Missing files are skipped.
 
@@ -61,6 +64,7 @@ def training_report(
         threshold: score threshold of the report. Default: the threshold with the highest F1.
         seed: seed of the choice of random images.
         next_steps: most useful next commands.
+        misses: the funnel of each class, with the losses and their remedies.
 
     Returns:
         path of the report.
@@ -78,6 +82,8 @@ def training_report(
         explorer = Explorer(report, [Run(name="model", outcomes=outcomes)], seed=seed)
         explorer.first_screen(verdict(outcomes), next_steps)
         explorer.pictures_section(report.section(f"Images of the {images}"))
+        if misses is not None:
+            miss_map_section(report, misses)
         explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.training_progress(rows) + summary.overfitting(rows)
     if metrics:
