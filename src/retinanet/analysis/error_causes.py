@@ -19,8 +19,8 @@ from retinanet.analysis.anchor_matches import AnchorMatches
 from retinanet.analysis.causes import ADVICE, CAUSES, NO_DETECTION, REINSTATED
 from retinanet.analysis.image_errors import FalseDetection, ImageErrors, Missed, Prediction, predictions
 from retinanet.analysis.mended_ap import Errors, ap_after, mended_ap
-from retinanet.analysis.nms_trials import NmsTrial, NmsTrials
 from retinanet.analysis.model_outputs import dense_outputs, input_objects
+from retinanet.analysis.nms_trials import NmsTrial, NmsTrials
 from retinanet.boxes import clip, decode, iou
 from retinanet.predict.trace import FlatOutputs, Trace
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -45,7 +45,7 @@ class ErrorCauses(Errors):
     """All errors of a network on a dataset at a score threshold, with their causes in numbers and words.
 
     Args:
-        nms_trials: outcomes of higher values of `nms_threshold`, the model's own first; empty if the network was not run.
+        nms_trials: outcomes of higher values of `nms_threshold`, the model's own first; empty without the network.
         limits: for (image, object) with the causes "not a candidate" and "beyond max_detections", the lowest value of
             candidates_per_level or max_detections that keeps the box.
     """

@@ -139,8 +139,8 @@ class Remedies:
             yield from steps
         if files.run is not None and (cause == "badly localised" or (cause == "no anchor" and not steps)):
             size = round(LARGER * files.run.image.image_size / 32) * 32
-            words = ("--image-size", str(size), "--max-size", str(round(LARGER * files.run.image.max_size)))
-            yield self._train("larger", "Train again with larger images", *words)
+            sizes = ("--image-size", str(size), "--max-size", str(round(LARGER * files.run.image.max_size)))
+            yield self._train("larger", "Train again with larger images", *sizes)
 
     def _train(self, name: str, reason: str, *words: str) -> NextStep:
         assert self.files.run is not None  # noqa: S101
@@ -177,11 +177,9 @@ class Remedies:
         trial = others[next(i for i, gain in enumerate(gains) if gain >= min(most, REGAINED * len(missed)))]
         changes = self._gain(trial.found_K - own.found_K, trial.false_K - own.false_K, label)
         objects = int(sum((~record.crowd_G).sum() for record in self.errors.data.records))
-        is_better = trial.f1(objects) > own.f1(objects)
-        verdict = "F1 rises" if is_better else "F1 falls"
         return MissRemedy(
-            outlook=f"With nms_threshold {trial.nms_threshold:g} instead of {own.nms_threshold:g}, {changes}: {verdict} "
-            f"from {own.f1(objects):.3f} to {trial.f1(objects):.3f}.",
+            outlook=f"With nms_threshold {trial.nms_threshold:g} instead of {own.nms_threshold:g}, {changes}. F1 is "
+            f"{trial.f1(objects):.3f} instead of {own.f1(objects):.3f}.",
             steps=self._option("nms", "nms_threshold", trial.nms_threshold),
         )
 
@@ -202,7 +200,7 @@ class Remedies:
         return (self._train(name, f"Train again with this {option}", flag, f"{value:g}"),)
 
     def _changes(self, threshold: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return how many more objects are found and how many more detections are false with a lower threshold, (K,)."""
+        """Return the numbers of further found objects and of further false detections at a lower threshold, (K,)."""
         counts = []
         scores_D, labels_D, correct_D = self._hidden
         shown_D = scores_D >= threshold

@@ -51,7 +51,7 @@ class _ImageErrors:
         self.found = ArrayDetections(
             boxes_D4=np.asarray(item.detected_D4)[order],
             scores_D=np.asarray(item.scores_D)[order],
-            labels_D=np.asarray(item.detected_labels_D)[order],
+            labels_D=np.asarray(item.detected_labels_D, dtype=np.int64)[order],
         )
         match = match_detections(item, threshold)
         self.shown = self.found[match.shown_D[order]]

@@ -10,7 +10,17 @@ from retinanet.analysis.causes import ADVICE
 from retinanet.analysis.error_causes import COLUMN_TITLES
 from retinanet.analysis.image_errors import Missed
 from retinanet.images import decode_for_display
-from retinanet.report.gallery import (CROP_SIDE, FALSE, MISSED, OTHER_OBJECT, PREDICTION, UNLABELLED, MarkedBox, class_label, draw_crop,)
+from retinanet.report.gallery import (
+    CROP_SIDE,
+    FALSE,
+    MISSED,
+    OTHER_OBJECT,
+    PREDICTION,
+    UNLABELLED,
+    MarkedBox,
+    class_label,
+    draw_crop,
+)
 from retinanet.report.html import ReportImage
 
 if TYPE_CHECKING:
@@ -23,8 +33,8 @@ if TYPE_CHECKING:
     from retinanet.report.html import Report
 
 LEGEND: Final = (
-    "Dashed orange: a missed object. Dashed grey: other objects. Solid blue: a prediction that concerns a missed object. "
-    "Solid orange: a false detection. Dotted purple: a detection that is probably an unlabelled object."
+    "Dashed orange: a missed object. Dashed grey: other objects. Solid blue: a prediction that concerns a missed "
+    "object. Solid orange: a false detection. Dotted purple: a detection that is probably an unlabelled object."
 )
 """Meaning of the boxes in the examples."""
 EXAMPLES: Final = 3
@@ -76,7 +86,9 @@ def example_image(causes: ErrorCauses, error: Missed | FalseDetection, *, side: 
             label = class_label(classes, int(record.labels_G[error.object]))
             boxes.append((record.boxes_G4[error.object], label, OTHER_OBJECT))
         style = UNLABELLED if error.cause == "unlabelled?" else FALSE
-    boxes += [(p.box, f"{class_label(classes, p.label)} {math.floor(100 * p.score) / 100:.2f}", style) for p in predictions]
+    for p in predictions:
+        score = math.floor(100 * p.score) / 100  # rounded down, so that a score below the threshold looks lower
+        boxes.append((p.box, f"{class_label(classes, p.label)} {score:.2f}", style))
     around = record.boxes_G4[error.object] if error.object is not None else predictions[0].box
     text = f"{record.path.name}: {causes.why(error)}".removesuffix(", ")
     crop = draw_crop(_decoded(record.path), [float(value) for value in around], boxes, side=side)

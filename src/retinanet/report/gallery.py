@@ -55,7 +55,7 @@ def draw_crop(
     Args:
         image: image.
         around_4: xyxy box in the middle of the crop.
-        boxes: drawn boxes, xyxy, pixels of the image; boxes outside the crop are left out, and later boxes cover earlier
+        boxes: drawn boxes, xyxy, pixels of the image. Boxes outside the crop are left out; later boxes cover earlier
             ones.
         side: longest side of the crop, pixels.
     """

@@ -23,15 +23,15 @@ def hard_sections(report: Report, hard: HardExamples) -> None:
     for title, text, examples in (
         (
             "Background with the highest loss",
-            "Dotted purple: a box that the model predicts where nothing is annotated. If the box contains an object, the "
-            "annotation is missing: add it. Solid orange: a box that the model predicts where an object of another class "
-            "is annotated. Dashed grey: annotated objects.",
+            "Dotted purple: a box that the model predicts where nothing is annotated. If the box contains an object, "
+            "the annotation is missing: add it. Solid orange: a box that the model predicts where an object of another "
+            "class is annotated. Dashed grey: annotated objects.",
             hard.background,
         ),
         (
             "Objects with the highest loss",
-            "Dashed blue: an annotated object with a low score for its class. If its class or box is wrong, correct the "
-            "annotation. If the annotation is correct, add more training images with similar objects.",
+            "Dashed blue: an annotated object with a low score for its class. If its class or box is wrong, correct "
+            "the annotation. If the annotation is correct, add more training images with similar objects.",
             hard.objects,
         ),
     ):

@@ -34,7 +34,7 @@ TAKEN: Final = {
 }
 """What the classes in `Loss.taken_by` did."""
 MEANINGS: Final[dict[str, str]] = {
-    **MISS_MEANINGS,
+    **dict(MISS_MEANINGS.items()),
     NO_DETECTION: "no detection of any score fits the object",
 }
 
@@ -58,9 +58,9 @@ def miss_map_section(report: Report, found: MissMap) -> None:
     lossy = [one for one in found.classes if one.losses or one.unlabelled]
     complete = [one for one in found.classes if one not in lossy]
     section.text(
-        f"The way of the objects of each class to the found ones, at the threshold {found.threshold:g}. The class with the "
-        "smallest share of found objects comes first. Open a loss to see its objects, what can help, and a command that "
-        "is ready to copy."
+        f"The map follows the objects of each class to the found ones, at the threshold {found.threshold:g}. The class "
+        "with the smallest share of found objects comes first. Open a loss to see its objects, what can help, and a "
+        "command that is ready to copy."
     )
     if not found.with_network:
         section.text(UNKNOWN_CAUSES)
@@ -107,8 +107,8 @@ def _rows(funnel: ClassFunnel, found: MissMap) -> list[_Lost | dict[str, Any]]:
         errors = [f for f in found.errors.false if f.cause == "unlabelled?" and _name(found, f) == funnel.name]
         errors.sort(key=lambda f: -f.prediction.score)
         text = (
-            f"These detections have a score of {CONFIDENT:g} or more where no object is labelled. The model may be right, and "
-            "the labels incomplete."
+            f"These detections have a score of {CONFIDENT:g} or more where no object is labelled. The model may be "
+            "right, and the labels incomplete."
         )
         rows.append(
             _Lost(
