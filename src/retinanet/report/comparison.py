@@ -36,10 +36,10 @@ def comparison_report(found: ModelComparison, path: Path, *, flags: Sequence[str
     sentences = found.sentences()
     explorer = Explorer(report, [_run(found, model) for model in found.models])
     best = max(found.models, key=lambda model: model.evaluation.metrics.AP)
-    explorer.first_screen(sentences[:2], after_evaluation(best.path, found.data.source, flags))
+    explorer.first_screen([sentences[0], _only_one(found)], after_evaluation(best.path, found.data.source, flags))
     explorer.pictures_section(report.section("Images: the same image with the detections of both models"))
     explorer.confusion_section(report.section("Confusion matrices"))
-    report.in_short += sentences[2:]
+    report.in_short += sentences
     for model in found.models[1:]:
         _differences(report.section(f"{model.name} compared with {first.name}"), found, model)
     return report.write(path)
@@ -50,6 +50,16 @@ def _run(found: ModelComparison, model: ComparedModel) -> Run:
     items = items_from_results(found.data, model.evaluation.results)
     return Run(
         name=model.name, outcomes=Outcomes(items, found.data.classes, threshold=best_threshold(items))
+    )
+
+
+def _only_one(found: ModelComparison) -> str:
+    """Return how many objects only the first model finds, and how many only the second."""
+    first, second = found.models[:2]
+    assert second.found is not None  # noqa: S101
+    return (
+        f"Only {second.name} finds {len(second.found.only_second):,} objects; only {first.name} finds "
+        f"{len(second.found.only_first):,}."
     )
 
 

@@ -146,7 +146,7 @@ def static_boxes(image: ImageOutcomes, step: int, classes: Sequence[str]) -> dic
         for name, mark in (("false", "×"), ("unlabelled", "?"))
         for box, d in zip(boxes[name], np.flatnonzero(groups[name]), strict=True)
     ] + [
-        (box, f"× {classes[image.item.labels_G[g]]} missed")
+        (box, f"× {classes[image.item.labels_G[g]]}")
         for box, g in zip(boxes["missed"], np.flatnonzero(missed_G), strict=True)
     ]
     return {

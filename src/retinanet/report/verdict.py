@@ -76,7 +76,11 @@ def _largest_loss(outcomes: Outcomes, by_class: dict[str, Counts]) -> list[str]:
     else:
         loss = f"{count:,} of {pluralise(one.detections, 'detection')}{of} {'is' if count == 1 else 'are'} false"
     share = "all" if number == count else f"{number:,}"
-    return [f"The largest loss: {loss}, {share} of the kind “{KINDS[kind]}”."]
+    sentences = [f"The largest loss: {loss}. Most frequent kind: {KINDS[kind]} ({share})."]
+    unlabelled = outcomes.counts().unlabelled
+    if unlabelled > count:
+        sentences.append(f"{unlabelled:,} detections are probably objects without a label: check the labels.")
+    return sentences
 
 
 def _join(words: Sequence[str]) -> str:

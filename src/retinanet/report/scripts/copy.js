@@ -6,12 +6,16 @@ parts.copy = (root) => {
   for (const line of root.querySelectorAll(".line")) {
     const code = line.querySelector("code"), button = line.querySelector("button");
     button.hidden = false;
-    button.setAttribute("aria-label", `Copy: ${code.textContent}`);
 
-    const report = (text, spoken) => {
+    const label = (text) => {
       button.textContent = text;
+      button.setAttribute("aria-label", `${text}: ${code.textContent}`);
+    };
+    label("Copy");
+    const report = (text, spoken) => {
+      label(text);
       announce.textContent = spoken;
-      setTimeout(() => { button.textContent = "Copy"; announce.textContent = ""; }, 4000);
+      setTimeout(() => { label("Copy"); announce.textContent = ""; }, 4000);
     };
     const select = () => {
       getSelection().selectAllChildren(code);

@@ -11,6 +11,8 @@ parts.explorer = (root, data) => {
   const state = { step: Number(slider.value), filter: { ...allOutcomes }, outcome: "", cell: null, second: 1, pages: 1 };
   panel?.querySelectorAll("image").forEach((image, number) => { pictures[number].source = image.getAttribute("href"); });
 
+  slider.hidden = false;
+
   const shownRuns = () => (runs.length > 1 ? [0, state.second] : [0]);
   // With two runs, each keeps its distance from the threshold at which it starts, unless both have the same threshold.
   const stepOf = (run) => {
@@ -42,7 +44,8 @@ parts.explorer = (root, data) => {
         const share = part.querySelector("[data-share]");
         const isObject = ["found", "missed"].includes(share?.dataset.share);
         const all = isObject ? counts.objects : counts.detections;
-        if (share) set(share, `${percent(counts[share.dataset.share], all)} of ${whole(all)} ${isObject ? "objects" : "detections"}`);
+        const of = runs.length > 1 ? "" : ` of ${whole(all)} ${isObject ? "objects" : "detections"}`;
+        if (share) set(share, percent(counts[share.dataset.share], all) + of);
         if (runs.length > 1) set(part.querySelector(".run"), runs[run].name);
       }
     });
@@ -120,10 +123,12 @@ parts.explorer = (root, data) => {
   function figureOf(picture, number) {
     const views = shownRuns().map(() => pictureView(picture, picture.source));
     views.forEach((view) => view.setAttribute("aria-hidden", "true"));
-    const button = element("button", { type: "button", class: "views", children: views });
+    const button = element("button", { type: "button", class: "enlarge" });
     button.addEventListener("click", () => viewer.open(number));
     const caption = element("figcaption");
-    const figure = element("figure", { class: "picture", children: [button, caption] });
+    const figure = element("figure", { class: "picture", children: [
+      element("div", { class: "views", children: [...views, button] }), caption,
+    ] });
     views.forEach((view) => sizes.observe(view));
     return { figure, picture, views, button, caption };
   }
@@ -158,7 +163,7 @@ parts.explorer = (root, data) => {
     choosePictures();
     if (state.cell) {
       panel.scrollIntoView({ behavior: "instant", block: "start" });
-      panel.querySelector(".views")?.focus({ preventScroll: true });
+      panel.querySelector(".enlarge")?.focus({ preventScroll: true });
     }
   }
 
@@ -178,7 +183,9 @@ parts.explorer = (root, data) => {
         const kind = mark.outcome !== "found" && mark.kind >= 0 ? `, ${kinds[mark.kind]}` : "";
         return `${mark.outcome}: ${markText(mark, classes)}${kind}, at ${mark.box.map(Math.round).join(", ")}`;
       });
-      return { views, size: [picture.width, picture.height], caption: captionOf(picture, marks), details, threshold: output.textContent };
+      const boxes = isLimited() ? marks.flat().map((mark) => mark.box) : [];
+      const focus = boxes.length ? [0, 1].map((k) => (boxes[0][k] + boxes[0][k + 2]) / 2) : null;
+      return { views, focus, size: [picture.width, picture.height], caption: captionOf(picture, marks), details, threshold: output.textContent };
     },
   });
 
@@ -205,7 +212,6 @@ parts.explorer = (root, data) => {
     choosePictures();
   }
 
-  slider.hidden = false;
   slider.addEventListener("input", () => moveTo(Number(slider.value)));
   slider.addEventListener("change", () => panel && choosePictures());
   if (same) {

@@ -1,13 +1,13 @@
 // The confusion matrix as a table whose cells are buttons.
 
-// Return the name of a cell for screen readers.
-function cellName(row, column, count, total, classes) {
-  const n = classes.length;
-  const share = total ? ` (${Math.round((100 * count) / total)} %)` : "";
-  if (column === n) return `${count} of ${total} objects of class ${classes[row]} without a detection${share}`;
-  if (row === n) return `${count} detections of class ${classes[column]} without an object${share}`;
-  const what = row === column ? "with their class" : `as ${classes[column]}`;
-  return `${count} of ${total} objects of class ${classes[row]} detected ${what}${share}`;
+// Return the visible text of a cell, count and percentage, and its name for screen readers, which starts with this text.
+function cellTexts(row, column, count, total, classes) {
+  const n = classes.length, share = count / total;
+  const texts = [count.toLocaleString("en"), `${share < 0.01 ? "<1" : Math.round(100 * share)} %`];
+  const objects = `objects of class ${classes[row]}`, found = `detected as ${classes[column]}`;
+  const what = column === n ? `${objects} without a detection` : row === n
+    ? `detections of class ${classes[column]} without an object` : `${objects} ${found}`;
+  return { texts, name: `${texts.join(" ")}, ${what}` };
 }
 
 // Replace the rows of a table. `chosen` holds the classes that are shown, `open(row, column)` opens a cell.
@@ -22,14 +22,13 @@ function drawMatrix(table, counts, classes, chosen, selected, open) {
     const cells = places.map((j) => {
       const count = counts[i][j], cell = element("td");
       if (!count) return cell;
-      const share = count / total, percent = share < 0.01 ? "<1" : Math.round(100 * share);
+      const { texts, name } = cellTexts(i, j, count, total, classes);
       cell.className = i === j ? "right" : "wrong";
-      cell.style.setProperty("--share", share.toFixed(3));
+      cell.style.setProperty("--share", (count / total).toFixed(3));
       const isOpen = selected !== null && selected[0] === i && selected[1] === j;
       const button = element("button", {
         type: "button", "aria-pressed": isOpen, "data-cell": `${i},${j}`,
-        "aria-label": cellName(i, j, count, total, classes),
-        children: [`${count.toLocaleString("en")} `, element("small", { textContent: `${percent} %` })],
+        "aria-label": name, children: [`${texts[0]} `, element("small", { textContent: texts[1] })],
       });
       button.addEventListener("click", () => open(i, j));
       cell.append(button);

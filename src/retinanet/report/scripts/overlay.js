@@ -10,9 +10,9 @@ function pictureElement(tag, attributes = {}, children = []) {
   return node;
 }
 
-// Return the text of a mark: symbol, class, and score or "missed".
+// Return the text of a mark: symbol, class, and the score of a detection.
 function markText(mark, classes) {
-  const value = mark.score === null ? "missed" : (Math.floor(mark.score / 10) / 100).toFixed(2);
+  const value = mark.score === null ? "" : (Math.floor(mark.score / 10) / 100).toFixed(2);
   return `${markSymbols[mark.outcome]} ${classes[mark.label]} ${value}`.trim();
 }
 
@@ -35,7 +35,7 @@ function pictureView(picture, source) {
 // their names, too.
 function drawMarks(view, marks, classes, { truth = [], named = false } = {}) {
   const path = (boxes) => boxes.map(([x1, y1, x2, y2]) => `M${x1} ${y1}H${x2}V${y2}H${x1}Z`).join("");
-  const nodes = [];
+  const nodes = [], { height } = view.viewBox.baseVal;
   const add = (name, boxes) => {
     const d = path(boxes);
     nodes.push(pictureElement("path", { class: "casing", d }), pictureElement("path", { class: name, d }));
@@ -47,7 +47,7 @@ function drawMarks(view, marks, classes, { truth = [], named = false } = {}) {
   }
   for (const mark of marks) {
     if (mark.outcome === "found" && !named) continue;
-    const text = pictureElement("text", { x: mark.box[0], y: mark.box[1], dy: "-.3em" });
+    const text = pictureElement("text", { x: mark.box[0], y: mark.box[1], dy: mark.box[1] > height / 24 ? "-.3em" : "1em" });
     text.textContent = markText(mark, classes);
     nodes.push(text);
   }

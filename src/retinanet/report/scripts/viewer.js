@@ -3,7 +3,8 @@
 
 const viewerZoomStep = 1.4, viewerMaxZoom = 12;
 
-// Return {open(number), redraw(), isOpen()}. `show(number)` returns the views, the caption and the details of a picture.
+// Return {open(number), redraw(), isOpen()}. `show(number)` returns the views, the size, the
+// caption and the details of a picture, and the place that zooming starts at.
 function pictureViewer({ count, show, move, threshold }) {
   const button = (text, name) => element("button", { type: "button", textContent: text, "aria-label": name });
   const stage = element("div", { class: "stage" });
@@ -23,7 +24,7 @@ function pictureViewer({ count, show, move, threshold }) {
     })],
   });
   document.body.append(dialog);
-  let current = 0, zoom = 1, centre = null, size = null;
+  let current = 0, zoom = 1, centre = null, size = null, focus = null;
 
   const views = () => [...stage.querySelectorAll("svg.view")];
   function frame() {
@@ -42,7 +43,7 @@ function pictureViewer({ count, show, move, threshold }) {
   function draw({ keepsZoom }) {
     const shown = show(current);
     stage.replaceChildren(...shown.views);
-    size = shown.size;
+    [size, focus] = [shown.size, shown.focus];
     if (!keepsZoom) [zoom, centre] = [1, size.map((side) => side / 2)];
     caption.textContent = `${current + 1} of ${count()}: ${shown.caption}`;
     details.replaceChildren(...shown.details.map((text) => element("li", { textContent: text })));
@@ -54,7 +55,8 @@ function pictureViewer({ count, show, move, threshold }) {
     current = (current + steps + count()) % count();
     draw({ keepsZoom: false });
   }
-  function zoomBy(factor, at = centre) {
+  // Zoom around a place: the first of the chosen boxes, or the middle.
+  function zoomBy(factor, at = (zoom === 1 && focus) || centre) {
     const before = zoom;
     zoom = Math.min(Math.max(zoom * factor, 1), viewerMaxZoom);
     centre = centre.map((place, k) => at[k] + (place - at[k]) * (before / zoom));
