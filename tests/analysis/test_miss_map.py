@@ -185,8 +185,8 @@ def test_a_suppressed_object_names_its_rival_and_the_option_that_keeps_it() -> N
     for funnel, loss in losses:
         assert loss.taken_by == {funnel.name: len(loss.missed)}, "a neighbour of the same class, IoU 0.6"
         assert loss.remedy.outlook.startswith(
-            f"With nms_threshold 0.65 instead of 0.5, 4 more objects are found, {len(loss.missed)} of them {funnel.name}, "
-            "and 0 more detections are false"
+            f"With nms_threshold 0.65 instead of 0.5, 4 more objects are found, {len(loss.missed)} of them "
+            f"{funnel.name}, and 0 more detections are false"
         )
 
 
@@ -197,7 +197,9 @@ def test_the_lowest_limit_that_keeps_a_box(cause: str) -> None:
     made = map_of([planted])
     (loss,) = (loss for funnel in made.classes for loss in funnel.losses)
     (limit,) = (int(word.strip(",")) for word in loss.remedy.outlook.split() if word.strip(",").isdigit())
-    kept, dropped = (planted.changed(config=PostprocessConfig(**{option: value})).errors() for value in (limit, limit - 1))
+    kept, dropped = (
+        planted.changed(config=PostprocessConfig(**{option: value})).errors() for value in (limit, limit - 1)
+    )
     assert kept.detection_of(0) is not None
     assert dropped.detection_of(0) is None
 

@@ -92,7 +92,8 @@ def example_image(causes: ErrorCauses, error: Missed | FalseDetection, *, side: 
     around = record.boxes_G4[error.object] if error.object is not None else predictions[0].box
     text = f"{record.path.name}: {causes.why(error)}".removesuffix(", ")
     crop = draw_crop(_decoded(record.path), [float(value) for value in around], boxes, side=side)
-    return ReportImage(image=crop, alt=text, caption=f"{text}.")
+    what = "a missed object" if isinstance(error, Missed) else "a detection"
+    return ReportImage(image=crop, alt=f"Crop of {record.path.name} around {what}", caption=f"{text}.")
 
 
 @lru_cache(maxsize=8)

@@ -107,12 +107,14 @@ def _rows(funnel: ClassFunnel, found: MissMap) -> list[_Lost | dict[str, Any]]:
         errors = [f for f in found.errors.false if f.cause == "unlabelled?" and _name(found, f) == funnel.name]
         errors.sort(key=lambda f: -f.prediction.score)
         text = (
-            f"These detections have a score of {CONFIDENT:g} or more where no object is labelled. The model may be "
+            f"A detection with a score of {CONFIDENT:g} or more lies where no object is labelled. The model may be "
             "right, and the labels incomplete."
         )
         rows.append(
             _Lost(
-                text="detections are probably unlabelled objects",
+                text="detection is probably an unlabelled object"
+                if funnel.unlabelled == 1
+                else "detections are probably unlabelled objects",
                 count=funnel.unlabelled,
                 sentences=[text, f"What can help: {ADVICE['unlabelled?']}."],
                 errors=errors,
@@ -140,14 +142,14 @@ def _sentences(loss: Loss) -> list[str]:
     return [*sentences, loss.remedy.outlook] if loss.remedy.outlook else sentences
 
 
-def _thumbnails(report: Report, found: MissMap, rows: Sequence[_Lost]) -> dict[int, list[tuple[str, str]]]:
-    """Return the thumbnails of each row, by its id, as (data URI, caption).
+def _thumbnails(report: Report, found: MissMap, rows: Sequence[_Lost]) -> dict[int, list[tuple[str, str, str]]]:
+    """Return the thumbnails of each row, by its id, as (data URI, text alternative, caption).
 
     Every row gets its first thumbnail before a row gets its second, until the size limit is reached.
     """
     records = found.errors.data.records
     present = {id(row): [e for e in row.errors if records[e.image].path.is_file()][:THUMBNAILS] for row in rows}
-    images: dict[int, list[tuple[str, str]]] = {id(row): [] for row in rows}
+    images: dict[int, list[tuple[str, str, str]]] = {id(row): [] for row in rows}
     free = min(MAX_BYTES, report.free_bytes)
     for number in range(THUMBNAILS):
         for row in rows:
@@ -158,11 +160,11 @@ def _thumbnails(report: Report, found: MissMap, rows: Sequence[_Lost]) -> dict[i
             free -= len(source)
             if free < 0:
                 return images
-            images[id(row)].append((source, image.caption))
+            images[id(row)].append((source, image.alt, image.caption))
     return images
 
 
-def _values(row: _Lost | dict[str, Any], images: dict[int, list[tuple[str, str]]]) -> dict[str, Any]:
+def _values(row: _Lost | dict[str, Any], images: dict[int, list[tuple[str, str, str]]]) -> dict[str, Any]:
     """Return the values of a row for the template."""
     if not isinstance(row, _Lost):
         return row
