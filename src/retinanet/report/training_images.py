@@ -30,8 +30,9 @@ def training_images_section(
     """
     section.text(
         f"The first {pluralise(len(images), 'image')} of the first epoch after augmentation and resizing, before "
-        f"normalisation. Augmentation: {augmentation_text(augment)}. Dashed blue: objects that the network learns. "
-        "Dashed grey: crowd regions, which are ignored. If a box does not fit its object here, the network learns wrong boxes."
+        f"normalisation. Augmentation: {augmentation_text(augment)}. Dashed blue: objects that the network "
+        "learns. Dashed grey: crowd regions, which are ignored. If a box does not fit its object here, the network "
+        "learns wrong boxes."
     )
     section.gallery([_draw(name, sample, classes) for name, sample in images])
 
