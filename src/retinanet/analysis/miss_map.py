@@ -35,8 +35,8 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
 }
 """The stages of the pipeline in their order: what an object passes, and the causes that lose it."""
 UNKNOWN_CAUSES: Final = (
-    "This map follows the detections alone. `retinanet check` with the checkpoint shows which objects were lost inside "
-    "the network and its post-processing: by the anchors, the scores or NMS."
+    "This map follows the detections alone. The command check, with the checkpoint and the data, shows which objects "
+    "were lost inside the network and its post-processing: by the anchors, the scores or NMS."
 )
 """Note about a map that was made without the network."""
 

@@ -41,8 +41,14 @@ EXAMPLES: Final = 3
 """Maximum number of drawn examples of each cause."""
 
 
-def causes_sections(report: Report, causes: ErrorCauses) -> None:
-    """Add the table of causes, and a gallery for each cause."""
+def causes_sections(report: Report, causes: ErrorCauses, *, with_misses: bool = True) -> None:
+    """Add the table of causes, and a gallery for each cause.
+
+    Args:
+        report: report.
+        causes: all errors.
+        with_misses: False to leave the missed objects out of the galleries, because the miss map shows them.
+    """
     section = report.section("Causes of the errors")
     if not (rows := causes.rows()):
         section.text("There are no errors.")
@@ -54,15 +60,18 @@ def causes_sections(report: Report, causes: ErrorCauses) -> None:
         "false detection has one cause. AP regained: AP, computed anew, if this cause alone did not exist. A missed "
         "object that is detected with a wrong class or place, and this false detection, are two sides of one error.",
     )
+    if not with_misses:
+        section.text("The miss map shows the missed objects. The images below show false detections.")
     section.text(LEGEND)
     for cause in causes.counts():
-        missed = [miss for miss in causes.missed if miss.cause == cause]
+        missed = [miss for miss in causes.missed if miss.cause == cause] if with_misses else []
         missed.sort(key=lambda miss: -miss.best.score if miss.best is not None else 0.0)
         false = sorted((f for f in causes.false if f.cause == cause), key=lambda f: -f.prediction.score)
         errors: list[Missed | FalseDetection] = [*missed, *false]
         present = [e for e in errors if causes.data.records[e.image].path.is_file()]
         images = [example_image(causes, error) for error in present[:EXAMPLES]]
-        section.text(f"{cause[0].upper()}{cause[1:]}. What can help: {ADVICE[cause]}.")
+        if images or with_misses:
+            section.text(f"{cause[0].upper()}{cause[1:]}. What can help: {ADVICE[cause]}.")
         if images:
             section.gallery(images, small=True)
 
@@ -96,7 +105,7 @@ def example_image(causes: ErrorCauses, error: Missed | FalseDetection, *, side: 
     return ReportImage(image=crop, alt=f"Crop of {record.path.name} around {what}", caption=f"{text}.")
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
 def _decoded(path: Path) -> Image.Image:
     """Return an image. Several errors of one image follow each other."""
     return decode_for_display(path)

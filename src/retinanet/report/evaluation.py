@@ -120,7 +120,7 @@ def model_report(
     if findings:
         findings_section(report.section("Diagnosis"), findings)
     if causes is not None:
-        causes_sections(report, causes)
+        causes_sections(report, causes, with_misses=misses is None)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from retinanet.config import AugmentConfig
     from retinanet.data.dataset import Sample
     from retinanet.report.html import Section
+
+
+SMALL: Final = 480
+"""Width of an image, pixels, up to which three or four images have place in a row."""
 
 
 def training_images_section(
@@ -34,7 +38,8 @@ def training_images_section(
         "learns. Dashed grey: crowd regions, which are ignored. If a box does not fit its object here, the network "
         "learns wrong boxes."
     )
-    section.gallery([_draw(name, sample, classes) for name, sample in images])
+    drawn = [_draw(name, sample, classes) for name, sample in images]
+    section.gallery(drawn, small=max(image.image.width for image in drawn) <= SMALL)
 
 
 def augmentation_text(augment: AugmentConfig) -> str:
