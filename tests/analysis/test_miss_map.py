@@ -235,7 +235,7 @@ def test_commands_have_the_real_paths_and_are_valid(tmp_path: Path) -> None:
     assert words["below the threshold"][1][:3] == ["tune", model, "my data.json"]
     assert words["wrong class"][0][:4] == ["check", model, "my data.json", "--hard"]
     config = str(folder / "config.yaml")
-    assert words["suppressed"][0][:5] == ["train", "--config", config, "--nms-threshold", "0.65"]
+    assert words["suppressed"][0][:5] == ["predict", model, ".", "--nms-threshold", "0.65"]
     assert words["no anchor"][0][:5] == ["train", "--config", config, "--anchors", "auto"]
     assert words["anchors taken"][0][3:6] == ["--assigner", "atss", "--low-quality-matches"]
     assert words["low scores"][0][:2] == ["prescribe", "t.json"]

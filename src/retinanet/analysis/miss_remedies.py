@@ -158,12 +158,7 @@ class Remedies:
             f"With a threshold of {threshold:g} instead of {self.errors.threshold:g}, "
             f"{self._gain(found_K, false_K, label)}."
         )
-        steps = []
-        if self.files.model.suffix.lower() != ".json":
-            images = self.errors.data.records[0].path.parent
-            target = self.files.model.with_name("found")
-            words = ("predict", self.files.model, images, "--threshold", f"{threshold:g}", "-o", target)
-            steps.append(NextStep(reason="Detect with this threshold", command=shell_command(*words)))
+        steps = self._predict("Detect with this threshold", "--threshold", threshold)
         return MissRemedy(outlook=outlook, steps=(*steps, *self._steps("below the threshold")))
 
     def _higher_nms_threshold(self, missed: Sequence[Missed]) -> MissRemedy:
@@ -180,7 +175,7 @@ class Remedies:
         return MissRemedy(
             outlook=f"With nms_threshold {trial.nms_threshold:g} instead of {own.nms_threshold:g}, {changes}. F1 is "
             f"{trial.f1(objects):.3f} instead of {own.f1(objects):.3f}.",
-            steps=self._option("nms", "nms_threshold", trial.nms_threshold),
+            steps=self._predict("Detect with this NMS threshold", "--nms-threshold", trial.nms_threshold),
         )
 
     def _higher_limit(self, cause: str, missed: Sequence[Missed]) -> MissRemedy:
@@ -191,6 +186,15 @@ class Remedies:
             outlook=f"With {option} {max(needed):,}, none of these boxes is dropped by this limit.",
             steps=self._option("limit", option, max(needed)),
         )
+
+    def _predict(self, reason: str, flag: str, value: float) -> tuple[NextStep, ...]:
+        """Return the command that detects with another value of an option; none for a file of results."""
+        model = self.files.model
+        if model.suffix.lower() == ".json":
+            return ()
+        images = self.errors.data.records[0].path.parent
+        words = ("predict", model, images, flag, f"{value:g}", "-o", model.with_name("found"))
+        return (NextStep(reason=reason, command=shell_command(*words)),)
 
     def _option(self, name: str, option: str, value: float) -> tuple[NextStep, ...]:
         """Return the command that trains with another option of post-processing."""

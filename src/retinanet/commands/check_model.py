@@ -49,7 +49,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.torch_detector import Detector
 
-    trained = load_for_analysis(model, device=config.hardware.device).with_agnostic_nms(config.nms.agnostic_nms)
+    trained = load_for_analysis(model, device=config.hardware.device).with_nms(config.nms)
     data = _load(path, config, classes=trained.classes)
     console = result_console(config.files.json)
     faults = print_faults(console, [data])
