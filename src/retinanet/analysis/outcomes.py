@@ -136,7 +136,9 @@ class Outcomes:
         for miss in causes.missed if causes is not None else ():
             measured.setdefault(miss.image, {})[miss.object] = KINDS.index(miss.cause)
         self.images = [_image(item, threshold, measured.get(i, {})) for i, item in enumerate(items)]
-        labels = [label for item in items for array in (item.labels_G, item.detected_labels_D) for label in array.tolist()]
+        labels = [
+            label for item in items for array in (item.labels_G, item.detected_labels_D) for label in array.tolist()
+        ]
         self.classes = (*classes, *(str(label) for label in range(len(classes), max(labels, default=-1) + 1)))
         self.step = round(threshold * STEPS)
 
@@ -199,7 +201,10 @@ def _image(item: ImageResults, threshold: float, measured: Mapping[int, int]) ->
     iou_DG, _ = overlaps(item.detected_D4, item.boxes_G4)
     same_DG = np.asarray(item.detected_labels_D)[:, None] == np.asarray(item.labels_G)[None]
     causes = false_causes(iou_DG * ~crowd_G, same_DG, match.unlabelled_D)
-    kind_D = np.array([NEVER if right else KINDS.index(cause) for right, (cause, _) in zip(match.correct_D, causes, strict=True)], dtype=np.int64)
+    kind_D = np.array(
+        [NEVER if right else KINDS.index(cause) for right, (cause, _) in zip(match.correct_D, causes, strict=True)],
+        dtype=np.int64,
+    )
     kind_G = np.where(found_G < 0, KINDS.index(NO_DETECTION), KINDS.index("below the threshold"))
     for d in np.flatnonzero((kind_D >= 0) & (score_D >= round(threshold * STEPS) * 10))[::-1]:
         cause, g = causes[d]

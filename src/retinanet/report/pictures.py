@@ -73,9 +73,7 @@ def embed(chosen: Sequence[int], images: Sequence[ImageOutcomes], limit: int) ->
         used += len(source)
         if used > limit:
             break
-        pictures.append(
-            Picture(index=index, name=item.name, width=image.width, height=image.height, source=source)
-        )
+        pictures.append(Picture(index=index, name=item.name, width=image.width, height=image.height, source=source))
     return pictures
 
 
@@ -103,7 +101,10 @@ def picture_data(picture: Picture, runs: Sequence[Outcomes], lowest: int, *, wit
         "source": picture.source if with_source else None,
         "objects": [[*box, label, size, int(crowd)] for box, label, size, crowd in objects],
         "runs": [
-            {"kinds": run.images[picture.index].kind_G.tolist(), "detections": _detections(run.images[picture.index], lowest)}
+            {
+                "kinds": run.images[picture.index].kind_G.tolist(),
+                "detections": _detections(run.images[picture.index], lowest),
+            }
             for run in runs
         ],
     }

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.analysis.overfitting import epoch_means
 from retinanet.analysis.outcomes import Outcomes
+from retinanet.analysis.overfitting import epoch_means
 from retinanet.evaluate.per_image import ImageResults, best_threshold
 from retinanet.report import figures, summary
 from retinanet.report.evaluation import evaluation_section
