@@ -1,4 +1,4 @@
-"""Outcomes at every threshold equal the matching of each image and the confusion matrix, in Python and in the script."""
+"""Outcomes at every threshold equal the matching of each image and the confusion matrix, in Python and in V8."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_images_beyond_the_limit_are_counted_and_left_out(monkeypatch: pytest.Mo
 
 def test_pictures_are_embedded_once_and_within_the_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     item = make([(*A, 0)], [])
-    page, data, shown = written([item] * 20)
+    _, data, shown = written([item] * 20)
     sources = [picture["source"] for picture in data["pictures"]]
     assert sources[: pictures.STATIC] == [None] * pictures.STATIC  # these are in the page
     assert all(source.startswith("data:image/jpeg") for source in sources[pictures.STATIC :])
@@ -176,7 +176,8 @@ def test_of_a_hundred_classes_the_most_confused_are_in_the_table() -> None:
             [(*A, 0, 0.9), (*B, 1, 0.4)],
             [
                 "At score threshold 0.50, cat (recall 1.00, precision 1.00) is good.",
-                "The largest loss: 1 of 1 object of class dog is missed. Most frequent kind: below the threshold (all).",
+                "The largest loss: 1 of 1 object of class dog is missed. "
+                "Most frequent kind: below the threshold (all).",
             ],
         ),
     ],

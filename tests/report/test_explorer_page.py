@@ -1,4 +1,4 @@
-"""The explorable evaluation in Chromium: threshold, filters, confusion cells, the enlarged image, copying, accessibility."""
+"""The explorable evaluation in Chromium: threshold, filters, confusion cells, enlarged image, accessibility."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A threshold removes only detections with the lowest scores, so that the pairs of
 (`evaluate.per_image.pair_detections`, `evaluate.confusion.confusion_pairs`). An object therefore is found up to the
 score of its detection, and a false detection is false up to its own score.
 
-Scores are whole thousandths, rounded down, and thresholds whole hundredths ("steps"), so that every comparison of both is
-exact. Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
+Scores are whole thousandths, rounded down, and thresholds whole hundredths ("steps"), so that every comparison of both
+is exact. Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Outcomes:
 
     @cached_property
     def pairs(self) -> Ints:
-        """All detections that the confusion matrix counts, (D, 4): class id of the object, class id, size, highest step.
+        """Detections that the confusion matrix counts, (D, 4): class id of the object, class id, size, highest step.
 
         The class id of the object is the number of classes if the detection has no object. The size is that of the
         object, or of a detection without one.

@@ -24,9 +24,8 @@ def verdict(outcomes: Outcomes) -> list[str]:
     at = f"score threshold {outcomes.step / STEPS:.2f}"
     counts = outcomes.counts()
     if not counts.objects:
-        return [
-            f"The images have no objects. At {at}, {pluralise(counts.detections, 'detection')} remain{'s' if counts.detections == 1 else ''}."
-        ]
+        verb = "remains" if counts.detections == 1 else "remain"
+        return [f"The images have no objects. At {at}, {pluralise(counts.detections, 'detection')} {verb}."]
     if not counts.found:
         return [f"At {at}, no object is found."]
     by_class = {name: outcomes.counts(label=k) for k, name in enumerate(outcomes.classes)}
