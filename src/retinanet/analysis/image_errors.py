@@ -232,16 +232,15 @@ class ImageErrors:
     def best(self, g: int) -> int | None:
         """Return the anchor of the highest score of the object's class among the boxes that fit the object.
 
-        Boxes that are detections of another object are left out.
+        Boxes that are detections of another object, or overlap another object of the class more, are left out.
         """
         label = int(self.record.labels_G[g])
-        fits_A = self.iou_AG[:, g] >= MATCH_IOU
+        rivals = np.flatnonzero((self.record.labels_G == label) & ~self.record.crowd_G)
+        anchors = np.flatnonzero(self.iou_AG[:, g] >= MATCH_IOU)
+        anchors = anchors[self.iou_AG[anchors, g] >= self.iou_AG[np.ix_(anchors, rivals)].max(axis=1)]
         own_D = (self.shown.labels_D == label) & self.correct_D
-        fits_A[self.trace.anchor_D[self.kept_D[own_D]]] = False
-        anchors = np.flatnonzero(fits_A)
-        if not len(anchors):
-            return None
-        return int(anchors[self.trace.flat.scores_AK[anchors, label].argmax()])
+        anchors = anchors[~np.isin(anchors, self.trace.anchor_D[self.kept_D[own_D]])]
+        return int(anchors[self.trace.flat.scores_AK[anchors, label].argmax()]) if len(anchors) else None
 
     def _cause(self, g: int, best: int | None) -> tuple[MissCause, int | None]:
         """Return the cause of a miss, and the number of the detection that is involved."""

@@ -117,8 +117,8 @@ def after_check(
 def after_evaluation(model: Path, data: Path, flags: Sequence[str] = ()) -> list[NextStep]:
     """Return the most useful commands after an evaluation: the errors are explained, then thresholds are tuned.
 
-    Both need a checkpoint. The errors of COCO results are explained by their detections alone. There is no command for an
-    exported model.
+    Both need a checkpoint. The errors of COCO results are explained by their detections alone. No command is useful for
+    an exported model.
 
     Args:
         model: evaluated checkpoint, exported model or COCO results file.

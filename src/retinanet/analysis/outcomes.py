@@ -4,8 +4,8 @@ A threshold removes only detections with the lowest scores, so that the pairs of
 (`evaluate.per_image.pair_detections`, `evaluate.confusion.confusion_pairs`). An object therefore is found up to the
 score of its detection, and a false detection is false up to its own score.
 
-Scores are whole thousandths, rounded down, and thresholds whole hundredths ("steps"), so that every comparison of both is
-exact. Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
+Scores are whole thousandths, rounded down, and thresholds whole hundredths ("steps"), so that every comparison of both
+is exact. Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class Outcomes:
         for miss in causes.missed if causes is not None else ():
             measured.setdefault(miss.image, {})[miss.object] = KINDS.index(miss.cause)
         self.images = [_image(item, threshold, measured.get(i, {})) for i, item in enumerate(items)]
-        labels = [label for item in items for array in (item.labels_G, item.detected_labels_D) for label in array.tolist()]
+        labels = [
+            label for item in items for array in (item.labels_G, item.detected_labels_D) for label in array.tolist()
+        ]
         self.classes = (*classes, *(str(label) for label in range(len(classes), max(labels, default=-1) + 1)))
         self.step = round(threshold * STEPS)
 
@@ -157,7 +159,7 @@ class Outcomes:
 
     @cached_property
     def pairs(self) -> Ints:
-        """All detections that the confusion matrix counts, (D, 4): class id of the object, class id, size, highest step.
+        """Detections that the confusion matrix counts, (D, 4): class id of the object, class id, size, highest step.
 
         The class id of the object is the number of classes if the detection has no object. The size is that of the
         object, or of a detection without one.
@@ -199,7 +201,10 @@ def _image(item: ImageResults, threshold: float, measured: Mapping[int, int]) ->
     iou_DG, _ = overlaps(item.detected_D4, item.boxes_G4)
     same_DG = np.asarray(item.detected_labels_D)[:, None] == np.asarray(item.labels_G)[None]
     causes = false_causes(iou_DG * ~crowd_G, same_DG, match.unlabelled_D)
-    kind_D = np.array([NEVER if right else KINDS.index(cause) for right, (cause, _) in zip(match.correct_D, causes, strict=True)], dtype=np.int64)
+    kind_D = np.array(
+        [NEVER if right else KINDS.index(cause) for right, (cause, _) in zip(match.correct_D, causes, strict=True)],
+        dtype=np.int64,
+    )
     kind_G = np.where(found_G < 0, KINDS.index(NO_DETECTION), KINDS.index("below the threshold"))
     for d in np.flatnonzero((kind_D >= 0) & (score_D >= round(threshold * STEPS) * 10))[::-1]:
         cause, g = causes[d]

@@ -39,7 +39,7 @@ def comparison_report(found: ModelComparison, path: Path, *, flags: Sequence[str
     explorer.first_screen([sentences[0], _only_one(found)], after_evaluation(best.path, found.data.source, flags))
     explorer.pictures_section(report.section("Images: the same image with the detections of both models"))
     explorer.confusion_section(report.section("Confusion matrices"))
-    report.in_short += sentences
+    report.in_short += sentences[1:]
     for model in found.models[1:]:
         _differences(report.section(f"{model.name} compared with {first.name}"), found, model)
     return report.write(path)
@@ -48,9 +48,7 @@ def comparison_report(found: ModelComparison, path: Path, *, flags: Sequence[str
 def _run(found: ModelComparison, model: ComparedModel) -> Run:
     """Return a model with its outcomes at its threshold with the highest F1."""
     items = items_from_results(found.data, model.evaluation.results)
-    return Run(
-        name=model.name, outcomes=Outcomes(items, found.data.classes, threshold=best_threshold(items))
-    )
+    return Run(name=model.name, outcomes=Outcomes(items, found.data.classes, threshold=best_threshold(items)))
 
 
 def _only_one(found: ModelComparison) -> str:

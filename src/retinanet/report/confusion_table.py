@@ -84,6 +84,4 @@ def _mistake(names: Sequence[str], i: int, j: int, count: int) -> str:
 def _cells(counts_R: Counts, row: int, columns: Sequence[int]) -> list[tuple[int, float, str]]:
     """Return the count, the share of the row, and the kind of each cell of a row."""
     total = max(1, int(counts_R.sum()))
-    return [
-        (int(counts_R[j]), float(counts_R[j]) / total, "right" if j == row else "wrong") for j in columns
-    ]
+    return [(int(counts_R[j]), float(counts_R[j]) / total, "right" if j == row else "wrong") for j in columns]

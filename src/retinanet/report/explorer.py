@@ -15,7 +15,7 @@ from retinanet.analysis.outcomes import KINDS, SIZES, STEPS, UNLABELLED, Outcome
 from retinanet.report import pictures
 from retinanet.report.confusion_table import TABLE_CLASSES, confusion_table, intro
 from retinanet.report.html import render
-from retinanet.report.pictures import STATIC, Picture
+from retinanet.report.pictures import STATIC
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -66,6 +66,10 @@ class Explorer:
         self.lowest = min(lowest_step(one) for one in tables)
         if sum(len(table) for one in tables for table in one.values()) > MAX_ROWS * len(runs):
             self.lowest = max(_affordable_step(one) for one in tables)
+            report.in_short.append(
+                f"Detections with a score below {self.lowest / STEPS:.2f} are left out of the threshold slider and of "
+                "the images, because the page would be too large. The metrics contain all detections."
+            )
 
     def first_screen(self, verdict: Sequence[str], steps: Sequence[NextStep]) -> None:
         """Add the verdict, the counts, the threshold and the next commands as the first screen of the report."""
@@ -130,7 +134,10 @@ class Explorer:
             score = run.outcomes.step * 10
             found.append([(image.found_G >= score) | image.crowd_G for image in run.outcomes.images])
         if len(self.runs) > 1:
-            return [int((np.stack(of_image).any(0) & ~np.stack(of_image).all(0)).sum()) for of_image in zip(*found, strict=True)]
+            return [
+                int((np.stack(of_image).any(0) & ~np.stack(of_image).all(0)).sum())
+                for of_image in zip(*found, strict=True)
+            ]
         first = self.runs[0].outcomes
         return [
             int((~found_G).sum()) + int(((image.kind_D >= 0) & (image.score_D >= first.step * 10)).sum())
@@ -140,7 +147,10 @@ class Explorer:
     def _kinds(self) -> list[tuple[int, str]]:
         """Return the kinds of errors that occur, with their index."""
         present = {
-            int(kind) for run in self.runs for table in (run.outcomes.objects, run.outcomes.false) for kind in table[:, 2]
+            int(kind)
+            for run in self.runs
+            for table in (run.outcomes.objects, run.outcomes.false)
+            for kind in table[:, 2]
         }
         return [(number, kind) for number, kind in enumerate(KINDS) if number in present]
 

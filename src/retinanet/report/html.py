@@ -190,7 +190,7 @@ class Report:
         sections = [section for section in self.sections if section.blocks]
         light, dark = (_css_variables(shade) for shade in (0, 1))
         scripts = [script_text(name) for name in ("parts", *self.scripts, "start")] if self.scripts else []
-        return render(
+        page = render(
             "template.html",
             report=self,
             sections=sections,
@@ -201,6 +201,7 @@ class Report:
             scripts=[Markup(script) for script in scripts],  # noqa: S704 (files of this package)
             script_hashes=[_csp_hash(script) for script in scripts],
         )
+        return str(page)
 
     def write(self, path: Path) -> Path:
         """Write the report to `path` atomically, so that `path` never holds a partial file. Return `path`."""

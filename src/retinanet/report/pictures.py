@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_PICTURES: Final = 120
 """Maximum number of embedded images."""
-MAX_BYTES: Final = 6_000_000
+MAX_BYTES: Final = 5_000_000
 """Maximum size of all embedded images in base64, bytes."""
 MAX_BOXES: Final = 300
 """Maximum number of detections of an image that are embedded, those with the highest scores."""
@@ -73,9 +73,7 @@ def embed(chosen: Sequence[int], images: Sequence[ImageOutcomes], limit: int) ->
         used += len(source)
         if used > limit:
             break
-        pictures.append(
-            Picture(index=index, name=item.name, width=image.width, height=image.height, source=source)
-        )
+        pictures.append(Picture(index=index, name=item.name, width=image.width, height=image.height, source=source))
     return pictures
 
 
@@ -88,9 +86,9 @@ def is_present(outcome: ImageOutcomes) -> bool:
 def picture_data(picture: Picture, runs: Sequence[Outcomes], lowest: int, *, with_source: bool) -> dict[str, Any]:
     """Return an embedded image for the script: its objects, and the detections of each run from a threshold step.
 
-    Objects are x1, y1, x2, y2, class, size, crowd. Detections are x1, y1, x2, y2, class, score (thousandths), size, kind
-    of error (-1: none), object of its class that the detection matches (-1: none), object in the confusion matrix
-    (-1: none), ignored.
+    Objects are x1, y1, x2, y2, class, size, crowd. Detections are x1, y1, x2, y2, class, score (thousandths), size,
+    kind of error (-1: none), object of its class that the detection matches (-1: none), object in the confusion
+    matrix (-1: none), ignored.
     """
     first = runs[0].images[picture.index]
     objects = zip(
@@ -103,7 +101,10 @@ def picture_data(picture: Picture, runs: Sequence[Outcomes], lowest: int, *, wit
         "source": picture.source if with_source else None,
         "objects": [[*box, label, size, int(crowd)] for box, label, size, crowd in objects],
         "runs": [
-            {"kinds": run.images[picture.index].kind_G.tolist(), "detections": _detections(run.images[picture.index], lowest)}
+            {
+                "kinds": run.images[picture.index].kind_G.tolist(),
+                "detections": _detections(run.images[picture.index], lowest),
+            }
             for run in runs
         ],
     }

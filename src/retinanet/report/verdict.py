@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from retinanet.analysis.outcomes import KINDS, UNLABELLED
+from retinanet.analysis.outcomes import KINDS, STEPS, UNLABELLED
 from retinanet.report.gallery import pluralise
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ NAMED: Final = 3
 
 def verdict(outcomes: Outcomes) -> list[str]:
     """Return two sentences: what is good enough at the threshold, and what is the largest loss."""
-    at = f"score threshold {outcomes.step / 100:.2f}"
+    at = f"score threshold {outcomes.step / STEPS:.2f}"
     counts = outcomes.counts()
     if not counts.objects:
-        return [f"The images have no objects. At {at}, {pluralise(counts.detections, 'detection')} remain."]
+        verb = "remains" if counts.detections == 1 else "remain"
+        return [f"The images have no objects. At {at}, {pluralise(counts.detections, 'detection')} {verb}."]
     if not counts.found:
         return [f"At {at}, no object is found."]
     by_class = {name: outcomes.counts(label=k) for k, name in enumerate(outcomes.classes)}
@@ -34,9 +35,7 @@ def verdict(outcomes: Outcomes) -> list[str]:
 
 def _good(by_class: dict[str, Counts], at: str) -> str:
     """Return which classes are good enough."""
-    good = {
-        name: one for name, one in by_class.items() if (one.recall or 0) >= GOOD and (one.precision or 0) >= GOOD
-    }
+    good = {name: one for name, one in by_class.items() if (one.recall or 0) >= GOOD and (one.precision or 0) >= GOOD}
     if not good:
         best = max(by_class, key=lambda name: by_class[name].f1 or 0)
         return (
@@ -60,7 +59,9 @@ def _quality(counts: Counts) -> str:
 def _largest_loss(outcomes: Outcomes, by_class: dict[str, Counts]) -> list[str]:
     """Return the class with most missed objects or most false detections, and their most frequent kind."""
     losses = [
-        (count, outcome, name) for name, one in by_class.items() for outcome, count in (("missed", one.missed), ("false", one.false))
+        (count, outcome, name)
+        for name, one in by_class.items()
+        for outcome, count in (("missed", one.missed), ("false", one.false))
     ]
     count, outcome, name = max(losses, key=lambda loss: loss[0])
     if not count:

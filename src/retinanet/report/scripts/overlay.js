@@ -4,7 +4,8 @@ const markOrder = ["found", "unlabelled", "false", "missed"];
 const markSymbols = { found: "", missed: "×", false: "×", unlabelled: "?" };
 
 function pictureElement(tag, attributes = {}, children = []) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const namespace = document.querySelector("svg").namespaceURI; // the legend is an SVG; the page names no address
+  const node = document.createElementNS(namespace, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
@@ -56,6 +57,6 @@ function drawMarks(view, marks, classes, { truth = [], named = false } = {}) {
 
 // Keep the text of a view at its size in CSS pixels, whatever the size of the view and its zoom.
 function scaleText(view) {
-  const width = view.clientWidth || view.getBoundingClientRect().width;
-  if (width) view.style.setProperty("--unit", (view.viewBox.baseVal.width / width).toFixed(4));
+  const scale = view.getScreenCTM()?.a;
+  if (scale) view.style.setProperty("--unit", (1 / scale).toFixed(4));
 }
