@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.imbalance import Imbalance
     from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
+    from retinanet.analysis.loss_microscope import LossMicroscope
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
     from retinanet.data import DetectionData
@@ -44,6 +45,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.imbalance_meter import measure
     from retinanet.analysis.miss_map import miss_map
     from retinanet.analysis.miss_remedies import model_files
+    from retinanet.analysis.loss_microscope_meter import LossMicroscopeMeter
     from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.evaluate import evaluate_model
     from retinanet.evaluate.per_image import best_threshold, items_from_results
@@ -59,9 +61,17 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     )
     numbers = metrics.to_json()
     _print_metrics(console, numbers, data)
+    easy_from = config.imbalance.easy_from
+    meter = LossMicroscopeMeter(classes=trained.classes, loss_config=trained.loss_config, easy_from=easy_from)
     found = measure(
-        trained, data, batch_size=config.batch.batch_size, easy_from=config.imbalance.easy_from, progress=progress_bar
+        trained,
+        data,
+        batch_size=config.batch.batch_size,
+        easy_from=easy_from,
+        progress=progress_bar,
+        further=[meter.add],
     )
+    microscope = meter.result()
     for sentence in found.sentences():
         console.print(sentence, markup=False, highlight=False)
     findings = diagnose(data, results, train_config=trained.train_config)
@@ -77,7 +87,9 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     _print_causes(console, causes)
     misses = miss_map(causes, items, model_files(model, path, config.dataset))
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
-    write_json(_document(numbers, found, findings, data, hard, causes, misses), config.files.json)
+    write_json(
+        _document(numbers, found, findings, data, hard, causes, microscope=microscope, misses=misses), config.files.json
+    )
     _write_report(
         console,
         config,
@@ -89,6 +101,8 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         findings=findings,
         hard=hard,
         imbalance=found,
+        microscope=microscope,
+        run=model.parent if (model.parent / "config.yaml").is_file() else None,
         causes=causes,
         next_steps=_next_steps(model, path, config, causes),
         misses=misses,
@@ -173,11 +187,13 @@ def _document(
     hard: HardExamples | None,
     causes: ErrorCauses | None = None,
     misses: MissMap | None = None,
+    microscope: LossMicroscope | None = None,
 ) -> dict[str, Any]:
     """Return the results as JSON values, for `--json`."""
     return {
         "metrics": metrics,
         "imbalance": None if imbalance is None else imbalance.to_json(),
+        "loss_microscope": None if microscope is None else microscope.to_json(data),
         "findings": [finding.to_json() for finding in findings],
         "faults": [str(fault) for fault in data.faults],
         "hard_examples": hard.rows() if hard else [],

@@ -53,11 +53,6 @@ class FlatOutputs:
         return int(np.searchsorted(self.starts, anchor, side="right")) - 1
 
 
-    def level_of(self, anchor: int) -> int:
-        """Return the number of the level of an anchor, 0 for the finest."""
-        return int(np.searchsorted(self.starts, anchor, side="right")) - 1
-
-
 @dataclass(frozen=True, slots=True)
 class Fate:
     """What happened to a box.

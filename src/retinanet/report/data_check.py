@@ -172,8 +172,8 @@ def bar_chart(bars: dict[str, float], *, x: str) -> Figure:
     axes.set_yticks(range(len(names)), [figures.shorten(name).replace("$", r"\$") for name in names])
     present = [value for value in values if value > 0]
     if present and max(present) > 50 * min(present):
-        axes.set_xscale("log")
-        axes.set_xlabel(f"{x} (logarithmic)", color=figures.INK)
+        figures.set_log_scale(axes, "x")
+        axes.set_xlabel(f"{x} (logarithmic)")
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -191,7 +191,7 @@ def size_chart(coverage: Coverage) -> Figure:
         axes.stairs(
             uncovered, edges, color=figures.SERIES[1], linestyle="--", linewidth=1.7, label="no positive anchor"
         )
-        axes.legend(frameon=False, labelcolor=figures.INK, fontsize=9)
+        figures.add_legend(axes)
     axes.set_xscale("log")
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if edges[0] <= t <= edges[-1]]
     axes.set_xticks(ticks, [str(t) for t in ticks])
