@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.loss_microscope import LossMicroscope
     from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
-    from retinanet.analysis.loss_microscope import LossMicroscope
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
     from retinanet.data import DetectionData
@@ -43,9 +43,9 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.error_causes import error_causes
     from retinanet.analysis.imbalance_meter import measure
+    from retinanet.analysis.loss_microscope_meter import LossMicroscopeMeter
     from retinanet.analysis.miss_map import miss_map
     from retinanet.analysis.miss_remedies import model_files
-    from retinanet.analysis.loss_microscope_meter import LossMicroscopeMeter
     from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.evaluate import evaluate_model
     from retinanet.evaluate.per_image import best_threshold, items_from_results
