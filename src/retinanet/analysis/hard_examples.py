@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torchvision.ops import batched_nms
 
-from retinanet.analysis.model_outputs import dense_outputs
+from retinanet.analysis.model_outputs import dense_outputs, input_objects
 from retinanet.boxes import clip, decode, iou
 from retinanet.evaluate.per_image import CONFIDENT, parts_of_objects
 from retinanet.files import write_atomically
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
+    from retinanet.formats.records import Record
     from retinanet.images import Frame
 
 
@@ -200,7 +201,7 @@ def hard_examples(
         for n, index in enumerate(dense.batch.indices):
             image = _Image(
                 number=index,
-                annotation_ids=data.records[index].annotation_ids,
+                annotation_ids=_annotation_ids(data.records[index], dense.batch.frames[n]),
                 loss_AK=loss_NAK[n],
                 scores_AK=dense.outputs.logits_NAK[n].float().sigmoid(),
                 outputs=dense.outputs,
@@ -231,6 +232,12 @@ def background_kind(overlap: float, *, is_part: bool) -> Kind:
     if is_part:
         return "part of an object"
     return "inaccurate box" if overlap >= INACCURATE else "unlabelled?"
+
+
+def _annotation_ids(record: Record, frame: Frame) -> list[int]:
+    """Return the annotation ids of the objects of the target, as far as the record has ids."""
+    _, index_T = input_objects(record, frame)
+    return [record.annotation_ids[g] for g in index_T.tolist() if g < len(record.annotation_ids)]
 
 
 class _Hardest:

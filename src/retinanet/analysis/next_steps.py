@@ -114,6 +114,25 @@ def after_check(
     return list(steps.values())[:STEPS]
 
 
+def after_evaluation(model: Path, data: Path, flags: Sequence[str] = ()) -> list[NextStep]:
+    """Return the most useful commands after an evaluation: the errors are explained, then thresholds are tuned.
+
+    Both need a checkpoint. The errors of COCO results are explained by their detections alone. No command is useful for
+    an exported model.
+
+    Args:
+        model: evaluated checkpoint, exported model or COCO results file.
+        data: dataset of the evaluation.
+        flags: flags that read the dataset, see `data_flags`.
+    """
+    report = model.with_name("check.html")
+    if model.suffix.lower() == ".json":
+        return [check_errors(model, data, flags, report=report)]
+    if model.suffix.lower() != ".ckpt":
+        return []
+    return [check_errors(model, data, flags, report=report), tune_thresholds(model, data, flags)]
+
+
 def mend_steps(
     cause: str, model: Path, data: Path, *, flags: Sequence[str] = (), run: TrainConfig | None = None
 ) -> Iterator[NextStep]:

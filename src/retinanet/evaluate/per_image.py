@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image
@@ -30,8 +30,6 @@ CONFIDENT: Final = 0.5
 PART: Final = 0.7
 """A detection with more than this share of its area in one labelled object of its class is a part of this object."""
 
-Group = Literal["best", "worst", "random"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResults:
@@ -46,7 +44,6 @@ class ImageResults:
         detected_labels_D: class ids of the detections.
         scores_D: scores of the detections.
         crowd_G: True for crowd regions; None if the image has none.
-        group: reason for showing the image in a report.
 
     Raises:
         ValueError: an array has another shape than its name requires.
@@ -60,7 +57,6 @@ class ImageResults:
     detected_labels_D: Ints
     scores_D: Floats
     crowd_G: npt.NDArray[np.bool_] | None = None
-    group: Group | None = None
 
     def __post_init__(self) -> None:
         G, D = len(self.boxes_G4), len(self.detected_D4)

@@ -12,7 +12,7 @@ from retinanet.analysis.imbalance import SIZES
 from retinanet.images import decode_for_display
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
-from retinanet.report.gallery import CORRECT, WRONG, class_label, draw_boxes, pluralise
+from retinanet.report.gallery import MISSED, OBJECT, class_label, draw_boxes, pluralise
 from retinanet.report.html import MAX_SIDE, Report, ReportImage
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _images(check: DataCheck, seed: int) -> list[ReportImage]:
             mark = "× " if g in without else ""
             crowd = " (crowd)" if record.crowd_G[g] else ""
             name = f"{mark}{class_label(check.data.classes, record.labels_G[g])}{crowd}"
-            boxes.append((box * scale, name, WRONG if mark else CORRECT))
+            boxes.append((box * scale, name, MISSED if mark else OBJECT))
         draw_boxes(image, boxes)
         summary = f"{pluralise(len(record.boxes_G4), 'object')}, {len(without)} without a positive anchor"
         drawn.append(
