@@ -96,7 +96,8 @@ class Record:
         height: height in original pixels.
         boxes_G4: float64, xyxy, original pixels, inside the image, with sides above 0.
         labels_G: int64, 0-based class ids.
-        crowd_G: bool, ignored (neither a target nor a false positive): crowd regions (COCO), difficult objects (VOC).
+        crowd_G: bool, true for an ignore region, which is neither a target nor a false positive: crowd regions (COCO),
+            difficult objects (VOC), DontCare (KITTI). A region that applies to every class has one row for each class.
         areas_G: float64, square pixels: area of the annotation (of the mask in COCO) or, if missing, of the box.
         annotation_ids: annotation ids of the file (COCO), or the number of each object in its file, from 1 (VOC).
         image_id: image id of the file (COCO), or the number of the image, from 1.
@@ -117,6 +118,16 @@ class Record:
     image_id: int
     window: tuple[int, int, int, int] | None = None
     properties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def distinct_G(self) -> npt.NDArray[np.bool_]:
+        """False for each ignore region that repeats the box of an earlier ignore region, otherwise true."""
+        distinct_G = np.ones(len(self.crowd_G), np.bool_)
+        crowd = np.flatnonzero(self.crowd_G)
+        if len(crowd) > 1:
+            distinct_G[crowd] = False
+            distinct_G[crowd[np.unique(self.boxes_G4[crowd], axis=0, return_index=True)[1]]] = True
+        return distinct_G
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,13 +151,13 @@ class DetectionData:
 
     @cached_property
     def num_objects(self) -> int:
-        """Number of boxes, including crowd regions."""
-        return sum(len(record.boxes_G4) for record in self.records)
+        """Number of objects and ignore regions. A region that applies to every class counts once."""
+        return sum(int(record.distinct_G.sum()) for record in self.records)
 
     @cached_property
     def num_crowd(self) -> int:
-        """Number of ignored boxes: crowd regions and difficult objects."""
-        return sum(int(record.crowd_G.sum()) for record in self.records)
+        """Number of ignore regions, such as crowd regions and difficult objects."""
+        return sum(int((record.crowd_G & record.distinct_G).sum()) for record in self.records)
 
     def to_coco(self) -> dict[str, Any]:
         """Return the data as a COCO ground-truth dictionary, for pycocotools, hotcoco or a file.
