@@ -42,7 +42,10 @@ def test_truncation_and_occlusion_are_properties(tmp_path: Path, write_image: Wr
     ("line", "message"),
     [
         ("cat 0 0 -1 1 2 30 40", "expected 15 columns of KITTI, found 8: 'cat 0 0 -1 1 2 30 40'"),
-        (kitti_line("cat", CAT).strip() + " 0.93", "expected 15 columns .*, found 16: .* The last column may be the score of a detection"),
+        (
+            kitti_line("cat", CAT).strip() + " 0.93",
+            "expected 15 columns .*, found 16: .* The last column may be the score of a detection",
+        ),
         (kitti_line("cat", CAT).replace("2.0", "x"), "expected a type and 14 finite numbers, found 'x'"),
         (kitti_line("cat", CAT).replace("2.0", "nan"), "expected a type and 14 finite numbers, found 'nan'"),
         (kitti_line("cat", (30, 2, 10, 40)), "expected a box with an area above 0, found"),

@@ -43,7 +43,9 @@ def test_a_list_with_unknown_categories_is_a_fault(ids: object, tmp_path: Path, 
     content = json.loads(file.read_text())
     content["images"][1]["neg_category_ids"] = ids
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"lvis_v1_train\.json, image 1: expected ids of categories in neg_category_ids"):
+    with pytest.raises(
+        DataError, match=r"lvis_v1_train\.json, image 1: expected ids of categories in neg_category_ids"
+    ):
         data.load(file)
 
 

@@ -9,7 +9,17 @@ import pytest
 from retinanet import data
 from retinanet.data import DataError
 from retinanet.formats import recognise, splits_of
-from tests.formats.samples import CAT, DOG, EXPECTED, IDS, OPEN_IMAGES_HEADER, Write, boxes, open_images, open_images_row
+from tests.formats.samples import (
+    CAT,
+    DOG,
+    EXPECTED,
+    IDS,
+    OPEN_IMAGES_HEADER,
+    Write,
+    boxes,
+    open_images,
+    open_images_row,
+)
 
 ROW = f"a,xclick,{IDS['cat']},1,0.1,0.5,0.2,0.6,0,0,0,0,0"
 
@@ -57,7 +67,10 @@ def test_boxes_of_images_that_were_not_downloaded_are_counted(tmp_path: Path, wr
         (ROW.replace(",0.6,0,0,0,0,0", ""), "expected finite numbers XMin, XMax, YMin, YMax, found '0.1, 0.5, 0.2, '"),
         (ROW.replace("0.6,0,0,0", "0.6,0,0,2"), "expected 0, 1 or -1 as IsGroupOf, found '2'"),
         (ROW.replace("0.1,", "0.7,"), "expected a box with an area above 0, found"),
-        (ROW.replace("0.1,0.5,0.2,0.6", "12,40,8,33"), "expected coordinates relative to the image size, 0 to 1, found"),
+        (
+            ROW.replace("0.1,0.5,0.2,0.6", "12,40,8,33"),
+            "expected coordinates relative to the image size, 0 to 1, found",
+        ),
         (ROW.replace("a,", ",", 1), "expected an ImageID and a LabelName, found"),
     ],
 )

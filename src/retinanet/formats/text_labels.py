@@ -57,8 +57,8 @@ class TextLabels:
 
     def recognise_folder(self, folder: DataSource) -> Iterator[Candidate]:
         """Yield the folder if it, or a subfolder for a split, holds labels of the format."""
-        if (labels := self._labels_of(folder.path)) is not None:
-            yield Candidate(folder, Evidence.OWN_FOLDER, f" by the labels in {labels.name}")
+        if self._labels_of(folder.path) is not None:
+            yield Candidate(folder, Evidence.OWN_FOLDER)
         elif splits := self._split_folders(folder.path):
             yield Candidate(folder, Evidence.OWN_FOLDER, f" by its folder {next(iter(splits.values())).name}")
 
