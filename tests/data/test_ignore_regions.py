@@ -105,6 +105,21 @@ def test_rows_before_an_object_are_kept(tmp_path: Path, write_image: Write) -> N
     assert target.crowd_G.tolist() == [True, True, False]
 
 
+def test_annotation_ids_of_coco_are_kept_beside_the_copies_of_a_region(tmp_path: Path, write_image: Write) -> None:
+    file = label_studio_coco(tmp_path / "set", write_image) / "result.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 5, "name": "ignore"})
+    for row, (number, category) in zip(content["annotations"], ((40, 1), (30, 5)), strict=True):
+        row |= {"id": number, "category_id": category}
+    file.write_text(json.dumps(content))
+    annotations = data.load(file, regions=["ignore"]).to_coco()["annotations"]
+    assert [(row["id"], row["category_id"], row["iscrowd"]) for row in annotations] == [
+        (40, 1, 0),
+        (30, 1, 1),
+        (41, 2, 1),
+    ]
+
+
 def test_every_augmentation_takes_regions(tmp_path: Path, write_image: Write) -> None:
     from retinanet.data.dataset import SampleKey
 

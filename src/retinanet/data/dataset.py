@@ -211,4 +211,5 @@ def _rows_for_the_loss(record: Record) -> npt.NDArray[np.bool_]:
     record, because only rows after the last object are left out.
     """
     last = np.flatnonzero(~record.crowd_G).max(initial=-1)
-    return record.distinct_G | (np.arange(len(record.crowd_G)) < last)
+    is_before_G: npt.NDArray[np.bool_] = np.arange(len(record.crowd_G)) < last
+    return record.distinct_G | is_before_G

@@ -103,8 +103,8 @@ class ClassSelection:
         Raises:
             ConfigError: a class is an ignore region and is also kept or left out.
         """
-        for option, names in (("classes", self.keep), ("ignore_classes", self.ignore)):
-            if both := sorted(set(self.regions).intersection(names)):
+        for option, chosen in (("classes", self.keep), ("ignore_classes", self.ignore)):
+            if both := sorted(set(self.regions).intersection(chosen)):
                 raise ConfigError(
                     f"ignore_regions and {option} both name {both[0]!r}. Name the class in one of the two options"
                 )

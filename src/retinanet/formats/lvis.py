@@ -47,8 +47,9 @@ def read_lvis(source: DataSource, options: ReadOptions) -> DetectionData:
 def _image_name(entry: dict[str, Any]) -> Any:
     """Return the name of an image: coco_url (v1), or file_name without the prefix of COCO 2014 (v0.5)."""
     name = entry.get("file_name", entry.get("coco_url"))
-    is_2014 = isinstance(name, str) and name.startswith(_PREFIX_2014)
-    return name.rpartition("_")[2] if is_2014 else name
+    if isinstance(name, str) and name.startswith(_PREFIX_2014):
+        return name.rpartition("_")[2]
+    return name
 
 
 def _faults(source: DataSource) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ and `verified_absent` of the images: the classes that a person saw, and those th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -39,8 +40,10 @@ from retinanet.parse import shorten
 
 _FLAGS: Final = ("Source", "IsOccluded", "IsTruncated", "IsDepiction", "IsInside")
 """Columns that become properties of the image."""
+_PLAIN: Final = re.compile(r"\w+")
+"""Matches an image id that is no path, such as 0001eeaf4aed83f9."""
 _UNKNOWN: Final = "-1"
-"""Value of a flag that nobody set."""
+"""Value of a flag that is not known."""
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
@@ -142,6 +145,9 @@ class _Images:
 
     def _read(self, name: str, where: str) -> AnnotatedImage | None:
         source = self.builder.source
+        if _PLAIN.fullmatch(name) and not self._finder.index.best_matches(name)[1]:  # most images of a partial download
+            self._missing[name] = 0
+            return None
         try:
             found = self._finder.find(name)
         except AmbiguousImageError as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from retinanet.files import text_encoding
@@ -32,8 +31,7 @@ _VERIFIED_FROM: Final = 1.0
 def columns_of(file: Path) -> dict[str, int]:
     """Return the index of each column that the first line of a CSV file names; empty for a file that is no text."""
     try:
-        with closing(_rows(file)) as rows:
-            cells = next(rows, (0, []))[1]
+        _, cells = next(_rows(file), (0, []))
     except (DataError, OSError):
         return {}
     return {cell.strip(): index for index, cell in enumerate(cells)}

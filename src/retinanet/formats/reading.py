@@ -75,7 +75,7 @@ def read(
         split=chosen,
         allow_outside=allow_outside,
     )
-    data = _read_classes(recognised, options, {"keep": keep, "ignore": ignore, "regions": regions})
+    data = _read_classes(recognised, options, keep, ignore, regions)
     if format is None and (recognised.why or recognised.others):
         alternatives = f"; it could also be {' or '.join(recognised.others)}" if recognised.others else ""
         title = recognised.format.title + recognised.why
@@ -83,14 +83,28 @@ def read(
     return dataclasses.replace(data, notes=(*notes, *file_notes, *split_notes, *data.notes))
 
 
-def _read_classes(recognised: Recognised, options: ReadOptions, values: Mapping[str, Sequence[str]]) -> DetectionData:
+def _read_classes(
+    recognised: Recognised,
+    options: ReadOptions,
+    keep: Sequence[str],
+    ignore: Sequence[str],
+    regions: Sequence[str],
+) -> DetectionData:
     """Read a dataset with the classes that `keep`, `ignore` and `regions` name: see `read`."""
     selection = dataclasses.replace(
-        options.selection, **{name: tuple(separate_names(value)) for name, value in values.items()}
+        options.selection,
+        keep=tuple(separate_names(keep)),
+        ignore=tuple(separate_names(ignore)),
+        regions=tuple(separate_names(regions)),
     )
     data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
     # All classes are known only now. If the name of a class turns out to contain a comma, the data is read again.
-    exact = dataclasses.replace(selection, **{name: selection.names_in(value) for name, value in values.items()})
+    exact = dataclasses.replace(
+        selection,
+        keep=selection.names_in(keep),
+        ignore=selection.names_in(ignore),
+        regions=selection.names_in(regions),
+    )
     if exact != selection:
         selection = exact
         data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))

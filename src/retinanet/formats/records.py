@@ -5,6 +5,7 @@ Shape suffixes: G objects of an image. Every box is xyxy in original pixels (aft
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,12 +163,11 @@ class DetectionData:
     def to_coco(self) -> dict[str, Any]:
         """Return the data as a COCO ground-truth dictionary, for pycocotools, hotcoco or a file.
 
-        Annotation ids are kept if they are unique and above 0. Otherwise annotations are numbered from 1, because
-        evaluators use id 0 for "not matched" and treat annotations with one id as one object.
+        Annotation ids are kept if they are unique and above 0; the further rows of an ignore region that applies to
+        every class get new ids. Otherwise annotations are numbered from 1, because evaluators use id 0 for "not
+        matched" and treat annotations with one id as one object.
         """
-        ids = [annotation_id for record in self.records for annotation_id in record.annotation_ids]
-        if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
-            ids = list(range(1, len(ids) + 1))
+        ids = self._coco_ids()
         annotations: list[dict[str, Any]] = []
         for record in self.records:
             for box, label, crowd, area in zip(
@@ -196,6 +196,18 @@ class DetectionData:
             "categories": [{"id": i, "name": name} for i, name in zip(self.category_ids, self.classes, strict=True)],
             "annotations": annotations,
         }
+
+    def _coco_ids(self) -> list[int]:
+        """Return a unique id above 0 for each row of all records, see `to_coco`."""
+        ids = [annotation_id for record in self.records for annotation_id in record.annotation_ids]
+        if len(set(ids)) == len(ids) and min(ids, default=1) > 0:
+            return ids
+        is_distinct = [bool(value) for record in self.records for value in record.distinct_G]
+        first = [annotation_id for annotation_id, distinct in zip(ids, is_distinct, strict=True) if distinct]
+        if len(set(first)) < len(first) or min(first, default=1) < 1:
+            return list(range(1, len(ids) + 1))
+        new = itertools.count(max(first) + 1)
+        return [i if distinct else next(new) for i, distinct in zip(ids, is_distinct, strict=True)]
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | str:
