@@ -45,11 +45,11 @@ def screenshot_page(browser: Browser, model: Path, scenes: Path) -> None:
             page.locator("#strip > *").nth(CHOSEN).click()
             page.locator("#count", has_text="detection").wait_for()
             page.wait_for_timeout(2000)  # the thumbnails of all scenes
-            page.get_by_role("button", name="Explain a miss").click()
             box = page.locator("#canvas").bounding_box()
             assert box is not None  # noqa: S101 - for the type checker
             page.mouse.click(box["x"] + 0.36 * box["width"], box["y"] + 0.72 * box["height"])
-            page.locator("#why").wait_for()
+            page.locator(".answer").wait_for()
+            page.locator("#busy").wait_for(state="hidden")
             page.mouse.move(5, 5)
             page.screenshot(path=IMAGES / "serve-page.png")
         finally:

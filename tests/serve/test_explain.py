@@ -103,8 +103,12 @@ def test_covering_boxes_come_from_any_position_without_near_duplicates():
 def test_the_summary():
     assert explained(5, 5)["summary"] == "Detected here: detection 1, a, score 0.90, and 1 more."
     assert explained(62, 31)["summary"].startswith(
-        "No detection here. The box with the highest score is from P5: a, suppressed by detection 1"
+        "This place is 2 pixels outside of detection 3, a. No detection here. The box with the highest score is from "
+        "P5: a, suppressed by detection 1"
     )
+    assert explained(62, 31)["near"] == {"detection": 2, "distance": 2.24}  # (2, 1) from the corner of 30 0 60 30
+    assert explained(64, 31)["summary"].startswith("No detection here")  # 4 pixels: more than a tenth of 30
+    assert explained(5, 5)["near"] is None
     assert explained(40, 5, 0.95)["summary"] == (
         "No detection here. The box with the highest score is from P5: a, score 0.700 is not above the threshold 0.95."
     )

@@ -190,10 +190,10 @@ def test_objects_in_the_query_and_in_a_form(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("", "expected either x and y, or box and class, found none of these: give a place of the image, or the box"),
-        ("x=1", "expected either x and y, or box and class, found x:"),
-        ("x=1&y=1&box=1,1,5,5&class=cell", "expected either x and y, or box and class, found x, y, box, class:"),
-        ("box=1,1,5,5", "expected either x and y, or box and class, found box:"),
+        ("", "expected x and y, or box and class, or all of them, found none of these: give a place of the image, or"),
+        ("x=1", "expected x and y, or box and class, or all of them, found x:"),
+        ("x=1&box=1,1,5,5&class=cell", "expected x and y, or box and class, or all of them, found x, box, class:"),
+        ("box=1,1,5,5", "expected x and y, or box and class, or all of them, found box:"),
         ("box=1,1,5,5&box=1,1,5,5&class=cell", "expected a class for each box, found 2 of box and 1 of class: repeat"),
         ("box=1,1,5&class=cell", "box: expected four numbers x1,y1,x2,y2, found '1,1,5': give the left, top, right"),
         ("box=1,1,5,nan&class=cell", "box: expected four numbers x1,y1,x2,y2, found '1,1,5,nan'"),

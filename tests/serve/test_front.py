@@ -18,10 +18,13 @@ JPEG = {"content-type": "image/jpeg"}
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("?threshold=1.5", "threshold: input should be less than or equal to 1, found '1.5'"),
+        ("?threshold=1.5", "threshold: input should be less than or equal to 1, or 'tuned', found '1.5'"),
         ("?threshold=-0.1", "threshold: input should be greater than or equal to 0"),
         ("?threshold=nan", "threshold"),
-        ("?threshold=high", "threshold: input should be a valid number"),
+        (
+            "?threshold=high",
+            "threshold: input should be a valid number, unable to parse string as a number, or 'tuned', found 'high'",
+        ),
         ("?max_detections=0", "max_detections: input should be greater than or equal to 1"),
         ("?max_detections=1001", "less than or equal to 1000"),
         (

@@ -44,6 +44,19 @@ class AnchorMatches:
         """Return the result of any assigner, with the IoU thresholds of its options."""
         return cls(object_A=object_A, iou_AG=iou_AG, positive_iou=config.positive_iou, negative_iou=config.negative_iou)
 
+    def of_object(self, g: int) -> npt.NDArray[np.int64]:
+        """Return the positive anchors of an object; without these, the anchor with the highest IoU."""
+        anchors = np.flatnonzero(self.object_A == g)
+        return anchors if len(anchors) else np.array([self.iou_AG[:, g].argmax()])
+
+    def taken_by(self, g: int) -> int | None:
+        """Return the other object that anchors which fit object `g` are positive for, best anchor first.
+
+        None if these anchors are positive for no object: an assigner other than iou left them out.
+        """
+        fitting = np.flatnonzero((self.iou_AG[:, g] >= self.positive_iou) & (self.object_A >= 0) & (self.object_A != g))
+        return int(self.object_A[fitting[self.iou_AG[fitting, g].argmax()]]) if len(fitting) else None
+
     def cause(self, g: int) -> MissCause | None:
         """Return why no anchor is positive for an object; None if one is."""
         if (self.object_A == g).any():

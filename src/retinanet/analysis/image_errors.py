@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Missed:
         detection: number of the detection (of those above the threshold) that suppressed the box, or that has the wrong
             class or place; None for other causes, and if a box below the threshold suppressed it.
         iou: IoU of this detection with the object.
+        taken_by: index of the object that the anchors of this object are positive for, for the cause "anchors taken".
     """
 
     image: int
@@ -77,6 +79,7 @@ class Missed:
     anchor_iou: float | None = None
     detection: int | None = None
     iou: float | None = None
+    taken_by: int | None = None
 
     def why(self, classes: Sequence[str]) -> str:
         """Return the numbers behind the cause, without a full stop. `classes` holds the name of each class id."""
@@ -88,6 +91,8 @@ class Missed:
         parts = []
         if self.anchor_iou is not None and self.cause in ANCHOR_CAUSES:
             parts.append(f"highest IoU of an anchor {self.anchor_iou:.2f}")
+        if self.taken_by is not None:
+            parts.append(f"its anchors are positive for object {self.taken_by + 1}")
         if self.preferred_label is not None:
             parts.append(
                 f"highest score at its anchors {self.preferred_score:.3f} ({classes[self.preferred_label]}, "
@@ -130,7 +135,11 @@ class ImageErrors:
         trace: post-processing of the image.
         anchors: what training makes of its anchors.
         levels: number of each feature level, finest first.
-        threshold: lowest score of a detection.
+        threshold: lowest score of a detection; or a threshold for each class, which a detection exceeds.
+
+    Attributes:
+        shown: detections of the image, best first.
+        kept_D: number of each detection among the boxes that NMS keeps.
     """
 
     def __init__(
@@ -141,12 +150,16 @@ class ImageErrors:
         trace: Trace,
         anchors: AnchorMatches,
         levels: Sequence[int],
-        threshold: float,
+        threshold: float | Sequence[float],
     ) -> None:
         self.number, self.record, self.trace, self.anchors, self.levels = number, record, trace, anchors, levels
-        self.threshold = threshold
-        self.found = trace.detections()
-        self.shown = self.found[self.found.scores_D >= threshold]
+        self.thresholds = threshold
+        found = trace.detections()
+        if isinstance(threshold, Sequence):
+            is_shown_D, lowest = found.scores_D > np.array(threshold, np.float32)[found.labels_D], min(threshold)
+        else:
+            is_shown_D, lowest = found.scores_D >= threshold, threshold
+        self.shown, self.kept_D = found[is_shown_D], np.flatnonzero(is_shown_D)
         item = ImageResults(
             name=record.path.name,
             image=record.path,
@@ -157,23 +170,30 @@ class ImageErrors:
             detected_labels_D=self.shown.labels_D,
             scores_D=self.shown.scores_D,
         )
-        self.match = match_detections(item, threshold)
-        self.iou_AG = overlaps(trace.flat.boxes_A4, record.boxes_G4)[0]
+        self.match = match_detections(item, lowest)
         self.iou_DG = overlaps(self.shown.boxes_D4, record.boxes_G4)[0]
         self.iou_DG[:, record.crowd_G] = 0.0
         self.correct_D = self.match.correct_D
         self.same_DG = self.shown.labels_D[:, None] == record.labels_G[None]
         self.false_causes = {d: self._false_cause(d) for d in np.flatnonzero(~self.correct_D).tolist()}
 
+    @cached_property
+    def iou_AG(self) -> npt.NDArray[np.floating[Any]]:
+        """IoU of every predicted box with every object."""
+        return overlaps(self.trace.flat.boxes_A4, self.record.boxes_G4)[0]
+
+    def threshold_of(self, label: int) -> float:
+        """Return the score threshold of a class."""
+        return self.thresholds[label] if isinstance(self.thresholds, Sequence) else self.thresholds
+
     def detection_of(self, g: int) -> int | None:
         """Return the number of the detection that matches an object; None if the object is missed."""
-        matching = np.flatnonzero(self.match.object_D == g)
-        return int(matching[0]) if len(matching) else None
+        return next(iter(np.flatnonzero(self.match.object_D == g).tolist()), None)
 
     def missed(self) -> Iterator[Missed]:
         """Yield each missed object with its cause."""
         for g in np.flatnonzero(~self.match.matched_G).tolist():
-            best = self._best(g)
+            best = self.best(g)
             cause, detection = self._cause(g, best)
             level, preferred, score = self._preferred(g)
             yield Missed(
@@ -189,6 +209,7 @@ class ImageErrors:
                 anchor_iou=float(self.anchors.iou_AG[:, g].max(initial=0.0)),
                 detection=detection,
                 iou=None if detection is None else float(self.iou_DG[detection, g]),
+                taken_by=self.anchors.taken_by(g) if cause == "anchors taken" else None,
             )
 
     def false(self) -> Iterator[FalseDetection]:
@@ -206,20 +227,18 @@ class ImageErrors:
                 iou=None if g is None else float(self.iou_DG[d, g]),
             )
 
-    def _best(self, g: int) -> int | None:
+    def best(self, g: int) -> int | None:
         """Return the anchor of the highest score of the object's class among the boxes that fit the object.
 
-        Boxes that are detections of another object are left out.
+        Boxes that are detections of another object, or overlap another object of the class more, are left out.
         """
         label = int(self.record.labels_G[g])
-        fits_A = self.iou_AG[:, g] >= MATCH_IOU
-        shown = len(self.shown)
-        own_D = (self.trace.label_D[:shown] == label) & self.correct_D
-        fits_A[self.trace.anchor_D[:shown][own_D]] = False
-        anchors = np.flatnonzero(fits_A)
-        if not len(anchors):
-            return None
-        return int(anchors[self.trace.flat.scores_AK[anchors, label].argmax()])
+        rivals = np.flatnonzero((self.record.labels_G == label) & ~self.record.crowd_G)
+        anchors = np.flatnonzero(self.iou_AG[:, g] >= MATCH_IOU)
+        anchors = anchors[self.iou_AG[anchors, g] >= self.iou_AG[np.ix_(anchors, rivals)].max(axis=1)]
+        own_D = (self.shown.labels_D == label) & self.correct_D
+        anchors = anchors[~np.isin(anchors, self.trace.anchor_D[self.kept_D[own_D]])]
+        return int(anchors[self.trace.flat.scores_AK[anchors, label].argmax()]) if len(anchors) else None
 
     def _cause(self, g: int, best: int | None) -> tuple[MissCause, int | None]:
         """Return the cause of a miss, and the number of the detection that is involved."""
@@ -228,10 +247,11 @@ class ImageErrors:
             fate = self.trace.fate(best, label)
             if fate.name == "detected":
                 return "below the threshold", None
-            if self.trace.flat.scores_AK[best, label] >= self.threshold:
+            if self.trace.flat.scores_AK[best, label] >= self.threshold_of(label):
                 if fate.name == "suppressed":
                     assert fate.kept is not None  # noqa: S101
-                    return "suppressed", fate.kept if fate.kept < len(self.shown) else None
+                    number = int(np.searchsorted(self.kept_D, fate.kept))
+                    return "suppressed", number if fate.kept in self.kept_D else None
                 if fate.name == "not_a_candidate":
                     return "not a candidate", None
                 if fate.name == "beyond_max_detections":
@@ -242,17 +262,11 @@ class ImageErrors:
         return self.anchors.cause(g) or "low scores", None
 
     def _preferred(self, g: int) -> tuple[int | None, int | None, float | None]:
-        """Return the feature level, the class id and the value of the highest score at the object's anchors.
-
-        These are its positive anchors; without these, the anchor with the highest IoU.
-        """
-        anchors = np.flatnonzero(self.anchors.object_A == g)
-        if not len(anchors):
-            anchors = np.array([self.anchors.iou_AG[:, g].argmax()])
+        """Return the feature level, the class id and the value of the highest score at the object's anchors."""
+        anchors = self.anchors.of_object(g)
         scores_CK = self.trace.flat.scores_AK[anchors]
         c, label = np.unravel_index(int(scores_CK.argmax()), scores_CK.shape)
-        number = int(np.searchsorted(self.trace.flat.starts, anchors[c], side="right")) - 1
-        return self.levels[number], int(label), float(scores_CK[c, label])
+        return self.levels[self.trace.flat.level_of(int(anchors[c]))], int(label), float(scores_CK[c, label])
 
     def _false_cause(self, d: int) -> tuple[FalseCause, int | None]:
         """Return the cause of a false detection, and the object that it overlaps."""

@@ -48,6 +48,10 @@ class FlatOutputs:
             starts=(0, *np.cumsum([len(part) for part in scores]).tolist()),
         )
 
+    def level_of(self, anchor: int) -> int:
+        """Return the number of the level of an anchor, 0 for the finest."""
+        return int(np.searchsorted(self.starts, anchor, side="right")) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Fate:

@@ -15,16 +15,16 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from retinanet.class_styles import class_styles
-from retinanet.config import PostprocessConfig, ServeConfig
+from retinanet.config import PredictConfig, ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.images import tiles
 from retinanet.predict.draw import draw
-from retinanet.serve.explain import explain
-from retinanet.serve.explain_objects import explain_objects
+from retinanet.serve.explain_objects import explain_objects, explain_place
 from retinanet.serve.front import validation_message
-from retinanet.serve.marked_objects import MarkedObjects, label_of
+from retinanet.serve.marked_objects import MarkedObjects
 from retinanet.serve.schemas import MAX_DETECTIONS, DetectOptions, ExplainOptions, Limits, ModelResponse, Style, Tuned
 from retinanet.serve.service import DetectSettings, ImageDetections, ServedDetector, Service
+from retinanet.serve.settings import detect_settings, postprocess_config, threshold_of
 from retinanet.serve.uploads import RefusedError, Upload, read_body, to_image, wait_for_disconnect
 from retinanet.version import __version__
 
@@ -60,7 +60,7 @@ async def answer_detect(request: Request, options: DetectOptions) -> Response:
     with service.slots.hold() as held:
         body = await read_body(request, limit=config.upload_bytes, max_files=config.max_queue)
         options = _with_fields(options, body.fields)
-        settings = _detect_settings(service.detector, options)
+        settings = detect_settings(service.detector, options)
         answer_format = options.format or _accepted_format(request.headers.get("accept", ""))
         if answer_format != "json" and len(body.uploads) > 1:
             raise RefusedError(
@@ -135,23 +135,25 @@ async def answer_explain(request: Request, options: ExplainOptions) -> Response:
 
 async def _explain(service: Service, upload: Upload, options: ExplainOptions) -> Response:
     detector, x, y = service.detector, options.x, options.y
-    config = _postprocess_config(detector, options.agnostic_nms)
+    config = postprocess_config(detector, options.agnostic_nms)
     config = dataclasses.replace(config, max_detections=options.max_detections or config.max_detections)
-    threshold = config.score_threshold if options.threshold is None else options.threshold
+    threshold = threshold_of(detector, options.threshold)
     marked = MarkedObjects.parse(options.box, options.class_, detector.classes)
     dense, width, height, _ = await service.dense(upload)
+    marked.check_inside(width, height)
+    settings: dict[str, Any] = {"detector": detector, "threshold": threshold, "config": config}
     work: Callable[[], dict[str, Any]]
     if x is not None and y is not None:
         if x > width or y > height:
             raise RefusedError(
                 422, f"x, y: expected a place in the image of {width} x {height} pixels, found {x:g}, {y:g}"
             )
-        size, classes = {"width": width, "height": height}, detector.classes
-        work = partial(explain, dense, x=x, y=y, **size, classes=classes, threshold=threshold, config=config)
+        is_whole = _tiles(detector, width, height) == 1
+        place: dict[str, Any] = {"x": x, "y": y, "width": width, "height": height, "with_object": is_whole}
+        work = partial(explain_place, dense, marked, **place, **settings)
     else:
-        marked.check_inside(width, height)
         _check_untiled(detector, width, height)
-        work = partial(explain_objects, dense, marked, detector=detector, threshold=threshold, config=config)
+        work = partial(explain_objects, dense, marked, **settings)
     try:
         content = await asyncio.get_running_loop().run_in_executor(
             service.pool, lambda: json.dumps(work(), ensure_ascii=False).encode()
@@ -162,21 +164,27 @@ async def _explain(service: Service, upload: Upload, options: ExplainOptions) ->
 
 
 def _check_place_or_objects(options: ExplainOptions) -> None:
-    """Raise `RefusedError` 422 unless the options hold either a place or objects."""
+    """Raise `RefusedError` 422 unless the options hold a place, objects, or both."""
     values = {"x": options.x, "y": options.y, "box": options.box, "class": options.class_}
     found = [name for name, value in values.items() if value not in (None, [])]
-    if found not in (["x", "y"], ["box", "class"]):
+    if found not in (["x", "y"], ["box", "class"], ["x", "y", "box", "class"]):
         raise RefusedError(
             422,
-            f"expected either x and y, or box and class, found {', '.join(found) or 'none of these'}: give a place of "
-            "the image, or the box and the class of an object",
+            f"expected x and y, or box and class, or all of them, found {', '.join(found) or 'none of these'}: give a "
+            "place of the image, or the box and the class of an object",
         )
+
+
+def _tiles(detector: ServedDetector, width: int, height: int) -> int:
+    """Return the number of tiles that detection cuts an image into."""
+    tile = detector.tiling.tile
+    return len(tiles(width, height, tile=tile, overlap=detector.tiling.overlap)) if tile else 1
 
 
 def _check_untiled(detector: ServedDetector, width: int, height: int) -> None:
     """Raise `RefusedError` 422 if detection cuts an image into several tiles: a cause follows from one evaluation."""
-    tile = detector.tiling.tile
-    if tile and len(tiles(width, height, tile=tile, overlap=detector.tiling.overlap)) > 1:
+    if _tiles(detector, width, height) > 1:
+        tile = detector.tiling.tile
         raise RefusedError(
             422,
             f"box: expected an image of one tile, at most {tile} x {tile} pixels, found {width} x {height}: cut out "
@@ -200,12 +208,14 @@ def answer_model(app: FastAPI) -> ModelResponse:
         score_threshold=detector.postprocess_config.score_threshold,
         nms_threshold=detector.postprocess_config.nms_threshold,
         agnostic_nms=detector.postprocess_config.agnostic_nms,
+        draw_threshold=PredictConfig.draw_threshold,
         max_detections=detector.postprocess_config.max_detections,
         tuned=_tuned(detector),
         device=str(detector.device),
         precision=getattr(description, "precision", None),
         trained_with=getattr(description, "version", None),
         version=__version__,
+        server_id=app.state.server_id,
         limits=Limits(
             upload_bytes=config.upload_bytes,
             pixels=config.max_pixels,
@@ -243,48 +253,6 @@ def _with_fields(options: M, fields: dict[str, list[str]]) -> M:
         return type(options).model_validate({**options.model_dump(exclude_unset=True, by_alias=True), **values})
     except ValidationError as error:
         raise RefusedError(422, validation_message(error.errors())) from error
-
-
-def _detect_settings(detector: ServedDetector, options: DetectOptions) -> DetectSettings:
-    defaults = detector.postprocess_config
-    # A value with commas is a list of names, unless a class has exactly that name.
-    names = [name for value in options.classes for name in ([value] if value in detector.classes else value.split(","))]
-    labels = [label_of(name.strip(), detector.classes, "classes") for name in names]
-    threshold = defaults.score_threshold if options.threshold is None else options.threshold
-    class_thresholds = None
-    if threshold == "tuned":
-        if detector.info.tuned is None:
-            raise RefusedError(
-                422,
-                "threshold: expected a number, because the model has no tuned thresholds, found 'tuned'. Choose "
-                "thresholds with `retinanet tune`, and serve the tuned model",
-            )
-        class_thresholds = detector.info.tuned.thresholds
-        threshold = min(class_thresholds)
-    return DetectSettings(
-        threshold=float(threshold),
-        class_thresholds=class_thresholds,
-        max_detections=options.max_detections or defaults.max_detections,
-        labels=tuple(labels) or None,
-        agnostic_nms=_postprocess_config(detector, options.agnostic_nms).agnostic_nms,
-    )
-
-
-def _postprocess_config(detector: ServedDetector, agnostic_nms: bool | None) -> PostprocessConfig:
-    """Return the post-processing of the model with this `agnostic_nms`; None: the model's.
-
-    Raises:
-        RefusedError: 422, an exported model contains another NMS.
-    """
-    config = detector.postprocess_config
-    if agnostic_nms is None or agnostic_nms == config.agnostic_nms:
-        return config
-    config = dataclasses.replace(config, agnostic_nms=agnostic_nms)
-    try:
-        detector.check_nms(config)
-    except ConfigError as error:
-        raise RefusedError(422, str(error)) from error
-    return config
 
 
 def _accepted_format(header: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,14 +25,13 @@ from retinanet.config import ServeConfig
 from retinanet.errors import ConfigError
 from retinanet.files import read_text
 from retinanet.serve.answers import answer_detect, answer_explain, answer_model
+from retinanet.serve.explain_schemas import ExplainedObjects, ExplainResponse
 from retinanet.serve.front import FrontMiddleware, handle_errors
 from retinanet.serve.metrics import CONTENT_TYPE, Metrics
 from retinanet.serve.schemas import (
     DetectOptions,
     DetectResponse,
-    ExplainedObjects,
     ExplainOptions,
-    ExplainResponse,
     ModelResponse,
     Status,
     errors,
@@ -85,7 +85,11 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
 
 
 def create_app(
-    load: Callable[[], ServedDetector], config: ServeConfig | None = None, *, name: str = "model"
+    load: Callable[[], ServedDetector],
+    config: ServeConfig | None = None,
+    *,
+    name: str = "model",
+    server_id: str | None = None,
 ) -> FastAPI:
     """Return the app: `POST /v1/detect`, `POST /v1/explain`, `GET /v1/model`, health checks, metrics and web page.
 
@@ -93,6 +97,7 @@ def create_app(
         load: function that returns the detector. The app calls `load` when it starts.
         config: limits and key file of the server.
         name: name of the model, shown to users.
+        server_id: identifier of this start of the server, equal in all its processes. Default: a random identifier.
 
     Raises:
         ConfigError: the key file cannot be read, or contains no key.
@@ -119,6 +124,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.config, app.state.name, app.state.metrics, app.state.service = config, name, metrics, None
+    app.state.server_id = server_id or secrets.token_hex(8)
 
     async def require_key(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
@@ -170,10 +176,12 @@ def _api() -> APIRouter:
         openapi_extra=_body(ExplainOptions),
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
-        """Send one image, and either objects that should be in it (`box` and `class`) or a place (`x` and `y`).
+        """Send one image, and objects that should be in it (`box` and `class`), or a place (`x` and `y`), or both.
 
         For objects, the answer contains the one cause for which each object is missed. For a place, it contains the
-        scores of every feature level at the place, its boxes, and what happened to each box.
+        object that the place suggests, with its cause, and the scores and boxes of every feature level at the place.
+        Objects that are sent with a place are its neighbours: a detection of a neighbour does not count as the
+        suggested object.
         """
         return await answer_explain(request, options)
 

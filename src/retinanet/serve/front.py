@@ -95,15 +95,17 @@ def handle_errors(app: FastAPI) -> None:
 def validation_message(errors: Any) -> str:
     """Return the errors that pydantic found as one line: for each, the field, what was expected and what was found."""
     parts = []
-    for error in errors:
-        if error["type"] == "literal_error" and len(error["loc"]) > 2:
-            continue  # the word that a parameter takes beside numbers: the error of the number is enough
+    words: dict[str, str] = {}  # of each parameter, the words that it takes beside numbers
+    for error in sorted(errors, key=lambda error: error["type"] != "literal_error"):
         place = [part for part in error["loc"] if part not in {"query", "body"}]
         name = ".".join(str(part) for part in place if part == place[0] or isinstance(part, int))
+        if error["type"] == "literal_error" and len(place) > 1:
+            words[name] = f", or {error['ctx']['expected']}"
+            continue  # the error of the number names the word
         found = f", found {str(error['input'])[:100]!r}" if error["type"] != "missing" and "input" in error else ""
         unknown = error["type"] == "extra_forbidden"
         message = "unknown parameter" if unknown else f"{error['msg'][0].lower()}{error['msg'][1:]}"
-        parts.append(f"{name}: {message}{found}")
+        parts.append(f"{name}: {message}{words.get(name, '')}{found}")
     return "; ".join(parts)
 
 

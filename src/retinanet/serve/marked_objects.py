@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MarkedObjects:
-    """Objects that should be in an image."""
+    """Objects that should be in an image. A class id of -1 stands for the class that the model proposes."""
 
     boxes_G4: npt.NDArray[np.float64]
     labels_G: npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class MarkedObjects:
 
         Args:
             boxes: text "x1,y1,x2,y2" for each object.
-            names: class of each object.
+            names: class of each object; an empty text stands for the class that the model proposes.
             classes: name of each class id of the model.
 
         Raises:
@@ -46,7 +46,7 @@ class MarkedObjects:
             )
         return cls(
             boxes_G4=np.array([_box(text) for text in boxes], np.float64).reshape(-1, 4),
-            labels_G=np.array([label_of(name, classes, "class") for name in names], np.int64),
+            labels_G=np.array([label_of(name, classes, "class") if name else -1 for name in names], np.int64),
         )
 
     def check_inside(self, width: int, height: int) -> None:

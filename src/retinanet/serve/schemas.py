@@ -9,9 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from retinanet.analysis.causes import MissCause
-from retinanet.predict.trace import FateName
-
 Box = Annotated[
     list[float],
     Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the original image, from its top left."),
@@ -50,7 +47,7 @@ class DetectOptions(_Options):
 
 
 class ExplainOptions(_Options):
-    """Options of `POST /v1/explain`, in the query or as form fields: a place, or objects with `box` and `class`."""
+    """Options of `POST /v1/explain`, in the query or as form fields: objects (`box` and `class`), a place, or both."""
 
     x: float | None = Field(
         None, ge=0, description="Place in the image: pixels from the left of the original image.", allow_inf_nan=False
@@ -64,12 +61,19 @@ class ExplainOptions(_Options):
         description="Object that should be detected: x1,y1,x2,y2 in pixels of the original image. Repeat `box` and "
         "`class` for its neighbours, so that a detection of a neighbour does not count as the object.",
     )
-    class_: list[str] = Field([], alias="class", max_length=MAX_OBJECTS, description="Class of each `box`.")
+    class_: list[str] = Field(
+        [],
+        alias="class",
+        max_length=MAX_OBJECTS,
+        description="Class of each `box`. Empty: the class with the highest score in the box.",
+    )
     max_detections: int | None = Field(
         None, ge=1, le=MAX_DETECTIONS, description="Maximum number of detections of the image. Default: the model's."
     )
-    threshold: float | None = Field(
-        None, ge=0, le=1, description="Score threshold of detections. Default: the model's."
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["tuned"] | None = Field(
+        None,
+        description="Score threshold of detections. tuned: for each class, the threshold that `retinanet tune` chose. "
+        "Default: the model's.",
     )
     agnostic_nms: bool | None = Field(
         None,
@@ -108,83 +112,6 @@ class DetectResponse(BaseModel):
         description="Deprecated: former name of `images`, with the same content. Use `images`.",
         json_schema_extra={"deprecated": True},
     )
-
-
-class Proposal(Detection):
-    """Box predicted from an anchor, and why it became a detection or not."""
-
-    anchor: Box
-    fate: FateName
-    why: str
-    detection: int | None = Field(
-        description="Index, from 0, in `detections`: the detection that this box became or that suppressed it."
-    )
-    iou: float | None = Field(description="IoU with the detection that suppressed this box.")
-
-
-class Level(BaseModel):
-    """Scores and boxes of one feature level at a place."""
-
-    level: str
-    stride: int
-    position: list[float] = Field(
-        description="x, y of the level's position nearest to the place, in pixels of the original image."
-    )
-    scores: list[float] = Field(description="Highest score of each class at the nearest position.")
-    best: Proposal = Field(description="Box with the highest score at the nearest position.")
-    covering: list[Proposal] = Field(
-        description="Boxes of the level, from any position, that cover the place and have the highest scores."
-    )
-
-
-class ExplainResponse(BaseModel):
-    """Scores and boxes of every feature level at a place of an image."""
-
-    x: float
-    y: float
-    width: int
-    height: int
-    threshold: float
-    summary: str
-    levels: list[Level]
-    detections: list[Detection]
-
-
-class ExplainedObject(BaseModel):
-    """An object that the request marked, and the one cause for which it is missed."""
-
-    box: Box
-    class_id: int
-    class_: str = Field(alias="class")
-    cause: Literal["detected"] | MissCause
-    summary: str = Field(description="The cause and its numbers in words.")
-    advice: str | None = Field(description="What can mend the cause. null if the object is detected.")
-    best: Detection | None = Field(
-        description="The detection of the object. If the object is missed: the prediction of its class with the "
-        "highest score among the boxes that fit the object (IoU at least 0.5)."
-    )
-    detection: int | None = Field(
-        description="Index, from 0, in `detections`: the detection of the object, the one that suppressed `best`, or "
-        "the one with a wrong class or place."
-    )
-    iou: float | None = Field(description="IoU of this detection with the object.")
-    level: str | None = Field(description="Feature level of the highest score at the anchors of a missed object.")
-    preferred_class: str | None = Field(description="Class of this score.")
-    preferred_score: float | None = Field(description="Highest score of any class at the anchors of a missed object.")
-    anchor_iou: float | None = Field(description="Highest IoU of an anchor with a missed object.")
-
-
-class ExplainedObjects(BaseModel):
-    """The causes for which the objects of a request are missed."""
-
-    width: int
-    height: int
-    threshold: float
-    note: str | None = Field(
-        description="Limit of the explanation, for example an assigner that the server cannot run."
-    )
-    objects: list[ExplainedObject] = Field(description="The objects of the request, in their order.")
-    detections: list[Detection]
 
 
 class Limits(BaseModel):
@@ -228,12 +155,16 @@ class ModelResponse(BaseModel):
     score_threshold: float
     nms_threshold: float
     agnostic_nms: bool = Field(description="Whether a box suppresses overlapping boxes of every class.")
+    draw_threshold: float = Field(description="Score threshold at which the page starts if the model is not tuned.")
     max_detections: int
     tuned: Tuned | None = Field(description="Tuned thresholds of the model, if it has any.")
     device: str = Field(description="Device that runs the network, such as cuda:0 or CPUExecutionProvider.")
     precision: str | None
     trained_with: str | None = Field(description="Version of retinanet that wrote the model file.")
     version: str = Field(description="Version of retinanet that runs the server.")
+    server_id: str = Field(
+        description="Identifier of this start of the server. After another start, the model and its options can differ."
+    )
     limits: Limits
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import os
+import secrets
 import signal
 import tempfile
 from collections.abc import Callable
@@ -58,7 +59,9 @@ def run_server(load: Load, model: Path, config: ServeConfig) -> None:
         factory: Callable[[], FastAPI] = functools.partial(create_app, lambda: detector, config, name=model.name)
     else:
         del detector
-        factory = functools.partial(create_app, load_detector, config, name=model.name)
+        # The processes are one server: the page keeps a result whichever of them returned it.
+        server_id = secrets.token_hex(8)
+        factory = functools.partial(create_app, load_detector, config, name=model.name, server_id=server_id)
     settings = uvicorn.Config(
         factory,
         factory=True,

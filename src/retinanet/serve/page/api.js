@@ -30,20 +30,14 @@ export async function jpegOf(blob, name) {
   return (await send("v1/detect?format=jpeg&threshold=1", { method: "POST", body: form })).blob();
 }
 
-export async function explain(blob, name, x, y, threshold) {
+// Return why objects are found or missed: the objects {box, name}, or the object that a place [x, y] suggests beside them.
+// An empty name stands for the class that the server proposes.
+export async function explain(blob, name, place, objects, threshold) {
   const form = new FormData();
   form.append("file", blob, name);
   const { limits } = await cachedModel();
-  const query = new URLSearchParams({ x: x.toFixed(2), y: y.toFixed(2), threshold: threshold.toFixed(4), max_detections: limits.max_detections });
-  return (await send(`v1/explain?${query}`, { method: "POST", body: form })).json();
-}
-
-// Return why each object is detected or missed. objects: [{box, name}], name of the class.
-export async function explainObjects(blob, name, objects, threshold) {
-  const form = new FormData();
-  form.append("file", blob, name);
-  const { limits } = await cachedModel();
-  const query = new URLSearchParams({ threshold: threshold.toFixed(4), max_detections: limits.max_detections });
+  const query = new URLSearchParams({ threshold, max_detections: limits.max_detections });
+  if (place) for (const [key, value] of [["x", place[0]], ["y", place[1]]]) query.append(key, value.toFixed(2));
   for (const object of objects) {
     query.append("box", object.box.map((value) => value.toFixed(2)));
     query.append("class", object.name);

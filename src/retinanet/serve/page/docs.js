@@ -10,8 +10,9 @@ function element(tag, ...children) {
 }
 
 function table(heads, rows) {
+  const head = heads.map((name) => Object.assign(element("th", name), { scope: "col" }));
   const body = rows.map((cells) => element("tr", ...cells.map((cell) => element("td", cell))));
-  const scroll = element("div", element("table", element("tr", ...heads.map((head) => element("th", head))), ...body));
+  const scroll = element("div", element("table", element("tr", ...head), ...body));
   scroll.className = "scroll";
   return scroll;
 }
@@ -58,11 +59,10 @@ function article(path, method, operation, all) {
   if (parameters.length) {
     const rows = parameters.map(({ name, schema, required, description }) => [
       element("code", name),
-      type(schema),
-      required ? "yes" : "",
+      type(schema) + (required ? ", required" : ""),
       description ?? schema.description ?? "",
     ]);
-    section.append(element("h3", "Parameters"), table(["Name", "Type", "Required", "Meaning"], rows));
+    section.append(element("h3", "Parameters"), table(["Name", "Type", "Meaning"], rows));
   }
   if (operation.requestBody) {
     section.append(element("h3", "Request body"), element("p", Object.keys(operation.requestBody.content).join(", or ")));

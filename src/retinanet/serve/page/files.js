@@ -1,6 +1,6 @@
 // Saves the detections that are shown as JSON, CSV or JPEG.
 
-import { drawBoxes } from "./viewer.js";
+import { drawBoxes } from "./boxes.js";
 
 export function download(blob, name) {
   const link = document.createElement("a");
@@ -36,7 +36,7 @@ export function asImage(image, width, height, boxes, labels) {
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0, width, height);
-  drawBoxes(context, boxes, { toScreen: (x, y) => [x, y], labels, unit: Math.max(1, Math.min(width, height) / 600) });
+  drawBoxes(context, boxes, { toScreen: (x, y) => [x, y], labels, view: [width, height], unit: Math.max(1, Math.min(width, height) / 600) });
   return new Promise((done, failed) => {
     canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("the image is too large to draw"))), "image/jpeg", 0.92);
   });

@@ -1,43 +1,38 @@
-// Shows an image and its boxes on a canvas. Mouse, touch and keyboard zoom, pan, pick a box or a place, and draw a box.
+// Shows an image, its boxes, and the objects that the user marked, on a canvas. pointer.js handles mouse, touch and keys.
 
-import { colorOf, strokeBox, styleOf } from "./colors.js";
+import { drawBoxes } from "./boxes.js";
+import { colorOf } from "./colors.js";
+import { Pointer } from "./pointer.js";
 
-const MAX_LABELS = 150;
-const CLICK_PIXELS = 5; // a press that moves at most this far is a click
-const MIN_BOX = 1; // image pixels; smaller boxes are not drawn
 const MAX_ZOOM = 24; // screen pixels per image pixel
 
+const HANDLE = 7; // side of a handle, screen pixels
+const CURSORS = { "-1,-1": "nwse-resize", "1,1": "nwse-resize", "1,-1": "nesw-resize", "-1,1": "nesw-resize" };
+const ignore = () => {};
+
 export class Viewer {
-  constructor(canvas, { onPick, onHover, onDraw }) {
-    Object.assign(this, { canvas, onPick, onHover, onDraw });
+  // Others replace the functions: onPick(x, y), onHover(box), onDraw(box), onResize(box, isLast), onArm(isArmed).
+  constructor(canvas) {
+    Object.assign(this, { canvas, onPick: ignore, onHover: ignore, onDraw: ignore, onResize: ignore, onArm: ignore });
     this.context = canvas.getContext("2d");
     this.image = null; // an image source for drawImage
     this.boxes = []; // {box, class_id, class, score}
     this.proposal = null; // {box, anchor, class_id}
     this.objects = []; // {box, number, selected}: objects that the user marked
     this.evidence = []; // detections and predictions that explain the selected object, as `boxes`
-    this.corner = null; // first corner of the box that is being drawn, image pixels
+    this.anchor = null; // box of the best anchor of the selected object
     this.drawing = null; // box that is being drawn
     this.place = null; // [x, y], image pixels
+    this.cursor = null; // place that the arrow keys move
     this.marked = null; // one of the boxes
     this.labels = true;
-    this.explaining = false;
-    this.cursor = null; // place that the arrow keys move while "Explain a miss" is on
-    this.pointers = new Map();
     new ResizeObserver(() => this.#resized()).observe(canvas);
-    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
-    canvas.addEventListener("pointerdown", (event) => this.#down(event));
-    canvas.addEventListener("pointermove", (event) => this.#move(event));
-    canvas.addEventListener("pointerup", (event) => this.#up(event));
-    canvas.addEventListener("pointercancel", (event) => {
-      this.pointers.delete(event.pointerId);
-      this.cancelBox();
-    });
-    canvas.addEventListener("keydown", (event) => this.#key(event));
+    this.pointer = new Pointer(this);
   }
 
   show(image, width, height) {
-    Object.assign(this, { image, width, height, place: null, proposal: null, marked: null, cursor: null, corner: null, drawing: null });
+    Object.assign(this, { image, width, height, place: null, proposal: null, anchor: null, marked: null, cursor: null });
+    this.pointer.cancel();
     this.fit();
   }
 
@@ -80,34 +75,48 @@ export class Viewer {
     context.imageSmoothingQuality = "high";
     context.drawImage(this.image, this.left, this.top, this.width * this.scale, this.height * this.scale);
     const faded = this.proposal !== null || this.objects.length > 0;
-    const toScreen = (x, y) => [this.left + x * this.scale, this.top + y * this.scale];
-    drawBoxes(context, this.boxes, {
+    const toScreen = (x, y) => this.toScreen(x, y);
+    const omitted = drawBoxes(context, this.boxes, {
       toScreen,
+      view: [canvas.clientWidth, canvas.clientHeight],
       labels: this.labels && !faded,
       marked: this.marked,
       alpha: faded ? 0.3 : 1,
     });
+    this.onLabels?.(omitted);
     drawBoxes(context, this.evidence, { toScreen, labels: true });
     for (const { box, number, selected } of this.objects) this.#drawObject(box, number, selected);
     if (this.drawing) this.#drawObject(this.drawing, null, true);
-    if (this.proposal) this.#drawProposal();
-    const place = this.place ?? (this.explaining && document.activeElement === canvas ? this.cursor : null);
+    if (this.anchor) this.#drawCased(this.anchor, [5, 4], "#fff");
+    this.#drawHandles();
+    if (this.proposal) {
+      this.#drawCased(this.proposal.anchor, [5, 4], "#fff");
+      this.#drawCased(this.proposal.box, [], colorOf(this.proposal.class_id));
+    }
+    const place = this.place ?? (document.activeElement === canvas ? this.cursor : null);
     if (place) this.#drawPlace(place);
   }
 
-  #drawProposal() {
+  #drawCased(corners, dash, color) {
     const { context } = this;
-    const { box, anchor, class_id } = this.proposal;
-    for (const [corners, dash, color] of [[anchor, [5, 4], "#fff"], [box, [], colorOf(class_id)]]) {
-      const [x1, y1, x2, y2] = this.#rectangle(corners);
-      for (const [style, width] of [["rgb(0 0 0 / 75%)", 5], [color, 2.5]]) {
-        context.setLineDash(style === color ? dash : []);
-        context.strokeStyle = style;
-        context.lineWidth = width;
-        context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-      }
+    const [x1, y1, x2, y2] = this.#rectangle(corners);
+    for (const [style, width, gaps] of [["rgb(0 0 0 / 75%)", 5, []], [color, 2.5, dash]]) {
+      context.setLineDash(gaps);
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     }
     context.setLineDash([]);
+  }
+
+  #drawHandles() {
+    const { context } = this;
+    for (const { x, y } of this.handles()) {
+      context.fillStyle = "#000";
+      context.fillRect(x - HANDLE / 2 - 1, y - HANDLE / 2 - 1, HANDLE + 2, HANDLE + 2);
+      context.fillStyle = "#fff";
+      context.fillRect(x - HANDLE / 2, y - HANDLE / 2, HANDLE, HANDLE);
+    }
   }
 
   #drawObject(corners, number, selected) {
@@ -124,10 +133,11 @@ export class Viewer {
     context.font = "bold 12px system-ui, sans-serif";
     context.textBaseline = "middle";
     context.fillStyle = "#000";
-    context.fillRect(x2 - 10, y2 - 9, 20, 18);
+    const x = x2 + 26 < this.canvas.clientWidth ? x2 + 16 : x1 - 16; // beside the handles
+    context.fillRect(x - 10, y2 - 18, 20, 18);
     context.fillStyle = "#fff";
     context.textAlign = "center";
-    context.fillText(number, x2, y2 + 0.5);
+    context.fillText(number, x, y2 - 8.5);
     context.textAlign = "start";
   }
 
@@ -160,157 +170,59 @@ export class Viewer {
     this.#draw();
   }
 
-  #wheel(event) {
-    event.preventDefault();
-    const lines = event.deltaMode === 1 ? 30 : 1;
-    this.zoom(Math.exp(-event.deltaY * lines * 0.0018), event.offsetX, event.offsetY);
-  }
-
-  #down(event) {
-    this.canvas.setPointerCapture(event.pointerId);
-    const isFirst = this.pointers.size === 0;
-    if (!isFirst) this.cancelBox(); // a second finger zooms
-    const draws = this.explaining && isFirst && event.button === 0 && !event.shiftKey;
-    this.pointers.set(event.pointerId, { x: event.offsetX, y: event.offsetY, moved: isFirst ? 0 : Infinity, start: this.#inImage(event), draws });
-  }
-
-  #move(event) {
-    const pointer = this.pointers.get(event.pointerId);
-    if (!pointer) {
-      this.onHover(this.#boxAt(...this.#toImage(event.offsetX, event.offsetY)));
-      return;
-    }
-    const [dx, dy] = [event.offsetX - pointer.x, event.offsetY - pointer.y];
-    pointer.moved += Math.hypot(dx, dy);
-    const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)?.[1];
-    const before = other && Math.hypot(pointer.x - other.x, pointer.y - other.y);
-    Object.assign(pointer, { x: event.offsetX, y: event.offsetY });
-    if (other) {
-      Object.assign(other, { moved: Infinity, draws: false });
-      pointer.draws = false;
-      [this.left, this.top] = [this.left + dx / 2, this.top + dy / 2];
-      const after = Math.hypot(pointer.x - other.x, pointer.y - other.y);
-      if (before > 0) this.zoom(after / before, (pointer.x + other.x) / 2, (pointer.y + other.y) / 2);
-    } else if (pointer.draws && pointer.moved > CLICK_PIXELS && this.image) {
-      if (!this.drawing) this.onHover(null);
-      this.drawing = between(pointer.start, this.#inImage(event));
-      this.draw();
-    } else if (pointer.moved > CLICK_PIXELS && this.image) {
-      this.left += dx;
-      this.top += dy;
-      this.fitted = false;
-      this.draw();
-    }
-  }
-
-  #up(event) {
-    const pointer = this.pointers.get(event.pointerId);
-    this.pointers.delete(event.pointerId);
-    if (pointer?.draws && this.drawing) this.#finishBox();
-    else if (pointer && pointer.moved <= CLICK_PIXELS) this.#pick(...this.#toImage(event.offsetX, event.offsetY));
-  }
-
-  #pick(x, y) {
-    if (this.image && x >= 0 && y >= 0 && x <= this.width && y <= this.height) this.onPick(x, y, this.#boxAt(x, y));
-  }
-
-  #finishBox() {
-    const box = this.drawing;
-    this.cancelBox();
-    if (box[2] - box[0] >= MIN_BOX && box[3] - box[1] >= MIN_BOX) this.onDraw(box);
-  }
-
-  // Stop drawing a box. Return whether one was being drawn.
-  cancelBox() {
-    const drew = this.corner !== null || this.drawing !== null;
-    Object.assign(this, { corner: null, drawing: null });
-    this.draw();
-    return drew;
-  }
-
-  #key(event) {
-    if (!this.image || event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = event.shiftKey ? 10 : 1;
-    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key in arrows) {
-      const [dx, dy] = arrows[event.key];
-      if (this.explaining) {
-        const [x, y] = this.cursor ?? this.place ?? [this.width / 2, this.height / 2];
-        const pixels = (4 * step) / this.scale;
-        this.cursor = [Math.min(Math.max(x + dx * pixels, 0), this.width), Math.min(Math.max(y + dy * pixels, 0), this.height)];
-        this.place = null;
-        if (this.corner) this.drawing = between(this.corner, this.cursor);
-      } else {
-        this.left -= 24 * step * dx;
-        this.top -= 24 * step * dy;
-        this.fitted = false;
-      }
-      this.draw();
-    } else if (event.key === "+" || event.key === "=") this.zoom(1.3);
-    else if (event.key === "-") this.zoom(1 / 1.3);
-    else if (event.key === "0") this.fit();
-    else if (event.key.toLowerCase() === "b" && this.explaining) {
-      this.cursor ??= this.place ?? [this.width / 2, this.height / 2];
-      this.corner = this.cursor;
-      this.place = null;
-      this.draw();
-    } else if (event.key === "Enter" && this.drawing) this.#finishBox();
-    else if (event.key === "Enter" && this.explaining) this.#pick(...(this.cursor ?? [this.width / 2, this.height / 2]));
-    else return;
-    event.preventDefault();
-  }
-
   // Return the place of a pointer, moved to the nearest place in the image.
-  #inImage({ offsetX, offsetY }) {
-    const [x, y] = this.#toImage(offsetX, offsetY);
+  inImage({ offsetX, offsetY }) {
+    return this.clamp(...this.toImage(offsetX, offsetY));
+  }
+
+  clamp(x, y) {
     return [Math.min(Math.max(x, 0), this.width), Math.min(Math.max(y, 0), this.height)];
   }
 
-  #toImage(x, y) {
+  // Move the image by screen pixels.
+  move(dx, dy) {
+    this.left += dx;
+    this.top += dy;
+    this.fitted = false;
+    this.draw();
+  }
+
+  // Return the place in the middle of the view.
+  center() {
+    return this.clamp(...this.toImage(this.canvas.clientWidth / 2, this.canvas.clientHeight / 2));
+  }
+
+  selectedBox() {
+    return this.objects.find(({ selected }) => selected)?.box ?? null;
+  }
+
+  // Return the handles of the selected object: corners and middles of sides, in screen pixels.
+  handles() {
+    const box = this.selectedBox();
+    if (!box || this.drawing) return [];
+    const [x1, y1, x2, y2] = this.#rectangle(box);
+    const places = [-1, 0, 1].flatMap((sx) => [-1, 0, 1].map((sy) => ({ sx, sy }))).filter(({ sx, sy }) => sx || sy);
+    return places.map(({ sx, sy }) => ({
+      sx,
+      sy,
+      x: sx ? (sx < 0 ? x1 : x2) : (x1 + x2) / 2,
+      y: sy ? (sy < 0 ? y1 : y2) : (y1 + y2) / 2,
+      cursor: CURSORS[[sx, sy]] ?? (sx ? "ew-resize" : "ns-resize"),
+    }));
+  }
+
+  toScreen(x, y) {
+    return [this.left + x * this.scale, this.top + y * this.scale];
+  }
+
+  toImage(x, y) {
     return [(x - this.left) / this.scale, (y - this.top) / this.scale];
   }
 
   // Return the smallest box that contains the place, so that boxes inside a large box can be picked.
-  #boxAt(x, y) {
+  boxAt(x, y) {
     const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
     const containing = this.boxes.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
     return containing.sort((a, b) => area(a) - area(b))[0] ?? null;
   }
-}
-
-// Return the box with two opposite corners.
-function between([ax, ay], [bx, by]) {
-  return [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
-}
-
-export function drawBoxes(context, boxes, { toScreen, labels, marked = null, alpha = 1, unit = 1 }) {
-  const order = [...boxes].sort((a, b) => (a === marked) - (b === marked) || a.score - b.score);
-  context.globalAlpha = alpha;
-  for (const detection of order) {
-    const [x1, y1] = toScreen(detection.box[0], detection.box[1]);
-    const [x2, y2] = toScreen(detection.box[2], detection.box[3]);
-    const thin = Math.max(1, Math.min(2, Math.min(x2 - x1, y2 - y1) / 12)) * unit;
-    if (detection === marked) {
-      context.fillStyle = colorOf(detection.class_id) + "33";
-      context.fillRect(x1, y1, x2 - x1, y2 - y1);
-    }
-    strokeBox(context, detection.class_id, [x1, y1, x2, y2], detection === marked ? 2 * thin + unit : thin, unit);
-  }
-  if (labels || marked) {
-    const size = 12 * unit;
-    context.font = `${size}px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
-    context.textBaseline = "middle";
-    for (const detection of labels && order.length <= MAX_LABELS ? order : order.filter((box) => box === marked)) {
-      const [x, y] = toScreen(detection.box[0], detection.box[1]);
-      const text = `${detection.class} ${detection.score.toFixed(2)}`;
-      const width = context.measureText(text).width + 8 * unit;
-      const height = 17 * unit;
-      const top = y - height < 0 ? y : y - height;
-      context.fillStyle = colorOf(detection.class_id);
-      context.fillRect(x - context.lineWidth / 2, top, width, height);
-      context.fillStyle = styleOf(detection.class_id).casing;
-      context.fillText(text, x + 4 * unit - context.lineWidth / 2, top + height / 2 + unit / 2);
-    }
-  }
-  context.globalAlpha = 1;
 }
