@@ -123,12 +123,7 @@ class Record:
     @property
     def distinct_G(self) -> npt.NDArray[np.bool_]:
         """False for each ignore region that repeats the box of an earlier ignore region, otherwise true."""
-        distinct_G = np.ones(len(self.crowd_G), np.bool_)
-        crowd = np.flatnonzero(self.crowd_G)
-        if len(crowd) > 1:
-            distinct_G[crowd] = False
-            distinct_G[crowd[np.unique(self.boxes_G4[crowd], axis=0, return_index=True)[1]]] = True
-        return distinct_G
+        return distinct_boxes(self.boxes_G4, self.crowd_G)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,6 +203,38 @@ class DetectionData:
             return list(range(1, len(ids) + 1))
         new = itertools.count(max(first) + 1)
         return [i if distinct else next(new) for i, distinct in zip(ids, is_distinct, strict=True)]
+
+
+def distinct_boxes(boxes_G4: npt.NDArray[np.float64], crowd_G: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return false for each ignore region that repeats the box of an earlier ignore region, otherwise true."""
+    distinct_G = np.ones(len(crowd_G), np.bool_)
+    crowd = np.flatnonzero(crowd_G)
+    if len(crowd) > 1:
+        distinct_G[crowd] = False
+        distinct_G[crowd[np.unique(boxes_G4[crowd], axis=0, return_index=True)[1]]] = True
+    return distinct_G
+
+
+def drawn_names(
+    boxes_G4: npt.NDArray[np.float64],
+    labels_G: npt.NDArray[np.int64],
+    crowd_G: npt.NDArray[np.bool_],
+    classes: Sequence[str],
+) -> Iterator[tuple[int, str]]:
+    """Yield the index and the name of each box to draw: an ignore region once, as "ignored" if it has several classes.
+
+    Args:
+        boxes_G4: boxes of an image.
+        labels_G: class id of each box.
+        crowd_G: whether each box is an ignore region.
+        classes: name of each class id.
+    """
+    for g in np.flatnonzero(distinct_boxes(boxes_G4, crowd_G)).tolist():
+        name = classes[labels_G[g]]
+        if crowd_G[g]:
+            repeats = int((crowd_G & (boxes_G4 == boxes_G4[g]).all(axis=1)).sum())
+            name = "ignored" if repeats > 1 else f"{name} (crowd)"
+        yield g, name
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | str:
