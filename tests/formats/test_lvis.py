@@ -9,7 +9,7 @@ import pytest
 
 from retinanet import data
 from retinanet.data import DataError
-from retinanet.formats import recognise
+from retinanet.formats import recognise, splits_of
 from tests.formats.samples import EXPECTED, Write, boxes, coco, lvis
 
 
@@ -56,3 +56,14 @@ def test_lvis_and_coco_are_told_apart(tmp_path: Path, write_image: Write) -> Non
     assert (recognise(file).format.name, recognise(file).others) == ("coco", ())
     file.write_text(json.dumps({**coco(), "images": [None]}))
     assert recognise(file).format.name == "coco"
+
+
+def test_the_folder_of_the_download_and_its_splits(tmp_path: Path, write_image: Write) -> None:
+    file = lvis(tmp_path / "lvis", write_image)
+    assert boxes(data.load(tmp_path / "lvis")) == EXPECTED
+    content = json.loads(file.read_text())
+    content["annotations"].pop()
+    file.with_name("lvis_v1_val.json").write_text(json.dumps(content))
+    assert recognise(tmp_path / "lvis").format.name == "lvis"
+    assert list(splits_of(tmp_path / "lvis")) == ["train", "val"]
+    assert [data.load(tmp_path / "lvis", split=split).num_objects for split in ("train", "val")] == [2, 1]

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.formats.annotation_format import AnnotationFormat, DataSource, Evidence
+from retinanet.formats.annotation_format import AnnotationFormat, Candidate, DataSource, Evidence, files_of_splits
 from retinanet.formats.coco import has_federated_images, position, read_coco
 from retinanet.formats.coco_annotations import read_id
+from retinanet.formats.folder_walk import files_in
 from retinanet.formats.records import SKIP_IMAGE, DetectionData, Fault
 from retinanet.parse import shorten
 
@@ -29,6 +31,26 @@ LISTS: Final = ("neg_category_ids", "not_exhaustive_category_ids")
 
 def _recognise_file(source: DataSource) -> Evidence | None:
     return Evidence.OWN_FILE if source.suffix == ".json" and has_federated_images(source.json) else None
+
+
+def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
+    files = _files_in(folder.path)
+    others = f", the first of {len(files)} files" if len(files) > 1 else ""
+    for file in files:
+        yield Candidate(DataSource(file), Evidence.OWN_FILE, f" by its {file.relative_to(folder.path)}{others}")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the files with the names of the official download, such as annotations/lvis_v1_train.json.
+
+    A file may have a gigabyte, so that its content is no evidence here.
+    """
+    places = [place for place in (folder / "annotations", folder) if place.is_dir()]
+    return [file for place in places for file in files_in(place, ".json") if file.name.startswith("lvis_")]
+
+
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    return files_of_splits(_files_in(folder))
 
 
 def read_lvis(source: DataSource, options: ReadOptions) -> DetectionData:
@@ -68,4 +90,6 @@ LVIS: Final = AnnotationFormat(
     title="LVIS JSON",
     read=read_lvis,
     recognise_file=_recognise_file,
+    recognise_folder=_recognise_folder,
+    splits_in_folder=_splits_in_folder,
 )
