@@ -16,8 +16,8 @@ import torch
 from torchvision.ops import batched_nms
 
 from retinanet.analysis.model_outputs import dense_outputs, input_objects
-from retinanet.boxes import clip, decode, iou
-from retinanet.evaluate.per_image import CONFIDENT, parts_of_objects
+from retinanet.boxes import area, clip, decode, intersection, iou
+from retinanet.evaluate.per_image import CONFIDENT, MATCH_IOU, parts_of_objects
 from retinanet.files import write_atomically
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.types import AnchorTargets, HeadOutputs, Target
@@ -292,7 +292,10 @@ class _Image:
         overlap_CG = iou(boxes_C4[:, None], self.target.boxes_G4.to(boxes_C4.dtype)[None])
         targets = (self.target.boxes_G4, self.target.labels_G, self.target.crowd_G)
         is_part_C = parts_of_objects(*(values.cpu().numpy() for values in (boxes_C4, label_C, *targets)))
-        for c in kept.tolist():
+        regions_R4 = self.target.boxes_G4[self.target.crowd_G].to(boxes_C4.dtype)
+        common_CR = intersection(boxes_C4[:, None], regions_R4[None])
+        ignored_C = (common_CR >= MATCH_IOU * area(boxes_C4)[:, None]).any(dim=1)
+        for c in kept[~ignored_C[kept]].tolist():
             label, overlap_G = int(label_C[c]), overlap_CG[c]
             over_G = overlap_G >= SAME
             if (over_G & ((self.target.labels_G == label) | self.target.crowd_G)).any():

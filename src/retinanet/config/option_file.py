@@ -9,7 +9,10 @@ from retinanet.errors import ConfigError
 from retinanet.files import read_text
 from retinanet.parse import ParseError, parse_yaml
 
-_CLASS_OPTIONS: Final = ("classes", "ignore_classes", "ignore-classes", "rename")
+_CLASS_OPTIONS: Final = (
+    *("classes", "ignore_classes", "ignore-classes"),
+    *("ignore_regions", "ignore-regions", "rename"),
+)
 """Options that hold class names, which YAML must not read as truth values or numbers."""
 
 

@@ -145,9 +145,9 @@ def _select_classes(rows: Rows, data: DetectionData, config: EvaluateConfig) -> 
     The ids are those of the whole dataset, if its format has ids (COCO). Other formats number the selected classes.
     """
     selection = config.dataset.selection
-    if not (selection.classes or selection.ignore_classes or selection.rename):
+    if not (selection.classes or selection.ignore_classes or selection.ignore_regions or selection.rename):
         return rows, []
-    reading = {**config.dataset.reading, "keep": (), "ignore": (), "rename": None}
+    reading = {**config.dataset.reading, "keep": (), "ignore": (), "regions": (), "rename": None}
     whole = read(config.data, images=selection.images, split="val", **reading)
     rename, ids = config.dataset.reading["rename"], dict(zip(data.classes, data.category_ids, strict=True))
     names = dict(zip(whole.category_ids, whole.classes, strict=True))
