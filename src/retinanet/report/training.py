@@ -77,7 +77,7 @@ def training_report(
         outcomes = Outcomes(gallery, classes, threshold=threshold)
         explorer = Explorer(report, [Run(name="model", outcomes=outcomes)], seed=seed)
         explorer.first_screen(verdict(outcomes), next_steps)
-        explorer.pictures_section(report.section(f"Images of the {images}"))
+        explorer.pictures_section(report.section(f"The {images}"))
         explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.training_progress(rows) + summary.overfitting(rows)
     if metrics:
