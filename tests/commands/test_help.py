@@ -102,5 +102,7 @@ def test_check_of_a_model_writes_json_into_a_file(
         main(["check", str(trained_run / "best.ckpt"), str(squares[1]), "--json", str(tmp_path / "check.json")])
     assert "AP50" in capsys.readouterr().out
     document = json.loads((tmp_path / "check.json").read_text())
-    assert set(document) == {"metrics", "imbalance", "findings", "faults", "hard_examples", "errors"}
+    assert set(document) == {
+        *("metrics", "imbalance", "loss_microscope", "findings", "faults", "hard_examples", "errors"),
+    }
     assert 0 <= document["metrics"]["AP"] <= 1

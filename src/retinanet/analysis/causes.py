@@ -50,8 +50,10 @@ ANCHOR_CAUSES: Final = ("no anchor", "anchors ignored", "anchors taken")
 """Causes of objects for which no anchor is positive."""
 CAUSES: Final[tuple[str, ...]] = tuple(dict.fromkeys((*get_args(MissCause), *get_args(FalseCause))))
 """All causes, those of misses first."""
+NO_DETECTION: Final = "no detection"
+"""Cause of a missed object that no detection fits, if the network and its post-processing were not followed."""
 ADVICE: Final[dict[str, str]] = {
-    "suppressed": "keep both boxes with a higher nms_threshold",
+    "suppressed": "keep both boxes with a higher --nms-threshold",
     "not a candidate": "give a higher candidates_per_level",
     "beyond max_detections": "give a higher max_detections",
     "below the threshold": "lower the threshold, or train with more images of such objects",
@@ -61,9 +63,10 @@ ADVICE: Final[dict[str, str]] = {
     "anchors ignored": "fit the anchors (--anchors auto), or give --low-quality-matches",
     "anchors taken": "train with --assigner atss --low-quality-matches, or add the feature level P2",
     "low scores": "add images of such objects, or train longer",
-    "duplicate": "give a lower nms_threshold",
+    "duplicate": "give a lower --nms-threshold",
     "wrong class and place": "add images of both classes",
     "unlabelled?": "label the objects (--hard draws such places)",
+    NO_DETECTION: "find the reason with `retinanet check`, the checkpoint and the data",
     "background": "add images without objects, in which such background occurs",
 }
 """What can mend each cause."""

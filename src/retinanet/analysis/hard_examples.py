@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torchvision.ops import batched_nms
 
-from retinanet.analysis.model_outputs import dense_outputs
+from retinanet.analysis.model_outputs import dense_outputs, input_objects
 from retinanet.boxes import clip, decode, iou
 from retinanet.evaluate.per_image import CONFIDENT
 from retinanet.files import write_atomically
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
+    from retinanet.formats.records import Record
     from retinanet.images import Frame
 
 
@@ -189,7 +190,7 @@ def hard_examples(
         for n, index in enumerate(dense.batch.indices):
             image = _Image(
                 number=index,
-                annotation_ids=data.records[index].annotation_ids,
+                annotation_ids=_annotation_ids(data.records[index], dense.batch.frames[n]),
                 loss_AK=loss_NAK[n],
                 scores_AK=dense.outputs.logits_NAK[n].float().sigmoid(),
                 outputs=dense.outputs,
@@ -206,6 +207,12 @@ def hard_examples(
                     objects.add([example])
     unreached.sort(key=lambda example: (example.image, example.annotation_id or 0))
     return HardExamples(data=data, background=background.sorted(), objects=objects.sorted(), unreached=tuple(unreached))
+
+
+def _annotation_ids(record: Record, frame: Frame) -> list[int]:
+    """Return the annotation ids of the objects of the target, as far as the record has ids."""
+    _, index_T = input_objects(record, frame)
+    return [record.annotation_ids[g] for g in index_T.tolist() if g < len(record.annotation_ids)]
 
 
 class _Hardest:

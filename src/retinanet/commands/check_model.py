@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.loss_microscope import LossMicroscope
+    from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import CheckConfig
@@ -41,12 +43,15 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.error_causes import error_causes
     from retinanet.analysis.imbalance_meter import measure
+    from retinanet.analysis.loss_microscope_meter import LossMicroscopeMeter
+    from retinanet.analysis.miss_map import miss_map
+    from retinanet.analysis.miss_remedies import model_files
     from retinanet.analysis.model_outputs import load_for_analysis
     from retinanet.evaluate import evaluate_model
     from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.torch_detector import Detector
 
-    trained = load_for_analysis(model, device=config.hardware.device).with_agnostic_nms(config.nms.agnostic_nms)
+    trained = load_for_analysis(model, device=config.hardware.device).with_nms(config.nms)
     data = _load(path, config, classes=trained.classes)
     console = result_console(config.files.json)
     faults = print_faults(console, [data])
@@ -56,23 +61,35 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     )
     numbers = metrics.to_json()
     _print_metrics(console, numbers, data)
+    easy_from = config.imbalance.easy_from
+    meter = LossMicroscopeMeter(classes=trained.classes, loss_config=trained.loss_config, easy_from=easy_from)
     found = measure(
-        trained, data, batch_size=config.batch.batch_size, easy_from=config.imbalance.easy_from, progress=progress_bar
+        trained,
+        data,
+        batch_size=config.batch.batch_size,
+        easy_from=easy_from,
+        progress=progress_bar,
+        further=[meter.add],
     )
+    microscope = meter.result()
     for sentence in found.sentences():
         console.print(sentence, markup=False, highlight=False)
     findings = diagnose(data, results, train_config=trained.train_config)
     print_findings(console, findings)
+    items = items_from_results(data, results)
     causes = error_causes(
         trained,
         data,
-        threshold=best_threshold(items_from_results(data, results)),
+        threshold=best_threshold(items),
         batch_size=config.batch.batch_size,
         progress=progress_bar,
     )
     _print_causes(console, causes)
+    misses = miss_map(causes, items, model_files(model, path, config.dataset))
     hard = _find_hard(console, trained, data, found, config) if config.hard else None
-    write_json(_document(numbers, found, findings, data, hard, causes), config.files.json)
+    write_json(
+        _document(numbers, found, findings, data, hard, causes, microscope=microscope, misses=misses), config.files.json
+    )
     _write_report(
         console,
         config,
@@ -84,8 +101,11 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         findings=findings,
         hard=hard,
         imbalance=found,
+        microscope=microscope,
+        run=model.parent if (model.parent / "config.yaml").is_file() else None,
         causes=causes,
         next_steps=_next_steps(model, path, config, causes),
+        misses=misses,
     )
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
@@ -102,8 +122,12 @@ def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:
     """
     from retinanet.analysis.diagnose import diagnose
     from retinanet.analysis.hard_results import hard_examples_from_results
+    from retinanet.analysis.miss_map import miss_map
+    from retinanet.analysis.miss_remedies import model_files
+    from retinanet.analysis.result_errors import errors_from_results
     from retinanet.config import EvaluateConfig, section_from_dict, to_dict
     from retinanet.evaluate import evaluate
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
 
     data = _load(path, config)
     console = result_console(config.files.json)
@@ -120,7 +144,10 @@ def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:
     if config.hard:
         hard = hard_examples_from_results(data, results, count=config.hard_examples)
         _write_hard(console, hard, config)
-    write_json(_document(numbers, None, findings, data, hard), config.files.json)
+    items = items_from_results(data, results)
+    errors = errors_from_results(data, items, threshold=best_threshold(items))
+    misses = miss_map(errors, items, model_files(results_file, path, config.dataset))
+    write_json(_document(numbers, None, findings, data, hard, misses=misses), config.files.json)
     _write_report(
         console,
         config,
@@ -132,6 +159,7 @@ def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:
         findings=findings,
         hard=hard,
         notes=(WITHOUT_NETWORK,),
+        misses=misses,
     )
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
 
@@ -158,15 +186,19 @@ def _document(
     data: DetectionData,
     hard: HardExamples | None,
     causes: ErrorCauses | None = None,
+    misses: MissMap | None = None,
+    microscope: LossMicroscope | None = None,
 ) -> dict[str, Any]:
     """Return the results as JSON values, for `--json`."""
     return {
         "metrics": metrics,
         "imbalance": None if imbalance is None else imbalance.to_json(),
+        "loss_microscope": None if microscope is None else microscope.to_json(data),
         "findings": [finding.to_json() for finding in findings],
         "faults": [str(fault) for fault in data.faults],
         "hard_examples": hard.rows() if hard else [],
         "errors": None if causes is None else causes.to_json(),
+        "miss_map": None if misses is None else misses.to_json(),
     }
 
 

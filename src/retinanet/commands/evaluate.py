@@ -133,14 +133,22 @@ def confusion_table(matrix: ConfusionMatrix) -> Table:
 
 
 def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Path:
+    from retinanet.analysis.miss_map import miss_map
+    from retinanet.analysis.miss_remedies import model_files
     from retinanet.analysis.next_steps import after_evaluation, data_flags
+    from retinanet.analysis.result_errors import errors_from_results
     from retinanet.data import read
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.report.evaluation import model_report
 
     assert config.files.report is not None  # noqa: S101
+    data = read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading)
+    items = items_from_results(data, found.results)
+    threshold = config.confusion_threshold if config.confusion else best_threshold(items)
+    errors = errors_from_results(data, items, threshold=threshold)
     return model_report(
         config.files.report,
-        data=read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading),
+        data=data,
         metrics=found.metrics.to_json(),
         results=found.results,
         title=f"Evaluation of {Path(model).name} on {config.data.name}",
@@ -148,5 +156,6 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
         confusion_threshold=config.confusion_threshold if config.confusion else None,
         further=found.further,
         slices=found.slices,
+        misses=miss_map(errors, items, model_files(Path(model), config.data, config.dataset)),
         next_steps=after_evaluation(Path(model), config.data, data_flags(config.dataset)),
     )

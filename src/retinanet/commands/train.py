@@ -33,21 +33,30 @@ def train(*, options: Flags[TrainConfig]) -> None:
 
 def write_report(result: TrainResult) -> Path:
     """Write report.html into the run folder of a finished run. Return its path."""
+    from retinanet.analysis.miss_map import miss_map
+    from retinanet.analysis.miss_remedies import model_files
     from retinanet.analysis.next_steps import after_training
+    from retinanet.analysis.result_errors import errors_from_results
     from retinanet.evaluate import precision_recall
-    from retinanet.evaluate.per_image import items_from_results
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.report import training_report
     from retinanet.train.metrics_table import read_metrics
 
     config, val_data = result.config, result.val_data
     detections = json.loads((config.folder.output / "detections.json").read_text())
+    items = items_from_results(val_data, detections)
+    errors = errors_from_results(val_data, items, threshold=best_threshold(items))
+    files = model_files(result.best, config.val, config.dataset, images=config.validation.val_images)
     return training_report(
         config.folder.output,
-        gallery=items_from_results(val_data, detections),
+        gallery=items,
         classes=val_data.classes,
         curves=precision_recall(val_data.to_coco(), detections) if detections else None,
         seconds=result.seconds,
         command=f"retinanet train --config {config.folder.output / 'config.yaml'} -o NEW_FOLDER",
         seed=config.random.seed,
         next_steps=after_training(config, read_metrics(config.folder.output / "metrics.csv")),
+        misses=miss_map(errors, items, files),
+        first_images=result.first_images,
+        augment=config.augmentation,
     )

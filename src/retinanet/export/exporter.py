@@ -119,7 +119,7 @@ def export(
     config = config or resolve(ExportConfig, options)
     model = Path(model)
     target, path = _choose_target(config)
-    loaded = load_checkpoint(model).with_agnostic_nms(config.nms.agnostic_nms)
+    loaded = load_checkpoint(model).with_nms(config.nms)
     if loaded.image_config.size_divisor % DIVISOR:
         raise ExportError(
             f"{model}: expected a model with a size_divisor that is a multiple of {DIVISOR}, "

@@ -119,8 +119,9 @@ def _result_options(config: PredictConfig) -> dict[str, Any]:
     options = {name: values[name] for name in names}
     if values["bit_depth"]:  # left out if automatic: manifests of earlier versions do not contain it
         options["bit_depth"] = values["bit_depth"]
-    if values["agnostic_nms"] is not None:  # left out if not given, for the same reason
-        options["agnostic_nms"] = values["agnostic_nms"]
+    for name in ("agnostic_nms", "nms_threshold"):
+        if values[name] is not None:  # left out if not given, for the same reason
+            options[name] = values[name]
     return options
 
 

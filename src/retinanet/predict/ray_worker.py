@@ -47,6 +47,7 @@ class Worker:
             threads=1,
             bit_depth=config.value_range.bit_depth,
             agnostic_nms=config.nms.agnostic_nms,
+            nms_threshold=config.nms.nms_threshold,
             compile=config.inference.compile,
         )
         if not gpu and "torch" in sys.modules:

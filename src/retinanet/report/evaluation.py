@@ -18,7 +18,10 @@ from retinanet.report.gallery import pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
+from retinanet.report.loss_microscope import microscope_section
+from retinanet.report.miss_map import miss_map_section
 from retinanet.report.slices import further_section, slices_section
+from retinanet.report.threshold_curve import f1_figure
 from retinanet.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.loss_microscope import LossMicroscope
+    from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
     from retinanet.data import DetectionData
     from retinanet.evaluate.curves import PrecisionRecall
@@ -65,10 +70,13 @@ def model_report(
     imbalance: Imbalance | None = None,
     hard: HardExamples | None = None,
     causes: ErrorCauses | None = None,
+    microscope: LossMicroscope | None = None,
+    run: Path | None = None,
     confusion_threshold: float | None = None,
     further: FurtherMetrics | None = None,
     slices: Sequence[Slice] = (),
     next_steps: Sequence[NextStep] = (),
+    misses: MissMap | None = None,
 ) -> Path:
     """Write the report of a model, or of a file of COCO results, on a dataset. Return its path.
 
@@ -83,10 +91,13 @@ def model_report(
         imbalance: measured class imbalance of the loss.
         hard: hardest examples.
         causes: causes of the errors.
+        microscope: measured histograms of the loss microscope; needs `imbalance`.
+        run: run folder of the model, for commands that train again; None if it is unknown.
         confusion_threshold: score threshold of the report. Default: the threshold with the highest F1.
         further: metrics in addition to COCO's.
         slices: metrics of classes, object sizes and image attributes, worst first.
         next_steps: most useful next commands.
+        misses: the funnel of each class, with the losses and their remedies.
     """
     report = Report(title=title, subtitle=f"Dataset: {data.source}")
     items = items_from_results(data, results)
@@ -95,6 +106,8 @@ def model_report(
     explorer = Explorer(report, [Run(name="model", outcomes=outcomes)])
     explorer.first_screen(verdict(outcomes), next_steps)
     explorer.pictures_section(report.section("Images"))
+    if misses is not None:
+        miss_map_section(report, misses)
     explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.overall_metrics(metrics, "images")
     report.in_short += summary.weaknesses(metrics)
@@ -106,7 +119,9 @@ def model_report(
     truth, rows = data.to_coco(), [dict(row) for row in results]
     limit = metrics.get("max_detections", COCO_MAX_DETECTIONS)
     curves = precision_recall(truth, rows, max_detections=limit) if rows else None
-    evaluation_section(report.section("Evaluation"), metrics, curves)
+    section = report.section("Evaluation")
+    evaluation_section(section, metrics, curves)
+    f1_figure(section, items)
     if slices:
         slices_section(report.section("Slices"), slices)
     if further is not None:
@@ -114,11 +129,13 @@ def model_report(
     if findings:
         findings_section(report.section("Diagnosis"), findings)
     if causes is not None:
-        causes_sections(report, causes)
+        causes_sections(report, causes, with_misses=misses is None)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:
         imbalance_section(report, imbalance)
+        if microscope is not None:
+            microscope_section(report, microscope, imbalance, data, run=run)
     return report.write(path)
 
 

@@ -15,11 +15,16 @@ from retinanet.report.evaluation import evaluation_section
 from retinanet.report.explorer import Explorer, Run
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import shares_over_time, shares_sentence
+from retinanet.report.miss_map import miss_map_section
+from retinanet.report.training_images import training_images_section
 from retinanet.report.verdict import verdict
 from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
+    from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
+    from retinanet.config import AugmentConfig
+    from retinanet.data.dataset import Sample
     from retinanet.evaluate.curves import PrecisionRecall
 
 LOSSES: Final = {"loss": "total", "classification_loss": "classification", "box_loss": "box"}
@@ -44,6 +49,9 @@ def training_report(
     threshold: float | None = None,
     seed: int = 0,
     next_steps: Sequence[NextStep] = (),
+    misses: MissMap | None = None,
+    first_images: Sequence[tuple[str, Sample]] = (),
+    augment: AugmentConfig | None = None,
 ) -> Path:
     """Write RUN/report.html from metrics.csv, config.yaml and other files in RUN. Missing files are skipped.
 
@@ -61,6 +69,9 @@ def training_report(
         threshold: score threshold of the report. Default: the threshold with the highest F1.
         seed: seed of the choice of random images.
         next_steps: most useful next commands.
+        misses: the funnel of each class, with the losses and their remedies.
+        first_images: names and samples of the first training images, augmented.
+        augment: options of their augmentation.
 
     Returns:
         path of the report.
@@ -78,6 +89,8 @@ def training_report(
         explorer = Explorer(report, [Run(name="model", outcomes=outcomes)], seed=seed)
         explorer.first_screen(verdict(outcomes), next_steps)
         explorer.pictures_section(report.section(f"The {images}"))
+        if misses is not None:
+            miss_map_section(report, misses)
         explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.training_progress(rows) + summary.overfitting(rows)
     if metrics:
@@ -92,6 +105,9 @@ def training_report(
     report.in_short += _set_up_sentences(run)
     if metrics:
         evaluation_section(report.section(f"Evaluation on the {images}"), metrics, curves)
+    if first_images and augment is not None:
+        section = report.section("Training images as the network sees them")
+        training_images_section(section, first_images, classes, augment)
     _training_curves(report.section("Training"), rows)
     if shares:
         shares_over_time(report.section("Shares of the classification loss"), shares)

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.loggers import Logger
 
+    from retinanet.data.dataset import Sample
     from retinanet.data.user_transform import Transform
     from retinanet.model import RetinaNet
     from retinanet.train.time_plan import TimePlan
@@ -82,6 +83,8 @@ class TrainResult:
         seconds: training time over all resumed parts, seconds.
         config: options of the training run, including the values that were computed from the data.
         val_data: validation data.
+        first_images: names and samples of the first training images, augmented as the network got them; empty on other
+            ranks than 0.
     """
 
     best: Path
@@ -90,6 +93,7 @@ class TrainResult:
     seconds: float
     config: TrainConfig = field(repr=False)
     val_data: DetectionData = field(repr=False)
+    first_images: Sequence[tuple[str, Sample]] = field(default=(), repr=False)
 
 
 @building_state()
@@ -274,6 +278,7 @@ def _train(
         seconds=callbacks.metrics_file.seconds(),
         config=config,
         val_data=val_data,
+        first_images=data.first_images() if is_rank_zero() else (),
     )
 
 
