@@ -26,9 +26,9 @@ FalseCause = Literal[
 - wrong class: it fits an object of another class;
 - badly localised: it overlaps an object of its class with an IoU from 0.1 to 0.5;
 - wrong class and place: it overlaps an object of another class with an IoU from 0.1 to 0.5;
-- unlabelled?: probably an object without a label: it overlaps no object and is no part of an object, and its score is
-  0.5 or more (`evaluate.per_image.probably_unlabelled`);
-- background: it overlaps no object, and its score is lower or it is a part of an object.
+- unlabelled?: probably an object without a label: it overlaps no object and is no part of one of its class, and its
+  score is 0.5 or more (`evaluate.per_image.probably_unlabelled`);
+- background: it overlaps no object, and its score is lower or it is a part of an object of its class.
 """
 
 MISS_MEANINGS: Final[dict[MissCause, str]] = {

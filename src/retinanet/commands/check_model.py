@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from retinanet.commands.terminal import print_faults, print_findings, progress_bar, result_console, write_json
+from retinanet.commands.terminal import (
+    print_faults,
+    print_findings,
+    print_next_steps,
+    progress_bar,
+    result_console,
+    write_json,
+)
 from retinanet.files import write_atomically
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from retinanet.analysis.miss_map import MissMap
     from retinanet.analysis.next_steps import NextStep
     from retinanet.checkpoint.loaded_model import LoadedModel
-    from retinanet.config import CheckConfig
+    from retinanet.config import CheckConfig, TrainConfig
     from retinanet.data import DetectionData
 
 WITHOUT_NETWORK: Final = (
@@ -47,6 +54,7 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
     from retinanet.analysis.miss_map import miss_map
     from retinanet.analysis.miss_remedies import model_files
     from retinanet.analysis.model_outputs import load_for_analysis
+    from retinanet.analysis.next_steps import after_check, data_flags
     from retinanet.evaluate import evaluate_model
     from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.torch_detector import Detector
@@ -107,7 +115,26 @@ def check_model(model: Path, path: Path, config: CheckConfig) -> int:
         next_steps=_next_steps(model, path, config, causes),
         misses=misses,
     )
+    costs = causes.regained
+    steps = after_check(
+        model,
+        path,
+        sorted(costs, key=lambda cause: -costs[cause]),
+        flags=data_flags(config.dataset),
+        run=_run_options(trained),
+    )
+    print_next_steps([step for step in steps if not (config.hard and "--hard" in step.command)][:1], console)
     return 1 if faults and not config.dataset.selection.skip_invalid else 0
+
+
+def _run_options(trained: LoadedModel) -> TrainConfig | None:
+    """Return the options of the training run of a model; None if its run folder has moved."""
+    from retinanet.config import TrainConfig, section_from_dict
+
+    folder = str(trained.train_config.get("output", ""))
+    if not folder or not (Path(folder) / "config.yaml").is_file():
+        return None
+    return section_from_dict(TrainConfig, trained.train_config)
 
 
 def check_results(results_file: Path, path: Path, config: CheckConfig) -> int:

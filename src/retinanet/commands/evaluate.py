@@ -32,7 +32,8 @@ def evaluate(
 
     `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
     """
-    from retinanet.commands.terminal import progress_bar, result_console, write_json
+    from retinanet.analysis.next_steps import check_errors, data_flags
+    from retinanet.commands.terminal import print_next_steps, progress_bar, result_console, write_json
     from retinanet.evaluate import confusion_matrix
     from retinanet.evaluate import evaluate as measure
     from retinanet.files import STDOUT
@@ -50,9 +51,15 @@ def evaluate(
         matrix = confusion_matrix(found.ground_truth, found.results, score=options.confusion_threshold)
         console.print(confusion_table(matrix))
     if options.files.report is not None:
-        console.print(f"report: {_write_report(model, options, found)}", markup=False, highlight=False)
+        report = _write_report(model, options, found)
+        console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+    if options.files.json not in {None, STDOUT}:
+        console.print(f"metrics: {options.files.json}", markup=False, highlight=False, soft_wrap=True)
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if model.suffix == ".ckpt":
+        flags, report = data_flags(options.dataset), model.with_name("check.html")
+        print_next_steps([check_errors(model, options.data, flags, report=report)], console)
 
 
 def metrics_table(metrics: Metrics) -> Group:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet.commands.options import Flags
+from retinanet.commands.terminal import print_next_steps
 from retinanet.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -23,12 +24,27 @@ def train(*, options: Flags[TrainConfig]) -> None:
     from retinanet.train.run_lock import locked_run_folder
 
     with locked_run_folder(options.folder.output):  # before the imports below, which take seconds
+        from retinanet.commands.live_status import live_status
         from retinanet.train import fit
         from retinanet.train.output_files import is_rank_zero
 
-        result = fit(options, started=started)
+        result = fit(options, started=started, live=live_status)
         if is_rank_zero():
-            print(f"best AP {result.ap:.3f}: {result.best}\nreport: {write_report(result)}", flush=True)
+            _print_result(result, write_report(result))
+
+
+def _print_result(result: TrainResult, report: Path) -> None:
+    """Print where the files of a finished run are, and the next commands."""
+    from retinanet.analysis.next_steps import after_training
+    from retinanet.train.metrics_table import read_metrics
+
+    metrics = result.config.folder.output / "metrics.csv"
+    try:
+        steps = after_training(result.config, read_metrics(metrics))
+    except ValueError:  # a user has damaged the file, which must not fail a finished run
+        steps = []
+    print(f"best AP {result.ap:.3f}: {result.best}\nreport:  {report}\nmetrics: {metrics}")
+    print_next_steps(steps)
 
 
 def write_report(result: TrainResult) -> Path:

@@ -89,6 +89,7 @@ class Worker:
             threshold=config.threshold,
             tiling=config.tiling,
             tta=config.inference.tta,
+            classes=config.classes,
         )
         for i, (name, result) in enumerate(zip(names, stream, strict=True)):
             rows.append({"index": shard["first"] + i, "source": name, **self._row(result, fetch_errors.get(i))})
