@@ -107,6 +107,6 @@ def test_check_of_a_model_writes_json_into_a_file(
     assert "AP50" in capsys.readouterr().out
     document = json.loads((tmp_path / "check.json").read_text())
     assert set(document) == {
-        *("metrics", "imbalance", "loss_microscope", "findings", "faults", "hard_examples", "errors"),
+        *("metrics", "imbalance", "loss_microscope", "miss_map", "findings", "faults", "hard_examples", "errors"),
     }
     assert 0 <= document["metrics"]["AP"] <= 1
