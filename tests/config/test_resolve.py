@@ -197,6 +197,7 @@ def test_each_option_is_declared_once():
         "epochs",
         "format",
         "max_detections",
+        "nms_threshold",
         "output",
         "precision",
         "train",
@@ -219,6 +220,7 @@ def test_data_is_read_as_its_options_demand():
     assert config.reading == {
         "keep": ("a,b",),
         "ignore": (),
+        "regions": (),
         "rename": {"x": "a"},
         "allow_outside": False,
         "format": "voc",

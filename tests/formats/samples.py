@@ -246,7 +246,84 @@ def labelme(root: Path, write: Write) -> Path:
     return root
 
 
+# Public datasets: each function writes the folders and names of the official download.
+
+
+def kitti_line(name: str, box: tuple[float, ...], *, truncated: str = "0.00", occluded: str = "0") -> str:
+    """Return a line as in label_2: box as left, top, right, bottom; then dimensions, location and rotation."""
+    return f"{name} {truncated} {occluded} -1.58 {' '.join(map(str, box))} 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+
+
+def kitti(root: Path, write: Write) -> Path:
+    labels = root / "training" / "label_2"
+    labels.mkdir(parents=True)
+    for name, objects in (("a", OBJECTS), ("b", [])):
+        write(root / "training" / "image_2" / f"{name}.jpg", W, H, seed=ord(name))
+        (labels / f"{name}.txt").write_text("".join(kitti_line(c, b) for c, b in objects))  # type: ignore[attr-defined]
+    write(root / "testing" / "image_2" / "c.jpg", W, H)
+    return root
+
+
+def tao(root: Path, write: Write) -> Path:
+    """Write the folders of NVIDIA's TAO Toolkit, whose label files are KITTI's."""
+    kitti(root, write)
+    (root / "training" / "label_2").rename(root / "labels")
+    (root / "training" / "image_2").rename(root / "images")
+    return root
+
+
+def dota_line(name: str, box: tuple[float, ...], difficult: int = 0) -> str:
+    x1, y1, x2, y2 = box
+    return f"{x1} {y1} {x2} {y1} {x2} {y2} {x1} {y2} {name} {difficult}\n"
+
+
+def dota(root: Path, write: Write) -> Path:
+    header = "imagesource:GoogleEarth\ngsd:0.146343590398\n"
+    (root / "train" / "labelTxt").mkdir(parents=True)
+    for name, objects in (("a", OBJECTS), ("b", [])):
+        write(root / "train" / "images" / f"{name}.jpg", W, H, seed=ord(name))
+        lines = "".join(dota_line(c, b) for c, b in objects)  # type: ignore[attr-defined]
+        (root / "train" / "labelTxt" / f"{name}.txt").write_text(header + lines)
+    return root
+
+
+OPEN_IMAGES_HEADER = (
+    "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+)
+IDS = {"cat": "/m/01yrx", "dog": "/m/0bt9lr"}
+
+
+def open_images_row(image: str, name: str, box: tuple[float, ...], *, group: str = "0") -> str:
+    x1, y1, x2, y2 = box
+    return f"{image},xclick,{IDS[name]},1,{x1 / W},{x2 / W},{y1 / H},{y2 / H},0,1,{group},0,-1"
+
+
+def open_images(root: Path, write: Write) -> Path:
+    for name in ("a", "b"):
+        write(root / "train" / f"{name}.jpg", W, H, seed=ord(name))
+    rows = [OPEN_IMAGES_HEADER, *(open_images_row("a", c, b) for c, b in OBJECTS)]
+    (root / "oidv6-train-annotations-bbox.csv").write_text("\n".join(rows) + "\n")
+    (root / "class-descriptions-boxable.csv").write_text(f"{IDS['dog']},dog\n{IDS['cat']},cat\n/m/011k07,Tortoise\n")
+    return root
+
+
+def lvis(root: Path, write: Write) -> Path:
+    for name in ("a", "b"):
+        write(root / "train2017" / f"{name}.jpg", W, H, seed=ord(name))
+    content = coco()
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{image.pop('file_name')}"
+        image |= {"neg_category_ids": [2] if image["id"] else [], "not_exhaustive_category_ids": [1]}
+    content["categories"] = [
+        {"id": i, "name": n, "synset": f"{n}.n.01", "frequency": "r"} for i, n in ((1, "cat"), (2, "dog"))
+    ]
+    (root / "annotations").mkdir()
+    (root / "annotations" / "lvis_v1_train.json").write_text(json.dumps(content))
+    return root / "annotations" / "lvis_v1_train.json"
+
+
 EXPORTS = [
+    *(kitti, tao, dota, open_images, lvis),
     *(roboflow_coco, roboflow_voc, roboflow_yolo, roboflow_csv),
     *(label_studio, label_studio_min, label_studio_yolo, label_studio_coco),
     *(cvat_xml, cvat_yolo, cvat_coco, cvat_voc, labelme),

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -174,7 +175,46 @@ def write_yolo_folder(root: Path, found: list[Item], _: Path) -> dict[str, str]:
     return {"data.yaml": f"train: {text or 'images'}\nnames: [cat, dog]\n", **yolo_labels(found)}
 
 
-FORMATS = {
+def write_lvis(root: Path, found: list[Item], images: Path) -> dict[str, str]:
+    content = json.loads(write_coco(root, found, images)["a.json"])
+    for image in content["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": [], "coco_url": image.pop("file_name")}
+    return {"a.json": json.dumps(content)}
+
+
+def write_open_images(root: Path, found: list[Item], _: Path) -> dict[str, str]:
+    rows = [
+        f"{i.written.removesuffix('.jpg')},{i.label},{i.box[0] / W},{i.box[2] / W},{i.box[1] / H},{i.box[3] / H}\n"
+        for i in found
+    ]
+    return {"a.csv": "".join(["ImageID,LabelName,XMin,XMax,YMin,YMax\n", *rows])}
+
+
+def text_files(folder: str, line: Callable[[Item], str], found: list[Item]) -> dict[str, str]:
+    return {f"{folder}/{PurePosixPath(i.place).with_suffix('.txt')}": f"{line(i)}\n" for i in found}
+
+
+def write_kitti(root: Path, found: list[Item], _: Path) -> dict[str, str]:
+    return text_files("labels", lambda i: f"{i.label} 0 0 0 {' '.join(map(str, i.box))} 1 1 1 1 1 1 1", found)
+
+
+def write_visdrone(root: Path, found: list[Item], _: Path) -> dict[str, str]:
+    def line(i: Item) -> str:
+        x1, y1, x2, y2 = i.box
+        return f"{x1},{y1},{x2 - x1},{y2 - y1},1,{4 if i.label == 'cat' else 9},0,0"
+
+    return text_files("annotations", line, found)
+
+
+def write_dota(root: Path, found: list[Item], _: Path) -> dict[str, str]:
+    def line(i: Item) -> str:
+        x1, y1, x2, y2 = i.box
+        return f"{x1} {y1} {x2} {y1} {x2} {y2} {x1} {y2} {i.label} 0"
+
+    return text_files("labelTxt", line, found)
+
+
+FORMATS: dict[str, tuple[Any, ...]] = {
     "COCO": (write_coco, "a.json"),
     "VOC": (write_voc, "."),
     "YOLO, folder": (write_yolo_folder, "data.yaml"),
@@ -183,10 +223,17 @@ FORMATS = {
     "labelme": (write_labelme, "."),
     "Label Studio": (write_label_studio, "a.json"),
     "CVAT": (write_cvat, "annotations.xml"),
+    "LVIS": (write_lvis, "a.json"),
+    "Open Images": (write_open_images, "a.csv"),
+    "KITTI": (write_kitti, "."),
+    "VisDrone": (write_visdrone, ".", {"rename": {"car": "cat", "bus": "dog"}}),
+    "DOTA": (write_dota, "."),
 }
 
 
-def read_cell(folder: Path, style: Style, write: Callable[..., dict[str, str]], source: str) -> str:
+def read_cell(
+    folder: Path, style: Style, write: Callable[..., dict[str, str]], source: str, options: dict[str, Any] | None = None
+) -> str:
     """Write the dataset, read it, and return `same boxes` or `fault`. Any other result is an assertion error."""
     root = folder / "set"
     images = folder / "elsewhere" / "pics" if style.elsewhere else root / "images"
@@ -203,7 +250,7 @@ def read_cell(folder: Path, style: Style, write: Callable[..., dict[str, str]], 
     if style.linked:
         (images / "cam2").rename(folder / "store")
         (images / "cam2").symlink_to(folder / "store")
-    read = data.read(root / source, images=images if style.elsewhere else None)
+    read = data.read(root / source, images=images if style.elsewhere else None, **(options or {}))
     by_path = {
         record.path.resolve(): [
             (read.classes[k], tuple(round(v, 6) for v in box))

@@ -34,7 +34,10 @@ def run_command(*arguments: object) -> int:
 
 
 def test_built_in_formats_and_their_order() -> None:
-    assert list(BUILT_IN) == ["coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"]
+    assert list(BUILT_IN) == [
+        *("coco", "voc", "yolo", "csv", "labelme", "label_studio", "cvat"),
+        *("lvis", "open_images", "kitti", "visdrone", "dota"),
+    ]
     assert [name for name, format in BUILT_IN.items() if format.writer is not None] == ["coco", "voc", "yolo", "csv"]
     assert list(all_formats())[: len(BUILT_IN)] == list(BUILT_IN)
 
@@ -42,7 +45,7 @@ def test_built_in_formats_and_their_order() -> None:
 def test_an_unknown_name_lists_the_formats() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^format must be one of coco, voc, yolo, csv, labelme, label_studio, cvat, found 'labeme'. "
+        match=r"^format must be one of coco, voc, yolo, csv, labelme, label_studio, cvat, lvis, .*, found 'labeme'. "
         "Did you mean 'labelme'",
     ):
         find_format("labeme")
@@ -110,9 +113,9 @@ class TestFormatOfAnotherPackage:
 
     def test_listed_in_messages(self, install: Install, tmp_path: Path) -> None:
         install(lines="lines_plugin:LINES")
-        with pytest.raises(ConfigError, match=r"cvat, lines, found 'line'\. Did you mean 'lines'"):
+        with pytest.raises(ConfigError, match=r"dota, lines, found 'line'\. Did you mean 'lines'"):
             find_format("line")
-        with pytest.raises(data.DataError, match=r"\(path,x1,y1,x2,y2,class\), a \.lines file, or an export of"):
+        with pytest.raises(data.DataError, match=r"a DOTA folder, a \.lines file, or an export of"):
             data.read(tmp_path / "missing")
 
     def test_paths_outside_are_refused(self, install: Install, source: Path, write_image: Write) -> None:

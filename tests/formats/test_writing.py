@@ -123,7 +123,7 @@ def test_lost_details_are_listed(tmp_path: Path) -> None:
     assert list(lost(rich, "coco")) == []
     for format, missing in (("voc", 3), ("yolo", 4), ("csv", 4)):
         sentences = " ".join(lost(rich, format))
-        assert ("crowd or difficult objects: 1 were" in sentences) == (format != "voc")
+        assert ("ignore regions (crowd or difficult): 1 were" in sentences) == (format != "voc")
         for words in ("no category ids", "no image ids", "no areas of objects: 1 mask areas"):
             assert words in sentences
         assert len(list(lost(rich, format))) == missing

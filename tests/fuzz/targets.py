@@ -145,6 +145,43 @@ def darknet(data: bytes) -> None:
         _read(path)
 
 
+def lvis(data: bytes) -> None:
+    with written("lvis.json", data) as path:
+        _read(path, format="lvis")
+
+
+def open_images(data: bytes) -> None:
+    with written("boxes.csv", data) as path:
+        _read(path, format="open_images")
+
+
+def open_images_classes(data: bytes) -> None:
+    rows = b"ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/1,0.1,0.5,0.1,0.5\n"
+    with written("class-descriptions.csv", data), written("boxes.csv", rows) as path:
+        _read(path)
+
+
+def open_images_labels(data: bytes) -> None:
+    rows = b"ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.5,0.1,0.5\n"
+    with written("human-imagelabels.csv", data), written("boxes.csv", rows) as path:
+        _read(path)
+
+
+def kitti(data: bytes) -> None:
+    with written("label_2/a.txt", data) as path:
+        _read(path.parent.parent, format="kitti")
+
+
+def visdrone(data: bytes) -> None:
+    with written("annotations/a.txt", data) as path:
+        _read(path.parent.parent, format="visdrone")
+
+
+def dota(data: bytes) -> None:
+    with written("labelTxt/a.txt", data) as path:
+        _read(path.parent.parent, format="dota")
+
+
 def config(data: bytes) -> None:
     """Read bytes as the YAML file of --config, and resolve the config of several commands."""
     from retinanet.config.option_file import read_yaml
@@ -309,6 +346,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(coco, label_studio, labelme, cvat, voc, voc_split, csv, csv_classes),
+        *(lvis, open_images, open_images_classes, open_images_labels, kitti, visdrone, dota),
         *(
             yolo_yaml,
             yolo_labels,
@@ -371,6 +409,24 @@ def seeds(name: str) -> list[bytes]:
     )
     inputs: dict[str, list[bytes]] = {
         "coco": [coco_json, coco_json.replace(b"images/a.png", b"../../secret.png")],
+        "lvis": [
+            coco_json.replace(
+                b'"width": 8', b'"width": 8, "neg_category_ids": [1], "not_exhaustive_category_ids": []'
+            ).replace(b'"file_name": "images/', b'"coco_url": "http://h/images/')
+        ],
+        "open_images": [
+            b"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsIns"
+            b"ide\na,xclick,/m/1,1,0.1,0.5,0.2,0.9,0,0,1,0,-1\nb,xclick,/m/2,1,0,1,0,1,1,0,0,0,0\n",
+            b"ImageID,LabelName,XMin,XMax,YMin,YMax\n../../secret,cat,0.1,0.5,0.1,0.5\nimages/a,cat,0.1,0.5,0.1,0.5\n",
+        ],
+        "open_images_classes": [b"/m/1,Cat\n/m/2,Dog\n", b'LabelName,DisplayName\n/m/1,"Cat, wild"\n'],
+        "open_images_labels": [b"ImageID,Source,LabelName,Confidence\na,verification,cat,1\na,verification,dog,0\n"],
+        "kitti": [
+            b"Car 0.00 0 -1.58 1.00 1.00 4.00 5.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+            b"DontCare -1 -1 -10 2 2 6 5 -1 -1 -1 -1000 -1000 -1000 -10\n"
+        ],
+        "visdrone": [b"1,1,3,3,1,4,0,1\n2,2,4,3,0,0,0,0\n0,0,5,5,0,11,0,0,\n"],
+        "dota": [b"imagesource:GoogleEarth\ngsd:0.146\n1 1 4 1 4 5 1 5 plane 0\n2 1 5 3 4 5 1 3 small-vehicle 1\n"],
         "results": [b'[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "score": 0.5}]'],
         "label_studio": [
             b'[{"id": 1, "data": {"image": "/data/upload/1/0a1b2c3d-a.png"}, "annotations": [{"result": [{"id": "x", '

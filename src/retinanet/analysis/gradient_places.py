@@ -159,8 +159,8 @@ def _background_kind(box_4: Tensor, label: int, logit: float, image: Target) -> 
             return "distant anchor", label
         return "wrong class?", int(image.labels_G[overlap_G.argmax()])
     score = 1 / (1 + math.exp(-logit))
-    boxes_14, boxes_G4 = (boxes.cpu().numpy() for boxes in (box_4[None], image.boxes_G4))
-    unlabelled = probably_unlabelled(boxes_14, np.array([score]), boxes_G4, image.crowd_G.cpu().numpy())
+    truth = (values.cpu().numpy() for values in (image.boxes_G4, image.labels_G, image.crowd_G))
+    unlabelled = probably_unlabelled(box_4[None].cpu().numpy(), np.array([label]), np.array([score]), *truth)
     return ("unlabelled?" if unlabelled[0] else "background"), None
 
 

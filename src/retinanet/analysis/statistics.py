@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataStatistics:
-    """Counts of a dataset. Only `crowd` includes crowd regions.
+    """Counts of a dataset. Only `crowd` includes ignore regions.
 
     Args:
         classes: name of each class id.
         images: number of images.
         empty: number of images without objects.
-        crowd: number of crowd regions and difficult objects.
+        crowd: number of ignore regions, such as crowd regions and difficult objects.
         objects_K: number of objects of each class.
         images_K: number of images with an object of each class.
         per_image_P: number of objects in each image.
@@ -85,7 +85,7 @@ class DataStatistics:
         """Return sentences about the counts and the sizes."""
         sentences = [
             f"{self.images:,} images with {self.objects:,} objects of {len(self.classes)} classes; "
-            f"{self.empty:,} images without objects, {self.crowd:,} crowd regions or difficult objects."
+            f"{self.empty:,} images without objects, {self.crowd:,} ignore regions (crowd, difficult)."
         ]
         if self.objects:
             sides = np.sqrt(self.width_O * self.height_O)

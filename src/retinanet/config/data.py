@@ -22,9 +22,12 @@ class ClassesConfig:
     """Class names to keep, separated by spaces or commas. Objects of all other classes are left out."""
     ignore_classes: tuple[str, ...] = ()
     """Class names to leave out, separated by spaces or commas. Objects of these classes are left out."""
+    ignore_regions: tuple[str, ...] = ()
+    """Class names whose objects are ignore regions for every class, separated by spaces or commas. In an ignore region,
+    background is not trained and detections are not counted as false positives."""
     rename: tuple[str, ...] = ()
     """New class names, as old=new pairs. Two classes renamed to one name become one class. Renaming happens before
-    `classes` and `ignore_classes` are applied."""
+    `classes`, `ignore_classes` and `ignore_regions` are applied."""
     skip_invalid: bool = False
     """Leave out invalid images and annotations and report their number, instead of stopping. `check` lists the faults
     in any case; with this option it exits with status 0."""
@@ -42,6 +45,7 @@ class ClassesConfig:
         return {
             "keep": self.classes,
             "ignore": self.ignore_classes,
+            "regions": self.ignore_regions,
             "rename": separate_pairs(self.rename),
             "allow_outside": self.allow_outside,
         }

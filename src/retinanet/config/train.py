@@ -35,8 +35,8 @@ class TrainConfig:
     PANEL: ClassVar = "Data"
 
     train: Path
-    """Training data: a COCO .json, a Pascal VOC folder or ImageSets .txt, a YOLO data.yaml, a .csv, or an export of
-    Roboflow, Label Studio, CVAT or labelme."""
+    """Training data: a COCO .json, a Pascal VOC folder or ImageSets .txt, a YOLO data.yaml, a .csv, an export of
+    Roboflow, Label Studio, CVAT or labelme, or a download of KITTI, VisDrone, DOTA, LVIS or Open Images."""
     validation: ValidationConfig
     folder: FolderConfig
     existing: ExistingConfig = field(default_factory=ExistingConfig)

@@ -19,7 +19,7 @@ def load_splits(source: Path, *, reading: dict[str, Any], **options: Any) -> dic
 
     Args:
         source: path of the dataset, see `formats.read`.
-        reading: the arguments format, keep, ignore and rename of `formats.read`.
+        reading: the arguments format, keep, ignore, regions and rename of `formats.read`.
         **options: the arguments images, skip_invalid and workers of `load`.
 
     Raises:

@@ -176,11 +176,12 @@ class DetectionDataset(Dataset[Sample]):
                 "The image changed after the dataset was checked: restore the file and start again"
             )
         scale = np.array([image.width / width, image.height / height] * 2)
+        keep_G = _rows_for_the_loss(record)
         return transforms.Scene(
             image=image,
-            boxes_G4=torch.from_numpy(record.boxes_G4 * scale),
-            labels_G=torch.from_numpy(record.labels_G.copy()),
-            crowd_G=torch.from_numpy(record.crowd_G.copy()),
+            boxes_G4=torch.from_numpy(record.boxes_G4[keep_G] * scale),
+            labels_G=torch.from_numpy(record.labels_G[keep_G]),
+            crowd_G=torch.from_numpy(record.crowd_G[keep_G]),
         )
 
     def _decode(self, record: Record, image_size: int, *, resize: bool) -> images.Scaled:
@@ -201,3 +202,14 @@ class DetectionDataset(Dataset[Sample]):
                 return images.Scaled(windows.crop((0, 0, 1, 1)), *windows.size)
             image = windows.crop(record.window)
             return images.Scaled(image, *image.size)
+
+
+def _rows_for_the_loss(record: Record) -> npt.NDArray[np.bool_]:
+    """Return which rows of a record the loss needs: not those of an ignore region that repeat its box.
+
+    The assigners ignore an anchor in an ignore region for every class. The index of every object stays that of the
+    record, because only rows after the last object are left out.
+    """
+    last = np.flatnonzero(~record.crowd_G).max(initial=-1)
+    is_before_G: npt.NDArray[np.bool_] = np.arange(len(record.crowd_G)) < last
+    return record.distinct_G | is_before_G

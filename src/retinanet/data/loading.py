@@ -39,7 +39,7 @@ def load(
         skip_invalid: leave out invalid images and annotations, and list them in `faults`, instead of raising.
         workers: number of threads that decode images.
         open_images: check the image files too. Without this check, the images need not exist.
-        **reading: the arguments format, split, keep, ignore, rename and allow_outside of `formats.read`.
+        **reading: the arguments format, split, keep, ignore, regions, rename and allow_outside of `formats.read`.
 
     Raises:
         DataError: the dataset has faults (all are listed) and `skip_invalid` is false, or it has no image or no object.
@@ -61,8 +61,7 @@ def load(
         raise DataError(f"{data.source}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}", faults)
     invalid_files = {fault.file for fault in image_faults}
     records = tuple(record for record in data.records if record.path not in invalid_files)
-    lost = data.num_objects - sum(len(record.boxes_G4) for record in records)
-    if lost:
+    if lost := data.num_objects - dataclasses.replace(data, records=records).num_objects:
         notes.append(f"{lost:,} objects of missing or invalid image files were left out")
     notes = [*data.notes, *notes]
     data = dataclasses.replace(data, records=records, faults=faults, notes=tuple(notes), value_range=value_range)
@@ -70,7 +69,7 @@ def load(
     if not records:
         raise DataError(f"{data.source}: expected at least one image, found none{left_out}", faults)
     if data.num_objects == data.num_crowd:
-        crowd = f"; {data.num_crowd} crowd or difficult objects do not count" if data.num_crowd else ""
+        crowd = f"; {data.num_crowd} ignore regions (crowd or difficult) do not count" if data.num_crowd else ""
         crowd += " (set `iscrowd` or `difficult` to 0 for single objects)" if data.num_crowd else ""
         raise DataError(
             f"{data.source}: expected objects, found none in {len(records)} images{crowd}{left_out}", faults

@@ -18,15 +18,15 @@ class AnnotatedObject:
 
     Args:
         number: annotation id (COCO), or number of the object or its line, from 1.
-        name: class name after renaming.
+        name: class name after renaming; None for an ignore region that applies to every class.
         box: xyxy, original pixels. `DatasetBuilder.add_object` checks the box and clips it to the image.
-        crowd: whether the object is ignored: counted neither as a target nor as a false positive.
+        crowd: whether the object is an ignore region: counted neither as a target nor as a false positive.
         area: area in square original pixels; None for the area of the box.
         reduced: whether the box was computed from another shape, such as a polygon or a rotated box.
     """
 
     number: int
-    name: str
+    name: str | None
     box: tuple[float, float, float, float]
     crowd: bool = False
     area: float | None = None

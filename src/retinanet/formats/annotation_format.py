@@ -90,7 +90,7 @@ class Candidate:
 
 
 Detail = Literal["crowd", "category_ids", "image_ids", "areas", "annotation_ids"]
-"""A detail that some formats cannot store. `crowd`: crowd regions (COCO) and difficult objects (VOC)."""
+"""A detail that some formats cannot store. `crowd`: ignore regions, such as crowd regions and difficult objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,8 @@ class AnnotationFormat:
         recognise_folder: function that yields the sources of this format in a folder, strongest evidence first.
         expects: description of the input, for the message about an unrecognised path; empty to omit the format.
         reads_folder: whether `read` accepts a folder.
-        splits_in_file: function that returns the splits (train, val, test) in a file; the options of `read` name one.
+        splits_in_file: function that returns the splits (train, val, test) in a file, or in a folder that is read as a
+            whole; the options of `read` name one.
         splits_in_folder: function that returns the path of each split in a folder, such as its train.csv and val.csv.
         writer: writer of datasets; None if the format can only be read.
     """

@@ -86,6 +86,7 @@ class DatasetBuilder:
         notes: sentences for the user about the reading.
         boxes: statistics of the boxes, before they are clipped to their images.
         reduced: number of objects whose box was computed from another shape.
+        reduced_shapes: name of such shapes in the note about them.
         objects_without_image: number of objects that are left out, because their image has a fault.
         allowed: folders that relative paths may reach.
     """
@@ -101,6 +102,7 @@ class DatasetBuilder:
         self.notes: list[str] = []
         self.boxes = BoxStatistics(numbers)
         self.reduced = 0
+        self.reduced_shapes = "polygons and other shapes"
         self.objects_without_image = 0
         self._first_pixel: list[tuple[AnnotatedImage, AnnotatedObject, Path, str]] = []
         self.allowed = AllowedFolders.around(root or source, options.images, allow_outside=options.allow_outside)
@@ -229,6 +231,8 @@ class DatasetBuilder:
             where: position in the file, for the fault.
         """
         if isinstance(result, AnnotatedObject):
+            if result.name in self.selection.regions:
+                result.name, result.crowd = None, True
             result = self._check_box(result, image, file, where)
         if isinstance(result, AnnotatedObject):
             image.objects.append(result)
@@ -277,7 +281,7 @@ class DatasetBuilder:
         """Return the faults and the notes that only all boxes together show."""
         notes = self.boxes.notes()
         if self.reduced:
-            notes.insert(0, f"{self.reduced:,} polygons and other shapes were replaced by their bounding boxes")
+            notes.insert(0, f"{self.reduced:,} {self.reduced_shapes} were replaced by their bounding boxes")
         if self.objects_without_image:
             notes.append(f"{self.objects_without_image:,} objects of images with a fault were left out")
         if (what := self.boxes.fault()) is None:
@@ -299,16 +303,18 @@ class DatasetBuilder:
         if names is None:
             classes = self.selection.class_names(())
             if self.selection.class_list is None:
-                classes = tuple(sorted({o.name for image in self.images for o in image.objects}))
+                classes = tuple(sorted({o.name for i in self.images for o in i.objects if o.name is not None}))
         else:
             classes = self.selection.class_names(names)
         label_of = {name: label for label, name in enumerate(classes)}
         for image in self.images:
-            for unknown in [o for o in image.objects if o.name not in label_of]:
+            for unknown in [o for o in image.objects if o.name is not None and o.name not in label_of]:
                 image.objects.remove(unknown)
-                what = unknown_class(unknown.name, classes)
+                what = unknown_class(str(unknown.name), classes)
                 self.add_fault(self.source, f"object {unknown.number} of {image.path.name}", what, SKIP_OBJECT)
         dataset_faults, notes = self._check_boxes()
+        if regions := sum(o.name is None for image in self.images for o in image.objects):
+            notes.append(f"{regions:,} ignore {'region applies' if regions == 1 else 'regions apply'} to every class")
         return DetectionData(
             records=tuple(_record(i, image, label_of) for i, image in enumerate(self.images, 1)),
             classes=classes,
@@ -331,7 +337,10 @@ def category_ids(classes: Sequence[str], ids: Mapping[str, int]) -> tuple[int, .
 
 
 def _record(number: int, image: AnnotatedImage, label_of: Mapping[str, int]) -> Record:
-    objects = image.objects
+    """Return the record of an image. A region without a class has a row for each class, after all other objects."""
+    labels = [(o, label_of[o.name]) for o in image.objects if o.name is not None]
+    labels += [(o, label) for o in image.objects if o.name is None for label in label_of.values()]
+    objects = [o for o, _ in labels]
     boxes_G4 = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     box_areas = (boxes_G4[:, 2] - boxes_G4[:, 0]) * (boxes_G4[:, 3] - boxes_G4[:, 1])
     areas = [area if o.area is None else o.area for o, area in zip(objects, box_areas, strict=True)]
@@ -340,7 +349,7 @@ def _record(number: int, image: AnnotatedImage, label_of: Mapping[str, int]) -> 
         width=image.width,
         height=image.height,
         boxes_G4=boxes_G4,
-        labels_G=np.array([label_of[o.name] for o in objects], np.int64),
+        labels_G=np.array([label for _, label in labels], np.int64),
         crowd_G=np.array([o.crowd for o in objects], np.bool_),
         areas_G=np.array(areas, np.float64),
         annotation_ids=tuple(o.number for o in objects),

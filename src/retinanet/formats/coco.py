@@ -7,7 +7,7 @@ segmentation: polygons or a run-length encoded mask. Numbers and ids may be text
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,11 +42,23 @@ def _recognise_file(source: DataSource) -> Evidence | None:
     """Return evidence for every .json file: if no other format recognises it, the reader reports what is missing."""
     if source.suffix != ".json":
         return None
-    return Evidence.OWN_FILE if _is_coco(source.json) else Evidence.SUFFIX
+    is_own = _is_coco(source.json) and not has_federated_images(source.json)
+    return Evidence.OWN_FILE if is_own else Evidence.SUFFIX
 
 
 def _is_coco(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(name), list) for name in _SECTIONS)
+
+
+def has_federated_images(content: Any) -> bool:
+    """Return whether parsed JSON is LVIS: COCO JSON whose images list the classes that were not or partly labelled."""
+    first = content["images"][0] if _is_coco(content) and content["images"] else None
+    return isinstance(first, dict) and "neg_category_ids" in first and "not_exhaustive_category_ids" in first
+
+
+def _image_name(entry: dict[str, Any]) -> Any:
+    # LVIS names its images by their addresses in COCO.
+    return entry.get("file_name", entry.get("coco_url"))
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
@@ -78,16 +90,23 @@ def _splits_in_folder(folder: Path) -> dict[str, Path]:
     return files_of_splits(_exported_files(folder) or files_in(folder, ".json"))
 
 
-def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
+def read_coco(
+    source: DataSource, options: ReadOptions, *, image_name: Callable[[dict[str, Any]], Any] = _image_name
+) -> DetectionData:
     """Read a COCO ground-truth file: see `formats.read`. Category, image and annotation ids are kept.
 
     Images are searched as `ImageFinder.for_file` describes. Classes are sorted by category id.
+
+    Args:
+        source: ground-truth file.
+        options: options of the reader.
+        image_name: function that returns the written name of an image from its entry.
     """
     builder = DatasetBuilder(source.path, options, BoxNumbers("xywh"))
     content = _check_sections(source.json, source.path)
     names = _read_categories(content["categories"], builder)
     builder.notes += _drop_parent(names, content)
-    images = _read_images(content["images"], builder)
+    images = _read_images(content["images"], builder, image_name)
     builder.images = list(images.values())
     # Objects of an invalid image are left out without a fault of their own: the image is a fault already.
     listed = {image_key(entry.get("id")) for entry in content["images"] if isinstance(entry, dict)}
@@ -101,7 +120,7 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
         if ids_seen.is_copy(entry):
             continue
         result = read_annotation(entry, number, image, names, builder.selection)
-        where = _position("annotation", entry, number)
+        where = position("annotation", entry, number)
         if image is not None:
             image.add_properties(entry, known=_ANNOTATION_FIELDS)
             builder.add_object(image, result, file=source.path, where=where)
@@ -115,28 +134,30 @@ def read_coco(source: DataSource, options: ReadOptions) -> DetectionData:
 
 
 def _check_sections(content: Any, source: Path) -> dict[str, list[Any]]:
-    expected = f"{source}: expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
+    expected = f"{source}. Expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
     if isinstance(content, list):
         scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
-        raise DataError(f"{expected}; found a list{' of detections: COCO results, not ground truth' if scored else ''}")
+        what = "COCO results, not ground truth" if scored else "no COCO ground truth, found a list"
+        raise DataError(f"the file holds {what}: {expected}")
     if not isinstance(content, dict):
-        raise DataError(f"{expected}; found {type(content).__name__}")
+        raise DataError(f"the file holds no COCO ground truth, found {type(content).__name__}: {expected}")
     sections: dict[str, list[Any]] = {}
     for section in _SECTIONS:
         if not isinstance(entries := _as_list(content.get(section)), list):
-            problem = f"{section!r} that is no list" if section in content else f"no {section!r}"
-            raise DataError(f"{expected}; found {problem}{_other_task(sections.get('annotations'))}")
+            problem = f"has {section!r} that is no list" if section in content else f"has no {section!r}"
+            other = _other_task(sections.get("annotations"))
+            raise DataError(f"the file {problem}{f' and {other}' if other else ''}: {expected}")
         sections[section] = entries
     if other := _other_task(sections["annotations"]):
-        raise DataError(f"{expected}{other}")
+        raise DataError(f"the file {other}: {expected}")
     return sections
 
 
 def _other_task(annotations: list[Any] | None) -> str:
-    """Return advice if the annotations are those of another task of COCO, or an empty text."""
+    """Return what the annotations are if they are those of another task of COCO, or an empty text."""
     first = annotations[0] if annotations and isinstance(annotations[0], dict) else {}
     found = "panoptic segments" if "segments_info" in first else "captions" if "caption" in first else ""
-    return f"; found {found}. Give the file of the instances" if found else ""
+    return f"holds {found}, no boxes (give the file of the instances)" if found else ""
 
 
 def _as_list(section: Any) -> Any:
@@ -173,20 +194,21 @@ def _read_categories(entries: list[Any], builder: DatasetBuilder) -> dict[int, s
             names[category_id] = name
             continue
         advice = "Correct it, or leave out the category and its objects with --skip-invalid"
-        builder.add_fault(builder.source, _position("category", entry, number), what, advice)
+        builder.add_fault(builder.source, position("category", entry, number), what, advice)
     return names
 
 
-def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int | str, AnnotatedImage]:
+def _read_images(
+    entries: list[Any], builder: DatasetBuilder, image_name: Callable[[dict[str, Any]], Any]
+) -> dict[int | str, AnnotatedImage]:
     """Return the valid images by id. `data.load` finds missing files and images that do not decode."""
     source = builder.source
     finder = ImageFinder.for_file(source, builder.options.images)
     images: dict[int | str, AnnotatedImage] = {}
     for number, entry in enumerate(entries, 1):
         fields = entry if isinstance(entry, dict) else {}
-        # LVIS names its images by their addresses in COCO.
-        image_id, name = image_key(fields.get("id")), fields.get("file_name", fields.get("coco_url"))
-        where = _position("image", entry, number)
+        image_id, name = image_key(fields.get("id")), image_name(fields)
+        where = position("image", entry, number)
         if image_id is None or not isinstance(name, str) or not name:
             written_id = shorten(fields.get("id"))
             what = f"expected an 'id' and a text 'file_name', found id {written_id}, file_name {shorten(name)}"
@@ -215,7 +237,7 @@ def _read_images(entries: list[Any], builder: DatasetBuilder) -> dict[int | str,
     return images
 
 
-def _position(kind: str, entry: Any, number: int) -> str:
+def position(kind: str, entry: Any, number: int) -> str:
     """Return the position of an entry for a fault: 'annotation 1768' by its id, or its position in the list."""
     entry_id = entry.get("id") if isinstance(entry, dict) else None
     if entry_id is None:

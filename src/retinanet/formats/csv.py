@@ -31,6 +31,7 @@ from retinanet.formats.class_selection import ClassSelection
 from retinanet.formats.csv_table import COLUMNS, CORNER_NAMES, SEPARATORS, Table, read_table
 from retinanet.formats.folder_walk import files_in
 from retinanet.formats.image_files import ImageFinder, image_size
+from retinanet.formats.open_images_files import has_boxes
 from retinanet.formats.output import (
     WriteTarget,
     common_class_ids,
@@ -48,7 +49,7 @@ CLASS_FILE: Final = "classes.csv"
 
 
 def _recognise_file(source: DataSource) -> Evidence | None:
-    return Evidence.COMMON_NAME if source.suffix == ".csv" else None
+    return Evidence.COMMON_NAME if source.suffix == ".csv" and not has_boxes(source.path) else None
 
 
 def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
@@ -59,7 +60,9 @@ def _recognise_folder(folder: DataSource) -> Iterator[Candidate]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return [file for file in files_in(folder, ".csv") if not file.name.endswith(CLASS_FILE)]
+    """Return the files of a folder, or none if a file of Open Images shows that the others belong to it."""
+    files = [file for file in files_in(folder, ".csv") if not file.name.endswith(CLASS_FILE)]
+    return [] if any(map(has_boxes, files)) else files
 
 
 def _splits_in_folder(folder: Path) -> dict[str, Path]:

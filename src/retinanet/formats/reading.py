@@ -30,6 +30,7 @@ def read(
     split: str | None = None,
     keep: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    regions: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
     allow_outside: bool = False,
 ) -> DetectionData:
@@ -47,16 +48,19 @@ def read(
         keep: classes to keep; objects of other classes are left out. Empty: all classes. A value that is no class of
             the dataset is split at its commas; double quotes protect a comma, as in CSV.
         ignore: classes whose objects are left out. A value that is no class is split as in `keep`.
-        rename: new name of each renamed class; `keep`, `ignore` and `classes` hold the new names.
+        regions: classes whose objects are ignore regions for every class. A value that is no class is split as in
+            `keep`.
+        rename: new name of each renamed class; `keep`, `ignore`, `regions` and `classes` hold the new names.
         allow_outside: whether relative paths may lead anywhere. Otherwise a relative path with `..` is a fault unless
             it leads into the annotations' folder, the folder above it, or `images`.
 
     Raises:
         DataError: the path does not exist, or its content cannot be read in any format.
-        ConfigError: no format has the name `format`, or a value of `keep` or `ignore` cannot be split into names.
+        ConfigError: no format has the name `format`, a value of `keep`, `ignore` or `regions` cannot be split into
+            names, or `regions` names a class of `keep` or `ignore`.
     """
     if images is not None and not Path(images).is_dir():
-        raise DataError(f"images: expected a folder, found {_describe(Path(images))}")
+        raise DataError(f"images is no folder, expected the folder of the images: {_describe(Path(images))}")
     source, named = separate_split(Path(source))
     _check_exists(source)
     requested = named or split
@@ -71,7 +75,7 @@ def read(
         split=chosen,
         allow_outside=allow_outside,
     )
-    data = _read_classes(recognised, options, keep, ignore)
+    data = _read_classes(recognised, options, keep, ignore, regions)
     if format is None and (recognised.why or recognised.others):
         alternatives = f"; it could also be {' or '.join(recognised.others)}" if recognised.others else ""
         title = recognised.format.title + recognised.why
@@ -80,15 +84,27 @@ def read(
 
 
 def _read_classes(
-    recognised: Recognised, options: ReadOptions, keep: Sequence[str], ignore: Sequence[str]
+    recognised: Recognised,
+    options: ReadOptions,
+    keep: Sequence[str],
+    ignore: Sequence[str],
+    regions: Sequence[str],
 ) -> DetectionData:
-    """Read a dataset with the classes that `keep` and `ignore` name: see `read`."""
+    """Read a dataset with the classes that `keep`, `ignore` and `regions` name: see `read`."""
     selection = dataclasses.replace(
-        options.selection, keep=tuple(separate_names(keep)), ignore=tuple(separate_names(ignore))
+        options.selection,
+        keep=tuple(separate_names(keep)),
+        ignore=tuple(separate_names(ignore)),
+        regions=tuple(separate_names(regions)),
     )
     data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
     # All classes are known only now. If the name of a class turns out to contain a comma, the data is read again.
-    exact = dataclasses.replace(selection, keep=selection.names_in(keep), ignore=selection.names_in(ignore))
+    exact = dataclasses.replace(
+        selection,
+        keep=selection.names_in(keep),
+        ignore=selection.names_in(ignore),
+        regions=selection.names_in(regions),
+    )
     if exact != selection:
         selection = exact
         data = recognised.format.read(recognised.source, dataclasses.replace(options, selection=selection))
@@ -113,7 +129,7 @@ def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
 
 def _check_exists(source: Path) -> None:
     if not source.exists():
-        raise DataError(f"expected {expected_inputs()}, found {_describe(source)}")
+        raise DataError(f"the dataset does not exist: {_describe(source)}. Give {expected_inputs()}")
 
 
 def _describe(path: Path) -> str:

@@ -5,6 +5,7 @@ Shape suffixes: G objects of an image. Every box is xyxy in original pixels (aft
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +97,8 @@ class Record:
         height: height in original pixels.
         boxes_G4: float64, xyxy, original pixels, inside the image, with sides above 0.
         labels_G: int64, 0-based class ids.
-        crowd_G: bool, ignored (neither a target nor a false positive): crowd regions (COCO), difficult objects (VOC).
+        crowd_G: bool, true for an ignore region, which is neither a target nor a false positive: crowd regions (COCO),
+            difficult objects (VOC), DontCare (KITTI). A region that applies to every class has one row for each class.
         areas_G: float64, square pixels: area of the annotation (of the mask in COCO) or, if missing, of the box.
         annotation_ids: annotation ids of the file (COCO), or the number of each object in its file, from 1 (VOC).
         image_id: image id of the file (COCO), or the number of the image, from 1.
@@ -117,6 +119,11 @@ class Record:
     image_id: int
     window: tuple[int, int, int, int] | None = None
     properties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def distinct_G(self) -> npt.NDArray[np.bool_]:
+        """False for each ignore region that repeats the box of an earlier ignore region, otherwise true."""
+        return distinct_boxes(self.boxes_G4, self.crowd_G)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,23 +147,22 @@ class DetectionData:
 
     @cached_property
     def num_objects(self) -> int:
-        """Number of boxes, including crowd regions."""
-        return sum(len(record.boxes_G4) for record in self.records)
+        """Number of objects and ignore regions. A region that applies to every class counts once."""
+        return sum(int(record.distinct_G.sum()) for record in self.records)
 
     @cached_property
     def num_crowd(self) -> int:
-        """Number of ignored boxes: crowd regions and difficult objects."""
-        return sum(int(record.crowd_G.sum()) for record in self.records)
+        """Number of ignore regions, such as crowd regions and difficult objects."""
+        return sum(int((record.crowd_G & record.distinct_G).sum()) for record in self.records)
 
     def to_coco(self) -> dict[str, Any]:
         """Return the data as a COCO ground-truth dictionary, for pycocotools, hotcoco or a file.
 
-        Annotation ids are kept if they are unique and above 0. Otherwise annotations are numbered from 1, because
-        evaluators use id 0 for "not matched" and treat annotations with one id as one object.
+        Annotation ids are kept if they are unique and above 0; the further rows of an ignore region that applies to
+        every class get new ids. Otherwise annotations are numbered from 1, because evaluators use id 0 for "not
+        matched" and treat annotations with one id as one object.
         """
-        ids = [annotation_id for record in self.records for annotation_id in record.annotation_ids]
-        if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
-            ids = list(range(1, len(ids) + 1))
+        ids = self._coco_ids()
         annotations: list[dict[str, Any]] = []
         for record in self.records:
             for box, label, crowd, area in zip(
@@ -185,6 +191,50 @@ class DetectionData:
             "categories": [{"id": i, "name": name} for i, name in zip(self.category_ids, self.classes, strict=True)],
             "annotations": annotations,
         }
+
+    def _coco_ids(self) -> list[int]:
+        """Return a unique id above 0 for each row of all records, see `to_coco`."""
+        ids = [annotation_id for record in self.records for annotation_id in record.annotation_ids]
+        if len(set(ids)) == len(ids) and min(ids, default=1) > 0:
+            return ids
+        is_distinct = [bool(value) for record in self.records for value in record.distinct_G]
+        first = [annotation_id for annotation_id, distinct in zip(ids, is_distinct, strict=True) if distinct]
+        if len(set(first)) < len(first) or min(first, default=1) < 1:
+            return list(range(1, len(ids) + 1))
+        new = itertools.count(max(first) + 1)
+        return [i if distinct else next(new) for i, distinct in zip(ids, is_distinct, strict=True)]
+
+
+def distinct_boxes(boxes_G4: npt.NDArray[np.float64], crowd_G: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return false for each ignore region that repeats the box of an earlier ignore region, otherwise true."""
+    distinct_G = np.ones(len(crowd_G), np.bool_)
+    crowd = np.flatnonzero(crowd_G)
+    if len(crowd) > 1:
+        distinct_G[crowd] = False
+        distinct_G[crowd[np.unique(boxes_G4[crowd], axis=0, return_index=True)[1]]] = True
+    return distinct_G
+
+
+def drawn_names(
+    boxes_G4: npt.NDArray[np.float64],
+    labels_G: npt.NDArray[np.int64],
+    crowd_G: npt.NDArray[np.bool_],
+    classes: Sequence[str],
+) -> Iterator[tuple[int, str]]:
+    """Yield the index and the name of each box to draw: an ignore region once, as "ignored" if it has several classes.
+
+    Args:
+        boxes_G4: boxes of an image.
+        labels_G: class id of each box.
+        crowd_G: whether each box is an ignore region.
+        classes: name of each class id.
+    """
+    for g in np.flatnonzero(distinct_boxes(boxes_G4, crowd_G)).tolist():
+        name = classes[labels_G[g]]
+        if crowd_G[g]:
+            repeats = int((crowd_G & (boxes_G4 == boxes_G4[g]).all(axis=1)).sum())
+            name = "ignored" if repeats > 1 else f"{name} (crowd)"
+        yield g, name
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | str:

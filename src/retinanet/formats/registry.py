@@ -3,7 +3,7 @@
 Another package adds a format by an entry point of the group `retinanet.formats` whose value is an `AnnotationFormat`:
 
     [project.entry-points."retinanet.formats"]
-    kitti = "my_package.kitti:KITTI"
+    via = "my_package.via:VIA"
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from retinanet.formats.annotation_format import AnnotationFormat, FormatWriter
 from retinanet.formats.coco import COCO
 from retinanet.formats.csv import CSV
 from retinanet.formats.cvat import CVAT
+from retinanet.formats.dota import DOTA
+from retinanet.formats.kitti import KITTI
 from retinanet.formats.label_studio import LABEL_STUDIO
 from retinanet.formats.labelme import LABELME
+from retinanet.formats.lvis import LVIS
+from retinanet.formats.open_images import OPEN_IMAGES
+from retinanet.formats.visdrone import VISDRONE
 from retinanet.formats.voc import VOC
 from retinanet.formats.yolo import YOLO
 
@@ -35,6 +40,11 @@ BUILT_IN: Final[dict[str, AnnotationFormat]] = {
         LABELME,
         LABEL_STUDIO,
         CVAT,
+        LVIS,
+        OPEN_IMAGES,
+        KITTI,
+        VISDRONE,
+        DOTA,
     )
 }
 

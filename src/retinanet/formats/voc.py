@@ -40,7 +40,7 @@ from retinanet.formats.image_files import (
 from retinanet.formats.output import WriteTarget, common_class_ids, exact_number, write_text
 from retinanet.formats.records import SKIP_IMAGE, DataError, DetectionData, Record
 from retinanet.formats.text import finite_number, read_lines, truth
-from retinanet.formats.voc_images import VocImageFinder, written_paths
+from retinanet.formats.voc_images import VocImageFinder, images_without_annotations, written_paths
 from retinanet.formats.xml_fields import xml_fields
 from retinanet.images import IMAGE_SUFFIXES, ImageError
 from retinanet.parse import ParseError, parse_xml, shorten
@@ -108,27 +108,15 @@ def read_voc(source: DataSource, options: ReadOptions) -> DetectionData:
     for file in files:
         if (image := _read_file(file, finder, builder)) is not None:
             builder.images.append(image)
-    if path.is_dir() and images is None and files:
-        _add_images_without_annotations(builder, finder, files, annotations)
+    if path.is_dir() and images is None:
+        for image_path, expected in images_without_annotations(builder, finder, files, annotations):
+            what = f"expected annotations in {expected}, found no such file"
+            advice = "If the image has no objects, write an .xml without objects; or leave it out with --skip-invalid"
+            builder.add_fault(image_path, "", what, advice)
     builder.note_left_out(index.left_out)
     builder.note_left_out(finder.by_stem.left_out)
     class_file = root / CLASS_FILE
     return builder.build([name for _, name in read_lines(class_file)] if class_file.is_file() else None)
-
-
-def _add_images_without_annotations(
-    builder: DatasetBuilder, finder: VocImageFinder, files: Sequence[Path], annotations: Path
-) -> None:
-    """Add a fault for each image without an .xml file. In VOC, an image without objects also has an .xml file."""
-    annotated = {file.relative_to(annotations).with_suffix("") for file in files}
-    known = {image.path for image in builder.images} | {fault.file for fault in builder.faults}
-    for path in sorted(finder.by_stem.files):
-        own = path.relative_to(next(place for place in finder.places if path.is_relative_to(place)))
-        # A second image of an .xml file, such as a.png beside a.jpg, is a note of the builder.
-        if path not in known and own.with_suffix("") not in annotated:
-            what = f"expected annotations in {annotations / own.with_suffix('.xml')}, found no such file"
-            advice = "If the image has no objects, write an .xml without objects; or leave it out with --skip-invalid"
-            builder.add_fault(path, "", what, advice)
 
 
 def root_of(split: Path) -> Path:
@@ -139,9 +127,7 @@ def root_of(split: Path) -> Path:
             return folder
     if is_voc(above[0]):
         return above[0]
-    raise DataError(
-        f"{split}: expected a split of a Pascal VOC folder, found no Annotations/ in {above[0]} or above it"
-    )
+    raise DataError(f"no Annotations/ in {above[0]} or above it, expected for a split of a Pascal VOC folder: {split}")
 
 
 def _listed_files(builder: DatasetBuilder, annotations: Path, index: FileIndex) -> list[Path]:

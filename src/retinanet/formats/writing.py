@@ -90,7 +90,7 @@ def lost(data: DetectionData, format: str) -> Iterator[str]:
 def _details(data: DetectionData) -> Iterator[tuple[Detail, str]]:
     """Yield the details of a dataset that some formats cannot store, each with a sentence on its loss."""
     if data.num_crowd:
-        yield "crowd", f"stores no crowd or difficult objects: {data.num_crowd:,} were left out"
+        yield "crowd", f"stores no ignore regions (crowd or difficult): {data.num_crowd:,} were left out"
     if data.category_ids != tuple(range(1, len(data.classes) + 1)):
         yield "category_ids", f"stores no category ids: they become 1 to {len(data.classes)} in class order"
     if [record.image_id for record in data.records] != list(range(1, len(data.records) + 1)):

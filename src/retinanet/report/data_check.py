@@ -9,10 +9,11 @@ import numpy as np
 from retinanet.analysis.assigner_coverage import NOTE
 from retinanet.analysis.data_check import data_sentences
 from retinanet.analysis.imbalance import SIZES
+from retinanet.formats.records import drawn_names
 from retinanet.images import decode_for_display
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
-from retinanet.report.gallery import CORRECT, WRONG, class_label, draw_boxes, pluralise
+from retinanet.report.gallery import MISSED, OBJECT, class_label, draw_boxes, pluralise
 from retinanet.report.html import MAX_SIDE, Report, ReportImage
 
 if TYPE_CHECKING:
@@ -212,13 +213,12 @@ def _images(check: DataCheck, seed: int) -> list[ReportImage]:
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         without = set(coverage.object_O[(coverage.image_O == index) & ~coverage.reached_O].tolist())
         boxes = []
-        for g, box in enumerate(record.boxes_G4):
+        names = [class_label(check.data.classes, k) for k in range(len(check.data.classes))]
+        for g, name in drawn_names(record.boxes_G4, record.labels_G, record.crowd_G, names):
             mark = "× " if g in without else ""
-            crowd = " (crowd)" if record.crowd_G[g] else ""
-            name = f"{mark}{class_label(check.data.classes, record.labels_G[g])}{crowd}"
-            boxes.append((box * scale, name, WRONG if mark else CORRECT))
+            boxes.append((record.boxes_G4[g] * scale, mark + name, MISSED if mark else OBJECT))
         draw_boxes(image, boxes)
-        summary = f"{pluralise(len(record.boxes_G4), 'object')}, {len(without)} without a positive anchor"
+        summary = f"{pluralise(int((~record.crowd_G).sum()), 'object')}, {len(without)} without a positive anchor"
         drawn.append(
             ReportImage(image=image, alt=f"{record.path.name}: {summary}", caption=f"{record.path.name}: {summary}.")
         )

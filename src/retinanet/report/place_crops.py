@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw
 
 from retinanet.images import decode_for_display
-from retinanet.report.gallery import CORRECT, OTHER_OBJECT, WRONG
+from retinanet.report.gallery import FALSE, OBJECT, OTHER_OBJECT
 from retinanet.report.html import jpeg
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def crop(image: Image.Image, place: Place, boxes_G4: npt.NDArray[np.floating]) -
         if c <= a or d <= b:
             continue
         if box is not place.box:
-            draw.rectangle((a, b, c, d), outline=OTHER_OBJECT, width=1)
+            draw.rectangle((a, b, c, d), outline=OTHER_OBJECT.color, width=1)
             continue
         # A white outline below the colour keeps the box visible on any image.
         draw.rectangle((a - 1, b - 1, c + 1, d + 1), outline=(255, 255, 255), width=4)
-        draw.rectangle((a, b, c, d), outline=CORRECT if place.is_object else WRONG, width=2)
+        draw.rectangle((a, b, c, d), outline=(OBJECT if place.is_object else FALSE).color, width=2)
     return part

@@ -47,7 +47,8 @@ def probe_options(config: PrescribeConfig, train: Path, val: Path) -> TrainConfi
         replaced += OPTIMISATION
     values = to_dict(config) | {name: PRESETS["small"][name] for name in replaced if name not in given}
     values |= {"train": train, "val": val, "images": None, "val_images": None, "format": None, "skip_invalid": False}
-    values |= {"classes": (), "ignore_classes": (), "rename": (), "resume": False, "overwrite": False}
+    values |= {"classes": (), "ignore_classes": (), "ignore_regions": (), "rename": ()}
+    values |= {"resume": False, "overwrite": False}
     length = {name: option.default for name, option in options_of(ScheduleConfig).items() if name not in OPTIMISATION}
     values |= {**length, **fitted, "epochs": MOST_EPOCHS, "measure_imbalance": 0}
     return section_from_dict(TrainConfig, values, given=given)

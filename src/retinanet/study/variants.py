@@ -96,6 +96,7 @@ def train_options(config: StudyConfig, train: Path, val: Path) -> TrainConfig:
             "format": None,
             "classes": (),
             "ignore_classes": (),
+            "ignore_regions": (),
             "rename": (),
         }
     return section_from_dict(TrainConfig, values, given=given_options(config))

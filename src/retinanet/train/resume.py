@@ -42,7 +42,7 @@ UNNAMED: Final = frozenset({"output", "overwrite", "resume"})
 """Options that say which run continues. They are never compared."""
 DATA_OPTIONS: Final = frozenset(
     (
-        *("train", "val", "images", "val_images", "format", "classes", "ignore_classes", "rename"),
+        *("train", "val", "images", "val_images", "format", "classes", "ignore_classes", "ignore_regions", "rename"),
         *("skip_invalid", "allow_outside"),
     )
 )
