@@ -72,7 +72,7 @@ def test_a_name_without_a_font_becomes_the_class_id_and_one_warning_names_the_pa
         drawn = [fonts.legible_name(name, i) for i, name in enumerate(("car", "行人", "보행자", "คน", "व्यक्ति", "🦩"))]
     assert drawn == ["car", "class 1", "class 2", "class 3", "class 4", "class 5"]
     first, *others = (record.getMessage() for record in caplog.records)
-    assert "class name '行人', found none among 0 fonts of the system" in first
+    assert "no font among 0 fonts of the system has all characters of the class name '行人'" in first
     assert 'drawn as "class 1". Install a font that has them, for example the package fonts-noto-cjk' in first
     assert ["fonts-noto-core" in others[0], "fonts-symbola" in others[1], len(others)] == [True, True, 2]
 
@@ -127,3 +127,27 @@ def test_drawn_images_show_the_characters_or_the_class_id(install: Callable[...,
     assert label("行人") == label("class 3")
     install(make_font(tmp_path / "Han.ttf", "行人"))
     assert label("行人") != label("class 3")
+
+
+def test_a_chosen_font_draws_what_it_has_and_the_others_draw_the_rest(
+    install: Callable[..., None], tmp_path: Path
+) -> None:
+    own, han = make_font(tmp_path / "own.ttf", "car 1"), make_font(tmp_path / "han.ttf", "行")
+    install(han)
+    assert fonts.font_fault(own) == ""
+    assert fonts.split_by_font("car 1é行", own) == [("car 1", own), ("é", fonts.default_path()), ("行", han)]
+    assert fonts.split_by_font("car", own) == [("car", own)]
+    assert fonts.legible_name("行", 4, own) == "行"
+    chosen, usual = (np.asarray(draw(*_scene("car"), font=font)) for font in (own, None))
+    assert (chosen != usual).any()
+    assert (np.asarray(draw(*_scene("行"), font=han)) != np.asarray(draw(*_scene("car"), font=han))).any()
+
+
+def _scene(name: str) -> tuple[Image.Image, sv.Detections]:
+    detections = sv.Detections(
+        xyxy=np.array([[20.0, 40.0, 80.0, 90.0]]),
+        confidence=np.array([0.9]),
+        class_id=np.array([0]),
+        data={"class_name": np.array([name])},
+    )
+    return Image.new("RGB", (200, 200)), detections

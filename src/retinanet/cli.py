@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Group, Parameter
 
-from retinanet.commands.terminal import flush_stdout, print_any_text, show_progress
+from retinanet.commands.terminal import flush_stdout, print_any_text, print_warning, show_progress
 from retinanet.errors import ConfigError, UserError, explain_missing
 from retinanet.files import valid_text
 from retinanet.version import __version__
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["MPLBACKEND"] = "agg"
     print_any_text()
     show_progress()
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our source
+    warnings.showwarning = print_warning
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         status = _run(arguments)

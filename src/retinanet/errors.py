@@ -48,6 +48,6 @@ def explain_missing(error: ModuleNotFoundError, what: str) -> UserError:
     return UserError(f"{what} needs {module}, which is not installed: pip install 'retinanet[{EXTRAS[module]}]'")
 
 
-def list_names(names: Sequence[str]) -> str:
-    """Return the first ten names with commas between them, and the number of further names."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def list_names(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names, at most `most`, with commas between them, and the number of further names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -114,7 +114,7 @@ def local_path(name: str) -> Path:
     if scheme == "file" and host in {"", "localhost"}:
         return Path(url2pathname(place))
     raise UserError(
-        f"{name}: expected a file on this machine, found an address ({scheme}). Download the file, or save the frames "
+        f"an address ({scheme}) is no file on this machine: {name}. Download the file, or save the frames "
         "of the stream, first"
     )
 
@@ -129,9 +129,9 @@ def existing_path(path: Path) -> Path:
         return path
     parent = path.parent
     if not parent.is_dir():
-        raise UserError(f"{path}: there is no folder {parent}")
+        raise UserError(f"there is no folder {parent}, in which {path.name} was expected")
     near = did_you_mean(path.name, [entry.name for entry in parent.iterdir()])
-    raise UserError(f"{path}: no such file or folder{near}")
+    raise UserError(f"no such file or folder: {path}{near}")
 
 
 def missing_file(path: Path, what: str) -> str:
@@ -238,13 +238,13 @@ def require_writable(*paths: Path | None) -> None:
         if path is None or path == STDOUT:
             continue
         if path.is_dir():
-            raise UserError(f"{path}: expected a file to write, found a folder: give a file in the folder")
+            raise UserError(f"the file to write is a folder: {path}. Give a file in the folder")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):
                 pass
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}): give another path") from error
+            raise UserError(f"cannot write ({error.strerror}): {path}. Give another path") from error
 
 
 def content_of(path: Path) -> str:

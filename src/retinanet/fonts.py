@@ -2,7 +2,7 @@
 
 matplotlib's DejaVu Sans covers Latin, Greek, Cyrillic, Arabic and others. Other characters (Chinese, Japanese, Korean,
 Thai, Devanagari) are drawn with fonts of the system. System fonts are searched once, at the first character without a
-glyph in DejaVu Sans.
+glyph in DejaVu Sans. A font that the user has chosen draws all characters that it has, in place of DejaVu Sans.
 """
 
 from __future__ import annotations
@@ -35,42 +35,68 @@ reported_packages: Final[set[str]] = set()
 Font = ImageFont.FreeTypeFont | ImageFont.TransposedFont
 
 
-def legible_name(name: str, class_id: int) -> str:
+def font_fault(path: Path) -> str:
+    """Return why a file is no font that can draw text of any size, or an empty text."""
+    try:
+        ImageFont.truetype(path, _TEST_SIZE)
+    except (OSError, ValueError):  # ValueError: bitmaps of one size
+        return "is no font" if path.is_file() else "does not exist"
+    return ""
+
+
+def legible_name(name: str, class_id: int, chosen: Path | None = None) -> str:
     """Return a class name, or "class 3" for class id 3 if no font has all characters of the name.
 
     The first name without a font is logged as a warning, with the package to install.
+
+    Args:
+        name: class name.
+        class_id: class id from 0.
+        chosen: file of the font that the user has chosen.
     """
-    missing = None if name.isascii() else next((c for c in _visible(name) if font_path(c) is None), None)
+    missing = None if name.isascii() else next((c for c in _visible(name) if font_path(c, chosen) is None), None)
     if missing is None:
         return name
     _warn_once(_package(missing), name, class_id)
     return f"class {class_id}"
 
 
-def load_font(texts: Iterable[str], size: int) -> Font:
-    """Return a font of `size` pixels for texts: DejaVu Sans if it has all characters, else with fonts of the system."""
-    characters = _visible("".join(texts))
-    default = ImageFont.truetype(default_path(), size)
-    return default if _has_all(default_path(), characters) else _MixedFont(default)
+def load_font(texts: Iterable[str], size: int, chosen: Path | None = None) -> Font:
+    """Return a font of `size` pixels for texts: DejaVu Sans if it has all characters, else with fonts of the system.
+
+    Args:
+        texts: texts to draw.
+        size: font size in pixels.
+        chosen: file of the font that the user has chosen, in place of DejaVu Sans.
+    """
+    characters, first = _visible("".join(texts)), chosen or default_path()
+    default = ImageFont.truetype(first, size)
+    return default if _has_all(first, characters) else _MixedFont(default, chosen)
 
 
 @lru_cache(maxsize=4096)
-def font_path(text: str) -> Path | None:
-    """Return the file of one font that has all characters of a text, or None."""
+def font_path(text: str, chosen: Path | None = None) -> Path | None:
+    """Return the file of one font that has all characters of a text, or None: `chosen`, DejaVu Sans, or another one."""
     characters = _visible(text)
-    if _has_all(default_path(), characters):
-        return default_path()
+    for path in (default_path(),) if chosen is None else (chosen, default_path()):
+        if _has_all(path, characters):
+            return path
     return next((path for path in system_fonts() if _has_all(path, characters) and _draws(path, characters)), None)
 
 
 class _MixedFont(ImageFont.TransposedFont):
     """A font that draws each character with the first font that has it. Pillow calls it as it calls `TransposedFont`.
 
-    The upper end of the mask is the ascender of DejaVu Sans, and all fonts share its baseline.
+    The upper end of the mask is the ascender of the first font, and all fonts share its baseline.
+
+    Args:
+        default: the first font.
+        chosen: file of the font that the user has chosen.
     """
 
-    def __init__(self, default: ImageFont.FreeTypeFont) -> None:
+    def __init__(self, default: ImageFont.FreeTypeFont, chosen: Path | None = None) -> None:
         super().__init__(default)
+        self.chosen = chosen
         self.size = int(default.size)
         self.ascent, _ = default.getmetrics()
 
@@ -104,26 +130,27 @@ class _MixedFont(ImageFont.TransposedFont):
         return (0.0, max(0.0, boxes_R4[:, 1].min()), boxes_R4[:, 2].max(), boxes_R4[:, 3].max())
 
     def _parts(self, text: str) -> list[tuple[str, ImageFont.FreeTypeFont]]:
-        return [(part, _truetype(path, self.size)) for part, path in split_by_font(text)]
+        return [(part, _truetype(path, self.size)) for part, path in split_by_font(text, self.chosen)]
 
 
-def split_by_font(text: str) -> list[tuple[str, Path]]:
+def split_by_font(text: str, chosen: Path | None = None) -> list[tuple[str, Path]]:
     """Return the parts of a text in order, each with the file of the font that draws it.
 
     A character without a glyph in DejaVu Sans is drawn with the first system font that has all such characters of the
     text, or else with the first font that has this character. Invisible and combining characters stay with the
-    character before them.
+    character before them. A font that the user has chosen comes before DejaVu Sans.
     """
-    others = [c for c in _visible(text) if not _has_all(default_path(), c)]
-    common = font_path("".join(others)) if others else None
+    first = chosen or default_path()
+    others = [c for c in _visible(text) if not _has_all(first, c)]
+    common = font_path("".join(others), chosen) if others else None
     parts: list[tuple[str, Path]] = []
     for character in text:
         if parts and (not _visible(character) or unicodedata.category(character).startswith("M")):
             path = parts[-1][1]
         elif character in others:
-            path = common or font_path(character) or default_path()
+            path = common or font_path(character, chosen) or default_path()
         else:
-            path = default_path()
+            path = first
         if parts and parts[-1][1] == path:
             parts[-1] = (parts[-1][0] + character, path)
         else:
@@ -205,7 +232,7 @@ def _warn_once(package: str, name: str, class_id: int) -> None:
         return
     reported_packages.add(package)
     log.warning(
-        "expected a font with all characters of the class name %r, found none among %d fonts of the system: such names "
-        'are drawn as "class %d". Install a font that has them, for example the package %s of Debian and Ubuntu',
-        *(name, len(system_fonts()), class_id, package),
+        "no font among %d fonts of the system has all characters of the class name %r: such names are drawn as "
+        '"class %d". Install a font that has them, for example the package %s of Debian and Ubuntu, or give --font',
+        *(len(system_fonts()), name, class_id, package),
     )

@@ -60,6 +60,14 @@ def test_background_by_hand():
     assert sum(example.score > 0.5 for example in examples) == 1
 
 
+def test_a_part_of_an_object_of_the_class_is_no_unlabelled_object():
+    """Anchor 2 of 40 x 40 pixels lies inside an object of 200 x 100 pixels: IoU 0.08."""
+    logits = [[-9.0, -9], [-9, -9], [4, -9], [-9, -9], [-9, -9]]
+    for label, kind in ((0, "part of an object"), (1, "unlabelled?")):
+        first, *_ = image_with(logits, [[150.0, 0, 350, 100]], [label]).background()
+        assert (first.kind, first.label) == (kind, 0)
+
+
 def test_an_object_detected_at_a_distant_anchor_is_no_background():
     """A detection over a crowd region is no background example."""
     logits = [[-9.0, -9], [-9, -9], [4, -9], [-9, -9], [-9, -9]]

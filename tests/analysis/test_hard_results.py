@@ -43,6 +43,22 @@ def test_losses_and_kinds_by_hand():
     assert any("1 objects are detected as another class" in sentence for sentence in found.sentences())
 
 
+def test_a_part_of_an_object_of_the_class_is_not_unlabelled():
+    """FAR has 60 x 60 pixels. 80 % of the first box lie in FAR, 65 % of the second one (IoU 0.06 each). The third box
+    has an IoU of 0.45 with FAR, the fourth one an IoU of 0.25. No box is a part of an object of another class."""
+    boxes = ((244, 200, 264, 215), (247, 200, 267, 215), (223, 200, 283, 260), (236, 200, 296, 260))
+    kinds = ("part of an object", "unlabelled?", "inaccurate box", "unlabelled?")
+    data = dataset_from_boxes([[(0, *FAR)]] * 4)
+    for label, expected in ((1, kinds), (2, ("unlabelled?", *kinds[1:]))):
+        results = [row(number, label, box, 0.9) for number, box in enumerate(boxes, start=1)]
+        found = hard_examples_from_results(data, results)
+        assert tuple(example.kind for example in sorted(found.background, key=lambda e: e.image)) == expected
+    sentence = "1 background boxes in 1 images have a score of 0.5 or more: probably unlabelled objects"
+    part_alone = hard_examples_from_results(data, [row(1, 1, boxes[0], 0.9), row(2, 1, boxes[1], 0.9)])
+    assert any(text.startswith(sentence) for text in part_alone.sentences())
+    assert "a part of it" in part_alone.suggestion(part_alone.background[0])
+
+
 def test_crowd_regions_are_neither_objects_nor_background():
     data = dataset_from_boxes([[(0, *HERE, True)]])
     found = hard_examples_from_results(data, [row(1, 1, HERE, 0.9)])

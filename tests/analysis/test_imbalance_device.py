@@ -12,6 +12,8 @@ from retinanet.config import LossConfig, MatchConfig
 from retinanet.images import Frame
 from retinanet.matching import make_assigner
 from retinanet.types import Target
+from tests.analysis.microscope_inputs import measured as loss_microscope
+from tests.analysis.microscope_inputs import random_batch
 from tests.device_double import double, to_cpu, to_double
 
 FRAMES = [Frame(width=128, height=96, resized_width=64, resized_height=48)] * 2
@@ -66,3 +68,26 @@ def test_a_part_on_another_device_is_an_error(on_cpu):
             images if on_cpu == "images" else to_double(images),
             objects if on_cpu == "objects" else to_double(objects),
         )
+
+
+def test_the_loss_microscope_equals_that_of_the_cpu():
+    dense = random_batch(0)
+
+    def on_device(dense):
+        return dataclasses.replace(
+            dense,
+            batch=dataclasses.replace(dense.batch, targets=tuple(to_double(target) for target in dense.batch.targets)),
+            outputs=to_double(dense.outputs),
+            targets=to_double(dense.targets),
+        )
+
+    expected = loss_microscope([dense])
+    with double():
+        found = loss_microscope([on_device(dense)])
+    for one, other in zip(found.groups, expected.groups, strict=True):
+        assert one.kind == other.kind
+        np.testing.assert_array_equal(one.count_B, other.count_B)
+        np.testing.assert_allclose(one.logit_B, other.logit_B)
+    assert [place.kind for place in found.places] == [place.kind for place in expected.places]
+    for one, other in zip(found.mined, expected.mined, strict=True):
+        np.testing.assert_allclose(one.sums, other.sums)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retinanet.analysis.next_steps import after_check, after_training, data_flags, predict_tuned
+from retinanet.analysis.next_steps import after_check, after_training, data_flags, serve_model
 from retinanet.cli import app
 from retinanet.commands.layers import current_flags
 from retinanet.config import CheckConfig, TrainConfig, resolve
@@ -95,4 +95,4 @@ def test_after_a_check_the_costliest_causes_choose_the_commands() -> None:
     assert suspects == ["check", "runs/a/best.ckpt", "v.json", "--hard", "-o", "runs/a/hard"]
     assert tune[0] == "tune"
     assert [words[0] for words in commands(after_check(model, data, []))] == ["tune", "check"]
-    assert commands([predict_tuned(Path("t.ckpt"), Path("a b"))])[0][2] == "a b"
+    assert commands([serve_model(Path("a b/t.ckpt"), "See")]) == [["serve", "a b/t.ckpt"]]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from retinanet.checkpoint import ModelInfo
-from retinanet.config import ImageConfig, LossConfig, MatchConfig, PostprocessConfig, TileConfig
+from retinanet.config import ImageConfig, LossConfig, MatchConfig, NmsConfig, PostprocessConfig, TileConfig
 from tests.export.made import described
 
 INFO = ModelInfo(
@@ -37,6 +37,9 @@ def test_only_a_given_kind_of_nms_replaces_that_of_the_model() -> None:
     assert agnostic.postprocess_config == PostprocessConfig(agnostic_nms=True)
     assert INFO.with_agnostic_nms(None) is INFO
     assert agnostic.with_agnostic_nms(False) == INFO
+    assert INFO.with_nms(NmsConfig()) == INFO
+    changed = INFO.with_nms(NmsConfig(agnostic_nms=True, nms_threshold=0.7)).postprocess_config
+    assert changed == PostprocessConfig(agnostic_nms=True, nms_threshold=0.7)
 
 
 def test_importing_model_info_does_not_import_torch() -> None:

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 
 import pytest
 
@@ -22,7 +23,9 @@ def test_check_of_a_model(trained_run, squares, tmp_path, capsys):
     page = (tmp_path / "hard" / "report.html").read_text()
     assert_self_contained(page)
     assert "Background with the highest loss" in page
-    errors = json.loads((tmp_path / "check.json").read_text())["errors"]
+    document = json.loads((tmp_path / "check.json").read_text())
+    check_microscope(document["loss_microscope"], document["imbalance"], page)
+    errors = document["errors"]
     assert "Each error has one cause" in " ".join(said.split())
     assert "Causes of the errors" in page
     for cause, numbers in errors["causes"].items():
@@ -32,3 +35,23 @@ def test_check_of_a_model(trained_run, squares, tmp_path, capsys):
     assert any(html.escape(error["why"]) in page for error in shown)
     assert "Figure 4" in page
     assert json.loads((tmp_path / "hard" / "imbalance.json").read_text())["images"] == 6
+
+
+def check_microscope(microscope, imbalance, page):
+    """The loss microscope measures the loss of training: its shares are those of the imbalance report."""
+    assert microscope["is_training_setting"]
+    (focal, *others) = microscope["losses"]
+    assert len(others) == 5
+    for what in ("loss", "gradient"):
+        shares, exact = focal[f"{what}_shares"], imbalance[f"{what}_shares"]
+        assert shares["hard_background"] == pytest.approx(exact["hard_negative"], rel=2.5e-3, abs=1e-6)
+        assert shares["easy_background"] == pytest.approx(exact["easy_negative"], rel=2.5e-3, abs=1e-6)
+        assert sum(shares.values()) == pytest.approx(1)
+    assert 1 <= len(microscope["places"]) <= 12
+    places = re.search(r'<ol class="places">.*?</ol>', page, re.DOTALL).group()
+    shown = [item for item in re.findall(r"<li .*?</li>", places, re.DOTALL) if " hidden" not in item]
+    assert len(shown) == len(microscope["places"])
+    assert all("data:image/jpeg;base64," in item for item in shown), "without JavaScript, the first places are visible"
+    assert shown[0].count("1. ") == 1
+    assert "--loss focal --alpha 0.75 --gamma 2" in page
+    assert "config.yaml -o" in page, "the run folder has a configuration"

@@ -80,13 +80,17 @@ def test_the_reference_pages_are_those_of_the_source(monkeypatch: pytest.MonkeyP
 
 
 def test_json_on_standard_output_is_all_that_is_printed_there(
-    trained_run: Path, squares: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    trained_run: Path, squares: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data = str(trained_run / "best.ckpt"), str(squares[1])
+    results = str(trained_run / "detections.json")
     for words, key in (
         (["check", data], "statistics"),
         (["check", model, data], "imbalance"),
+        (["check", results, data], "hard_examples"),
         (["evaluate", model, "--data", data], "AP50"),
+        (["compare", results, results, "--data", data], "models"),
+        (["tune", model, data, "-o", str(tmp_path / "tuned.ckpt")], "per_class"),
     ):
         with pytest.raises(SystemExit):
             main([*words, "--json", "-"])
@@ -102,5 +106,7 @@ def test_check_of_a_model_writes_json_into_a_file(
         main(["check", str(trained_run / "best.ckpt"), str(squares[1]), "--json", str(tmp_path / "check.json")])
     assert "AP50" in capsys.readouterr().out
     document = json.loads((tmp_path / "check.json").read_text())
-    assert set(document) == {"metrics", "imbalance", "findings", "faults", "hard_examples", "errors"}
+    assert set(document) == {
+        *("metrics", "imbalance", "loss_microscope", "findings", "faults", "hard_examples", "errors"),
+    }
     assert 0 <= document["metrics"]["AP"] <= 1

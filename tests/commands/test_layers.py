@@ -32,7 +32,7 @@ def test_the_preset_may_come_from_the_file_and_many_values_from_one_flag(seen, t
 
 def test_a_missing_file_and_a_missing_option(seen, capsys):
     assert run("train", *DATA, "--config", "absent.yaml") == 2
-    assert "absent.yaml cannot be read" in capsys.readouterr().err
+    assert "the option file cannot be read (No such file or directory): absent.yaml" in capsys.readouterr().err
     assert run("train", "--train", "t.json") == 2
     assert not seen
 

@@ -197,6 +197,7 @@ def test_each_option_is_declared_once():
         "epochs",
         "format",
         "max_detections",
+        "nms_threshold",
         "output",
         "precision",
         "train",

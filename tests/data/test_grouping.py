@@ -198,7 +198,7 @@ def test_links_to_one_folder_are_one_group(tmp_path: Path, write_image: Write) -
 def test_a_property_that_no_image_has_is_refused_with_the_columns(four: Path) -> None:
     (four / "x.csv").write_text("path,x1,y1,x2,y2,class,patient\n" + "".join(f"{i}.jpg,,,,,,P\n" for i in range(3)))
     loaded = data.read(four / "x.csv")
-    with pytest.raises(ConfigError, match=r"'patiant', which is not a column of x\.csv .*patient.*Did you mean"):
+    with pytest.raises(ConfigError, match=r"'patiant' is not a column of x\.csv .*patient.*Did you mean"):
         group_images(loaded, "patiant")
     with pytest.raises(ConfigError, match=r"matches no file name \(the first is 0\.jpg\)"):
         group_images(loaded, "film")

@@ -32,8 +32,9 @@ A, B = (10, 10, 30, 30), (50, 10, 70, 30)
         ([(10, 10, 10, 10, 0)], [(10, 10, 10, 10, 0, 0.9)], (1, 1, 0, 1)),  # boxes without area
         ([(*A, 0)], [(10, 28, 30, 48, 0, 0.9)], (1, 1, 0, 1)),  # IoU 40 / 760 is below 0.1
         ([(*A, 0)], [(10, 26, 30, 46, 0, 0.9)], (1, 1, 1, 0)),  # IoU 80 / 720 is above 0.1
-        ([(*A, 0)], [(26.1, 10, 32.1, 15, 1, 0.9)], (1, 1, 0, 1)),  # 65 % of the detection lie in the object
-        ([(*A, 0)], [(25.5, 10, 31.5, 15, 1, 0.9)], (1, 1, 1, 0)),  # 75 %: a part of the object
+        ([(*A, 0)], [(26.1, 10, 32.1, 15, 0, 0.9)], (1, 1, 0, 1)),  # 65 % of the detection lie in the object
+        ([(*A, 0)], [(25.5, 10, 31.5, 15, 0, 0.9)], (1, 1, 1, 0)),  # 75 %: a part of the object
+        ([(*A, 0)], [(25.5, 10, 31.5, 15, 1, 0.9)], (1, 1, 0, 1)),  # 75 % in an object of another class: no part
     ],
 )
 def test_matches_of_an_image(truth: list[Any], detections: list[Any], expected: tuple[int, int, int, int]) -> None:

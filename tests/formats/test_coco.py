@@ -184,8 +184,8 @@ def test_annotations_without_a_bbox_get_the_box_of_their_segmentation(write_coco
         ("\n\n[1,", "line 3"),
         ("[]", "found a list"),
         ('[{"image_id": 1, "score": 0.5}]', "COCO results, not ground truth"),
-        ('{"images": [], "annotations": []}', "found no 'categories'"),
-        ('{"images": {}, "annotations": [], "categories": []}', "found 'images' that is no list"),
+        ('{"images": [], "annotations": []}', "the file has no 'categories'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "the file has 'images' that is no list"),
         ("3", "found int"),
         ('{"images": [], "annotations": [], "categories": []}', "at least one image, found none"),
     ],
@@ -212,7 +212,7 @@ def test_images_in_another_folder_and_missing_images(tmp_path: Path, write_coco:
     with pytest.raises(DataError, match=r"expected 1 image files, found none.*1\.jpg.*--images"):
         data.load(source, skip_invalid=True)
     assert data.load(source, images=tmp_path / "elsewhere").num_objects == 1
-    with pytest.raises(DataError, match=r"images: expected a folder.*Did you mean 'elsewhere'"):
+    with pytest.raises(DataError, match=r"images is no folder.*Did you mean 'elsewhere'"):
         data.load(source, images=tmp_path / "elswhere")
     assert data.read(source).num_objects == 1  # the evaluation of a results file needs no images
 
@@ -383,7 +383,7 @@ def test_files_of_other_tasks_are_named(annotation: dict[str, Any], found: str, 
     content["annotations"] = [annotation]
     for sections in (content, {key: value for key, value in content.items() if key != "categories"}):
         source.write_text(json.dumps(sections))
-        with pytest.raises(DataError, match=rf"found {found}\. Give the file of the instances"):
+        with pytest.raises(DataError, match=rf"holds {found}, no boxes \(give the file of the instances\)"):
             data.load(source)
 
 

@@ -11,6 +11,7 @@ import pytest
 import supervision as sv
 from PIL import Image
 
+from retinanet.errors import ConfigError
 from retinanet.images import ImageError
 from tests.evaluate.block_detector_fake import CLASSES, block_detector, made_image
 
@@ -70,6 +71,27 @@ def test_detections_are_sorted_by_score_and_limited_by_the_threshold() -> None:
     assert len(detector.predict(pixels, threshold=0.96)) == 1
     assert len(detector.predict(pixels, threshold=0.999)) == 0
     assert len(detector.predict(pixels)) == 2
+
+
+def test_only_the_classes_that_are_named_are_kept() -> None:
+    image = made_image((100, 100), {0: (0, 0, 20, 20), 1: (20, 20, 60, 60), 2: (60, 60, 90, 90)})
+    detector = block_detector()
+
+    def names(*classes: str) -> list[str]:
+        return sorted(detector.predict(image, classes=classes).data["class_name"].tolist())
+
+    assert names() == ["blue", "green", "red"]
+    assert names("green") == ["green"]
+    assert names("red,blue") == names("blue", "red") == ["blue", "red"]
+    ((_, found),) = detector.predict_batches([image], classes=["blue"])
+    assert isinstance(found, sv.Detections)
+    assert found.data["class_name"].tolist() == ["blue"]
+    with pytest.raises(
+        ConfigError, match=r"classes names 'gren', .* classes are red, green, blue. Did you mean 'green'"
+    ):
+        detector.predict(image, classes=["gren"])
+    with_comma = block_detector(classes=("red", "a, b", "blue"))
+    assert with_comma.predict(image, classes=["a, b"]).data["class_name"].tolist() == ["a, b"]
 
 
 def test_an_invalid_image_raises_or_yields_its_error(tmp_path: Path) -> None:

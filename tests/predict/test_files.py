@@ -49,6 +49,32 @@ def test_predict_files_writes_detections_and_drawn_images(folder: Path, tmp_path
         assert rows[0]["bbox"] == pytest.approx([20, 200, 60, 60], abs=1e-3)
 
 
+@pytest.mark.parametrize("format", ["coco", "csv", "voc", "yolo"])
+def test_other_classes_are_left_out_of_all_results(tmp_path: Path, format: str) -> None:
+    made_image((100, 100), {0: (0, 0, 30, 30), 1: (40, 40, 90, 90)}).save(tmp_path / "a.png")
+    video = write_video(tmp_path / "clip.mp4")  # a green block in all frames, a blue block in some
+    inputs, output = [tmp_path / "a.png", video], tmp_path / "out"
+    every = predict_files(block_detector(), inputs, output=tmp_path / "all", format=format)
+    green = predict_files(block_detector(), inputs, output=output, format=format, classes=["green"])
+    assert (every.detections, green.detections) == (2, 1)
+    assert 0 < green.videos[0].detections < every.videos[0].detections
+    written = "".join(path.read_text() for path in output.rglob("*.*") if path.suffix in {".csv", ".json", ".xml"})
+    assert '"category_id": 3' not in written.replace('"id": 3', "")
+    assert "blue" not in (output / "clip.csv").read_text()
+    with Image.open(output / "drawn" / "a.jpg") as image:
+        assert image.getpixel((15, 0)) == pytest.approx((254, 0, 0), abs=12)  # no box around the red block
+    with pytest.raises(ConfigError, match="Did you mean 'red'"):
+        predict_files(block_detector(), inputs, output=tmp_path / "no", classes=["rad"])
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_font_that_cannot_be_read_is_refused_before_prediction(folder: Path, tmp_path: Path) -> None:
+    for file, what in ((folder / "notes.txt", "is no font"), (folder / "no.ttf", "does not exist")):
+        with pytest.raises(ConfigError, match=f"the file that font names {what}: .*{file.name}"):
+            predict_files(block_detector(), [folder], output=tmp_path / "out", font=file)
+    assert not (tmp_path / "out").exists()
+
+
 def test_draw_and_threshold(folder: Path, tmp_path: Path) -> None:
     detector, output = block_detector(), tmp_path / "out"
     summary = predict_files(detector, [folder / "a.png"], output=output, draw=False, threshold=0.999)

@@ -44,14 +44,14 @@ def test_files_folders_and_globs_are_expanded(folder: Path, monkeypatch: pytest.
 
 
 def test_missing_inputs_raise_errors_with_a_suggestion(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"aa\.png: no such file or folder\. Did you mean 'a\.png'\?"):
+    with pytest.raises(UserError, match=r"no such file or folder: .*aa\.png\. Did you mean 'a\.png'\?"):
         expand_inputs([folder / "aa.png"])
     with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         expand_inputs([folder / "nowhere" / "a.png"])
-    with pytest.raises(UserError, match=r"expected images or videos \(.*\.jpg.*\), found none"):
+    with pytest.raises(UserError, match=r"no image or video in .*\. Expected files with the suffixes .*\.jpg"):
         expand_inputs([str(folder / "*.jpg")])
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: expected images or videos"):
+    with pytest.raises(UserError, match=r"no image or video in .*empty"):
         expand_inputs([folder / "empty"])
 
 
@@ -93,13 +93,13 @@ def test_addresses_of_files_are_read_and_all_others_are_refused_in_words(folder:
     ]
     assert expand_inputs(str(folder / "a.png")) == [folder / "a.png"]  # one path, not its letters
     for address in ("http://127.0.0.1:9/a.jpg", "https://host", "rtsp://127.0.0.1:9/live", "s3://bucket/a.jpg"):
-        with pytest.raises(UserError, match=rf"^{address}: expected a file on this machine, found an address"):
+        with pytest.raises(UserError, match=rf"^an address .* is no file on this machine: {address}"):
             expand_inputs([address])
-        with pytest.raises(UserError, match="expected a file on this machine, found an address"):
+        with pytest.raises(UserError, match="is no file on this machine"):
             existing_path(Path(address))  # pathlib removes a slash
-    with pytest.raises(UserError, match="file://elsewhere/a.jpg: expected a file on this machine"):
+    with pytest.raises(UserError, match="is no file on this machine: file://elsewhere/a.jpg"):
         expand_inputs(["file://elsewhere/a.jpg"])
-    with pytest.raises(UserError, match="0: no such file or folder. The number of a camera is no input"):
+    with pytest.raises(UserError, match="no such file or folder: 0. The number of a camera is no input"):
         expand_inputs(["0"])
     assert local_path("C:/images/a.jpg") == Path("C:/images/a.jpg")
 

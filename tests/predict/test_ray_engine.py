@@ -82,6 +82,20 @@ def test_a_second_run_processes_only_missing_shards(folder: Path, tmp_path: Path
     assert fewer.detections < sum(len(row["boxes"]) for row in expected)
 
 
+def test_a_job_keeps_the_named_classes_only(folder: Path, tmp_path: Path, fake_ray: FakeRay) -> None:
+    detector = retinanet.load(folder / "model.ckpt", "cpu")
+    name = detector.classes[1]
+    run_job(folder, tmp_path / "out", classes=[name])
+    rows = read_rows(tmp_path / "out")
+    for row in rows[:4]:
+        assert set(row["classes"]) == {name}
+        assert len(row["boxes"]) == len(detector.predict(row["source"], classes=[name]))
+    with pytest.raises(UserError, match="differ"):
+        run_job(folder, tmp_path / "out")
+    with pytest.raises(UserError, match="which the model does not detect"):
+        run_job(folder, tmp_path / "other", classes=["no class"])
+
+
 def test_invalid_inputs_and_options_are_refused_before_prediction(
     folder: Path, tmp_path: Path, fake_ray: FakeRay
 ) -> None:

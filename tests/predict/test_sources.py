@@ -124,20 +124,20 @@ def test_lists_iterators_and_arrays_of_images_give_a_list(detector: BaseDetector
 def wrong_sources() -> Iterator[tuple[Any, str]]:
     import torch
 
-    yield None, "found None. cv2.imread returns None"
-    yield 0, "found the number 0. A camera is not opened"
-    yield {"image": PIXELS}, "found a dict"
+    yield None, "the image is None, which cv2.imread returns"
+    yield 0, "the number 0 is no image. A camera is not opened"
+    yield {"image": PIXELS}, "a dict is no image"
     yield {"a.png"}, "found a set. Pass a list"
-    yield object(), "found a object"
+    yield object(), "a object is no image"
     yield io.StringIO("text"), r"opened in binary mode \('rb'\), found text"
-    yield torch.zeros(3, 8, 8, device="meta"), "a Tensor that NumPy cannot read"
-    yield torch.zeros(8, 8, 3, dtype=torch.bfloat16), "a Tensor that NumPy cannot read"
+    yield torch.zeros(3, 8, 8, device="meta"), "NumPy cannot read this Tensor"
+    yield torch.zeros(8, 8, 3, dtype=torch.bfloat16), "NumPy cannot read this Tensor"
     yield PIXELS.astype(np.float32), r"expected float pixels in \[0, 1\], found .* to 2\d\d"
     yield (PIXELS / 255 - 0.5) / 0.25, r"expected float pixels in \[0, 1\]"
     yield np.full((8, 8, 3), np.nan), r"expected float pixels in \[0, 1\], found nan"
     yield PIXELS.astype(np.int64), "expected an array of uint8 or uint16, found int64"
     yield np.zeros((5, 8, 8), np.uint8), r"found shape \(5, 8, 8\)"
-    yield "http://127.0.0.1:9/a.jpg", "expected a file on this machine, found an address"
+    yield "http://127.0.0.1:9/a.jpg", "is no file on this machine"
     yield os.fspath(Path.cwd()), "expected an image, found a folder"
 
 

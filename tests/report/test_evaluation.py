@@ -2,13 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from retinanet.cli import main
-from retinanet.evaluate import ConfusionMatrix
-from retinanet.report import Report
-from retinanet.report.evaluation import confusion_section
 from tests.report.test_html import assert_self_contained
 
 
@@ -18,28 +14,6 @@ def run(*arguments):
     return stop.value.code
 
 
-def matrix(counts, classes):
-    return ConfusionMatrix(classes=tuple(classes), counts=np.array(counts), iou=0.5, score=0.5)
-
-
-def test_the_most_frequent_mistakes_are_listed():
-    report = Report(title="t")
-    confusion_section(report.section("s"), matrix([[9, 4, 1], [0, 5, 0], [7, 0, 0]], ["cat", "dog"]))
-    page = report.html()
-    assert_self_contained(page)
-    assert "7 detected as cat on background; 4 of class cat detected as dog; 1 of class cat missed" in page
-
-
-def test_of_a_hundred_classes_the_most_confused_are_shown():
-    counts = np.diag(np.arange(101))
-    counts[3, 7] = 50
-    report = Report(title="t")
-    confusion_section(report.section("s"), matrix(counts, [f"class-{k}" for k in range(100)]))
-    page = report.html()
-    assert "Only the 30 most confused classes are shown" in page
-    assert "50 of class class-3 detected as class-7" in page
-
-
 @pytest.mark.slow
 def test_report_from_a_checkpoint_and_from_its_results(trained_run, squares, tmp_path):
     best = trained_run / "best.ckpt"
@@ -47,7 +21,7 @@ def test_report_from_a_checkpoint_and_from_its_results(trained_run, squares, tmp
     assert run("evaluate", best, "--data", squares[1], "--results", results, "--report", first) == 0
     page = first.read_text()
     assert_self_contained(page)
-    for text in ("Confusion matrix", "Detections and ground truth", "Average precision"):
+    for text in ("Confusion matrix", "Probably unlabelled", "Average precision", "retinanet check"):
         assert text in page, text
     without_images = tmp_path / "elsewhere" / "annotations.json"
     without_images.parent.mkdir()
@@ -56,7 +30,8 @@ def test_report_from_a_checkpoint_and_from_its_results(trained_run, squares, tmp
     assert run("evaluate", results, "--data", without_images, "--report", second) == 0
     page = second.read_text()
     assert "6 image files could not be found" in page
-    assert "Detections and ground truth" not in page
+    assert "Show more images" not in page
+    assert "Probably unlabelled" in page
 
 
 def test_report_of_results_without_a_detection(squares, tmp_path):

@@ -18,7 +18,7 @@ from PIL import Image
 from retinanet.report import Report, ReportImage, figures, html
 
 NASTY = "<b>\"&' </svg><script>alert(1)</script> $x^2$ {{ 7*7 }}"
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):

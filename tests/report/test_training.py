@@ -66,8 +66,9 @@ def test_a_complete_run_folder(tmp_path: Path) -> None:
         "retinanet train --train 'a b.json'",
     ):
         assert text in page.text
-    assert len(page.all("svg")) == 5
-    assert len(page.all("img")) == 3
+    assert len(page.all("svg")) == 5 + 4 + 3  # figures, the legend of the images, images
+    assert len(page.all("image")) == 3
+    assert "The largest loss: 1 of 2 objects" in page.text
     assert not page.all("b")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from retinanet.checkpoint.model_info import ModelInfo
-from retinanet.config import ImageConfig, PostprocessConfig
+from retinanet.config import ImageConfig, NmsConfig, PostprocessConfig
 from retinanet.errors import ConfigError
 from retinanet.images import Scaled, decode_for
 from retinanet.predict.batches import InputBatch, Source
@@ -109,12 +109,12 @@ class Fake(BaseDetector):
         return DenseOutputs(frame=frame, levels=tuple(levels))
 
 
-def load(path: Path, device: str, *, threads: int = 0, bit_depth: int = 0, agnostic_nms: bool | None = None) -> Fake:
+def load(path: Path, device: str, *, threads: int = 0, bit_depth: int = 0, **nms: object) -> Fake:
     """Replace `retinanet.load`. The stem of the file name is the number of milliseconds that an image takes."""
     if path.stem == "broken":
         raise ConfigError("this model is broken")
     fake = Fake(seconds=int(path.stem) / 1000)
-    fake.info = fake.info.with_agnostic_nms(agnostic_nms)
+    fake.info = fake.info.with_nms(NmsConfig(**nms))
     return fake
 
 

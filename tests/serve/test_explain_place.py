@@ -105,6 +105,16 @@ def test_a_marked_object_is_not_suggested_again(client: TestClient):
     assert ask(client, x=330, y=330, box=text(LOW), **{"class": "cell"})["proposed_from"] == "anchor"
 
 
+def test_other_objects_at_a_place(client: TestClient):
+    """The place lies in the detection, and in the middle of the suppressed box, whose IoU with it is 0.538."""
+    answer = ask(client, x=140, y=110)
+    assert answer["proposed_from"] == "detection"
+    assert answer["others"] == [{"box": list(SUPPRESSED), "class_id": CELL, "class": "cell", "source": "prediction"}]
+    assert ask(client, x=330, y=330)["others"] == []
+    marked = ask(client, x=140, y=110, box=text(SUPPRESSED), **{"class": "cell"})
+    assert marked["others"] == []
+
+
 def test_an_empty_class_is_proposed(client: TestClient):
     query = {"box": [text(LOW), text(CONFUSED), text(LOW)], "class": ["", "", "cell"]}
     first, second, third = ask(client, **query)["objects"]

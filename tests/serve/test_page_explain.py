@@ -110,6 +110,15 @@ def test_a_click_in_a_detection_and_just_outside_of_it(image: Image):
     assert image.causes() == ["detected"]  # a draft gives way to the next one
 
 
+def test_another_object_at_the_place_is_one_click_away(image: Image):
+    assert image.click(140, 110).startswith("Detected: detection 1")
+    image.page.get_by_role("button", name="cell, not detected").click()
+    image.page.locator(".answer h3", has_text="Detected: detection 1").wait_for()
+    box = [float(value) for value in image.queries()[-1]["box"][0].split(",")]
+    assert box == pytest.approx(SUPPRESSED, abs=0.1)
+    assert image.page.get_by_role("button", name="Detection 1 is another object").is_visible()
+
+
 def test_a_drag_moves_the_image_and_explains_nothing(image: Image):
     image.drag((230, 280), (330, 330))
     assert image.queries() == []

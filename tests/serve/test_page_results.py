@@ -112,6 +112,16 @@ def histogram(visit: Visit) -> tuple[int, int]:
 
 
 @pytest.mark.slow
+def test_of_many_classes_those_with_the_highest_scores_come_first(visit: Visit):
+    style = {"color": "#112233", "casing": "#ffffff", "dash": []}
+    visit.model(classes=[f"class {k}" for k in range(20)], styles=[style] * 20)
+    visit.answer((2, 0.3, (0.0, 0.0, 9.0, 9.0)), (1, 0.9, (20.0, 0.0, 29.0, 9.0)))
+    visit.add(("a.png", png(200, 640, 480)))
+    lines = [line.inner_text().split("\n") for line in visit.page.locator("#classes li").all()[:4]]
+    assert lines == [["class 1", "1"], ["class 2", "0"], ["class 0", "0"], ["class 3", "0"]]
+
+
+@pytest.mark.slow
 def test_the_histogram_follows_the_threshold_and_the_classes(visit: Visit):
     page = visit.page
     visit.answer(*[(k % 3, 0.05 + 0.05 * k, (10.0 * k, 0.0, 10.0 * k + 9, 9.0)) for k in range(18)])

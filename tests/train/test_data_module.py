@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -79,6 +80,41 @@ def test_close_augment_counts_from_the_end_of_the_schedule(tiny, options, epochs
         assert {key.combine for batch in batches for key in batch} == {epoch < epochs}
     assert (f"copy_paste: in epochs 1 to {epochs} of " in caplog.text) == (epochs > 0)
     assert ("copy_paste: in none of " in caplog.text) == (epochs == 0)
+
+
+def test_the_first_images_of_the_report_are_those_that_the_network_gets(tiny):
+    config = resolve(TrainConfig, {**tiny, "workers": 0, "color_jitter": 0.8, "mosaic": 0.5, "crop": 0.5})
+    data = load(config.train)
+    module = DetectionDataModule(config=config, train_data=data, val_data=data)
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=0)
+    batches = list(module.train_dataloader())
+    got = [
+        (pixels_3HW[:, : frame.resized_height, : frame.resized_width], target, data.records[index].path.name)
+        for batch in batches
+        for pixels_3HW, target, frame, index in zip(
+            batch.pixels_N3HW, batch.targets, batch.frames, batch.indices, strict=True
+        )
+    ]
+    module.trainer.current_epoch = 4  # after training
+    module.train_dataloader()
+    images = module.first_images(6)
+    assert len(images) == 6
+    for (name, sample), (pixels_3HW, target, file) in zip(images, got, strict=False):
+        assert name == file
+        assert torch.equal(sample.pixels_3HW, pixels_3HW)
+        assert torch.equal(sample.target.boxes_G4, target.boxes_G4)
+
+
+def test_an_image_that_was_removed_after_training_ends_the_list_of_first_images(tiny, tmp_path):
+    shutil.copytree(tiny["train"].parent, tmp_path / "copy")
+    config = resolve(TrainConfig, {**tiny, "train": tmp_path / "copy" / tiny["train"].name})
+    data = load(config.train)
+    module = DetectionDataModule(config=config, train_data=data, val_data=data)
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=0)
+    assert len(module.first_images()) == 8
+    for record in data.records:
+        record.path.unlink()
+    assert module.first_images() == []
 
 
 def test_close_augment_is_at_most_the_number_of_epochs(tiny):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from retinanet.progress import TrainingStatus
 from retinanet.train import fit, lightning_trainer
 from tests.device_double import DEVICE, Counts, double, to_cpu, to_double
 from tests.train.runs import Options
@@ -82,14 +85,21 @@ def test_a_step_does_not_wait_for_the_device(
     """
     options = {**tiny, "epochs": 1, "log_every": 1000, "measure_imbalance": 0, "clip_gradients": 1.0, "loss": loss}
     on_cpu = StepCounts()
+    shown: list[TrainingStatus] = []
+
+    @contextmanager
+    def live() -> Iterator[Callable[[TrainingStatus], None]]:
+        yield shown.append
+
     fit(**options, callbacks=[on_cpu], logger=False)
     monkeypatch.setattr(
         lightning_trainer, "_device_options", lambda config: {"strategy": DoubleStrategy(), "devices": 1}
     )
     with double() as counts:
         steps = StepCounts(counts)
-        fit(**{**options, "output": tmp_path / "double"}, callbacks=[steps], logger=False)
+        fit(**{**options, "output": tmp_path / "double"}, callbacks=[steps], logger=False, live=live)
     assert steps.losses == pytest.approx(on_cpu.losses, rel=1e-3)
     assert len(steps.syncs) == 3
+    assert [status.loss for status in shown[:3]] == pytest.approx([on_cpu.losses[0]] * 3, rel=1e-3)
     assert steps.syncs[1:] == [{}] * 2
     assert steps.transfers[1:] == [2] * 2  # the pixels, and one packed tensor

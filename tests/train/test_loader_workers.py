@@ -51,14 +51,15 @@ def test_too_little_shared_memory_is_refused_with_the_sizes_and_the_ways_out(wid
     with pytest.raises(WorkerError) as refused:
         check_shared_memory(config, data, data)
     assert str(refused.value) == (
-        "expected 140 MB of free shared memory in /dev/shm, found 67 MB of 67 MB. A batch of 8 images needs 23 MB, and "
+        "too little free shared memory in /dev/shm: 67 MB of 67 MB, needed 140 MB. A batch of 8 images needs 23 MB, "
+        "and "
         "2 workers prepare up to 6 batches. Use --workers 0, with which the main process loads the images; or lower "
         "--batch-size to 3; or enlarge the shared memory: docker run --shm-size=256m"
     )
     for changed in ({"workers": 0}, {"batch_size": 3}, {"workers": 1, "batch_size": 5}):
         check_shared_memory(resolve(TrainConfig, {**PATHS, "augment": False, **changed}), data, data)
     set_shared_memory(monkeypatch, 128 * MIB, 100_000_000)
-    with pytest.raises(WorkerError, match=r"found 100 MB of 134 MB.* to 5, or use --workers 1; or enlarge"):
+    with pytest.raises(WorkerError, match=r"100 MB of 134 MB.* to 5, or use --workers 1; or enlarge"):
         check_shared_memory(config, data, data)
     check_shared_memory(resolve(TrainConfig, {**PATHS, "augment": False, "workers": 1}), data, data)
     set_shared_memory(monkeypatch, 256 * MIB, 256 * MIB)
@@ -76,14 +77,20 @@ PATHS = {"train": "t", "val": "v", "output": "o"}
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        ("DataLoader worker (pid 42) is killed by signal: Killed. ", r"process 42 was killed .* ran out of memory"),
+        (
+            "DataLoader worker (pid 42) is killed by signal: Killed. ",
+            r"process 42, which loads images, was killed .* ran out of memory",
+        ),
         ("DataLoader worker (pid 42) is killed by signal: Bus error. It is", r"'Bus error'. The shared memory"),
-        ("DataLoader worker (pid(s) 4, 5) exited unexpectedly", "process 4, 5 exited unexpectedly. The messages"),
+        (
+            "DataLoader worker (pid(s) 4, 5) exited unexpectedly",
+            "process 4, 5, which loads images, exited unexpectedly. The messages",
+        ),
         ("DataLoader worker (pid 4) exited unexpectedly with exit code 1. Details", "with exit code 1"),
         (
             "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
             "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)\n",
-            r"found none \(unable to allocate shared memory.*No space left on device \(28\)\)",
+            r"no shared memory .* \(unable to allocate shared memory.*No space left on device \(28\)\)",
         ),
     ],
 )
@@ -100,7 +107,7 @@ def test_other_errors_keep_their_type() -> None:
     assert worker_failure(OSError(28, "No space left on device")) is None
     assert worker_failure(ValueError("DataLoader worker (pid 4) exited unexpectedly")) is None
     failure = worker_failure(BlockingIOError(11, "Resource temporarily unavailable"))
-    assert "worker processes, found: Resource temporarily unavailable" in str(failure)
+    assert "worker processes could not start: Resource temporarily unavailable" in str(failure)
 
 
 class _Signal:

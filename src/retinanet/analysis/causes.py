@@ -26,9 +26,9 @@ FalseCause = Literal[
 - wrong class: it fits an object of another class;
 - badly localised: it overlaps an object of its class with an IoU from 0.1 to 0.5;
 - wrong class and place: it overlaps an object of another class with an IoU from 0.1 to 0.5;
-- unlabelled?: probably an object without a label: it overlaps no object and is no part of an object, and its score is
-  0.5 or more (`evaluate.per_image.probably_unlabelled`);
-- background: it overlaps no object, and its score is lower or it is a part of an object.
+- unlabelled?: probably an object without a label: it overlaps no object and is no part of one of its class, and its
+  score is 0.5 or more (`evaluate.per_image.probably_unlabelled`);
+- background: it overlaps no object, and its score is lower or it is a part of an object of its class.
 """
 
 MISS_MEANINGS: Final[dict[MissCause, str]] = {
@@ -50,8 +50,10 @@ ANCHOR_CAUSES: Final = ("no anchor", "anchors ignored", "anchors taken")
 """Causes of objects for which no anchor is positive."""
 CAUSES: Final[tuple[str, ...]] = tuple(dict.fromkeys((*get_args(MissCause), *get_args(FalseCause))))
 """All causes, those of misses first."""
+NO_DETECTION: Final = "no detection"
+"""Cause of a missed object that no detection fits, if the network and its post-processing were not followed."""
 ADVICE: Final[dict[str, str]] = {
-    "suppressed": "keep both boxes with a higher nms_threshold",
+    "suppressed": "keep both boxes with a higher --nms-threshold",
     "not a candidate": "give a higher candidates_per_level",
     "beyond max_detections": "give a higher max_detections",
     "below the threshold": "lower the threshold, or train with more images of such objects",
@@ -61,9 +63,10 @@ ADVICE: Final[dict[str, str]] = {
     "anchors ignored": "fit the anchors (--anchors auto), or give --low-quality-matches",
     "anchors taken": "train with --assigner atss --low-quality-matches, or add the feature level P2",
     "low scores": "add images of such objects, or train longer",
-    "duplicate": "give a lower nms_threshold",
+    "duplicate": "give a lower --nms-threshold",
     "wrong class and place": "add images of both classes",
     "unlabelled?": "label the objects (--hard draws such places)",
+    NO_DETECTION: "find the reason with `retinanet check`, the checkpoint and the data",
     "background": "add images without objects, in which such background occurs",
 }
 """What can mend each cause."""

@@ -1,4 +1,4 @@
-"""Compute the focal loss weight alpha of each class from the number of its objects."""
+"""Find rare classes, and compute the focal loss weight alpha of each class, from the number of its objects."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 BETA: Final = 0.999
 """Base of the effective number: the higher beta, the more an additional object counts. Source: 0.9 to 0.9999."""
+RARE_RATIO: Final = 8
+"""A class is rare if another class has this many times as many objects."""
 
 
 def class_alphas(counts: Sequence[int], *, alpha: float, beta: float = BETA) -> tuple[float, ...]:
@@ -36,3 +38,9 @@ def class_alphas(counts: Sequence[int], *, alpha: float, beta: float = BETA) -> 
     weight_K /= (weight_K * n_K).sum() / n_K.sum()
     odds_K = alpha * weight_K
     return tuple(float(value) for value in odds_K / (odds_K + 1 - alpha))
+
+
+def rare_classes(counts: Sequence[int]) -> tuple[bool, ...]:
+    """Return whether each class is rare: it has objects, and another class has `RARE_RATIO` times as many objects."""
+    most = max(counts, default=0)
+    return tuple(0 < count * RARE_RATIO <= most for count in counts)

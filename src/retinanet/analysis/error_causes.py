@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 
 from retinanet.analysis.anchor_matches import AnchorMatches
-from retinanet.analysis.causes import ADVICE, CAUSES, REINSTATED
+from retinanet.analysis.causes import ADVICE, CAUSES, NO_DETECTION, REINSTATED
 from retinanet.analysis.image_errors import FalseDetection, ImageErrors, Missed, Prediction, predictions
 from retinanet.analysis.mended_ap import Errors, ap_after, mended_ap
-from retinanet.analysis.model_outputs import dense_outputs
+from retinanet.analysis.model_outputs import dense_outputs, input_objects
+from retinanet.analysis.nms_trials import NmsTrial, NmsTrials
 from retinanet.boxes import clip, decode, iou
 from retinanet.predict.trace import FlatOutputs, Trace
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -30,19 +33,30 @@ if TYPE_CHECKING:
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.config import MatchConfig
     from retinanet.data import DetectionData
+    from retinanet.formats.records import Record
     from retinanet.types import ArrayDetections
 
 COLUMN_TITLES: Final = ("Cause", "Missed", "False", "AP regained", "What can help")
 """Column titles of the table of causes."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ErrorCauses(Errors):
-    """All errors of a network on a dataset at a score threshold, with their causes in numbers and words."""
+    """All errors of a network on a dataset at a score threshold, with their causes in numbers and words.
+
+    Args:
+        nms_trials: outcomes of higher values of `nms_threshold`, the model's own first; empty without the network.
+        limits: for (image, object) with the causes "not a candidate" and "beyond max_detections", the lowest value of
+            candidates_per_level or max_detections that keeps the box.
+    """
+
+    nms_trials: tuple[NmsTrial, ...] = field(default=(), repr=False)
+    limits: Mapping[tuple[int, int], int] = field(default_factory=dict, repr=False)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return the number of missed objects and of false detections of each cause that occurs."""
         missed, false = Counter(m.cause for m in self.missed), Counter(f.cause for f in self.false)
-        found: dict[str, tuple[int, int]] = {c: (missed[c], false[c]) for c in CAUSES}  # type: ignore[index]
+        found: dict[str, tuple[int, int]] = {c: (missed[c], false[c]) for c in (*CAUSES, NO_DETECTION)}  # type: ignore[index]
         return {cause: pair for cause, pair in found.items() if any(pair)}
 
     @cached_property
@@ -146,26 +160,45 @@ def error_causes(
     detections: dict[int, ArrayDetections] = {}
     missed: list[Missed] = []
     false: list[FalseDetection] = []
+    limits: dict[tuple[int, int], int] = {}
+    trials = NmsTrials(len(data.classes), threshold)
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
         for n, index in enumerate(dense.batch.indices):
             image = ImageErrors(
                 number=index,
                 record=data.records[index],
                 trace=Trace(_flat(dense, n), trained.postprocess_config),
-                anchors=_anchor_matches(dense, n, trained.match_config),
+                anchors=_anchor_matches(dense, n, data.records[index], trained.match_config),
                 levels=trained.model.config.levels,
                 threshold=threshold,
             )
             detections[index] = image.shown
-            missed += image.missed()
+            of_image = list(image.missed())
+            limits |= {(index, m.object): limit for m in of_image if (limit := needed_limit(image, m)) is not None}
+            missed += of_image
             false += image.false()
+            trials.add(image.record, image.trace)
     return ErrorCauses(
         data=data,
         threshold=threshold,
         detections=tuple(detections[i] for i in range(len(data.records))),
         missed=tuple(sorted(missed, key=lambda m: (m.image, m.object))),
         false=tuple(sorted(false, key=lambda f: (f.image, f.detection))),
+        nms_trials=trials.results(),
+        limits=limits,
     )
+
+
+def needed_limit(image: ImageErrors, miss: Missed) -> int | None:
+    """Return the lowest limit that keeps the box of a missed object; None if no limit dropped the box."""
+    best, trace = image.best(miss.object), image.trace
+    if best is None or miss.cause not in ("not a candidate", "beyond max_detections"):
+        return None
+    if miss.cause == "beyond max_detections":
+        return int(np.flatnonzero((trace.anchor_D == best) & (trace.label_D == miss.label))[0]) + 1
+    level = trace.flat.level_of(best)
+    scores_AK = trace.flat.scores_AK[trace.flat.starts[level] : trace.flat.starts[level + 1]]
+    return int((scores_AK >= trace.flat.scores_AK[best, miss.label]).sum())
 
 
 def _flat(dense: DenseBatch, n: int) -> FlatOutputs:
@@ -182,12 +215,14 @@ def _flat(dense: DenseBatch, n: int) -> FlatOutputs:
     )
 
 
-def _anchor_matches(dense: DenseBatch, n: int, config: MatchConfig) -> AnchorMatches:
+def _anchor_matches(dense: DenseBatch, n: int, record: Record, config: MatchConfig) -> AnchorMatches:
     """Return what training makes of the anchors of image `n` of a batch."""
-    positive_A, matched_A = dense.targets.positive_NA[n], dense.targets.matched_NA[n]
-    boxes_G4 = dense.batch.targets[n].boxes_G4
-    object_A = matched_A.masked_fill(~positive_A, -1).cpu().numpy()
-    iou_AG = _array(iou(dense.outputs.anchors_A4[:, None], boxes_G4.to(dense.outputs.anchors_A4.dtype)[None]))
+    boxes_G4, index_T = input_objects(record, dense.batch.frames[n])
+    positive_A = dense.targets.positive_NA[n].cpu().numpy()
+    object_A = np.full(len(positive_A), -1)
+    object_A[positive_A] = index_T[dense.targets.matched_NA[n].cpu().numpy()[positive_A]]
+    anchors_A4 = dense.outputs.anchors_A4
+    iou_AG = _array(iou(anchors_A4[:, None], torch.from_numpy(boxes_G4).to(anchors_A4)[None]))
     return AnchorMatches.of(object_A, iou_AG, config)
 
 

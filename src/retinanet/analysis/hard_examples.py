@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torchvision.ops import batched_nms
 
-from retinanet.analysis.model_outputs import dense_outputs
+from retinanet.analysis.model_outputs import dense_outputs, input_objects
 from retinanet.boxes import area, clip, decode, intersection, iou
-from retinanet.evaluate.per_image import CONFIDENT, MATCH_IOU
+from retinanet.evaluate.per_image import CONFIDENT, MATCH_IOU, parts_of_objects
 from retinanet.files import write_atomically
 from retinanet.progress import ProgressBar, no_progress_bar
 from retinanet.types import AnchorTargets, HeadOutputs, Target
@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
+    from retinanet.formats.records import Record
     from retinanet.images import Frame
 
 
-Kind = Literal["unlabelled?", "wrong class?", "hard object", "no anchor"]
+Kind = Literal["unlabelled?", "wrong class?", "part of an object", "inaccurate box", "hard object", "no anchor"]
 
 CANDIDATES: Final = 200
 """Number of background examples per image, by highest loss, that enter non-maximum suppression."""
 SAME: Final = 0.5
 """Minimum IoU with a ground-truth box at which a background box shows that object."""
+INACCURATE: Final = 0.4
+"""Minimum IoU with a ground-truth box at which a background box shows that object inaccurately: below it, training
+matches an anchor with background. A lower value would hide unlabelled objects that overlap labelled ones."""
 NEAR: Final = 0.3
 """IoU threshold of the non-maximum suppression of background boxes, which keeps the box with the highest loss."""
 COLUMNS: Final = (
@@ -51,8 +55,10 @@ class HardExample:
 
     Args:
         kind: "unlabelled?" for background that the model predicts as an object. "wrong class?" for background over an
-            object with another label than the prediction. "hard object" for an object with a high loss. "no anchor" for
-            an object without a positive anchor.
+            object with another label than the prediction. "part of an object" for background inside an object with the
+            predicted label (`evaluate.per_image.parts_of_objects`). "inaccurate box" for background whose IoU with an
+            object is from 0.4 to 0.5. "hard object" for an object with a high loss. "no anchor" for an object without a
+            positive anchor.
         image: index of the image in the data.
         box: xyxy, original pixels; the predicted box of background, the ground-truth box of an object.
         label: class id; the predicted class of background, the label of an object.
@@ -80,7 +86,7 @@ class HardExamples:
 
     Args:
         data: the dataset with the examples.
-        background: examples of the kinds "unlabelled?" and "wrong class?".
+        background: examples of the kinds "unlabelled?", "wrong class?", "part of an object" and "inaccurate box".
         objects: examples of the kind "hard object".
         unreached: examples of the kind "no anchor", in the order of the data.
     """
@@ -97,6 +103,12 @@ class HardExamples:
             return f"the model detects {classes[example.label]} where nothing is labelled: missing label?"
         if example.kind == "wrong class?":
             return f"the model detects {classes[example.label]}, the label is another class: wrong label?"
+        if example.kind == "part of an object":
+            return f"the model detects {classes[example.label]} inside a labelled object of this class: a part of it"
+        if example.kind == "inaccurate box":
+            return (
+                f"the model detects {classes[example.label]} with a box that fits no object well: loose or tight box?"
+            )
         if example.kind == "no anchor":
             return "no positive anchor: use other anchors or larger images, see `retinanet check DATA`"
         if example.predicted_label != example.label and example.predicted_score >= CONFIDENT:
@@ -189,7 +201,7 @@ def hard_examples(
         for n, index in enumerate(dense.batch.indices):
             image = _Image(
                 number=index,
-                annotation_ids=data.records[index].annotation_ids,
+                annotation_ids=_annotation_ids(data.records[index], dense.batch.frames[n]),
                 loss_AK=loss_NAK[n],
                 scores_AK=dense.outputs.logits_NAK[n].float().sigmoid(),
                 outputs=dense.outputs,
@@ -206,6 +218,26 @@ def hard_examples(
                     objects.add([example])
     unreached.sort(key=lambda example: (example.image, example.annotation_id or 0))
     return HardExamples(data=data, background=background.sorted(), objects=objects.sorted(), unreached=tuple(unreached))
+
+
+def background_kind(overlap: float, *, is_part: bool) -> Kind:
+    """Return the kind of a background box that shows no object of its class.
+
+    Args:
+        overlap: highest IoU with an object.
+        is_part: whether the box is a part of an object of its class, see `evaluate.per_image.parts_of_objects`.
+    """
+    if overlap >= SAME:
+        return "wrong class?"
+    if is_part:
+        return "part of an object"
+    return "inaccurate box" if overlap >= INACCURATE else "unlabelled?"
+
+
+def _annotation_ids(record: Record, frame: Frame) -> list[int]:
+    """Return the annotation ids of the objects of the target, as far as the record has ids."""
+    _, index_T = input_objects(record, frame)
+    return [record.annotation_ids[g] for g in index_T.tolist() if g < len(record.annotation_ids)]
 
 
 class _Hardest:
@@ -258,6 +290,8 @@ class _Image:
         loss_C = self.loss_AK[anchor_C, label_C]
         kept = batched_nms(boxes_C4, loss_C, torch.zeros_like(label_C), NEAR)
         overlap_CG = iou(boxes_C4[:, None], self.target.boxes_G4.to(boxes_C4.dtype)[None])
+        targets = (self.target.boxes_G4, self.target.labels_G, self.target.crowd_G)
+        is_part_C = parts_of_objects(*(values.cpu().numpy() for values in (boxes_C4, label_C, *targets)))
         regions_R4 = self.target.boxes_G4[self.target.crowd_G].to(boxes_C4.dtype)
         common_CR = intersection(boxes_C4[:, None], regions_R4[None])
         ignored_C = (common_CR >= MATCH_IOU * area(boxes_C4)[:, None]).any(dim=1)
@@ -268,7 +302,7 @@ class _Image:
                 continue  # the box shows a labelled object; only its anchor is too far away to be positive
             scores_K = self.scores_AK[anchor_C[c]]
             yield HardExample(
-                kind="wrong class?" if over_G.any() else "unlabelled?",
+                kind=background_kind(float(overlap_G.max()) if len(overlap_G) else 0.0, is_part=bool(is_part_C[c])),
                 image=self.number,
                 box=self._original(boxes_C4[c]),
                 label=label,

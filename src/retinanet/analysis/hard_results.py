@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from retinanet.analysis.hard_examples import NEAR, SAME, HardExample, HardExamples
-from retinanet.evaluate.per_image import MATCH_IOU, items_from_results, overlaps
+from retinanet.analysis.hard_examples import NEAR, SAME, HardExample, HardExamples, background_kind
+from retinanet.evaluate.per_image import MATCH_IOU, crowd_regions, items_from_results, overlaps, parts_of_objects
 
 if TYPE_CHECKING:
     from retinanet.data import DetectionData
@@ -52,7 +52,8 @@ def _background(item: ImageResults, number: int) -> Iterator[HardExample]:
     """Yield the detections that show no object of their class, the highest score of each group of overlapping boxes."""
     to_object_DG, inside_DG = overlaps(item.detected_D4, item.boxes_G4)
     to_detection_DD, _ = overlaps(item.detected_D4, item.detected_D4)
-    crowd_G = np.zeros(len(item.boxes_G4), bool) if item.crowd_G is None else np.asarray(item.crowd_G)
+    crowd_G = crowd_regions(item)
+    is_part_D = parts_of_objects(item.detected_D4, item.detected_labels_D, item.boxes_G4, item.labels_G, crowd_G)
     yielded: list[int] = []
     for d in np.argsort(-item.scores_D, kind="stable").tolist():
         over_G = to_object_DG[d] >= SAME
@@ -65,7 +66,7 @@ def _background(item: ImageResults, number: int) -> Iterator[HardExample]:
         yielded.append(d)
         label, score = int(item.detected_labels_D[d]), float(item.scores_D[d])
         yield HardExample(
-            kind="wrong class?" if over_G.any() else "unlabelled?",
+            kind=background_kind(float(to_object_DG[d].max(initial=0.0)), is_part=bool(is_part_D[d])),
             image=number,
             box=_box(item.detected_D4[d]),
             label=label,

@@ -15,7 +15,8 @@ import numpy as np
 
 from retinanet.analysis.anchor_matches import AnchorMatches
 from retinanet.analysis.causes import ANCHOR_CAUSES, REINSTATED, FalseCause, MissCause
-from retinanet.evaluate.per_image import MATCH_IOU, NEAR, ImageResults, match_detections, overlaps
+from retinanet.analysis.false_causes import false_causes
+from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, match_detections, overlaps
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -175,7 +176,8 @@ class ImageErrors:
         self.iou_DG[:, record.crowd_G] = 0.0
         self.correct_D = self.match.correct_D
         self.same_DG = self.shown.labels_D[:, None] == record.labels_G[None]
-        self.false_causes = {d: self._false_cause(d) for d in np.flatnonzero(~self.correct_D).tolist()}
+        causes = false_causes(self.iou_DG, self.same_DG, self.match.unlabelled_D)
+        self.false_causes = {d: causes[d] for d in np.flatnonzero(~self.correct_D).tolist()}
 
     @cached_property
     def iou_AG(self) -> npt.NDArray[np.floating[Any]]:
@@ -267,20 +269,6 @@ class ImageErrors:
         scores_CK = self.trace.flat.scores_AK[anchors]
         c, label = np.unravel_index(int(scores_CK.argmax()), scores_CK.shape)
         return self.levels[self.trace.flat.level_of(int(anchors[c]))], int(label), float(scores_CK[c, label])
-
-    def _false_cause(self, d: int) -> tuple[FalseCause, int | None]:
-        """Return the cause of a false detection, and the object that it overlaps."""
-        same_G = self.same_DG[d]
-        for cause, is_class_G, least in (
-            ("duplicate", same_G, MATCH_IOU),
-            ("wrong class", ~same_G, MATCH_IOU),
-            ("badly localised", same_G, NEAR),
-            ("wrong class and place", ~same_G, NEAR),
-        ):
-            overlap_G = self.iou_DG[d] * is_class_G
-            if len(overlap_G) and overlap_G.max() >= least:
-                return cause, int(overlap_G.argmax())  # type: ignore[return-value]
-        return ("unlabelled?" if self.match.unlabelled_D[d] else "background"), None
 
     def _prediction(self, anchor: int, g: int) -> Prediction:
         flat, label = self.trace.flat, int(self.record.labels_G[g])

@@ -6,14 +6,14 @@ Shape suffixes: N batch, A anchors, K classes, S sign (positive, negative), E ea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from retinanet.analysis.imbalance import BINS_PER_UNIT, LOWEST, SIZE_LIMITS, SIZES, Imbalance, number_of_bins
-from retinanet.analysis.model_outputs import dense_outputs
+from retinanet.analysis.model_outputs import DenseBatch, dense_outputs
 from retinanet.boxes import area
 from retinanet.config import LossConfig, ModelConfig
 from retinanet.losses import DetectionLoss
@@ -207,6 +207,7 @@ def measure(
     easy_from: float = 0.5,
     loss_config: LossConfig | None = None,
     progress: ProgressBar = no_progress_bar,
+    further: Sequence[Callable[[DenseBatch], None]] = (),
 ) -> Imbalance:
     """Measure the imbalance of a trained network on a dataset, without augmentation.
 
@@ -217,6 +218,7 @@ def measure(
         easy_from: minimum p_t of an easy example, in (0, 1).
         loss_config: the loss to measure; by default the loss that the network was trained with.
         progress: function that opens a progress bar.
+        further: functions of further measurements that receive each batch, so that the network runs only once.
     """
     meter = ImbalanceMeter(
         classes=trained.classes,
@@ -227,6 +229,8 @@ def measure(
     )
     for dense in dense_outputs(trained, data, batch_size=batch_size, progress=progress):
         meter.add(dense.outputs, dense.targets, dense.batch.targets, dense.batch.frames)
+        for add in further:
+            add(dense)
     return meter.result()
 
 

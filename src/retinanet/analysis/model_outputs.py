@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
 from retinanet.checkpoint.loading import load_checkpoint
 from retinanet.config import PART_OPTIONS
 from retinanet.data import Batch, DetectionDataset, collate, eval_batches
+from retinanet.data.transforms import is_thick
 from retinanet.errors import UserError
 from retinanet.matching import make_assigner
 from retinanet.plugins import check_allowed_parts
@@ -25,8 +27,12 @@ from retinanet.torch_state import building_state
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from retinanet.checkpoint.loaded_model import LoadedModel
     from retinanet.data import DetectionData
+    from retinanet.formats.records import Record
+    from retinanet.images import Frame
     from retinanet.matching import Assigner
     from retinanet.types import AnchorTargets, HeadOutputs
 
@@ -55,6 +61,16 @@ class DenseBatch:
     batch: Batch
     outputs: HeadOutputs
     targets: AnchorTargets
+
+
+def input_objects(record: Record, frame: Frame) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return the boxes of all objects of an image in input pixels, (G, 4), and the indices of the targets' objects.
+
+    The targets leave out objects that become thinner than a pixel (`transforms.resize`).
+    """
+    scale_4 = np.array([frame.resized_width / frame.width, frame.resized_height / frame.height] * 2)
+    boxes_G4 = record.boxes_G4 * scale_4
+    return boxes_G4, np.flatnonzero(is_thick(torch.from_numpy(boxes_G4)).numpy())
 
 
 def split_for(model: nn.Module, batch: Batch, *, divisor: int) -> list[Batch]:

@@ -83,10 +83,10 @@ def after_training(config: TrainConfig, rows: Sequence[Row]) -> list[NextStep]:
     if course is not None and course.is_rising and (step := _train_longer(config, course)) is not None:
         steps.append(step)
     if course is None or course.best < LEARNT:
-        ap = "No AP was measured" if course is None else f"AP is only {course.best:.3f}"
+        ap = "no AP was measured" if course is None else f"AP is only {course.best:.3f}"
         steps.append(_check_training_data(config, ap))
     elif find_overfitting(rows) is not None:
-        steps.append(_prescribe(config, "The model overfits: a probe shows whether other settings or more images help"))
+        steps.append(_prescribe(config, "Probe whether other settings or more images help: the model overfits"))
     model, flags = config.folder.output / "best.ckpt", _validation_flags(config)
     steps.append(check_errors(model, config.val, flags, report=config.folder.output / "check.html"))
     steps.append(tune_thresholds(model, config.val, flags))
@@ -114,6 +114,25 @@ def after_check(
     return list(steps.values())[:STEPS]
 
 
+def after_evaluation(model: Path, data: Path, flags: Sequence[str] = ()) -> list[NextStep]:
+    """Return the most useful commands after an evaluation: the errors are explained, then thresholds are tuned.
+
+    Both need a checkpoint. The errors of COCO results are explained by their detections alone. No command is useful for
+    an exported model.
+
+    Args:
+        model: evaluated checkpoint, exported model or COCO results file.
+        data: dataset of the evaluation.
+        flags: flags that read the dataset, see `data_flags`.
+    """
+    report = model.with_name("check.html")
+    if model.suffix.lower() == ".json":
+        return [check_errors(model, data, flags, report=report)]
+    if model.suffix.lower() != ".ckpt":
+        return []
+    return [check_errors(model, data, flags, report=report), tune_thresholds(model, data, flags)]
+
+
 def mend_steps(
     cause: str, model: Path, data: Path, *, flags: Sequence[str] = (), run: TrainConfig | None = None
 ) -> Iterator[NextStep]:
@@ -122,14 +141,18 @@ def mend_steps(
     The arguments are those of `after_check`.
     """
     if cause in ANCHOR_CAUSES and run is not None and run.fitted.anchors != "auto":
-        yield _fit_anchors(run, f"Errors of the cause '{cause}': train again with anchors that fit the objects")
+        yield _fit_anchors(run, f"Train with anchors that fit the objects: errors have the cause '{cause}'")
     elif cause in LABEL_CAUSES:
-        yield label_suspects(model, data, flags, f"Errors of the cause '{cause}': see the probably wrong labels")
+        yield label_suspects(
+            model, data, flags, f"See probably wrong and missing labels: errors have the cause '{cause}'"
+        )
     elif cause in THRESHOLD_CAUSES:
         aim = RECALL_AIM if cause == "below the threshold" else None
-        yield tune_thresholds(model, data, flags, f"Errors of the cause '{cause}': choose thresholds for an aim", aim)
+        yield tune_thresholds(
+            model, data, flags, f"Choose score thresholds for an aim: errors have the cause '{cause}'", aim
+        )
     elif cause == "low scores" and run is not None:
-        yield _prescribe(run, "Errors of the cause 'low scores': a probe shows whether settings or more images help")
+        yield _prescribe(run, "Probe whether other settings or more images help: errors have the cause 'low scores'")
 
 
 def check_errors(model: Path, data: Path, flags: Sequence[str] = (), *, report: Path) -> NextStep:
@@ -159,10 +182,9 @@ def label_suspects(
     return NextStep(reason=reason, command=shell_command("check", model, data, *flags, "--hard", "-o", target))
 
 
-def predict_tuned(model: Path, images: Path) -> NextStep:
-    """Return the command that predicts with the tuned thresholds of a model."""
-    words = ("predict", model, images, "--threshold", "tuned", "-o", model.with_name("found"))
-    return NextStep(reason="Detect objects with the tuned thresholds", command=shell_command(*words))
+def serve_model(model: Path, reason: str) -> NextStep:
+    """Return the command that serves a model, with a page for trying images."""
+    return NextStep(reason=f"{reason}, on a web page", command=shell_command("serve", model))
 
 
 def _validation_flags(config: TrainConfig) -> tuple[str, ...]:
@@ -181,7 +203,7 @@ def _train_longer(config: TrainConfig, course: ApCourse) -> NextStep | None:
     else:
         return None  # `patience` or a callback has stopped training
     return NextStep(
-        reason=f"AP was still rising, by {course.gain:.3f} in the last {course.recent} evaluations: train longer",
+        reason=f"Train longer: AP was still rising, by {course.gain:.3f} in the last {course.recent} evaluations",
         command=shell_command("train", "--resume", "-o", config.folder.output, *length),
     )
 
@@ -191,7 +213,7 @@ def _check_training_data(config: TrainConfig, ap: str) -> NextStep:
     if config.validation.val_images is not None:
         words += ["--val-images", config.validation.val_images]
     words += ["--preset", config.base.preset, "--report", config.folder.output / "data.html"]
-    reason = f"{ap}: see faults of the data, and objects that no anchor reaches"
+    reason = f"See faults of the data and objects that no anchor reaches: {ap}"
     return NextStep(reason=reason, command=shell_command(*words))
 
 

@@ -11,6 +11,7 @@ from retinanet.config import (
     ImageConfig,
     LossConfig,
     MatchConfig,
+    NmsConfig,
     PostprocessConfig,
     TileConfig,
     section_from_dict,
@@ -55,6 +56,14 @@ class ModelInfo:
         if value is None:
             return self
         return dataclasses.replace(self, postprocess_config=with_options(self.postprocess_config, agnostic_nms=value))
+
+    def with_nms(self, config: NmsConfig) -> Self:
+        """Return the record with these options of NMS in `postprocess_config`; those that are None are unchanged."""
+        changed = self.with_agnostic_nms(config.agnostic_nms)
+        if config.nms_threshold is None:
+            return changed
+        postprocess_config = with_options(changed.postprocess_config, nms_threshold=config.nms_threshold)
+        return dataclasses.replace(changed, postprocess_config=postprocess_config)
 
     def info_fields(self) -> dict[str, Any]:
         """Return the fields of `ModelInfo` by name, without the fields of subclasses."""

@@ -38,9 +38,11 @@ def compare(
             console.print(f"note: {model.name}: {note}", markup=False, highlight=False, soft_wrap=True)
     write_json(found.to_json(), options.files.json)
     if options.files.report is not None:
+        from retinanet.analysis.next_steps import data_flags
         from retinanet.report.comparison import comparison_report
 
-        console.print(f"report: {comparison_report(found, options.files.report)}", markup=False, highlight=False)
+        page = comparison_report(found, options.files.report, flags=data_flags(options.dataset))
+        console.print(f"report: {page}", markup=False, highlight=False)
 
 
 def difference_table(found: ModelComparison, model: ComparedModel) -> Table:

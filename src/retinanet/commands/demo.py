@@ -96,8 +96,11 @@ def run_demo(config: DemoConfig | None = None, **options: Any) -> DemoResult:
 
 def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tuple[DemoResult, Path]:
     """Evaluate on the held-out scenes, draw the first scenes, write the report. Return the results and one scene."""
+    from retinanet.analysis.miss_map import miss_map
+    from retinanet.analysis.miss_remedies import ModelFiles
+    from retinanet.analysis.next_steps import check_errors, tune_thresholds
+    from retinanet.analysis.result_errors import errors_from_results
     from retinanet.evaluate.coco import evaluate_results
-    from retinanet.evaluate.confusion import confusion_matrix
     from retinanet.evaluate.curves import precision_recall
     from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.predict.files import predict_files
@@ -113,6 +116,7 @@ def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tupl
     images = [record.path for record in data.records[:DRAWN_SCENES]]
     items = items_from_results(data, results)
     threshold = best_threshold(items)
+    errors = errors_from_results(data, items, threshold=threshold)
     found = predict_files(detector, images, output=output / "detections", draw_threshold=threshold, overwrite=True)
     report = training_report(
         output,
@@ -121,11 +125,17 @@ def _evaluate(trained: TrainResult, test_json: Path, config: DemoConfig) -> tupl
         classes=data.classes,
         metrics=metrics.to_json(),
         curves=precision_recall(test_json, results),
-        confusion=confusion_matrix(test_json, results, score=threshold),
         images="held-out scenes",
         seconds=trained.seconds,
         command=f"retinanet demo -o {output} --epochs {config.epochs} --seed {seed}",
         seed=seed,
+        next_steps=[
+            check_errors(trained.best, test_json, report=output / "check.html"),
+            tune_thresholds(trained.best, trained.config.val),
+        ],
+        misses=miss_map(errors, items, ModelFiles(model=trained.best, data=test_json, run=trained.config)),
+        first_images=trained.first_images,
+        augment=trained.config.augmentation,
     )
     drawn = found.drawn or output / "detections"
     return DemoResult(report=report, model=trained.best, drawn=drawn, metrics=metrics), images[0]

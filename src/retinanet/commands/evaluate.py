@@ -32,7 +32,8 @@ def evaluate(
 
     `retinanet evaluate runs/first/best.ckpt --data data/test.json --json out.json`
     """
-    from retinanet.commands.terminal import progress_bar, result_console, write_json
+    from retinanet.analysis.next_steps import check_errors, data_flags
+    from retinanet.commands.terminal import print_next_steps, progress_bar, result_console, write_json
     from retinanet.evaluate import confusion_matrix
     from retinanet.evaluate import evaluate as measure
     from retinanet.files import STDOUT
@@ -50,9 +51,15 @@ def evaluate(
         matrix = confusion_matrix(found.ground_truth, found.results, score=options.confusion_threshold)
         console.print(confusion_table(matrix))
     if options.files.report is not None:
-        console.print(f"report: {_write_report(model, options, found)}", markup=False, highlight=False)
+        report = _write_report(model, options, found)
+        console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+    if options.files.json not in {None, STDOUT}:
+        console.print(f"metrics: {options.files.json}", markup=False, highlight=False, soft_wrap=True)
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if model.suffix == ".ckpt":
+        flags, report = data_flags(options.dataset), model.with_name("check.html")
+        print_next_steps([check_errors(model, options.data, flags, report=report)], console)
 
 
 def metrics_table(metrics: Metrics) -> Group:
@@ -133,13 +140,22 @@ def confusion_table(matrix: ConfusionMatrix) -> Table:
 
 
 def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Path:
+    from retinanet.analysis.miss_map import miss_map
+    from retinanet.analysis.miss_remedies import model_files
+    from retinanet.analysis.next_steps import after_evaluation, data_flags
+    from retinanet.analysis.result_errors import errors_from_results
     from retinanet.data import read
+    from retinanet.evaluate.per_image import best_threshold, items_from_results
     from retinanet.report.evaluation import model_report
 
     assert config.files.report is not None  # noqa: S101
+    data = read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading)
+    items = items_from_results(data, found.results)
+    threshold = config.confusion_threshold if config.confusion else best_threshold(items)
+    errors = errors_from_results(data, items, threshold=threshold)
     return model_report(
         config.files.report,
-        data=read(config.data, images=config.dataset.selection.images, split="val", **config.dataset.reading),
+        data=data,
         metrics=found.metrics.to_json(),
         results=found.results,
         title=f"Evaluation of {Path(model).name} on {config.data.name}",
@@ -147,4 +163,6 @@ def _write_report(model: Path, config: EvaluateConfig, found: Evaluation) -> Pat
         confusion_threshold=config.confusion_threshold if config.confusion else None,
         further=found.further,
         slices=found.slices,
+        misses=miss_map(errors, items, model_files(Path(model), config.data, config.dataset)),
+        next_steps=after_evaluation(Path(model), config.data, data_flags(config.dataset)),
     )

@@ -30,9 +30,11 @@ def export(
     """
     from rich.console import Console
 
-    from retinanet.commands.terminal import progress_bar
+    from retinanet.analysis.next_steps import serve_model
+    from retinanet.commands.terminal import print_next_steps, progress_bar
     from retinanet.export.exporter import ExportMismatchError
     from retinanet.export.exporter import export as export_model
+    from retinanet.predict.loading import EXPORTED
 
     console = Console()
     try:
@@ -41,9 +43,11 @@ def export(
         _print_comparison(console, error.comparison)
         raise
     _print_comparison(console, done.comparison)
-    console.print(f"written: {done.path} ({done.size / 1e6:.1f} MB)", markup=False, highlight=False)
+    console.print(f"written: {done.path} ({done.size / 1e6:.1f} MB)", markup=False, highlight=False, soft_wrap=True)
     if done.triton_config is not None:
-        console.print(f"written: {done.triton_config}", markup=False, highlight=False)
+        console.print(f"written: {done.triton_config}", markup=False, highlight=False, soft_wrap=True)
+    elif done.path.suffix in EXPORTED and not (options and options.raw):
+        print_next_steps([serve_model(done.path, "Serve the exported model, without torch")])
 
 
 def _print_comparison(console: Console, comparison: Comparison) -> None:

@@ -48,7 +48,8 @@ def _here(model: Path, inputs: Sequence[str], config: PredictConfig) -> int:
     for _, error in summary.failed:
         print(f"error: {error}", file=sys.stderr)
     if summary.failed:
-        print(f"{len(summary.failed):,} files could not be read", file=sys.stderr)
+        files = "1 file" if len(summary.failed) == 1 else f"{len(summary.failed):,} files"
+        print(f"{files} could not be read", file=sys.stderr)
     return 1 if summary.failed or any(video.error for video in summary.videos) else 0
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from retinanet.analysis.finding import Finding
+    from retinanet.analysis.next_steps import NextStep
     from retinanet.formats.records import DetectionData
 
 
@@ -72,6 +73,15 @@ def show_progress() -> None:
     progress_log.propagate = False
 
 
+def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning of Python on stderr, without a line of source code. It replaces `warnings.showwarning`.
+
+    `warnings.formatwarning` would not last: Lightning replaces it when it is imported.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed stream, or pythonw's None
+        sys.stderr.write(f"warning: {message}\n")
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr, if stderr is a terminal. Yield a function that advances the bar by one item.
@@ -83,9 +93,11 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from retinanet.commands.live_status import is_live
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not is_live(sys.stderr)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)
 
@@ -132,6 +144,17 @@ def print_faults(console: Console, sets: Sequence[DetectionData]) -> int:
         count = f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}"
         console.print(f"{count}: these images and annotations are left out of all numbers below.\n", soft_wrap=True)
     return len(faults)
+
+
+def print_next_steps(steps: Sequence[NextStep], console: Console | None = None) -> None:
+    """Print commands that are useful next, each on a line of its own for copying.
+
+    Args:
+        steps: the commands.
+        console: console of the command's results, see `result_console`; by default stdout.
+    """
+    for step in steps:
+        print(f"next: {step.reason}\n  {step.command}", file=None if console is None else console.file, flush=True)
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:

@@ -28,8 +28,9 @@ def tune(
     `retinanet tune runs/first/best.ckpt data/val.json --aim recall=0.95 -o tuned.ckpt`
     `retinanet predict tuned.ckpt images/ --threshold tuned -o out`
     """
+    from retinanet.analysis.next_steps import serve_model
     from retinanet.analysis.tuning import tune as tune_model
-    from retinanet.commands.terminal import progress_bar, result_console, write_json
+    from retinanet.commands.terminal import print_next_steps, progress_bar, result_console, write_json
 
     found = tune_model(model, data, options, progress=progress_bar)
     console = result_console(options.files.json)
@@ -43,6 +44,7 @@ def tune(
 
         report = tuning_report(found, options.files.report, model=model, data=data)
         console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+    print_next_steps([serve_model(options.output, "See the detections at the tuned thresholds")], console)
 
 
 def class_table(found: TuningResult) -> Table:

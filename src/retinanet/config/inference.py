@@ -1,7 +1,9 @@
 """How a trained model is applied to images."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Interval
 
 from retinanet.config.validation import check_options
 
@@ -14,6 +16,9 @@ class NmsConfig:
 
     PANEL: ClassVar = "Model"
 
+    nms_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] | None = None
+    """IoU threshold of NMS: of two boxes of a class that overlap more, the box with the lower score is dropped.
+    Default: the threshold of the model."""
     agnostic_nms: bool | None = None
     """Class-agnostic NMS: a box suppresses overlapping boxes of every class, not of its own class only. Default: the
     setting of the model, which is off unless training or export set it. An exported model contains one setting and

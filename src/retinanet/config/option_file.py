@@ -21,13 +21,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_text(path), words=_CLASS_OPTIONS)
     except OSError as error:
-        raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"the option file cannot be read ({error.strerror}): {path}") from error
     except ParseError as error:
         raise ConfigError(f"config: {error.at(path)}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"config: {path}: not UTF-8 text ({error})") from error
+        raise ConfigError(f"the option file is not UTF-8 text ({error}): {path}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"config: {path} must hold `option: value` lines, found {type(values).__name__}")
+        raise ConfigError(f"the option file must hold `option: value` lines, found {type(values).__name__}: {path}")
     return values

@@ -27,10 +27,16 @@ class PredictConfig:
     threshold: Annotated[float | Literal["tuned"] | None, Interval(ge=0.0, le=1.0), Word("tuned", "tuned")] = None
     """Lowest score of the detections that are written. `tuned`: the thresholds that `retinanet tune` chose for the
     classes, and all written detections are drawn. Default: `score_threshold` of the model."""
+    classes: tuple[str, ...] = ()
+    """Class names to keep, separated by spaces or commas. Detections of all other classes are left out of all
+    results."""
     draw: bool = True
     """Draw the detections on copies of the images, in the folder drawn/."""
     draw_threshold: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     """Lowest score of the detections that are drawn."""
+    font: Path | None = None
+    """Font file for the class names in drawn images and videos (.ttf, .otf or .ttc). Characters that the font lacks,
+    and all characters without this option, are drawn with DejaVu Sans or with a font of the system."""
     track: bool = False
     """In videos: follow objects from frame to frame and give each object a number (ByteTrack)."""
     fps: Annotated[float, Interval(ge=0.0, le=1000.0)] = 0.0

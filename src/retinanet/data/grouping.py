@@ -121,10 +121,7 @@ def _by_expression(data: DetectionData, group_by: str) -> Grouping:
     columns = sorted({column for record in data.records for column in record.properties})
     near = did_you_mean(group_by, columns) if columns else ""
     listed = f"its columns are {list_names(columns)}{near}" if columns else "its images have no columns or fields"
-    expected = (
-        f"group_by must be a column, folder or a regular expression, found {group_by!r}, which is not a column of "
-        f"{data.source.name} ({listed})"
-    )
+    expected = f"group_by {group_by!r} is not a column of {data.source.name} ({listed}), not folder,"
     try:
         pattern = re.compile(group_by)
     except re.error as error:
@@ -138,8 +135,9 @@ def _by_expression(data: DetectionData, group_by: str) -> Grouping:
         where = "path" if "/" in group_by else "file name"
         example = f" (the first is {texts[0]})" if texts else ""
         raise ConfigError(
-            f"{expected} and matches no {where}{example}. Give folder, the folder of the image; folder:1, the outer "
-            "folder; or an expression such as '^[^_]+', the part of the file name before the first _"
+            f"{expected} and as a regular expression matches no {where}{example}. Give folder, the folder of the "
+            "image; folder:1, the outer folder; or an expression such as '^[^_]+', the part of the file name "
+            "before the first _"
         )
     return Grouping(what=f"match of {group_by!r}", names=[(name,) if name else () for name in found])
 

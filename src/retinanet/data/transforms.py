@@ -135,9 +135,13 @@ def resize(scene: Scene, config: ImageConfig, *, image_size: int) -> Scene:
     width, height = images.resized_size(*scene.image.size, image_size=image_size, max_size=max_size)
     scale = torch.tensor([width / scene.image.width, height / scene.image.height], dtype=torch.float64)
     boxes_G4 = scene.boxes_G4 * scale.repeat(2)
-    sides_G2 = boxes_G4[:, 2:] - boxes_G4[:, :2]
     scene = replace(scene, image=images.resize(scene.image, (width, height)), boxes_G4=boxes_G4)
-    return scene.keep((sides_G2 >= MIN_BOX_SIDE - 1e-6).all(dim=1))
+    return scene.keep(is_thick(boxes_G4))
+
+
+def is_thick(boxes_G4: Tensor) -> Tensor:
+    """Return whether each box (xyxy, resized image) has sides of at least `MIN_BOX_SIDE`, (G,)."""
+    return (boxes_G4[:, 2:] - boxes_G4[:, :2] >= MIN_BOX_SIDE - 1e-6).all(dim=1)
 
 
 def visible_objects(scene: Scene, window: tuple[float, float, float, float]) -> Scene:

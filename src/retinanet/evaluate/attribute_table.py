@@ -94,7 +94,7 @@ def _read_lines(path: Path) -> Table:
     try:
         text = read_text(path)
     except OSError as error:
-        raise EvaluationError(f"{path}: the attributes of the images cannot be read: {error.strerror}") from error
+        raise EvaluationError(f"the attributes of the images cannot be read ({error.strerror}): {path}") from error
     except DataError as error:
         raise EvaluationError(str(error)) from error
     first = next((line for line in text.splitlines() if line.strip()), "")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import hotcoco
 import numpy as np
 import numpy.typing as npt
 
 from retinanet.evaluate.ground_truth import GroundTruth, category_names, load_ground_truth
+from retinanet.evaluate.per_image import MATCH_IOU, crowd_regions
 from retinanet.evaluate.results import Results, check_results
+
+if TYPE_CHECKING:
+    from retinanet.evaluate.per_image import ImageResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +74,26 @@ def confusion_matrix(
         iou=iou,
         score=score,
     )
+
+
+def confusion_pairs(
+    item: ImageResults, ignored_D: npt.NDArray[np.bool_], iou_DG: npt.NDArray[np.floating]
+) -> npt.NDArray[np.integer]:
+    """Return the index of the object that the confusion matrix pairs with each detection, or -1.
+
+    The pairs are those of `confusion_matrix`: objects of any class, by descending score, at IoU >= `MATCH_IOU`. A score
+    threshold removes only detections with the lowest scores, so that the other pairs stay the same.
+
+    Args:
+        item: image with its objects and detections.
+        ignored_D: True for each detection that is ignored in a crowd region, see `per_image.pair_detections`.
+        iou_DG: IoU of the detections and the objects.
+    """
+    taken_G = crowd_regions(item).copy()
+    partner_D = np.full(len(ignored_D), -1)
+    for d in np.argsort(-np.asarray(item.scores_D), kind="stable"):
+        free_G = np.flatnonzero(~taken_G & (iou_DG[d] >= MATCH_IOU))
+        if len(free_G) and not ignored_D[d]:
+            partner_D[d] = free_G[np.argmax(iou_DG[d, free_G])]
+            taken_G[partner_D[d]] = True
+    return partner_D

@@ -116,21 +116,21 @@ def read_json(path: Path, what: str) -> Any:
     try:
         return parse_json(path.read_bytes())
     except OSError as error:
-        raise EvaluationError(f"{path}: the COCO {what} cannot be read: {error.strerror}") from error
+        raise EvaluationError(f"the COCO {what} cannot be read ({error.strerror}): {path}") from error
     except ParseError as error:
-        raise EvaluationError(f"{path}: expected COCO {what} as JSON: {error}") from error
+        raise EvaluationError(f"the COCO {what} cannot be read ({error}): {path}") from error
 
 
 def _sections(content: Any, where: str) -> tuple[list[Any], list[Any], list[Any]]:
-    expected = f"{where}: expected COCO annotations with images and categories"
+    expected = f"{where}. Expected COCO annotations with images and categories"
     if not isinstance(content, dict):
-        raise EvaluationError(f"{expected}, found {type(content).__name__}")
+        raise EvaluationError(f"the annotations are a {type(content).__name__}: {expected}")
     sections = [content.get(name) for name in ("images", "categories", "annotations")]
     for name, section in zip(("images", "categories"), sections, strict=False):
         if not isinstance(section, list | tuple) or not section:
-            raise EvaluationError(f"{expected}, found no {name}")
+            raise EvaluationError(f"the annotations have no {name}: {expected}")
     if not isinstance(sections[2], list | tuple):
-        raise EvaluationError(f"{expected}, found no list of annotations")
+        raise EvaluationError(f"the annotations have no list of annotations: {expected}")
     return list(sections[0]), list(sections[1]), list(sections[2])  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image
@@ -28,9 +28,7 @@ NEAR: Final = 0.1
 CONFIDENT: Final = 0.5
 """Score from which a prediction makes a wrong or missing label probable."""
 PART: Final = 0.7
-"""A detection with more than this share of its area in one labelled object is a part of this object."""
-
-Group = Literal["best", "worst", "random"]
+"""A detection with more than this share of its area in one labelled object of its class is a part of this object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,6 @@ class ImageResults:
         detected_labels_D: class ids of the detections.
         scores_D: scores of the detections.
         crowd_G: True for crowd regions; None if the image has none.
-        group: reason for showing the image in a report.
 
     Raises:
         ValueError: an array has another shape than its name requires.
@@ -60,7 +57,6 @@ class ImageResults:
     detected_labels_D: Ints
     scores_D: Floats
     crowd_G: npt.NDArray[np.bool_] | None = None
-    group: Group | None = None
 
     def __post_init__(self) -> None:
         G, D = len(self.boxes_G4), len(self.detected_D4)
@@ -179,7 +175,9 @@ def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
     matched_G = crowd_G.copy()
     matched_G[partner_D[shown_D & (partner_D >= 0)]] = True
     correct_D = (partner_D >= 0) | in_crowd_D
-    unlabelled_D = shown_D & ~correct_D & probably_unlabelled(item.detected_D4, item.scores_D, item.boxes_G4, crowd_G)
+    truth = (item.boxes_G4, item.labels_G, crowd_G)
+    unlabelled_D = probably_unlabelled(item.detected_D4, item.detected_labels_D, item.scores_D, *truth)
+    unlabelled_D &= shown_D & ~correct_D
     return ImageMatch(
         matched_G=matched_G,
         correct_D=correct_D,
@@ -191,7 +189,12 @@ def match_detections(item: ImageResults, threshold: float) -> ImageMatch:
 
 
 def probably_unlabelled(
-    detected_D4: Floats, scores_D: Floats, boxes_G4: Floats, crowd_G: npt.NDArray[np.bool_]
+    detected_D4: Floats,
+    detected_labels_D: Ints,
+    scores_D: Floats,
+    boxes_G4: Floats,
+    labels_G: Ints,
+    crowd_G: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
     """Return whether each detection is probably an object without a label, (D,).
 
@@ -200,22 +203,37 @@ def probably_unlabelled(
 
     Args:
         detected_D4: boxes of the detections.
-        scores_D: scores of the detections.
+        detected_labels_D: their class ids.
+        scores_D: their scores.
         boxes_G4: ground-truth boxes.
+        labels_G: their class ids.
         crowd_G: True for crowd regions. The IoU with a crowd region does not count.
     """
     iou_DG, _ = overlaps(detected_D4, np.asarray(boxes_G4)[~crowd_G])
     alone_D = iou_DG.max(axis=1, initial=0.0) < NEAR
-    unlabelled_D: npt.NDArray[np.bool_] = (
-        (np.asarray(scores_D) >= CONFIDENT) & alone_D & ~parts_of_objects(detected_D4, boxes_G4)
-    )
+    is_part_D = parts_of_objects(detected_D4, detected_labels_D, boxes_G4, labels_G, crowd_G)
+    unlabelled_D: npt.NDArray[np.bool_] = (np.asarray(scores_D) >= CONFIDENT) & alone_D & ~is_part_D
     return unlabelled_D
 
 
-def parts_of_objects(detected_D4: Floats, boxes_G4: Floats) -> npt.NDArray[np.bool_]:
-    """Return whether each box has more than `PART` of its area in one ground-truth box, (D,)."""
+def parts_of_objects(
+    detected_D4: Floats, detected_labels_D: Ints, boxes_G4: Floats, labels_G: Ints, crowd_G: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Return whether each box has more than `PART` of its area in one labelled box of its class, (D,).
+
+    An object of another class does not count: a platelet beside a cell nucleus, or a bowl on a table, lies in the box
+    of the larger object and is an object of its own. A crowd region counts for every class.
+
+    Args:
+        detected_D4: detected boxes.
+        detected_labels_D: their class ids.
+        boxes_G4: ground-truth boxes.
+        labels_G: their class ids.
+        crowd_G: True for crowd regions.
+    """
     _, inside_DG = overlaps(detected_D4, boxes_G4)
-    parts_D: npt.NDArray[np.bool_] = inside_DG.max(axis=1, initial=0.0) > PART
+    counts_DG = (np.asarray(detected_labels_D)[:, None] == np.asarray(labels_G)[None]) | np.asarray(crowd_G)[None]
+    parts_D: npt.NDArray[np.bool_] = (inside_DG * counts_DG).max(axis=1, initial=0.0) > PART
     return parts_D
 
 

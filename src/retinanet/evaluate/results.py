@@ -65,7 +65,7 @@ def read_rows(results: Results) -> Sequence[dict[str, Any]]:
         hint = ""
         if isinstance(rows, dict) and "annotations" in rows:
             hint = " with annotations: results are a list of detections, without images and categories"
-        raise EvaluationError(f"{where}: expected a list of COCO results, found {type(rows).__name__}{hint}")
+        raise EvaluationError(f"the COCO results are no list, found {type(rows).__name__}{hint}: {where}")
     return rows
 
 

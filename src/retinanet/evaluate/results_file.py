@@ -176,10 +176,10 @@ def _check_boxes(rows: Rows, data: DetectionData, path: Path) -> None:
     sides_D2 = np.array([sizes[int(row["image_id"])] for row in rows], np.float64)
     boxes_D4 = np.array([row["bbox"] for row in rows], np.float64)
     start_D2, other_D2 = boxes_D4[:, :2], boxes_D4[:, 2:]
-    expected = f"{path}: expected boxes as x, y, width, height in pixels"
+    where = f"{path}. Expected x, y, width, height in pixels"
     if boxes_D4.max() <= 1 and (boxes_D4 % 1).any() and sides_D2.max() > 2:
         raise EvaluationError(
-            f"{expected}, found fractions: no value exceeds 1, for example {rows[0]['bbox']} in an image of "
+            f"the boxes are fractions: {where}, but no value exceeds 1, for example {rows[0]['bbox']} in an image of "
             f"{sides_D2[0, 0]:g}x{sides_D2[0, 1]:g} pixels. Multiply x and width by the image width, y and height by "
             "the image height"
         )
@@ -188,8 +188,9 @@ def _check_boxes(rows: Rows, data: DetectionData, path: Path) -> None:
     if as_corners and outside_D.mean() > MOSTLY:
         first = int(outside_D.argmax())
         raise EvaluationError(
-            f"{expected}, found corners: {outside_D.sum():,} of {len(rows):,} boxes end outside their image, and all "
-            f"lie inside it if they are read as x1, y1, x2, y2, for example {rows[first]['bbox']} in an image of "
+            f"the boxes are corners: {where}, but {outside_D.sum():,} of {len(rows):,} boxes end outside "
+            f"their image, and all lie inside it if they are read as x1, y1, x2, y2, for example "
+            f"{rows[first]['bbox']} in an image of "
             f"{sides_D2[first, 0]:g}x{sides_D2[first, 1]:g} pixels. Write x1, y1, x2 - x1, y2 - y1"
         )
 

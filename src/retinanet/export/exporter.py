@@ -119,7 +119,7 @@ def export(
     config = config or resolve(ExportConfig, options)
     model = Path(model)
     target, path = _choose_target(config)
-    loaded = load_checkpoint(model).with_agnostic_nms(config.nms.agnostic_nms)
+    loaded = load_checkpoint(model).with_nms(config.nms)
     if loaded.image_config.size_divisor % DIVISOR:
         raise ExportError(
             f"{model}: expected a model with a size_divisor that is a multiple of {DIVISOR}, "
@@ -192,7 +192,7 @@ def _choose_target(config: ExportConfig) -> tuple[ExportTarget, Path]:
             able = [known for known, target in TARGETS.items() if option in target.options]
             raise ConfigError(f"{option} is not possible for a {path.suffix} file: give --format {' or '.join(able)}")
     if path.is_dir():
-        raise ConfigError(f"output {path}: expected a file to write, found a folder: give a file in the folder")
+        raise ConfigError(f"the file to write is a folder: {path}. Give a file in the folder")
     if path.exists() and not config.existing.overwrite:
         raise ConfigError(f"{path} exists already: give --overwrite to replace it, or another name")
     return TARGETS[name], path
@@ -222,13 +222,13 @@ def _read_comparison_data(config: ExportConfig, loaded: LoadedModel) -> Detectio
     path = Path(str(known.get("val", "")))
     try:
         if not known.get("val") or not path.exists():
-            raise UserError(f"{path} does not exist")
+            raise UserError(f"no such file or folder: {path}")
         images = known.get("val_images") or known.get("images")
         return read(path, images=None if images is None else Path(images), split="val")
     except UserError as error:
         raise ExportError(
-            "the export must be compared with its checkpoint on real images, but the validation data of the training "
-            f"run cannot be read ({error}): give --compare-images FILES or --data DATA"
+            "no images to compare the export with its checkpoint: the validation data of the training run cannot be "
+            f"read ({error}). Give --compare-images FILES or --data DATA"
         ) from error
 
 

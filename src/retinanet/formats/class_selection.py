@@ -122,7 +122,7 @@ class ClassSelection:
                     quoted = [f'"{other}"' if "," in other else other for other in sorted(known)[:20]]
                     near = did_you_mean(name, known)
                     raise DataError(
-                        f"{source}: {option} names {name!r}, the classes are {', '.join(quoted) or 'none'}{near}"
+                        f"{option} names {name!r}, but the classes of {source} are {', '.join(quoted) or 'none'}{near}"
                     )
 
     def _is_kept(self, name: str) -> bool:

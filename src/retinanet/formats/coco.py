@@ -134,28 +134,30 @@ def read_coco(
 
 
 def _check_sections(content: Any, source: Path) -> dict[str, list[Any]]:
-    expected = f"{source}: expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
+    expected = f"{source}. Expected a COCO ground truth, an object with the lists {', '.join(_SECTIONS)}"
     if isinstance(content, list):
         scored = bool(content) and isinstance(content[0], dict) and "score" in content[0]
-        raise DataError(f"{expected}; found a list{' of detections: COCO results, not ground truth' if scored else ''}")
+        what = "COCO results, not ground truth" if scored else "no COCO ground truth, found a list"
+        raise DataError(f"the file holds {what}: {expected}")
     if not isinstance(content, dict):
-        raise DataError(f"{expected}; found {type(content).__name__}")
+        raise DataError(f"the file holds no COCO ground truth, found {type(content).__name__}: {expected}")
     sections: dict[str, list[Any]] = {}
     for section in _SECTIONS:
         if not isinstance(entries := _as_list(content.get(section)), list):
-            problem = f"{section!r} that is no list" if section in content else f"no {section!r}"
-            raise DataError(f"{expected}; found {problem}{_other_task(sections.get('annotations'))}")
+            problem = f"has {section!r} that is no list" if section in content else f"has no {section!r}"
+            other = _other_task(sections.get("annotations"))
+            raise DataError(f"the file {problem}{f' and {other}' if other else ''}: {expected}")
         sections[section] = entries
     if other := _other_task(sections["annotations"]):
-        raise DataError(f"{expected}{other}")
+        raise DataError(f"the file {other}: {expected}")
     return sections
 
 
 def _other_task(annotations: list[Any] | None) -> str:
-    """Return advice if the annotations are those of another task of COCO, or an empty text."""
+    """Return what the annotations are if they are those of another task of COCO, or an empty text."""
     first = annotations[0] if annotations and isinstance(annotations[0], dict) else {}
     found = "panoptic segments" if "segments_info" in first else "captions" if "caption" in first else ""
-    return f"; found {found}. Give the file of the instances" if found else ""
+    return f"holds {found}, no boxes (give the file of the instances)" if found else ""
 
 
 def _as_list(section: Any) -> Any:

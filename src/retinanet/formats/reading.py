@@ -60,7 +60,7 @@ def read(
             names, or `regions` names a class of `keep` or `ignore`.
     """
     if images is not None and not Path(images).is_dir():
-        raise DataError(f"images: expected a folder, found {_describe(Path(images))}")
+        raise DataError(f"images is no folder, expected the folder of the images: {_describe(Path(images))}")
     source, named = separate_split(Path(source))
     _check_exists(source)
     requested = named or split
@@ -129,7 +129,7 @@ def splits_of(source: Path | str, format: str | None = None) -> dict[str, Path]:
 
 def _check_exists(source: Path) -> None:
     if not source.exists():
-        raise DataError(f"expected {expected_inputs()}, found {_describe(source)}")
+        raise DataError(f"the dataset does not exist: {_describe(source)}. Give {expected_inputs()}")
 
 
 def _describe(path: Path) -> str:

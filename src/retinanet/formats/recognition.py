@@ -120,5 +120,5 @@ def _unrecognised(path: Path) -> DataError:
         hint = f". Give its folder: {path.parent}"
     if path.suffix.lower() in ARCHIVES:
         hint = ". Unpack the archive first"
-    what = f"the folder {path} with none of these" if path.is_dir() else path
-    return DataError(f"expected {expected_inputs()}, found {what}{hint}")
+    what = "the folder holds no dataset" if path.is_dir() else "the file is no dataset"
+    return DataError(f"{what} of a known format: {path}{hint}. Expected {expected_inputs()}")

@@ -127,9 +127,7 @@ def root_of(split: Path) -> Path:
             return folder
     if is_voc(above[0]):
         return above[0]
-    raise DataError(
-        f"{split}: expected a split of a Pascal VOC folder, found no Annotations/ in {above[0]} or above it"
-    )
+    raise DataError(f"no Annotations/ in {above[0]} or above it, expected for a split of a Pascal VOC folder: {split}")
 
 
 def _listed_files(builder: DatasetBuilder, annotations: Path, index: FileIndex) -> list[Path]:

@@ -18,8 +18,15 @@ import numpy.typing as npt
 import supervision as sv
 from PIL import Image
 
-from retinanet.config import BatchConfig, ImageConfig, LoadingConfig, PostprocessConfig, TileConfig
-from retinanet.errors import ConfigError
+from retinanet.config import (
+    BatchConfig,
+    ImageConfig,
+    LoadingConfig,
+    PostprocessConfig,
+    TileConfig,
+    separate_names,
+)
+from retinanet.errors import ConfigError, did_you_mean, list_names
 from retinanet.images import Frame, ImageError, Scaled, decode_for, group_equal, open_windows, prepare, tiles
 from retinanet.pixel_values import FULL_DEPTH, recognise_depth
 from retinanet.predict.batches import ImageResult, InputBatch, Pixels, Source, batched, load_ahead
@@ -86,6 +93,25 @@ class BaseDetector(ABC):
                 "threshold tuned: expected a model with tuned thresholds, found none: choose thresholds with "
                 "`retinanet tune`, export the tuned checkpoint, or give a number"
             )
+
+    def labels_of(self, classes: Sequence[str]) -> list[int] | None:
+        """Return the class ids of class names; None without names, which stands for all classes.
+
+        Args:
+            classes: class names. A text that is no class name is split at its commas.
+
+        Raises:
+            ConfigError: the model has no class of this name.
+        """
+        texts = [classes] if isinstance(classes, str) else classes
+        names = [name for text in texts for name in ([text] if text in self.classes else separate_names([text]))]
+        for name in names:
+            if name not in self.classes:
+                raise ConfigError(
+                    f"classes names {name!r}, which the model does not detect. Its classes are "
+                    f"{list_names(self.classes)}{did_you_mean(name, self.classes)}"
+                )
+        return [self.classes.index(name) for name in names] or None
 
     @property
     def tiling(self) -> TileConfig:
@@ -179,6 +205,7 @@ class BaseDetector(ABC):
         overlap: float = TileConfig.overlap,
         tta: bool = False,
         agnostic_nms: bool | None = None,
+        classes: Sequence[str] = (),
     ) -> sv.Detections: ...
     @overload
     def predict(
@@ -190,6 +217,7 @@ class BaseDetector(ABC):
         overlap: float = TileConfig.overlap,
         tta: bool = False,
         agnostic_nms: bool | None = None,
+        classes: Sequence[str] = (),
     ) -> list[sv.Detections]: ...
     def predict(
         self,
@@ -200,6 +228,7 @@ class BaseDetector(ABC):
         overlap: float = TileConfig.overlap,
         tta: bool = False,
         agnostic_nms: bool | None = None,
+        classes: Sequence[str] = (),
     ) -> sv.Detections | list[sv.Detections]:
         """Return the detections of one image, or of each image of a list; best first.
 
@@ -213,16 +242,18 @@ class BaseDetector(ABC):
             tta: test-time augmentation: also detect in flipped and rescaled images. It improves boxes at six times the
                 cost.
             agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
+            classes: names of the classes to keep; detections of other classes are left out. Default: all classes.
 
         Raises:
             ImageError: an image cannot be decoded, or a source is no image.
+            ConfigError: the model has no class of a name in `classes`.
         """
         tiling = TileConfig(tile=tile, overlap=overlap)
         is_list = is_list_of_images(source)
         sources: Iterable[Source] = source if is_list else [source]  # type: ignore[assignment, list-item]
         batches = batched(sources, BatchConfig.batch_size)
         results = self.stream(
-            batches, workers=0, threshold=threshold, tiling=tiling, tta=tta, agnostic_nms=agnostic_nms
+            batches, workers=0, threshold=threshold, tiling=tiling, tta=tta, agnostic_nms=agnostic_nms, classes=classes
         )
         detections = [self.named(result.result()) for result in results]
         return detections if is_list else detections[0]
@@ -235,6 +266,7 @@ class BaseDetector(ABC):
         workers: int = LoadingConfig.workers,
         threshold: Threshold = None,
         agnostic_nms: bool | None = None,
+        classes: Sequence[str] = (),
     ) -> Iterator[tuple[S, sv.Detections | ImageError]]:
         """Yield (source, detections) of each image in order. An image that cannot be decoded yields (source, error).
 
@@ -247,6 +279,7 @@ class BaseDetector(ABC):
             threshold: lowest score of a detection, or "tuned": the thresholds of `retinanet tune`; None: the model's
                 `score_threshold`.
             agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
+            classes: names of the classes to keep; detections of other classes are left out. Default: all classes.
 
         Raises:
             ImageError: `sources` is a single image.
@@ -254,7 +287,8 @@ class BaseDetector(ABC):
         if not is_list_of_images(sources) and not isinstance(sources, Set):
             raise ImageError(f"sources: expected a list or an iterator of images, found a {type(sources).__name__}")
         batches = batched(sources, batch_size)
-        for result in self.stream(batches, workers=workers, threshold=threshold, agnostic_nms=agnostic_nms):
+        results = self.stream(batches, workers=workers, threshold=threshold, agnostic_nms=agnostic_nms, classes=classes)
+        for result in results:
             outcome = result.error if result.detections is None else self.named(result.detections)
             yield result.source, outcome  # type: ignore[misc]
 
@@ -268,6 +302,7 @@ class BaseDetector(ABC):
         tta: bool = False,
         min_limit: int = 0,
         agnostic_nms: bool | None = None,
+        classes: Sequence[str] = (),
     ) -> Iterator[ImageResult]:
         """Yield the result of each image, in order.
 
@@ -280,15 +315,18 @@ class BaseDetector(ABC):
             tta: test-time augmentation: detect in six views of each image, flipped and rescaled.
             min_limit: a lower `max_detections` of the model is raised to this number of detections per image.
             agnostic_nms: whether a box suppresses overlapping boxes of every class; None: as the model.
+            classes: names of the classes to keep; detections of other classes are left out. Default: all classes.
 
         Raises:
-            ConfigError: the exported model contains another NMS than `agnostic_nms`, or no tuned thresholds exist.
+            ConfigError: the exported model contains another NMS than `agnostic_nms`, no tuned thresholds exist, or the
+                model has no class of a name in `classes`.
         """
         if tiling is None or tiling.tile is None:
             tiling = self.tiling
         config = self.info.with_agnostic_nms(agnostic_nms).postprocess_config
         self.check_nms(config)
         self.check_threshold(threshold)
+        kept_labels = self.labels_of(classes)
         class_thresholds = None
         if threshold == "tuned" and self.info.tuned is not None:
             # NMS keeps boxes from the highest score down, so that boxes below the threshold of their class never change
@@ -315,6 +353,8 @@ class BaseDetector(ABC):
                     continue
                 if class_thresholds is not None:
                     found = above(found, class_thresholds)
+                if kept_labels is not None:
+                    found = found[np.isin(found.labels_D, kept_labels)]
                 yield ImageResult(source=source, width=frame.width, height=frame.height, detections=found)
 
     def _detect_in_tiles(

@@ -37,6 +37,7 @@ def draw_file(
     threshold: float,
     classes: Sequence[str] | None = None,
     bit_depth: int = 0,
+    font: Path | None = None,
 ) -> Image.Image:
     """Return the image of a file with its detections drawn. Images above `MAX_PIXELS_AT_ONCE` are reduced.
 
@@ -46,17 +47,18 @@ def draw_file(
         threshold: lowest score of a detection that is drawn.
         classes: names of all classes of the model, see `draw`.
         bit_depth: number of bits that a 16-bit image uses, see `images.decode`.
+        font: font file for the class names, see `fonts.load_font`.
     """
     with open_windows(path, bit_depth=bit_depth) as windows:
         width, height = windows.size
         if width * height <= MAX_PIXELS_AT_ONCE:
-            return draw(windows.crop((0, 0, width, height)), detections, threshold=threshold, classes=classes)
+            image = windows.crop((0, 0, width, height))
+            return draw(image, detections, threshold=threshold, classes=classes, font=font)
         size = resized_size(width, height, image_size=MAX_SIDE, max_size=MAX_SIDE)
         image = windows.reduced(size)
     factor = np.array([size[0] / width, size[1] / height] * 2, np.float32)
-    return draw(
-        image, dataclasses.replace(detections, xyxy=detections.xyxy * factor), threshold=threshold, classes=classes
-    )
+    scaled = dataclasses.replace(detections, xyxy=detections.xyxy * factor)
+    return draw(image, scaled, threshold=threshold, classes=classes, font=font)
 
 
 def save_jpeg(image: Image.Image, path: Path) -> None:
@@ -66,7 +68,12 @@ def save_jpeg(image: Image.Image, path: Path) -> None:
 
 
 def draw(
-    image: Image.Image, detections: sv.Detections, *, threshold: float = 0.0, classes: Sequence[str] | None = None
+    image: Image.Image,
+    detections: sv.Detections,
+    *,
+    threshold: float = 0.0,
+    classes: Sequence[str] | None = None,
+    font: Path | None = None,
 ) -> Image.Image:
     """Return a copy of an RGB image with boxes and labels ("name 0.87") of the detections.
 
@@ -80,6 +87,7 @@ def draw(
         threshold: lowest score of a detection that is drawn.
         classes: names of all classes of the model, so that a class is drawn alike in all of its images. Default: the
             classes of the detections.
+        font: font file for the class names, see `fonts.load_font`.
     """
     order = np.argsort(scores(detections), kind="stable")
     visible = cast(sv.Detections, detections[order[scores(detections)[order] >= threshold]])
@@ -91,11 +99,11 @@ def draw(
     styles_D = [styles[name] for name in names]
     for box_4, style, width in zip(visible.xyxy, styles_D, line_widths(visible.xyxy, image.size).tolist(), strict=True):
         draw_box(scene, box_4, style, width)
-    legible = [legible_name(name, label) for name, label in zip(names, class_ids(visible).tolist(), strict=True)]
+    legible = [legible_name(*pair, font) for pair in zip(names, class_ids(visible).tolist(), strict=True)]
     texts = [f"{name} {score:.2f}" for name, score in zip(legible, scores(visible), strict=True)]
     if visible.tracker_id is not None:
         numbers = ["" if track < 0 else f"#{track} " for track in visible.tracker_id.tolist()]
         texts = [number + text for number, text in zip(numbers, texts, strict=True)]
-    if not draw_labels(scene, visible.xyxy, texts, styles_D):
-        draw_legend(scene, visible.xyxy, legible, styles_D)
+    if not draw_labels(scene, visible.xyxy, texts, styles_D, font):
+        draw_legend(scene, visible.xyxy, legible, styles_D, font)
     return scene

@@ -16,6 +16,8 @@ from retinanet.fonts import load_font
 from retinanet.predict.drawn_boxes import shorter_sides
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retinanet.class_styles import ClassStyle
 
 Floats = npt.NDArray[np.number[Any]]
@@ -36,7 +38,13 @@ MAX_LABELS: Final = 1000
 """Largest number of detections with labels. The time to place labels is quadratic in their number."""
 
 
-def draw_labels(image: Image.Image, boxes_D4: Floats, texts: Sequence[str], styles: Sequence[ClassStyle]) -> bool:
+def draw_labels(
+    image: Image.Image,
+    boxes_D4: Floats,
+    texts: Sequence[str],
+    styles: Sequence[ClassStyle],
+    font_file: Path | None = None,
+) -> bool:
     """Draw a label for each box that has a place for it, those of the last boxes first. Return whether all are drawn.
 
     Args:
@@ -44,11 +52,12 @@ def draw_labels(image: Image.Image, boxes_D4: Floats, texts: Sequence[str], styl
         boxes_D4: boxes.
         texts: label of each box.
         styles: style of the class of each box.
+        font_file: font file, see `fonts.load_font`.
     """
     if len(texts) > MAX_LABELS:
         return False
     sizes = font_sizes(boxes_D4, image.size)
-    fonts = {size: load_font(texts, size) for size in set(sizes)}
+    fonts = {size: load_font(texts, size, font_file) for size in set(sizes)}
     extents = [_extent(text, fonts[size]) for text, size in zip(texts, sizes, strict=True)]
     places = label_places(boxes_D4, extents, image.size)
     placed = [d for d, place in enumerate(places) if place is not None]

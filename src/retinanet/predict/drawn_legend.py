@@ -18,6 +18,8 @@ from retinanet.predict.drawn_boxes import draw_box
 from retinanet.predict.drawn_labels import MIN_FONT_SIZE, TEXTS_PER_IMAGE, text_top
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retinanet.class_styles import ClassStyle
 
 Floats = npt.NDArray[np.number[Any]]
@@ -28,7 +30,13 @@ PANEL: Final = (0, 0, 0, 190)
 """Colour of the legend's background, RGBA: the image shines through."""
 
 
-def draw_legend(image: Image.Image, boxes_D4: Floats, names: Sequence[str], styles: Sequence[ClassStyle]) -> None:
+def draw_legend(
+    image: Image.Image,
+    boxes_D4: Floats,
+    names: Sequence[str],
+    styles: Sequence[ClassStyle],
+    font_file: Path | None = None,
+) -> None:
     """Draw the legend into the corner where it covers the smallest area of boxes. An image without room gets none.
 
     Args:
@@ -36,11 +44,12 @@ def draw_legend(image: Image.Image, boxes_D4: Floats, names: Sequence[str], styl
         boxes_D4: boxes.
         names: class name of each box.
         styles: style of the class of each box.
+        font_file: font file, see `fonts.load_font`.
     """
     size = max(MIN_FONT_SIZE, round(min(image.size) / TEXTS_PER_IMAGE))
     row, padding = round(size * 1.5), size // 2
     lines = legend_lines(names, styles, max_lines=int((image.height * MAX_SHARE - 2 * padding) // row))
-    font = load_font([text for text, _ in lines], size)
+    font = load_font([text for text, _ in lines], size, font_file)
     width = round(max((font.getlength(text) for text, _ in lines), default=0)) + 2 * size + 3 * padding
     height = row * len(lines) + 2 * padding
     if not lines or width > image.width:

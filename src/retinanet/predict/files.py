@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from retinanet.config import PredictConfig, resolve
 from retinanet.data import read
 from retinanet.errors import ConfigError, UserError
+from retinanet.fonts import font_fault
 from retinanet.formats.image_files import AmbiguousImageError
 from retinanet.formats.record_ids import ids_in
 from retinanet.predict.batches import batched
@@ -80,6 +81,8 @@ def predict_files(
     """
     config = config or resolve(PredictConfig, options)
     outputs = find_writer(config.format).outputs
+    if config.font is not None and (fault := font_fault(config.font)):
+        raise ConfigError(f"the file that font names {fault}: {config.font}. Give a font file, such as a .ttf or .otf")
     paths, videos, failed, left_out = _find_inputs(inputs, config)
     ids = list(range(1, len(paths) + 1)) if config.ids_from is None else image_ids(paths, config.ids_from)
     if config.track and not videos:
@@ -87,6 +90,7 @@ def predict_files(
     _check_output(config, videos, outputs if paths else ())
     detector = model if isinstance(model, BaseDetector) else load_with_options(model, config)
     detector.check_threshold(config.threshold)
+    detector.labels_of(config.classes)
     video_summaries = tuple(_predict_one_video(detector, video, config, progress) for video in videos)
     if not paths:
         return PredictSummary(
@@ -108,6 +112,7 @@ def predict_files(
         threshold=config.threshold,
         tiling=config.tiling,
         tta=config.inference.tta,
+        classes=config.classes,
     )
     total, failed_videos, bit_depth = 0, len(failed), detector.image_config.bit_depth
     with writer, progress("predict", len(paths)) as advance:
@@ -128,6 +133,7 @@ def predict_files(
                         threshold=config.drawn_threshold,
                         classes=detector.classes,
                         bit_depth=bit_depth,
+                        font=config.font,
                     ),
                     drawn / f"{name}.jpg",
                 )

@@ -57,7 +57,7 @@ def find_inputs(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
             if not images:
                 looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
                 others = "".join(f"; {sentence}" for sentence in left_out.sentences())
-                raise UserError(f"{entry}: expected images or videos ({looked_for}), found none{others}")
+                raise UserError(f"no image or video in {entry}{others}. Expected files with the suffixes {looked_for}")
         for image in images:
             real, own = os.path.realpath(image), os.path.abspath(image)  # noqa: PTH100 - resolve() would follow links
             first = found.setdefault(real, image)
@@ -72,7 +72,7 @@ def _local_path(entry: str) -> Path:
     path = local_path(entry)
     if entry.isdigit() and not path.exists():
         raise UserError(
-            f"{entry}: no such file or folder. The number of a camera is no input: save the camera's frames as a video "
+            f"no such file or folder: {entry}. The number of a camera is no input: save the camera's frames as a video "
             "or as images first"
         )
     return path

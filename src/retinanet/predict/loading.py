@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from retinanet.config import InferenceConfig, Precision, with_options
+from retinanet.config import InferenceConfig, NmsConfig, Precision, with_options
 from retinanet.errors import ConfigError, explain_missing
 from retinanet.files import existing_path
 from retinanet.predict.detector import BaseDetector
@@ -16,7 +16,7 @@ from retinanet.predict.torch_detector import Detector
 if TYPE_CHECKING:
     import torch
 
-    from retinanet.config import DeviceConfig, NmsConfig, ValueRangeConfig
+    from retinanet.config import DeviceConfig, ValueRangeConfig
 
 
 EXPORTED: Final = frozenset((".onnx", ".xml"))
@@ -44,6 +44,7 @@ def load_with_options(path: str | Path, config: ModelOptions) -> BaseDetector:
         config.inference.precision,
         bit_depth=config.value_range.bit_depth,
         agnostic_nms=config.nms.agnostic_nms,
+        nms_threshold=config.nms.nms_threshold,
         compile=config.inference.compile,
     )
 
@@ -56,6 +57,7 @@ def load(
     threads: int = 0,
     bit_depth: int = 0,
     agnostic_nms: bool | None = None,
+    nms_threshold: float | None = None,
     allow: Sequence[str] = (),
     compile: bool = InferenceConfig.compile,
 ) -> BaseDetector:
@@ -72,6 +74,7 @@ def load(
         bit_depth: number of bits that 16-bit images use, 8 to 16; 0: as in training.
         agnostic_nms: whether a box suppresses overlapping boxes of every class; None: the setting of the model, which
             an exported model requires.
+        nms_threshold: IoU threshold of NMS; None: the threshold of the model.
         threads: number of threads of an exported model; 0: all cores.
         compile: True to compile the network of a checkpoint on a GPU, see `Detector`.
 
@@ -106,6 +109,6 @@ def load(
     if bit_depth:
         image_config = with_options(detector.image_config, bit_depth=bit_depth)
         detector.info = dataclasses.replace(detector.info, image_config=image_config)
-    detector.info = detector.info.with_agnostic_nms(agnostic_nms)
+    detector.info = detector.info.with_nms(NmsConfig(agnostic_nms=agnostic_nms, nms_threshold=nms_threshold))
     detector.check_nms(detector.postprocess_config)
     return detector

@@ -22,6 +22,7 @@ from typing import Any, Final
 from retinanet.config import PredictConfig, flatten, torch_device_name
 from retinanet.errors import ConfigError, UserError, explain_missing, list_names
 from retinanet.files import write_atomically
+from retinanet.predict.loading import load
 from retinanet.predict.ray_inputs import Shard, divide_into_shards
 from retinanet.predict.ray_worker import SHARDS, Worker, shard_file
 from retinanet.progress import ProgressBar, no_progress_bar
@@ -83,7 +84,9 @@ def predict_on_ray(
         raise explain_missing(error, "--engine ray") from error
     _check_options(config)
     if not model.exists():
-        raise UserError(f"{model}: no such file")
+        raise UserError(f"no such file: {model}")
+    if config.classes:  # an unknown name is refused here, before the workers start
+        load(model, "cpu").labels_of(config.classes)
     folder = config.folder.output / SHARDS
     shards, digest = divide_into_shards(inputs, config)
     _write_manifest(
@@ -119,8 +122,11 @@ def _result_options(config: PredictConfig) -> dict[str, Any]:
     options = {name: values[name] for name in names}
     if values["bit_depth"]:  # left out if automatic: manifests of earlier versions do not contain it
         options["bit_depth"] = values["bit_depth"]
-    if values["agnostic_nms"] is not None:  # left out if not given, for the same reason
-        options["agnostic_nms"] = values["agnostic_nms"]
+    for name in ("agnostic_nms", "nms_threshold"):
+        if values[name] is not None:  # left out if not given, for the same reason
+            options[name] = values[name]
+    if config.classes:
+        options["classes"] = list(config.classes)
     return options
 
 

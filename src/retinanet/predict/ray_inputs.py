@@ -130,7 +130,7 @@ def _find_files(entry: str) -> list[str]:
     except OSError as error:
         raise UserError(f"{entry}: {error}") from error
     if not found:
-        raise UserError(f"{entry}: no such file or folder, or the folder is empty")
+        raise UserError(f"no such file or folder, or an empty folder: {entry}")
     return [str(system.unstrip_protocol(name)) if "://" in entry else str(name) for name in found]
 
 

@@ -47,6 +47,7 @@ class Worker:
             threads=1,
             bit_depth=config.value_range.bit_depth,
             agnostic_nms=config.nms.agnostic_nms,
+            nms_threshold=config.nms.nms_threshold,
             compile=config.inference.compile,
         )
         if not gpu and "torch" in sys.modules:
@@ -88,6 +89,7 @@ class Worker:
             threshold=config.threshold,
             tiling=config.tiling,
             tta=config.inference.tta,
+            classes=config.classes,
         )
         for i, (name, result) in enumerate(zip(names, stream, strict=True)):
             rows.append({"index": shard["first"] + i, "source": name, **self._row(result, fetch_errors.get(i))})

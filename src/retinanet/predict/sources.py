@@ -63,15 +63,18 @@ def to_source(source: object) -> Source:
     if callable(read := getattr(source, "read", None)):
         return _read(source, read)
     if source is None:
-        raise ImageError(f"expected {_EXPECTED}, found None. cv2.imread returns None for a file that it cannot read")
+        raise ImageError(
+            f"the image is None, which cv2.imread returns for a file that it cannot read. Give {_EXPECTED}"
+        )
     if isinstance(source, Set):
         raise ImageError("expected images in an order, found a set. Pass a list, for example sorted(images)")
-    found = f"a {type(source).__name__}"
+    found = f"a {type(source).__name__} is no image"
     if isinstance(source, int):
         found = (
-            f"the number {source}. A camera is not opened: read its frames, for example with OpenCV, and pass arrays"
+            f"the number {source} is no image. A camera is not opened: read its frames, for example with OpenCV, and "
+            "pass arrays"
         )
-    raise ImageError(f"expected {_EXPECTED}, found {found}")
+    raise ImageError(f"{found}. Expected {_EXPECTED}")
 
 
 def _is_array(source: object) -> bool:
@@ -84,8 +87,8 @@ def _to_array(source: Any) -> npt.NDArray[Any]:
         array = np.asarray(source.detach() if hasattr(source, "detach") else source)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ImageError(
-            f"expected {_EXPECTED}, found a {type(source).__name__} that NumPy cannot read ({error}). "
-            "Copy a tensor to the CPU in float32 or uint8 first"
+            f"NumPy cannot read this {type(source).__name__} ({error}): copy a tensor to the CPU in float32 or uint8 "
+            f"first. Expected {_EXPECTED}"
         ) from error
     if array.ndim == 3 and array.shape[0] in _CHANNELS and array.shape[2] not in _CHANNELS:
         array = array.transpose(1, 2, 0)

@@ -204,6 +204,7 @@ def predict_video(
         threshold=config.threshold,
         tiling=config.tiling,
         tta=config.inference.tta,
+        classes=config.classes,
     )
     count = total = 0
     with ExitStack() as stack:
@@ -217,7 +218,8 @@ def predict_video(
             rows.write(frame, detections)
             if drawn is not None:
                 threshold, classes = config.drawn_threshold, detector.classes
-                image = draw(Image.fromarray(frame.pixels_HW3), detections, threshold=threshold, classes=classes)
+                pixels = Image.fromarray(frame.pixels_HW3)
+                image = draw(pixels, detections, threshold=threshold, classes=classes, font=config.font)
                 drawn.write(np.asarray(image), frame.seconds)
             count, total = count + 1, total + len(detections)
             advance()

@@ -13,7 +13,7 @@ from retinanet.formats.records import drawn_names
 from retinanet.images import decode_for_display
 from retinanet.report import figures
 from retinanet.report.evaluation import findings_section
-from retinanet.report.gallery import CORRECT, WRONG, class_label, draw_boxes, pluralise
+from retinanet.report.gallery import MISSED, OBJECT, class_label, draw_boxes, pluralise
 from retinanet.report.html import MAX_SIDE, Report, ReportImage
 
 if TYPE_CHECKING:
@@ -173,8 +173,8 @@ def bar_chart(bars: dict[str, float], *, x: str) -> Figure:
     axes.set_yticks(range(len(names)), [figures.shorten(name).replace("$", r"\$") for name in names])
     present = [value for value in values if value > 0]
     if present and max(present) > 50 * min(present):
-        axes.set_xscale("log")
-        axes.set_xlabel(f"{x} (logarithmic)", color=figures.INK)
+        figures.set_log_scale(axes, "x")
+        axes.set_xlabel(f"{x} (logarithmic)")
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -192,7 +192,7 @@ def size_chart(coverage: Coverage) -> Figure:
         axes.stairs(
             uncovered, edges, color=figures.SERIES[1], linestyle="--", linewidth=1.7, label="no positive anchor"
         )
-        axes.legend(frameon=False, labelcolor=figures.INK, fontsize=9)
+        figures.add_legend(axes)
     axes.set_xscale("log")
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if edges[0] <= t <= edges[-1]]
     axes.set_xticks(ticks, [str(t) for t in ticks])
@@ -216,7 +216,7 @@ def _images(check: DataCheck, seed: int) -> list[ReportImage]:
         names = [class_label(check.data.classes, k) for k in range(len(check.data.classes))]
         for g, name in drawn_names(record.boxes_G4, record.labels_G, record.crowd_G, names):
             mark = "× " if g in without else ""
-            boxes.append((record.boxes_G4[g] * scale, mark + name, WRONG if mark else CORRECT))
+            boxes.append((record.boxes_G4[g] * scale, mark + name, MISSED if mark else OBJECT))
         draw_boxes(image, boxes)
         summary = f"{pluralise(int((~record.crowd_G).sum()), 'object')}, {len(without)} without a positive anchor"
         drawn.append(

@@ -1,4 +1,4 @@
-"""Write the report of an evaluated model, and its sections: metrics, curves, confusion matrix, images, diagnosis."""
+"""Write the report of an evaluated model, and its sections: metrics, curves, diagnosis."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from retinanet.evaluate import confusion_matrix, precision_recall
+from retinanet.analysis.outcomes import Outcomes
+from retinanet.evaluate import precision_recall
 from retinanet.evaluate.coco import COCO_MAX_DETECTIONS
-from retinanet.evaluate.per_image import MATCH_IOU, ImageResults, best_threshold, items_from_results
+from retinanet.evaluate.per_image import best_threshold, items_from_results
 from retinanet.report import figures, summary
 from retinanet.report.error_causes import causes_sections
-from retinanet.report.gallery import choose_images, draw_pair, pluralise
+from retinanet.report.explorer import Explorer, Run
+from retinanet.report.gallery import pluralise
 from retinanet.report.hard_examples import hard_sections
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import imbalance_section
+from retinanet.report.loss_microscope import microscope_section
+from retinanet.report.miss_map import miss_map_section
 from retinanet.report.slices import further_section, slices_section
+from retinanet.report.threshold_curve import f1_figure
+from retinanet.report.verdict import verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from matplotlib.figure import Figure
 
     from retinanet.analysis.error_causes import ErrorCauses
     from retinanet.analysis.finding import Finding
     from retinanet.analysis.hard_examples import HardExamples
     from retinanet.analysis.imbalance import Imbalance
+    from retinanet.analysis.loss_microscope import LossMicroscope
+    from retinanet.analysis.miss_map import MissMap
+    from retinanet.analysis.next_steps import NextStep
     from retinanet.data import DetectionData
-    from retinanet.evaluate import ConfusionMatrix
     from retinanet.evaluate.curves import PrecisionRecall
     from retinanet.evaluate.further_metrics import FurtherMetrics
     from retinanet.evaluate.slices import Slice
@@ -48,15 +54,8 @@ METRICS: Final = {
     "ARl": "ARl, recall of large objects",
 }
 """COCO metrics and their names in the report."""
-HEADINGS: Final = {
-    "worst": "Images with the lowest F1",
-    "best": "Images with the highest F1",
-    "random": "Random images",
-}
 MAX_LOCATIONS: Final = 200
 """Maximum number of files, objects or classes listed for a finding."""
-MAX_CLASSES: Final = 30
-"""Maximum number of classes in the drawn confusion matrix. With more classes, the most confused ones are drawn."""
 
 
 def model_report(
@@ -71,9 +70,13 @@ def model_report(
     imbalance: Imbalance | None = None,
     hard: HardExamples | None = None,
     causes: ErrorCauses | None = None,
+    microscope: LossMicroscope | None = None,
+    run: Path | None = None,
     confusion_threshold: float | None = None,
     further: FurtherMetrics | None = None,
     slices: Sequence[Slice] = (),
+    next_steps: Sequence[NextStep] = (),
+    misses: MissMap | None = None,
 ) -> Path:
     """Write the report of a model, or of a file of COCO results, on a dataset. Return its path.
 
@@ -88,14 +91,24 @@ def model_report(
         imbalance: measured class imbalance of the loss.
         hard: hardest examples.
         causes: causes of the errors.
-        confusion_threshold: minimum score of a detection in the confusion matrix. Default: the threshold with the
-            highest F1.
+        microscope: measured histograms of the loss microscope; needs `imbalance`.
+        run: run folder of the model, for commands that train again; None if it is unknown.
+        confusion_threshold: score threshold of the report. Default: the threshold with the highest F1.
         further: metrics in addition to COCO's.
         slices: metrics of classes, object sizes and image attributes, worst first.
+        next_steps: most useful next commands.
+        misses: the funnel of each class, with the losses and their remedies.
     """
     report = Report(title=title, subtitle=f"Dataset: {data.source}")
     items = items_from_results(data, results)
-    threshold = best_threshold(items)
+    threshold = best_threshold(items) if confusion_threshold is None else confusion_threshold
+    outcomes = Outcomes(items, data.classes, threshold=threshold, causes=causes)
+    explorer = Explorer(report, [Run(name="model", outcomes=outcomes)])
+    explorer.first_screen(verdict(outcomes), next_steps)
+    explorer.pictures_section(report.section("Images"))
+    if misses is not None:
+        miss_map_section(report, misses)
+    explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.overall_metrics(metrics, "images")
     report.in_short += summary.weaknesses(metrics)
     report.in_short += summary.image_counts(items, threshold)
@@ -106,28 +119,23 @@ def model_report(
     truth, rows = data.to_coco(), [dict(row) for row in results]
     limit = metrics.get("max_detections", COCO_MAX_DETECTIONS)
     curves = precision_recall(truth, rows, max_detections=limit) if rows else None
-    evaluation_section(report.section("Evaluation"), metrics, curves)
+    section = report.section("Evaluation")
+    evaluation_section(section, metrics, curves)
+    f1_figure(section, items)
     if slices:
         slices_section(report.section("Slices"), slices)
     if further is not None:
         further_section(report.section("Further metrics"), further)
-    if rows:
-        score = threshold if confusion_threshold is None else confusion_threshold
-        confusion_section(report.section("Confusion matrix"), confusion_matrix(truth, rows, score=score))
     if findings:
         findings_section(report.section("Diagnosis"), findings)
     if causes is not None:
-        causes_sections(report, causes)
+        causes_sections(report, causes, with_misses=misses is None)
     if hard is not None:
         hard_sections(report, hard)
     if imbalance is not None:
         imbalance_section(report, imbalance)
-    present = [item for item, record in zip(items, data.records, strict=True) if record.path.is_file()]
-    if present:
-        gallery_section(report.section("Detections and ground truth"), present, data.classes, threshold, 0)
-    if len(present) < len(items):
-        number = len(items) - len(present)
-        report.in_short.append(f"{pluralise(number, 'image file')} could not be found. The images are not shown.")
+        if microscope is not None:
+            microscope_section(report, microscope, imbalance, data, run=run)
     return report.write(path)
 
 
@@ -140,71 +148,6 @@ def findings_section(section: Section, findings: Sequence[Finding]) -> None:
             more = len(finding.where) - MAX_LOCATIONS
             text = "\n".join(finding.where[:MAX_LOCATIONS]) + (f"\nand {more} more" if more > 0 else "")
             section.details(f"{finding.kind}: locations", text)
-
-
-def confusion_section(section: Section, matrix: ConfusionMatrix) -> None:
-    """Add the confusion matrix, with one row and one column for the background."""
-    counts = np.asarray(matrix.counts)
-    off = counts.copy()
-    np.fill_diagonal(off, 0)
-    names = [*matrix.classes, "background"]
-    worst = [
-        (names[i], names[j], int(off[i, j]))
-        for i, j in zip(*np.unravel_index(np.argsort(-off, axis=None)[:5], off.shape), strict=True)
-        if off[i, j]
-    ]
-    sentences = [_mistake(*mistake) for mistake in worst]
-    mistakes = f"Most frequent mistakes: {'; '.join(sentences)}." if sentences else "The matrix contains no mistakes."
-    section.text(
-        f"The matrix counts detections with a score of at least {matrix.score:.2f}. A detection belongs to an object "
-        f"if their IoU is at least {matrix.iou:g}. {mistakes}"
-    )
-    chosen = list(range(len(matrix.classes)))
-    if len(chosen) > MAX_CLASSES:
-        errors = off.sum(axis=0) + off.sum(axis=1)
-        chosen = sorted(np.argsort(-errors[:-1], kind="stable")[:MAX_CLASSES].tolist())
-    rows = [*chosen, len(matrix.classes)]
-    part = counts[np.ix_(rows, rows)]
-    section.figure(
-        heat_map(part, [names[i] for i in rows]),
-        alt=f"Confusion matrix: ground-truth classes in rows, detected classes in columns. {mistakes}",
-        caption="Rows: ground-truth class. Columns: detected class. Last column: missed objects. Last row: detections "
-        "on background. A darker cell has a larger share of its row."
-        + (f" Only the {MAX_CLASSES} most confused classes are shown." if len(rows) <= len(matrix.classes) else ""),
-    )
-
-
-def _mistake(true_class: str, detected_class: str, count: int) -> str:
-    if detected_class == "background":
-        return f"{count} of class {true_class} missed"
-    if true_class == "background":
-        return f"{count} detected as {detected_class} on background"
-    return f"{count} of class {true_class} detected as {detected_class}"
-
-
-def heat_map(counts_RR: np.ndarray[tuple[int, ...], np.dtype[np.int64]], names: Sequence[str]) -> Figure:
-    """Draw a square matrix of counts. The shade of a cell is its share of the row."""
-    R = len(names)
-    figure, axes = figures.new_axes(x="detected class", y="ground-truth class", height=max(2.4, 0.9 + 0.32 * R))
-    share_RR = counts_RR / np.maximum(counts_RR.sum(axis=1, keepdims=True), 1)
-    for i in range(R):
-        for j in range(R):
-            if not counts_RR[i, j]:
-                continue
-            colour = figures.SERIES[0] if i == j else figures.SERIES[1]
-            # Opacity, unlike a lighter colour, works on a light and on a dark page.
-            axes.barh(i, 1, left=j - 0.5, height=1, color=colour, alpha=0.12 + 0.6 * float(share_RR[i, j]), linewidth=0)
-            axes.text(
-                j, i, f"{counts_RR[i, j]:,}", ha="center", va="center", color=figures.INK, fontsize=8 if R <= 10 else 5
-            )
-    labels = [figures.shorten(name, 14).replace("$", r"\$") for name in names]
-    small = 9 if R <= 10 else 6
-    axes.set_xticks(range(R), [*labels[:-1], "missed"], rotation=90 if R > 5 else 0, fontsize=small)
-    axes.set_yticks(range(R), [*labels[:-1], "background"], fontsize=small)
-    axes.set_xlim(-0.5, R - 0.5)
-    axes.set_ylim(R - 0.5, -0.5)
-    axes.grid(visible=False)
-    return figure
 
 
 def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: PrecisionRecall | None) -> None:
@@ -248,25 +191,3 @@ def evaluation_section(section: Section, metrics: Mapping[str, Any], curves: Pre
             [(name, row.get("objects"), row.get("AP"), row.get("AP50")) for name, row in per_class.items()],
             caption="Metrics of each class.",
         )
-
-
-def gallery_section(
-    section: Section, items: Sequence[ImageResults], classes: Sequence[str], threshold: float, seed: int
-) -> None:
-    """Add images with low F1, with high F1 and at random, with ground truth beside detections.
-
-    Detections with a score below `threshold` are not drawn.
-    """
-    best = threshold == best_threshold(items)
-    reason = " This threshold has the highest F1 on these images." if best else ""
-    section.text(
-        f"The images show detections with a score of at least {threshold:.2f}.{reason} Blue: an object and a "
-        f"detection that match (same class, IoU of at least {MATCH_IOU:g}). Orange with a ×: a missed object or a "
-        "false detection. Purple with a ?: a detection that is probably an unlabelled object."
-    )
-    chosen = choose_images(items, threshold=threshold, seed=seed)
-    for group, heading in HEADINGS.items():
-        images = [draw_pair(item, classes, threshold=threshold) for item in chosen if item.group == group]
-        if images:
-            section.text(f"{heading}:")
-            section.gallery(images)

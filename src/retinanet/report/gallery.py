@@ -1,139 +1,89 @@
-"""Choose images for a report, and draw their ground truth beside their detections.
+"""Draw crops of images with boxes for a report. Dashed boxes are ground truth, the others are predictions.
 
-Boxes are xyxy, original pixels. Shape suffixes: G ground-truth boxes, D detections.
+Boxes are xyxy, original pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from retinanet.evaluate.per_image import Group, ImageResults, match_detections
+from retinanet.class_styles import DASHES, LIGHT, ClassStyle
 from retinanet.fonts import legible_name, load_font
-from retinanet.images import decode_for_display
-from retinanet.report.html import MAX_SIDE, ReportImage
+from retinanet.predict.drawn_boxes import draw_box
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.floating]
-    Ints = npt.NDArray[np.integer]
 
-CORRECT: Final = (0, 114, 177)
-"""Colour of an object or detection that has a match, RGB."""
-WRONG: Final = (194, 60, 0)
-"""Colour of a missed object or a false detection, RGB."""
-UNLABELLED: Final = (125, 60, 145)
-"""Colour of a detection that is probably an unlabelled object, RGB."""
-OTHER_OBJECT: Final = (70, 90, 105)
-"""Colour of other objects near an example, RGB."""
+_BLUE, _ORANGE, _PURPLE, _GREY = "#0f6390", "#c25400", "#7d3c91", "#465a69"
+_SOLID, _DASHED, _DOTTED = DASHES
+
+OBJECT: Final = ClassStyle(_BLUE, LIGHT, _DASHED)
+"""Style of an object that is neither missed nor without an anchor."""
+MISSED: Final = ClassStyle(_ORANGE, LIGHT, _DASHED)
+"""Style of a missed object, or of an object without an anchor."""
+OTHER_OBJECT: Final = ClassStyle(_GREY, LIGHT, _DASHED)
+"""Style of other objects near an example."""
+PREDICTION: Final = ClassStyle(_BLUE, LIGHT, _SOLID)
+"""Style of a prediction that is not a false detection."""
+FALSE: Final = ClassStyle(_ORANGE, LIGHT, _SOLID)
+"""Style of a false detection."""
+UNLABELLED: Final = ClassStyle(_PURPLE, LIGHT, _DOTTED)
+"""Style of a detection that is probably an unlabelled object."""
 CROP_SIDE: Final = 320
 """Longest side of a drawn crop, pixels."""
+MIN_REGION: Final = 160
+"""Shortest side of the cropped region, pixels of the image: a crop has at most twice the pixels of its region."""
+LINE_WIDTH: Final = 2
 FONT_SIZE: Final = 12
 """Font size of labels, in pixels."""
 
-
-def choose_images(
-    items: Sequence[ImageResults], *, threshold: float, each: int = 4, seed: int = 0
-) -> list[ImageResults]:
-    """Return up to `each` images of each group: worst, best and random.
-
-    The worst images have the lowest F1 (`ImageMatch.f1`) and, for equal F1, the most errors; images without error are
-    excluded. The best images have the highest F1; images without objects or without a correct detection are excluded.
-    The random images are drawn from all other images with `seed`.
-    """
-    verdicts = [match_detections(item, threshold) for item in items]
-    left = list(range(len(items)))
-    flawed = [i for i in left if verdicts[i].f1 < 1]
-    flawed.sort(key=lambda i: (verdicts[i].f1, -verdicts[i].missed - verdicts[i].false))
-    worst = flawed[:each]
-    good = [i for i in left if i not in worst and verdicts[i].objects and verdicts[i].f1 > 0]
-    best = sorted(good, key=lambda i: (-verdicts[i].f1, -verdicts[i].objects))[:each]
-    rest = [i for i in left if i not in {*worst, *best}]
-    picked = np.random.default_rng(seed).permutation(len(rest))[:each]
-    groups: list[tuple[Group, list[int]]] = [("worst", worst), ("best", best), ("random", [rest[i] for i in picked])]
-    return [replace(items[i], group=group) for group, chosen in groups for i in chosen]
-
-
-def draw_pair(item: ImageResults, classes: Sequence[str], *, threshold: float) -> ReportImage:
-    """Draw ground truth and detections side by side.
-
-    Missed objects and false detections are orange and marked with ×, probably unlabelled objects purple and marked with
-    a question mark.
-
-    Detections with a score below `threshold` are left out. A wide image has the ground truth above the detections.
-    """
-    verdict = match_detections(item, threshold)
-    image = decode_for_display(item.image)
-    scale = min(1.0, (MAX_SIDE - 8) / 2 / image.width, MAX_SIDE / image.height)
-    # Side by side, the halves of a wide image would be too small to read on a phone.
-    stacked = image.width > 1.2 * image.height
-    if stacked:
-        scale = min(1.0, MAX_SIDE / image.width, (MAX_SIDE - 8) / 2 / image.height)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    left, right = image.resize(size, Image.Resampling.LANCZOS), image.resize(size, Image.Resampling.LANCZOS)
-    for g in range(len(item.boxes_G4)):
-        mark = "" if verdict.matched_G[g] else "× "
-        name = f"{mark}{class_label(classes, item.labels_G[g])}" + (" (crowd)" if verdict.crowd_G[g] else "")
-        _draw_box(left, np.asarray(item.boxes_G4[g]) * scale, name, CORRECT if verdict.matched_G[g] else WRONG)
-    for d in np.flatnonzero(verdict.shown_D)[::-1]:
-        mark, colour = ("", CORRECT) if verdict.correct_D[d] else ("× ", WRONG)
-        if verdict.unlabelled_D[d]:
-            mark, colour = "? ", UNLABELLED
-        name = f"{mark}{class_label(classes, item.detected_labels_D[d])} {item.scores_D[d]:.2f}"
-        _draw_box(right, np.asarray(item.detected_D4[d]) * scale, name, colour)
-    w, h = size
-    both = Image.new("RGB", (w, 2 * h + 8) if stacked else (2 * w + 8, h), (128, 128, 128))
-    both.paste(left, (0, 0))
-    both.paste(right, (0, h + 8) if stacked else (w + 8, 0))
-    where = ("above", "below") if stacked else ("left", "right")
-    counts = f"{pluralise(verdict.objects, 'object')}, {verdict.missed} missed, {verdict.false} false"
-    counts += f", {verdict.unlabelled} probably unlabelled" if verdict.unlabelled else ""
-    return ReportImage(
-        image=both,
-        alt=f"{item.name}: ground truth ({where[0]}) and detections ({where[1]}); {counts}",
-        caption=f"{item.name}: {counts}. Ground truth {where[0]}, detections {where[1]}.",
-    )
+MarkedBox = tuple["Floats | Sequence[float]", str, ClassStyle]
+"""A box (xyxy), its label, which may be empty, and its style."""
 
 
 def draw_crop(
-    image: Image.Image, around_4: Sequence[float], boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]
+    image: Image.Image, around_4: Sequence[float], boxes: Sequence[MarkedBox], *, side: int = CROP_SIDE
 ) -> Image.Image:
-    """Return the surroundings of a box, resized to `CROP_SIDE`, with boxes drawn onto these.
+    """Return the surroundings of a box, with boxes drawn onto these.
 
     Args:
         image: image.
         around_4: xyxy box in the middle of the crop.
-        boxes: box (xyxy, pixels of the image), text and RGB colour of each drawn box; boxes outside the crop are left
-            out, and later boxes cover earlier ones.
+        boxes: drawn boxes, xyxy, pixels of the image. Boxes outside the crop are left out; later boxes cover earlier
+            ones.
+        side: longest side of the crop, pixels.
     """
     x1, y1, x2, y2 = around_4
-    half = max(1.5 * max(x2 - x1, y2 - y1), 48) / 2 * 1.6
+    half = max(2.4 * max(x2 - x1, y2 - y1), MIN_REGION) / 2
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
     left, top = max(0, int(cx - half)), max(0, int(cy - half))
     right, bottom = min(image.width, int(cx + half) + 1), min(image.height, int(cy + half) + 1)
-    scale = CROP_SIDE / max(right - left, bottom - top)
+    scale = min(side / max(right - left, bottom - top), side / MIN_REGION)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    crop = image.crop((left, top, right, bottom)).resize(size)
-    draw_boxes(
-        crop,
-        [
-            ((np.asarray(box, dtype=np.float64) - np.array([left, top, left, top])) * scale, text, colour)
-            for box, text, colour in boxes
-            if box[0] < right and box[2] > left and box[1] < bottom and box[3] > top
-        ],
-    )
+    crop = image.crop((left, top, right, bottom)).resize(size, Image.Resampling.LANCZOS)
+    offset_4 = np.array([left, top, left, top])
+    near = [
+        ((np.asarray(box, dtype=np.float64) - offset_4) * scale, text, style)
+        for box, text, style in boxes
+        if box[0] < right and box[2] > left and box[1] < bottom and box[3] > top
+    ]
+    draw_boxes(crop, near)
     return crop
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[tuple[Floats, str, tuple[int, int, int]]]) -> None:
-    """Draw boxes onto an image, each given as (xyxy in pixels of the image, text, RGB colour)."""
-    for box, text, colour in boxes:
-        _draw_box(image, np.asarray(box), text, colour)
+def draw_boxes(image: Image.Image, boxes: Sequence[MarkedBox]) -> None:
+    """Draw boxes onto an image, in pixels of the image. Labels cover all boxes."""
+    for box, _, style in boxes:
+        draw_box(image, np.asarray(box), style, LINE_WIDTH)
+    for box, text, style in boxes:
+        if text:
+            _draw_label(image, np.asarray(box), text, style)
 
 
 def class_label(classes: Sequence[str], label: int) -> str:
@@ -141,19 +91,22 @@ def class_label(classes: Sequence[str], label: int) -> str:
     return legible_name(classes[label], int(label)) if 0 <= label < len(classes) else str(label)
 
 
-def _draw_box(image: Image.Image, box: Floats, text: str, colour: tuple[int, int, int]) -> None:
+def _draw_label(image: Image.Image, box: Floats, text: str, style: ClassStyle) -> None:
+    """Draw a label above the box of a prediction, and below the box of an object, so that labels differ in place.
+
+    Where the image has no space for the label, it lies on the other side.
+    """
     draw = ImageDraw.Draw(image)
-    x1, y1, x2, y2 = (float(value) for value in box)
-    x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
-    # A white outline below the colour keeps the box visible on any background.
-    draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(255, 255, 255), width=4)
-    draw.rectangle((x1, y1, x2, y2), outline=colour, width=2)
+    x1, y1, _, y2 = (float(value) for value in box)
     font = load_font((text,), FONT_SIZE)
     _, _, w, h = (round(value) for value in draw.textbbox((0, 0), text, font=font))
     x = min(max(0.0, x1 - 1), max(0, image.width - w - 6))
-    y = y1 - h - 4 if y1 - h - 4 >= 0 else min(y2 + 2, image.height - h - 4)
-    draw.rectangle((x, y, x + w + 5, y + h + 3), fill=colour)
-    draw.text((x + 3, y + 1), text, fill=(255, 255, 255), font=font)
+    above, below = y1 - h - 6, max(y1, y2) + 3
+    has_above, has_below = above >= 0, below + h + 4 <= image.height
+    is_below = has_below and (style.dash == _DASHED or not has_above)
+    y = below if is_below else above if has_above else max(0.0, image.height - h - 4)
+    draw.rectangle((x, y, x + w + 5, y + h + 3), fill=style.color)
+    draw.text((x + 3, y + 1), text, fill=style.casing, font=font)
 
 
 def pluralise(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from retinanet.images import decode_for_display
-from retinanet.report.gallery import CORRECT, OTHER_OBJECT, WRONG, class_label, draw_crop, pluralise
+from retinanet.report.gallery import FALSE, OBJECT, OTHER_OBJECT, UNLABELLED, class_label, draw_crop, pluralise
 from retinanet.report.html import ReportImage
 
 if TYPE_CHECKING:
@@ -23,14 +23,15 @@ def hard_sections(report: Report, hard: HardExamples) -> None:
     for title, text, examples in (
         (
             "Background with the highest loss",
-            "Orange: a box that the model predicts where the annotations have no object of that class. Grey: annotated "
-            "objects. If the orange box contains an object, its annotation is missing: add it.",
+            "Dotted purple: a box that the model predicts where nothing is annotated. If the box contains an object, "
+            "the annotation is missing: add it. Solid orange: a box that the model predicts where an object of another "
+            "class is annotated. Dashed grey: annotated objects.",
             hard.background,
         ),
         (
             "Objects with the highest loss",
-            "Blue: an annotated object with a low score for its class. If its class or box is wrong, correct the "
-            "annotation. If the annotation is correct, add more training images with similar objects.",
+            "Dashed blue: an annotated object with a low score for its class. If its class or box is wrong, correct "
+            "the annotation. If the annotation is correct, add more training images with similar objects.",
             hard.objects,
         ),
     ):
@@ -59,7 +60,8 @@ def example_image(hard: HardExamples, example: HardExample, rank: int) -> Report
         if not (is_object and record.annotation_ids[g] == example.annotation_id)
     ]
     name = class_label(classes, example.label) + ("" if is_object else f" {example.score:.2f}?")
-    boxes.append((np.array(example.box), name, CORRECT if is_object else WRONG))
+    style = OBJECT if is_object else UNLABELLED if example.kind == "unlabelled?" else FALSE
+    boxes.append((np.array(example.box), name, style))
     crop = draw_crop(decode_for_display(record.path), example.box, boxes)
     annotation = f", object {example.annotation_id}" if is_object else ""
     text = f"{rank}. {record.path.name}{annotation}: {hard.suggestion(example)}"

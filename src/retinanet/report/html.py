@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -51,7 +52,7 @@ class ReportImage:
 
 @dataclass(frozen=True)
 class _Block:
-    kind: Literal["text", "table", "figure", "gallery", "details", "interactive"]
+    kind: Literal["text", "table", "figure", "gallery", "details", "markup", "interactive"]
     text: str = ""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
@@ -103,7 +104,7 @@ class Section:
         embedded: list[tuple[Markup, str, str]] = []
         for image in images:
             data = jpeg(image.image)
-            if self.report.image_bytes + len(data) > MAX_BYTES - RESERVED:
+            if len(data) > self.report.free_bytes:
                 break
             self.report.image_bytes += len(data)
             embedded.append((Markup("data:image/jpeg;base64,") + Markup(data), image.alt, image.caption))  # noqa: S704
@@ -115,6 +116,15 @@ class Section:
     def details(self, summary: str, text: str) -> None:
         """Add preformatted text, such as a command or a file, that is hidden until the user opens `summary`."""
         self.blocks.append(_Block("details", head=[summary], text=text))
+
+    def markup(self, markup: Markup) -> None:
+        """Add HTML of a template, see `render`."""
+        self.report.image_bytes += len(markup)
+        self.blocks.append(_Block("markup", markup=markup))
+
+    def commands(self, commands: Sequence[tuple[str, str]], *, title: str = "") -> None:
+        """Add command lines, each as a reason and a command with a button that copies it."""
+        self.interactive("copy", render("commands.html", commands=commands, title=title), {})
 
     def interactive(self, name: str, markup: Markup, data: Mapping[str, Any], *, scripts: Sequence[str] = ()) -> None:
         """Add an interactive part: an element `<div data-part=name>` and the data of its script.
@@ -131,7 +141,9 @@ class Section:
         for script in (*scripts, name):
             if script not in self.report.scripts:
                 self.report.scripts.append(script)
-        self.blocks.append(_Block("interactive", text=name, markup=markup, data=json_text(data)))
+        block = _Block("interactive", text=name, markup=markup, data=json_text(data))
+        self.report.image_bytes += len(block.markup) + len(block.data)
+        self.blocks.append(block)
 
 
 @dataclass
@@ -142,9 +154,10 @@ class Report:
         title: title of the page.
         subtitle: line below the title.
         in_short: sentences of the summary "In short".
+        first: content of the first screen, above the summary and without a heading.
         sections: sections of the report; `section` adds one.
         figures: number of figures so far; numbers the ids of figures.
-        image_bytes: bytes of embedded images so far.
+        image_bytes: bytes of embedded images and interactive parts so far.
         scripts: names of the embedded scripts, without their suffixes, in the order in which they run.
     """
 
@@ -152,9 +165,18 @@ class Report:
     subtitle: str = ""
     in_short: list[str] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
+    first: Section = field(init=False)
     figures: int = 0
     image_bytes: int = 0
     scripts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first = Section("", self)
+
+    @property
+    def free_bytes(self) -> int:
+        """Number of bytes that further images may have."""
+        return max(0, MAX_BYTES - RESERVED - self.image_bytes)
 
     def section(self, title: str) -> Section:
         """Add a section and return it."""
@@ -164,26 +186,22 @@ class Report:
 
     def html(self) -> str:
         """Return the report as HTML."""
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("retinanet", "report"),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
         footer = f"Made by retinanet {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M}."
         sections = [section for section in self.sections if section.blocks]
         light, dark = (_css_variables(shade) for shade in (0, 1))
         scripts = [script_text(name) for name in ("parts", *self.scripts, "start")] if self.scripts else []
-        return environment.get_template("template.html").render(
+        page = render(
+            "template.html",
             report=self,
             sections=sections,
             footer=footer,
+            style=Markup(read_file("style.css")),  # noqa: S704 (a file of this package)
             light=light,
             dark=dark,
             scripts=[Markup(script) for script in scripts],  # noqa: S704 (files of this package)
             script_hashes=[_csp_hash(script) for script in scripts],
         )
+        return str(page)
 
     def write(self, path: Path) -> Path:
         """Write the report to `path` atomically, so that `path` never holds a partial file. Return `path`."""
@@ -191,9 +209,30 @@ class Report:
         return path
 
 
+def render(template: str, **values: Any) -> Markup:
+    """Return the HTML of the template `report/TEMPLATE`. Values are escaped unless they are `Markup`."""
+    return Markup(_environment().get_template(template).render(**values))  # noqa: S704 (templates escape values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("retinanet", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
 def script_text(name: str) -> str:
     """Return the script `report/scripts/NAME.js`."""
-    return (files("retinanet.report") / "scripts" / f"{name}.js").read_text(encoding="utf-8")
+    return read_file(f"scripts/{name}.js")
+
+
+def read_file(name: str) -> str:
+    """Return the text of the file `report/NAME`."""
+    return (files("retinanet.report") / name).read_text(encoding="utf-8")
 
 
 def json_text(data: Mapping[str, Any]) -> Markup:

@@ -11,6 +11,7 @@ from retinanet.analysis.imbalance import GAMMAS, SIZES
 from retinanet.report import figures, summary
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from matplotlib.figure import Figure
 
     from retinanet.analysis.imbalance import Imbalance
@@ -22,6 +23,19 @@ KINDS: Final = {
     "hard_negative": "hard background",
     "easy_negative": "easy background",
 }
+AREAS: Final = {
+    "hard_positive": (figures.SERIES[0], 0.85),
+    "easy_positive": (figures.SERIES[0], 0.3),
+    "hard_negative": (figures.SERIES[1], 0.85),
+    "easy_negative": (figures.SERIES[1], 0.3),
+}
+"""Colour and opacity of each kind, from the bottom of the stack. Objects are blue, background is orange."""
+FIRST_SHARE: Final = 0.01
+"""Share of the loss at which the logarithmic axis of figure 4 starts."""
+MAX_CLASSES: Final = 20
+"""Maximum number of rows of the table of classes."""
+MOST_TICKS: Final = 3
+"""Maximum number of intervals between the labels of the logarithmic axis."""
 POINTS: Final = 400
 """Points of a drawn curve. More points make no visible difference."""
 
@@ -45,13 +59,24 @@ def imbalance_section(report: Report, imbalance: Imbalance) -> None:
     )
     figure_four(section, imbalance)
     total = max(float(imbalance.loss_SE.sum()), 1e-30)
+    chosen = sorted(np.argsort(-imbalance.class_loss_KS.sum(axis=1), kind="stable")[:MAX_CLASSES].tolist())
+    only = (
+        f" Only the {MAX_CLASSES} classes with the largest loss are shown."
+        if len(imbalance.classes) > MAX_CLASSES
+        else ""
+    )
     section.table(
         ["Class", "Positives", "Objects", "Background"],
         [
-            (name, int(imbalance.class_positives_K[k]), *(float(v) / total for v in imbalance.class_loss_KS[k]))
-            for k, name in enumerate(imbalance.classes)
+            (
+                imbalance.classes[k],
+                int(imbalance.class_positives_K[k]),
+                *(float(v) / total for v in imbalance.class_loss_KS[k]),
+            )
+            for k in chosen
         ],
-        caption="By class: number of positive anchors, and shares of the total loss from objects and from background.",
+        caption="By class: number of positive anchors, and shares of the total loss from objects and from background."
+        + only,
     )
     section.table(
         ["Level", "Positives", "Objects", "Background"],
@@ -89,52 +114,111 @@ def figure_four(section: Section, imbalance: Imbalance) -> None:
         hardest = ", ".join(
             f"{imbalance.hardest_share(gamma, 0.05, positive=positive):.0%} at gamma {gamma:g}" for gamma in GAMMAS
         )
+        if positive:
+            what = (
+                "cumulative share of the focal loss, with examples sorted from easiest to hardest. A curve along the "
+                "diagonal means that all examples have equal losses. A curve in the lower right corner means that few "
+                "hard examples dominate the loss"
+            )
+        else:
+            what = (
+                "share of the focal loss that the hardest examples have, over their share of all examples. The axis is "
+                "logarithmic, because a small part of the background has nearly all of the focal loss. A curve further "
+                "left means that fewer examples dominate the loss"
+            )
         section.figure(
-            cumulative_chart(imbalance, positive=positive),
-            alt=f"Cumulative share of the focal loss of the {name} over the share of examples, easiest first. "
+            cumulative_chart(imbalance) if positive else hardest_chart(imbalance),
+            alt=f"Share of the focal loss of the {name} over the share of examples. "
             f"The hardest 5 % of the examples have these shares of the loss: {hardest}.",
-            caption=f"Figure 4 of the paper, for the {name} of this model and dataset: cumulative share of the focal "
-            "loss, with examples sorted from easiest to hardest. A curve along the diagonal means that all examples "
-            "have equal losses. A curve in the lower right corner means that few hard examples dominate the loss. "
+            caption=f"Figure 4 of the paper, for the {name} of this model and dataset: {what}. "
             f"The hardest 5 % of the examples have these shares of the loss: {hardest}.",
         )
 
 
-def cumulative_chart(imbalance: Imbalance, *, positive: bool) -> Figure:
-    """Draw figure 4 of the paper for objects (`positive`) or for background."""
+def cumulative_chart(imbalance: Imbalance) -> Figure:
+    """Draw figure 4 of the paper for objects: share of the loss over the share of examples, easiest first."""
     lines = {}
     for gamma in GAMMAS:
-        share, loss = imbalance.cumulative_loss(gamma, positive=positive)
+        share, loss = imbalance.cumulative_loss(gamma, positive=True)
         # The curves differ at their steep end, so the points are spaced evenly along both axes.
         levels = np.unique(
             np.concatenate([np.linspace(0, 1, POINTS), np.interp(np.linspace(0, 1, POINTS), loss, share)])
         )
         lines[f"gamma {gamma:g}"] = (levels.tolist(), np.interp(levels, share, loss).tolist())
     figure = figures.line_chart(
-        lines, x="share of the examples, easiest first", y="share of the loss (0 to 1)", smooth=False
+        lines, x="share of the examples, easiest first", y="share of the loss (0 to 1)", smooth=False, legend="above"
     )
-    figure.axes[0].set_xlim(0, 1.005)
-    figure.axes[0].set_ylim(0, 1.02)
-    figure.axes[0].set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes = figure.axes[0]
+    axes.set_xlim(0, 1.005)
+    axes.set_ylim(0, 1.02)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    return figure
+
+
+def hardest_chart(imbalance: Imbalance) -> Figure:
+    """Draw figure 4 of the paper for background: share of the loss over the share of the hardest examples.
+
+    The x axis is logarithmic and starts where the first curve has 1 % of the loss.
+    """
+    lines: dict[str, figures.Points] = {}
+    for gamma in GAMMAS:
+        share, loss = imbalance.cumulative_loss(gamma, positive=False)
+        hardest, part = 1 - share[::-1], 1 - loss[::-1]
+        used = hardest > 0
+        lines[f"gamma {gamma:g}"] = (hardest[used].tolist(), part[used].tolist())
+    starts = [x for xs, ys in lines.values() for x, y in zip(xs, ys, strict=True) if y >= FIRST_SHARE]
+    low = min(0.1, 10 ** float(np.floor(np.log10(min(starts))))) if starts else 0.1
+    levels = np.geomspace(low, 1, POINTS)
+    drawn = {
+        # Below its first bin, a curve runs straight to zero: the examples of a bin have equal losses.
+        name: (levels.tolist(), np.interp(levels, [0.0, *xs], [0.0, *ys]).tolist())
+        for name, (xs, ys) in lines.items()
+    }
+    figure = figures.line_chart(
+        drawn, x="share of the examples, hardest first", y="share of the loss (0 to 1)", smooth=False, legend="above"
+    )
+    axes = figure.axes[0]
+    axes.set_xscale("log")
+    axes.set_xlim(low, 1)
+    axes.set_ylim(0, 1.02)
+    lowest = round(float(np.log10(low)))
+    exponents = range(0, lowest - 1, -max(1, -(lowest // MOST_TICKS)))
+    axes.set_xticks([10.0**e for e in exponents], [f"{10.0 ** (e + 2):.{max(0, -e - 2)}f}%" for e in exponents])
+    axes.minorticks_off()
     return figure
 
 
 def shares_over_time(section: Section, rows: Sequence[summary.Row]) -> None:
     """Add charts of the shares of the loss and of the gradient during training, from the rows of imbalance.csv."""
     for what in ("loss", "gradient"):
-        lines = {name: summary.points(rows, "step", f"{kind}_{what}") for kind, name in KINDS.items()}
-        lines = {name: line for name, line in lines.items() if line[0]}
-        if not lines:
+        columns = [f"{kind}_{what}" for kind in KINDS]
+        complete = [row for row in rows if all(row.get(name) is not None for name in ("step", *columns))]
+        if not complete:
             continue
-        changes = "; ".join(f"{name} from {ys[0]:.0%} to {ys[-1]:.0%}" for name, (_, ys) in lines.items())
-        figure = figures.line_chart(lines, x="optimiser step", y=f"share of the {what} (0 to 1)")
-        figure.axes[0].set_ylim(0, 1.02)
+        steps = [float(row["step"] or 0) for row in complete]
+        values = {kind: np.array([float(row[f"{kind}_{what}"] or 0) for row in complete]) for kind in KINDS}
+        changes = "; ".join(f"{KINDS[kind]} from {ys[0]:.0%} to {ys[-1]:.0%}" for kind, ys in values.items())
         section.figure(
-            figure,
-            alt=f"Line chart of the shares of the classification {what} during training: {changes}.",
-            caption=f"Share of each kind of example in the classification {what}. An example is easy if the predicted "
-            "probability of its true label is at least 0.5.",
+            shares_chart(steps, values, y=f"share of the {what} (0 to 1)"),
+            alt=f"Chart of the shares of the classification {what} during training: {changes}.",
+            caption=f"Share of each kind of example in the classification {what}, as running mean of the measured "
+            "steps. An example is easy if the predicted probability of its true label is at least 0.5.",
         )
+
+
+def shares_chart(steps: Sequence[float], values: Mapping[str, npt.NDArray[np.float64]], *, y: str) -> Figure:
+    """Draw the shares of `KINDS` as stacked areas of their running means, which add up to 1.
+
+    Args:
+        steps: optimiser steps.
+        values: shares of each kind, by its name in imbalance.csv.
+        y: label of the y axis.
+    """
+    window = max(1, len(steps) // 10)
+    smooth = {kind: figures.running_mean(values[kind], window) for kind in AREAS}
+    total = np.maximum(np.sum(list(smooth.values()), axis=0), 1e-30)
+    areas = {KINDS[kind]: ((smooth[kind] / total).tolist(), *AREAS[kind]) for kind in AREAS}
+    return figures.stacked_areas(steps, areas, x="optimiser step", y=y)
 
 
 def shares_sentence(rows: Sequence[Mapping[str, float | None]]) -> list[str]:

@@ -43,7 +43,7 @@ def prescription_report(found: Prescription, path: Path) -> Path:
     _candidates(report.section("Candidates"), found)
     _evidence(report.section("Evidence"), found)
     section = report.section("Options")
-    section.text(f"Train with: {found.command()}")
+    section.commands([("Train with the prescribed options.", found.command())])
     section.details("config.yaml", found.option_file())
     section.details("All options of the probe", json.dumps(found.to_json()["options"], indent=2))
     return report.write(path)

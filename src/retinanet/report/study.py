@@ -124,7 +124,7 @@ def _comparison_report(study: Study, path: Path) -> Path:
 def interval_chart(study: Study) -> Figure:
     """Draw mean AP, its confidence interval and the AP of each training run, one row per variant."""
     rows = len(study.outcomes)
-    figure, axes = figures.new_axes(x="AP (0 to 1)", y="", height=max(1.6, 0.8 + 0.32 * rows))
+    figure, axes = figures.new_axes(x="AP (0 to 1)", y="", height=max(1.6, 0.8 + 0.45 * rows))
     for row, outcome in enumerate(reversed(study.outcomes)):
         values = [run.ap for run in outcome.runs]
         low, high = outcome.interval()
@@ -132,7 +132,7 @@ def interval_chart(study: Study) -> Figure:
             axes.plot([max(0.0, low), min(1.0, high)], [row, row], color=figures.SERIES[0], linewidth=1.7)
         axes.plot(values, [row] * len(values), ".", color=figures.MUTED, markersize=5)
         axes.plot([outcome.mean()], [row], "o", color=figures.SERIES[0], markersize=6)
-    axes.set_yticks(range(rows), [figures.shorten(o.variant.label, 34) for o in reversed(study.outcomes)])
+    axes.set_yticks(range(rows), [figures.row_label(o.variant.label) for o in reversed(study.outcomes)])
     axes.set_ylim(-0.6, rows - 0.4)
     axes.grid(visible=False, axis="y")
     return figure
@@ -147,11 +147,11 @@ def _columns(study: Study, titles: Sequence[str]) -> tuple[Sequence[str], list[l
 def difference_chart(comparisons: Sequence[Comparison]) -> Figure:
     """Draw the difference of each set-up to the reference, with its intervals and the difference of each seed."""
     rows = len(comparisons)
-    figure, axes = figures.new_axes(x="difference in AP points", y="", height=max(1.6, 0.8 + 0.32 * rows))
+    figure, axes = figures.new_axes(x="difference in AP points", y="", height=max(1.6, 0.8 + 0.45 * rows))
     axes.axvline(0, color=figures.MUTED, linewidth=1)
     labels = []
     for row, found in enumerate(reversed(comparisons)):
-        labels.append(figures.shorten(found.outcome.variant.label, 34))
+        labels.append(figures.row_label(found.outcome.variant.label))
         difference = found.difference
         if found.image_interval is not None:
             low, high = found.image_interval
@@ -196,7 +196,7 @@ def _curves(section: Section, study: Study) -> None:
             changes = "; ".join(f"{label} from {ys[0]:.3g} to {ys[-1]:.3g}" for label, (_, ys) in part.items())
             figure = figures.line_chart(part, x="optimiser step", y=f"{name}")
             if column:
-                figure.axes[0].set_yscale("log")
+                figures.set_log_scale(figure.axes[0], "y")
             else:
                 figure.axes[0].set_ylim(0, 1.02)
             section.figure(

@@ -7,16 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from retinanet.analysis.outcomes import Outcomes
 from retinanet.analysis.overfitting import epoch_means
 from retinanet.evaluate.per_image import ImageResults, best_threshold
 from retinanet.report import figures, summary
-from retinanet.report.evaluation import confusion_section, evaluation_section, gallery_section
+from retinanet.report.evaluation import evaluation_section
+from retinanet.report.explorer import Explorer, Run
 from retinanet.report.html import Report, Section
 from retinanet.report.imbalance import shares_over_time, shares_sentence
+from retinanet.report.miss_map import miss_map_section
+from retinanet.report.training_images import training_images_section
+from retinanet.report.verdict import verdict
 from retinanet.train.metrics_table import read_metrics
 
 if TYPE_CHECKING:
-    from retinanet.evaluate import ConfusionMatrix
+    from retinanet.analysis.miss_map import MissMap
+    from retinanet.analysis.next_steps import NextStep
+    from retinanet.config import AugmentConfig
+    from retinanet.data.dataset import Sample
     from retinanet.evaluate.curves import PrecisionRecall
 
 LOSSES: Final = {"loss": "total", "classification_loss": "classification", "box_loss": "box"}
@@ -33,7 +41,6 @@ def training_report(
     classes: Sequence[str] = (),
     metrics: Mapping[str, Any] | None = None,
     curves: PrecisionRecall | None = None,
-    confusion: ConfusionMatrix | None = None,
     images: str = "validation images",
     seconds: float | None = None,
     command: str | None = None,
@@ -41,6 +48,10 @@ def training_report(
     notes: Sequence[str] = (),
     threshold: float | None = None,
     seed: int = 0,
+    next_steps: Sequence[NextStep] = (),
+    misses: MissMap | None = None,
+    first_images: Sequence[tuple[str, Sample]] = (),
+    augment: AugmentConfig | None = None,
 ) -> Path:
     """Write RUN/report.html from metrics.csv, config.yaml and other files in RUN. Missing files are skipped.
 
@@ -50,14 +61,17 @@ def training_report(
         classes: names by class id, for the gallery.
         metrics: COCO metrics of the best weights, as returned by `Metrics.to_json()`. Default: RUN/evaluation.json.
         curves: precision-recall curves.
-        confusion: confusion matrix.
         images: name of the evaluated images, such as "validation images".
         seconds: duration of the training, seconds. Default: the value in metrics.csv.
         command: command that reproduces the training run.
         title: title of the report.
         notes: additional sentences for the summary.
-        threshold: minimum score of a detection in the gallery. Default: the threshold with the highest F1.
+        threshold: score threshold of the report. Default: the threshold with the highest F1.
         seed: seed of the choice of random images.
+        next_steps: most useful next commands.
+        misses: the funnel of each class, with the losses and their remedies.
+        first_images: names and samples of the first training images, augmented.
+        augment: options of their augmentation.
 
     Returns:
         path of the report.
@@ -69,30 +83,37 @@ def training_report(
     if seconds is None:
         seconds = max((value for row in rows if (value := row.get("seconds")) is not None), default=None)
     report = Report(title=title or f"Training run {run.resolve().name}", subtitle="Report of a RetinaNet training run")
+    threshold = best_threshold(gallery) if threshold is None else threshold
+    if gallery:
+        outcomes = Outcomes(gallery, classes, threshold=threshold)
+        explorer = Explorer(report, [Run(name="model", outcomes=outcomes)], seed=seed)
+        explorer.first_screen(verdict(outcomes), next_steps)
+        explorer.pictures_section(report.section(f"Images of the {images}"))
+        if misses is not None:
+            miss_map_section(report, misses)
+        explorer.confusion_section(report.section("Confusion matrix"))
     report.in_short += summary.training_progress(rows) + summary.overfitting(rows)
     if metrics:
         # `training_progress` already names the AP of an evaluation during training.
         report.in_short += summary.overall_metrics(metrics, images) if given else []
         report.in_short += summary.weaknesses(metrics)
-    threshold = best_threshold(gallery) if threshold is None else threshold
     report.in_short += summary.image_counts(gallery, threshold)
     report.in_short += [f"Training took {summary.duration(seconds)}."] if seconds is not None else []
     report.in_short += notes
     shares = read_metrics(run / "imbalance.csv")
     report.in_short += shares_sentence(shares)
     report.in_short += _set_up_sentences(run)
+    if metrics:
+        evaluation_section(report.section(f"Evaluation on the {images}"), metrics, curves)
+    if first_images and augment is not None:
+        section = report.section("Training images as the network sees them")
+        training_images_section(section, first_images, classes, augment)
     _training_curves(report.section("Training"), rows)
     if shares:
         shares_over_time(report.section("Shares of the classification loss"), shares)
-    if metrics:
-        evaluation_section(report.section(f"Evaluation on the {images}"), metrics, curves)
-    if confusion is not None:
-        confusion_section(report.section("Confusion matrix"), confusion)
-    if gallery:
-        gallery_section(report.section("Detections and ground truth"), gallery, classes, threshold, seed)
     reproduce = report.section("How to reproduce this training run")
     if command:
-        reproduce.details("Command", command)
+        reproduce.commands([("", command)])
     if (run / "config.yaml").exists():
         reproduce.details("All options (config.yaml)", (run / "config.yaml").read_text(encoding="utf-8"))
     return report.write(run / "report.html")

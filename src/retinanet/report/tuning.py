@@ -59,5 +59,5 @@ def reliability_diagram(before: Reliability, after: Reliability) -> Figure:
         scores, shares = ([row[place] for row in one.bins] for place in (0, 1))
         style = {"color": figures.SERIES[number], "linestyle": figures.DASHES[number], "marker": "os"[number]}
         axes.plot(scores, shares, label=name, linewidth=1.7, markersize=4, **style)
-    axes.legend(frameon=False, labelcolor=figures.INK, fontsize=9)
+    figures.add_legend(axes)
     return figure

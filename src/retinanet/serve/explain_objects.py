@@ -22,7 +22,7 @@ from retinanet.predict.trace import FlatOutputs, Trace
 from retinanet.serve.explain import explain
 from retinanet.serve.explained_values import detections, level_details, predicted, rounded, rounded_box, shown
 from retinanet.serve.marked_objects import MarkedObjects
-from retinanet.serve.proposals import propose_label, propose_object
+from retinanet.serve.proposals import propose_label, propose_object, propose_others
 from retinanet.serve.remedies import advice, at_no_threshold, command
 
 if TYPE_CHECKING:
@@ -69,17 +69,27 @@ def explain_place(
     size, classes = {"width": width, "height": height}, detector.classes
     answer = explain(dense, x=x, y=y, **size, classes=classes, threshold=threshold, config=config)
     if not with_object:
-        return {**answer, "object": None, "proposed_from": None, "note": None}
+        return {**answer, "object": None, "proposed_from": None, "others": [], "note": None}
     flat = FlatOutputs.of(dense)
     trace = Trace(flat, dataclasses.replace(config, score_threshold=float(np.min(threshold))))
     found = trace.detections()[shown(trace, np.broadcast_to(np.array(threshold, np.float32), len(classes)))]
     proposed = propose_object(flat, found, dense, marked.boxes_G4, x=x, y=y)
+    others = [
+        {"box": list(one.box), "class_id": one.label, "class": classes[one.label], "source": one.source}
+        for one in propose_others(flat, found, proposed, marked.boxes_G4, x=x, y=y)
+    ]
     marked = MarkedObjects(
         boxes_G4=np.concatenate([[proposed.box], marked.boxes_G4]),
         labels_G=np.concatenate([[proposed.label], marked.labels_G]),
     )
     objects = explain_objects(dense, marked, detector=detector, threshold=threshold, config=config)
-    return {**answer, "object": objects["objects"][0], "proposed_from": proposed.source, "note": objects["note"]}
+    return {
+        **answer,
+        "object": objects["objects"][0],
+        "proposed_from": proposed.source,
+        "others": others,
+        "note": objects["note"],
+    }
 
 
 def explain_objects(

@@ -132,6 +132,15 @@ class ExplainedObject(BaseModel):
     anchor_iou: float | None = Field(description="Highest IoU of an anchor with a missed object.")
 
 
+class OtherObject(BaseModel):
+    """Another object that a place suggests."""
+
+    box: Box
+    class_id: int
+    class_: str = Field(alias="class")
+    source: Source
+
+
 class ExplainResponse(BaseModel):
     """Scores and boxes of every feature level at a place of an image, and the object that the place suggests."""
 
@@ -149,6 +158,7 @@ class ExplainResponse(BaseModel):
         description="The object that the place suggests. null for an image that detection cuts into several tiles."
     )
     proposed_from: Source | None = Field(description="Where the box of `object` comes from.")
+    others: list[OtherObject] = Field(description="Other objects that the place suggests, at most 3.")
     levels: list[Level]
     detections: list[ScoredDetection]
 

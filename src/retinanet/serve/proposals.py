@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 LOWEST_SCORE: Final = 0.01
 """A predicted box is proposed only if the product of its score and its centredness reaches this value."""
 
+MAX_OTHERS: Final = 3
+"""Maximum number of other objects that a place suggests."""
+OTHER_IOU: Final = 0.6
+"""Boxes with a higher IoU suggest the same object."""
+CANDIDATES: Final = 300
+"""Number of boxes with the highest ranks among which other objects are searched."""
+
 Source = Literal["detection", "prediction", "anchor"]
 """Where a proposed box comes from."""
 
@@ -68,6 +75,39 @@ def propose_object(
         a = int(near[rank_A[near].argmax()])
         return _object(flat.boxes_A4[a], int(flat.scores_AK[a].argmax()), "prediction")
     return _from_anchor(dense, x, y)
+
+
+def propose_others(
+    flat: FlatOutputs, found: ArrayDetections, first: ProposedObject, marked_G4: Floats, *, x: float, y: float
+) -> list[ProposedObject]:
+    """Return up to `MAX_OTHERS` other objects around a place, the highest product of score and centredness first.
+
+    Args:
+        flat: dense outputs of the image.
+        found: detections that are shown.
+        first: the object that `propose_object` returns.
+        marked_G4: boxes of objects that are already marked.
+        x: pixels from the left of the image.
+        y: pixels from the top of the image.
+    """
+    rank_D = centredness(found.boxes_D4, x, y) * found.scores_D
+    rank_A = centredness(flat.boxes_A4, x, y) * flat.scores_AK.max(axis=1)
+    rows = [
+        (float(rank_D[d]), _object(found.boxes_D4[d], int(found.labels_D[d]), "detection"))
+        for d in np.flatnonzero(rank_D > 0)
+    ]
+    near = np.flatnonzero(rank_A >= LOWEST_SCORE)
+    near = near[(-rank_A[near]).argsort(kind="stable")[:CANDIDATES]]
+    near = near[(overlaps(flat.boxes_A4[near], found.boxes_D4)[0] <= OTHER_IOU).all(axis=1)]
+    rows += [(float(rank_A[a]), _object(flat.boxes_A4[a], int(flat.scores_AK[a].argmax()), "prediction")) for a in near]
+    chosen, boxes = [], [*marked_G4.tolist(), list(first.box)]
+    for _, one in sorted(rows, key=lambda row: -row[0]):
+        if (overlaps(np.array([one.box]), np.array(boxes))[0] <= OTHER_IOU).all():
+            chosen.append(one)
+            boxes.append(list(one.box))
+        if len(chosen) == MAX_OTHERS:
+            break
+    return chosen
 
 
 def propose_label(flat: FlatOutputs, iou_A: Floats) -> int:

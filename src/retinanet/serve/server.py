@@ -103,6 +103,7 @@ def _load(load: Load, model: Path, config: ServeConfig) -> ServedDetector:
         threads=threads,
         bit_depth=config.value_range.bit_depth,
         agnostic_nms=config.nms.agnostic_nms,
+        nms_threshold=config.nms.nms_threshold,
     )
     if getattr(getattr(detector, "description", None), "raw", False):
         raise UserError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.analysis.auto_anchors import fit_anchors
+from retinanet.analysis.class_balance import RARE_RATIO
 from retinanet.analysis.coverage import coverage, input_boxes, training_coverage
 from retinanet.analysis.data_findings import TINY, data_findings, split_findings
 from retinanet.analysis.statistics import statistics
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 RARE_BELOW: Final = 20
 """Number of objects below which a class counts as rare, if another class has `RARE_RATIO` times as many objects."""
-RARE_RATIO: Final = 8
 RARER_RATIO: Final = 20
 """A class is rare, however many objects it has, if another class has this many times as many objects."""
 LEARNT: Final = 0.03

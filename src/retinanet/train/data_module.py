@@ -6,13 +6,13 @@ import os
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from retinanet.data import DetectionDataset, EpochSampling, TrainBatchSampler, collate, eval_batches
+from retinanet.data import DataError, DetectionDataset, EpochSampling, TrainBatchSampler, collate, eval_batches
 from retinanet.data.image_cache import ImageCache, plan_cache
 from retinanet.train.cache_memory import check_cache_memory
 from retinanet.train.loader_workers import (
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
     from retinanet.config import TrainConfig
     from retinanet.data import Batch, DetectionData, PixelBatch
+    from retinanet.data.dataset import Sample
     from retinanet.data.image_cache import Form
     from retinanet.data.user_transform import Transform
     from retinanet.formats.records import Record
+
+
+FIRST_IMAGES: Final = 8
+"""Number of training images that the report shows as the network got them."""
 
 
 class LazyLoader(DataLoader[Any]):
@@ -144,7 +149,30 @@ class DetectionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training loader, set to the trainer's epoch, which is not the first after a resume."""
         trainer = self._attached()
-        dataset = DetectionDataset(
+        dataset, self.sampler = self._train_dataset(), self._train_sampler(trainer)
+        # The keys of the samples carry the switch to the workers, which outlive an epoch.
+        self.sampler.combine_epochs = self._combine_epochs(self.sampler.batches_per_epoch)
+        self.sampler.set_epoch(trainer.current_epoch)
+        return self._loader(dataset, self.sampler)
+
+    def first_images(self, count: int = FIRST_IMAGES) -> list[tuple[str, Sample]]:
+        """Return the first training images of the run, augmented as the network got them, with their names.
+
+        The images are augmented anew: equal keys give equal pixels. An image that can no longer be read ends the list.
+        """
+        dataset, sampler = self._train_dataset(), self._train_sampler(self._attached())
+        sampler.combine_epochs = None if self.sampler is None else self.sampler.combine_epochs
+        keys = [key for batch in sampler.all_batches()[:count] for key in batch][:count]
+        images: list[tuple[str, Sample]] = []
+        for key in keys:
+            try:
+                images.append((self.train_data.records[key.index].path.name, dataset[key]))
+            except DataError:
+                break
+        return images
+
+    def _train_dataset(self) -> DetectionDataset:
+        return DetectionDataset(
             data=self.train_data,
             image_config=self.config.image,
             augment=self.config.augmentation,
@@ -152,7 +180,9 @@ class DetectionDataModule(L.LightningDataModule):
             expected_draws=self.sampling.draws_N,
             cache=self.cache,
         )
-        self.sampler = TrainBatchSampler(
+
+    def _train_sampler(self, trainer: L.Trainer) -> TrainBatchSampler:
+        return TrainBatchSampler(
             widths=[record.width for record in self.train_data.records],
             heights=[record.height for record in self.train_data.records],
             batch_size=self.config.batch.batch_size,
@@ -163,10 +193,6 @@ class DetectionDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        # The keys of the samples carry the switch to the workers, which outlive an epoch.
-        self.sampler.combine_epochs = self._combine_epochs(self.sampler.batches_per_epoch)
-        self.sampler.set_epoch(trainer.current_epoch)
-        return self._loader(dataset, self.sampler)
 
     def _combine_epochs(self, batches_per_epoch: int) -> int | None:
         """Return and report the number of epochs with copy-paste, mosaic and mixup.

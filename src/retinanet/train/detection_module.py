@@ -23,7 +23,6 @@ from retinanet.postprocess import postprocess
 from retinanet.predict.merge import merge_tiles
 from retinanet.train.nonfinite import finite_check
 from retinanet.train.optimisation import GROUP_OPTIONS, lr_factor, make_optimizer, planned_lr_factor, set_group_options
-from retinanet.train.progress import LossBar
 from retinanet.train.random_state import get_random_state, set_random_state
 from retinanet.train.resume import fingerprint
 from retinanet.train.validation_loss import CollectedLosses, validation_losses
@@ -126,9 +125,9 @@ class DetectionModule(L.LightningModule):
             "positives_per_image": losses.num_positives / images,
         }
         self.step_values = {name: value.float() for name, value in _mean_over_ranks(values).items()}
-        # Lightning reads each value of a progress bar in every step, and a GPU waits for each reading.
-        bar = self.trainer.progress_bar_callback
-        self.log_dict(self.step_values, prog_bar=bar is not None and not isinstance(bar, LossBar), batch_size=images)
+        # Lightning reads each value of a user's progress bar in every step, and a GPU waits for each reading.
+        has_bar = self.trainer.progress_bar_callback is not None
+        self.log_dict(self.step_values, prog_bar=has_bar, batch_size=images)
         return losses.total
 
     def on_after_backward(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from retinanet.train.graceful_stop import GracefulStop
 from retinanet.train.imbalance_file import ImbalanceFile
 from retinanet.train.metrics_file import MetricsFile
 from retinanet.train.precision import PRECISIONS, BFloat16Precision
-from retinanet.train.progress import EpochLine, LossBar, Patience, StepLimit
+from retinanet.train.progress import Patience, ProgressReport, StepLimit
 from retinanet.train.run_folder import TIME_BUDGET_FILE, ReversibleStart
 from retinanet.train.running_average import RunningAverage
 from retinanet.train.time_budget import TimeBudget
@@ -47,6 +46,7 @@ class RunCallbacks:
     stop: GracefulStop
     start: ReversibleStart
     time_budget: TimeBudget | None
+    progress: ProgressReport
     in_order: tuple[Callback, ...]
 
 
@@ -85,15 +85,20 @@ def make_callbacks(
     time_budget = TimeBudget(time_plan, path=folder / TIME_BUDGET_FILE) if time_plan is not None else None
     callbacks += [time_budget] if time_budget is not None else []
     # The user's callbacks come before the checkpoints, which then include the state of these callbacks after the epoch.
-    callbacks += [*extensions.callbacks, start, EpochLine(time_plan), checkpoints, stop]
-    if sys.stdout.isatty() and not any(isinstance(callback, ProgressBar) for callback in callbacks):
-        callbacks.append(LossBar(config.run.log_every))
+    progress = ProgressReport(
+        metrics_file=metrics_file,
+        best_ap=lambda: checkpoints.best_ap,
+        max_steps=config.schedule.max_steps,
+        time_plan=time_plan,
+    )
+    callbacks += [*extensions.callbacks, start, progress, checkpoints, stop]
     return RunCallbacks(
         checkpoints=checkpoints,
         metrics_file=metrics_file,
         stop=stop,
         start=start,
         time_budget=time_budget,
+        progress=progress,
         in_order=tuple(callbacks),
     )
 
@@ -109,11 +114,13 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
     try:
         return L.Trainer(callbacks=list(callbacks), logger=logger, **options)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        in_session = ". In an interactive session of SLURM, set SLURM_JOB_NAME=interactive"
+        advice = (
+            "; in an interactive session of SLURM, set SLURM_JOB_NAME=interactive" if SLURMEnvironment.detect() else ""
+        )
         raise ConfigError(
-            f"training cannot start with --device {config.hardware.device}, --devices {config.compute.devices}, "
-            f"--nodes {config.compute.nodes} and --precision {config.compute.precision}: {error}"
-            f"{in_session if SLURMEnvironment.detect() else ''}"
+            f"Lightning refuses to start: {error}{advice}. The options are --device {config.hardware.device}, "
+            f"--devices {config.compute.devices}, --nodes {config.compute.nodes} and --precision "
+            f"{config.compute.precision}"
         ) from error
 
 
@@ -129,11 +136,16 @@ def _trainer_options(config: TrainConfig, callbacks: Sequence[Callback]) -> dict
         num_sanity_val_steps=0,
         log_every_n_steps=config.run.log_every,
         enable_checkpointing=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_progress_bar=has_progress_bar(callbacks),
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=config.folder.output,
     )
+
+
+def has_progress_bar(callbacks: Sequence[Callback]) -> bool:
+    """Return whether a progress bar of Lightning is among the callbacks, which only a user adds."""
+    return any(isinstance(callback, ProgressBar) for callback in callbacks)
 
 
 def share_batchnorm(model: RetinaNet, config: TrainConfig, trainer: L.Trainer) -> RetinaNet:
@@ -178,5 +190,8 @@ def _silence_lightning() -> None:
     without_patience = re.escape(f'add the following callbacks: ["{Patience.STATE_KEY}"]')
     patterns = ["does not have many workers", r"isinstance\(treespec", "in eval mode", "logging interval"]
     patterns.append("sync_dist=True")  # all ranks log the same numbers
+    patterns.append("your dataloader is not resumable")  # the batch sampler skips the batches already used
     for pattern in (*patterns, without_patience):
         warnings.filterwarnings("ignore", f".*{pattern}.*", module="lightning")
+    # `_device_options` turns the option off, and its successor would still copy the buffers at the start.
+    warnings.filterwarnings("ignore", ".*`broadcast_buffers` is deprecated")

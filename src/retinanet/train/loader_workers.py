@@ -78,7 +78,7 @@ def check_shared_memory(config: TrainConfig, train_data: DetectionData, val_data
     shm_size = 2 ** (count * batch // _MIB).bit_length()
     of = f" for each of {processes} processes" if processes > 1 else ""
     raise WorkerError(
-        f"expected {_mb(count * batch)} of free shared memory in {SHARED_MEMORY}, found {_mb(free)} of {_mb(size)}. "
+        f"too little free shared memory in {SHARED_MEMORY}: {_mb(free)} of {_mb(size)}, needed {_mb(count * batch)}. "
         f"A batch of {images} images needs {_mb(batch)}, and {workers} workers{of} prepare up to "
         f"{count // processes} batches. Use --workers 0, with which the main process loads the images; or "
         f"{', or '.join(advice)}; or enlarge the shared memory: docker run --shm-size={shm_size}m"
@@ -105,16 +105,14 @@ def worker_failure(error: BaseException) -> WorkerError | None:
         how = f"was killed by the signal {ended['signal']!r}" if ended["signal"] else "exited unexpectedly"
         how += f" with exit code {ended['code']}" if ended["code"] else ""
         cause = _CAUSES.get(ended["signal"] or "", "The messages above may show the cause")
-        return WorkerError(
-            f"expected running workers, found that worker process {ended['pid']} {how}. {cause}: {_WAYS_OUT}"
-        )
+        return WorkerError(f"worker process {ended['pid']}, which loads images, {how}. {cause}: {_WAYS_OUT}")
     if full := _NO_SHARED_MEMORY.search(text):
         return WorkerError(
-            f"expected shared memory for a batch in {SHARED_MEMORY}, found none ({full[0].strip()}). Lower "
+            f"no shared memory for a batch is left in {SHARED_MEMORY} ({full[0].strip()}). Lower "
             f"--batch-size, {_WAYS_OUT}, or enlarge the shared memory: docker run --shm-size"
         )
     if isinstance(error, OSError) and error.errno in _LIMITS and not text.startswith("Caught "):
-        return WorkerError(f"expected to start the worker processes, found: {error.strerror}. {_WAYS_OUT.capitalize()}")
+        return WorkerError(f"the worker processes could not start: {error.strerror}. {_WAYS_OUT.capitalize()}")
     return None
 
 
@@ -154,8 +152,8 @@ class Watchdog:
         if not self.has_fired:
             return None
         return WorkerError(
-            f"expected a batch from the workers within {self.seconds:g} seconds (--worker-timeout), found none: a "
-            "worker is stuck, for example in a file system that does not respond or in a transform. Check the storage, "
+            f"no batch came from the workers within {self.seconds:g} seconds (--worker-timeout): a worker is stuck, "
+            "for example in a file system that does not respond or in a transform. Check the storage, "
             "raise --worker-timeout if loading is that slow, or use --workers 0, with which the main process loads the "
             "images"
         )

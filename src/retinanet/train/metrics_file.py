@@ -42,6 +42,8 @@ class MetricsFile(Callback):
     def __init__(self, *, path: Path, log_every: int) -> None:
         self.table = CsvTable(path, COLUMNS)
         self.log_every = log_every
+        self.loss: float | None = None
+        """Training loss of the latest row; None before the first row, and on other ranks than 0."""
         self._seconds_before = 0.0
         self._start = time.monotonic()
         self._last_step = -1
@@ -84,7 +86,9 @@ class MetricsFile(Callback):
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
-        row: dict[str, Any] = {name: f"{float(values[name]):.6g}" for name in names if name in values}
+        numbers = {name: float(values[name]) for name in names if name in values}
+        self.loss = numbers.get("loss", self.loss)
+        row: dict[str, Any] = {name: f"{value:.6g}" for name, value in numbers.items()}
         epoch = last_epoch(trainer)
         row |= {"epoch": epoch, "step": trainer.global_step, "seconds": f"{self.seconds():.1f}"}
         row["lr"] = f"{trainer.optimizers[0].param_groups[-1]['lr']:.6g}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lightning.pytorch.callbacks import Callback
 
-from retinanet.errors import ConfigError
+from retinanet.errors import ConfigError, list_names
 from retinanet.files import partial_path
 from retinanet.train.output_files import OutputError, is_rank_zero, translate_os_errors
 
@@ -71,8 +71,8 @@ def check_run_files(config: TrainConfig) -> Path | None:
         return next((folder / name for name in ("last.ckpt", "best.ckpt") if name in present), None)
     if present and not config.existing.overwrite and is_rank_zero():
         raise ConfigError(
-            f"{folder} already holds a training run ({', '.join(present)}): use --resume to continue it, "
-            "--overwrite to replace it, or choose another --output"
+            f"the folder already holds a training run: {folder} ({list_names(present, 3)}). Use --resume to "
+            "continue it, --overwrite to replace it, or choose another --output"
         )
     return None
 

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from retinanet.config import given_options
 from retinanet.errors import ConfigError
 from retinanet.parse import parse_duration
+from retinanet.progress import format_duration
 from retinanet.train.output_files import is_rank_zero, report_progress, write_output
-from retinanet.train.progress import format_duration
 from retinanet.train.time_plan import RunShape, TimePlan
 
 if TYPE_CHECKING:

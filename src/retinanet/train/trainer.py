@@ -21,6 +21,7 @@ from retinanet.data import DataError, DetectionData, cut_into_tiles
 from retinanet.errors import ConfigError
 from retinanet.losses import DetectionLoss
 from retinanet.matching import make_assigner
+from retinanet.progress import LiveStatus, format_duration, no_live_status
 from retinanet.torch_state import building_state
 from retinanet.train.data_module import DetectionDataModule
 from retinanet.train.detection_module import DetectionModule
@@ -33,7 +34,13 @@ from retinanet.train.extensions import (
     object_names,
 )
 from retinanet.train.initial_model import build_model, with_start_model_options
-from retinanet.train.lightning_trainer import RunCallbacks, make_callbacks, make_trainer, share_batchnorm
+from retinanet.train.lightning_trainer import (
+    RunCallbacks,
+    has_progress_bar,
+    make_callbacks,
+    make_trainer,
+    share_batchnorm,
+)
 from retinanet.train.loader_workers import WorkerError, check_shared_memory, worker_failure
 from retinanet.train.loggers import make_logger, start_logging
 from retinanet.train.memory import checkpoint_size, explain_out_of_memory, with_batch_size
@@ -46,7 +53,6 @@ from retinanet.train.output_files import (
     resume_command,
     write_output,
 )
-from retinanet.train.progress import format_duration
 from retinanet.train.resume import (
     check_resumed_data,
     check_resumed_options,
@@ -66,6 +72,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch.loggers import Logger
 
+    from retinanet.data.dataset import Sample
     from retinanet.data.user_transform import Transform
     from retinanet.model import RetinaNet
     from retinanet.train.time_plan import TimePlan
@@ -82,6 +89,8 @@ class TrainResult:
         seconds: training time over all resumed parts, seconds.
         config: options of the training run, including the values that were computed from the data.
         val_data: validation data.
+        first_images: names and samples of the first training images, augmented as the network got them; empty on other
+            ranks than 0.
     """
 
     best: Path
@@ -90,6 +99,7 @@ class TrainResult:
     seconds: float
     config: TrainConfig = field(repr=False)
     val_data: DetectionData = field(repr=False)
+    first_images: Sequence[tuple[str, Sample]] = field(default=(), repr=False)
 
 
 @building_state()
@@ -100,6 +110,7 @@ def fit(
     callbacks: Sequence[str | Callback] = (),
     logger: str | Logger | Sequence[Logger] | Literal[False] | None = None,
     started: float | None = None,
+    live: LiveStatus = no_live_status,
     **options: Any,
 ) -> TrainResult:
     """Train a detector: `fit(train=..., val=..., output=..., preset="small", epochs=20)`.
@@ -114,6 +125,8 @@ def fit(
         callbacks: Lightning callbacks, or `package.module:factory` for each.
         logger: Lightning logger or loggers, or a name accepted by `--logger`, or False for none. Default: TensorBoard.
         started: value of `time.monotonic` at which `time_budget` starts. Default: the call of this function.
+        live: function that opens a display of the status on rank 0, see `retinanet.progress.LiveStatus`. It is not
+            opened beside a progress bar of Lightning among the callbacks.
         options: options by name, as in the flags of `retinanet train`. `preset` sets the options that are not passed.
 
     Raises:
@@ -138,10 +151,10 @@ def fit(
     with locked_run_folder(config.folder.output):
         if is_rank_zero():
             restore_backup(config.folder.output)
-        return _fit_in_folder(config, extensions, started)
+        return _fit_in_folder(config, extensions, started, live)
 
 
-def _fit_in_folder(config: TrainConfig, extensions: Extensions, started: float) -> TrainResult:
+def _fit_in_folder(config: TrainConfig, extensions: Extensions, started: float, live: LiveStatus) -> TrainResult:
     """Train in a locked run folder. Nothing is written before the options, the data and the weights are checked."""
     if is_restart() and not config.run.resume:
         config = _resume_after_restart(config)
@@ -184,6 +197,7 @@ def _fit_in_folder(config: TrainConfig, extensions: Extensions, started: float) 
         checkpoint=checkpoint,
         ended=ended is not None,
         time_plan=make_time_plan(config, started),
+        live=live,
     )
 
 
@@ -219,6 +233,7 @@ def _train(
     checkpoint: Path | None,
     ended: bool,
     time_plan: TimePlan | None,
+    live: LiveStatus,
 ) -> TrainResult:
     folder, resume = config.folder.output, checkpoint is not None
     callbacks = make_callbacks(config, train_data.classes, extensions, resume=resume, ended=ended, time_plan=time_plan)
@@ -244,7 +259,10 @@ def _train(
     start = time.monotonic()
     if is_rank_zero():
         check_free_space(folder, checkpoint_size(model, config))
+    if has_progress_bar(callbacks.in_order) or not is_rank_zero():
+        live = no_live_status
     with (
+        live() as callbacks.progress.show,
         callbacks.start.undo_on_failure(),
         callbacks.stop.restored_handlers(),
         _user_errors(callbacks),
@@ -259,7 +277,7 @@ def _train(
         start_logging(trainer.loggers, config, resume=resume)
         trainer.fit(module, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if callbacks.checkpoints.unevaluated:
-        with named_in_errors(extensions, trainer):
+        with live() as callbacks.progress.show, named_in_errors(extensions, trainer):
             trainer.validate(module, data, verbose=False)
         callbacks.checkpoints.save_if_best(trainer, module)
     if is_rank_zero():
@@ -274,6 +292,7 @@ def _train(
         seconds=callbacks.metrics_file.seconds(),
         config=config,
         val_data=val_data,
+        first_images=data.first_images() if is_rank_zero() else (),
     )
 
 

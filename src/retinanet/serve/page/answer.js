@@ -25,7 +25,7 @@ export function renderAnswer(object, list) {
     tabIndex: -1,
     role: "group",
     "aria-label": `Answer: ${title}`,
-    children: [text("h3", title), ...nearNote(object, list), ...body, levels(object, list)],
+    children: [text("h3", title), ...nearNote(object, list), ...body, ...others(object, list), levels(object, list)],
   });
   node.dataset.key = "answer";
   return [node];
@@ -49,6 +49,20 @@ function nearNote({ place, answer }, list) {
   button.onclick = () => list.explainBox(detection);
   const note = `This place is ${pixels} ${pixels === 1 ? "pixel" : "pixels"} outside of ${list.nameOf(detection)}. `;
   return [element("p", { class: "why-text near", children: [note, button] })];
+}
+
+// Return buttons for the other objects that a clicked place suggests.
+function others({ place, answer }, list) {
+  if (!place || !answer?.others.length) return [];
+  const buttons = answer.others.map((one, i) => {
+    const button = element("button", { type: "button", children: [swatch(one.class_id), `${one.class}, ${one.source === "detection" ? "detected" : "not detected"}`] });
+    button.dataset.key = `other-${i}`;
+    button.onmouseenter = button.onfocus = () => list.preview({ ...one, anchor: one.box });
+    button.onmouseleave = button.onblur = () => list.preview(null);
+    button.onclick = () => list.explainBox(one);
+    return button;
+  });
+  return [element("p", { class: "buttons others", children: [text("span", "Also at this place:", "muted"), ...buttons] })];
 }
 
 function renderResult(object, list) {
