@@ -14,8 +14,8 @@ from retinanet.analysis.outcomes import KINDS, SIZES, STEPS, UNLABELLED, Outcome
 from retinanet.data import DetectionData, load
 from retinanet.evaluate import confusion_matrix
 from retinanet.evaluate.per_image import ImageResults, items_from_results, match_detections
+from retinanet.report.embedded_images import EmbeddedImage, image_data
 from retinanet.report.explorer import run_data
-from retinanet.report.pictures import Picture, picture_data
 from tests.evaluate.image_results import make
 from tests.evaluate.random_detections import random_case
 from tests.javascript import Scripts
@@ -68,8 +68,8 @@ def check_all_thresholds(
 ) -> None:
     """Compare Outcomes and the script with the matching of each image and with hotcoco's confusion matrix."""
     run, K = run_data("run", outcomes), len(outcomes.classes)
-    pictures = [
-        picture_data(Picture(index=i, name="p", width=1, height=1, source=""), [outcomes], 0, with_source=False)
+    embedded = [
+        image_data(EmbeddedImage(index=i, name="p", width=1, height=1, source=""), [outcomes], 0, with_source=False)
         for i in range(len(items))
     ]
     for step in steps:
@@ -95,7 +95,7 @@ def check_all_thresholds(
         for name in ("missed", "false", "unlabelled"):
             assert sum(script_counts(scripts, run, step, kind=k)[name] for k in range(len(KINDS))) == expected[name]
         options = {"numClasses": K, "unlabelledKind": UNLABELLED}
-        marks = [scripts.call("pictureMarks", one, 0, step, options) for one in pictures]
+        marks = [scripts.call("imageMarks", one, 0, step, options) for one in embedded]
         for item, of_image in zip(items, marks, strict=True):
             shown = scripts.call("countMarks", of_image)
             assert shown == {name: value for name, value in matched([item], step / 100).items() if name != "objects"}
@@ -125,7 +125,7 @@ def test_every_threshold_of_real_detections(scripts: Scripts, shared_data: Path)
     )
     rng = np.random.default_rng(0)
     rows = []
-    for record in data.records[:20]:
+    for record in data.records[:12]:
         for box, label in zip(record.boxes_G4, record.labels_G, strict=True):
             for _ in range(rng.integers(0, 4)):
                 x1, y1, x2, y2 = box + rng.normal(0, 8, 4)
@@ -137,7 +137,7 @@ def test_every_threshold_of_real_detections(scripts: Scripts, shared_data: Path)
                     rows[-1]["bbox"] = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
     items = items_from_results(data, rows)
     outcomes = Outcomes(items, data.classes, threshold=0.5)
-    check_all_thresholds(scripts, outcomes, items, data.to_coco(), rows, range(0, STEPS + 1, 4))
+    check_all_thresholds(scripts, outcomes, items, data.to_coco(), rows, range(0, STEPS + 1, 8))
 
 
 def test_scores_are_rounded_down_so_that_comparisons_stay_exact() -> None:
@@ -186,9 +186,9 @@ def test_marks_pass_the_filters_and_differences_between_runs_are_found(scripts: 
     first = make([(*A, 0), (*B, 1)], [(*A, 0, 0.9), (*B, 0, 0.8)])
     second = make([(*A, 0), (*B, 1)], [(*B, 1, 0.9)])
     runs = [Outcomes([item], ["cat", "dog"], threshold=0.5) for item in (first, second)]
-    picture = picture_data(Picture(index=0, name="p", width=1, height=1, source=""), runs, 0, with_source=False)
+    embedded = image_data(EmbeddedImage(index=0, name="p", width=1, height=1, source=""), runs, 0, with_source=False)
     options = {"numClasses": 2, "unlabelledKind": UNLABELLED}
-    marks, other = (scripts.call("pictureMarks", picture, run, 50, options) for run in (0, 1))
+    marks, other = (scripts.call("imageMarks", embedded, run, 50, options) for run in (0, 1))
     assert [mark["outcome"] for mark in marks] == ["found", "false", "missed"]
     assert [mark["object"] for mark in scripts.call("onlyFound", marks, other)] == [0]
     assert [mark["object"] for mark in scripts.call("onlyFound", other, marks)] == [1]

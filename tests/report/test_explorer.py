@@ -13,7 +13,7 @@ import pytest
 from retinanet.analysis.next_steps import NextStep
 from retinanet.analysis.outcomes import Outcomes
 from retinanet.evaluate.per_image import ImageResults
-from retinanet.report import Report, explorer, pictures
+from retinanet.report import Report, embedded_images, explorer
 from retinanet.report.confusion_table import TABLE_CLASSES, intro
 from retinanet.report.explorer import Explorer, Run
 from retinanet.report.verdict import verdict
@@ -35,7 +35,7 @@ def written(
     ]
     shown = Explorer(report, runs)
     shown.first_screen(["<i>verdict</i>"], [NextStep(reason="A reason", command="retinanet check 'a & b'")])
-    shown.pictures_section(report.section("Images"))
+    shown.images_section(report.section("Images"))
     shown.confusion_section(report.section("Confusion matrix"))
     text = report.html()
     data = re.findall(r'<script type="application/json">(.*?)</script>', text)
@@ -60,13 +60,13 @@ def test_the_first_screen_shows_counts_shares_and_commands_without_a_script() ->
 
 def test_the_static_boxes_are_told_apart_by_class_and_symbol() -> None:
     item = make([(*A, 0), (*B, 1)], [(*A, 0, 0.9), (*B, 0, 0.8), (80, 60, 90, 70, 1, 0.7)])
-    boxes = pictures.static_boxes(Outcomes([item], CLASSES, threshold=0.5).images[0], 50, CLASSES)
+    boxes = embedded_images.static_boxes(Outcomes([item], CLASSES, threshold=0.5).images[0], 50, CLASSES)
     assert boxes["paths"]["found"] == "M10 10H30V30H10Z"
     assert sorted(boxes["paths"]) == ["false", "found", "missed", "unlabelled"]
     assert [text for _, _, text in boxes["labels"]] == ["× cat 0.80", "? dog 0.70", "× dog"]
 
 
-def test_two_models_are_shown_side_by_side_with_each_picture_once() -> None:
+def test_two_models_are_shown_side_by_side_with_each_image_once() -> None:
     first, second = make([(*A, 0)], [(*A, 0, 0.9)]), make([(*A, 0)], [(*B, 0, 0.9)])
     page, data, _ = written([first] * 3, [second] * 3)
     assert len([1 for name, _ in page.elements if name == "image"]) == 3
@@ -78,36 +78,36 @@ def test_two_models_are_shown_side_by_side_with_each_picture_once() -> None:
 
 
 def test_the_worst_images_come_first_and_random_ones_complete_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pictures.choose_pictures([0, 3, 1, 3], [True] * 4) == ([1, 3, 2], [0])
-    assert pictures.choose_pictures([0, 3, 1, 3], [True, False, True, True]) == ([3, 2], [0])
-    monkeypatch.setattr(pictures, "MAX_PICTURES", 4)
+    assert embedded_images.choose_images([0, 3, 1, 3], [True] * 4) == ([1, 3, 2], [0])
+    assert embedded_images.choose_images([0, 3, 1, 3], [True, False, True, True]) == ([3, 2], [0])
+    monkeypatch.setattr(embedded_images, "MAX_IMAGES", 4)
     errors = [0, 5, 4, 3, 2, 1]
-    worst, others = pictures.choose_pictures(errors, [True] * 6, seed=1)
+    worst, others = embedded_images.choose_images(errors, [True] * 6, seed=1)
     assert worst == [1, 2]
     assert len(others) == 2
     assert not {*worst} & {*others}
 
 
 def test_images_beyond_the_limit_are_counted_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_PICTURES", 4)
+    monkeypatch.setattr(embedded_images, "MAX_IMAGES", 4)
     wrong, right = make([(*A, 0)], []), make([(*A, 0)], [(*A, 0, 0.9)])
     page, data, _ = written([right, wrong, right, right, wrong, wrong, right])
     text = " ".join(page.text.split())
     assert "4 of 7 images are embedded: 2 with the most errors, and 2 random ones." in text
     assert "The counts and the confusion matrix cover all images." in text
     assert "Found 4 57 % of 7 objects" in text
-    assert len(data["pictures"]) == 4
+    assert len(data["images"]) == 4
 
 
-def test_pictures_are_embedded_once_and_within_the_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_embedded_once_and_within_the_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     item = make([(*A, 0)], [])
     _, data, shown = written([item] * 20)
-    sources = [picture["source"] for picture in data["pictures"]]
-    assert sources[: pictures.STATIC] == [None] * pictures.STATIC  # these are in the page
-    assert all(source.startswith("data:image/jpeg") for source in sources[pictures.STATIC :])
-    assert shown.report.image_bytes > sum(len(picture.source) for picture in shown.pictures)
-    monkeypatch.setattr(pictures, "MAX_BYTES", 3 * len(shown.pictures[0].source) + 5)
-    assert len(written([item] * 20)[1]["pictures"]) == 3
+    sources = [embedded["source"] for embedded in data["images"]]
+    assert sources[: embedded_images.STATIC] == [None] * embedded_images.STATIC  # these are in the page
+    assert all(source.startswith("data:image/jpeg") for source in sources[embedded_images.STATIC :])
+    assert shown.report.image_bytes > sum(len(embedded.source) for embedded in shown.embedded)
+    monkeypatch.setattr(embedded_images, "MAX_BYTES", 3 * len(shown.embedded[0].source) + 5)
+    assert len(written([item] * 20)[1]["images"]) == 3
 
 
 def test_images_whose_files_are_missing_are_counted(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_images_whose_files_are_missing_are_counted(tmp_path: Path) -> None:
     text = " ".join(page.text.split())
     assert "2 image files could not be found. The counts cover these images" in text
     assert "Found 2 100 % of 2 objects" in text
-    assert data["pictures"] == []
+    assert data["images"] == []
 
 
 def test_data_beyond_the_limit_starts_the_slider_at_a_higher_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +203,12 @@ def test_the_verdict_names_false_and_unlabelled_detections() -> None:
 def test_scores_and_positions_of_boxes_are_compact() -> None:
     item = make([(10.04, 10, 30, 30.96, 0)], [(*A, 0, 0.87654)])
     outcomes = Outcomes([item], ["cat"], threshold=0.5)
-    picture = pictures.Picture(index=0, name="p", width=100, height=80, source="")
-    data = pictures.picture_data(picture, [outcomes], 0, with_source=False)
+    embedded = embedded_images.EmbeddedImage(index=0, name="p", width=100, height=80, source="")
+    data = embedded_images.image_data(embedded, [outcomes], 0, with_source=False)
     assert data["objects"] == [[10.0, 10.0, 30.0, 31.0, 0, 0, 0]]
     assert data["runs"][0]["detections"] == [[10.0, 10.0, 30.0, 30.0, 0, 876, 0, -1, 0, 0, 0]]
     many = make([], [(*A, 0, score) for score in np.linspace(0.1, 0.9, 400)])
-    data = pictures.picture_data(picture, [Outcomes([many], ["cat"], threshold=0.5)], 0, with_source=False)
+    data = embedded_images.image_data(embedded, [Outcomes([many], ["cat"], threshold=0.5)], 0, with_source=False)
     scores = [row[5] for row in data["runs"][0]["detections"]]
-    assert len(scores) == pictures.MAX_BOXES
+    assert len(scores) == embedded_images.MAX_BOXES
     assert scores == sorted(scores, reverse=True)

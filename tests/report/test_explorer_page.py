@@ -56,7 +56,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         report = Report(f"Report of {name}", in_short=["A sentence."])
         explorer = Explorer(report, chosen)
         explorer.first_screen(verdict(chosen[0].outcomes), [NextStep(reason="See the errors", command=COMMAND)] * 2)
-        explorer.pictures_section(report.section("Images"))
+        explorer.images_section(report.section("Images"))
         explorer.confusion_section(report.section("Confusion matrix"))
         section = report.section("Evaluation")
         section.table(["Class", "AP"], [["cat", 0.5]], caption="Metrics")

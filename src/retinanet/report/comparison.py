@@ -37,7 +37,7 @@ def comparison_report(found: ModelComparison, path: Path, *, flags: Sequence[str
     explorer = Explorer(report, [_run(found, model) for model in found.models])
     best = max(found.models, key=lambda model: model.evaluation.metrics.AP)
     explorer.first_screen([sentences[0], _only_one(found)], after_evaluation(best.path, found.data.source, flags))
-    explorer.pictures_section(report.section("Images: the same image with the detections of both models"))
+    explorer.images_section(report.section("Images: the same image with the detections of both models"))
     explorer.confusion_section(report.section("Confusion matrices"))
     report.in_short += sentences[1:]
     for model in found.models[1:]:

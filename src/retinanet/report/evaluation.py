@@ -105,7 +105,7 @@ def model_report(
     outcomes = Outcomes(items, data.classes, threshold=threshold, causes=causes)
     explorer = Explorer(report, [Run(name="model", outcomes=outcomes)])
     explorer.first_screen(verdict(outcomes), next_steps)
-    explorer.pictures_section(report.section("Images"))
+    explorer.images_section(report.section("Images"))
     if misses is not None:
         miss_map_section(report, misses)
     explorer.confusion_section(report.section("Confusion matrix"))

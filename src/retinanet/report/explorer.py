@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retinanet.analysis.outcomes import KINDS, SIZES, STEPS, UNLABELLED, Outcomes
-from retinanet.report import pictures
+from retinanet.report import embedded_images
 from retinanet.report.confusion_table import TABLE_CLASSES, confusion_table, intro
+from retinanet.report.embedded_images import STATIC
 from retinanet.report.html import render
-from retinanet.report.pictures import STATIC
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,12 +56,12 @@ class Explorer:
         self.report, self.runs = report, runs
         self.shown = runs[:2]  # without a script, the first two runs are compared
         images = runs[0].outcomes.images
-        present = [pictures.is_present(image) for image in images]
+        present = [embedded_images.is_present(image) for image in images]
         self.absent = len(images) - sum(present)
-        worst, others = pictures.choose_pictures(self._errors(), present, seed=seed)
-        limit = min(pictures.MAX_BYTES, report.free_bytes)
-        self.pictures = pictures.embed([*worst, *others], images, limit)
-        self.worst = min(len(worst), len(self.pictures))
+        worst, others = embedded_images.choose_images(self._errors(), present, seed=seed)
+        limit = min(embedded_images.MAX_BYTES, report.free_bytes)
+        self.embedded = embedded_images.embed([*worst, *others], images, limit)
+        self.worst = min(len(worst), len(self.embedded))
         tables = [tables_of(run.outcomes) for run in runs]
         self.lowest = min(lowest_step(one) for one in tables)
         if sum(len(table) for one in tables for table in one.values()) > MAX_ROWS * len(runs):
@@ -88,30 +88,30 @@ class Explorer:
         if steps:
             self.report.first.commands([(f"{step.reason}.", step.command) for step in steps], title="Next")
 
-    def pictures_section(self, section: Section) -> None:
+    def images_section(self, section: Section) -> None:
         """Add the filters and the images with their boxes."""
         if self.absent:
             number = "1 image file" if self.absent == 1 else f"{self.absent:,} image files"
             section.text(f"{number} could not be found. The counts cover these images; the images are not shown.")
-        if not self.pictures:
+        if not self.embedded:
             return
         steps = [run.outcomes.step for run in self.shown]
         static = [
             (
-                picture,
+                embedded,
                 [
-                    pictures.static_boxes(run.outcomes.images[picture.index], step, run.outcomes.classes)
+                    embedded_images.static_boxes(run.outcomes.images[embedded.index], step, run.outcomes.classes)
                     for run, step in zip(self.shown, steps, strict=True)
                 ],
             )
-            for picture in self.pictures[:STATIC]
+            for embedded in self.embedded[:STATIC]
         ]
         section.markup(
             render(
-                "pictures.html",
-                pictures=static,
+                "images.html",
+                images=static,
                 names=[run.name for run in self.runs] if len(self.runs) > 1 else [],
-                about=self._about_pictures(),
+                about=self._about_images(),
                 classes=self.runs[0].outcomes.classes,
                 kinds=self._kinds(),
                 sizes=SIZES,
@@ -154,9 +154,9 @@ class Explorer:
         }
         return [(number, kind) for number, kind in enumerate(KINDS) if number in present]
 
-    def _about_pictures(self) -> str:
+    def _about_images(self) -> str:
         """Return which images are embedded."""
-        total, shown = len(self.runs[0].outcomes.images), len(self.pictures)
+        total, shown = len(self.runs[0].outcomes.images), len(self.embedded)
         what = "objects that only one model finds" if len(self.runs) > 1 else "errors"
         order = f"The images with the most {what} come first"
         if shown == total:
@@ -178,9 +178,9 @@ class Explorer:
             "page": STATIC,
             "tableClasses": TABLE_CLASSES,
             "runs": [run_data(run.name, run.outcomes, self.lowest) for run in self.runs],
-            "pictures": [
-                pictures.picture_data(picture, outcomes, self.lowest, with_source=number >= STATIC)
-                for number, picture in enumerate(self.pictures)
+            "images": [
+                embedded_images.image_data(embedded, outcomes, self.lowest, with_source=number >= STATIC)
+                for number, embedded in enumerate(self.embedded)
             ],
         }
 

@@ -88,7 +88,7 @@ def training_report(
         outcomes = Outcomes(gallery, classes, threshold=threshold)
         explorer = Explorer(report, [Run(name="model", outcomes=outcomes)], seed=seed)
         explorer.first_screen(verdict(outcomes), next_steps)
-        explorer.pictures_section(report.section(f"Images of the {images}"))
+        explorer.images_section(report.section(f"The {images}"))
         if misses is not None:
             miss_map_section(report, misses)
         explorer.confusion_section(report.section("Confusion matrix"))

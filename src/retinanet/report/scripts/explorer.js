@@ -1,15 +1,15 @@
-// The explorable evaluation: one threshold and filters move counts, matrices and pictures at once.
+// The explorable evaluation: one threshold and filters move counts, matrices and images at once.
 
 parts.explorer = (root, data) => {
-  const { classes, kinds, runs, pictures } = data;
+  const { classes, kinds, runs, images } = data;
   const numClasses = classes.length, unlabelledKind = data.unlabelled, options = { numClasses, unlabelledKind };
   const slider = root.querySelector("#threshold"), output = root.querySelector("output");
   const active = root.querySelector(".active"), same = root.querySelector("[data-control=same]");
-  const panel = document.querySelector("[data-view=pictures]");
+  const panel = document.querySelector("[data-view=images]");
   const matrices = [...document.querySelectorAll("[data-view=matrix]")];
-  const form = panel?.querySelector("form"), gallery = panel?.querySelector(".pictures");
+  const form = panel?.querySelector("form"), gallery = panel?.querySelector(".images");
   const state = { step: Number(slider.value), filter: { ...allOutcomes }, outcome: "", cell: null, second: 1, pages: 1 };
-  panel?.querySelectorAll("image").forEach((image, number) => { pictures[number].source = image.getAttribute("href"); });
+  panel?.querySelectorAll("image").forEach((node, number) => { images[number].source = node.getAttribute("href"); });
 
   slider.hidden = false;
 
@@ -71,12 +71,12 @@ parts.explorer = (root, data) => {
     });
   }
 
-  // Return the marks of a picture in each shown run, those that are drawn.
-  function marksOf(picture) {
-    const all = shownRuns().map((run) => pictureMarks(picture, run, stepOf(run), options));
+  // Return the marks of an image in each shown run, those that are drawn.
+  function marksOf(image) {
+    const all = shownRuns().map((run) => imageMarks(image, run, stepOf(run), options));
     if (state.cell) {
       return all.map((marks, place) => (shownRuns()[place] === state.cell.run || runs.length === 1
-        ? pairedMarks(cellMarks(marks, state.cell.cell), picture) : []));
+        ? pairedMarks(cellMarks(marks, state.cell.cell), image) : []));
     }
     if (state.outcome.startsWith("only-")) {
       const [mine, other] = state.outcome === "only-0" ? [0, 1] : [1, 0];
@@ -90,62 +90,62 @@ parts.explorer = (root, data) => {
     return all.map((marks) => filteredMarks(marks, state.filter, state.outcome));
   }
   // Add the object of a confused detection to its marks.
-  function pairedMarks(marks, picture) {
+  function pairedMarks(marks, image) {
     return marks.flatMap((mark) => {
       if (mark.outcome === "missed" || !(mark.partner >= 0) || mark.object >= 0) return [mark];
-      const [x1, y1, x2, y2, label, size] = picture.objects[mark.partner];
+      const [x1, y1, x2, y2, label, size] = image.objects[mark.partner];
       return [{ ...mark, outcome: "missed", score: null, box: [x1, y1, x2, y2], label, size, cell: null }, mark];
     });
   }
-  // Return the errors in a picture, or the objects that only one of two runs finds.
+  // Return the errors in an image, or the objects that only one of two runs finds.
   const errors = (marks) => (marks.length > 1
     ? onlyFound(marks[0], marks[1]).length + onlyFound(marks[1], marks[0]).length
     : marks[0].filter((mark) => mark.outcome !== "found").length);
   const isLimited = () => state.cell || state.outcome || state.filter.label >= 0 || state.filter.kind >= 0 || state.filter.size >= 0;
 
-  let shown = []; // the pictures of the gallery, in their order
+  let shown = []; // the images of the gallery, in their order
   let figures = [];
-  function choosePictures() {
-    const found = pictures.map((picture) => ({ picture, marks: marksOf(picture) }));
+  function chooseImages() {
+    const found = images.map((image) => ({ image, marks: marksOf(image) }));
     const kept = isLimited() ? found.filter(({ marks }) => marks.flat().length) : found;
     const weight = ({ marks }) => (isLimited() ? marks.flat().length : errors(marks));
-    shown = kept.map((one) => [one, weight(one)]).sort((a, b) => b[1] - a[1]).map(([{ picture }]) => picture);
+    shown = kept.map((one) => [one, weight(one)]).sort((a, b) => b[1] - a[1]).map(([{ image }]) => image);
     const visible = shown.slice(0, state.pages * data.page);
     figures = visible.map(figureOf);
     gallery.replaceChildren(...figures.map(({ figure }) => figure));
-    const total = shown.flatMap((picture) => marksOf(picture).flat().filter((mark) => mark.cell)).length;
+    const total = shown.flatMap((image) => marksOf(image).flat().filter((mark) => mark.cell)).length;
     const what = state.cell ? ` ${cellTitle(state.cell)}: ${whole(total)} of ${whole(state.cell.count)} are in these images.` : "";
-    const images = shown.length === 1 ? "1 embedded image" : `${whole(shown.length)} embedded images`;
-    set(panel.querySelector(".state"), `${visible.length} of ${images}${isLimited() ? " with such objects or detections" : ""}.${what}`);
+    const number = shown.length === 1 ? "1 embedded image" : `${whole(shown.length)} embedded images`;
+    set(panel.querySelector(".state"), `${visible.length} of ${number}${isLimited() ? " with such objects or detections" : ""}.${what}`);
     panel.querySelector(".more").hidden = visible.length === shown.length;
-    drawPictures();
+    drawImages();
   }
-  function figureOf(picture, number) {
-    const views = shownRuns().map(() => pictureView(picture, picture.source));
+  function figureOf(image, number) {
+    const views = shownRuns().map(() => imageView(image, image.source));
     views.forEach((view) => view.setAttribute("aria-hidden", "true"));
     const button = element("button", { type: "button", class: "enlarge" });
     button.addEventListener("click", () => viewer.open(number));
     const caption = element("figcaption");
-    const figure = element("figure", { class: "picture", children: [
+    const figure = element("figure", { class: "image", children: [
       element("div", { class: "views", children: [...views, button] }), caption,
     ] });
     views.forEach((view) => sizes.observe(view));
-    return { figure, picture, views, button, caption };
+    return { figure, image, views, button, caption };
   }
-  function captionOf(picture, marks) {
+  function captionOf(image, marks) {
     const texts = marks.map((of, place) => (runs.length > 1 ? `${runs[shownRuns()[place]].name} ` : "") + countText(countMarks(of)));
-    return `${picture.name}: ${texts.join("; ")}.`;
+    return `${image.name}: ${texts.join("; ")}.`;
   }
-  function drawPictures() {
-    for (const { picture, views, button, caption } of figures) {
-      const marks = marksOf(picture), text = captionOf(picture, marks);
-      views.forEach((view, place) => drawMarks(view, marks[place], classes, { truth: truthOf(picture) }));
+  function drawImages() {
+    for (const { image, views, button, caption } of figures) {
+      const marks = marksOf(image), text = captionOf(image, marks);
+      views.forEach((view, place) => drawMarks(view, marks[place], classes, { truth: truthOf(image) }));
       set(caption, text);
       button.setAttribute("aria-label", `Enlarge ${text}`);
     }
     viewer.redraw();
   }
-  const truthOf = (picture) => (form.querySelector("[data-control=truth]").checked ? picture.objects.map((row) => row.slice(0, 4)) : []);
+  const truthOf = (image) => (form.querySelector("[data-control=truth]").checked ? image.objects.map((row) => row.slice(0, 4)) : []);
   const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => scaleText(target)));
 
   function cellTitle({ cell: [row, column] }) {
@@ -160,23 +160,23 @@ parts.explorer = (root, data) => {
     state.pages = 1;
     drawMatrices();
     if (!panel) return;
-    choosePictures();
+    chooseImages();
     if (state.cell) {
       panel.scrollIntoView({ behavior: "instant", block: "start" });
       panel.querySelector(".enlarge")?.focus({ preventScroll: true });
     }
   }
 
-  const viewer = panel && pictureViewer({
+  const viewer = panel && imageViewer({
     count: () => shown.length,
     threshold: slider,
     move: (step) => moveTo(step),
     show(number) {
-      const picture = shown[number], marks = marksOf(picture);
+      const image = shown[number], marks = marksOf(image);
       const views = shownRuns().map((run, place) => {
-        const view = pictureView(picture, picture.source);
-        drawMarks(view, marks[place], classes, { truth: truthOf(picture), named: marks[place].length <= 40 });
-        view.setAttribute("aria-label", captionOf(picture, marks));
+        const view = imageView(image, image.source);
+        drawMarks(view, marks[place], classes, { truth: truthOf(image), named: marks[place].length <= 40 });
+        view.setAttribute("aria-label", captionOf(image, marks));
         return view;
       });
       const details = marks.flat().map((mark) => {
@@ -185,7 +185,7 @@ parts.explorer = (root, data) => {
       });
       const boxes = isLimited() ? marks.flat().map((mark) => mark.box) : [];
       const focus = boxes.length ? [0, 1].map((k) => (boxes[0][k] + boxes[0][k + 2]) / 2) : null;
-      return { views, focus, size: [picture.width, picture.height], caption: captionOf(picture, marks), details, threshold: output.textContent };
+      return { views, focus, size: [image.width, image.height], caption: captionOf(image, marks), details, threshold: output.textContent };
     },
   });
 
@@ -193,7 +193,7 @@ parts.explorer = (root, data) => {
   function redraw() {
     drawCounts();
     drawMatrices();
-    if (panel) drawPictures();
+    if (panel) drawImages();
   }
   function moveTo(step) {
     state.step = step;
@@ -209,14 +209,14 @@ parts.explorer = (root, data) => {
     Object.assign(state, { cell: null, pages: 1 });
     drawCounts();
     drawMatrices();
-    choosePictures();
+    chooseImages();
   }
 
   slider.addEventListener("input", () => moveTo(Number(slider.value)));
-  slider.addEventListener("change", () => panel && choosePictures());
+  slider.addEventListener("change", () => panel && chooseImages());
   if (same) {
     same.parentElement.hidden = false;
-    same.addEventListener("change", () => { redraw(); if (panel) choosePictures(); });
+    same.addEventListener("change", () => { redraw(); if (panel) chooseImages(); });
   }
   if (panel) {
     form.hidden = false;
@@ -226,10 +226,10 @@ parts.explorer = (root, data) => {
     panel.querySelector(".more").addEventListener("click", () => {
       const next = figures.length;
       state.pages += 1;
-      choosePictures();
+      chooseImages();
       figures[next]?.button.focus();
     });
-    choosePictures();
+    chooseImages();
   }
   drawCounts();
   drawMatrices();

@@ -61,11 +61,11 @@ function confusionCounts(run, step, filter, numClasses) {
   return counts;
 }
 
-// Return the objects and detections of a picture at a threshold, each with its outcome:
+// Return the objects and detections of an image at a threshold, each with its outcome:
 // found (the detection of a found object), missed, false, unlabelled. `cell` is the row and column in the confusion matrix.
-function pictureMarks(picture, run, step, { numClasses, unlabelledKind }) {
+function imageMarks(image, run, step, { numClasses, unlabelledKind }) {
   const marks = [], found = new Set(), paired = new Set();
-  const { objects } = picture, { detections, kinds } = picture.runs[run];
+  const { objects } = image, { detections, kinds } = image.runs[run];
   for (const [x1, y1, x2, y2, label, score, size, kind, object, partner, ignored] of detections) {
     if (score < step * 10 || ignored) continue;
     if (partner >= 0) paired.add(partner);
@@ -106,7 +106,7 @@ function cellMarks(marks, [row, column]) {
   return marks.filter((mark) => mark.cell && mark.cell[0] === row && mark.cell[1] === column);
 }
 
-// Return the objects of a picture that one run finds and another misses, as marks of the first run.
+// Return the objects of an image that one run finds and another misses, as marks of the first run.
 function onlyFound(marks, otherMarks) {
   const other = new Set(otherMarks.filter((mark) => mark.outcome === "found").map((mark) => mark.object));
   return marks.filter((mark) => mark.outcome === "found" && !other.has(mark.object));

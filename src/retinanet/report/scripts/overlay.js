@@ -1,9 +1,9 @@
-// Draw a picture and the boxes of its marks as SVG, in original pixels. Colours, dashes and symbols tell outcomes apart.
+// Draw an image and the boxes of its marks as SVG, in original pixels. Colours, dashes and symbols tell outcomes apart.
 
 const markOrder = ["found", "unlabelled", "false", "missed"];
 const markSymbols = { found: "", missed: "×", false: "×", unlabelled: "?" };
 
-function pictureElement(tag, attributes = {}, children = []) {
+function svgNode(tag, attributes = {}, children = []) {
   const namespace = document.querySelector("svg").namespaceURI; // the legend is an SVG; the page names no address
   const node = document.createElementNS(namespace, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -23,23 +23,23 @@ function countText(counts) {
   return counts.unlabelled ? `${text}, ${counts.unlabelled} probably unlabelled` : text;
 }
 
-// Return an SVG of a picture, without boxes.
-function pictureView(picture, source) {
-  const { width, height } = picture;
-  return pictureElement("svg", { class: "view", viewBox: `0 0 ${width} ${height}`, role: "img" }, [
-    pictureElement("image", { href: source, width, height, preserveAspectRatio: "none" }),
-    pictureElement("g"),
+// Return an SVG of an image, without boxes.
+function imageView(image, source) {
+  const { width, height } = image;
+  return svgNode("svg", { class: "view", viewBox: `0 0 ${width} ${height}`, role: "img" }, [
+    svgNode("image", { href: source, width, height, preserveAspectRatio: "none" }),
+    svgNode("g"),
   ]);
 }
 
-// Replace the boxes of a picture. `truth` holds further boxes, which are drawn thinly. With `named`, found objects have
+// Replace the boxes of an image. `truth` holds further boxes, which are drawn thinly. With `named`, found objects have
 // their names, too.
 function drawMarks(view, marks, classes, { truth = [], named = false } = {}) {
   const path = (boxes) => boxes.map(([x1, y1, x2, y2]) => `M${x1} ${y1}H${x2}V${y2}H${x1}Z`).join("");
   const nodes = [], { height } = view.viewBox.baseVal;
   const add = (name, boxes) => {
     const d = path(boxes);
-    nodes.push(pictureElement("path", { class: "casing", d }), pictureElement("path", { class: name, d }));
+    nodes.push(svgNode("path", { class: "casing", d }), svgNode("path", { class: name, d }));
   };
   if (truth.length) add("truth", truth);
   for (const outcome of markOrder) {
@@ -48,7 +48,7 @@ function drawMarks(view, marks, classes, { truth = [], named = false } = {}) {
   }
   for (const mark of marks) {
     if (mark.outcome === "found" && !named) continue;
-    const text = pictureElement("text", { x: mark.box[0], y: mark.box[1], dy: mark.box[1] > height / 24 ? "-.3em" : "1em" });
+    const text = svgNode("text", { x: mark.box[0], y: mark.box[1], dy: mark.box[1] > height / 24 ? "-.3em" : "1em" });
     text.textContent = markText(mark, classes);
     nodes.push(text);
   }

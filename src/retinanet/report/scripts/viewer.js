@@ -1,11 +1,11 @@
-// A dialog that shows a picture large: zoom with the wheel, two fingers or + and -, pan by dragging, next and previous
-// picture with the arrow keys, close with Escape.
+// A dialog that shows an image large: zoom with the wheel, two fingers or + and -, pan by dragging, next and previous
+// image with the arrow keys, close with Escape.
 
 const viewerZoomStep = 1.4, viewerMaxZoom = 12;
 
 // Return {open(number), redraw(), isOpen()}. `show(number)` returns the views, the size, the
-// caption and the details of a picture, and the place that zooming starts at.
-function pictureViewer({ count, show, move, threshold }) {
+// caption and the details of an image, and the place that zooming starts at.
+function imageViewer({ count, show, move, threshold }) {
   const button = (text, name) => element("button", { type: "button", textContent: text, "aria-label": name });
   const stage = element("div", { class: "stage" });
   const caption = element("p", { class: "caption", role: "status" });
@@ -62,7 +62,7 @@ function pictureViewer({ count, show, move, threshold }) {
     centre = centre.map((place, k) => at[k] + (place - at[k]) * (before / zoom));
     frame();
   }
-  // Return a place on the screen in pixels of the picture.
+  // Return a place on the screen in pixels of the image.
   function place(event) {
     const view = event.target.closest("svg.view") ?? views()[0];
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(view.getScreenCTM().inverse());

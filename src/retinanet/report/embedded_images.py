@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Ints = npt.NDArray[np.integer]
 
-MAX_PICTURES: Final = 120
+MAX_IMAGES: Final = 120
 """Maximum number of embedded images."""
 MAX_BYTES: Final = 5_000_000
 """Maximum size of all embedded images in base64, bytes."""
@@ -34,7 +34,7 @@ STATIC: Final = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class EmbeddedImage:
     """An embedded image: its index in the data, its name, its size in original pixels, and its JPEG as a data URI."""
 
     index: int
@@ -44,10 +44,10 @@ class Picture:
     source: str
 
 
-def choose_pictures(errors: Sequence[int], present: Sequence[bool], *, seed: int = 0) -> tuple[list[int], list[int]]:
+def choose_images(errors: Sequence[int], present: Sequence[bool], *, seed: int = 0) -> tuple[list[int], list[int]]:
     """Return the images with the most errors, most first, and random ones of the others.
 
-    All images are returned if `MAX_PICTURES` permits; otherwise half of `MAX_PICTURES` images of each kind.
+    All images are returned if `MAX_IMAGES` permits; otherwise half of `MAX_IMAGES` images of each kind.
 
     Args:
         errors: number of errors in each image.
@@ -56,15 +56,15 @@ def choose_pictures(errors: Sequence[int], present: Sequence[bool], *, seed: int
     """
     left = [i for i, is_present in enumerate(present) if is_present]
     flawed = sorted((i for i in left if errors[i]), key=lambda i: (-errors[i], i))
-    worst = flawed if len(left) <= MAX_PICTURES else flawed[: MAX_PICTURES // 2]
+    worst = flawed if len(left) <= MAX_IMAGES else flawed[: MAX_IMAGES // 2]
     rest = sorted({*left} - {*worst})
-    order = np.random.default_rng(seed).permutation(len(rest))[: MAX_PICTURES - len(worst)]
+    order = np.random.default_rng(seed).permutation(len(rest))[: MAX_IMAGES - len(worst)]
     return worst, [rest[i] for i in order]
 
 
-def embed(chosen: Sequence[int], images: Sequence[ImageOutcomes], limit: int) -> list[Picture]:
+def embed(chosen: Sequence[int], images: Sequence[ImageOutcomes], limit: int) -> list[EmbeddedImage]:
     """Embed images in their order until their size would exceed `limit` bytes."""
-    pictures: list[Picture] = []
+    embedded: list[EmbeddedImage] = []
     used = 0
     for index in chosen:
         item = images[index].item
@@ -73,8 +73,10 @@ def embed(chosen: Sequence[int], images: Sequence[ImageOutcomes], limit: int) ->
         used += len(source)
         if used > limit:
             break
-        pictures.append(Picture(index=index, name=item.name, width=image.width, height=image.height, source=source))
-    return pictures
+        embedded.append(
+            EmbeddedImage(index=index, name=item.name, width=image.width, height=image.height, source=source)
+        )
+    return embedded
 
 
 def is_present(outcome: ImageOutcomes) -> bool:
@@ -83,27 +85,27 @@ def is_present(outcome: ImageOutcomes) -> bool:
     return not isinstance(image, Path) or image.is_file()
 
 
-def picture_data(picture: Picture, runs: Sequence[Outcomes], lowest: int, *, with_source: bool) -> dict[str, Any]:
+def image_data(embedded: EmbeddedImage, runs: Sequence[Outcomes], lowest: int, *, with_source: bool) -> dict[str, Any]:
     """Return an embedded image for the script: its objects, and the detections of each run from a threshold step.
 
     Objects are x1, y1, x2, y2, class, size, crowd. Detections are x1, y1, x2, y2, class, score (thousandths), size,
     kind of error (-1: none), object of its class that the detection matches (-1: none), object in the confusion
     matrix (-1: none), ignored.
     """
-    first = runs[0].images[picture.index]
+    first = runs[0].images[embedded.index]
     objects = zip(
         _rounded(first.item.boxes_G4), first.item.labels_G.tolist(), first.size_G.tolist(), first.crowd_G, strict=True
     )
     return {
-        "name": picture.name,
-        "width": picture.width,
-        "height": picture.height,
-        "source": picture.source if with_source else None,
+        "name": embedded.name,
+        "width": embedded.width,
+        "height": embedded.height,
+        "source": embedded.source if with_source else None,
         "objects": [[*box, label, size, int(crowd)] for box, label, size, crowd in objects],
         "runs": [
             {
-                "kinds": run.images[picture.index].kind_G.tolist(),
-                "detections": _detections(run.images[picture.index], lowest),
+                "kinds": run.images[embedded.index].kind_G.tolist(),
+                "detections": _detections(run.images[embedded.index], lowest),
             }
             for run in runs
         ],
