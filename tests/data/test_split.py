@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from retinanet.data import DetectionData
+from retinanet.data import DetectionData, Record
 from retinanet.data.split import assign_parts, cross_validation_folds, divide
 from retinanet.errors import ConfigError
 from tests.data.helpers import names
@@ -94,3 +94,24 @@ def test_assign_parts_divides_each_class_equally() -> None:
     counts = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1], [0, 1, 1]])
     part = assign_parts(counts, np.arange(6), [0.5, 0.5])
     assert counts[part == 0].sum(axis=0).tolist() == [1, 2, 3]
+
+
+def test_ignore_regions_are_no_objects_of_a_class(many: DetectionData) -> None:
+    """With a region of every class in each image, the parts and the numbers of objects do not change."""
+    K = len(many.classes)
+
+    def with_region(record: Record) -> Record:
+        rows = np.tile([40.0, 30.0, 60.0, 46.0], (K, 1))
+        return dataclasses.replace(
+            record,
+            boxes_G4=np.concatenate([record.boxes_G4, rows]),
+            labels_G=np.concatenate([record.labels_G, np.arange(K)]),
+            crowd_G=np.concatenate([record.crowd_G, np.ones(K, np.bool_)]),
+            areas_G=np.concatenate([record.areas_G, np.full(K, 320.0)]),
+            annotation_ids=(*record.annotation_ids, *([9] * K)),
+        )
+
+    regions = dataclasses.replace(many, records=tuple(map(with_region, many.records)))
+    plain, division = divide(many, SHARES, near_duplicates=False), divide(regions, SHARES, near_duplicates=False)
+    assert names(division.parts["val"]) == names(plain.parts["val"])
+    assert division.sentences() == plain.sentences()

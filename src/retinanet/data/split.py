@@ -46,9 +46,10 @@ class Division:
         """Return a summary, one sentence per list item."""
         sentences = []
         for name, data in self.parts.items():
-            counts = np.bincount([k for r in data.records for k in r.labels_G], minlength=len(data.classes))
+            labels = np.concatenate([np.empty(0, np.int64), *(r.labels_G[~r.crowd_G] for r in data.records)])
+            counts = np.bincount(labels, minlength=len(data.classes))
             classes = ", ".join(f"{c} {n:,}" for c, n in zip(data.classes, counts, strict=True))
-            sentences.append(f"{name}: {len(data.records):,} images, {data.num_objects:,} objects ({classes})")
+            sentences.append(f"{name}: {len(data.records):,} images, {int(counts.sum()):,} objects ({classes})")
         if self.grouping is not None:
             sentences += self.grouping.sentences()
         if self.groups:
@@ -140,11 +141,11 @@ def cross_validation_folds(
 
 
 def _class_presence(data: DetectionData) -> npt.NDArray[np.int64]:
-    """Return (images, classes + 1): 1 for each class that an image shows, and 1 in the last column for the image."""
+    """Return (images, classes + 1): 1 for each class with an object in an image, and 1 in the last column."""
     presence = np.zeros((len(data.records), len(data.classes) + 1), np.int64)
     presence[:, -1] = 1
     for index, record in enumerate(data.records):
-        presence[index, np.unique(record.labels_G)] = 1
+        presence[index, np.unique(record.labels_G[~record.crowd_G])] = 1
     return presence
 
 

@@ -117,7 +117,7 @@ class TextLabels:
         for file in files[:_FILES_TO_SAMPLE]:
             try:
                 first = next((text for _, text in read_lines(file)), None)
-            except DataError:
+            except (DataError, OSError):
                 return False
             if first is not None:
                 return self.is_label(first)
@@ -125,7 +125,10 @@ class TextLabels:
 
     def _split_folders(self, folder: Path) -> dict[str, Path]:
         """Return the subfolder of each split, by a word in its name, if it holds labels."""
-        subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        try:
+            subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        except OSError:  # a folder that cannot be opened: the reader that is chosen reports it
+            return {}
         words = {path: re.split(r"[^a-z0-9]+", path.name.lower()) for path in subfolders}
         found = {}
         for split, names in SPLIT_NAMES.items():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from retinanet.formats.records import drawn_names
 from retinanet.images import decode_for_display
 from retinanet.report.gallery import FALSE, OBJECT, OTHER_OBJECT, UNLABELLED, class_label, draw_crop, pluralise
 from retinanet.report.html import ReportImage
@@ -54,9 +55,10 @@ def example_image(hard: HardExamples, example: HardExample, rank: int) -> Report
     """Return a crop around an example with its box drawn. `rank` is its number in the caption."""
     record, classes = hard.data.records[example.image], hard.data.classes
     is_object = example.annotation_id is not None
+    names = [class_label(classes, label) for label in range(len(classes))]
     boxes = [
-        (box, class_label(classes, label), OTHER_OBJECT)
-        for g, (box, label) in enumerate(zip(record.boxes_G4, record.labels_G, strict=True))
+        (record.boxes_G4[g], name, OTHER_OBJECT)
+        for g, name in drawn_names(record.boxes_G4, record.labels_G, record.crowd_G, names)
         if not (is_object and record.annotation_ids[g] == example.annotation_id)
     ]
     name = class_label(classes, example.label) + ("" if is_object else f" {example.score:.2f}?")

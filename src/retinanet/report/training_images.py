@@ -66,7 +66,8 @@ def _draw(name: str, sample: Sample, classes: Sequence[str]) -> ReportImage:
         image = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
     target = sample.target
     styles = [OTHER_OBJECT if is_crowd else OBJECT for is_crowd in target.crowd_G.tolist()]
-    names = [class_label(classes, label) for label in target.labels_G.tolist()]
+    labels = zip(target.labels_G.tolist(), target.crowd_G.tolist(), strict=True)
+    names = ["ignored" if is_crowd else class_label(classes, label) for label, is_crowd in labels]
     draw_boxes(image, list(zip(target.boxes_G4.numpy() * scale, names, styles, strict=True)))
     text = f"{name}, {width}x{height} pixels: {pluralise(len(target.boxes_G4), 'object')}"
     return ReportImage(image=image, alt=text, caption=f"{text}.")
