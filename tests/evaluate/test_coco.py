@@ -228,13 +228,13 @@ ANNOTATION = {"id": 1, "image_id": 1, "category_id": 7, "bbox": BOX}
         ({"annotations": [{**ANNOTATION, "category_id": 1}]}, "one of the categories as category_id, found 1"),
         ({"annotations": [{**ANNOTATION, "iscrowd": 2}]}, "0 or 1 as iscrowd, found 2"),
         ({"annotations": [3]}, "annotation at position 1: expected an object"),
-        ({"annotations": {}}, "no list of annotations"),
+        ({"annotations": {}}, "the COCO document has no list of annotations"),
         ({"images": [{"id": 1}, {"id": 1}]}, "image at position 2: expected a unique id, found the id 1 again"),
         ({"categories": [{"id": 7}, {"name": "dog"}]}, "category at position 2: expected an object with an integer id"),
     ],
 )
 def test_ground_truth_that_would_change_the_metrics_is_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(EvaluationError, match=rf"ground truth: .*\n?.*{words}"):
+    with pytest.raises(EvaluationError, match=rf"(?=[\s\S]*ground truth)[\s\S]*{words}"):
         evaluate_results(ground_truth(**changes), [])
 
 

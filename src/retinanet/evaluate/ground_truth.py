@@ -130,7 +130,7 @@ def _sections(content: Any, where: str) -> tuple[list[Any], list[Any], list[Any]
         if not isinstance(section, list | tuple) or not section:
             raise EvaluationError(f"the annotations have no {name}: {expected}")
     if not isinstance(sections[2], list | tuple):
-        raise EvaluationError(f"the annotations have no list of annotations: {expected}")
+        raise EvaluationError(f"the COCO document has no list of annotations: {expected}")
     return list(sections[0]), list(sections[1]), list(sections[2])  # type: ignore[arg-type]
 
 

@@ -115,7 +115,7 @@ def make_trainer(config: TrainConfig, callbacks: Sequence[Callback], logger: Any
         return L.Trainer(callbacks=list(callbacks), logger=logger, **options)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         advice = (
-            "; in an interactive session of SLURM, set SLURM_JOB_NAME=interactive" if SLURMEnvironment.detect() else ""
+            ". In an interactive session of SLURM, set SLURM_JOB_NAME=interactive" if SLURMEnvironment.detect() else ""
         )
         raise ConfigError(
             f"Lightning refuses to start: {error}{advice}. The options are --device {config.hardware.device}, "
