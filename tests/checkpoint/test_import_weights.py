@@ -193,6 +193,7 @@ def test_imported_batchnorm_is_frozen_in_v1_only(peers):
     assert not any(p.requires_grad for n, p in peers["v1"][1].model.named_parameters() if ".bn" in n)
 
 
+@pytest.mark.slow
 def test_p7_strides_at_800_x_1344_pixels(peers):
     """In the style "torchvision", the 7 x 11 positions of P7 have strides 114 and 122. By default, strides are 128."""
     like = torch.zeros(1)

@@ -51,6 +51,7 @@ def check(path: Path, original: Any, images: list[Path]) -> None:
     assert 0 < few < many
 
 
+@pytest.mark.slow
 def test_onnx_applies_tuned_thresholds(exports: Path, tmp_path: Path, reuse_network: None) -> None:
     model = tuned_checkpoint(exports, tmp_path / "t.ckpt")
     summary = export(model, output=tmp_path / "t.onnx", compare_images=(str(exports / "images"),))

@@ -171,6 +171,7 @@ STATES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 IN_EVERY_RUN = ("default dtype torch.bfloat16",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "state",
     [pytest.param(s, id=name, marks=() if name in IN_EVERY_RUN else pytest.mark.slow) for name, s in STATES.items()],
@@ -203,6 +204,7 @@ def test_threads_of_an_exported_model(
         assert_same(run(detector, images, 3), expected)
 
 
+@pytest.mark.slow
 def test_images_of_one_shape_share_a_call_on_an_accelerator(folder: Path, images: list[Path]) -> None:
     """A call never processes images of two shapes. Without a limit, as on a GPU, rounding is the only difference."""
     detector = retinanet.load(folder / "model.ckpt", "cpu")

@@ -28,7 +28,7 @@ from retinanet.predict.runtime_detector import RuntimeDetector
 from retinanet.runtime.description import ExportError
 from retinanet.runtime.engines import OpenVinoEngine
 
-NAMES = ["model.ckpt", "m.onnx", pytest.param("m.xml", marks=pytest.mark.slow)]
+NAMES = ["model.ckpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("m.onnx", "m.xml"))]
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="forked children with threads are supported on Linux")
 
 

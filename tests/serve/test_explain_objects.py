@@ -148,7 +148,7 @@ def test_a_trained_network_has_the_causes_of_check(
     assert missed
 
 
-@pytest.mark.parametrize("assigner", ["iou", "atss", "task_aligned"])
+@pytest.mark.parametrize("assigner", ["iou", "atss", pytest.param("task_aligned", marks=pytest.mark.slow)])
 def test_a_checkpoint_assigns_anchors_as_training_does(
     trained_run: Path, squares: tuple[Path, Path], assigner: str
 ) -> None:

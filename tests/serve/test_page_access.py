@@ -32,6 +32,7 @@ def open_explanation(page: Page) -> None:
     page.locator(".levels-list").first.wait_for()
 
 
+@pytest.mark.slow
 def test_the_page_and_its_results_have_no_violations(visit: Visit):
     assert violations(visit.page) == []
     visit.add(("a.png", png(200, 640, 480)), ("b.png", png(100)))

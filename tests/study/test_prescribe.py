@@ -145,6 +145,7 @@ def test_the_loss_of_the_first_run_suggests_gamma(squares, options, monkeypatch)
     assert found.seconds <= 600
 
 
+@pytest.mark.slow
 def test_an_interrupted_probe_is_continued(squares, options, monkeypatch):
     training = Training(monkeypatch, lambda o: (0.3, 0.0))
     real = training.train

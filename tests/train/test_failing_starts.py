@@ -277,7 +277,8 @@ def test_a_failing_start_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", slow_after_the_first_step(EXISTING))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXISTING)
 def test_a_failing_start_leaves_an_existing_run_unchanged(
     name: str,
     tiny: Options,

@@ -189,7 +189,14 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fused")
-@pytest.mark.parametrize(("optimizer", "loss"), [("sgd", "focal"), ("adamw", "focal"), ("sgd", "eql_v2")])
+@pytest.mark.parametrize(
+    ("optimizer", "loss"),
+    [
+        pytest.param("sgd", "focal", marks=pytest.mark.slow),
+        pytest.param("adamw", "focal", marks=pytest.mark.slow),
+        ("sgd", "eql_v2"),
+    ],
+)
 def test_a_late_reading_names_the_first_bad_step_and_keeps_its_weights(
     plain: Options, at_step, monkeypatch, optimizer: str, loss: str
 ):

@@ -66,6 +66,7 @@ def test_the_measurement_is_reproducible_and_changes_no_state(tiny: Options):
     assert 3.5 < larger.per_image / first.per_image < 4.5, "images with twice the side have four times the pixels"
 
 
+@pytest.mark.slow
 def test_the_largest_shape_follows_multi_scale_and_jitter(tiny: Options):
     """Images of 96 x 64 keep their size at 64. At 80 with jitter 1.2 they are 144 x 96, padded to 160 x 96."""
     _, config, data = load_parts(tiny)

@@ -54,6 +54,7 @@ def test_a_changed_learning_rate_takes_effect(run_folder: Path):
     assert {group["weight_decay"] for group in after} == {0.5, 0.0}
 
 
+@pytest.mark.slow
 def test_a_refused_change_names_the_option_and_the_run_continues_without_it(run_folder: Path):
     with pytest.raises(ConfigError, match=r"optimizer was adamw, is sgd\. Resume without .*--from .*last.ckpt -o NEW"):
         fit(output=run_folder, resume=True, epochs=3, optimizer="sgd")
