@@ -97,7 +97,7 @@ def test_a_neighbour_turns_a_found_object_into_a_suppressed_one(client: TestClie
     assert (missed["visible_from"], missed["hidden_because"]) == (None, "NMS suppresses every box that fits the object")
     remedy = missed["remedy"]
     assert (remedy["option"], remedy["value"], remedy["detections"]) == ("nms_threshold", 0.54, 3)
-    assert missed["command"] == "retinanet train --nms-threshold 0.54"
+    assert missed["command"] == "retinanet predict --nms-threshold 0.54"
 
 
 def test_a_marked_object_is_not_suggested_again(client: TestClient):

@@ -22,12 +22,12 @@ HIDDEN: Final[dict[MissCause, str]] = {
 """Why an object is missed at the lowest threshold."""
 OPTIONS: Final[dict[Option, str]] = {
     "threshold": "retinanet predict --threshold {value}",
-    "nms_threshold": "retinanet train --nms-threshold {value}",
+    "nms_threshold": "retinanet predict --nms-threshold {value}",
     "agnostic_nms": "retinanet predict --no-agnostic-nms",
     "candidates_per_level": "retinanet train --candidates-per-level {value}",
     "max_detections": "retinanet train --max-detections {value}",
 }
-"""Command that sets each option of post-processing. NMS and its limits are stored in the model by training."""
+"""Command that sets each option of post-processing. The two limits are stored in the model by training."""
 COMMANDS: Final[dict[MissCause, str]] = {
     "wrong class": "retinanet check MODEL DATA --hard -o DIR",
     "badly localised": "retinanet train --image-size SIZE",
