@@ -65,9 +65,7 @@ def test_too_little_shared_memory_is_refused_with_the_sizes_and_the_ways_out(wid
     set_shared_memory(monkeypatch, 256 * MIB, 256 * MIB)
     check_shared_memory(config, data, data)
     set_shared_memory(monkeypatch, 256 * MIB, 20 * MIB)
-    with pytest.raises(
-        WorkerError, match=r": 21 MB of 268 MB, needed 140 MB.*lower --batch-size to 1;"
-    ):
+    with pytest.raises(WorkerError, match=r": 21 MB of 268 MB, needed 140 MB.*lower --batch-size to 1;"):
         check_shared_memory(config, data, data)
     monkeypatch.setattr(loader_workers, "SHARED_MEMORY", Path("/nowhere"))
     check_shared_memory(config, data, data)
