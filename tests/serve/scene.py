@@ -61,8 +61,6 @@ class SceneDetector(Fake):
         return scene()
 
 
-def load(
-    path: Path, device: str, *, threads: int = 0, bit_depth: int = 0, agnostic_nms: bool | None = None
-) -> SceneDetector:
+def load(path: Path, device: str, *, threads: int = 0, bit_depth: int = 0, **nms: object) -> SceneDetector:
     """Replace `retinanet.load`."""
     return SceneDetector()
