@@ -22,7 +22,7 @@ from tests.train.signals import SignalAt
 @pytest.mark.slow
 def test_an_existing_run_is_not_overwritten(tiny, run_folder):
     before = (tiny["output"] / "last.ckpt").read_bytes()
-    with pytest.raises(ConfigError, match=r"already holds a training run .*--resume.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"already holds a training run: .*--resume.*--overwrite"):
         fit(**tiny, max_steps=1)
     assert (tiny["output"] / "last.ckpt").read_bytes() == before
     fit(**tiny, max_steps=2, overwrite=True)
