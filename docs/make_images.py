@@ -84,12 +84,15 @@ def screenshot_reports(browser: Browser, run: Path) -> None:
             page = browser.new_page(**screen)
             page.goto(report.resolve().as_uri())
             page.screenshot(path=IMAGES / f"{name}.png")
-        page = browser.new_page(**WIDE)
+        page = browser.new_page(viewport={"width": 1280, "height": 1100}, color_scheme="light")
         page.goto(check.resolve().as_uri())
+        page.add_style_tag(content=".bar { position: static !important; }")  # the section begins at the top of the page
         for name, heading in (("miss-map", "Miss map"), ("loss-microscope", "Loss microscope")):
-            page.locator("section", has=page.get_by_role("heading", name=heading)).last.screenshot(
-                path=IMAGES / f"{name}.png"
-            )
+            section = page.locator("section", has=page.get_by_role("heading", name=heading)).last
+            if name == "miss-map":
+                section.locator("summary", has_text="below the threshold").first.click()
+            section.evaluate("node => window.scrollTo(0, node.getBoundingClientRect().top + scrollY)")
+            page.screenshot(path=IMAGES / f"{name}.png", clip={"x": 40, "y": 0, "width": 1200, "height": 1000})
 
 
 def main() -> None:

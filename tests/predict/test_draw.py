@@ -124,7 +124,7 @@ def test_a_crowd_has_boxes_and_a_legend_but_no_labels(monkeypatch: pytest.Monkey
     ("names", "max_lines", "lines"),
     [
         (["a", "b", "b"], 9, ["b 2", "a 1"]),
-        (["a", "a", "a", "b", "b", "c"], 2, ["a 3", "2 more classes 3"]),
+        (["a", "a", "a", "b", "b", "c"], 2, ["a 3", "2 other classes 3"]),
         (["a", "b"], 0, []),
     ],
 )

@@ -175,7 +175,7 @@ def test_of_a_hundred_classes_the_most_confused_are_in_the_table() -> None:
             [(*A, 0), (*B, 1)],
             [(*A, 0, 0.9), (*B, 1, 0.4)],
             [
-                "At score threshold 0.50, cat (recall 1.00, precision 1.00) is good.",
+                "At score threshold 0.50, 1 of 2 classes is good: cat (recall 1.00, precision 1.00).",
                 "The largest loss: 1 of 1 object of class dog is missed. "
                 "Most frequent kind: below the threshold (all).",
             ],

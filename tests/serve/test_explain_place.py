@@ -109,7 +109,8 @@ def test_other_objects_at_a_place(client: TestClient):
     """The place lies in the detection, and in the middle of the suppressed box, whose IoU with it is 0.538."""
     answer = ask(client, x=140, y=110)
     assert answer["proposed_from"] == "detection"
-    assert answer["others"] == [{"box": list(SUPPRESSED), "class_id": CELL, "class": "cell", "source": "prediction"}]
+    other = {"box": list(SUPPRESSED), "class_id": CELL, "class": "cell", "score": 0.8, "source": "prediction"}
+    assert answer["others"] == [other]
     assert ask(client, x=330, y=330)["others"] == []
     marked = ask(client, x=140, y=110, box=text(SUPPRESSED), **{"class": "cell"})
     assert marked["others"] == []

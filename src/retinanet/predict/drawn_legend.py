@@ -74,7 +74,7 @@ def legend_lines(
     lines: list[tuple[str, ClassStyle | None]] = [(f"{name} {count:,}", style_of[name]) for name, count in counts]
     if len(lines) > max_lines > 0:
         rest = counts[max_lines - 1 :]
-        lines[max_lines - 1 :] = [(f"{len(rest)} more classes {sum(count for _, count in rest):,}", None)]
+        lines[max_lines - 1 :] = [(f"{len(rest)} other classes {sum(count for _, count in rest):,}", None)]
     return lines[: max(0, max_lines)]
 
 

@@ -179,5 +179,5 @@ def _values(row: _Lost | dict[str, Any], images: dict[int, list[tuple[str, str, 
         "sentences": row.sentences,
         "commands": [(f"{step.reason}:", step.command) for step in row.remedy.steps],
         "images": shown,
-        "more": f"{left:,} more are not shown." if shown and left else "",
+        "more": f"{left:,} more {'is' if left == 1 else 'are'} not shown." if shown and left else "",
     }

@@ -46,9 +46,11 @@ def _good(by_class: dict[str, Counts], at: str) -> str:
         return f"At {at}, all {len(good):,} classes are good: recall and precision are {GOOD:g} or more."
     names = sorted(good, key=lambda name: -(good[name].f1 or 0))
     named = [f"{name} ({_quality(good[name])})" for name in names[:NAMED]]
-    more = f" and {len(names) - NAMED:,} more classes" if len(names) > NAMED else ""
+    others = len(names) - NAMED
+    if others > 0:
+        named.append(f"{others:,} other {'class' if others == 1 else 'classes'}")
     verb = "is" if len(names) == 1 else "are"
-    return f"At {at}, {_join(named)}{more} {verb} good."
+    return f"At {at}, {len(names):,} of {pluralise(len(by_class), 'class')} {verb} good: {_join(named)}."
 
 
 def _quality(counts: Counts) -> str:

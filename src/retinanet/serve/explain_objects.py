@@ -75,7 +75,13 @@ def explain_place(
     found = trace.detections()[shown(trace, np.broadcast_to(np.array(threshold, np.float32), len(classes)))]
     proposed = propose_object(flat, found, dense, marked.boxes_G4, x=x, y=y)
     others = [
-        {"box": list(one.box), "class_id": one.label, "class": classes[one.label], "source": one.source}
+        {
+            "box": list(one.box),
+            "class_id": one.label,
+            "class": classes[one.label],
+            "score": one.score,
+            "source": one.source,
+        }
         for one in propose_others(flat, found, proposed, marked.boxes_G4, x=x, y=y)
     ]
     marked = MarkedObjects(

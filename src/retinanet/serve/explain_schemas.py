@@ -138,6 +138,7 @@ class OtherObject(BaseModel):
     box: Box
     class_id: int
     class_: str = Field(alias="class")
+    score: float
     source: Source
 
 

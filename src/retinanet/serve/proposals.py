@@ -6,7 +6,7 @@ Boxes are xyxy in original pixels. Shape suffixes: A anchors (all levels, finest
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class ProposedObject:
 
     box: tuple[float, float, float, float]
     label: int
+    score: float
     source: Source
 
 
@@ -66,14 +67,14 @@ def propose_object(
     if len(inside):
         sides_D2 = found.boxes_D4[inside, 2:] - found.boxes_D4[inside, :2]
         d = int(inside[sides_D2.prod(axis=1).argmin()])
-        return _object(found.boxes_D4[d], int(found.labels_D[d]), "detection")
+        return _object(found.boxes_D4[d], int(found.labels_D[d]), found.scores_D[d], "detection")
     rank_A = centredness(flat.boxes_A4, x, y) * flat.scores_AK.max(axis=1)
     near = np.flatnonzero(rank_A >= LOWEST_SCORE)
     others_D4 = np.concatenate([found.boxes_D4, marked_G4])
     near = near[(overlaps(flat.boxes_A4[near], others_D4)[0] < MATCH_IOU).all(axis=1)]
     if len(near):
         a = int(near[rank_A[near].argmax()])
-        return _object(flat.boxes_A4[a], int(flat.scores_AK[a].argmax()), "prediction")
+        return _from_prediction(flat, a)
     return _from_anchor(dense, x, y)
 
 
@@ -93,13 +94,13 @@ def propose_others(
     rank_D = centredness(found.boxes_D4, x, y) * found.scores_D
     rank_A = centredness(flat.boxes_A4, x, y) * flat.scores_AK.max(axis=1)
     rows = [
-        (float(rank_D[d]), _object(found.boxes_D4[d], int(found.labels_D[d]), "detection"))
+        (float(rank_D[d]), _object(found.boxes_D4[d], int(found.labels_D[d]), found.scores_D[d], "detection"))
         for d in np.flatnonzero(rank_D > 0)
     ]
     near = np.flatnonzero(rank_A >= LOWEST_SCORE)
     near = near[(-rank_A[near]).argsort(kind="stable")[:CANDIDATES]]
     near = near[(overlaps(flat.boxes_A4[near], found.boxes_D4)[0] <= OTHER_IOU).all(axis=1)]
-    rows += [(float(rank_A[a]), _object(flat.boxes_A4[a], int(flat.scores_AK[a].argmax()), "prediction")) for a in near]
+    rows += [(float(rank_A[a]), _from_prediction(flat, a)) for a in near.tolist()]
     chosen, boxes = [], [*marked_G4.tolist(), list(first.box)]
     for _, one in sorted(rows, key=lambda row: -row[0]):
         if (overlaps(np.array([one.box]), np.array(boxes))[0] <= OTHER_IOU).all():
@@ -142,9 +143,15 @@ def _from_anchor(dense: DenseOutputs, x: float, y: float) -> ProposedObject:
     level, row, column = max(dense.at(x, y), key=lambda at: float(at[0].scores_HWCK[at[1], at[2]].max()))
     anchor, label = np.unravel_index(int(level.scores_HWCK[row, column].argmax()), level.scores_HWCK.shape[2:])
     limit = np.array([dense.frame.width, dense.frame.height] * 2)
-    return _object(np.clip(level.anchors_HWC4[row, column, anchor], 0, limit), int(label), "anchor")
+    box_4, score = level.anchors_HWC4[row, column, anchor], level.scores_HWCK[row, column, anchor, label]
+    return _object(np.clip(box_4, 0, limit), int(label), score, "anchor")
 
 
-def _object(box_4: Floats, label: int, source: Source) -> ProposedObject:
+def _from_prediction(flat: FlatOutputs, anchor: int) -> ProposedObject:
+    label = int(flat.scores_AK[anchor].argmax())
+    return _object(flat.boxes_A4[anchor], label, flat.scores_AK[anchor, label], "prediction")
+
+
+def _object(box_4: Floats, label: int, score: np.floating[Any], source: Source) -> ProposedObject:
     x1, y1, x2, y2 = (round(value, 2) for value in box_4.astype(np.float64).tolist())
-    return ProposedObject(box=(x1, y1, x2, y2), label=label, source=source)
+    return ProposedObject(box=(x1, y1, x2, y2), label=label, score=round(float(score), 6), source=source)

@@ -55,7 +55,7 @@ function nearNote({ place, answer }, list) {
 function others({ place, answer }, list) {
   if (!place || !answer?.others.length) return [];
   const buttons = answer.others.map((one, i) => {
-    const button = element("button", { type: "button", children: [swatch(one.class_id), `${one.class}, ${one.source === "detection" ? "detected" : "not detected"}`] });
+    const button = element("button", { type: "button", children: [swatch(one.class_id), `${one.class} ${two(one.score)}, ${one.source === "detection" ? "detected" : "not detected"}`] });
     button.dataset.key = `other-${i}`;
     button.onmouseenter = button.onfocus = () => list.preview({ ...one, anchor: one.box });
     button.onmouseleave = button.onblur = () => list.preview(null);
