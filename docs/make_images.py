@@ -32,7 +32,7 @@ CHOSEN: Final = 3
 
 
 def screenshot_page(browser: Browser, model: Path, scenes: Path) -> None:
-    """Write serve-page.png and serve-page-phone.png: several scenes, one shown large with the answer for a place."""
+    """Write serve-page.png and serve-page-phone.png: several scenes, one shown large with an explained place."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Choose how the boxes of each class are drawn: colour, casing and dashes, the same in images, on pages and in reports.
+"""Choose how the boxes of each class are drawn: colour, casing and dashes. Drawn images and the page share the styles.
 
 The colours follow the palette of Okabe and Ito, moved so that any two of them also differ for readers without one kind
 of cone: CIEDE2000 of at least 15 for normal vision and for full protanopia, deuteranopia and tritanopia (simulated

@@ -161,16 +161,8 @@ class ImageErrors:
         else:
             is_shown_D, lowest = found.scores_D >= threshold, threshold
         self.shown, self.kept_D = found[is_shown_D], np.flatnonzero(is_shown_D)
-        item = ImageResults(
-            name=record.path.name,
-            image=record.path,
-            boxes_G4=record.boxes_G4,
-            labels_G=record.labels_G,
-            crowd_G=record.crowd_G,
-            detected_D4=self.shown.boxes_D4,
-            detected_labels_D=self.shown.labels_D,
-            scores_D=self.shown.scores_D,
-        )
+        boxes_D4, labels_D, scores_D = self.shown.boxes_D4, self.shown.labels_D, self.shown.scores_D
+        item = ImageResults.of(record, boxes_D4=boxes_D4, labels_D=labels_D, scores_D=scores_D)
         self.match = match_detections(item, lowest)
         self.iou_DG = overlaps(self.shown.boxes_D4, record.boxes_G4)[0]
         self.iou_DG[:, record.crowd_G] = 0.0

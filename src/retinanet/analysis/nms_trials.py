@@ -72,16 +72,7 @@ class NmsTrials:
         higher = [value for value in NMS_THRESHOLDS if value > config.nms_threshold]
         for value in (config.nms_threshold, *higher):
             keep_D = nms(*tensors, threshold=value, limit=config.max_detections).numpy()
-            item = ImageResults(
-                name=record.path.name,
-                image=record.path,
-                boxes_G4=record.boxes_G4,
-                labels_G=record.labels_G,
-                crowd_G=record.crowd_G,
-                detected_D4=box_C4[keep_D],
-                detected_labels_D=label_C[keep_D],
-                scores_D=score_C[keep_D],
-            )
+            item = ImageResults.of(record, boxes_D4=box_C4[keep_D], labels_D=label_C[keep_D], scores_D=score_C[keep_D])
             match = match_detections(item, self.threshold)
             zeros = np.zeros(self.classes, np.int64), np.zeros(self.classes, np.int64)
             found_K, false_K = self.counts.setdefault(value, zeros)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from retinanet.formats.records import DetectionData
+    from retinanet.formats.records import DetectionData, Record
 
     Floats = npt.NDArray[np.floating]
     Ints = npt.NDArray[np.integer]
@@ -72,6 +72,20 @@ class ImageResults:
             if actual != shape:
                 raise ValueError(f"{self.name}: {name} needs the shape {shape}, found {actual}")
 
+    @classmethod
+    def of(cls, record: Record, *, boxes_D4: Floats, labels_D: Ints, scores_D: Floats) -> Self:
+        """Return the image and the ground truth of a record with detections: boxes, class ids and scores."""
+        return cls(
+            name=record.path.name,
+            image=record.path,
+            boxes_G4=record.boxes_G4,
+            labels_G=record.labels_G,
+            crowd_G=record.crowd_G,
+            detected_D4=boxes_D4,
+            detected_labels_D=labels_D,
+            scores_D=scores_D,
+        )
+
 
 def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]) -> list[ImageResults]:
     """Return every image of `data` with its detections from COCO results (image_id, category_id, bbox, score).
@@ -87,14 +101,10 @@ def items_from_results(data: DetectionData, results: Iterable[Mapping[str, Any]]
         x, y, w, h = row["bbox"]
         detections[row["image_id"]].append(([x, y, x + w, y + h], label_of[row["category_id"]], row["score"]))
     return [
-        ImageResults(
-            name=record.path.name,
-            image=record.path,
-            boxes_G4=record.boxes_G4,
-            labels_G=record.labels_G,
-            crowd_G=record.crowd_G,
-            detected_D4=np.array([box for box, _, _ in rows], dtype=np.float64).reshape(-1, 4),
-            detected_labels_D=np.array([label for _, label, _ in rows], dtype=np.int64),
+        ImageResults.of(
+            record,
+            boxes_D4=np.array([box for box, _, _ in rows], dtype=np.float64).reshape(-1, 4),
+            labels_D=np.array([label for _, label, _ in rows], dtype=np.int64),
             scores_D=np.array([score for _, _, score in rows], dtype=np.float64),
         )
         for record in data.records

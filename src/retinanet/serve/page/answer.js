@@ -1,4 +1,4 @@
-// The answer for one object: the cause for which it is missed, its numbers, and what can help.
+// Show why one object is missed: the cause, its numbers, and what can help.
 
 import { colorOf } from "./colors.js";
 import { $, element, swatch } from "./dom.js";
